@@ -1,0 +1,44 @@
+"""The artifact store: immutable outputs of stages, found by what they were made from.
+
+    store = open_store("file:///data/store")
+    spec = ArtifactSpec(kind="shards", format_version=1, params={...}, inputs={...})
+    artifact = resolve(store, spec, build).artifact
+
+Try ``python -m infra.artifacts --help`` to look into a store.
+"""
+
+from infra.artifacts.errors import (
+    DamagedArtifactError,
+    DigestConflictError,
+    RefConflictError,
+    StoreError,
+)
+from infra.artifacts.inspection import Level
+from infra.artifacts.local import LocalStore
+from infra.artifacts.opening import open_store
+from infra.artifacts.records import Artifact, ArtifactSpec, Damage, FileEntry, Manifest
+from infra.artifacts.refs import Ref, Refs
+from infra.artifacts.resolution import BuildOutput, Resolution, resolve
+from infra.artifacts.store import ArtifactStore, Lookup
+
+__all__ = [
+    "Artifact",
+    "ArtifactSpec",
+    "ArtifactStore",
+    "BuildOutput",
+    "Damage",
+    "DamagedArtifactError",
+    "DigestConflictError",
+    "FileEntry",
+    "Level",
+    "LocalStore",
+    "Lookup",
+    "Manifest",
+    "Ref",
+    "RefConflictError",
+    "Refs",
+    "Resolution",
+    "StoreError",
+    "open_store",
+    "resolve",
+]

@@ -1,0 +1,195 @@
+"""The artifact store in a directory.
+
+    <root>/<kind>/<key>/            an artifact: its files and manifest.json
+    <root>/refs/<name>.json         refs
+    <root>/.work/<kind>/<key>/      a build under way, or to be resumed; <key>.lock beside
+    <root>/.staging/<uuid>/         a commit under way; <uuid>.lock beside
+    <root>/.quarantine/             damaged artifacts; <name>.damage.json beside each
+    <root>/.lock                    held while what is visible changes
+
+An artifact appears by one rename of a directory that is already on disk, so a crash at any moment
+leaves it whole or absent.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import JsonValue
+
+from infra.artifacts.errors import DamagedArtifactError, DigestConflictError, StoreError
+from infra.artifacts.fields import MANIFEST, check_address, is_address
+from infra.artifacts.files import fsync_directory, fsync_tree, write_durably
+from infra.artifacts.inspection import Level, inspect, read_manifest
+from infra.artifacts.local_refs import LocalRefs
+from infra.artifacts.locks import exclusive
+from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
+from infra.artifacts.staging import gather, stage, staging_directory, sweep
+from infra.artifacts.store import ArtifactStore, Lookup
+
+logger = logging.getLogger(__name__)
+
+
+class LocalStore(ArtifactStore):
+    """Artifacts under a local directory, shared by all processes and threads that reach it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._refs = LocalRefs(self.root / "refs", self._visible_change)
+
+    @property
+    def refs(self) -> LocalRefs:
+        """The refs under ``refs/``."""
+        return self._refs
+
+    def lookup(self, spec: ArtifactSpec, *, level: Level = "size") -> Lookup:
+        """Find a sound artifact, or move a damaged one to ``.quarantine/``; see `ArtifactStore`."""
+        kind, key = spec.kind, spec.key
+        directory = self._directory(kind, key)
+        while (seen := _identity(directory)) is not None:
+            try:
+                manifest, damages = inspect(directory, kind=kind, key=key, level=level)
+            except FileNotFoundError:
+                continue  # another process has set it aside: look at what is there now
+            if manifest is not None and not damages:
+                return Lookup(Artifact(manifest, directory))
+            with self._visible_change():
+                if _identity(directory) == seen:
+                    self._set_aside(kind, key, damages)
+                    return Lookup(None, damages)
+        return Lookup(None)
+
+    def load(self, kind: str, key: str, *, level: Level = "size") -> Artifact:
+        """Return the artifact in ``<kind>/<key>``; see `ArtifactStore`."""
+        manifest, damages = self._inspect(kind, key, level)
+        if manifest is None or damages:
+            raise DamagedArtifactError(
+                f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
+            )
+        return Artifact(manifest, self._directory(kind, key))
+
+    @contextmanager
+    def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
+        """Hold ``.work/<kind>/<key>/``; see `ArtifactStore`."""
+        directory = self.root / ".work" / spec.kind / spec.key
+        directory.parent.mkdir(parents=True, exist_ok=True)
+
+        def say_so() -> None:
+            logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
+
+        with exclusive(directory.with_suffix(".lock"), on_wait=say_so):
+            directory.mkdir(exist_ok=True)
+            yield directory
+
+    def put(
+        self,
+        spec: ArtifactSpec,
+        directory: Path,
+        *,
+        files: Iterable[str] | None = None,
+        stats: Mapping[str, JsonValue],
+        provenance: Mapping[str, JsonValue],
+    ) -> Artifact:
+        """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
+        paths = gather(directory, files)
+        sweep(self.root / ".staging")
+        with staging_directory(self.root / ".staging") as staging:
+            entries = stage(directory, paths, staging)
+            manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
+            write_durably(staging / MANIFEST, manifest.encode())
+            # What can't be read back, such as a manifest too big, must not be committed.
+            read_manifest(staging, kind=spec.kind, key=spec.key)
+            fsync_tree(staging)
+            with self._visible_change():
+                artifact = self._publish(staging, manifest)
+        for path in paths:
+            # Left in place, they would be second names of the artifact's files, open to change.
+            (directory / path).unlink(missing_ok=True)
+        return artifact
+
+    def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Compare ``<kind>/<key>`` with its manifest; see `ArtifactStore`."""
+        _, damages = self._inspect(kind, key, level)
+        return damages
+
+    def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yield what is called ``<kind>/<key>``; see `ArtifactStore`."""
+        found = [(path.parent.name, path.name) for path in self.root.glob("*/*")]
+        yield from sorted(
+            address for address in found if is_address(*address) and kind in (None, address[0])
+        )
+
+    def list(self, kind: str | None = None) -> Iterator[Manifest]:
+        """Yield the manifests in ``<kind>/<key>``; see `ArtifactStore`."""
+        for found, key in self.addresses(kind):
+            try:
+                yield read_manifest(self._directory(found, key), kind=found, key=key)
+            except StoreError as error:
+                logger.warning("%s/%s has no valid manifest: %s", found, key, error)
+
+    def _directory(self, kind: str, key: str) -> Path:
+        return self.root / kind / key
+
+    def _inspect(
+        self, kind: str, key: str, level: Level
+    ) -> tuple[Manifest | None, tuple[Damage, ...]]:
+        check_address(kind, key)
+        try:
+            return inspect(self._directory(kind, key), kind=kind, key=key, level=level)
+        except FileNotFoundError:
+            raise StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}") from None
+
+    @contextmanager
+    def _visible_change(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.root / ".lock"):
+            yield
+
+    def _publish(self, staging: Path, manifest: Manifest) -> Artifact:
+        kind, key = manifest.kind, manifest.key
+        directory = self._directory(kind, key)
+        if _identity(directory) is not None:
+            present, damages = inspect(directory, kind=kind, key=key, level="size")
+            if present is not None and not damages:
+                _require_same_digest(present, manifest)
+                return Artifact(present, directory)
+            self._set_aside(kind, key, damages)
+        directory.parent.mkdir(exist_ok=True)
+        staging.rename(directory)
+        fsync_directory(directory.parent)
+        fsync_directory(self.root)
+        return Artifact(manifest, directory)
+
+    def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
+        quarantine = self.root / ".quarantine"
+        quarantine.mkdir(exist_ok=True)
+        place = quarantine / f"{kind}-{key}-{uuid4()}"
+        report = DamageReport(kind=kind, key=key, damages=damages)
+        write_durably(place.with_suffix(".damage.json"), report.encode())
+        self._directory(kind, key).rename(place)
+        fsync_directory(quarantine)
+        fsync_directory(self.root / kind)
+        logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Tell this directory from a later one of the same name."""
+    try:
+        status = directory.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_same_digest(present: Manifest, other: Manifest) -> None:
+    if present.digest == other.digest:
+        return
+    differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})
+    shown = ", ".join(map(repr, islice(differing, 3)))
+    raise DigestConflictError(
+        f"{present.kind}/{present.key} is in the store with digest {present.digest}, and was "
+        f"built again with digest {other.digest}: {len(differing)} files differ, first {shown}"
+    )

@@ -1,0 +1,72 @@
+"""Locks between processes, and threads, that the kernel frees when their holder dies.
+
+flock(2) belongs to the open file, so a forked child would keep its dead parent's locks: children
+close them at once (across exec, Python closes them itself).
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_open_locks: set[int] = set()
+
+
+def _close_in_child() -> None:
+    for descriptor in _open_locks:
+        os.close(descriptor)
+    _open_locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+@contextmanager
+def exclusive(
+    path: Path, *, wait: bool = True, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock file at this path, which exists only while somebody holds or awaits it.
+
+    Args:
+        path: The lock file; its directory exists.
+        wait: Whether to wait for another holder.
+        on_wait: Called once if there is another holder to wait for.
+
+    Raises:
+        BlockingIOError: another holds it, and `wait` is off.
+    """
+    descriptor = _acquire(path, wait=wait, on_wait=on_wait)
+    try:
+        yield
+    finally:
+        if descriptor in _open_locks:  # not in a forked child, where it is the parent's
+            path.unlink(missing_ok=True)
+            _close(descriptor)
+
+
+def _acquire(path: Path, *, wait: bool, on_wait: Callable[[], None] | None) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        _open_locks.add(descriptor)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                if on_wait is not None:
+                    on_wait()
+                    on_wait = None
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink > 0:
+                return descriptor
+        except BaseException:
+            _close(descriptor)
+            raise
+        _close(descriptor)  # the holder we waited for has removed this file: lock its successor
+
+
+def _close(descriptor: int) -> None:
+    _open_locks.discard(descriptor)
+    os.close(descriptor)

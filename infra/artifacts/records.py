@@ -1,0 +1,174 @@
+"""The records of a store: what an artifact is made from, what it holds, what is wrong with it.
+
+The key of an artifact is known before it is built (`ArtifactSpec.key`), its digest afterwards
+(`Manifest.digest`). Both are sha256 over canonical JSON, so that any language can recompute them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from infra.artifacts.errors import StoreError, one_line
+from infra.artifacts.fields import Digests, FilePath, JsonObject, Kind, Sha256, sha256_of_json
+
+
+class Record(BaseModel):
+    """A frozen record; unknown fields and values of another type are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def encode(self) -> bytes:
+        """Return the record as a stable, readable JSON document."""
+        document = self.model_dump(mode="json")
+        text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+
+
+class ArtifactSpec(Record):
+    """What an artifact is made from: all that may change its content, and nothing else."""
+
+    kind: Kind
+    """The stage's output, such as ``shards`` or ``checkpoint``."""
+    format_version: int = Field(ge=1)
+    """Raised when the code that builds this kind gives other files for the same params."""
+    params: JsonObject
+    inputs: Digests
+    """Name of each input artifact → its digest."""
+
+    @property
+    def key(self) -> str:
+        """The name of the artifact in the store."""
+        return sha256_of_json(self.model_dump(mode="json"))
+
+
+class FileEntry(Record):
+    """One file of an artifact."""
+
+    path: FilePath
+    """Relative to the artifact's directory."""
+    size: int = Field(ge=0)
+    """Bytes."""
+    sha256: Sha256
+
+
+class Manifest(Record):
+    """An artifact's own description; it is valid only if its key and digest can be recomputed."""
+
+    kind: Kind
+    key: Sha256
+    format_version: int = Field(ge=1)
+    params: JsonObject
+    inputs: Digests
+    files: tuple[FileEntry, ...]
+    """Sorted by path."""
+    digest: Sha256
+    """sha256 over the canonical JSON of the list of ``[path, size, sha256]``, sorted."""
+    stats: JsonObject
+    """Counts and measures of the content."""
+    provenance: JsonObject
+    """Times, versions and host of the build: all that a second build may give differently."""
+
+    @classmethod
+    def describe(
+        cls,
+        spec: ArtifactSpec,
+        files: Iterable[FileEntry],
+        *,
+        stats: Mapping[str, JsonValue],
+        provenance: Mapping[str, JsonValue],
+    ) -> Self:
+        """Return the manifest of a spec's files.
+
+        Raises:
+            StoreError: stats or provenance is not JSON.
+        """
+        entries = tuple(sorted(files, key=lambda entry: entry.path))
+        try:
+            return cls(
+                key=spec.key,
+                files=entries,
+                digest=_digest(entries),
+                stats=dict(stats),
+                provenance=dict(provenance),
+                **spec.model_dump(),
+            )
+        except ValidationError as error:
+            raise StoreError(
+                f"no manifest for {spec.kind}/{spec.key}: {one_line(error)}"
+            ) from error
+
+    @property
+    def spec(self) -> ArtifactSpec:
+        """What the artifact was made from."""
+        return ArtifactSpec(
+            kind=self.kind,
+            format_version=self.format_version,
+            params=self.params,
+            inputs=self.inputs,
+        )
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        paths = [entry.path for entry in self.files]
+        if paths != sorted(set(paths)):
+            raise ValueError("files are not sorted by path, each named once")
+        if self.key != (key := self.spec.key):
+            raise ValueError(f"key is {self.key}, but kind, params and inputs give {key}")
+        if self.digest != (digest := _digest(self.files)):
+            raise ValueError(f"digest is {self.digest}, but the files give {digest}")
+        return self
+
+
+def _digest(files: Iterable[FileEntry]) -> str:
+    return sha256_of_json(sorted([entry.path, entry.size, entry.sha256] for entry in files))
+
+
+class Damage(Record):
+    """One way in which an artifact is not what its manifest says."""
+
+    problem: Literal["manifest", "missing", "extra", "type", "size", "sha256"]
+    path: str
+    """Relative to the artifact's directory; ``.`` is the directory itself."""
+    detail: str
+    """What was found and expected, in one line."""
+
+    def __str__(self) -> str:
+        return f"{self.path!r}: {self.problem}: {self.detail}"
+
+
+class DamageReport(Record):
+    """What is kept beside an artifact that has been set aside."""
+
+    kind: str
+    key: str
+    damages: tuple[Damage, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An immutable set of files, present in a local directory."""
+
+    manifest: Manifest
+    directory: Path
+
+    @property
+    def digest(self) -> str:
+        """The identity of the content: what a dependent artifact's spec names as its input."""
+        return self.manifest.digest
+
+    def path(self, name: str) -> Path:
+        """Return where the file of this name is.
+
+        Raises:
+            StoreError: the artifact has no such file.
+        """
+        if all(entry.path != name for entry in self.manifest.files):
+            raise StoreError(
+                f"{self.manifest.kind}/{self.manifest.key} has no file {name!r}; "
+                f"its manifest lists {len(self.manifest.files)} others"
+            )
+        return self.directory / name

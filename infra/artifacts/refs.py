@@ -1,0 +1,152 @@
+"""Refs: names that point to artifacts and move by compare-and-swap, with their history kept."""
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from pydantic import (
+    AwareDatetime,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from infra.artifacts.errors import RefConflictError, StoreError, one_line
+from infra.artifacts.fields import Kind, Sha256
+from infra.artifacts.records import Manifest, Record
+
+RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+_REF_NAME = TypeAdapter(RefName)
+
+
+def check_ref_name(name: str) -> None:
+    """Refuse what can't name a ref.
+
+    Raises:
+        StoreError: the name has the wrong form.
+    """
+    try:
+        _REF_NAME.validate_python(name)
+    except ValidationError as error:
+        raise StoreError(f"no ref can be called {name!r}: {one_line(error)}") from error
+
+
+class Ref(Record):
+    """Where a name points, since when, and why."""
+
+    version: int = Field(ge=1)
+    kind: Kind
+    key: Sha256
+    digest: Sha256
+    reason: Annotated[str, StringConstraints(min_length=1)]
+    time: AwareDatetime
+
+
+class RefDocument(Ref):
+    """A ref as stored: the present entry, and all former ones, oldest first."""
+
+    history: tuple[Ref, ...]
+
+    @classmethod
+    def parse(cls, name: str, document: bytes) -> Self:
+        """Return a stored document.
+
+        Raises:
+            StoreError: it is not valid.
+        """
+        try:
+            return cls.model_validate_json(document)
+        except ValidationError as error:
+            raise StoreError(f"ref {name!r} is not valid: {one_line(error)}") from error
+
+    @property
+    def current(self) -> Ref:
+        """The present entry alone."""
+        return Ref(**self.model_dump(exclude={"history"}))
+
+    @property
+    def entries(self) -> tuple[Ref, ...]:
+        """All entries, oldest first."""
+        return (*self.history, self.current)
+
+    @model_validator(mode="after")
+    def _counts_from_one(self) -> Self:
+        versions = [*(ref.version for ref in self.history), self.version]
+        if versions != list(range(1, len(versions) + 1)):
+            raise ValueError(f"versions are {versions}, expected 1, 2, 3, …")
+        return self
+
+
+def next_document(
+    name: str,
+    present: RefDocument | None,
+    target: Manifest,
+    *,
+    expected: Ref | None,
+    reason: str,
+) -> RefDocument:
+    """Return a ref's document after it has moved from the expected entry to the target.
+
+    Raises:
+        RefConflictError: the present entry is not the expected one.
+        StoreError: the reason is empty or not Unicode.
+    """
+    current = present.current if present is not None else None
+    if current != expected:
+        raise RefConflictError(
+            f"ref {name!r} is at {_describe(current)}, expected {_describe(expected)}: "
+            "read it again before you move it"
+        )
+    history = present.entries if present is not None else ()
+    try:
+        return RefDocument(
+            version=len(history) + 1,
+            kind=target.kind,
+            key=target.key,
+            digest=target.digest,
+            reason=reason,
+            time=datetime.now(UTC),
+            history=history,
+        )
+    except ValidationError as error:
+        raise StoreError(f"ref {name!r} can't be moved: {one_line(error)}") from error
+
+
+def _describe(ref: Ref | None) -> str:
+    return "no entry" if ref is None else f"version {ref.version} ({ref.kind}/{ref.key})"
+
+
+class Refs(ABC):
+    """The named pointers of a store. Each method refuses an invalid name with StoreError."""
+
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all refs, sorted."""
+
+    @abstractmethod
+    def get(self, name: str) -> Ref | None:
+        """Return where a name points, or None.
+
+        Raises:
+            StoreError: what is stored is not valid.
+        """
+
+    @abstractmethod
+    def set(self, name: str, target: Manifest, *, expected: Ref | None, reason: str) -> Ref:
+        """Point a name to an artifact, if it still is where the caller saw it.
+
+        Raises:
+            RefConflictError: the name is not at `expected`.
+            StoreError: what is stored is not valid, or the reason is empty.
+        """
+
+    @abstractmethod
+    def history(self, name: str) -> tuple[Ref, ...]:
+        """Return all entries of a name, oldest first; the last one is the present one.
+
+        Raises:
+            StoreError: what is stored is not valid.
+        """

@@ -1,0 +1,98 @@
+"""Reuse or build: one step of a DAG that any retry, run or host resumes."""
+
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from infra.artifacts.inspection import Level
+from infra.artifacts.records import Artifact, ArtifactSpec, Damage
+from infra.artifacts.store import ArtifactStore
+
+
+@dataclass(frozen=True)
+class BuildOutput:
+    """What a build made."""
+
+    directory: Path
+    """Holds the artifact's files and no others: the workspace, or a directory in it."""
+    stats: Mapping[str, JsonValue]
+    provenance: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """An artifact, and how it came about."""
+
+    artifact: Artifact
+    status: Literal["reused", "built", "rebuilt"]
+    """``rebuilt``: a damaged one was set aside first."""
+    seconds: float
+    """From the call to the answer, with waiting and verification."""
+    damages: tuple[Damage, ...]
+    """What was wrong with an artifact that was set aside."""
+
+
+def resolve(
+    store: ArtifactStore,
+    spec: ArtifactSpec,
+    build: Callable[[Path], BuildOutput],
+    *,
+    level: Level = "size",
+) -> Resolution:
+    """Return the artifact of a spec, building it if the store has no sound one.
+
+    Builders of one key wait for each other. `build` gets the workspace, with whatever an
+    interrupted build left in it; when it raises, the workspace stays and the error goes on.
+
+    Raises:
+        DigestConflictError: the key is there with another digest.
+        StoreError: what was built can't be committed.
+    """
+    start = time.perf_counter()
+
+    def resolution(
+        artifact: Artifact,
+        status: Literal["reused", "built", "rebuilt"],
+        damages: tuple[Damage, ...],
+    ) -> Resolution:
+        return Resolution(artifact, status, time.perf_counter() - start, damages)
+
+    first = store.lookup(spec, level=level)
+    if first.artifact is not None:
+        return resolution(first.artifact, "reused", first.damages)
+    with store.workspace(spec) as workspace:
+        # Another builder may have finished while this one waited.
+        second = store.lookup(spec, level=level)
+        damages = first.damages + second.damages
+        if second.artifact is not None:
+            shutil.rmtree(workspace)
+            return resolution(second.artifact, "reused", damages)
+        artifact = _build(store, spec, build, workspace)
+        shutil.rmtree(workspace)
+    return resolution(artifact, "rebuilt" if damages else "built", damages)
+
+
+def _build(
+    store: ArtifactStore,
+    spec: ArtifactSpec,
+    build: Callable[[Path], BuildOutput],
+    workspace: Path,
+) -> Artifact:
+    start = time.perf_counter()
+    output = build(workspace)
+    provenance: dict[str, JsonValue] = {
+        **output.provenance,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - start, 3),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+    }
+    return store.put(spec, output.directory, stats=output.stats, provenance=provenance)

@@ -1,0 +1,102 @@
+"""What every artifact store does, wherever its files live."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from infra.artifacts.inspection import Level
+from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
+from infra.artifacts.refs import Refs
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a store found under a key."""
+
+    artifact: Artifact | None
+    damages: tuple[Damage, ...] = ()
+    """Why what was there has been set aside."""
+
+
+class ArtifactStore(ABC):
+    """Immutable artifacts under ``<kind>/<key>``, and refs that point to them.
+
+    Artifacts are handed out as local directories: a remote store fetches them into a cache first.
+    """
+
+    @property
+    @abstractmethod
+    def refs(self) -> Refs:
+        """The named pointers of this store."""
+
+    @abstractmethod
+    def lookup(self, spec: ArtifactSpec, *, level: Level = "size") -> Lookup:
+        """Find a sound artifact; a damaged one is set aside, and is absent from then on."""
+
+    def get(self, spec: ArtifactSpec, *, level: Level = "size") -> Artifact | None:
+        """Return the sound artifact of a spec, or None; like `lookup`, set damaged ones aside."""
+        return self.lookup(spec, level=level).artifact
+
+    @abstractmethod
+    def load(self, kind: str, key: str, *, level: Level = "size") -> Artifact:
+        """Return an artifact that has to be there, such as the one a ref points to.
+
+        Raises:
+            DamagedArtifactError: it is damaged; it stays where it is.
+            StoreError: there is none, or kind or key has the wrong form.
+        """
+
+    @abstractmethod
+    def workspace(self, spec: ArtifactSpec) -> AbstractContextManager[Path]:
+        """Hold the directory in which a spec is built, waiting for another builder to leave it.
+
+        What is in it survives a crash, so that the next builder can go on from there.
+        """
+
+    @abstractmethod
+    def put(
+        self,
+        spec: ArtifactSpec,
+        directory: Path,
+        *,
+        files: Iterable[str] | None = None,
+        stats: Mapping[str, JsonValue],
+        provenance: Mapping[str, JsonValue],
+    ) -> Artifact:
+        """Commit the files of a directory as the artifact of a spec: whole, or not at all.
+
+        The files move into the store: once committed, they are gone from the directory. If the
+        key is there already with the same digest, that artifact is returned.
+
+        Args:
+            spec: What the files were made from.
+            directory: Where they are.
+            files: Their paths in it; without, all of them.
+            stats: Counts and measures of the content.
+            provenance: Times, versions, host; never a secret.
+
+        Raises:
+            DigestConflictError: the key is there with another digest.
+            StoreError: there is nothing to commit, or a symlink or special file, or a name that
+                a manifest can't hold.
+        """
+
+    @abstractmethod
+    def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Return all that is wrong with an artifact, changing nothing.
+
+        Raises:
+            StoreError: there is none, or kind or key has the wrong form.
+        """
+
+    @abstractmethod
+    def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yield kind and key of all that is in the store, sound or not, sorted."""
+
+    @abstractmethod
+    def list(self, kind: str | None = None) -> Iterator[Manifest]:
+        """Yield the manifests sorted by kind and key; log a warning for each invalid one."""

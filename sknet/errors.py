@@ -1,0 +1,9 @@
+"""The ways in which this library refuses or gives up, each with one clear line for its reader."""
+
+
+class UserError(ValueError):
+    """The input is wrong: says what, which value, what was expected, what to do. Exit code 2."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; trying again would only repeat it. Exit code 1."""

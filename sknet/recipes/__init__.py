@@ -1,0 +1,1 @@
+"""Recipe files; `sknet.recipe.load_recipe` finds them by name."""

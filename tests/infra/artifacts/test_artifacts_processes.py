@@ -1,0 +1,202 @@
+"""What holds when builders run side by side, and when they are killed."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from artifact_examples import FILES, make_spec, read_files, run_and_die_at, write_files
+
+from infra.artifacts import BuildOutput, LocalStore, resolve
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["infra.artifacts", "artifact_examples"])
+
+
+def build(workspace: Path) -> BuildOutput:
+    return BuildOutput(write_files(workspace / "out"), stats={}, provenance={})
+
+
+def put(store: LocalStore, source: Path) -> None:
+    store.put(make_spec(), source, stats={}, provenance={})
+
+
+def assert_whole_or_absent(store: LocalStore) -> bool:
+    lookup = store.lookup(make_spec(), level="full")
+    assert lookup.damages == ()
+    assert len(list(store.addresses())) == len(list(store.list())) == int(bool(lookup.artifact))
+    if lookup.artifact is not None:
+        assert read_files(lookup.artifact) == FILES
+    return lookup.artifact is not None
+
+
+def test_a_put_killed_anywhere_leaves_the_artifact_whole_or_absent_and_loses_no_file(tmp_path):
+    outcomes = []
+    while True:
+        place = tmp_path / str(len(outcomes))
+        store, source = LocalStore(place / "store"), write_files(place / "source")
+        if not run_and_die_at(len(outcomes) + 1, put, store, source):
+            break
+        outcomes.append(assert_whole_or_absent(store))
+        if not outcomes[-1]:
+            put(store, source)
+            assert assert_whole_or_absent(store)
+            assert list((store.root / ".staging").iterdir()) == []
+        shutil.rmtree(place)
+    assert len(outcomes) > 20
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {False, True}
+
+
+def test_a_resolve_killed_anywhere_is_repaired_by_the_next(tmp_path):
+    operation = 1
+    while True:
+        store = LocalStore(tmp_path / str(operation))
+        if not run_and_die_at(operation, resolve, store, make_spec(), build):
+            break
+        whole = assert_whole_or_absent(store)
+        resolution = resolve(store, make_spec(), build)
+        assert resolution.status == ("reused" if whole else "built")
+        assert resolution.damages == ()
+        assert read_files(resolution.artifact) == FILES
+        operation += 1
+    assert operation > 20
+
+
+def test_a_quarantine_killed_anywhere_never_shows_a_damaged_artifact(tmp_path):
+    operation = 1
+    while True:
+        store = LocalStore(tmp_path / str(operation))
+        (resolve(store, make_spec(), build).artifact.directory / "index.json").unlink()
+        if not run_and_die_at(operation, store.get, make_spec()):
+            break
+        assert store.get(make_spec()) is None
+        for kept in (store.root / ".quarantine").glob(f"shards-{make_spec().key}-*[!n]"):
+            assert kept.with_suffix(".damage.json").is_file()
+        operation += 1
+    assert operation > 5
+
+
+def test_sweeping_spares_the_staging_of_a_living_process(store, tmp_path, monkeypatch):
+    other_is_staging, may_go_on = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow_fsync(descriptor: int) -> None:
+        if threading.current_thread() is other:
+            other_is_staging.set()
+            assert may_go_on.wait(10)
+        fsync(descriptor)
+
+    sources = [write_files(tmp_path / name) for name in ("one", "other")]
+    other = threading.Thread(target=put, args=(store, sources[1]))
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    other.start()
+    assert other_is_staging.wait(10)
+    put(store, sources[0])
+    assert len(list((store.root / ".staging").glob("*/index.json"))) == 1
+    may_go_on.set()
+    other.join()
+    assert assert_whole_or_absent(store)
+    assert list((store.root / ".staging").iterdir()) == []
+
+
+def put_together(root: Path, source: Path, barrier, results) -> None:
+    store = LocalStore(root)
+    barrier.wait()
+    artifact = store.put(make_spec(), source, stats={}, provenance={"by": source.name})
+    results.put(artifact.manifest.encode())
+
+
+def test_8_processes_that_put_one_key_agree_on_one_artifact(store, tmp_path):
+    barrier, results = CONTEXT.Barrier(8), CONTEXT.Queue()
+    processes = [
+        CONTEXT.Process(
+            target=put_together,
+            args=(store.root, write_files(tmp_path / f"source-{number}"), barrier, results),
+        )
+        for number in range(8)
+    ]
+    for process in processes:
+        process.start()
+    manifests = {results.get(timeout=20) for _ in processes}
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(manifests) == 1
+    assert assert_whole_or_absent(store)
+
+
+def look_up_together(root: Path, barrier, results) -> None:
+    store = LocalStore(root)
+    barrier.wait()
+    resolution = resolve(store, make_spec(), build)
+    results.put((resolution.status, resolution.artifact.manifest.encode()))
+
+
+def test_8_processes_that_find_one_damaged_artifact_rebuild_it_once(store):
+    (resolve(store, make_spec(), build).artifact.directory / "index.json").unlink()
+    barrier, results = CONTEXT.Barrier(8), CONTEXT.Queue()
+    processes = [
+        CONTEXT.Process(target=look_up_together, args=(store.root, barrier, results))
+        for _ in range(8)
+    ]
+    for process in processes:
+        process.start()
+    answers = [results.get(timeout=20) for _ in processes]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert [status for status, _ in answers].count("reused") == 7
+    assert len({manifest for _, manifest in answers}) == 1
+    assert len(list((store.root / ".quarantine").glob("*.damage.json"))) == 1
+
+
+def hold_workspace(root: Path, connection, with_child: bool) -> None:
+    with LocalStore(root).workspace(make_spec()) as workspace:
+        (workspace / "step-1").touch()
+        child = os.fork() if with_child else None
+        if child == 0:
+            signal.pause()
+        connection.send(child)
+        signal.pause()
+
+
+@pytest.mark.parametrize("with_child", [False, True], ids=["alone", "with a forked child"])
+def test_a_killed_builder_frees_its_workspace_and_leaves_its_work(store, caplog, with_child):
+    caplog.set_level(logging.INFO)
+    ours, theirs = CONTEXT.Pipe()
+    holder = CONTEXT.Process(target=hold_workspace, args=(store.root, theirs, with_child))
+    holder.start()
+    child = ours.recv()
+    entered: list[list[str]] = []
+
+    def wait_and_enter() -> None:
+        with store.workspace(make_spec()) as workspace:
+            entered.append([path.name for path in workspace.iterdir()])
+
+    waiter = threading.Thread(target=wait_and_enter)
+    waiter.start()
+    try:
+        waiter.join(0.3)
+        assert entered == []
+        holder.kill()
+        waiter.join(10)
+        assert entered == [["step-1"]]
+    finally:
+        holder.kill()
+        holder.join()
+        if child is not None:
+            os.kill(child, signal.SIGKILL)
+        waiter.join()
+    (record,) = caplog.records
+    assert record.getMessage() == f"waiting for another builder of shards/{make_spec().key}"
+
+
+def test_the_workspaces_of_two_specs_are_independent(store):
+    with store.workspace(make_spec()) as one, store.workspace(make_spec(seed=1)) as other:
+        assert one != other
+    assert list((store.root / ".work").rglob("*.lock")) == []

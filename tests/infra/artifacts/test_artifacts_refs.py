@@ -1,0 +1,162 @@
+"""Refs move by compare-and-swap and keep their history."""
+
+import json
+import multiprocessing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from artifact_examples import commit, make_spec, run_and_die_at
+
+from infra.artifacts import LocalStore, Manifest, RefConflictError, StoreError, open_store
+
+
+@pytest.fixture
+def manifests(store: LocalStore) -> list[Manifest]:
+    return [commit(store, make_spec(seed)).manifest for seed in range(3)]
+
+
+def test_a_ref_points_to_an_artifact_with_a_reason(store, manifests):
+    assert store.refs.get("production") is None
+    ref = store.refs.set("production", manifests[0], expected=None, reason="first")
+    assert store.refs.get("production") == ref
+    assert (ref.version, ref.kind, ref.key, ref.digest, ref.reason) == (
+        1,
+        "shards",
+        manifests[0].key,
+        manifests[0].digest,
+        "first",
+    )
+    assert abs(datetime.now(UTC) - ref.time) < timedelta(minutes=1)
+    assert store.load(ref.kind, ref.key).digest == ref.digest
+
+
+def test_history_keeps_every_entry_oldest_first(store, manifests):
+    ref = None
+    entries = []
+    for manifest in manifests:
+        ref = store.refs.set("production", manifest, expected=ref, reason="better")
+        entries.append(ref)
+    assert store.refs.history("production") == tuple(entries)
+    assert [entry.version for entry in entries] == [1, 2, 3]
+    assert store.refs.history("absent") == ()
+
+
+def test_the_document_shows_the_present_entry_on_top(store, manifests):
+    first = store.refs.set("production", manifests[0], expected=None, reason="first")
+    store.refs.set("production", manifests[1], expected=first, reason="second")
+    document = json.loads((store.root / "refs" / "production.json").read_bytes())
+    assert (document["version"], document["key"]) == (2, manifests[1].key)
+    assert [entry["key"] for entry in document["history"]] == [manifests[0].key]
+    assert document["time"].endswith("Z")
+
+
+def test_a_ref_that_moved_meanwhile_is_not_overwritten(store, manifests):
+    first = store.refs.set("production", manifests[0], expected=None, reason="first")
+    second = store.refs.set("production", manifests[1], expected=first, reason="second")
+    for stale in (None, first):
+        with pytest.raises(RefConflictError, match=r"is at version 2 .*expected") as caught:
+            store.refs.set("production", manifests[2], expected=stale, reason="late")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(RefConflictError, match="is at no entry"):
+        store.refs.set("other", manifests[2], expected=first, reason="never was")
+    assert store.refs.get("production") == second
+
+
+def test_names_are_sorted(store, manifests):
+    assert store.refs.names() == ()
+    for name in ("production", "best.top-1", "Last_good"):
+        store.refs.set(name, manifests[0], expected=None, reason="first")
+    assert store.refs.names() == ("Last_good", "best.top-1", "production")
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "../x", "a/b", "a\n", "a b", "x" * 101])
+def test_a_name_is_refused(store, manifests, name):
+    with pytest.raises(StoreError, match="no ref can be called"):
+        store.refs.get(name)
+    with pytest.raises(StoreError, match="no ref can be called"):
+        store.refs.set(name, manifests[0], expected=None, reason="first")
+
+
+@pytest.mark.parametrize("reason", ["", "\ud800"])
+def test_a_reason_is_required(store, manifests, reason):
+    with pytest.raises(StoreError, match="reason"):
+        store.refs.set("production", manifests[0], expected=None, reason=reason)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"version": 0},
+        {"key": "../../etc"},
+        {"kind": ".."},
+        {"history": None},
+        {"time": "2026-01-01T00:00:00"},
+        {"author": "me"},
+    ],
+)
+def test_a_stored_document_is_refused(store, manifests, change):
+    store.refs.set("production", manifests[0], expected=None, reason="first")
+    path = store.root / "refs" / "production.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    for read in (store.refs.get, store.refs.history):
+        with pytest.raises(StoreError, match="ref 'production' is not valid") as caught:
+            read("production")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", [Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_document_that_is_no_file_is_refused(store, spoil):
+    (store.root / "refs").mkdir()
+    spoil(store.root / "refs" / "production.json")
+    with pytest.raises(StoreError, match="not a regular file"):
+        store.refs.get("production")
+
+
+def test_a_killed_set_leaves_the_old_entry_or_the_new_one(store, manifests):
+    first = store.refs.set("production", manifests[0], expected=None, reason="first")
+    path = store.root / "refs" / "production.json"
+    before = path.read_bytes()
+    outcomes = set()
+    operation = 1
+    while run_and_die_at(
+        operation,
+        lambda: store.refs.set("production", manifests[1], expected=first, reason="second"),
+    ):
+        entries = store.refs.history("production")
+        assert entries[0] == first
+        outcomes.add(len(entries))
+        path.write_bytes(before)
+        operation += 1
+    assert outcomes == {1, 2}
+    assert store.refs.get("production").version == 2
+
+
+def increment(root: str, key: str, times: int) -> None:
+    store = open_store(root)
+    manifest = store.load("shards", key).manifest
+    for _ in range(times):
+        while True:
+            present = store.refs.get("counter")
+            try:
+                store.refs.set("counter", manifest, expected=present, reason="one more")
+                break
+            except RefConflictError:
+                continue
+
+
+def test_16_processes_lose_no_increment(store, manifests):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["infra.artifacts"])
+    processes = [
+        context.Process(target=increment, args=(str(store.root), manifests[0].key, 3))
+        for _ in range(16)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    versions = [entry.version for entry in store.refs.history("counter")]
+    assert versions == list(range(1, 49))

@@ -1,0 +1,123 @@
+"""Reuse or build: what a DAG's step does on every start."""
+
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from artifact_examples import FILES, commit, make_spec, read_files, write_files
+
+from infra.artifacts import BuildOutput, DigestConflictError, LocalStore, resolve
+
+
+class Builder:
+    """Builds the example files and counts how often."""
+
+    def __init__(self) -> None:
+        self.num_builds = 0
+
+    def __call__(self, workspace: Path) -> BuildOutput:
+        self.num_builds += 1
+        return BuildOutput(
+            write_files(workspace / "out"), stats={"n": 3}, provenance={"mindspore": "2.10.0"}
+        )
+
+
+@pytest.fixture
+def builder() -> Builder:
+    return Builder()
+
+
+def workspaces(store: LocalStore) -> list[Path]:
+    return list((store.root / ".work").glob("*/*"))
+
+
+def test_the_first_call_builds_and_later_ones_reuse(store, builder):
+    first = resolve(store, make_spec(), builder)
+    second = resolve(store, make_spec(), builder, level="full")
+    assert (first.status, second.status, builder.num_builds) == ("built", "reused", 1)
+    assert first.artifact == second.artifact
+    assert read_files(first.artifact) == FILES
+    assert first.artifact.manifest.stats == {"n": 3}
+    assert first.damages == second.damages == ()
+    assert 0 < first.seconds < 60
+    assert workspaces(store) == []
+
+
+def test_provenance_says_when_where_and_how_long(store, builder):
+    provenance = resolve(store, make_spec(), builder).artifact.manifest.provenance
+    assert set(provenance) == {"mindspore", "created", "seconds", "host", "python"}
+    assert datetime.fromisoformat(provenance["created"]).utcoffset() == timedelta(0)
+
+
+def test_the_workspace_itself_may_be_committed(store):
+    resolution = resolve(
+        store,
+        make_spec(),
+        lambda workspace: BuildOutput(write_files(workspace), stats={}, provenance={}),
+    )
+    assert read_files(resolution.artifact) == FILES
+    assert workspaces(store) == []
+
+
+def test_a_damaged_artifact_is_rebuilt_and_said(store, builder):
+    first = resolve(store, make_spec(), builder)
+    (first.artifact.directory / "index.json").unlink()
+    second = resolve(store, make_spec(), builder)
+    assert second.status == "rebuilt"
+    assert [damage.path for damage in second.damages] == ["index.json"]
+    assert second.artifact.digest == first.artifact.digest
+    assert resolve(store, make_spec(), builder).status == "reused"
+
+
+def test_silent_corruption_is_rebuilt_when_files_are_read(store, builder):
+    first = resolve(store, make_spec(), builder)
+    first.artifact.path("index.json").write_bytes(b"[!")
+    assert resolve(store, make_spec(), builder).status == "reused"
+    assert resolve(store, make_spec(), builder, level="full").status == "rebuilt"
+
+
+def test_a_failed_build_leaves_its_work_for_the_next(store):
+    def fail(workspace: Path) -> BuildOutput:
+        (workspace / "step-1").write_bytes(b"one")
+        raise RuntimeError("out of memory")
+
+    def go_on(workspace: Path) -> BuildOutput:
+        return BuildOutput(
+            write_files(workspace, {"step-2": (workspace / "step-1").read_bytes() + b" two"}),
+            stats={},
+            provenance={},
+        )
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        resolve(store, make_spec(), fail)
+    assert store.get(make_spec()) is None
+    assert read_files(resolve(store, make_spec(), go_on).artifact)["step-2"] == b"one two"
+    assert workspaces(store) == []
+
+
+def test_a_build_that_differs_from_the_store_is_an_error_and_leaves_its_work(store):
+    def build_while_another_commits(workspace: Path) -> BuildOutput:
+        commit(store, files={"index.json": b"other"})
+        return BuildOutput(write_files(workspace), stats={}, provenance={})
+
+    with pytest.raises(DigestConflictError):
+        resolve(store, make_spec(), build_while_another_commits)
+    assert read_files(store.get(make_spec())) == {"index.json": b"other"}
+    (workspace,) = workspaces(store)
+    assert (workspace / "index.json").read_bytes() == FILES["index.json"]
+
+
+def test_builders_of_one_key_build_once(store, builder):
+    resolutions = []
+    threads = [
+        threading.Thread(target=lambda: resolutions.append(resolve(store, make_spec(), builder)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert builder.num_builds == 1
+    assert sorted(resolution.status for resolution in resolutions) == ["built"] + ["reused"] * 3
+    assert workspaces(store) == []

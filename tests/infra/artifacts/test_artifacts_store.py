@@ -1,0 +1,212 @@
+"""Committing artifacts, and finding them again."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from artifact_examples import FILES, commit, make_spec, read_files, write_files
+
+from infra.artifacts import (
+    Artifact,
+    DigestConflictError,
+    LocalStore,
+    StoreError,
+)
+from infra.artifacts import files as store_files
+
+
+def put(store: LocalStore, directory: Path, **options) -> Artifact:
+    return store.put(make_spec(), directory, stats={}, provenance={}, **options)
+
+
+def visible(store: LocalStore) -> list[str]:
+    return sorted(path.name for path in store.root.glob("[!.]*"))
+
+
+def test_what_was_put_is_found_by_its_spec(store):
+    assert store.get(make_spec()) is None
+    put_artifact = commit(store)
+    found = store.get(make_spec(), level="full")
+    assert found == put_artifact
+    assert read_files(found) == FILES
+    assert found.directory == store.root / "shards" / make_spec().key
+    assert store.get(make_spec(seed=1)) is None
+
+
+def test_the_files_move_into_the_store(store, tmp_path):
+    source = write_files(tmp_path / "source", {**FILES, "log.txt": b"kept"})
+    artifact = put(store, source, files=FILES)
+    assert read_files(artifact) == FILES
+    assert [path.name for path in source.rglob("*") if path.is_file()] == ["log.txt"]
+
+
+def test_files_on_another_file_system_are_copied(store, tmp_path, monkeypatch):
+    def no_link(*_, **__):
+        raise OSError(store_files.errno.EXDEV, "other file system")
+
+    monkeypatch.setattr(os, "link", no_link)
+    assert read_files(put(store, write_files(tmp_path / "source"))) == FILES
+
+
+def test_a_second_put_of_the_same_files_returns_the_first(store):
+    first = commit(store)
+    second = commit(store)
+    assert second == first
+    assert list((store.root / ".staging").iterdir()) == []
+
+
+def test_a_second_put_of_other_files_is_refused_and_named(store):
+    first = commit(store)
+    with pytest.raises(DigestConflictError) as caught:
+        commit(store, files={**FILES, "shards/1.bin": b"eins", "new": b""})
+    message = str(caught.value)
+    for part in ("shards", make_spec().key, first.digest, "'new'", "'shards/1.bin'", "2 files"):
+        assert part in message
+    assert "\n" not in message
+    assert read_files(store.get(make_spec(), level="full")) == FILES
+    assert list((store.root / ".staging").iterdir()) == []
+
+
+def test_put_replaces_a_damaged_artifact(store):
+    (commit(store).directory / "manifest.json").unlink()
+    assert read_files(commit(store)) == FILES
+    assert len(list((store.root / ".quarantine").glob("*.damage.json"))) == 1
+
+
+def make_fifo(directory: Path) -> None:
+    os.mkfifo(directory / "fifo")
+
+
+def make_link_to_file(directory: Path) -> None:
+    (directory / "link").symlink_to("index.json")
+
+
+def make_link_to_directory(directory: Path) -> None:
+    (directory / "link").symlink_to("shards")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (make_fifo, "special file"),
+        (make_link_to_file, "symlink"),
+        (make_link_to_directory, "symlink"),
+        (lambda directory: (directory / "manifest.json").touch(), "store's own file"),
+        (lambda directory: (directory / "a\nb").touch(), "don't print"),
+        (lambda directory: Path(os.fsdecode(bytes(directory) + b"/\xff")).touch(), "can't be"),
+        (lambda directory: shutil.rmtree(directory) or directory.mkdir(), "at least one"),
+        (shutil.rmtree, "not a directory"),
+    ],
+)
+def test_put_refuses(store, tmp_path, spoil, said):
+    source = write_files(tmp_path / "source")
+    spoil(source)
+    with pytest.raises(StoreError, match=said) as caught:
+        put(store, source)
+    assert "\n" not in str(caught.value)
+    assert visible(store) == []
+
+
+@pytest.mark.parametrize("name", ["absent", "../store", "shards", "link/0.bin", "/etc/passwd"])
+def test_put_refuses_a_name_that_is_no_file_of_the_directory(store, tmp_path, name):
+    source = write_files(tmp_path / "source")
+    make_link_to_directory(source)
+    with pytest.raises(StoreError, match="has no file"):
+        put(store, source, files=[name])
+
+
+@pytest.mark.parametrize("field", ["stats", "provenance"])
+def test_put_refuses_what_is_not_json_and_leaves_the_files(store, tmp_path, field):
+    source = write_files(tmp_path / "source")
+    options = {"stats": {}, "provenance": {}, field: {"loss": float("nan")}}
+    with pytest.raises(StoreError, match=field):
+        store.put(make_spec(), source, **options)
+    assert visible(store) == []
+    assert (source / "index.json").exists()
+
+
+def test_a_manifest_that_could_not_be_read_is_not_written(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_files, "MAX_DOCUMENT_BYTES", 100)
+    with pytest.raises(StoreError, match="expected at most 100"):
+        put(store, write_files(tmp_path / "source"))
+    assert visible(store) == []
+
+
+def test_everything_is_on_disk_before_the_artifact_appears(store, tmp_path, monkeypatch):
+    steps: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def record_fsync(descriptor):
+        steps.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    def record_rename(source, target):
+        steps.append(("rename", str(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "rename", record_rename)
+    artifact = put(store, write_files(tmp_path / "source"))
+
+    at = steps.index(("rename", str(artifact.directory)))
+    staged = [Path(path) for _, path in steps[:at]]
+    staging = staged[-1]
+    assert staging.parent == store.root / ".staging"
+    names = [str(path.relative_to(staging)) for path in staged]
+    assert names == ["index.json", "shards/0.bin", "shards/1.bin", "manifest.json", "shards", "."]
+    assert steps[at + 1 :] == [
+        ("fsync", str(artifact.directory.parent)),
+        ("fsync", str(store.root)),
+    ]
+
+
+def test_path_names_a_file_of_the_artifact_only(store):
+    artifact = commit(store)
+    assert artifact.path("shards/0.bin").read_bytes() == b"zero"
+    for name in ("absent", "manifest.json", "../x"):
+        with pytest.raises(StoreError, match="has no file"):
+            artifact.path(name)
+
+
+def test_load_returns_a_sound_artifact(store):
+    artifact = commit(store)
+    assert store.load("shards", artifact.manifest.key, level="full") == artifact
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "said"),
+    [
+        ("shards", "0" * 64, "has no artifact"),
+        ("..", "0" * 64, "can be called"),
+        ("shards", "../../etc", "can be called"),
+        ("refs", "0" * 64, "reserved"),
+    ],
+)
+def test_load_and_verify_refuse(store, kind, key, said):
+    for method in (store.load, store.verify):
+        with pytest.raises(StoreError, match=said):
+            method(kind, key)
+
+
+def test_list_yields_manifests_by_kind_and_key(store):
+    specs = [make_spec(seed, kind=kind) for kind in ("shards", "index") for seed in range(3)]
+    for spec in specs:
+        commit(store, spec)
+    store.refs.set("production", store.get(specs[0]).manifest, expected=None, reason="first")
+    expected = sorted((spec.kind, spec.key) for spec in specs)
+    assert [(manifest.kind, manifest.key) for manifest in store.list()] == expected
+    assert [manifest.kind for manifest in store.list("index")] == ["index"] * 3
+    assert list(store.list("absent")) == []
+    assert list(store.list("../*")) == []
+
+
+def test_list_skips_what_has_no_valid_manifest_with_a_warning(store, caplog):
+    artifact = commit(store)
+    (commit(store, make_spec(seed=1)).directory / "manifest.json").unlink()
+    (store.root / "shards" / ("0" * 64)).touch()
+    (store.root / "shards" / "notes").mkdir()
+    assert list(store.list()) == [artifact.manifest]
+    assert sorted(record.levelno for record in caplog.records) == [logging.WARNING] * 2
+    assert len(list(store.addresses())) == 3

@@ -1,0 +1,351 @@
+"""Jobs end with the status that is due, and leave no rank behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.launch import Job, JobResult, JobStatus, run
+
+Alive = Callable[[], set[psutil.Process]]
+
+# Ranks without MindSpore: msrun starts them, and its scheduler as well, like any other
+HEAD = """
+import json, os, sys, time
+from pathlib import Path
+if os.environ.get("MS_ROLE") == "MS_SCHED":
+    sys.exit()
+rank = int(os.environ.get("RANK_ID", 0))
+def report(status, message=""):
+    if rank == 0:
+        Path(sys.argv[1]).write_text(json.dumps({"status": status, "message": message}))
+"""
+
+# The real thing: the scheduler stays in init() until all ranks have left
+MINDSPORE_HEAD = """
+import json, os, sys, time
+from pathlib import Path
+import mindspore as ms
+from mindspore import ops
+from mindspore.communication import get_group_size, get_rank, init
+ms.set_device("CPU")
+init()
+rank = get_rank()
+total = ops.AllReduce()(ms.Tensor([rank + 1.0], ms.float32)).asnumpy()[0]
+print(f"sum {total:g} of {get_group_size()} ranks")
+"""
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, marker: dict[str, str], alive: Alive) -> Callable[..., Job]:
+    def make(body: str, *, head: str = HEAD, **changes: Any) -> Job:
+        program = tmp_path / "program.py"
+        program.write_text(head + textwrap.dedent(body))
+        outcome_file = tmp_path / "outcome.json"
+        values: dict[str, Any] = {
+            "program": program,
+            "args": (str(outcome_file),),
+            "workers": 1,
+            "log_dir": tmp_path / "logs",
+            "outcome_file": outcome_file,
+            "cwd": tmp_path,
+            "env": marker,
+            "deadline": 100.0,
+            "silence": None,
+        }
+        return Job(**{**values, **changes})
+
+    return make
+
+
+MakeJob = Callable[..., Job]
+
+
+def run_collecting(job: Job) -> tuple[JobResult, list[str]]:
+    lines: list[str] = []
+    return run(job, on_line=lines.append), lines
+
+
+class Interruption(BaseException):
+    """Like KeyboardInterrupt and the orchestrator's signals, not an Exception."""
+
+
+# One worker, started without msrun
+
+
+def test_single_worker_done(make_job: MakeJob) -> None:
+    job = make_job("""
+        assert "MS_ROLE" not in os.environ
+        print("first")
+        sys.stdout.buffer.write(b"bad byte \\xff\\r\\nunfinished")
+        report("done", "1 step")
+    """)
+    result, lines = run_collecting(job)
+    assert (result.status, result.message, result.return_code) == (JobStatus.DONE, "1 step", 0)
+    assert lines == ["[rank 0] first", "[rank 0] bad byte \ufffd", "[rank 0] unfinished"]
+    assert result.log_tail == tuple(lines)
+    assert (job.log_dir / "worker_0.log").read_bytes().endswith(b"unfinished")
+
+
+@pytest.mark.parametrize("status", ["user_error", "non_finite", "stopped", "failed"])
+def test_reported_status_is_honoured(make_job: MakeJob, status: str) -> None:
+    result = run(make_job(f"report({status!r}, 'why')\nsys.exit(1)"), on_line=print)
+    assert (result.status, result.message, result.return_code) == (status, "why", 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "pass",
+        "Path(sys.argv[1]).write_text('{')",
+        "report('lost_worker')",
+        "Path(sys.argv[1]).write_text(json.dumps({'status': 'done'}))",
+    ],
+)
+def test_exit_code_0_without_a_valid_outcome_is_not_trusted(make_job: MakeJob, body: str) -> None:
+    job = make_job(body)
+    job.outcome_file.write_text('{"status": "done", "message": "of an earlier attempt"}')
+    result = run(job, on_line=print)
+    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 0)
+    assert "exit code 0, and there is no valid outcome" in result.message
+
+
+def test_done_with_another_exit_code_is_not_trusted(make_job: MakeJob) -> None:
+    result = run(make_job("report('done')\nsys.exit(5)"), on_line=print)
+    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 5)
+    assert "exit code 5, and rank 0 reported done" in result.message
+
+
+def test_silent_job_is_ended_as_hung(make_job: MakeJob, alive: Alive) -> None:
+    job = make_job("print('last words')\ntime.sleep(600)", silence=0.5)
+    result = run(job, on_line=print)
+    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 143)
+    assert "ended as hung" in result.message
+    assert "last words" in result.message
+    assert alive() == set()
+
+
+def test_job_past_its_deadline_has_failed(make_job: MakeJob, alive: Alive) -> None:
+    result = run(make_job("time.sleep(600)", deadline=0.5), on_line=print)
+    assert (result.status, result.return_code) == (JobStatus.FAILED, 124)
+    assert result.message == "not done within 0.5 s"
+    assert alive() == set()
+
+
+def test_exception_in_the_caller_ends_the_job(make_job: MakeJob, alive: Alive) -> None:
+    def interrupt(line: str) -> None:
+        assert alive()
+        raise Interruption(line)
+
+    with pytest.raises(Interruption, match="started"):
+        run(make_job("print('started')\ntime.sleep(600)"), on_line=interrupt)
+    assert alive() == set()
+
+
+def test_relative_paths_are_those_of_the_caller(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.chdir(tmp_path)
+    job = make_job(
+        "report('done')",
+        program=Path("program.py"),
+        log_dir=Path("logs"),
+        outcome_file=Path("outcome.json"),
+        cwd=scratch,
+    )
+    assert run(job, on_line=print).status is JobStatus.DONE
+    assert not list(scratch.iterdir())
+
+
+def test_what_the_job_or_the_caller_sets_wins_over_the_defaults(
+    make_job: MakeJob, marker: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOG_v", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    job = make_job(
+        "print([os.environ[n] for n in ('GLOG_v', 'MS_NODE_TIMEOUT', 'OMP_NUM_THREADS')])",
+        env={**marker, "MS_NODE_TIMEOUT": "40"},
+    )
+    _, lines = run_collecting(job)
+    assert lines == [f"[rank 0] ['2', '40', '{len(os.sched_getaffinity(0))}']"]
+
+
+def test_logs_of_an_earlier_attempt_are_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job("report('done')")
+    run(job, on_line=print)
+    with pytest.raises(ValueError, match="is not empty"):
+        run(job, on_line=print)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"workers": 0}, "workers is 0"), ({"program": Path("absent.py")}, "absent.py is not a file")],
+)
+def test_impossible_jobs_are_refused(
+    make_job: MakeJob, changes: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        run(make_job("", **changes), on_line=print)
+
+
+# Ranks under msrun
+
+
+@pytest.mark.slow
+def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
+    job = make_job(
+        """
+        if rank == 0:
+            Path(sys.argv[1]).write_text(json.dumps({"status": "done", "message": "all"}))
+        """,
+        head=MINDSPORE_HEAD,
+        workers=2,
+    )
+    result, lines = run_collecting(job)
+    assert result.status is JobStatus.DONE, result
+    assert result.return_code == 0
+    assert sorted(line for line in lines if "sum" in line) == [
+        "[rank 0] sum 3 of 2 ranks",
+        "[rank 1] sum 3 of 2 ranks",
+    ]
+    assert {"worker_0.log", "worker_1.log", "scheduler.log", "msrun.log"} == {
+        path.name for path in job.log_dir.iterdir()
+    }
+    assert alive() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("last_act", "says"),
+    [
+        ("raise RuntimeError('a bad day')", "RuntimeError: a bad day"),
+        ("os.kill(os.getpid(), 9)", "rank 1 was killed by signal 9"),
+    ],
+)
+def test_lost_rank_ends_the_job_within_seconds(
+    make_job: MakeJob, alive: Alive, last_act: str, says: str
+) -> None:
+    job = make_job(
+        f"""
+        if rank == 1:
+            print("going")
+            {last_act}
+        ops.AllReduce()(ms.Tensor([1.0], ms.float32)).asnumpy()
+        """,
+        head=MINDSPORE_HEAD,
+        workers=2,
+    )
+    went: list[float] = []
+
+    def note(line: str) -> None:
+        if "going" in line:
+            went.append(time.monotonic())
+
+    result = run(job, on_line=note)
+    assert time.monotonic() - went[0] < 8
+    assert result.status is JobStatus.LOST_WORKER
+    assert "rank 1" in result.message
+    assert says in result.message
+    assert str(job.log_dir) in result.message
+    assert any(line.startswith("[rank 0]") for line in result.log_tail)
+    assert alive() == set()
+
+
+@pytest.mark.slow
+def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
+    job = make_job("raise OSError('disk full')", head=MINDSPORE_HEAD, workers=2)
+    result = run(job, on_line=print)
+    assert result.status is JobStatus.LOST_WORKER
+    assert re.search(r"rank [01] exited with 1", result.message)
+    assert "OSError: disk full" in result.message
+
+
+@pytest.mark.slow
+def test_outcome_of_a_failed_job_of_two_ranks_is_honoured(make_job: MakeJob) -> None:
+    job = make_job("time.sleep(1)\nreport('user_error', 'no such recipe')\nsys.exit(2)", workers=2)
+    result = run(job, on_line=print)
+    assert (result.status, result.message) == (JobStatus.USER_ERROR, "no such recipe")
+    assert result.seconds < 15
+
+
+@pytest.mark.slow
+def test_rank_that_fails_after_rank_0_reported_done(make_job: MakeJob) -> None:
+    result = run(
+        make_job("report('done')\ntime.sleep(1)\nsys.exit(rank * 7)", workers=2), on_line=print
+    )
+    assert result.status is JobStatus.LOST_WORKER
+    assert "rank 1 exited with 7, and rank 0 reported done" in result.message
+
+
+def test_msrun_that_cannot_start_is_explained_by_its_own_log(
+    make_job: MakeJob, marker: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "mindspore.py").write_text("raise ImportError('broken installation')")
+    result = run(
+        make_job("", workers=2, env={**marker, "PYTHONPATH": str(tmp_path)}), on_line=print
+    )
+    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 1)
+    assert "broken installation" in result.message
+    assert "broken installation" in result.log_tail[-1]
+
+
+@pytest.mark.slow
+def test_hung_ranks_are_ended(make_job: MakeJob, alive: Alive) -> None:
+    job = make_job("print('last words')\ntime.sleep(600)", workers=2, silence=8)
+    result, lines = run_collecting(job)
+    assert sorted(lines) == ["[rank 0] last words", "[rank 1] last words"]
+    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 143)
+    assert "ended as hung" in result.message
+    assert alive() == set()
+
+
+@pytest.mark.slow
+def test_exception_in_the_caller_ends_all_ranks(make_job: MakeJob, alive: Alive) -> None:
+    def interrupt(line: str) -> None:
+        raise Interruption(line)
+
+    job = make_job("print('started')\ntime.sleep(600)", workers=2)
+    with pytest.raises(Interruption, match="started"):
+        run(job, on_line=interrupt)
+    assert alive() == set()
+
+
+@pytest.mark.slow
+def test_sigkill_of_the_caller_ends_all_ranks(
+    make_job: MakeJob, marker: dict[str, str], alive: Alive
+) -> None:
+    job = make_job("print('in step')\ntime.sleep(600)", head=MINDSPORE_HEAD, workers=2)
+    caller = textwrap.dedent(f"""
+        from pathlib import {type(job.program).__name__}
+        from infra.launch import Job, run
+        run({job!r}, on_line=lambda line: print(line, flush=True))
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", caller], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        seen = {"[rank 0] in step\n": False, "[rank 1] in step\n": False}
+        for line in process.stdout:
+            if line in seen:
+                seen[line] = True
+            if all(seen.values()):
+                break
+        roles = [p.environ().get("MS_ROLE") for p in alive()]
+        assert roles.count("MS_WORKER") == 2
+        assert roles.count("MS_SCHED") == 1
+        process.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 10
+    while left := alive():
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
