@@ -37,8 +37,8 @@ class Recipe(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    name: str = "recipe"
-    """For people and reports: the file's stem. Not part of the digest."""
+    name: Annotated[str, Field(exclude=True)] = "recipe"
+    """For people: the file's stem. It is no choice, so it is not written with the others."""
 
     # Model
     model: str
@@ -136,8 +136,8 @@ class Recipe(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all choices; the name is none."""
-        content = self.model_dump(mode="json", exclude={"name"})
+        """SHA-256 of all choices."""
+        content = self.model_dump(mode="json")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def global_batch(self, world_size: int) -> int:

@@ -1,0 +1,1 @@
+"""From a source of images to exact batches: source → dataset → shards → order → pipeline."""

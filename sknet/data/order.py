@@ -1,0 +1,83 @@
+"""The order of samples as a function of (seed, epoch), computable for any slice of an epoch.
+
+A keyed Feistel network permutes the smallest even power of two that holds all samples; positions
+that fall outside walk on along their cycle until they fall inside, so a slice costs its own length
+only, whatever the number of samples. Independent of NumPy's random generators and of the number
+of workers.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+_ROUNDS = 8
+_GOLDEN = 0x9E3779B97F4A7C15  # splitmix64's increment
+_MASK = (1 << 64) - 1
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Indices:
+    """The permutation of 0 … num_samples-1 in which the epoch reads."""
+    return order_slice(num_samples, seed, epoch, 0, num_samples)
+
+
+def order_slice(num_samples: int, seed: int, epoch: int, start: int, stop: int) -> Indices:
+    """`epoch_order(num_samples, seed, epoch)[start:stop]`, without the rest of it.
+
+    Raises ValueError unless 0 <= start <= stop <= num_samples.
+    """
+    if not 0 <= start <= stop <= num_samples:
+        raise ValueError(f"slice {start}:{stop} is not within 0:{num_samples}")
+    half_bits = max(1, ((num_samples - 1).bit_length() + 1) // 2)
+    keys = _round_keys(seed, epoch)
+    values = _feistel(np.arange(start, stop, dtype=np.uint64), keys, half_bits)
+    while (outside := values >= num_samples).any():
+        values[outside] = _feistel(values[outside], keys, half_bits)
+    return values.astype(np.int64)
+
+
+def rank_indices(
+    order: Indices, global_batch: int, rank: int, world: int, start_step: int = 0
+) -> Indices:
+    """What a rank reads of an epoch from `start_step` on, batch after batch.
+
+    Step t takes positions [t·global_batch, (t+1)·global_batch) of the order, rank r its r-th
+    part of these; what does not fill a global batch is left out. Raises ValueError if the world
+    doesn't divide the global batch.
+    """
+    if global_batch % world:
+        raise ValueError(f"global batch {global_batch} can't be divided among {world} ranks")
+    steps = len(order) // global_batch
+    batches = order[: steps * global_batch].reshape(steps, world, global_batch // world)
+    return batches[start_step:, rank].reshape(-1)
+
+
+def _mix(value: int) -> int:
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
+    return value ^ (value >> 31)
+
+
+def derive_seed(*parts: int) -> int:
+    """A 64-bit seed from several numbers, each of which matters (splitmix64's finaliser)."""
+    state = 0
+    for part in parts:
+        state = _mix((state + _GOLDEN + part) & _MASK)
+    return state
+
+
+def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
+    return [np.uint64(derive_seed(seed, epoch, index)) for index in range(_ROUNDS)]
+
+
+def _feistel(
+    values: npt.NDArray[np.uint64], keys: list[np.uint64], half_bits: int
+) -> npt.NDArray[np.uint64]:
+    shift = np.uint64(half_bits)
+    mask = np.uint64((1 << half_bits) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys:
+        mixed = (right + np.uint64(_GOLDEN)) ^ key
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & mask)
+    return (left << shift) | right

@@ -1,0 +1,66 @@
+"""What all programs share: exit codes, the one line of an error, and the outcome for a launcher."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sknet.errors import NonFiniteLossError, UserError
+from sknet.recipe import Recipe, load_recipe
+from sknet.records import Record
+
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
+
+
+def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Run `main` and return the exit code: 0 done, 1 the work failed, 2 the input is wrong.
+
+    The outcome goes to `arguments.outcome_file` too, if given: under msrun exit codes are lost.
+    """
+    try:
+        main(arguments)
+    except UserError as error:
+        return _end(arguments, "user_error", str(error), EXIT_USER_ERROR)
+    except NonFiniteLossError as error:
+        return _end(arguments, "non_finite", str(error), EXIT_FAILED)
+    return _end(arguments, "done", "", EXIT_DONE)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the option that launchers use."""
+    result = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    result.add_argument("--outcome_file", type=Path, help=argparse.SUPPRESS)
+    return result
+
+
+def add_recipe(target: argparse.ArgumentParser) -> None:
+    """The options by which programs take a recipe."""
+    target.add_argument("--config", "-c", required=True, help="recipe: a name or a YAML file")
+    target.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the options name."""
+    return load_recipe(arguments.config, arguments.set)
+
+
+def write_record(record: Record, path: Path | None) -> None:
+    """Write the record to the path of a --json option, if given."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record.write(path)
+
+
+def _end(arguments: argparse.Namespace, status: str, message: str, code: int) -> int:
+    # An error is told by the rank that met it; that all went well only rank 0 can say.
+    leader = os.environ.get("RANK_ID", "0") == "0"
+    if arguments.outcome_file and (leader or status != "done"):
+        content = json.dumps({"status": status, "message": message})
+        part = arguments.outcome_file.with_suffix(f".{os.getpid()}")
+        part.write_text(content, "utf-8")
+        part.rename(arguments.outcome_file)
+    if message:
+        print(f"error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return code

@@ -1,0 +1,67 @@
+"""Train a recipe on images or shards; resumes from the newest valid checkpoint by itself.
+
+    msrun --worker_num 2 --local_worker_num 2 --join=True sknet/train.py --config R --data_dir D
+    python -m sknet.train --config R --data_dir D --distribute False
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from sknet import program
+from sknet.errors import UserError
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Train; the last line of rank 0 names the final checkpoint."""
+    recipe = program.recipe_of(arguments)
+    from sknet.data.local import shards_at
+    from sknet.training.device import join_world, set_device
+    from sknet.training.loop import Trainer, plan_run
+
+    distribute = arguments.distribute
+    if distribute is None:
+        distribute = "MS_ROLE" in os.environ
+    elif distribute and "MS_ROLE" not in os.environ:
+        raise UserError(
+            "--distribute True without msrun: start with `msrun --worker_num N … sknet/train.py`"
+        )
+    set_device(arguments.device_target)
+    world = join_world(distribute=distribute)
+
+    def say(line: str) -> None:
+        if world.rank == 0:
+            print(line, flush=True)  # noqa: T201
+
+    shards, directory = shards_at(
+        arguments.data_dir,
+        arguments.shards_dir,
+        rank=world.rank,
+        num_workers=recipe.num_parallel_workers,
+    )
+    run = plan_run(recipe, shards, world.size, arguments.device_target)
+    final = Trainer(run, shards, directory, arguments.ckpt_save_dir, world, say).train()
+    say(f"trained {run.total_steps} steps: {final}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; names as in MindCV where it has the option."""
+    result = program.parser(__doc__.splitlines()[0])
+    program.add_recipe(result)
+    result.add_argument("--data_dir", required=True, help="folders of images, shards, or 'digits'")
+    result.add_argument("--ckpt_save_dir", type=Path, default=Path("ckpt"))
+    result.add_argument("--shards_dir", type=Path, default=Path("shards"), help="cache of shards")
+    result.add_argument("--distribute", type=_boolean, help="default: True under msrun")
+    result.add_argument("--device_target", default="CPU", help="CPU or Ascend")
+    return result
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() == "true"
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main, parser().parse_args()))

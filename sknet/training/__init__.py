@@ -1,0 +1,1 @@
+"""The training loop that nobody can tell was interrupted."""

@@ -1,0 +1,89 @@
+"""One training step as one graph: forward, backward, all-reduce, update."""
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from sknet.recipe import Recipe
+
+
+class TrainStep(nn.Cell):
+    """(images (N, 3, R, R), labels (N,)) → the mean loss over all ranks, after the update.
+
+    Gradients and loss are summed over ranks in float32 and divided once; every rank then takes
+    the same update, so that ranks stay equal bit for bit.
+    """
+
+    def __init__(
+        self, network: nn.Cell, recipe: Recipe, rates: list[float], world_size: int
+    ) -> None:
+        # Without prefixes the checkpoint names weights as the network alone does.
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.optimizer = nn.Momentum(
+            _parameter_groups(network, recipe),
+            learning_rate=rates,
+            momentum=recipe.momentum,
+            use_nesterov=recipe.use_nesterov,
+        )
+        self.weights = self.optimizer.parameters
+        self.gradient = ms.value_and_grad(self._forward, None, self.weights)
+        self.world_size = world_size
+        self.map = ops.Map()
+        self.all_reduce = ops.AllReduce() if world_size > 1 else ops.Identity()
+
+    def _forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(self.network(images), labels)
+
+    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+        return self.all_reduce(value) / self.world_size
+
+    def construct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See the class."""
+        loss, gradients = self.gradient(images, labels)
+        if self.world_size > 1:
+            gradients = self.map(self._mean_over_ranks, gradients)
+            loss = self._mean_over_ranks(loss)
+        return ops.depend(loss, self.optimizer(gradients))
+
+
+class SynchroniseStatistics(nn.Cell):
+    """Sets BatchNorm's moving statistics to their mean over ranks.
+
+    Done at every checkpoint, interrupted or not, so that one file holds the state of all ranks.
+    """
+
+    def __init__(self, network: nn.Cell, world_size: int) -> None:
+        super().__init__()
+        self.statistics = ms.ParameterTuple(moving_statistics(network))
+        self.world_size = world_size
+        self.all_reduce = ops.AllReduce()
+
+    def construct(self) -> Tensor:
+        """Returns nothing of use."""
+        for parameter in self.statistics:
+            ops.assign(parameter, self.all_reduce(parameter) / self.world_size)
+        return self.statistics[0]
+
+
+def moving_statistics(network: nn.Cell) -> list[Parameter]:
+    """BatchNorm's moving means and variances, which the optimizer leaves alone."""
+    return [
+        parameter
+        for parameter in network.get_parameters()
+        if parameter.name.endswith((".moving_mean", ".moving_variance"))
+    ]
+
+
+def _parameter_groups(network: nn.Cell, recipe: Recipe) -> list[dict[str, object]]:
+    weights = network.trainable_params()
+    if not recipe.filter_bias_and_bn:
+        return [{"params": weights, "weight_decay": recipe.weight_decay}]
+    # Biases and BatchNorm's scale and shift are the ones with one axis.
+    decayed = [weight for weight in weights if weight.ndim > 1]
+    others = [weight for weight in weights if weight.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+        {"order_params": weights},
+    ]
