@@ -1,0 +1,1 @@
+"""The DAGs, each body reading like its diagram."""

@@ -1,0 +1,1 @@
+"""Where things live and on what they run; knows nothing of SKNet."""

@@ -1,6 +1,6 @@
 """Convert a source of images into MindRecord shards.
 
-    python -m sknet.convert --source SOURCE --out DIR --shards N [--workers N] [--json OUT]
+python -m sknet.convert --source SOURCE --out DIR --shards N [--workers N] [--json OUT]
 """
 
 import argparse
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     result = program.parser(__doc__.splitlines()[0])
     result.add_argument("--source", required=True, help="folders of images, or 'digits'")
-    result.add_argument("--staged", type=Path, help="directory of a staged data set, if there is one")
+    result.add_argument("--staged", type=Path, help="directory of the staged data set, if any")
     result.add_argument("--out", type=Path, required=True)
     result.add_argument("--shards", type=int, required=True, help="of each split")
     result.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")

@@ -18,7 +18,7 @@ MAX_RECIPE_BYTES = 1 << 20
 
 def _refuse_bool(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number was expected, not true or false")  # noqa: TRY004 (pydantic's form)
+        raise ValueError("a number was expected, not true or false")
     return value
 
 
@@ -147,13 +147,13 @@ class Recipe(BaseModel):
         """
         if self.batch_size is not None:
             return self.batch_size * world_size
-        assert self.global_batch_size is not None
-        if self.global_batch_size % world_size:
+        fixed = self.global_batch_size or 0  # one of the two is set
+        if fixed % world_size:
             raise UserError(
-                f"global_batch_size {self.global_batch_size} can't be divided among {world_size} "
+                f"global_batch_size {fixed} can't be divided among {world_size} "
                 f"workers: choose a number of workers that divides it, or another global_batch_size"
             )
-        return self.global_batch_size
+        return fixed
 
     def peak_lr(self, world_size: int) -> float:
         """`lr`, scaled linearly from the reference to the actual global batch."""
@@ -178,7 +178,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     folder = resources.files("sknet.recipes")
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -1,4 +1,4 @@
-"""What moves between the stages, in the order of the stages; JSON in and out, never file handles."""
+"""What moves between the stages, in their order; JSON in and out, never file handles."""
 
 import hashlib
 import json

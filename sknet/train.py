@@ -1,7 +1,7 @@
 """Train a recipe on images or shards; resumes from the newest valid checkpoint by itself.
 
-    msrun --worker_num 2 --local_worker_num 2 --join=True sknet/train.py --config R --data_dir D
-    python -m sknet.train --config R --data_dir D --distribute False
+msrun --worker_num 2 --local_worker_num 2 --join=True sknet/train.py --config R --data_dir D
+python -m sknet.train --config R --data_dir D --distribute False
 """
 
 import argparse

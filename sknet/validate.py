@@ -1,6 +1,6 @@
 """Evaluate a checkpoint on the validation split: accuracy from summed counts.
 
-    python -m sknet.validate -c RECIPE.yaml --data_dir DIR --ckpt_path FILE [--json OUT]
+python -m sknet.validate -c RECIPE.yaml --data_dir DIR --ckpt_path FILE [--json OUT]
 """
 
 import argparse

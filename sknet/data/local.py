@@ -13,7 +13,9 @@ DEFAULT_NUM_SHARDS = 8
 POLL_SECONDS = 0.5
 
 
-def shards_at(data_dir: str, cache_dir: Path, *, rank: int, num_workers: int) -> tuple[Shards, Path]:
+def shards_at(
+    data_dir: str, cache_dir: Path, *, rank: int, num_workers: int
+) -> tuple[Shards, Path]:
     """The verified shards of `data_dir` and where they lie.
 
     A source of images is converted by rank 0 into `cache_dir/<digest>`, where the next run finds

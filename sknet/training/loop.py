@@ -23,7 +23,7 @@ from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation import evaluate
 from sknet.models import create_model
 from sknet.recipe import Recipe
-from sknet.records import Checkpoint, Evaluation, Run, Shards
+from sknet.records import Checkpoint, CheckpointFile, Evaluation, Run, Shards
 from sknet.training import checkpoint
 from sknet.training.device import World
 from sknet.training.metrics import Clock, MetricsLog, StepTimes
@@ -148,9 +148,13 @@ class Trainer:
                 final = checkpoint.save(self._step_cell, self._run_dir, self._describe(step))
                 checkpoint.remove_old(self._run_dir, recipe.keep_checkpoint_max)
             if log and ends_epoch:
-                counts = evaluation.model_dump(
-                    include={"seen", "correct_top1", "correct_top5", "loss_sum"}
-                ) if evaluation else {}
+                counts = (
+                    evaluation.model_dump(
+                        include={"seen", "correct_top1", "correct_top5", "loss_sum"}
+                    )
+                    if evaluation
+                    else {}
+                )
                 log.write(
                     "epoch",
                     step,
@@ -239,7 +243,7 @@ class Trainer:
         run = self._run
         best = max((e.correct_top1 for _, e in self._evaluations), default=None)
 
-        def describe(**files: object) -> Checkpoint:
+        def describe(*, files: tuple[CheckpointFile, ...]) -> Checkpoint:
             return Checkpoint(
                 run=run,
                 step=step,
@@ -248,7 +252,7 @@ class Trainer:
                 num_params=sum(int(np.prod(p.shape)) for p in self._network.trainable_params()),
                 best_top1=best,
                 evaluations=self._evaluations,
-                **files,
+                files=files,
             )
 
         return describe

@@ -1,0 +1,35 @@
+"""What the commands of flows share: exit codes, and one line for an error."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from infra.artifacts import StoreError
+from sknet.errors import UserError
+
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
+
+
+def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Run `main`: 0 done, 1 the work failed, 2 the input is wrong."""
+    try:
+        main(arguments)
+    except (UserError, StoreError) as error:
+        return _end(str(error), EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        return _end("interrupted; the same command goes on from here", EXIT_FAILED)
+    except Exception as error:  # noqa: BLE001 (Prefect has logged it with its traceback)
+        return _end(f"{type(error).__name__}: {error}", EXIT_FAILED)
+    return EXIT_DONE
+
+
+def silence_start_up() -> None:
+    """Leave the terminal to the stages: libraries' chatter below warnings is dropped."""
+    for name in ("httpx", "alembic", "docket"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _end(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return code

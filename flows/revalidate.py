@@ -1,0 +1,38 @@
+"""revalidate: the promoted checkpoint, its bytes and its counts, against what was recorded.
+
+python -m flows.revalidate --store URI
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from prefect import flow
+
+from flows.command import run_flow, silence_start_up
+from tasks.evaluation import reevaluate_promoted, verify_promoted
+
+
+@flow(name="revalidate")
+def revalidate(store: str = "artifacts") -> dict[str, int]:
+    """Fails, saying what differs, unless everything is as it was recorded."""
+    ref = verify_promoted(store)
+    with tempfile.TemporaryDirectory(prefix="revalidate-") as scratch:
+        return reevaluate_promoted(ref, store, Path(scratch))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the flow and say what was counted."""
+    silence_start_up()
+    counts = revalidate(arguments.store)
+    print(  # noqa: T201
+        f"production is as recorded: accuracy@1 {counts['correct_top1']}/{counts['seen']}, "
+        f"accuracy@5 {counts['correct_top5']}/{counts['seen']}"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", default="artifacts", help="a path or file:/// URI")
+    sys.exit(run_flow(main, parser.parse_args()))

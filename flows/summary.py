@@ -1,0 +1,35 @@
+"""The last lines of a run: what came out, what was built and what was reused."""
+
+from tasks.stages import StageResult
+
+
+def summary(results: list[StageResult]) -> list[str]:
+    """Lines for a terminal."""
+    by_stage = {result.stage: result for result in results}
+    counts = by_stage["validate"].facts
+    seen = int(str(counts["seen"]))
+    lines = ["", "stage      status    seconds  artifact"]
+    lines += [
+        f"{result.stage:<10} {result.status:<8} {result.seconds:>8.1f}  "
+        f"{result.kind}/{result.key[:12]}"
+        for result in results
+    ]
+    lines.append("")
+    for top in (1, 5):
+        correct = int(str(counts[f"correct_top{top}"]))
+        lines.append(f"accuracy@{top}  {correct / seen:.2%} ({correct}/{seen})")
+    checkpoint, promotion = by_stage["train"], by_stage["promote"]
+    lines.append(f"checkpoint  {checkpoint.kind}/{checkpoint.key}")
+    pointed = "NOT promoted" if promotion.status == "refused" else f"refs/{promotion.facts['ref']}"
+    lines.append(f"promoted    {pointed}: {promotion.facts['reason']}")
+    lines.append(f"report      {by_stage['report'].facts['html']}")
+    built = [result.stage for result in results if result.status in ("built", "rebuilt")]
+    reused = [result.stage for result in results if result.status == "reused"]
+    lines.append(f"built       {', '.join(built) or 'nothing: everything was found and verified'}")
+    lines.append(f"reused      {', '.join(reused) or 'nothing'}")
+    return lines
+
+
+def print_summary(results: list[StageResult]) -> None:
+    """To standard output."""
+    print("\n".join(summary(results)), flush=True)  # noqa: T201

@@ -1,0 +1,84 @@
+"""train-sknet: stage → convert → train → validate → promote → report.
+
+python -m flows.train_sknet --recipe NAME|PATH --data SOURCE --store URI --workers N
+"""
+
+import argparse
+import sys
+
+from prefect import flow
+
+from flows.command import run_flow, silence_start_up
+from flows.summary import print_summary
+from infra.artifacts import open_store
+from sknet.data.sources import open_source
+from sknet.recipe import load_recipe
+from tasks.data import convert, stage
+from tasks.evaluation import promote, validate
+from tasks.reporting import report
+from tasks.stages import StageResult
+from tasks.training import train
+
+NUM_SHARDS = 4
+
+
+@flow(name="train-sknet", log_prints=False)
+def train_sknet(
+    recipe: str = "skresnet18_digits",
+    data: str = "digits",
+    store: str = "artifacts",
+    workers: int = 2,
+    overrides: list[str] | None = None,
+    device_target: str = "CPU",
+) -> list[StageResult]:
+    """Train, validate and report one recipe; finished stages are found in the store."""
+    choices = load_recipe(recipe, overrides or ())
+    dataset = stage(data, store)
+    shards = convert(data, dataset, store, NUM_SHARDS, workers)
+    checkpoint = train(choices, shards, store, workers, device_target)
+    evaluation = validate(choices, checkpoint, shards, store, device_target)
+    promotion = promote(choices, checkpoint, evaluation, store)
+    pages = report(store, wait_for=[promotion])
+    return [dataset, shards, checkpoint, evaluation, promotion, pages]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check the input before anything starts, run the flow, print the summary."""
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    recipe.global_batch(arguments.workers)
+    for _ in open_source(arguments.data).samples():
+        pass
+    open_store(arguments.store)
+    silence_start_up()
+    results = train_sknet(
+        recipe=arguments.recipe,
+        data=arguments.data,
+        store=arguments.store,
+        workers=arguments.workers,
+        overrides=arguments.set,
+        device_target=arguments.device_target,
+    )
+    print_summary(results)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    result.add_argument("--recipe", default="skresnet18_digits", help="a name or a YAML file")
+    result.add_argument("--data", default="digits", help="folders of images, or 'digits'")
+    result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
+    result.add_argument("--workers", type=positive, default=2, help="ranks on this host")
+    result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    result.add_argument("--device_target", choices=("CPU", "Ascend"), default="CPU")
+    return result
+
+
+def positive(text: str) -> int:
+    """A count of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(run_flow(main, parser().parse_args()))

@@ -1,0 +1,1 @@
+"""Prefect, adapted: command-line plugin, work pools, settings."""

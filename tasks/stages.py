@@ -1,0 +1,100 @@
+"""What tasks share: the result of a stage, finding artifacts, and which failures to retry."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
+from prefect.tasks import Task
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from infra.artifacts import Artifact, ArtifactStore, Manifest, Resolution, StoreError
+from sknet.errors import NonFiniteLossError, UserError
+
+RETRIES = 2
+RETRY_SECONDS = 5.0
+
+Status = Literal["reused", "built", "rebuilt", "refused"]
+
+
+class StageResult(BaseModel):
+    """A finished stage: its artifact in the store, and how it came about. JSON between tasks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    status: Status
+    seconds: float
+    kind: str
+    key: str
+    digest: str
+    facts: dict[str, JsonValue] = {}
+    """What the summary tells of the stage."""
+
+
+class LostWorkerError(RuntimeError):
+    """A process of the job died or hung; what was done is kept, so trying again is safe."""
+
+
+class JobFailedError(RuntimeError):
+    """The job ended by itself with a failure that another try would repeat."""
+
+
+def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """I/O errors and lost workers pass; wrong input and a diverged loss stay."""
+    del task, task_run
+    error = state.data if isinstance(state.data, Exception) else _raised(state)
+    if isinstance(error, UserError | StoreError | NonFiniteLossError | JobFailedError):
+        return False
+    return isinstance(error, LostWorkerError | OSError)
+
+
+def _raised(state: State[Any]) -> BaseException | None:
+    result = state.result(raise_on_failure=False)
+    return result if isinstance(result, BaseException) else None
+
+
+def finish(stage: str, resolution: Resolution, facts: Mapping[str, JsonValue]) -> StageResult:
+    """End a stage's task with the result of its resolution."""
+    logger = get_run_logger()
+    manifest = resolution.artifact.manifest
+    for damage in resolution.damages:
+        logger.warning("%s %s was damaged and set aside: %s", stage, manifest.key[:10], damage)
+    logger.info("%s: %s in %.1f s (%s)", stage, resolution.status, resolution.seconds, manifest.key)
+    result = StageResult(
+        stage=stage,
+        status=resolution.status,
+        seconds=resolution.seconds,
+        kind=manifest.kind,
+        key=manifest.key,
+        digest=manifest.digest,
+        facts=dict(facts),
+    )
+    return completed(result)
+
+
+def completed(result: StageResult) -> StageResult:
+    """A state named after what happened, so that the UI shows Reused, Built, … for the task.
+
+    Whoever calls the task gets the result: Prefect takes it out of the state.
+    """
+    return cast(StageResult, Completed(name=result.status.capitalize(), data=result))
+
+
+def artifact_of(store: ArtifactStore, result: StageResult) -> Artifact:
+    """The artifact of an earlier stage."""
+    return store.load(result.kind, result.key)
+
+
+def find_by_digest(store: ArtifactStore, kind: str, digest: str) -> Artifact:
+    """The artifact of a kind with this digest. Raises StoreError if there is none."""
+    for manifest in store.list(kind):
+        if manifest.digest == digest:
+            return store.load(kind, manifest.key)
+    raise StoreError(f"the store holds no {kind} with digest {digest}: run the pipeline again")
+
+
+def newest(manifests: Iterable[Manifest]) -> Manifest | None:
+    """The one that was made last."""
+    return max(manifests, key=lambda m: str(m.provenance.get("created", "")), default=None)

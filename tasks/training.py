@@ -1,0 +1,87 @@
+"""Stage `train`: a recipe and shards to a final checkpoint, through msrun."""
+
+import shutil
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store, resolve
+from sknet.recipe import Recipe
+from sknet.records import Checkpoint
+from tasks.jobs import run_program, write_recipe
+from tasks.stages import (
+    RETRIES,
+    RETRY_SECONDS,
+    StageResult,
+    artifact_of,
+    finish,
+    worth_retrying,
+)
+
+
+@task(
+    name="train",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=worth_retrying,
+)
+def train(
+    recipe: Recipe, shards: StageResult, store_uri: str, num_workers: int, device_target: str
+) -> StageResult:
+    """Train to the end; an interrupted training goes on from its newest valid checkpoint."""
+    store = open_store(store_uri)
+    choices = recipe.model_dump(mode="json")
+    spec = ArtifactSpec(
+        kind="checkpoint",
+        format_version=1,
+        params={
+            "recipe": choices,
+            "world_size": num_workers,
+            "device_target": device_target,
+            "mindspore": version("mindspore"),
+        },
+        inputs={"shards": shards.digest},
+    )
+
+    def build(workspace: Path) -> BuildOutput:
+        checkpoints = workspace / "checkpoints"
+        options = {
+            "config": write_recipe(choices, workspace),
+            "data_dir": artifact_of(store, shards).directory,
+            "ckpt_save_dir": checkpoints,
+            "device_target": device_target,
+        }
+        run_program("train", options, workers=num_workers, workspace=workspace, log_name="train")
+        final = max(checkpoints.glob("step-*"))
+        state = Checkpoint.read(final / "state.json")
+        _keep_log(store, spec, recipe.name, workspace)
+        return BuildOutput(final, {"steps": state.step, "params": state.num_params}, {})
+
+    resolution = resolve(store, spec, build)
+    state = Checkpoint.read(resolution.artifact.path("state.json"))
+    return finish("train", resolution, {"steps": state.step, "params": state.num_params})
+
+
+def _keep_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:
+    """Times and rank logs are facts of one execution, so they are no part of the checkpoint."""
+    spec = ArtifactSpec(
+        kind="training-log",
+        format_version=1,
+        params={"run": run.key, "recipe_name": name, "execution": uuid.uuid4().hex},
+        inputs={},
+    )
+    with store.workspace(spec) as directory:
+        shutil.copytree(workspace / "logs", directory / "logs")
+        shutil.copy2(workspace / "checkpoints" / "metrics.jsonl", directory)
+        store.put(spec, directory, stats={}, provenance=_made_now())
+        shutil.rmtree(directory)
+
+
+def _made_now() -> dict[str, str]:
+    from datetime import UTC, datetime
+
+    return {"created": datetime.now(UTC).isoformat(timespec="seconds")}
