@@ -14,13 +14,13 @@ from flows.command import run_flow, silence_start_up
 from infra.artifacts import open_store
 from sknet.errors import UserError
 from tasks import reporting
-from tasks.stages import StageResult, artifact_of
+from tasks.stages import StageResult, artifact_of, results_of
 
 
 @flow(name="report")
 def report(store: str = "artifacts", out: str | None = None) -> StageResult:
     """Write the report, or find it; `out` gets a copy."""
-    result = reporting.report(store)
+    (result,) = results_of(reporting.report(store))
     if out:
         shutil.copytree(
             artifact_of(open_store(store), result).directory,

@@ -16,7 +16,7 @@ from sknet.recipe import load_recipe
 from tasks.data import convert, stage
 from tasks.evaluation import promote, validate
 from tasks.reporting import report
-from tasks.stages import StageResult
+from tasks.stages import StageResult, results_of
 from tasks.training import train
 
 NUM_SHARDS = 4
@@ -39,7 +39,7 @@ def train_sknet(
     evaluation = validate(choices, checkpoint, shards, store, device_target)
     promotion = promote(choices, checkpoint, evaluation, store)
     pages = report(store, wait_for=[promotion])
-    return [dataset, shards, checkpoint, evaluation, promotion, pages]
+    return results_of(dataset, shards, checkpoint, evaluation, promotion, pages)
 
 
 def main(arguments: argparse.Namespace) -> None:

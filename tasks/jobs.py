@@ -1,6 +1,7 @@
 """Programs of sknet as supervised jobs on this host, their lines in the flow's log."""
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from tasks.stages import JobFailedError, LostWorkerError
 
 # Longer than start-up, graph compilation and an evaluation on a loaded machine take together.
 SILENCE_SECONDS = 1800
+# Of MindSpore itself, for its developers; errors and warnings pass, and the rank logs keep all.
+FRAMEWORK_LINE = re.compile(r"\[rank \d+\] \[INFO\] ")
 
 
 def run_program(
@@ -43,7 +46,7 @@ def run_program(
             deadline=None,
             silence=SILENCE_SECONDS,
         ),
-        on_line=lambda line: logger.info("%s", line),
+        on_line=lambda line: None if FRAMEWORK_LINE.match(line) else logger.info("%s", line),
     )
     match result.status:
         case JobStatus.DONE:

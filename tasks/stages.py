@@ -77,9 +77,14 @@ def finish(stage: str, resolution: Resolution, facts: Mapping[str, JsonValue]) -
 def completed(result: StageResult) -> StageResult:
     """A state named after what happened, so that the UI shows Reused, Built, … for the task.
 
-    Whoever calls the task gets the result: Prefect takes it out of the state.
+    Prefect hands the caller of the task this state, and a task that gets it the result in it.
     """
     return cast(StageResult, Completed(name=result.status.capitalize(), data=result))
+
+
+def results_of(*stages: StageResult) -> list[StageResult]:
+    """What finished stages returned, for the flow's own code."""
+    return [stage.result() if isinstance(stage, State) else stage for stage in stages]
 
 
 def artifact_of(store: ArtifactStore, result: StageResult) -> Artifact:
