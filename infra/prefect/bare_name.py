@@ -7,7 +7,7 @@ Enabled by `prefect.toml` in this repository's root, elsewhere by PREFECT_PLUGIN
 import sys
 
 import prefect
-from prefect._experimental.plugins import HookContext
+from prefect.plugins import HookContext
 
 COMMAND = ["deployment", "run"]
 

@@ -1,0 +1,95 @@
+"""Wrong input ends `python -m flows.train_sknet` before anything starts: one line, exit code 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_pipeline import RECIPE, run_command, train_command, write_recipe
+
+
+class Inputs:
+    """A sound command, of which each case breaks one part."""
+
+    def __init__(self, directory: Path, data: Path) -> None:
+        self.directory = directory
+        self.recipe = write_recipe(directory / "tiny.yaml")
+        self.data = data
+        self.store = directory / "store"
+        self.workers = 1
+
+
+def unknown_key(inputs: Inputs) -> str:
+    inputs.recipe.write_text(RECIPE + "epoch_sise: 3\n", "utf-8")
+    return "unknown key 'epoch_sise' (did you mean 'epoch_size'?)"
+
+
+def wrong_type(inputs: Inputs) -> str:
+    inputs.recipe.write_text(RECIPE.replace("lr: 0.01", "lr: fast"), "utf-8")
+    return "lr is 'fast'"
+
+
+def no_data_directory(inputs: Inputs) -> str:
+    inputs.data = inputs.directory / "nowhere"
+    return f"data directory {inputs.data} does not exist"
+
+
+def empty_data_directory(inputs: Inputs) -> str:
+    inputs.data = inputs.directory / "empty"
+    inputs.data.mkdir()
+    return f"data directory {inputs.data} has no folder 'train'"
+
+
+def class_without_images(inputs: Inputs) -> str:
+    inputs.data = inputs.directory / "gaps"
+    for split in ("train", "val"):
+        (inputs.data / split / "red").mkdir(parents=True)
+    return "class 'red' has no images"
+
+
+def store_below_a_file(inputs: Inputs) -> str:
+    (inputs.directory / "file").touch()
+    inputs.store = inputs.directory / "file" / "store"
+    return f"store '{inputs.store}' can't be created or written"
+
+
+def workers_that_do_not_divide_the_batch(inputs: Inputs) -> str:
+    inputs.workers = 3
+    return "global_batch_size 8 can't be divided among 3 workers"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        unknown_key,
+        wrong_type,
+        no_data_directory,
+        empty_data_directory,
+        class_without_images,
+        store_below_a_file,
+        workers_that_do_not_divide_the_batch,
+    ],
+)
+def test_wrong_input_gives_one_line_and_changes_nothing(
+    spoil: Callable[[Inputs], str], tmp_path: Path, images: Path
+) -> None:
+    inputs = Inputs(tmp_path, images)
+    said = spoil(inputs)
+    before = sorted(tmp_path.rglob("*"))
+
+    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
+
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert ended.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_number_of_workers_below_one_is_refused(tmp_path: Path, images: Path) -> None:
+    inputs = Inputs(tmp_path, images)
+    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, 0))
+    assert ended.returncode == 2
+    assert "'0' is no whole number above 0" in ended.stderr
+    assert not inputs.store.exists()

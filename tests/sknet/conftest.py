@@ -1,0 +1,69 @@
+"""Tiny generated data: folders of coloured noise, one colour for each class."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+# Read when MindSpore is imported, here and in every process that a test starts.
+os.environ["GLOG_v"] = "3"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+CLASSES = {"cat": (220, 40, 40), "dog": (40, 200, 60), "emu": (40, 60, 220)}
+TINY_RECIPE = """\
+model: skresnet18
+image_resize: 32
+num_parallel_workers: 1
+global_batch_size: 4
+epoch_size: 2
+warmup_epochs: 1
+lr: 0.01
+weight_decay: 1e-4
+checkpoint_every_steps: 2
+keep_checkpoint_max: 9
+log_interval: 1
+"""
+
+
+def write_images(root: Path, *, train: int = 5, val: int = 2) -> Path:
+    """`train` and `val` images of each class, PNG and JPEG in turn, of 32 to 48 pixels."""
+    pixels = random.Random(7)
+    for split, count in (("train", train), ("val", val)):
+        for name, colour in CLASSES.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                size = (pixels.randint(32, 48), pixels.randint(32, 48))
+                noise = Image.frombytes("RGB", size, pixels.randbytes(3 * size[0] * size[1]))
+                image = Image.blend(noise, Image.new("RGB", size, colour), 0.7)
+                image.save(folder / f"{index:03}.{('png', 'jpg')[index % 2]}")
+    return root
+
+
+@pytest.fixture
+def write_folders() -> Callable[..., Path]:
+    return write_images
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 training and 6 validation images of 3 classes; not to be changed."""
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of three steps with checkpoints at 2, 3, 5 and 6."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(TINY_RECIPE)
+    return path
+
+
+@pytest.fixture
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, where the default caches go."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

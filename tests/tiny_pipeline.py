@@ -1,0 +1,102 @@
+"""A data set and a recipe so small that a whole flow takes seconds, and the commands that run it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from infra.artifacts import open_store
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ["stage", "convert", "train", "validate", "promote", "report"]
+COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
+
+RECIPE = """\
+model: skresnet18
+image_resize: 32
+crop_pct: 1.0
+scale: [0.5, 1.0]
+num_parallel_workers: 1
+global_batch_size: 8
+epoch_size: 2
+lr: 0.01
+seed: 7
+checkpoint_every_steps: 2
+log_interval: 2
+min_accuracy: 0.0
+"""
+
+
+def write_images(root: Path) -> Path:
+    """3 classes of 16 + 6 images of 32 x 32: a colour and noise."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 6)):
+        for name, colour in COLOURS.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = rng.integers(-40, 41, (32, 32, 3))
+                pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    return root
+
+
+def write_recipe(path: Path) -> Path:
+    path.write_text(RECIPE, "utf-8")
+    return path
+
+
+def train_command(recipe: Path, data: Path, store: Path, workers: int, *more: str) -> list[str]:
+    options = ["--recipe", recipe, "--data", data, "--store", store, "--workers", workers]
+    return [sys.executable, "-m", "flows.train_sknet", *map(str, options), *more]
+
+
+def run_command(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    """Run in the repository's root, where prefect.toml is read."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def digests(store: Path) -> dict[tuple[str, str], str]:
+    """Kind and key → digest of all that is the same in every execution."""
+    return {
+        (manifest.kind, manifest.key): manifest.digest
+        for manifest in open_store(str(store), create=False).list()
+        if manifest.kind not in ("training-log", "report")
+    }
+
+
+def processes_marked(name: str, value: str) -> list[psutil.Process]:
+    """The living processes with this environment variable."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get(name) == value:
+                found.append(process)
+        except psutil.Error:
+            continue  # ended meanwhile, or of another user
+    return found
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> None:
+    """Signal a process that the test started, and wait for its end."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
