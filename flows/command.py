@@ -2,10 +2,16 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 
-from infra.artifacts import StoreError
+from infra.artifacts import (
+    DamagedArtifactError,
+    DigestConflictError,
+    RefConflictError,
+    StoreError,
+)
 from sknet.errors import UserError
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
@@ -13,8 +19,12 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run `main`: 0 done, 1 the work failed, 2 the input is wrong."""
+    # By default SIGTERM skips Python's exit handlers, and Prefect's temporary server would live on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(arguments)
+    except (DamagedArtifactError, DigestConflictError, RefConflictError) as error:
+        return _end(str(error), EXIT_FAILED)
     except (UserError, StoreError) as error:
         return _end(str(error), EXIT_USER_ERROR)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.command import run_flow, silence_start_up
-from tasks.evaluation import reevaluate_promoted, verify_promoted
+from tasks.evaluation import promoted, reevaluate_promoted, verify_promoted
 
 
 @flow(name="revalidate")
@@ -23,7 +23,8 @@ def revalidate(store: str = "artifacts") -> dict[str, int]:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the flow and say what was counted."""
+    """Check the input before anything starts, run the flow, say what was counted."""
+    promoted(arguments.store)
     silence_start_up()
     counts = revalidate(arguments.store)
     print(  # noqa: T201

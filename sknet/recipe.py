@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sknet.errors import UserError
 
 MAX_RECIPE_BYTES = 1 << 20
+# PyYAML raises what its constructors meet (`2020-99-99`, `0x_`, `!!timestamp x`) as it comes.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def _refuse_bool(value: object) -> object:
@@ -84,7 +86,7 @@ class Recipe(BaseModel):
     """Peak learning rate."""
     min_lr: NonNegative = 0.0
     """Learning rate at the end of the decay."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)] = 0
     """Epochs of linear growth from 0 to lr."""
 
     # Optimizer and loss
@@ -229,7 +231,7 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
 def _parse(text: str, *, where: str) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except _YAML_ERRORS as error:
         raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{where}: expected lines of 'key: value'")
@@ -239,7 +241,7 @@ def _parse(text: str, *, where: str) -> dict[str, Any]:
 def _parse_scalar(value: str, override: str) -> Any:
     try:
         return yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError):
+    except _YAML_ERRORS:
         raise UserError(f"override {override!r}: the value is not valid YAML") from None
 
 

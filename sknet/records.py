@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -163,7 +163,7 @@ class CheckpointFile(Record):
 class Checkpoint(Record):
     """`state.json` of a checkpoint directory: the loop's state beside the weights."""
 
-    format_version: int = 1
+    format_version: Literal[1] = 1
     run: Run
     step: NonNegativeInt
     """Steps done."""

@@ -150,15 +150,21 @@ def promote(
     return completed(result)
 
 
-@task(name="verify-promoted", cache_policy=NO_CACHE)
-def verify_promoted(store_uri: str) -> Ref:
-    """Read every byte of the promoted checkpoint and its shards. Raises RegressionError."""
-    store = open_store(store_uri, create=False)
-    ref = store.refs.get(PRODUCTION)
+def promoted(store_uri: str) -> Ref:
+    """Where `refs/production` points. Raises StoreError if nothing was promoted yet."""
+    ref = open_store(store_uri, create=False).refs.get(PRODUCTION)
     if ref is None:
         raise StoreError(
             f"{store_uri} has no refs/{PRODUCTION}.json: run train-sknet until it promotes one"
         )
+    return ref
+
+
+@task(name="verify-promoted", cache_policy=NO_CACHE)
+def verify_promoted(store_uri: str) -> Ref:
+    """Read every byte of the promoted checkpoint and its shards. Raises RegressionError."""
+    store = open_store(store_uri, create=False)
+    ref = promoted(store_uri)
     faults = [f"checkpoint: {damage}" for damage in store.verify(ref.kind, ref.key, level="full")]
     if not faults:
         manifest = store.load(ref.kind, ref.key).manifest

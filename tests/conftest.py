@@ -1,11 +1,16 @@
 """Session-wide: an environment of its own for Prefect, one flow harness, one tiny data set."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.tiny_pipeline import Trained
 
 # Read by Prefect when it is imported, and inherited by every command that a test starts.
 _prefect_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
@@ -49,3 +54,21 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_pipeline import write_recipe
 
     return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def trained(
+    flow_harness: None, tmp_path_factory: pytest.TempPathFactory, images: Path, recipe: Path
+) -> "Trained":
+    """One undisturbed run of the whole flow with two workers. Tests change copies of its store."""
+    from tests.tiny_pipeline import Trained, run_flow_once
+
+    store = tmp_path_factory.mktemp("trained") / "store"
+    _, results = run_flow_once(recipe, images, store)
+    return Trained(store=store, recipe=recipe, images=images, results=tuple(results))
+
+
+@pytest.fixture
+def copied_store(trained: "Trained", tmp_path: Path) -> Path:
+    """The store of `trained`, free to be damaged."""
+    return shutil.copytree(trained.store, tmp_path / "store", copy_function=shutil.copy2)

@@ -1,16 +1,20 @@
-"""A data set and a recipe so small that a whole flow takes seconds, and the commands that run it."""
+"""A data set and a recipe so small that a whole flow takes seconds; the commands that run it."""
 
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import psutil
 from PIL import Image
 
+from flows.train_sknet import train_sknet
 from infra.artifacts import open_store
+from tasks.stages import StageResult
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ["stage", "convert", "train", "validate", "promote", "report"]
@@ -30,6 +34,28 @@ checkpoint_every_steps: 2
 log_interval: 2
 min_accuracy: 0.0
 """
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of the whole flow, and what it was made from."""
+
+    store: Path
+    recipe: Path
+    images: Path
+    results: tuple[StageResult, ...]
+
+    def of(self, stage: str) -> StageResult:
+        return next(result for result in self.results if result.stage == stage)
+
+
+def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[StageResult]]:
+    """The flow in this process with two workers: its run's id, and what the stages returned."""
+    state = train_sknet(
+        recipe=str(recipe), data=str(images), store=str(store), workers=2, return_state=True
+    )
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id, state.result()
 
 
 def write_images(root: Path) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sknet.data.order import epoch_order
 from sknet.data.sources import SPLITS, open_source
@@ -176,6 +176,9 @@ def undecodable(content: bytes) -> str | None:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
                 image.load()
+    except UnidentifiedImageError:
+        # Pillow's own message holds an address, which differs from run to run.
+        return "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None

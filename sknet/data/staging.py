@@ -52,7 +52,11 @@ def stage(source: Source) -> Staged:
 def read_staged(directory: Path) -> Staged:
     """What `Staged.write` wrote. Raises UserError if index and record don't agree."""
     dataset = Dataset.read(directory / "dataset.json")
-    index = pd.read_parquet(directory / "samples.parquet", columns=INDEX_COLUMNS)
+    try:
+        index = pd.read_parquet(directory / "samples.parquet", columns=INDEX_COLUMNS)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
     rows = list(index.itertuples(index=False, name=None))
     if _samples_digest(rows) != dataset.samples_digest:
         raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")

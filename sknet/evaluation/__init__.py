@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from sknet.data.pipeline import Batch, eval_batches
+from sknet.errors import NonFiniteLossError
 from sknet.recipe import Recipe
 from sknet.records import Evaluation, Shards
 
@@ -41,6 +42,9 @@ def evaluate(
     if world_size > 1:
         # float32 sums are exact for counts to 2^24; the loss is rounded, alike on all ranks.
         counts = ops.AllReduce()(Tensor(counts.astype(np.float32))).asnumpy().astype(np.float64)
+    if not np.isfinite(counts[2]):
+        # Also because a label's rank among NaN logits would be the first.
+        raise NonFiniteLossError(f"the loss on {split} is {counts[2]}: the weights have diverged")
     whole = counts[[0, 1, *range(3, len(counts))]].astype(int).tolist()
     return Evaluation(
         split=split,

@@ -136,17 +136,19 @@ class Trainer:
         if log:
             log.write("start", start, world_size=run.world_size)
         final = None
+        losses: list[float] = []
+        epoch_began = time.monotonic()
         for segment in segments_from(run, start):
-            epoch_began = time.monotonic()
-            train_loss = self._train_segment(segment, clock, log)
+            if segment.start == 0:
+                losses, epoch_began = [], time.monotonic()
+            losses += self._train_segment(segment, clock, log)
             step = segment.epoch * run.steps_per_epoch + segment.stop
             if self._synchronise:
                 self._synchronise()
+            self._refuse_non_finite(step)
             ends_epoch = segment.stop == run.steps_per_epoch
             evaluation = self._evaluate(segment.epoch + 1) if ends_epoch else None
-            if leader:
-                final = checkpoint.save(self._step_cell, self._run_dir, self._describe(step))
-                checkpoint.remove_old(self._run_dir, recipe.keep_checkpoint_max)
+            # Before the checkpoint: a run that resumes from it would never write the line.
             if log and ends_epoch:
                 counts = (
                     evaluation.model_dump(
@@ -159,10 +161,14 @@ class Trainer:
                     "epoch",
                     step,
                     epoch=segment.epoch,
-                    train_loss=train_loss,
+                    # of the steps since the start, if it was within the epoch
+                    train_loss=sum(losses) / len(losses),
                     seconds=time.monotonic() - epoch_began,
                     **counts,
                 )
+            if leader:
+                final = checkpoint.save(self._step_cell, self._run_dir, self._describe(step))
+                checkpoint.remove_old(self._run_dir, recipe.keep_checkpoint_max)
         if log:
             log.write(
                 "end",
@@ -174,8 +180,8 @@ class Trainer:
             log.close()
         return final or self._run_dir / f"step-{run.total_steps:08}"
 
-    def _train_segment(self, segment: Segment, clock: Clock, log: MetricsLog | None) -> float:
-        """Returns the mean loss of the segment."""
+    def _train_segment(self, segment: Segment, clock: Clock, log: MetricsLog | None) -> list[float]:
+        """Returns the loss of each step."""
         run, recipe, rank = self._run, self._run.recipe, self._world.rank
         order = epoch_order(self._shards.num_samples("train"), recipe.seed, segment.epoch)
         batch = run.global_batch_size // run.world_size
@@ -189,14 +195,14 @@ class Trainer:
             seed=segment_seed(recipe, segment.epoch, segment.start, rank),
         )
         self._step_cell.set_train(True)
-        loss_sum = 0.0
+        losses = []
         for position in range(segment.start, segment.stop):
             began = time.monotonic()
             images, labels = next(batches)
             arrived = time.monotonic()
             loss = float(self._step_cell(Tensor(images), Tensor(labels)).asnumpy())
             self._times.add(arrived - began, time.monotonic() - arrived)
-            loss_sum += loss
+            losses.append(loss)
             step = segment.epoch * run.steps_per_epoch + position + 1
             if not math.isfinite(loss):
                 raise NonFiniteLossError(
@@ -205,7 +211,16 @@ class Trainer:
                 )
             if log and (step % recipe.log_interval == 0 or step == run.total_steps):
                 self._report(log, clock, segment.epoch, step, loss)
-        return loss_sum / (segment.stop - segment.start)
+        return losses
+
+    def _refuse_non_finite(self, step: int) -> None:
+        """The loss tells of weights one step late: too late for a checkpoint."""
+        for parameter in self._step_cell.get_parameters():
+            if not np.isfinite(parameter.asnumpy()).all():
+                raise NonFiniteLossError(
+                    f"{parameter.name} has non-finite values after step {step} (learning rate "
+                    f"{self._rates[step - 1]:.6g}): lower lr or lengthen the warm-up"
+                )
 
     def _report(self, log: MetricsLog, clock: Clock, epoch: int, step: int, loss: float) -> None:
         run = self._run

@@ -2,15 +2,19 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from sknet.data.shards import write_shards
+from sknet.data.sources import open_source
+from sknet.data.staging import stage
+from sknet.records import Shards
+
 # Read when MindSpore is imported, here and in every process that a test starts.
-os.environ["GLOG_v"] = "3"
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1"}
 
 CLASSES = {"cat": (220, 40, 40), "dog": (40, 200, 60), "emu": (40, 60, 220)}
 TINY_RECIPE = """\
@@ -43,9 +47,8 @@ def write_images(root: Path, *, train: int = 5, val: int = 2) -> Path:
     return root
 
 
-@pytest.fixture
-def write_folders() -> Callable[..., Path]:
-    return write_images
+def silent(done: int, total: int) -> None:
+    """No line of progress."""
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +58,34 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, Path]:
+    """The images as two shards of each split, and where they lie; not to be changed."""
+    out = tmp_path_factory.mktemp("shards")
+    shards = write_shards(
+        stage(open_source(str(folders))),
+        str(folders),
+        out,
+        num_shards=2,
+        num_workers=1,
+        on_progress=silent,
+    )
+    return shards, out
+
+
+@pytest.fixture(scope="session")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs of three steps with checkpoints at 2, 3, 5 and 6."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     path.write_text(TINY_RECIPE)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu() -> None:
+    """Chosen before the first operation: afterwards MindSpore refuses to choose."""
+    import mindspore as ms
+
+    ms.set_device("CPU")
 
 
 @pytest.fixture

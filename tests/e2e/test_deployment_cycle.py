@@ -1,0 +1,175 @@
+"""From a fresh server to a Completed run, with the commands that people type."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.artifacts import open_store
+from tests.tiny_pipeline import ROOT, end
+
+pytestmark = pytest.mark.slow
+
+POOL = "sknet-process"
+SECONDS_TO_START = 90
+SECONDS_TO_RUN = 150
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Prefect server of this test's own."""
+
+    api: str
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api,
+            "SKNET_HOME": str(ROOT),
+        }
+        return {**os.environ, **own}
+
+    def prefect(self, *words: object) -> str:
+        """Run `prefect …` in the repository's root, as `prefect.toml` is read there."""
+        ended = subprocess.run(
+            prefect_command(*words),
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def runs(self, deployment: str) -> list[dict[str, object]]:
+        answer = httpx.post(
+            f"{self.api}/flow_runs/filter",
+            json={"deployments": {"name": {"any_": [deployment]}}},
+            timeout=30,
+        )
+        return list(answer.raise_for_status().json())
+
+
+def prefect_command(*words: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("prefect")), *map(str, words)]
+
+
+def eventually(condition: Callable[[], bool], seconds: float, log: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s:\n{log.read_text()[-5000:]}"
+        time.sleep(0.5)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    port = free_port()
+    result = Server(f"http://127.0.0.1:{port}/api", tmp_path / "prefect")
+    log = tmp_path / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            prefect_command("server", "start", "--host", "127.0.0.1", "--port", port),
+            cwd=ROOT,
+            env=result.environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{result.api}/health", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        eventually(answers, SECONDS_TO_START, log)
+        yield result
+    finally:
+        end(process)
+
+
+@pytest.fixture
+def worker_log(server: Server, tmp_path: Path) -> Iterator[Path]:
+    """The log of a worker that carries out what is scheduled; the pool is made first."""
+    server.prefect("work-pool", "create", POOL, "--type", "process")
+    log = tmp_path / "worker.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            prefect_command("worker", "start", "--pool", POOL),
+            cwd=ROOT,
+            env={**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield log
+    finally:
+        end(process)
+
+
+def test_deploy_run_by_bare_name_and_revalidate(
+    server: Server, worker_log: Path, tmp_path: Path, images: Path, recipe: Path
+) -> None:
+    store = tmp_path / "store"
+
+    def completed(deployment: str, count: int) -> None:
+        """Wait until that many runs have ended; the schedule's own runs lie in the future."""
+
+        def states() -> list[object]:
+            return [run["state_type"] for run in server.runs(deployment)]
+
+        eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker_log)
+        ended = [state for state in states() if state in FINAL]
+        assert ended == ["COMPLETED"] * count, worker_log.read_text()[-5000:]
+
+    server.prefect("deploy", "--all", "--no-prompt")
+
+    parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=1"]
+    options = [word for parameter in parameters for word in ("--param", parameter)]
+    said = server.prefect("deployment", "run", "train-sknet", *options)
+    assert "train-sknet/train-sknet" in said
+    completed("train-sknet", 1)
+    promoted = open_store(str(store), create=False).refs.get("production")
+    assert promoted is not None
+    assert promoted.kind == "checkpoint"
+
+    server.prefect("deployment", "run", "train-sknet/train-sknet", *options)
+    server.prefect("deployment", "run", "revalidate/nightly", "--param", f"store={store}")
+    completed("train-sknet", 2)
+    completed("nightly", 1)
+    assert open_store(str(store)).refs.history("production") == (promoted,)
+
+    def nights() -> list[str]:
+        return [
+            str(run["expected_start_time"])
+            for run in server.runs("nightly")
+            if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"
+        ]
+
+    eventually(lambda: bool(nights()), 60, worker_log)
+    assert all(time_of_day(night) == "02:00:00" for night in nights())
+
+
+def time_of_day(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%H:%M:%S")

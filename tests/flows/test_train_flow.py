@@ -1,0 +1,142 @@
+"""The whole pipeline: what it says, and that a second run finds everything or heals the damage."""
+
+import json
+import time
+from pathlib import Path
+from typing import NoReturn
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+import tasks.jobs
+from flows.summary import summary
+from sknet.recipe import load_recipe
+from tasks.evaluation import promote
+from tasks.stages import StageResult, results_of
+from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once
+
+pytestmark = pytest.mark.slow
+
+
+def statuses(results: list[StageResult]) -> dict[str, str]:
+    return {result.stage: result.status for result in results}
+
+
+def manifest_times(store: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in store.glob("*/*/manifest.json")}
+
+
+def task_state_names(flow_run: UUID) -> dict[str, str]:
+    """As Prefect's server has them: it learns of finished tasks a little later."""
+    runs_of = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    deadline = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = client.read_task_runs(flow_run_filter=runs_of)
+            names = {run.name.rsplit("-", 1)[0]: run.state_name or "" for run in runs}
+            done = len(runs) == len(STAGES) and all(
+                run.state and run.state.is_final() for run in runs
+            )
+            if done or time.monotonic() > deadline:
+                return names
+            time.sleep(0.5)
+
+
+def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained) -> None:
+    assert statuses(list(trained.results)) == dict.fromkeys(STAGES, "built")
+    evaluation = trained.of("validate")
+    recorded = json.loads(
+        (trained.store / "evaluation" / evaluation.key / "evaluation.json").read_text("utf-8")
+    )
+    correct = recorded["correct_top1"]
+    assert recorded["seen"] == 18
+
+    lines = summary(list(trained.results))
+
+    assert f"accuracy@1  {correct / 18:.2%} ({correct}/18)" in lines
+    assert "accuracy@5  100.00% (18/18)" in lines
+    assert f"checkpoint  checkpoint/{trained.of('train').key}" in lines
+    assert any(line.startswith("promoted    refs/production: accuracy@1 ") for line in lines)
+    page = str(trained.of("report").facts["html"])
+    assert f"report      {page}" in lines
+    assert Path(page).is_file()
+    assert "built       stage, convert, train, validate, promote, report" in lines
+    assert "reused      nothing" in lines
+    promoted = json.loads((trained.store / "refs" / "production.json").read_text("utf-8"))
+    assert promoted["digest"] == trained.of("train").digest
+
+
+def test_a_second_run_reuses_all_stages_and_starts_no_process(
+    trained: Trained, copied_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(tasks.jobs, "run", refuse)
+    before = digests(copied_store), manifest_times(copied_store)
+
+    flow_run, results = run_flow_once(trained.recipe, trained.images, copied_store)
+
+    assert statuses(results) == dict.fromkeys(STAGES, "reused")
+    assert (digests(copied_store), manifest_times(copied_store)) == before
+    assert task_state_names(flow_run) == dict.fromkeys(STAGES, "Reused")
+    assert "built       nothing: everything was found and verified" in summary(results)
+    assert f"reused      {', '.join(STAGES)}" in summary(results)
+
+
+def test_a_truncated_shard_is_set_aside_and_rebuilt_alone(
+    trained: Trained, copied_store: Path
+) -> None:
+    shards = copied_store / "shards" / trained.of("convert").key
+    victim = sorted(shards.glob("train-*.mindrecord"))[1]
+    victim.chmod(0o644)
+    with victim.open("r+b") as file:
+        file.truncate(100)
+    before = digests(copied_store)
+
+    flow_run, results = run_flow_once(trained.recipe, trained.images, copied_store)
+
+    assert digests(copied_store) == before
+    # The report alone is new: it tells how long each stage took.
+    assert statuses(results) == {
+        "stage": "reused",
+        "convert": "rebuilt",
+        "train": "reused",
+        "validate": "reused",
+        "promote": "reused",
+        "report": "built",
+    }
+    assert task_state_names(flow_run)["convert"] == "Rebuilt"
+    (report,) = (copied_store / ".quarantine").glob("shards-*.damage.json")
+    (damage,) = json.loads(report.read_text("utf-8"))["damages"]
+    assert (damage["path"], damage["problem"]) == (victim.name, "size")
+
+
+def test_below_the_floor_nothing_is_promoted(trained: Trained, copied_store: Path) -> None:
+    production = copied_store / "refs" / "production.json"
+    before = production.read_bytes()
+    choices = load_recipe(str(trained.recipe), ["min_accuracy=1.0"])
+    counted = trained.of("validate").facts
+    assert counted["correct_top1"] != counted["seen"], "too easy: the floor could be reached"
+
+    @flow(name="only-promote")
+    def only_promote() -> list[StageResult]:
+        return results_of(
+            promote(choices, trained.of("train"), trained.of("validate"), str(copied_store))
+        )
+
+    (refused,) = only_promote()
+
+    assert refused.status == "refused"
+    assert production.read_bytes() == before
+    stages = [refused if result.stage == "promote" else result for result in trained.results]
+    (line,) = [line for line in summary(stages) if line.startswith("promoted")]
+    assert line.startswith("promoted    NOT promoted: accuracy@1 ")
+    assert line.endswith(", floor 100.00%")
+
+    production.unlink()
+    only_promote()
+    assert not production.exists()

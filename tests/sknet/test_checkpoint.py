@@ -1,0 +1,265 @@
+"""A checkpoint is whole or absent, of this run or refused; damage is named and skipped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from sknet.errors import UserError
+from sknet.recipe import parse_recipe
+from sknet.records import Checkpoint, CheckpointFile, Run
+from sknet.training import checkpoint
+from sknet.training.step import TrainStep
+
+RECIPE = parse_recipe(
+    {"model": "tiny", "global_batch_size": 4, "epoch_size": 4, "lr": 0.1}, where="recipe"
+)
+
+
+def make_run(**changes: object) -> Run:
+    values = {
+        "recipe": RECIPE,
+        "classes": ("a", "b", "c"),
+        "shards_digest": "0" * 64,
+        "world_size": 1,
+        "global_batch_size": 4,
+        "steps_per_epoch": 3,
+        "device_target": "CPU",
+        "mindspore": ms.__version__,
+    }
+    return Run.model_validate(values | changes)
+
+
+def make_network(num_classes: int = 3) -> nn.Cell:
+    return nn.SequentialCell(nn.Dense(4, 8), nn.BatchNorm1d(8), nn.Dense(8, num_classes))
+
+
+def make_step(seed: int, num_classes: int = 3) -> TrainStep:
+    """A training step all of whose parameters have values of their own."""
+    step = TrainStep(make_network(num_classes), RECIPE, [0.1] * 12, 1)
+    numbers = np.random.default_rng(seed)
+    for parameter in step.get_parameters():
+        values = numbers.uniform(0, 100, parameter.shape)
+        parameter.set_data(Tensor(values, parameter.dtype))
+    return step
+
+
+def values(cell: nn.Cell) -> dict[str, bytes]:
+    return {p.name: p.asnumpy().tobytes() for p in cell.get_parameters()}
+
+
+def describe(step: int, run: Run | None = None) -> Callable[..., Checkpoint]:
+    def state(*, files: tuple[CheckpointFile, ...]) -> Checkpoint:
+        return Checkpoint(
+            run=run or make_run(),
+            step=step,
+            epoch=step // 3,
+            samples_seen=4 * step,
+            num_params=100,
+            best_top1=None,
+            evaluations=(),
+            files=files,
+        )
+
+    return state
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Checkpoints of the steps 3, 6 and 9."""
+    for step in (3, 6, 9):
+        checkpoint.save(make_step(step), tmp_path / "ckpt", describe(step))
+    return tmp_path / "ckpt"
+
+
+def test_what_is_saved_is_restored_in_every_bit(saved: Path) -> None:
+    path = saved / "step-00000006"
+    assert checkpoint.read_state(path).step == 6
+    other = make_step(1)
+    assert values(other) != values(make_step(6))
+    checkpoint.restore(other, path)
+    assert values(other) == values(make_step(6))
+
+
+def test_optimizer_and_statistics_are_saved_too(saved: Path) -> None:
+    names = ms.load_checkpoint(str(saved / "step-00000003/model.ckpt")).keys()
+    assert {"0.weight", "1.moving_mean", "moments.0.weight", "global_step"} <= set(names)
+
+
+def test_equal_steps_give_equal_bytes(tmp_path: Path) -> None:
+    one, two = (
+        checkpoint.save(make_step(3), tmp_path / name, describe(3)) for name in ("one", "two")
+    )
+    for name in ("model.ckpt", "state.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_weights_alone_are_loaded_into_the_network(saved: Path) -> None:
+    network = make_network()
+    checkpoint.load_weights(network, saved / "step-00000006/model.ckpt")
+    assert values(network).items() <= values(make_step(6)).items()
+
+
+def test_the_newest_checkpoint_is_found(saved: Path) -> None:
+    skipped: list[str] = []
+    newest = checkpoint.newest_valid(saved, make_run(), skipped.append)
+    assert newest == (saved / "step-00000009", checkpoint.read_state(saved / "step-00000009"))
+    assert skipped == []
+
+
+def test_without_checkpoints_there_is_no_newest(tmp_path: Path) -> None:
+    (tmp_path / "step-1").mkdir()
+    (tmp_path / ".saving").mkdir()
+    for directory in (tmp_path, tmp_path / "none"):
+        assert checkpoint.newest_valid(directory, make_run(), pytest.fail) is None
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip])
+def test_damaged_checkpoint_is_named_and_skipped(
+    saved: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(saved / "step-00000009/model.ckpt")
+    (saved / "step-00000006/model.ckpt").unlink()
+    skipped: list[str] = []
+    newest = checkpoint.newest_valid(saved, make_run(), skipped.append)
+    assert newest is not None
+    assert newest[0].name == "step-00000003"
+    assert skipped == [
+        f"skipping step-00000009: checkpoint file {saved / 'step-00000009/model.ckpt'} "
+        "is damaged (SHA-256 differs)",
+        f"skipping step-00000006: checkpoint file {saved / 'step-00000006/model.ckpt'} is missing",
+    ]
+
+
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
+def test_checkpoint_without_a_sound_state_is_skipped(
+    saved: Path, damage: Callable[[Path], None]
+) -> None:
+    state = saved / "step-00000009/state.json"
+    state.write_text(state.read_text().rstrip())
+    damage(state)
+    skipped: list[str] = []
+    newest = checkpoint.newest_valid(saved, make_run(), skipped.append)
+    assert newest is not None
+    assert newest[0].name == "step-00000006"
+    assert [line.split(":")[0] for line in skipped] == ["skipping step-00000009"]
+
+
+def test_state_of_an_unknown_version_is_refused(saved: Path) -> None:
+    state = saved / "step-00000009/state.json"
+    state.write_text(state.read_text().replace('"format_version": 1', '"format_version": 2'))
+    message = refusal(lambda: checkpoint.read_state(state.parent))
+    assert "format_version: Input should be 1" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"recipe": RECIPE.model_copy(update={"lr": 0.2})}, "recipe"),
+        ({"classes": ("a", "b", "d"), "shards_digest": "1" * 64}, "classes, shards_digest"),
+        ({"world_size": 2}, "world_size"),
+        ({"mindspore": "2.9.0"}, "mindspore"),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused(
+    saved: Path, changes: dict[str, object], named: str
+) -> None:
+    message = refusal(lambda: checkpoint.newest_valid(saved, make_run(**changes), pytest.fail))
+    assert f"holds checkpoints of another run (other {named})" in message
+
+
+def test_checkpoint_of_a_recipe_under_another_name_is_of_the_same_run(saved: Path) -> None:
+    renamed = make_run(recipe=RECIPE.model_copy(update={"name": "recipe"}))
+    assert checkpoint.newest_valid(saved, renamed, pytest.fail) is not None
+
+
+def test_weights_of_another_model_are_refused_naming_them(saved: Path) -> None:
+    file = saved / "step-00000009/model.ckpt"
+    message = refusal(lambda: checkpoint.load_weights(make_network(5), file))
+    assert message == (
+        f"{file} doesn't fit the model: 2.weight has shape (3, 8), expected (5, 8); "
+        "2.bias has shape (3,), expected (5,)"
+    )
+
+
+def test_missing_and_unknown_weights_are_named_and_counted(saved: Path) -> None:
+    file = saved / "step-00000009/model.ckpt"
+    network = nn.SequentialCell(nn.Dense(4, 8), nn.Dense(8, 3))
+    before = values(network)
+    message = refusal(lambda: checkpoint.load_weights(network, file))
+    assert message.startswith(f"{file} doesn't fit the model: ")
+    # 1.weight and 1.bias are missing; BatchNorm's four and the two of the last layer unknown.
+    assert message.endswith(" and 5 more")
+    assert "1.weight is missing" in message
+    assert values(network) == before
+
+
+def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
+    step = make_step(3)
+    weight = step.network[0].weight
+    weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
+    path = checkpoint.save(step, tmp_path, describe(3))
+    message = refusal(lambda: checkpoint.load_weights(make_network(), path / "model.ckpt"))
+    assert message.endswith("0.weight has non-finite values")
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(b"\x00" * 100)
+    assert "is no MindSpore checkpoint" in refusal(
+        lambda: checkpoint.load_weights(make_network(), file)
+    )
+
+
+def test_crash_before_the_rename_leaves_no_checkpoint(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(path: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(make_step(12), saved, describe(12))
+    assert not (saved / "step-00000012").exists()
+    newest = checkpoint.newest_valid(saved, make_run(), pytest.fail)
+    assert newest is not None
+    assert newest[1].step == 9
+
+    checkpoint.save(make_step(12), saved, describe(12))
+    assert checkpoint.read_state(saved / "step-00000012").step == 12
+    assert not (saved / ".saving").exists()
+
+
+def test_a_damaged_checkpoint_is_replaced(saved: Path) -> None:
+    truncate(saved / "step-00000009/model.ckpt")
+    checkpoint.save(make_step(9), saved, describe(9))
+    assert checkpoint.read_state(saved / "step-00000009").step == 9
+
+
+def test_the_newest_are_kept(saved: Path) -> None:
+    (saved / "metrics.jsonl").write_text("")
+    checkpoint.remove_old(saved, 2)
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["metrics.jsonl", "step-00000006", "step-00000009"]

@@ -1,0 +1,262 @@
+"""A recipe is typed, complete and its digest names its choices; faults are told in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sknet.errors import UserError
+from sknet.recipe import Recipe, list_recipes, load_recipe, parse_recipe
+
+SMALLEST: dict[str, Any] = {
+    "model": "skresnet18",
+    "global_batch_size": 64,
+    "epoch_size": 4,
+    "lr": 0.1,
+}
+
+# One other value for each choice.
+OTHERS: dict[str, Any] = {
+    "model": "skresnet34",
+    "num_classes": 10,
+    "image_resize": 64,
+    "scale": [0.5, 1.0],
+    "ratio": [0.5, 2.0],
+    "hflip": 0.25,
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "mean": [0, 0, 0],
+    "std": [1, 1, 1],
+    "num_parallel_workers": 3,
+    "batch_size": 8,
+    "global_batch_size": 32,
+    "reference_global_batch_size": 256,
+    "epoch_size": 5,
+    "scheduler": "constant",
+    "lr": 0.2,
+    "min_lr": 0.01,
+    "warmup_epochs": 1,
+    "momentum": 0.8,
+    "use_nesterov": True,
+    "weight_decay": 1e-4,
+    "filter_bias_and_bn": False,
+    "label_smoothing": 0.1,
+    "seed": 43,
+    "checkpoint_every_steps": 10,
+    "keep_checkpoint_max": 4,
+    "val_interval": 2,
+    "log_interval": 10,
+    "min_accuracy": 0.5,
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    return parse_recipe({**SMALLEST, **changes}, where="recipe")
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        recipe(**changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def load_refusal(path: Path | str, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(path), overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST))
+    return path
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_packaged_recipe_loads(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_the_digits_recipe_comes_with_the_package() -> None:
+    assert "skresnet18_digits" in list_recipes()
+
+
+def test_unknown_key_is_refused_naming_the_nearest() -> None:
+    assert refusal(weight_decy=1e-4) == (
+        "recipe: unknown key 'weight_decy' (did you mean 'weight_decay'?)"
+    )
+
+
+def test_unknown_key_like_no_other_is_refused_without_a_guess() -> None:
+    assert refusal(zzz=1) == "recipe: unknown key 'zzz'"
+
+
+def test_every_fault_is_named_at_once() -> None:
+    message = refusal(lr=-1, epoch_size=0)
+    assert "lr is -1" in message
+    assert "epoch_size is 0" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epoch_size", "many"),
+        ("epoch_size", 1.5),
+        ("lr", None),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("lr", 0),
+        ("scale", [0.1]),
+        ("scale", [0.9, 0.1]),
+        ("std", [1, 1, 0]),
+        ("image_resize", 31),
+        ("crop_pct", 0),
+        ("hflip", 1.1),
+        ("interpolation", "lanczos"),
+        ("scheduler", "step"),
+        ("opt", "adam"),
+        ("seed", -1),
+        ("seed", 1 << 32),
+        ("keep_checkpoint_max", 1),
+        ("warmup_epochs", 4),
+    ],
+)
+def test_wrong_value_is_refused_naming_key_and_value(key: str, value: object) -> None:
+    message = refusal(**{key: value})
+    assert key in message
+    if isinstance(value, str):
+        assert repr(value) in message
+
+
+NUMBERS = [
+    key
+    for key, value in OTHERS.items()
+    if isinstance(value, int | float) and not isinstance(value, bool)
+]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_true_is_no_number(key: str) -> None:
+    assert f"{key} is True" in refusal(**{key: True})
+
+
+def test_missing_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"^recipe: key 'model' is missing$"):
+        parse_recipe({k: v for k, v in SMALLEST.items() if k != "model"}, where="recipe")
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 8}, {"global_batch_size": None}])
+def test_exactly_one_of_the_batch_sizes_is_given(changes: dict[str, Any]) -> None:
+    assert "give either batch_size (per device) or global_batch_size, not both" in refusal(
+        **changes
+    )
+
+
+def test_key_given_twice_is_refused(file: Path) -> None:
+    file.write_text(file.read_text() + "lr: 0.2\n")
+    assert "key 'lr' stands there twice" in load_refusal(file)
+
+
+def test_missing_file_is_told_with_the_nearest_packaged_recipe() -> None:
+    message = load_refusal("skresnet18_digit")
+    assert "no recipe 'skresnet18_digit' (did you mean 'skresnet18_digits'?)" in message
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "1: 2", "a: [", "a: !!python/object:os.system x"])
+def test_file_of_another_form_is_refused(file: Path, text: str) -> None:
+    file.write_text(text)
+    load_refusal(file)
+
+
+def test_binary_file_is_refused(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
+    assert "can't be read" in load_refusal(file)
+
+
+def test_enormous_file_is_refused(file: Path) -> None:
+    file.write_text("#" * (1 << 20) + "\n")
+    assert "is larger than 1048576 bytes" in load_refusal(file)
+
+
+@pytest.mark.parametrize("text", ["2020-99-99", "0x_", "!!timestamp x", "!!int ''", "[" * 3000])
+def test_text_that_yaml_stumbles_over_is_refused(file: Path, text: str) -> None:
+    assert "is not valid YAML" in load_refusal(file, f"lr={text}")
+    file.write_text(f"lr: {text}\n")
+    assert "is not valid YAML" in load_refusal(file)
+
+
+def test_exponent_without_a_dot_is_a_number(file: Path) -> None:
+    file.write_text(file.read_text() + "weight_decay: 4e-5\n")
+    assert load_recipe(str(file)).weight_decay == 4e-5
+
+
+def test_override_replaces_what_the_file_says(file: Path) -> None:
+    loaded = load_recipe(str(file), ["lr=4e-5", "scale=[0.5, 1]", "lr = 0.3"])
+    assert (loaded.lr, loaded.scale) == (0.3, (0.5, 1.0))
+
+
+def test_override_without_equals_is_refused(file: Path) -> None:
+    assert load_refusal(file, "lr") == "override 'lr' has no '=': expected key=value"
+
+
+def test_override_of_an_unknown_key_is_refused(file: Path) -> None:
+    assert "unknown key 'lrr' (did you mean 'lr'?)" in load_refusal(file, "lrr=1")
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Recipe.model_fields)), st.text(max_size=6)))
+def test_any_values_give_a_recipe_or_one_line(values: dict[str, str]) -> None:
+    try:
+        parse_recipe({**SMALLEST, **values}, where="recipe")
+    except UserError as error:
+        assert str(error).isprintable()
+
+
+@given(st.text(max_size=20))
+def test_any_override_gives_a_recipe_or_one_line(text: str) -> None:
+    try:
+        load_recipe("skresnet18_digits", [f"model={text}"])
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+def test_world_that_does_not_divide_the_global_batch_is_refused() -> None:
+    with pytest.raises(UserError, match="global_batch_size 64 can't be divided among 3 workers"):
+        recipe().global_batch(3)
+
+
+def test_global_batch_is_the_same_for_every_world_that_divides_it() -> None:
+    assert [recipe().global_batch(world) for world in (1, 2, 4, 64)] == [64] * 4
+
+
+def test_batch_per_device_multiplies_with_the_world() -> None:
+    per_device = recipe(global_batch_size=None, batch_size=8)
+    assert [per_device.global_batch(world) for world in (1, 2, 3)] == [8, 16, 24]
+
+
+def test_digest_ignores_the_name() -> None:
+    assert recipe(name="a").digest == recipe(name="b").digest
+
+
+def test_the_other_values_cover_every_choice() -> None:
+    # `opt` has one value so far.
+    assert OTHERS.keys() == Recipe.model_fields.keys() - {"name", "opt"}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_digest_changes_with_every_choice(key: str) -> None:
+    changes = {key: OTHERS[key]}
+    if key == "batch_size":
+        changes["global_batch_size"] = None
+    assert recipe(**changes).digest != recipe().digest
+
+
+def test_digest_is_of_values_not_of_their_spelling() -> None:
+    assert recipe(lr="1e-1", scale=[0.08, 1]).digest == recipe().digest

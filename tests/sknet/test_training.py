@@ -1,0 +1,296 @@
+"""Nobody can tell that a training was interrupted; what can't go on says so and stops."""
+
+import fcntl
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import psutil
+import pytest
+
+import sknet
+from sknet.errors import UserError
+from sknet.recipe import Recipe, load_recipe
+from sknet.records import Run, Shards
+from sknet.training import loop
+from sknet.training.device import World
+from sknet.training.loop import Segment, Trainer, plan_run, segments_from
+
+ENVIRONMENT = {
+    **os.environ,
+    "MS_NODE_TIMEOUT": "15",
+    "MS_HEARTBEAT_RETRY_TIMEOUT": "10",
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+}
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    return load_recipe(str(recipe_file))
+
+
+@pytest.fixture
+def run(recipe: Recipe, converted: tuple[Shards, Path]) -> Run:
+    return plan_run(recipe, converted[0], 1, "CPU")
+
+
+def test_a_run_has_the_steps_that_fill_a_batch(run: Run) -> None:
+    assert (run.steps_per_epoch, run.total_steps, run.global_batch_size) == (3, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "world_size", "message"),
+    [
+        ({"num_classes": 4}, 1, "num_classes is 4, but the data set has 3 classes"),
+        ({"global_batch_size": 16}, 1, "there are 15 training samples: choose a smaller batch"),
+        ({}, 3, "global_batch_size 4 can't be divided among 3 workers"),
+    ],
+)
+def test_recipe_that_does_not_fit_the_data_or_the_world_is_refused(
+    recipe: Recipe,
+    converted: tuple[Shards, Path],
+    changes: dict[str, Any],
+    world_size: int,
+    message: str,
+) -> None:
+    with pytest.raises(UserError) as caught:
+        plan_run(recipe.model_copy(update=changes), converted[0], world_size, "CPU")
+    assert message in str(caught.value)
+
+
+def test_segments_end_at_the_interval_and_with_the_epoch(run: Run) -> None:
+    whole = [Segment(0, 0, 2), Segment(0, 2, 3), Segment(1, 0, 2), Segment(1, 2, 3)]
+    assert list(segments_from(run, 0)) == whole
+    done = {2: 1, 3: 2, 5: 3, 6: 4}
+    for step, number in done.items():
+        assert list(segments_from(run, step)) == whole[number:]
+
+
+def test_two_trainings_in_one_directory_are_refused(
+    run: Run, converted: tuple[Shards, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOCK_SECONDS", 0)
+    trainer = Trainer(run, *converted, tmp_path, World(0, 1), print)
+    with (tmp_path / ".rank-0.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another training has been at work"):
+            trainer.train()
+
+
+class Training:
+    """The program in its own processes, over one directory of checkpoints."""
+
+    def __init__(
+        self, recipe_file: Path, shards: Path, out: Path, *options: str, ranks: int = 1
+    ) -> None:
+        self.out = out
+        self.ckpt = out / "ckpt"
+        self._ranks = ranks
+        self._options = [
+            *("--config", str(recipe_file), "--data_dir", str(shards)),
+            *("--ckpt_save_dir", str(self.ckpt), *options),
+        ]
+        out.mkdir(exist_ok=True)
+
+    def finish(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(),
+            cwd=self.out,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def kill_when(self, name: str) -> None:
+        """SIGKILL to every process as soon as this directory appears."""
+        with subprocess.Popen(
+            self._command(),
+            cwd=self.out,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            started = psutil.Process(process.pid)
+            deadline = time.monotonic() + 120
+            while not (self.ckpt / name).exists() and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            assert process.poll() is None, f"ended before {name} appeared"
+            for target in [started, *started.children(recursive=True)]:
+                target.send_signal(signal.SIGKILL)
+
+    def checkpoints(self) -> dict[str, tuple[bytes, bytes]]:
+        return {
+            path.name: ((path / "model.ckpt").read_bytes(), (path / "state.json").read_bytes())
+            for path in self.ckpt.glob("step-*")
+        }
+
+    def metrics(self) -> list[dict[str, Any]]:
+        lines = (self.ckpt / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def losses(self) -> list[tuple[str, int, float | None, float | None]]:
+        """The losses of steps and evaluations; an epoch's train_loss starts with the program."""
+        return [
+            (line["type"], line["step"], line.get("loss"), line.get("loss_sum"))
+            for line in self.metrics()
+            if line["type"] in ("step", "epoch")
+        ]
+
+    def _command(self) -> list[str]:
+        if self._ranks == 1:
+            return [sys.executable, "-m", "sknet.train", *self._options]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        return [
+            str(Path(sys.executable).with_name("msrun")),
+            *(f"--worker_num={self._ranks}", f"--local_worker_num={self._ranks}"),
+            *(f"--master_port={port}", "--join=True", f"--log_dir={self.out / 'logs'}"),
+            str(Path(sknet.__file__).with_name("train.py")),
+            *self._options,
+        ]
+
+
+NewTraining = Callable[..., Training]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    recipe_file: Path, converted: tuple[Shards, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Training:
+    out = tmp_path_factory.mktemp("undisturbed")
+    training = Training(recipe_file, converted[1], out)
+    result = training.finish()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(f"trained 6 steps: {training.ckpt / 'step-00000006'}\n")
+    return training
+
+
+@pytest.fixture
+def new(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) -> NewTraining:
+    def make(*options: str, name: str = "out", ranks: int = 1) -> Training:
+        return Training(recipe_file, converted[1], tmp_path / name, *options, ranks=ranks)
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kill_points",
+    [[".saving", "step-00000003"], ["step-00000002", "step-00000005"]],
+    ids=["while saving, at the end of an epoch", "within epochs"],
+)
+def test_resumed_equals_uninterrupted(
+    undisturbed: Training, new: NewTraining, kill_points: list[str]
+) -> None:
+    training = new()
+    for name in kill_points:
+        training.kill_when(name)
+    result = training.finish()
+    assert result.returncode == 0, result.stderr
+    assert training.checkpoints() == undisturbed.checkpoints()
+    assert training.losses() == undisturbed.losses()
+    assert training.metrics()[-1]["restarts"] == len(kill_points)
+
+
+@pytest.mark.slow
+def test_resumed_equals_uninterrupted_on_two_ranks(new: NewTraining) -> None:
+    undisturbed, killed = new(name="undisturbed", ranks=2), new(name="killed", ranks=2)
+    assert undisturbed.finish().returncode == 0
+    killed.kill_when("step-00000002")
+    result = killed.finish()
+    assert result.returncode == 0, result.stdout
+    assert undisturbed.checkpoints().keys() == {f"step-0000000{step}" for step in (2, 3, 5, 6)}
+    assert killed.checkpoints() == undisturbed.checkpoints()
+    assert killed.losses() == undisturbed.losses()
+
+
+@pytest.mark.slow
+def test_metrics_tell_of_steps_epochs_start_and_end(undisturbed: Training) -> None:
+    lines = undisturbed.metrics()
+    assert [(line["type"], line["step"]) for line in lines] == [
+        ("start", 0),
+        ("step", 1),
+        ("step", 2),
+        ("step", 3),
+        ("epoch", 3),
+        ("step", 4),
+        ("step", 5),
+        ("step", 6),
+        ("epoch", 6),
+        ("end", 6),
+    ]
+    of = {line["type"]: line.keys() for line in lines}
+    common = {"type", "step"}
+    times = {"ms_per_step", "images_per_second", "data_wait_share"}
+    assert of["start"] == common | {"world_size"}
+    assert of["step"] == common | {"epoch", "loss", "lr"} | times
+    assert of["epoch"] == common | {
+        *("epoch", "train_loss", "seconds"),
+        *("seen", "correct_top1", "correct_top5", "loss_sum"),
+    }
+    assert of["end"] == common | times | {
+        *("compile_seconds", "restarts"),
+        *("ms_per_step_p50", "ms_per_step_p90", "ms_per_step_p99"),
+    }
+    # Warm-up over the three steps of the first epoch, then a cosine of three.
+    rates = [line["lr"] for line in lines if line["type"] == "step"]
+    assert rates == pytest.approx([0.01 / 3, 0.02 / 3, 0.01, 0.01, 0.0075, 0.0025])
+    losses = [line["loss"] for line in lines if line["type"] == "step"]
+    epochs = [line for line in lines if line["type"] == "epoch"]
+    assert [line["seen"] for line in epochs] == [6, 6]
+    assert [line["train_loss"] for line in epochs] == pytest.approx(
+        [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
+    )
+
+
+@pytest.mark.slow
+def test_a_finished_training_does_nothing(undisturbed: Training) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in undisturbed.ckpt.rglob("*")
+            if path.suffix != ".lock"
+        }
+
+    before = state()
+    result = undisturbed.finish()
+    assert result.returncode == 0
+    assert "6 of 6 steps are done" in result.stdout
+    assert state() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lr", "message"),
+    [("1e30", " step 2 ("), ("3e38", "after step 1 (")],
+    ids=["at the second step", "at the first update"],
+)
+def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
+    new: NewTraining, lr: str, message: str
+) -> None:
+    training = new(
+        *("--set", f"lr={lr}", "--set", "warmup_epochs=0", "--set", "checkpoint_every_steps=1")
+    )
+    result = training.finish()
+    assert result.returncode == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in result.stderr
+    for path in training.ckpt.glob("step-*"):
+        for parameter in ms.load_checkpoint(str(path / "model.ckpt")).values():
+            assert np.isfinite(parameter.asnumpy()).all()
+    for entry in training.metrics():
+        assert all(math.isfinite(v) for v in entry.values() if isinstance(v, float))
