@@ -25,10 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
         staged = read_staged(arguments.staged)
     else:
         staged = stage(open_source(arguments.source))
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {arguments.out} can't be made: {error.strerror}") from None
+    program.make_directory(arguments.out, "--out")
     shards = write_shards(
         staged,
         arguments.source,

@@ -47,10 +47,21 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 
 
 def write_record(record: Record, path: Path | None) -> None:
-    """Write the record to the path of a --json option, if given."""
+    """Write the record to the path of a --json option, if given. Raises UserError if it can't."""
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record.write(path)
+        make_directory(path.parent, "--json")
+        try:
+            record.write(path)
+        except OSError as error:
+            raise UserError(f"--json {path} can't be written: {error.strerror}") from None
+
+
+def make_directory(path: Path, option: str) -> None:
+    """Make a directory that an option names. Raises UserError if that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {path} can't be made: {error.strerror}") from None
 
 
 def _end(arguments: argparse.Namespace, status: str, message: str, code: int) -> int:

@@ -34,6 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
         if world.rank == 0:
             print(line, flush=True)  # noqa: T201
 
+    program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     shards, directory = shards_at(
         arguments.data_dir,
         arguments.shards_dir,

@@ -166,17 +166,18 @@ class Trainer:
                     seconds=time.monotonic() - epoch_began,
                     **counts,
                 )
+            if log and step == run.total_steps:
+                log.write(
+                    "end",
+                    step,
+                    compile_seconds=self._times.compile_seconds,
+                    restarts=log.restarts,
+                    **self._times.summary(run.global_batch_size),
+                )
             if leader:
                 final = checkpoint.save(self._step_cell, self._run_dir, self._describe(step))
                 checkpoint.remove_old(self._run_dir, recipe.keep_checkpoint_max)
         if log:
-            log.write(
-                "end",
-                run.total_steps,
-                compile_seconds=self._times.compile_seconds,
-                restarts=log.restarts,
-                **self._times.summary(run.global_batch_size),
-            )
             log.close()
         return final or self._run_dir / f"step-{run.total_steps:08}"
 

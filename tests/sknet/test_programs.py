@@ -198,6 +198,26 @@ def test_output_that_is_a_file(refused: Callable[..., str], folders: Path, away:
     assert line == "error: --out shards can't be made: File exists"
 
 
+def test_checkpoint_directory_that_is_a_file(
+    refused: Callable[..., str],
+    recipe: tuple[str, Path],
+    converted: tuple[Shards, Path],
+    away: Path,
+) -> None:
+    (away / "ckpt").write_text("")
+    line = refused(train, *recipe, "--data_dir", converted[1])
+    assert line == "error: --ckpt_save_dir ckpt can't be made: File exists"
+
+
+def test_record_that_cannot_be_written(
+    refused: Callable[..., str], folders: Path, away: Path
+) -> None:
+    (away / "file").write_text("")
+    options = ["--source", folders, "--out", "shards", "--shards", 1, "--workers", 1]
+    line = refused(convert, *options, "--json", "file/shards.json")
+    assert line.startswith("error: --json file can't be made: ")
+
+
 def test_a_refusal_is_told_to_the_launcher_too(
     refused: Callable[..., str], folders: Path, away: Path
 ) -> None:
