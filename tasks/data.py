@@ -3,9 +3,6 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from infra.artifacts import ArtifactSpec, BuildOutput, open_store, resolve
 from sknet.data.shards import HEADER_BYTES, MAX_QUARANTINED_SHARE, PAGE_BYTES
 from sknet.data.sources import open_source
@@ -14,22 +11,14 @@ from sknet.data.staging import stage as stage_source
 from sknet.records import Shards
 from tasks.jobs import run_program
 from tasks.stages import (
-    RETRIES,
-    RETRY_SECONDS,
     StageResult,
     artifact_of,
     finish,
-    worth_retrying,
+    stage_task,
 )
 
 
-@task(
-    name="stage",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=worth_retrying,
-)
+@stage_task("stage")
 def stage(data: str, store_uri: str) -> StageResult:
     """Read the source once and keep what it holds; its content is its key."""
     staged = stage_source(open_source(data))
@@ -54,13 +43,7 @@ def _write(staged: Staged, workspace: Path) -> None:
     staged.write(workspace)
 
 
-@task(
-    name="convert",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=worth_retrying,
-)
+@stage_task("convert")
 def convert(
     data: str, dataset: StageResult, store_uri: str, num_shards: int, num_workers: int
 ) -> StageResult:

@@ -5,9 +5,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from infra.artifacts import (
     Artifact,
@@ -22,8 +21,6 @@ from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Evaluation
 from tasks.jobs import run_program, write_recipe
 from tasks.stages import (
-    RETRIES,
-    RETRY_SECONDS,
     StageResult,
     Status,
     artifact_of,
@@ -31,7 +28,7 @@ from tasks.stages import (
     find_by_digest,
     finish,
     newest,
-    worth_retrying,
+    stage_task,
 )
 
 PRODUCTION = "production"
@@ -41,13 +38,7 @@ class RegressionError(RuntimeError):
     """The promoted checkpoint is not what was recorded of it."""
 
 
-@task(
-    name="validate",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=worth_retrying,
-)
+@stage_task("validate")
 def validate(
     recipe: Recipe, checkpoint: StageResult, shards: StageResult, store_uri: str, device_target: str
 ) -> StageResult:
@@ -116,7 +107,7 @@ def _row(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-@task(name="promote", cache_policy=NO_CACHE)
+@stage_task("promote")
 def promote(
     recipe: Recipe, checkpoint: StageResult, evaluation: StageResult, store_uri: str
 ) -> StageResult:
@@ -160,7 +151,7 @@ def promoted(store_uri: str) -> Ref:
     return ref
 
 
-@task(name="verify-promoted", cache_policy=NO_CACHE)
+@stage_task("verify-promoted")
 def verify_promoted(store_uri: str) -> Ref:
     """Read every byte of the promoted checkpoint and its shards. Raises RegressionError."""
     store = open_store(store_uri, create=False)
@@ -180,13 +171,7 @@ def verify_promoted(store_uri: str) -> Ref:
     return ref
 
 
-@task(
-    name="reevaluate-promoted",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=worth_retrying,
-)
+@stage_task("reevaluate-promoted")
 def reevaluate_promoted(ref: Ref, store_uri: str, scratch: Path) -> dict[str, int]:
     """Evaluate again and compare with the record, count by count. Raises RegressionError."""
     store = open_store(store_uri, create=False)

@@ -4,20 +4,18 @@ import hashlib
 import json
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, Manifest, open_store, resolve
 from sknet.records import Checkpoint, Evaluation
 from sknet.report import EvaluationCounts, StageTime, TrainedRun, write_report
-from tasks.stages import StageResult, find_by_digest, finish, newest
+from tasks.stages import StageResult, find_by_digest, finish, newest, stage_task
 
 # Raised whenever the same runs would give other pages.
 REPORT_VERSION = 1
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@stage_task("report")
 def report(store_uri: str) -> StageResult:
     """Write the report over every evaluated run; the same runs give the same report."""
     store = open_store(store_uri)

@@ -1,9 +1,10 @@
 """What tasks share: the result of a stage, finding artifacts, and which failures to retry."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
-from prefect import get_run_logger
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from prefect.tasks import Task
@@ -48,6 +49,21 @@ def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -
     if isinstance(error, UserError | StoreError | NonFiniteLossError | JobFailedError):
         return False
     return isinstance(error, LostWorkerError | OSError)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A task for a stage: its memory is the artifact store, and trying it again is safe."""
+    return task(
+        name=name,
+        cache_policy=NO_CACHE,
+        retries=RETRIES,
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=worth_retrying,
+    )
 
 
 def _raised(state: State[Any]) -> BaseException | None:

@@ -2,33 +2,23 @@
 
 import shutil
 import uuid
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store, resolve
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.jobs import run_program, write_recipe
 from tasks.stages import (
-    RETRIES,
-    RETRY_SECONDS,
     StageResult,
     artifact_of,
     finish,
-    worth_retrying,
+    stage_task,
 )
 
 
-@task(
-    name="train",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=worth_retrying,
-)
+@stage_task("train")
 def train(
     recipe: Recipe, shards: StageResult, store_uri: str, num_workers: int, device_target: str
 ) -> StageResult:
@@ -77,11 +67,6 @@ def _keep_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Pat
     with store.workspace(spec) as directory:
         shutil.copytree(workspace / "logs", directory / "logs")
         shutil.copy2(workspace / "checkpoints" / "metrics.jsonl", directory)
-        store.put(spec, directory, stats={}, provenance=_made_now())
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        store.put(spec, directory, stats={}, provenance={"created": created})
         shutil.rmtree(directory)
-
-
-def _made_now() -> dict[str, str]:
-    from datetime import UTC, datetime
-
-    return {"created": datetime.now(UTC).isoformat(timespec="seconds")}
