@@ -1,7 +1,6 @@
 """What holds when builders run side by side, and when they are killed."""
 
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -9,12 +8,16 @@ import threading
 from pathlib import Path
 
 import pytest
-from artifact_examples import FILES, make_spec, read_files, run_and_die_at, write_files
+from artifact_examples import (
+    CONTEXT,
+    FILES,
+    make_spec,
+    read_files,
+    run_and_die_at,
+    write_files,
+)
 
 from infra.artifacts import BuildOutput, LocalStore, resolve
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["infra.artifacts", "artifact_examples"])
 
 
 def build(workspace: Path) -> BuildOutput:

@@ -1,5 +1,6 @@
 """Refs move by compare-and-swap and keep their history."""
 
+import functools
 import json
 import multiprocessing
 from datetime import UTC, datetime, timedelta
@@ -122,7 +123,9 @@ def test_a_killed_set_leaves_the_old_entry_or_the_new_one(store, manifests):
     operation = 1
     while run_and_die_at(
         operation,
-        lambda: store.refs.set("production", manifests[1], expected=first, reason="second"),
+        functools.partial(
+            store.refs.set, "production", manifests[1], expected=first, reason="second"
+        ),
     ):
         entries = store.refs.history("production")
         assert entries[0] == first
