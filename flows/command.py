@@ -34,10 +34,18 @@ def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
     return EXIT_DONE
 
 
-def silence_start_up() -> None:
-    """Leave the terminal to the stages: libraries' chatter below warnings is dropped."""
+def quieten() -> None:
+    """Leave the terminal to the stages: no chatter, and no traceback for a user's mistake."""
     for name in ("httpx", "alembic", "docket"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], UserError | StoreError):
+        record.exc_info = None
+    return True
 
 
 def _end(message: str, code: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.command import run_flow, silence_start_up
+from flows.command import quieten, run_flow
 from infra.artifacts import open_store
 from sknet.errors import UserError
 from tasks import reporting
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: expected a directory")
-    silence_start_up()
+    quieten()
     report(arguments.store, arguments.out)
     print(f"report      {out / 'report.html'}")  # noqa: T201
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.command import run_flow, silence_start_up
+from flows.command import quieten, run_flow
 from tasks.evaluation import promoted, reevaluate_promoted, verify_promoted
 
 
@@ -25,7 +25,7 @@ def revalidate(store: str = "artifacts") -> dict[str, int]:
 def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, say what was counted."""
     promoted(arguments.store)
-    silence_start_up()
+    quieten()
     counts = revalidate(arguments.store)
     print(  # noqa: T201
         f"production is as recorded: accuracy@1 {counts['correct_top1']}/{counts['seen']}, "

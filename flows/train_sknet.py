@@ -8,7 +8,7 @@ import sys
 
 from prefect import flow
 
-from flows.command import run_flow, silence_start_up
+from flows.command import quieten, run_flow
 from flows.summary import print_summary
 from infra.artifacts import open_store
 from sknet.data.sources import open_source
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     for _ in open_source(arguments.data).samples():
         pass
     open_store(arguments.store)
-    silence_start_up()
+    quieten()
     results = train_sknet(
         recipe=arguments.recipe,
         data=arguments.data,

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -197,7 +198,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         text = resources.files("sknet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
     else:
         path = Path(name_or_path)
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for an overlong name)
             hint = _nearest(name_or_path, known)
             raise UserError(
                 f"no recipe {name_or_path!r}{hint}: expected a YAML file or one of "

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.artifacts import ArtifactSpec, BuildOutput, open_store, resolve
+from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from sknet.data.shards import HEADER_BYTES, MAX_QUARANTINED_SHARE, PAGE_BYTES
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged
@@ -14,6 +14,7 @@ from tasks.stages import (
     StageResult,
     artifact_of,
     finish,
+    resolve_stage,
     stage_task,
 )
 
@@ -33,7 +34,7 @@ def stage(data: str, store_uri: str) -> StageResult:
         _write(staged, workspace)
         return BuildOutput(workspace, {"samples": len(staged.index)}, {"source": data})
 
-    resolution = resolve(open_store(store_uri), spec, build)
+    resolution = resolve_stage("stage", open_store(store_uri), spec, build)
     return finish("stage", resolution, {"splits": dict(staged.dataset.splits)})
 
 
@@ -79,7 +80,7 @@ def convert(
         }
         return BuildOutput(out, stats, {})
 
-    resolution = resolve(store, spec, build)
+    resolution = resolve_stage("convert", store, spec, build)
     shards = Shards.read(resolution.artifact.path("shards.json"))
     facts = {"files": len(shards.files), "quarantined": len(shards.quarantined)}
     return finish("convert", resolution, {**facts})

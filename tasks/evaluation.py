@@ -15,7 +15,6 @@ from infra.artifacts import (
     Ref,
     StoreError,
     open_store,
-    resolve,
 )
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Evaluation
@@ -28,6 +27,7 @@ from tasks.stages import (
     find_by_digest,
     finish,
     newest,
+    resolve_stage,
     stage_task,
 )
 
@@ -63,7 +63,7 @@ def validate(
         evaluation.write(workspace / "out" / "evaluation.json")
         return BuildOutput(workspace / "out", {}, {})
 
-    resolution = resolve(store, spec, build)
+    resolution = resolve_stage("validate", store, spec, build)
     evaluation = Evaluation.read(resolution.artifact.path("evaluation.json"))
     create_table_artifact(
         [_row(evaluation)], key="accuracy", description=f"Accuracy of {checkpoint.key[:10]}"

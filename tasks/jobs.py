@@ -40,7 +40,6 @@ def run_program(
             outcome_file=outcome,
             cwd=scratch,
             env={
-                "MS_COMPILER_CACHE_ENABLE": "0",
                 "PREFECT_PLUGINS_ENABLED": "false",
             },
             deadline=None,

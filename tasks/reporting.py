@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
-from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, Manifest, open_store, resolve
+from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, Manifest, open_store
 from sknet.records import Checkpoint, Evaluation
 from sknet.report import EvaluationCounts, StageTime, TrainedRun, write_report
-from tasks.stages import StageResult, find_by_digest, finish, newest, stage_task
+from tasks.stages import StageResult, find_by_digest, finish, newest, resolve_stage, stage_task
 
 # Raised whenever the same runs would give other pages.
 REPORT_VERSION = 1
@@ -34,7 +34,7 @@ def report(store_uri: str) -> StageResult:
         write_report(runs, out)
         return BuildOutput(out, {"runs": len(runs)}, {})
 
-    resolution = resolve(store, spec, build)
+    resolution = resolve_stage("report", store, spec, build)
     directory = resolution.artifact.directory
     create_markdown_artifact(
         (directory / "report.md").read_text("utf-8"), key="report", description="All runs"

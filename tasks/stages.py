@@ -1,6 +1,7 @@
 """What tasks share: the result of a stage, finding artifacts, and which failures to retry."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger, task
@@ -10,7 +11,16 @@ from prefect.states import Completed
 from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from infra.artifacts import Artifact, ArtifactStore, Manifest, Resolution, StoreError
+from infra.artifacts import (
+    Artifact,
+    ArtifactSpec,
+    ArtifactStore,
+    BuildOutput,
+    Manifest,
+    Resolution,
+    StoreError,
+    resolve,
+)
 from sknet.errors import NonFiniteLossError, UserError
 
 RETRIES = 2
@@ -71,13 +81,26 @@ def _raised(state: State[Any]) -> BaseException | None:
     return result if isinstance(result, BaseException) else None
 
 
+def resolve_stage(
+    stage: str, store: ArtifactStore, spec: ArtifactSpec, build: Callable[[Path], BuildOutput]
+) -> Resolution:
+    """Reuse or build a stage's artifact, and tell the log which of them while it happens."""
+    logger = get_run_logger()
+
+    def announced(workspace: Path) -> BuildOutput:
+        logger.info("%s: at work on %s/%s", stage, spec.kind, spec.key[:12])
+        return build(workspace)
+
+    resolution = resolve(store, spec, announced)
+    for damage in resolution.damages:
+        logger.warning("%s: what was there is damaged and was set aside: %s", stage, damage)
+    logger.info("%s: %s in %.1f s", stage, resolution.status, resolution.seconds)
+    return resolution
+
+
 def finish(stage: str, resolution: Resolution, facts: Mapping[str, JsonValue]) -> StageResult:
     """End a stage's task with the result of its resolution."""
-    logger = get_run_logger()
     manifest = resolution.artifact.manifest
-    for damage in resolution.damages:
-        logger.warning("%s %s was damaged and set aside: %s", stage, manifest.key[:10], damage)
-    logger.info("%s: %s in %.1f s (%s)", stage, resolution.status, resolution.seconds, manifest.key)
     result = StageResult(
         stage=stage,
         status=resolution.status,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store, resolve
+from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.jobs import run_program, write_recipe
@@ -14,6 +14,7 @@ from tasks.stages import (
     StageResult,
     artifact_of,
     finish,
+    resolve_stage,
     stage_task,
 )
 
@@ -51,7 +52,7 @@ def train(
         _keep_log(store, spec, recipe.name, workspace)
         return BuildOutput(final, {"steps": state.step, "params": state.num_params}, {})
 
-    resolution = resolve(store, spec, build)
+    resolution = resolve_stage("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
 

@@ -1,1 +1,1 @@
-"""Prefect, adapted: command-line plugin, work pools, settings."""
+"""Prefect, adapted: the command-line plugin."""

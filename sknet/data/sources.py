@@ -80,7 +80,12 @@ class ClassFolders:
                         f"class {name!r} has no images in {folder}: expected at least one file "
                         f"ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
                     )
-                yield from (Sample(split, key, label) for key in keys)
+                for key in keys:
+                    if not key.isprintable():
+                        raise UserError(
+                            f"{key!r} in {self._root} is not a printable UTF-8 name: rename it"
+                        )
+                    yield Sample(split, key, label)
 
     def read(self, key: str) -> bytes:
         """The file's bytes."""

@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from sknet.data.order import epoch_order, rank_indices
+from sknet.data.order import order_slice, rank_indices
 from sknet.data.pipeline import segment_seed, train_batches
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation import evaluate
@@ -132,6 +132,10 @@ class Trainer:
             )
         leader = self._world.rank == 0
         log = MetricsLog(self._run_dir / METRICS_FILE, start) if leader else None
+        self._say(
+            f"training steps {start + 1} to {run.total_steps} with {run.world_size} workers; "
+            "the first compiles the graph"
+        )
         clock = Clock(start, run.total_steps)
         if log:
             log.write("start", start, world_size=run.world_size)
@@ -184,15 +188,20 @@ class Trainer:
     def _train_segment(self, segment: Segment, clock: Clock, log: MetricsLog | None) -> list[float]:
         """Returns the loss of each step."""
         run, recipe, rank = self._run, self._run.recipe, self._world.rank
-        order = epoch_order(self._shards.num_samples("train"), recipe.seed, segment.epoch)
-        batch = run.global_batch_size // run.world_size
-        mine = rank_indices(order, run.global_batch_size, rank, run.world_size, segment.start)
+        batch = run.global_batch_size
+        order = order_slice(
+            self._shards.num_samples("train"),
+            recipe.seed,
+            segment.epoch,
+            segment.start * batch,
+            segment.stop * batch,
+        )
         batches = train_batches(
             recipe,
             self._shards,
             self._shards_dir,
-            mine[: (segment.stop - segment.start) * batch],
-            batch,
+            rank_indices(order, batch, rank, run.world_size),
+            batch // run.world_size,
             seed=segment_seed(recipe, segment.epoch, segment.start, rank),
         )
         self._step_cell.set_train(True)

@@ -1,5 +1,6 @@
 """From a fresh server to a Completed run, with the commands that people type."""
 
+import json
 import os
 import socket
 import subprocess
@@ -11,16 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from infra.artifacts import open_store
-from tests.tiny_pipeline import ROOT, end
+from tests.documented import documented
+from tests.tiny_pipeline import ROOT, end, processes_marked
 
 pytestmark = pytest.mark.slow
 
-POOL = "sknet-process"
+MARK = "SKNET_TEST_ID"
 SECONDS_TO_START = 90
 SECONDS_TO_RUN = 150
+SECONDS_TO_VANISH = 15
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -33,10 +37,17 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
+        words = documented("export PREFECT_API_URL")[1:]
+        exported = dict(word.split("=", 1) for word in words)
+        assert exported == {
+            "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+            "SKNET_HOME": "$PWD",
+        }
         own = {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api,
             "SKNET_HOME": str(ROOT),
+            MARK: self.home.parent.name,
         }
         return {**os.environ, **own}
 
@@ -87,7 +98,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     log = tmp_path / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            prefect_command("server", "start", "--host", "127.0.0.1", "--port", port),
+            prefect_command(*documented("prefect server start")[1:], "--port", port),
             cwd=ROOT,
             env=result.environment,
             stdout=out,
@@ -111,11 +122,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def worker_log(server: Server, tmp_path: Path) -> Iterator[Path]:
     """The log of a worker that carries out what is scheduled; the pool is made first."""
-    server.prefect("work-pool", "create", POOL, "--type", "process")
+    server.prefect(*documented("prefect work-pool create")[1:])
     log = tmp_path / "worker.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            prefect_command("worker", "start", "--pool", POOL),
+            prefect_command(*documented("prefect worker start")[1:]),
             cwd=ROOT,
             env={**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
             stdout=out,
@@ -143,11 +154,13 @@ def test_deploy_run_by_bare_name_and_revalidate(
         ended = [state for state in states() if state in FINAL]
         assert ended == ["COMPLETED"] * count, worker_log.read_text()[-5000:]
 
-    server.prefect("deploy", "--all", "--no-prompt")
+    server.prefect(*documented("prefect deploy --all")[1:])
 
     parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=1"]
     options = [word for parameter in parameters for word in ("--param", parameter)]
-    said = server.prefect("deployment", "run", "train-sknet", *options)
+    bare = documented("prefect deployment run")
+    assert bare[-1] == "train-sknet"
+    said = server.prefect(*bare[1:], *options)
     assert "train-sknet/train-sknet" in said
     completed("train-sknet", 1)
     promoted = open_store(str(store), create=False).refs.get("production")
@@ -156,8 +169,10 @@ def test_deploy_run_by_bare_name_and_revalidate(
 
     server.prefect("deployment", "run", "train-sknet/train-sknet", *options)
     server.prefect("deployment", "run", "revalidate/nightly", "--param", f"store={store}")
+    server.prefect("deployment", "run", "report/report", "--param", f"store={store}")
     completed("train-sknet", 2)
     completed("nightly", 1)
+    completed("report", 1)
     assert open_store(str(store)).refs.history("production") == (promoted,)
 
     def nights() -> list[str]:
@@ -169,6 +184,34 @@ def test_deploy_run_by_bare_name_and_revalidate(
 
     eventually(lambda: bool(nights()), 60, worker_log)
     assert all(time_of_day(night) == "02:00:00" for night in nights())
+
+
+def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
+    server: Server, worker_log: Path, tmp_path: Path, images: Path, recipe: Path
+) -> None:
+    store = tmp_path / "store"
+    server.prefect(*documented("prefect deploy --all")[1:])
+    parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=2"]
+    longer = ["overrides=" + json.dumps(["epoch_size=200"])]
+    options = [word for value in parameters + longer for word in ("--param", value)]
+    server.prefect("deployment", "run", "train-sknet", *options)
+    checkpoints = ".work/checkpoint/*/checkpoints/step-*"
+    eventually(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker_log)
+    assert len(of_the_job(server)) == 3  # two ranks and the scheduler
+
+    (run,) = server.runs("train-sknet")
+    server.prefect("flow-run", "cancel", run["id"])
+
+    eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker_log)
+    eventually(lambda: server.runs("train-sknet")[0]["state_type"] == "CANCELLED", 60, worker_log)
+    assert any(store.glob(checkpoints))
+
+
+def of_the_job(server: Server) -> set[psutil.Process]:
+    """The ranks and the scheduler under this test's worker."""
+    own = set(processes_marked(MARK, server.home.parent.name))
+    roles = (processes_marked("MS_ROLE", role) for role in ("MS_WORKER", "MS_SCHED"))
+    return own & {process for processes in roles for process in processes}
 
 
 def time_of_day(text: str) -> str:

@@ -1,5 +1,6 @@
 """Wrong input ends `python -m flows.train_sknet` before anything starts: one line, exit code 2."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,3 +94,15 @@ def test_a_number_of_workers_below_one_is_refused(tmp_path: Path, images: Path) 
     assert ended.returncode == 2
     assert "'0' is no whole number above 0" in ended.stderr
     assert not inputs.store.exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_found_by_a_stage_ends_without_a_traceback(tmp_path: Path, images: Path) -> None:
+    inputs = Inputs(tmp_path, shutil.copytree(images, tmp_path / "images"))
+    (inputs.data / "train" / "red" / "notes.jpg").write_text("no image")
+    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "1 of 67 samples don't decode" in line
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert not any(inputs.store.glob("shards/*"))

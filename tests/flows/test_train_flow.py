@@ -9,7 +9,12 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 
 import tasks.jobs
 from flows.summary import summary
@@ -67,6 +72,23 @@ def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained)
     assert "reused      nothing" in lines
     promoted = json.loads((trained.store / "refs" / "production.json").read_text("utf-8"))
     assert promoted["digest"] == trained.of("train").digest
+
+
+def test_accuracy_and_report_are_shown_in_the_ui(trained: Trained, copied_store: Path) -> None:
+    flow_run, _ = run_flow_once(trained.recipe, trained.images, copied_store)
+
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
+    with get_client(sync_client=True) as client:
+        shown = {
+            artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)
+        }
+    assert shown.keys() == {"accuracy", "report"}
+    (row,) = json.loads(str(shown["accuracy"].data))
+    counts = trained.of("validate").facts
+    assert {key: row[key] for key in counts} == counts
+    assert shown["accuracy"].type == "table"
+    page = Path(str(trained.of("report").facts["html"])).with_name("report.md")
+    assert (shown["report"].type, shown["report"].data) == ("markdown", page.read_text("utf-8"))
 
 
 def test_a_second_run_reuses_all_stages_and_starts_no_process(
