@@ -1,41 +1,140 @@
 """Selective Kernel Networks (arXiv 1903.06586), from the unit to the network, top to bottom.
 
-The residual frame and the reduced attention width follow the skresnet18 that timm and MindCV
-publish weights for; sections cited are the paper's.
+Sections and tables cited are the paper's. The residual frame is ResNet's and ResNeXt's; which
+published form a network has is one `Architecture`, and the published ones are in the registry.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, HeUniform, initializer
 
 
-class SelectiveKernelAttention(nn.Cell):
-    """Fuse and the softmax of Select (section 3.1): from the paths' sum to the paths' difference.
+@dataclass(frozen=True)
+class Architecture:
+    """What tells one network from another, apart from its classes and input channels."""
 
-    For two paths the softmax over paths is a sigmoid of the difference of their logits, so one
-    map of weights says everything.
+    block: Literal["basic", "bottleneck"]
+    depths: tuple[int, int, int, int]
+    """Blocks of the four stages, conv2_x to conv5_x."""
+    attention_divisor: int
+    """The attention's width d is C / attention_reduction, at least and in steps of this. With 32
+    it is the paper's d = max(C / r, L), L = 32, at every width used."""
+    attention_reduction: int = 16
+    """The paper's r."""
+    kernels: tuple[int, ...] = (3, 5)
+    """Kernel of each path; their number is the paper's M."""
+    keep_3x3: bool = True
+    """A larger kernel is a 3x3 one with dilation (section 3.2), otherwise a real one."""
+    split_input: bool = True
+    """Each path sees its share of the input channels (not in the paper)."""
+    groups: int = 1
+    """The paper's G, of the bottleneck's SK convolutions."""
+    base_width: int = 64
+    """Channels per group of the first stage's bottleneck; 64 with one group is ResNet's."""
+    first_relu: bool = True
+    """A ReLU between the bottleneck's first convolution and its SK unit. MindCV has none."""
+    pool_padding: Literal["both", "end"] = "both"
+    """Where the stem's pooling pads an even size: MindCV at the end only."""
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, C, 1, 1).
+
+    A product with ones: on CPU an eighth of the time of ops.mean over two axes.
+    """
+    n, c, h, w = x.shape
+    total = ops.matmul(x.reshape(n * c, h * w), ops.ones((h * w, 1), x.dtype))
+    return total.reshape(n, c, 1, 1) / (h * w)
+
+
+class ConvNorm(nn.Cell):
+    """Convolution that keeps H and W apart from the stride, BatchNorm, and ReLU unless told not.
+
+    After `sknet.models.folding.fold` the convolution has a bias and `bn` is the identity.
     """
 
-    def __init__(self, channels: int, attention_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        relu: bool = True,
+    ) -> None:
         super().__init__()
-        self.fc_reduce = nn.Conv2d(channels, attention_channels, 1)
-        self.bn = nn.BatchNorm2d(attention_channels)
-        self.fc_select = nn.Conv2d(attention_channels, 2 * channels, 1)
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            pad_mode="pad",
+            padding=dilation * (kernel - 1) // 2,
+            dilation=dilation,
+            group=groups,
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.relu = relu
+
+    def construct(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) → (N, out_channels, H/stride, W/stride)."""
+        x = self.bn(self.conv(x))
+        return ops.relu(x) if self.relu else x
+
+
+class SelectiveKernelAttention(nn.Cell):
+    """Fuse, and the softmax of Select (section 3.1): from the paths' sum to the paths' shares."""
+
+    def __init__(self, channels: int, attention_channels: int, num_paths: int) -> None:
+        super().__init__()
+        self.reduce = ConvNorm(channels, attention_channels, 1)
+        self.select = nn.Conv2d(attention_channels, num_paths * channels, 1)
         self.channels = channels
+        self.num_paths = num_paths
 
     def construct(self, fused: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C, 1, 1): the first path's share, in 0 … 1."""
-        pooled = ops.mean(fused, (2, 3), True)
-        logits = self.fc_select(ops.relu(self.bn(self.fc_reduce(pooled))))
-        return ops.sigmoid(logits[:, : self.channels] - logits[:, self.channels :])
+        """(N, C, H, W) → the paths' shares (N, M, C, 1, 1), which sum to 1 over M.
+
+        For two paths the softmax is a sigmoid of the difference: only the first path's share,
+        (N, C, 1, 1), is returned.
+        """
+        logits = self.select(self.reduce(spatial_mean(fused)))
+        if self.num_paths == 2:
+            return ops.sigmoid(logits[:, : self.channels] - logits[:, self.channels :])
+        return ops.softmax(logits.reshape(-1, self.num_paths, self.channels, 1, 1), 1)
+
+
+class MixTwo(nn.Cell):
+    """Select for two paths (section 3.1): V = share · a + (1 - share) · b = b + share · (a - b).
+
+    With its own derivative, that reads each map once and sums over pixels by a matrix product.
+    """
+
+    def construct(self, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+        """Paths a and b (N, C, H, W), share of a (N, C, 1, 1) → (N, C, H, W)."""
+        return b + (a - b) * share
+
+    def bprop(
+        self, a: Tensor, b: Tensor, share: Tensor, _: Tensor, dout: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of a, b and share."""
+        n, c, h, w = a.shape
+        d_a = dout * share
+        rows = ops.bmm(dout.reshape(n * c, 1, h * w), (a - b).reshape(n * c, h * w, 1))
+        return d_a, dout - d_a, rows.reshape(n, c, 1, 1)
 
 
 class SelectiveKernel(nn.Cell):
-    """The SK unit (section 3.1): a 3x3 path and a 5x5 one, a 3x3 kernel of dilation 2 standing
-    for the 5x5 (section 3.2), mixed per channel by their attention.
+    """The SK unit (section 3.1): paths of different kernels, mixed per channel by their attention.
 
-    With `split_input`, each path sees half of the input channels.
+    The paper's unit has a 3x3 and a 5x5 path. One path is a plain convolution: nothing is there
+    to select, so it has no attention.
     """
 
     def __init__(
@@ -43,25 +142,58 @@ class SelectiveKernel(nn.Cell):
         in_channels: int,
         out_channels: int,
         *,
-        stride: int,
         attention_channels: int,
-        split_input: bool,
+        kernels: Sequence[int] = (3, 5),
+        keep_3x3: bool = True,
+        split_input: bool = False,
+        stride: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.split = in_channels // 2 if split_input else 0
-        path_channels = self.split or in_channels
-        self.path_3x3 = conv_bn_relu(path_channels, out_channels, 3, stride=stride)
-        self.path_5x5 = conv_bn_relu(path_channels, out_channels, 3, stride=stride, dilation=2)
-        self.attention = SelectiveKernelAttention(out_channels, attention_channels)
+        num_paths = len(kernels)
+        if split_input and in_channels % num_paths:
+            raise ValueError(f"{in_channels} channels can't be split among {num_paths} paths")
+        if any(kernel < 3 or kernel % 2 == 0 for kernel in kernels):
+            raise ValueError(f"kernels are {list(kernels)}, expected odd ones from 3")
+        self.num_paths = num_paths
+        self.path_channels = in_channels // num_paths if split_input else in_channels
+        self.split_input = split_input
+        self.paths = nn.CellList(
+            [
+                ConvNorm(
+                    self.path_channels,
+                    out_channels,
+                    3 if keep_3x3 else kernel,
+                    stride=stride,
+                    dilation=(kernel - 1) // 2 if keep_3x3 else 1,
+                    groups=groups,
+                )
+                for kernel in kernels
+            ]
+        )
+        if num_paths > 1:
+            self.attention = SelectiveKernelAttention(out_channels, attention_channels, num_paths)
+        self.mix_two = MixTwo()
 
     def construct(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H/stride, W/stride)."""
-        if self.split:
-            a = self.path_3x3(x[:, : self.split])
-            b = self.path_5x5(x[:, self.split :])
-        else:
-            a, b = self.path_3x3(x), self.path_5x5(x)
-        return b + (a - b) * self.attention(a + b)
+        if self.num_paths == 1:
+            return self.paths[0](x)
+        # The derivative of a split is one concatenation; that of slices is a sum of whole maps.
+        inputs = ops.split(x, self.path_channels, 1) if self.split_input else (x,) * self.num_paths
+        maps = []
+        for index, path in enumerate(self.paths):
+            maps.append(path(inputs[index]))
+        fused = maps[0]
+        for u in maps[1:]:
+            fused = fused + u
+        shares = self.attention(fused)
+        if self.num_paths == 2:
+            return self.mix_two(maps[0], maps[1], shares)
+        mixed = maps[0] * shares[:, 0]
+        for index in range(1, self.num_paths):
+            mixed = mixed + maps[index] * shares[:, index]
+        return mixed
 
 
 class BasicBlock(nn.Cell):
@@ -69,49 +201,88 @@ class BasicBlock(nn.Cell):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int) -> None:
+    def __init__(self, form: Architecture, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = SelectiveKernel(
-            in_channels,
-            channels,
-            stride=stride,
-            attention_channels=_round_to(channels / 8, 16),
-            split_input=True,
-        )
-        self.conv2 = nn.SequentialCell(
-            nn.Conv2d(channels, channels, 3, pad_mode="pad", padding=1),
-            nn.BatchNorm2d(channels),
-        )
-        self.downsample = _shortcut(in_channels, channels * self.expansion, stride)
+        self.conv1 = _unit(form, in_channels, channels, stride)
+        self.conv2 = ConvNorm(channels, channels, 3, relu=False)
+        self.downsample = _shortcut(in_channels, channels, stride)
 
     def construct(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C, H/stride, W/stride)."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return ops.relu(self.conv2(self.conv1(x)) + shortcut)
+        return ops.relu(self.conv2(self.conv1(x)) + self.downsample(x))
+
+
+class Bottleneck(nn.Cell):
+    """ResNeXt's bottleneck with an SK unit in place of the 3x3 convolution (table 1)."""
+
+    expansion = 4
+
+    def __init__(self, form: Architecture, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        width = channels * form.base_width // 64 * form.groups
+        out_channels = channels * self.expansion
+        self.conv1 = ConvNorm(in_channels, width, 1, relu=form.first_relu)
+        self.conv2 = _unit(form, width, width, stride)
+        self.conv3 = ConvNorm(width, out_channels, 1, relu=False)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) → (N, 4C, H/stride, W/stride)."""
+        return ops.relu(self.conv3(self.conv2(self.conv1(x))) + self.downsample(x))
+
+
+class StemPool(nn.Cell):
+    """3x3 max pooling of stride 2 over values not below 0: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉).
+
+    nn.MaxPool2d's padded form takes seven times as long forward on CPU, its unpadded form four
+    times as long backward (docs/performance.md): each direction gets the operator that suits it.
+    """
+
+    def __init__(self, padding: Literal["both", "end"]) -> None:
+        super().__init__()
+        self.evaluation = ops.MaxPool3D((1, 3, 3), (1, 2, 2), "pad", (0, 0, 1, 1, 1, 1))
+        self.training_both = ops.MaxPoolWithArgmax(3, 2, "valid")
+        self.training_end = ops.MaxPoolWithArgmax(3, 2, "same")
+        self.evaluation_end = ops.MaxPool(3, 2, "same")
+        self.padding = padding
+
+    def construct(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if self.padding == "end":
+            return self.training_end(x)[0] if self.training else self.evaluation_end(x)
+        if not self.training:
+            return self.evaluation(x.expand_dims(2)).squeeze(2)
+        n, c, h, w = x.shape
+        row = ops.zeros((n, c, 1, w), x.dtype)
+        x = ops.cat((row, x, row) if h % 2 else (row, x), 2)
+        column = ops.zeros((n, c, x.shape[2], 1), x.dtype)
+        return self.training_both(ops.cat((column, x, column) if w % 2 else (column, x), 3))[0]
 
 
 class SKNet(nn.Cell):
     """A residual network of SK units: a 7x7 stem, four stages of blocks, one linear classifier.
 
-    Convolutions start He-normal over the outputs, BatchNorm as identity, the classifier uniform
-    over its inputs; all from MindSpore's global seed.
+    Weights start as in ResNet, timm and MindCV: convolutions He-normal over the outputs,
+    BatchNorm as the identity; the classifier uniform over its inputs as in MindCV, its bias 0.
+    All comes from MindSpore's global seed.
     """
 
-    def __init__(
-        self, block: type[BasicBlock], depths: Sequence[int], *, num_classes: int, in_channels: int
-    ) -> None:
+    def __init__(self, architecture: Architecture, *, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        self.stem = conv_bn_relu(in_channels, 64, 7, stride=2)
-        self.pool = nn.MaxPool2d(3, stride=2, pad_mode="pad", padding=1)
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        block = BasicBlock if architecture.block == "basic" else Bottleneck
+        self.stem = ConvNorm(in_channels, 64, 7, stride=2)
+        self.pool = StemPool(architecture.pool_padding)
         stages = []
         width = 64
-        for index, depth in enumerate(depths):
-            channels = 64 << index
+        for index, depth in enumerate(architecture.depths):
             blocks = []
             for position in range(depth):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(width, channels, stride=stride))
-                width = channels * block.expansion
+                blocks.append(block(architecture, width, 64 << index, stride))
+                width = (64 << index) * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Dense(width, num_classes)
@@ -121,37 +292,31 @@ class SKNet(nn.Cell):
         """(N, in_channels, H, W) → logits (N, num_classes)."""
         x = self.pool(self.stem(x))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(ops.mean(x, (2, 3)))
+        return self.fc(spatial_mean(x).flatten(start_dim=1))
 
 
-def conv_bn_relu(
-    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, dilation: int = 1
-) -> nn.SequentialCell:
-    """Convolution that keeps H and W apart from the stride, BatchNorm, ReLU."""
-    return nn.SequentialCell(
-        nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride,
-            pad_mode="pad",
-            padding=dilation * (kernel - 1) // 2,
-            dilation=dilation,
+def _unit(form: Architecture, in_channels: int, out_channels: int, stride: int) -> SelectiveKernel:
+    return SelectiveKernel(
+        in_channels,
+        out_channels,
+        attention_channels=attention_width(
+            out_channels / form.attention_reduction, form.attention_divisor
         ),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
+        kernels=form.kernels,
+        keep_3x3=form.keep_3x3,
+        split_input=form.split_input,
+        stride=stride,
+        groups=form.groups,
     )
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.SequentialCell | None:
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Cell:
     if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.SequentialCell(
-        nn.Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)
-    )
+        return nn.Identity()
+    return ConvNorm(in_channels, out_channels, 1, stride=stride, relu=False)
 
 
-def _round_to(value: float, divisor: int) -> int:
+def attention_width(value: float, divisor: int) -> int:
     """The nearest multiple of `divisor`, at least one, not more than a tenth below `value`."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * value else rounded + divisor
@@ -163,7 +328,7 @@ def _initialise(network: nn.Cell) -> None:
             weight = HeNormal(mode="fan_out", nonlinearity="relu")
         elif isinstance(cell, nn.Dense):
             weight = HeUniform(mode="fan_in", nonlinearity="sigmoid")
-            cell.bias.set_data(initializer("zeros", cell.bias.shape, cell.bias.dtype))
+            cell.bias.set_data(initializer("zeros", cell.bias.shape, ms.float32))
         else:
             continue
-        cell.weight.set_data(initializer(weight, cell.weight.shape, cell.weight.dtype))
+        cell.weight.set_data(initializer(weight, cell.weight.shape, ms.float32))

@@ -1,0 +1,58 @@
+"""The published networks by name."""
+
+import difflib
+from dataclasses import replace
+
+from sknet.errors import UserError
+from sknet.models.sknet import Architecture, SKNet
+
+# timm's and MindCV's reduced forms: the input split between the paths.
+_BASIC = Architecture("basic", (2, 2, 2, 2), attention_divisor=16, attention_reduction=8)
+_SPLIT_50 = Architecture("bottleneck", (3, 4, 6, 3), attention_divisor=8)
+# The paper's (table 1): M = 2, G = 32, r = 16, L = 32.
+_PAPER_50 = Architecture(
+    "bottleneck",
+    (3, 4, 6, 3),
+    attention_divisor=32,
+    split_input=False,
+    groups=32,
+    base_width=4,
+)
+_PUBLISHED = {
+    "skresnet18": _BASIC,
+    "skresnet34": replace(_BASIC, depths=(3, 4, 6, 3)),
+    "skresnet50": _SPLIT_50,
+    "skresnext50_32x4d": _PAPER_50,
+    "sknet26": replace(_PAPER_50, depths=(2, 2, 2, 2)),
+    "sknet50": _PAPER_50,
+    "sknet101": replace(_PAPER_50, depths=(3, 4, 23, 3)),
+}
+# What MindCV's weights need: its pooling pads at the end, its bottleneck lacks the first ReLU,
+# and its skresnext50_32x4d has neither groups nor their width, so it is no SKNet-50.
+_MINDCV = {
+    "skresnet18_mindcv": _PUBLISHED["skresnet18"],
+    "skresnet34_mindcv": _PUBLISHED["skresnet34"],
+    "skresnet50_mindcv": _SPLIT_50,
+    "skresnext50_32x4d_mindcv": replace(_PAPER_50, groups=1, base_width=64),
+}
+ARCHITECTURES = _PUBLISHED | {
+    name: replace(form, first_relu=False, pool_padding="end") for name, form in _MINDCV.items()
+}
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` takes."""
+    return list(ARCHITECTURES)
+
+
+def create_model(name: str, num_classes: int = 1000, in_channels: int = 3) -> SKNet:
+    """A freshly initialised network: (N, in_channels, H, W) → logits (N, num_classes).
+
+    Names ending in `_mindcv` are the forms that MindCV publishes weights for, here for those
+    weights only. Raises UserError with the nearest names for an unknown one.
+    """
+    if name not in ARCHITECTURES:
+        nearest = difflib.get_close_matches(name, ARCHITECTURES, n=3)
+        hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
+        raise UserError(f"no model {name!r}{hint}: expected one of {', '.join(list_models())}")
+    return SKNet(ARCHITECTURES[name], num_classes=num_classes, in_channels=in_channels)

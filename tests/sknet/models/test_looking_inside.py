@@ -1,0 +1,75 @@
+"""Folding keeps the function; the attention probe tells the units' shares and leaves no trace."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from sknet.models import attention_probe, create_model, fold
+from sknet.models.sknet import SKNet
+
+
+def images(seed: int, *size: int) -> Tensor:
+    return Tensor(np.random.default_rng(seed).standard_normal(size).astype(np.float32))
+
+
+def with_statistics(name: str) -> SKNet:
+    """A network whose BatchNorm has something to fold."""
+    network = create_model(name, num_classes=7)
+    numbers = np.random.default_rng(1)
+    for parameter in network.get_parameters():
+        if ".bn." in parameter.name:
+            values = numbers.uniform(0.5, 1.5, parameter.shape)
+            parameter.set_data(Tensor(values.astype(np.float32)))
+    return network.set_train(False)
+
+
+@pytest.mark.parametrize("name", ["skresnet18", "skresnet50", "sknet26", "skresnet18_mindcv"])
+def test_a_folded_network_is_the_same_function_without_batchnorm(name: str) -> None:
+    network = with_statistics(name)
+    before = {p.name: p.asnumpy().tobytes() for p in network.get_parameters()}
+    folded = fold(network)
+    names = [parameter.name for parameter in folded.get_parameters()]
+    assert not any(".bn." in name for name in names)
+    assert len(set(names)) == len(names)
+    assert {name for name in before if ".bn." not in name} <= set(names)
+    for size in ((2, 3, 64, 64), (1, 3, 65, 97)):
+        expected, result = (cell(images(2, *size)).asnumpy() for cell in (network, folded))
+        assert np.abs(result - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert before == {p.name: p.asnumpy().tobytes() for p in network.get_parameters()}
+    assert not folded.trainable_params()
+
+
+def test_the_probe_names_units_as_the_paper_and_gives_shares() -> None:
+    shares = attention_probe(create_model("sknet26", num_classes=2))(images(3, 2, 3, 64, 64))
+    assert list(shares) == [f"SK_{stage}_{unit}" for stage in (2, 3, 4, 5) for unit in (1, 2)]
+    for value in shares.values():
+        assert value.shape == (2,)
+        assert value.sum() == pytest.approx(1)
+        assert ((value > 0) & (value < 1)).all()
+
+
+def test_the_probe_follows_the_attention() -> None:
+    network = create_model("skresnet18", num_classes=2)
+    unit = network.layer2[1].conv1.attention
+    weight = np.zeros(unit.select.weight.shape, np.float32)
+    # e³ to 1 for the first path wherever the reduced features are 1
+    weight[:128, 0] = 3
+    unit.select.weight.set_data(Tensor(weight))
+    unit.reduce.bn.gamma.set_data(ms.ops.zeros_like(unit.reduce.bn.gamma))
+    unit.reduce.bn.beta.set_data(ms.ops.ones_like(unit.reduce.bn.beta))
+    shares = attention_probe(network)(images(3, 2, 3, 64, 64))
+    assert shares["SK_3_2"] == pytest.approx([np.exp(3) / (np.exp(3) + 1), 1 / (np.exp(3) + 1)])
+
+
+def test_the_probe_leaves_the_forward_pass_as_it_was() -> None:
+    network = create_model("skresnet18", num_classes=2).set_train(True)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    x = images(4, 2, 3, 64, 64)
+    probe = attention_probe(network)
+    first = probe(x)
+    assert network.training
+    assert ms.get_context("mode") == ms.GRAPH_MODE
+    assert not any(cell._forward_hook for _, cell in network.cells_and_names())
+    again = probe(x)
+    assert all((first[name] == again[name]).all() for name in first)

@@ -1,0 +1,236 @@
+"""The networks are the published ones: their sizes, the unit's arithmetic, their start."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+import pytest
+from mindspore import Tensor, nn, ops
+
+from sknet.errors import UserError
+from sknet.models import create_model, list_models, profile
+from sknet.models.sknet import SelectiveKernel
+from sknet.training.step import moving_statistics
+
+# Trainable parameters, with BatchNorm's statistics, and GMACs at 224 as published: by timm and
+# MindCV for their forms, in the paper's table 2 for SKNet-50 and SKNet-101.
+PUBLISHED = {
+    "skresnet18": (11_958_056, 11_972_008, 1.82),
+    "skresnet34": (22_282_376, 22_307_944, 3.67),
+    "skresnet50": (25_803_160, 25_864_328, 4.11),
+    "skresnext50_32x4d": (27_479_784, 27_564_328, 4.47),
+    "sknet26": (16_746_408, None, None),
+    "sknet50": (27_479_784, 27_564_328, 4.47),
+    "sknet101": (48_736_040, None, 8.46),
+    "skresnet18_mindcv": (11_958_056, 11_972_008, 1.82),
+    "skresnet34_mindcv": (22_282_376, 22_307_944, 3.67),
+    "skresnet50_mindcv": (25_803_160, 25_864_328, 4.11),
+    "skresnext50_32x4d_mindcv": (37_245_352, 37_307_048, None),
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Cell:
+    return create_model("skresnet18")
+
+
+def test_every_published_form_is_listed() -> None:
+    assert list_models() == list(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_and_work_are_as_published(name: str) -> None:
+    params, with_statistics, gmacs = PUBLISHED[name]
+    result = profile(name)
+    assert result.params == params
+    if with_statistics:
+        assert result.params_with_statistics == with_statistics
+    if gmacs:
+        assert result.macs == pytest.approx(gmacs * 1e9, rel=0.01)
+
+
+def test_work_grows_with_the_pixels_and_the_sizes_do_not() -> None:
+    small, large = profile("skresnet18", 64), profile("skresnet18", 128)
+    classifier = 512 * 1000
+    # attention and classifier work on means, whatever the resolution
+    units = profile("skresnet18", 64).macs - (large.macs - small.macs) // 3
+    assert classifier < units < classifier + 1_000_000
+    assert (small.params, small.params_with_statistics) == (
+        large.params,
+        large.params_with_statistics,
+    )
+
+
+def test_statistics_are_what_is_not_trained(network: nn.Cell) -> None:
+    assert (
+        sum(parameter.size for parameter in moving_statistics(network)) == 11_972_008 - 11_958_056
+    )
+
+
+@pytest.mark.slow
+def test_the_table_is_printed() -> None:
+    command = [sys.executable, "-m", "sknet.models", "--resolution", "32"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    header, _, *rows = ended.stdout.splitlines()
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        *("model", "params", "with statistics", "GMACs @32")
+    ]
+    assert [row.split("|")[1].strip() for row in rows] == list_models()
+    assert "11,958,056" in rows[0]
+    ended = subprocess.run([*command, "--resolution", "8"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: resolution is 8, expected at least 32 pixels\n"
+
+
+def test_logits_are_one_row_a_sample() -> None:
+    network = create_model("skresnet18", num_classes=5, in_channels=1).set_train(False)
+    logits = network(ms.ops.ones((2, 1, 48, 32), ms.float32))
+    assert logits.shape == (2, 5)
+
+
+def test_unknown_name_is_refused_naming_the_nearest() -> None:
+    message = r"^no model 'sknet5' \(did you mean 'sknet50' or 'sknet26' or .*\?\): expected one of"
+    with pytest.raises(UserError, match=message):
+        create_model("sknet5")
+
+
+def randomised(unit: nn.Cell, seed: int) -> nn.Cell:
+    """The unit in evaluation mode with every parameter far from its start."""
+    numbers = np.random.default_rng(seed)
+    for parameter in unit.get_parameters():
+        # Variances among them, so above 0.
+        values = numbers.uniform(0.1, 0.9, parameter.shape) * numbers.choice(
+            [1] if "moving" in parameter.name else [1, -1], parameter.shape
+        )
+        parameter.set_data(Tensor(values.astype(np.float32)))
+    return unit.set_train(False)
+
+
+def by_the_paper(unit: nn.Cell, x: Tensor, split_input: bool) -> npt.NDArray[np.float32]:
+    """Section 3.1: U = ΣU_i, s = pool(U), z = relu(bn(W s)), softmax over paths, V = Σ a_i U_i."""
+    num_paths = len(unit.paths)
+    width = x.shape[1] // num_paths
+    inputs = [x[:, i * width : (i + 1) * width] if split_input else x for i in range(num_paths)]
+    maps = np.stack([path(part).asnumpy() for path, part in zip(unit.paths, inputs, strict=True)])
+    pooled = Tensor(maps.sum(axis=0).mean(axis=(2, 3), keepdims=True))
+    logits = unit.attention.select(unit.attention.reduce(pooled)).asnumpy()
+    weights = np.exp(logits.reshape(len(logits), num_paths, -1, 1, 1).swapaxes(0, 1))
+    result: npt.NDArray[np.float32] = (maps * weights / weights.sum(axis=0)).sum(axis=0)
+    return result
+
+
+@pytest.mark.parametrize("kernels", [(3, 5), (3, 5, 7)], ids=["two paths", "three paths"])
+@pytest.mark.parametrize("split_input", [True, False], ids=["split", "whole"])
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2}, {"keep_3x3": False}, {"groups": 4}], ids=str
+)
+def test_a_unit_is_a_softmax_over_its_paths(
+    kernels: Sequence[int], split_input: bool, options: dict[str, Any]
+) -> None:
+    unit = randomised(
+        SelectiveKernel(
+            12 if len(kernels) == 3 else 8,
+            16,
+            attention_channels=4,
+            kernels=kernels,
+            split_input=split_input,
+            **options,
+        ),
+        seed=3,
+    )
+    shape = (2, 12 if len(kernels) == 3 else 8, 12, 12)
+    x = Tensor(np.random.default_rng(4).standard_normal(shape).astype(np.float32))
+    result = unit(x).asnumpy()
+    side = 12 // options.get("stride", 1)
+    assert result.shape == (2, 16, side, side)
+    np.testing.assert_allclose(result, by_the_paper(unit, x, split_input), rtol=1e-4, atol=1e-4)
+
+
+def test_one_path_has_nothing_to_select() -> None:
+    unit = randomised(SelectiveKernel(4, 8, attention_channels=4, kernels=(5,)), seed=3)
+    x = Tensor(np.random.default_rng(4).standard_normal((2, 4, 9, 9)).astype(np.float32))
+    assert (unit(x).asnumpy() == unit.paths[0](x).asnumpy()).all()
+    assert not any("attention" in parameter.name for parameter in unit.get_parameters())
+
+
+@pytest.mark.parametrize(
+    ("keep_3x3", "kernel", "dilation"), [(True, (3, 3), (2, 2)), (False, (5, 5), (1, 1))]
+)
+def test_the_second_path_reaches_two_pixels_far_dilated_or_real(
+    keep_3x3: bool, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    unit = SelectiveKernel(2, 2, attention_channels=2, keep_3x3=keep_3x3)
+    assert (unit.paths[1].conv.kernel_size, unit.paths[1].conv.dilation) == (kernel, dilation)
+    for path, reach in zip(unit.paths, (1, 2), strict=True):
+        path.conv.weight.set_data(ops.ones_like(path.conv.weight))
+        path.set_train(False)
+        point = np.zeros((1, 2, 9, 9), np.float32)
+        point[0, :, 4, 4] = 1
+        seen = np.argwhere(path(Tensor(point)).asnumpy()[0, 0]) - 4
+        assert np.abs(seen).max() == reach
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernels": (3, 4)}, r"kernels are \[3, 4\], expected odd ones from 3"),
+        ({"kernels": (3, 5, 7), "split_input": True}, "8 channels can't be split among 3 paths"),
+    ],
+)
+def test_a_unit_that_can_not_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SelectiveKernel(8, 8, attention_channels=4, **options)
+
+
+def test_the_units_gradient_is_the_derivative() -> None:
+    """Its hand-written derivative against differences, in every direction that matters."""
+    unit = randomised(SelectiveKernel(4, 6, attention_channels=3), seed=8)
+    numbers = np.random.default_rng(9)
+    x = numbers.standard_normal((2, 4, 5, 5)).astype(np.float32)
+    weight = Tensor(numbers.standard_normal((2, 6, 5, 5)).astype(np.float32))
+
+    def value(x: Tensor) -> Tensor:
+        return (unit(x) * weight).sum()
+
+    gradient = ms.grad(value)(Tensor(x)).asnumpy()
+    direction = numbers.standard_normal(x.shape).astype(np.float32)
+    step = 1e-3
+    ahead, behind = (
+        float(value(Tensor(x + sign * step * direction)).asnumpy()) for sign in (1, -1)
+    )
+    assert (ahead - behind) / (2 * step) == pytest.approx((gradient * direction).sum(), rel=1e-2)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 9), (8, 7)])
+def test_pooling_is_the_same_in_training_and_evaluation(size: tuple[int, int]) -> None:
+    pool = create_model("skresnet18", num_classes=2).pool
+    values = np.maximum(np.random.default_rng(2).standard_normal((2, 3, *size)), 0)
+    x = Tensor(values.astype(np.float32))
+    padded = np.pad(x.asnumpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
+    for training in (True, False):
+        assert (pool.set_train(training)(x).asnumpy() == windows.max(axis=(4, 5))).all()
+
+
+def test_the_seed_decides_the_weights() -> None:
+    def weights(seed: int) -> dict[str, bytes]:
+        ms.set_seed(seed)
+        network = create_model("skresnet18", num_classes=3)
+        return {p.name: p.asnumpy().tobytes() for p in network.get_parameters()}
+
+    first, other, again = weights(1), weights(2), weights(1)
+    assert first == again
+    changed = {name for name in first if first[name] != other[name]}
+    assert {"stem.conv.weight", "layer4.1.conv2.conv.weight", "fc.weight"} <= changed
+
+
+def test_weights_start_he_normal_over_the_outputs(network: nn.Cell) -> None:
+    weight = network.layer4[1].conv2.conv.weight.asnumpy()
+    assert weight.shape == (512, 512, 3, 3)
+    assert weight.std() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+    assert not network.fc.bias.asnumpy().any()
