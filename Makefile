@@ -19,9 +19,10 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/%: pyproject.toml constraints.txt
+.venv/%: pyproject.toml constraints.txt tests/peers.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[$*]' --constraint constraints.txt
+	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --no-deps --requirement tests/peers.txt)
 	@touch $@
 
 clean:

@@ -25,7 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
     from sknet.data.local import shards_at
     from sknet.evaluation import evaluate
     from sknet.models import create_model
-    from sknet.training.checkpoint import load_weights, read_state
+    from sknet.models.weights import load_weights
+    from sknet.training.checkpoint import read_state
     from sknet.training.device import set_device
 
     set_device(arguments.device_target)

@@ -11,17 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn
 
 from sknet.data.shards import file_sha256
 from sknet.errors import UserError
+from sknet.models.weights import read_weights, set_exactly
 from sknet.records import Checkpoint, CheckpointFile, Run
 
 MODEL_FILE = "model.ckpt"
 STATE_FILE = "state.json"
-# What nn.Momentum keeps beside `moments.*`.
-OPTIMIZER_STATE = ("learning_rate", "global_step", "momentum")
 _NAME = re.compile(r"step-\d{8}")
 
 
@@ -94,48 +92,7 @@ def newest_valid(
 def restore(step_cell: nn.Cell, checkpoint: Path) -> None:
     """Load everything that `save` saved. Raises UserError if the file has another content."""
     file = checkpoint / MODEL_FILE
-    _set_exactly(step_cell, _load(file), file)
-
-
-def load_weights(network: nn.Cell, file: Path) -> None:
-    """Load a network from a checkpoint of ours. Raises UserError if it is one of another model.
-
-    Strict in names, shapes and finiteness: MindSpore's own lenient loading would fill a missing
-    weight from an optimizer moment.
-    """
-    values = {
-        name: value
-        for name, value in _load(file).items()
-        if name not in OPTIMIZER_STATE and not name.startswith("moments.")
-    }
-    _set_exactly(network, values, file)
-
-
-def _load(file: Path) -> dict[str, ms.Parameter]:
-    try:
-        values: dict[str, ms.Parameter] = ms.load_checkpoint(str(file))
-    except (ValueError, RuntimeError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} is no MindSpore checkpoint: {reason}") from None
-    return values
-
-
-def _set_exactly(cell: nn.Cell, values: dict[str, ms.Parameter], file: Path) -> None:
-    parameters = {parameter.name: parameter for parameter in cell.get_parameters()}
-    faults = [f"{name} is missing" for name in parameters if name not in values]
-    faults += [f"{name} is unknown" for name in values if name not in parameters]
-    for name, parameter in parameters.items():
-        if name not in values:
-            continue
-        if values[name].shape != parameter.shape:
-            faults.append(f"{name} has shape {values[name].shape}, expected {parameter.shape}")
-        elif not np.isfinite(values[name].asnumpy()).all():
-            faults.append(f"{name} has non-finite values")
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise UserError(f"{file} doesn't fit the model: {'; '.join(faults[:3])}{more}")
-    for name, parameter in parameters.items():
-        parameter.set_data(values[name])
+    set_exactly(step_cell, read_weights(file), file)
 
 
 def remove_old(directory: Path, keep: int) -> None:

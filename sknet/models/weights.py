@@ -1,0 +1,242 @@
+"""Weights in and out: our checkpoints, MindCV's `.ckpt`, timm's `.safetensors`; never a pickle."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sknet.errors import UserError
+from sknet.models.sknet import SKNet
+
+Source = Literal["sknet", "mindcv", "timm"]
+Values = dict[str, npt.NDArray[np.generic]]
+
+HEAD = ("fc.weight", "fc.bias")
+# What nn.Momentum keeps beside `moments.*`.
+OPTIMIZER_STATE = ("learning_rate", "global_step", "momentum")
+# Our names to theirs, applied in this order.
+_UNIT = (
+    (r"^stem\.conv\.", "conv1."),
+    (r"^stem\.bn\.", "bn1."),
+    (r"\.attention\.reduce\.conv\.", ".attn.fc_reduce."),
+    (r"\.attention\.reduce\.bn\.", ".attn.bn."),
+    (r"\.attention\.select\.", ".attn.fc_select."),
+)
+_RULES: dict[Source, tuple[tuple[str, str], ...]] = {
+    "sknet": (),
+    "timm": (
+        *_UNIT,
+        (r"\.downsample\.conv\.", ".downsample.0."),
+        (r"\.downsample\.bn\.", ".downsample.1."),
+        (r"\.gamma$", ".weight"),
+        (r"\.beta$", ".bias"),
+        (r"\.moving_mean$", ".running_mean"),
+        (r"\.moving_variance$", ".running_var"),
+    ),
+    "mindcv": (
+        *_UNIT,
+        (r"\.downsample\.conv\.", ".down_sample.0."),
+        (r"\.downsample\.bn\.", ".down_sample.1."),
+        (r"(\.paths\.\d+)\.conv\.", r"\1.features.0."),
+        (r"(\.paths\.\d+)\.bn\.", r"\1.features.1."),
+        (r"(\.conv\d)\.conv\.", r"\1.0."),
+        (r"(\.conv\d)\.bn\.", r"\1.1."),
+        (r"^fc\.", "classifier."),
+    ),
+}
+# A parameter that tells the source, and what each of them also holds beside weights.
+_SIGNS: dict[Source, str] = {
+    "sknet": "stem.conv.weight",
+    "timm": "bn1.running_mean",
+    "mindcv": "classifier.weight",
+}
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".pickle")
+# zip archive (torch.save) and pickle protocols 2 to 5
+_PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
+
+
+def name_in(source: Source, name: str) -> str:
+    """Our parameter's name as the source calls it."""
+    for pattern, replacement in _RULES[source]:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def load_weights(
+    network: nn.Cell,
+    path: Path,
+    source: Literal["auto"] | Source = "auto",
+    *,
+    replace_head: bool = False,
+) -> list[str]:
+    """Set every parameter of the network from a file, or nothing at all.
+
+    Strict: each parameter must be there, finite and of the right shape, and nothing left over
+    (what isn't a weight is left out by name: optimizer state, timm's batch counters). float16 and
+    float64 are converted, to the nearest float32. With `replace_head` the classifier stays as it
+    is, whatever the file has for it.
+
+    Returns the names of the parameters that stayed. Raises UserError in one line otherwise.
+    """
+    values = read_weights(path)
+    if source == "auto":
+        source = _recognise(values, path)
+    if isinstance(network, SKNet):
+        _check_form(network, source, path)
+    theirs = {name: name_in(source, name) for name in _names(network)}
+    ours = {other: name for name, other in theirs.items()}
+    renamed = {ours.get(name, name): value for name, value in values.items()}
+    renamed = {name: value for name, value in renamed.items() if not _is_no_weight(name, source)}
+    if isinstance(network, SKNet):
+        if replace_head:
+            renamed = {name: value for name, value in renamed.items() if name not in HEAD}
+        else:
+            _check_head(network, renamed, path)
+    kept = list(HEAD) if replace_head else []
+    set_exactly(network, renamed, path, kept=kept)
+    return kept
+
+
+def save_safetensors(network: SKNet, path: Path, layout: Literal["timm", "sknet"] = "timm") -> None:
+    """Write the weights as float32 safetensors, under timm's names or ours; whole or not at all.
+
+    Raises UserError for a folded network, and if the path can't be written.
+    """
+    values = {}
+    for parameter in network.get_parameters():
+        if parameter.name.endswith(".conv.bias"):
+            raise UserError("a folded network has no BatchNorm to save: save the one it came from")
+        values[name_in(layout, parameter.name)] = np.ascontiguousarray(parameter.asnumpy())
+        if layout == "timm" and parameter.name.endswith(".moving_mean"):
+            counter = name_in(layout, parameter.name).replace("running_mean", "num_batches_tracked")
+            values[counter] = np.zeros((), np.int64)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(values, part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} can't be written: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_weights(path: Path) -> Values:
+    """All arrays of a MindSpore checkpoint or a safetensors file, by their names there.
+
+    Raises UserError if it is neither; a pickle is not opened.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise UserError(f"weights {path} can't be read: {error.strerror}") from None
+    if path.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+        raise UserError(
+            f"{path} is a pickle, which can run any code: where you trust it, load it with torch "
+            "and write it with safetensors.torch.save_file"
+        )
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_ckpt(path)
+
+
+def set_exactly(
+    cell: nn.Cell,
+    values: Mapping[str, npt.NDArray[np.generic]],
+    file: Path,
+    kept: list[str] | None = None,
+) -> None:
+    """Set all parameters of the cell but the kept ones, or none.
+
+    Raises UserError with the number of faults of each kind and the first ones.
+    """
+    parameters = {p.name: p for p in cell.get_parameters() if p.name not in (kept or ())}
+    faults = [("missing", f"{name} is missing") for name in parameters if name not in values]
+    faults += [("unknown", f"{_shown(n)} is unknown") for n in values if n not in parameters]
+    for name, parameter in parameters.items():
+        if name not in values:
+            continue
+        if values[name].shape != parameter.shape:
+            fault = f"{name} has shape {values[name].shape}, expected {parameter.shape}"
+            faults.append(("of another shape", fault))
+        elif not np.isfinite(values[name]).all():
+            faults.append(("not finite", f"{name} has non-finite values"))
+    if faults:
+        counts = Counter(kind for kind, _ in faults)
+        summary = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+        first = "; ".join(fault for _, fault in faults[:3])
+        raise UserError(f"{file} doesn't fit the model ({summary}): {first}")
+    for name, parameter in parameters.items():
+        parameter.set_data(Tensor(values[name], parameter.dtype))
+
+
+def _read_safetensors(path: Path) -> Values:
+    values: Values = {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                values[name] = file.get_tensor(name)
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no safetensors file of numpy types: {reason}") from None
+    return values
+
+
+def _read_ckpt(path: Path) -> Values:
+    try:
+        parameters = ms.load_checkpoint(str(path))
+    except (ValueError, RuntimeError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no MindSpore checkpoint: {reason}") from None
+    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+def _recognise(values: Values, path: Path) -> Source:
+    for source, sign in _SIGNS.items():
+        if sign in values:
+            return source
+    some = ", ".join(_shown(name) for name in sorted(values)[:3]) or "nothing"
+    raise UserError(
+        f"{path} has none of the names of sknet, timm or MindCV networks (it holds {some}): "
+        "say which source it is from"
+    )
+
+
+def _check_form(network: SKNet, source: Source, path: Path) -> None:
+    expected = {"mindcv": "end", "timm": "both"}.get(source)
+    if expected and network.architecture.pool_padding != expected:
+        which = "whose name ends in" if source == "mindcv" else "without"
+        raise UserError(
+            f"{path} is from {source}, whose networks compute something else than this one with "
+            f"the same weights: use the model {which} _mindcv"
+        )
+
+
+def _check_head(network: SKNet, values: Values, path: Path) -> None:
+    bias = values.get(HEAD[1])
+    if bias is not None and bias.ndim == 1 and len(bias) != network.num_classes:
+        raise UserError(
+            f"{path} is for {len(bias)} classes, the network has {network.num_classes}: "
+            "load_weights(replace_head=True) keeps the network's own classifier"
+        )
+
+
+def _names(network: nn.Cell) -> list[str]:
+    return [parameter.name for parameter in network.get_parameters()]
+
+
+def _is_no_weight(name: str, source: Source) -> bool:
+    if source == "timm":
+        return name.endswith(".num_batches_tracked")
+    return name in OPTIMIZER_STATE or name.startswith("moments.")
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])

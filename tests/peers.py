@@ -1,0 +1,82 @@
+"""The reference implementations, loaded without what they import and don't need.
+
+Importing this module needs none of them. Each function imports its framework at the first call,
+and the warnings of that import are nobody's here.
+"""
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import mindspore
+    import torch
+
+
+def timm_model(name: str, **kwargs: Any) -> "torch.nn.Module":
+    """A network of `timm.models.sknet`, with timm's own initialisation.
+
+    Only that module and its requirements are imported: timm as a whole needs torchvision and
+    huggingface_hub. So afterwards `timm` is a bare package in this process.
+    """
+    module = sys.modules.get("timm.models.sknet") or _import_timm_sknet()
+    network: torch.nn.Module = getattr(module, name)(**kwargs)
+    return network
+
+
+def mindcv_model(name: str, **kwargs: Any) -> "mindspore.nn.Cell":
+    """A network of `mindcv.models.sknet`, with MindCV's own initialisation."""
+    with warnings.catch_warnings(action="ignore"):
+        module = importlib.import_module("mindcv.models.sknet")
+    return getattr(module, name)(**kwargs)
+
+
+def _import_timm_sknet() -> ModuleType:
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("timm is not installed", name="timm")
+    (root,) = spec.submodule_search_locations
+    with warnings.catch_warnings(action="ignore"), _torchvision():
+        timm = _bare_package("timm", root)
+        timm.__version__ = importlib.import_module("timm.version").__version__
+        data = _bare_package("timm.data", f"{root}/data")
+        constants = importlib.import_module("timm.data.constants")
+        data.__dict__.update({key: vars(constants)[key] for key in dir(constants) if key.isupper()})
+        _bare_package("timm.models", f"{root}/models")
+        return importlib.import_module("timm.models.sknet")
+
+
+@contextmanager
+def _torchvision() -> Iterator[None]:
+    """The one class that timm.layers takes from torchvision, if that is not installed."""
+    if importlib.util.find_spec("torchvision"):
+        yield
+        return
+    names = ("torchvision", "torchvision.ops", "torchvision.ops.misc")
+    for name in names:
+        _bare_package(name)
+    # timm asks whether a layer is one of these, and no SKNet's is.
+    sys.modules[names[-1]].FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+def _bare_package(name: str, *path: str) -> ModuleType:
+    """A package in sys.modules, its __init__ not run."""
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = list(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+    return module

@@ -1,0 +1,231 @@
+"""Weights are taken whole or not at all, from three kinds of files and never from a pickle."""
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+from safetensors.numpy import load_file, save_file
+
+from sknet.errors import UserError
+from sknet.models import create_model, fold, list_models
+from sknet.models.sknet import SKNet
+from sknet.models.weights import load_weights, name_in, save_safetensors
+
+Arrays = dict[str, Any]
+
+
+def make(seed: int = 1, num_classes: int = 3, name: str = "skresnet18") -> SKNet:
+    ms.set_seed(seed)
+    return create_model(name, num_classes=num_classes)
+
+
+def values(network: nn.Cell) -> dict[str, bytes]:
+    return {p.name: p.asnumpy().tobytes() for p in network.get_parameters()}
+
+
+def refusal(network: nn.Cell, path: Path, **options: Any) -> str:
+    """The one line, after which the network is as it was."""
+    before = values(network)
+    with pytest.raises(UserError) as caught:
+        load_weights(network, path, **options)
+    line = str(caught.value)
+    assert line.isprintable()
+    assert values(network) == before
+    return line
+
+
+@pytest.fixture(scope="module")
+def timm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("timm") / "timm.safetensors"
+    save_safetensors(make(), path)
+    return path
+
+
+@pytest.fixture
+def changed(timm_file: Path, tmp_path: Path) -> Callable[[Callable[[Arrays], object]], Path]:
+    """The file with its arrays changed."""
+
+    def change(edit: Callable[[Arrays], object]) -> Path:
+        arrays = load_file(timm_file)
+        edit(arrays)
+        path = tmp_path / "changed.safetensors"
+        save_file(arrays, path)
+        return path
+
+    return change
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("source", ["timm", "mindcv"])
+def test_every_parameter_has_a_name_of_its_own_elsewhere(name: str, source: Any) -> None:
+    names = [p.name for p in create_model(name, num_classes=2).get_parameters()]
+    theirs = {name_in(source, name) for name in names}
+    assert len(theirs) == len(names)
+    assert not any(".bn.gamma" in name for name in theirs if source == "timm")
+
+
+@pytest.mark.parametrize("layout", ["timm", "sknet"])
+def test_what_was_saved_comes_back_exactly(layout: Any, tmp_path: Path) -> None:
+    network, other = make(1), make(2)
+    save_safetensors(network, tmp_path / "w.safetensors", layout)
+    assert values(other) != values(network)
+    assert load_weights(other, tmp_path / "w.safetensors") == []
+    assert values(other) == values(network)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_half_precision_is_widened_exactly(
+    changed: Callable[[Callable[[Arrays], object]], Path],
+) -> None:
+    def halve(arrays: Arrays) -> None:
+        arrays["fc.weight"] = arrays["fc.weight"].astype(np.float16)
+
+    path = changed(halve)
+    network = make(2)
+    load_weights(network, path)
+    expected = load_file(path)["fc.weight"].astype(np.float32)
+    assert network.fc.weight.asnumpy().tobytes() == expected.tobytes()
+
+
+def drop_two(arrays: Arrays) -> None:
+    del arrays["conv1.weight"], arrays["layer4.1.conv2.conv.weight"]
+
+
+def spoil(arrays: Arrays) -> None:
+    arrays["layer1.0.conv2.bn.bias"][3] = np.nan
+
+
+def reshape(arrays: Arrays) -> None:
+    arrays["conv1.weight"] = np.zeros((64, 3, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (drop_two, "(2 missing): stem.conv.weight is missing; layer4.1.conv2.conv.weight is mis"),
+        (spoil, "(1 not finite): layer1.0.conv2.bn.beta has non-finite values"),
+        (reshape, "(1 of another shape): stem.conv.weight has shape (64, 3, 3, 3), expected (64, "),
+        (lambda a: a.update(a=a["fc.bias"]), "(1 unknown): a is unknown"),
+        (lambda a: a.update({"a\nb": a["fc.bias"]}), r"(1 unknown): 'a\nb' is unknown"),
+        (
+            lambda a: (a.pop("fc.bias"), a.update(b=a["bn1.bias"], c=a["bn1.bias"])),
+            "(1 missing, 2 unknown): fc.bias is missing; ",
+        ),
+    ],
+    ids=["missing", "not finite", "shape", "unknown", "unprintable name", "several"],
+)
+def test_what_does_not_fit_is_counted_and_named(
+    edit: Callable[[Arrays], object],
+    expected: str,
+    changed: Callable[[Callable[[Arrays], object]], Path],
+) -> None:
+    path = changed(edit)
+    assert refusal(make(2), path).startswith(f"{path} doesn't fit the model {expected}")
+
+
+def test_a_missing_weight_is_not_taken_from_a_moment(tmp_path: Path) -> None:
+    network = make(1)
+    step = nn.Momentum(network.trainable_params(), 0.1, 0.9)
+    whole = [{"name": p.name, "data": p} for p in (*network.get_parameters(), *step.moments)]
+    path = tmp_path / "model.ckpt"
+    ms.save_checkpoint([item for item in whole if item["name"] != "fc.weight"], str(path))
+    assert "(1 missing): fc.weight is missing" in refusal(make(2), path)
+
+
+def test_another_number_of_classes_needs_a_word(timm_file: Path) -> None:
+    network = make(2, num_classes=5)
+    assert refusal(network, timm_file) == (
+        f"{timm_file} is for 3 classes, the network has 5: "
+        "load_weights(replace_head=True) keeps the network's own classifier"
+    )
+    before = values(network)
+    assert load_weights(network, timm_file, replace_head=True) == ["fc.weight", "fc.bias"]
+    after, theirs = values(network), values(make(1))
+    for name in after:
+        assert after[name] == (before if name.startswith("fc.") else theirs)[name]
+
+
+def test_weights_of_another_form_are_refused(timm_file: Path, tmp_path: Path) -> None:
+    line = refusal(make(name="skresnet18_mindcv"), timm_file)
+    assert line.endswith("use the model without _mindcv")
+    network = make()
+    mindcv = tmp_path / "mindcv.ckpt"
+    ms.save_checkpoint(
+        [{"name": name_in("mindcv", p.name), "data": p} for p in network.get_parameters()],
+        str(mindcv),
+    )
+    assert refusal(network, mindcv).endswith("use the model whose name ends in _mindcv")
+    other = make(2, name="skresnet18_mindcv")
+    load_weights(other, mindcv)
+    assert values(other) == values(network)
+
+
+def test_a_wrongly_named_source_is_refused(timm_file: Path) -> None:
+    assert "missing, " in refusal(make(2), timm_file, source="sknet")
+
+
+def test_unknown_names_ask_for_the_source(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": np.zeros(3, np.float32)}, path)
+    assert refusal(make(), path) == (
+        f"{path} has none of the names of sknet, timm or MindCV networks (it holds weight): "
+        "say which source it is from"
+    )
+
+
+class Explosive:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle was opened",))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.ckpt", "w.safetensors", "w.pkl"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_refused_unopened_whatever_its_name(
+    name: str, zipped: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data.pkl", pickle.dumps(Explosive()))
+    else:
+        path.write_bytes(pickle.dumps(Explosive()))
+    assert refusal(make(), path).startswith(f"{path} is a pickle, which can run any code: ")
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00" * 100, b"\xff" * 64, b"\xff" * 7 + b"\x7f{}", b'\x02\0\0\0\0\0\0\0{"'],
+    ids=["empty", "zeros", "ones", "absurd header", "broken header"],
+)
+def test_what_is_no_file_of_weights_is_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(content)
+    assert str(path) in refusal(make(), path)
+
+
+def test_a_truncated_file_is_refused(timm_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(timm_file.read_bytes()[:-1])
+    assert "is no safetensors file" in refusal(make(), path)
+
+
+def test_what_can_not_be_read_is_refused(tmp_path: Path) -> None:
+    assert refusal(make(), tmp_path).endswith("can't be read: Is a directory")
+    missing = refusal(make(), tmp_path / "none.ckpt")
+    assert missing.endswith("none.ckpt can't be read: No such file or directory")
+
+
+def test_a_folded_network_and_an_unwritable_path_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(UserError, match=r"^a folded network has no BatchNorm to save: "):
+        save_safetensors(fold(make()), path)
+    with pytest.raises(UserError, match="can't be written"):
+        save_safetensors(make(), tmp_path / "no" / "directory.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,306 @@
+"""Exported files: loaded back they compute what the network does, and say how to feed them."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from mindspore import nn
+from mindspore.train.mind_ir_pb2 import ModelProto
+
+from sknet import export, program
+from sknet.export import ExportedFile, ExportedModel
+from sknet.models import create_model, formats
+from sknet.models.sknet import SKNet, StemPool
+from sknet.recipe import parse_recipe
+from sknet.records import Checkpoint, Run
+from sknet.training.checkpoint import save
+
+SIDE = 64
+RECIPE = {
+    "model": "skresnet18",
+    "image_resize": SIDE,
+    "interpolation": "bicubic",
+    "crop_pct": 0.9,
+    "mean": [100, 110, 120],
+    "std": [50, 60, 70],
+    "global_batch_size": 4,
+    "epoch_size": 1,
+    "lr": 0.1,
+}
+CLASSES = ("cat", "dog", 'the "emu"')
+
+Call = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def process_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The program chooses graph mode and an instruction set for the whole process."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    yield
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    def run(*options: object) -> tuple[int, str, str]:
+        arguments = export.parser().parse_args([str(option) for option in options])
+        return program.run(export.main, arguments), *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(call: Call, away: Path) -> Refused:
+    """The one line of a refusal that leaves nothing behind."""
+
+    def run(*options: object) -> str:
+        before = sorted(away.rglob("*"))
+        code, output, errors = call(*options)
+        assert (code, output) == (2, ""), errors
+        assert sorted(away.rglob("*")) == before
+        (line,) = errors.splitlines()
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, SKNet]:
+    """With statistics as after a training: freshly initialised ones fold to nothing."""
+    random = np.random.default_rng(3)
+    result = {}
+    ms.set_seed(3)
+    for name in ("skresnet18", "sknet26"):
+        network = create_model(name, num_classes=len(CLASSES))
+        for parameter in network.get_parameters():
+            if parameter.name.endswith(("gamma", "moving_variance")):
+                value = random.uniform(0.5, 1.5, parameter.shape)
+            elif parameter.name.endswith(("beta", "moving_mean")):
+                value = random.normal(0, 0.2, parameter.shape)
+            else:
+                continue
+            parameter.set_data(ms.Tensor(value.astype(np.float32)))
+        result[name] = network.set_train(False)
+    return result
+
+
+@pytest.fixture(scope="module")
+def checkpoint(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """skresnet18 as training leaves it; not to be changed."""
+    run = Run(
+        recipe=parse_recipe(RECIPE, where="test"),
+        classes=CLASSES,
+        shards_digest="0" * 64,
+        world_size=1,
+        global_batch_size=4,
+        steps_per_epoch=1,
+        device_target="CPU",
+        mindspore=ms.__version__,
+    )
+
+    def describe(**files: object) -> Checkpoint:
+        counts = {"step": 1, "epoch": 1, "samples_seen": 4, "num_params": 1}
+        return Checkpoint(run=run, best_top1=None, evaluations=(), **counts, **files)
+
+    return save(networks["skresnet18"], tmp_path_factory.mktemp("checkpoints"), describe)
+
+
+@pytest.fixture(scope="module")
+def weights(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sknet26 as a file that says nothing about itself; not to be changed."""
+    path = tmp_path_factory.mktemp("weights") / "sknet26.ckpt"
+    ms.save_checkpoint(networks["sknet26"], str(path))
+    return path
+
+
+@pytest.fixture
+def no_mindspore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing without MindSpore's seconds."""
+    monkeypatch.setattr(formats, "write", lambda _network, _images, file, _notes: file.touch())
+    monkeypatch.setattr(formats, "run", lambda _file, _images: None)
+
+
+def logits_of(file: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if file.suffix == ".mindir":
+        return nn.GraphCell(ms.load(str(file)))(ms.Tensor(images)).asnumpy()
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"images": images})[0]
+
+
+def notes_in(file: Path) -> dict[str, str]:
+    if file.suffix == ".mindir":
+        return dict(ModelProto.FromString(file.read_bytes()).user_info)
+    return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["skresnet18", "sknet26"])
+@pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
+def test_exported_file_is_the_network(
+    call: Call,
+    networks: dict[str, SKNet],
+    checkpoint: Path,
+    weights: Path,
+    away: Path,
+    name: str,
+    file_format: str,
+) -> None:
+    if name == "skresnet18":
+        source = ["--ckpt_path", checkpoint]
+        out, side, batch_size = Path(f"skresnet18.{file_format.lower()}"), SIDE, 1
+    else:
+        (away / "names.txt").write_text("\n".join(CLASSES) + "\n")
+        source = ["--ckpt_path", weights, "--model", name, "--classes", "names.txt"]
+        out, side, batch_size = Path(f"a folder/b c.{file_format.lower()}"), 45, 2
+        source += ["--out", out, "--resolution", side, "--batch_size", batch_size]
+    code, output, errors = call(*source, "--format", file_format)
+    assert (code, errors) == (0, "")
+    assert output.startswith(f"wrote {out} for input ({batch_size}, 3, {side}, {side})")
+    assert "its logits differ from the network's by " in output
+    beside = sorted(path.name for path in out.absolute().parent.iterdir())
+    assert [path for path in beside if path != "names.txt"] == [out.name, f"{out.name}.json"]
+
+    images = np.random.default_rng(8).normal(0, 1, (batch_size, 3, side, side)).astype(np.float32)
+    expected = networks[name](ms.Tensor(images)).asnumpy()
+    np.testing.assert_allclose(
+        logits_of(out, images), expected, rtol=0, atol=1e-4 * np.abs(expected).max()
+    )
+
+    record = ExportedFile.read(Path(f"{out}.json"))
+    assert (record.model, record.num_classes, record.classes) == (name, 3, CLASSES)
+    assert record.input_shape == images.shape
+    notes = {key: json.loads(value) for key, value in notes_in(out).items()}
+    assert ExportedModel.model_validate_json(json.dumps(notes)).notes == notes_in(out)
+    told = {key: value for key, value in record.model_dump(mode="json").items() if key in notes}
+    assert told == notes
+    preprocessing = (
+        *(record.resize, record.interpolation, record.crop_pct),
+        *(record.mean, record.std, record.channel_order, record.layout),
+    )
+    if name == "skresnet18":
+        ours = (71, "bicubic", 0.9, (100, 110, 120), (50, 60, 70), "RGB", "NCHW")
+        assert preprocessing == ours
+    else:
+        imagenet = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+        assert preprocessing == (51, "bilinear", 0.875, *imagenet, "RGB", "NCHW")
+
+
+def test_a_recipe_says_what_weights_do_not(
+    call: Call, weights: Path, no_mindspore: None, away: Path
+) -> None:
+    (away / "recipe.yaml").write_text(json.dumps(RECIPE | {"model": "sknet26", "num_classes": 3}))
+    options = ("--ckpt_path", weights, "--config", "recipe.yaml", "--format", "ONNX")
+    assert call(*options, "--resolution", 96)[0] == 0
+    record = ExportedFile.read(away / "sknet26.onnx.json")
+    assert (record.model, record.num_classes, record.classes) == ("sknet26", 3, None)
+    assert (record.input_shape, record.resize) == ((1, 3, 96, 96), 107)
+    assert (record.interpolation, record.mean) == ("bicubic", (100, 110, 120))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 7, 9), (1, 1, 1, 2)])
+def test_pool_for_export_is_the_stem_s(shape: tuple[int, ...]) -> None:
+    x = ms.Tensor(np.random.default_rng(1).random(shape, np.float32))
+    stem = StemPool("both").set_train(False)
+    np.testing.assert_array_equal(formats.PaddedPool()(x).asnumpy(), stem(x).asnumpy())
+
+
+def test_what_can_not_be_compared_is_said(
+    call: Call, checkpoint: Path, no_mindspore: None, away: Path
+) -> None:
+    code, output, _ = call("--ckpt_path", checkpoint / "model.ckpt", "--format", "ONNX")
+    assert code == 0
+    assert output.endswith(
+        "its outputs are unchecked: pip install onnxruntime to have them compared\n"
+    )
+
+
+def test_a_wrong_file_is_not_published(
+    call: Call, checkpoint: Path, no_mindspore: None, away: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "run", lambda _file, _images: np.full((1, 3), np.nan, np.float32))
+    (away / "old.onnx").write_text("old")
+    with pytest.raises(SystemExit, match=r"error: its logits differ .* nothing was written"):
+        call("--ckpt_path", checkpoint, "--format", "ONNX", "--out", "old.onnx")
+    assert [path.name for path in away.iterdir()] == ["old.onnx"]
+    assert (away / "old.onnx").read_text() == "old"
+
+
+def test_output_that_can_not_be_written(
+    refused: Refused, checkpoint: Path, no_mindspore: None, away: Path
+) -> None:
+    (away / "file").touch()
+    (away / "x.onnx").mkdir()
+    (away / "y.onnx.json").mkdir()
+    options = ("--ckpt_path", checkpoint, "--format", "ONNX", "--out")
+    assert refused(*options, "file/x.onnx").startswith("--out file can't be made: ")
+    assert refused(*options, "x.onnx") == "--out x.onnx is a directory, expected a file"
+    assert refused(*options, "y.onnx") == "--out y.onnx can't be written: Is a directory"
+    assert refused(*options, "x.bin") == "--out is x.bin, expected a name ending in .onnx"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "TFLITE"], "--format is 'TFLITE', expected MINDIR or ONNX"),
+        (["--format", "AIR"], "--format AIR is written by MindSpore on Ascend only"),
+        (
+            ["--format", "AIR", "--device_target", "Ascend"],
+            "device_target Ascend is not available on this machine",
+        ),
+        (["--resolution", "31"], "--resolution is 31, expected at least 32"),
+        (["--batch_size", "0"], "--batch_size is 0, expected at least 1"),
+        (["--model", "sknet50"], "model is 'skresnet18' in state.json, but 'sknet50' in --model"),
+        (["--num_classes", "4"], "num_classes is 3 in state.json, but 4 in --num_classes"),
+        (["--config", "none"], "no recipe 'none'"),
+        (["--config", "skresnet18_digits"], "num_classes is 3 in state.json, but 10 in --config"),
+        (["--config", "other.yaml"], "crop_pct is 0.9 in state.json, but 0.8 in --config"),
+        (["--classes", "none"], "--classes none can't be read: No such file or directory"),
+        (["--classes", "two.txt"], "num_classes is 3 in state.json, but 2 in --classes"),
+        (["--classes", "other.txt"], "class 1 is 'dog' in state.json, but 'cow' in --classes"),
+        (["--classes", "gap.txt"], "--classes gap.txt: line 2 is empty, expected a name"),
+    ],
+)
+def test_wrong_options(
+    refused: Refused, checkpoint: Path, away: Path, options: list[str], message: str
+) -> None:
+    (away / "two.txt").write_text("cat\ndog\n")
+    (away / "gap.txt").write_text("cat\n\ndog\n")
+    (away / "other.txt").write_text('cat\ncow\nthe "emu"\n')
+    (away / "other.yaml").write_text(json.dumps(RECIPE | {"crop_pct": 0.8}))
+    options = options if "--format" in options else [*options, "--format", "MINDIR"]
+    assert message in refused("--ckpt_path", checkpoint, *options)
+
+
+def test_onnx_without_its_package(
+    refused: Refused, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda _: None)
+    line = refused("--ckpt_path", checkpoint, "--format", "ONNX")
+    assert line == "--format ONNX needs the package onnx: pip install 'sknet[export]'"
+
+
+def test_missing_or_damaged_checkpoint(refused: Refused, checkpoint: Path, away: Path) -> None:
+    (away / "empty").mkdir()
+    for path, file in (("none.ckpt", "none.ckpt"), ("empty", "empty/model.ckpt")):
+        line = refused("--ckpt_path", path, "--format", "MINDIR")
+        assert line == f"checkpoint {file} does not exist"
+    shutil.copytree(checkpoint, away / "copy")
+    with (away / "copy/model.ckpt").open("ab") as file:
+        file.write(b"x")
+    assert "is damaged" in refused("--ckpt_path", "copy", "--format", "MINDIR")
+
+
+def test_weights_that_do_not_say_their_model(refused: Refused, weights: Path) -> None:
+    options = ("--ckpt_path", weights, "--format", "MINDIR")
+    assert refused(*options).endswith("comes without a state.json: give --model or --config")
+    assert "(did you mean 'sknet26'" in refused(*options, "--model", "sknet62")
+    assert "is for 3 classes, the network has 1000" in refused(*options, "--model", "sknet26")
