@@ -199,7 +199,8 @@ def test_weights_of_another_model_are_refused_naming_them(saved: Path) -> None:
     file = saved / "step-00000009/model.ckpt"
     message = refusal(lambda: load_weights(make_network(5), file, "sknet"))
     assert message == (
-        f"{file} doesn't fit the model (2 of another shape): 2.weight has shape (3, 8), expected (5, 8); "
+        f"{file} doesn't fit the model (2 of another shape): "
+        "2.weight has shape (3, 8), expected (5, 8); "
         "2.bias has shape (3,), expected (5,)"
     )
 

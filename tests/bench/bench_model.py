@@ -1,0 +1,275 @@
+"""A training step and an evaluation forward against MindCV and timm, in one run.
+
+python -m tests.bench.bench_model [--models skresnet18 skresnet50] [--rounds 7]
+
+Every contestant lives in a process of its own. They take turns, one at a time, round after round,
+so that all meet the same noise; a ratio is formed within each round. Prints a Markdown table per
+model and the ratios, and promises nothing.
+
+All MindSpore contestants are held to AVX2 (`sknet.training.device` says why); torch chooses for
+itself. MindCV's network runs in the same step as ours, timm's in torch's usual eager loop.
+"""
+
+import argparse
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+CONTESTANTS = ("ours", "MindCV", "timm")
+MODES = ("step", "forward")
+# What each ratio should reach: times MindCV, times timm.
+GOALS = {"step": {"MindCV": 1.5, "timm": 1.0}, "forward": {"MindCV": 2.0, "timm": 1.0}}
+NUM_CLASSES = 1000
+LR, MOMENTUM, WEIGHT_DECAY, LABEL_SMOOTHING = 0.1, 0.9, 4e-5, 0.1
+
+
+@dataclass
+class Measured:
+    """One contestant in one mode; seconds."""
+
+    first: float
+    """Of the first call, which compiles a graph."""
+    peak_mib: float = 0.0
+    rounds: list[float] = field(default_factory=list)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure model after model."""
+    print_conditions(arguments)
+    for model in arguments.models:
+        results = {mode: measure(model, mode, arguments) for mode in MODES}
+        print_table(model, results, arguments.batch)
+        for mode in MODES:
+            print_ratios(mode, results[mode])
+        if arguments.cache:
+            print_cache(model, arguments)
+
+
+def measure(model: str, mode: str, arguments: argparse.Namespace) -> dict[str, Measured]:
+    """All contestants in one mode, taking turns."""
+    options = (model, mode, arguments.batch, arguments.resolution, arguments.threads)
+    measured = {}
+    with children({name: (name, *options) for name in CONTESTANTS}) as pipes:
+        for name, pipe in pipes.items():
+            measured[name] = Measured(first=pipe.recv())
+        for _ in range(arguments.rounds):
+            for name, pipe in pipes.items():
+                pipe.send(arguments.iterations)
+                measured[name].rounds.append(pipe.recv())
+        for name, pipe in pipes.items():
+            pipe.send(0)
+            measured[name].peak_mib = pipe.recv()
+    return measured
+
+
+@contextmanager
+def children(options: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Connection]]:
+    """A process for each contestant, started one after the other."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name, option in options.items():
+        pipes[name], theirs = context.Pipe()
+        process = context.Process(target=contestant, args=(theirs, *option), daemon=True)
+        process.start()
+        processes.append(process)
+        # up and warm before the next one starts
+        pipes[name].poll(None)
+    yield pipes
+    for process in processes:
+        process.join(timeout=30)
+
+
+def contestant(
+    pipe: Connection, name: str, model: str, mode: str, batch: int, resolution: int, threads: int
+) -> None:
+    """In its own process: warm up, then answer each number of iterations with median seconds."""
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "GLOG_v": "3"}
+    run = {"ours": ours, "MindCV": mindcv, "timm": timm}[name](
+        model, mode, *inputs(batch, resolution), threads
+    )
+    began = time.perf_counter()
+    run()
+    first = time.perf_counter() - began
+    run()
+    pipe.send(first)
+    while iterations := pipe.recv():
+        pipe.send(statistics.median(seconds(run) for _ in range(iterations)))
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # MindSpore's threads outlive their interpreter's end now and then.
+    os._exit(0)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Of one call."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def inputs(batch: int, resolution: int) -> tuple[Any, Any]:
+    """Images (N, 3, R, R) float32 and labels (N,) int32."""
+    numbers = np.random.default_rng(0)
+    images = numbers.standard_normal((batch, 3, resolution, resolution)).astype(np.float32)
+    return images, numbers.integers(0, NUM_CLASSES, batch).astype(np.int32)
+
+
+def ours(model: str, mode: str, images: Any, labels: Any, threads: int) -> Callable[[], object]:
+    """Evaluation with BatchNorm folded."""
+    from sknet.models import create_model, fold
+
+    network = create_model(model)
+    return in_mindspore(network if mode == "step" else fold(network), mode, images, labels)
+
+
+def mindcv(model: str, mode: str, images: Any, labels: Any, threads: int) -> Callable[[], object]:
+    """MindCV's network."""
+    from sknet.training.device import set_device
+    from tests.peers import mindcv_model
+
+    set_device("CPU")
+    return in_mindspore(mindcv_model(model), mode, images, labels)
+
+
+def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[[], object]:
+    """The same step for both MindSpore contestants."""
+    from mindspore import Tensor
+
+    from sknet.recipe import Recipe
+    from sknet.training.device import set_device
+    from sknet.training.step import TrainStep
+
+    set_device("CPU")
+    x, y = Tensor(images), Tensor(labels)
+    if mode == "forward":
+        network.set_train(False)
+        return lambda: network(x).asnumpy()
+    recipe = Recipe(
+        model="skresnet18",
+        epoch_size=1,
+        global_batch_size=len(images),
+        lr=LR,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        filter_bias_and_bn=False,
+        label_smoothing=LABEL_SMOOTHING,
+    )
+    step = TrainStep(network, recipe, [LR] * 10_000, world_size=1)
+    step.set_train(True)
+    return lambda: step(x, y).asnumpy()
+
+
+def timm(model: str, mode: str, images: Any, labels: Any, threads: int) -> Callable[[], object]:
+    """Eager, without torch.compile."""
+    import torch
+
+    from tests.peers import timm_model
+
+    torch.set_num_threads(threads)
+    network = timm_model(model)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
+    if mode == "forward":
+        network.eval()
+
+        def forward() -> object:
+            with torch.inference_mode():
+                return network(x).numpy()
+
+        return forward
+    network.train()
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+
+    def step() -> object:
+        optimizer.zero_grad()
+        loss = criterion(network(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def print_conditions(arguments: argparse.Namespace) -> None:
+    """What the figures depend on."""
+    packages = ("mindspore", "mindcv", "torch", "timm")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {versions}")
+    print(
+        f"{os.cpu_count()} cores, {arguments.threads} threads, batch {arguments.batch}, "
+        f"{arguments.resolution}x{arguments.resolution}, fp32, {arguments.rounds} rounds of "
+        f"{arguments.iterations}"
+    )
+
+
+def print_table(model: str, results: dict[str, dict[str, Measured]], batch: int) -> None:
+    """A row for each contestant and mode."""
+    print(f"\n| {model} | | median ms | min-max | images/s | peak MiB | first call s |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for mode, measured in results.items():
+        for name, one in measured.items():
+            median = statistics.median(one.rounds)
+            print(
+                f"| {mode} | {name} | {1e3 * median:.0f} | "
+                f"{1e3 * min(one.rounds):.0f}-{1e3 * max(one.rounds):.0f} | {batch / median:.1f} | "
+                f"{one.peak_mib:.0f} | {one.first:.1f} |"
+            )
+
+
+def print_ratios(mode: str, measured: dict[str, Measured]) -> None:
+    """How many times as fast ours is, formed within each round."""
+    for name, goal in GOALS[mode].items():
+        pairs = zip(measured[name].rounds, measured["ours"].rounds, strict=True)
+        ratios = sorted(theirs / mine for theirs, mine in pairs)
+        print(
+            f"{mode}: {statistics.median(ratios):.2f}x {name} "
+            f"({ratios[0]:.2f}-{ratios[-1]:.2f}; goal {goal}x)"
+        )
+
+
+def print_cache(model: str, arguments: argparse.Namespace) -> None:
+    """Our step's first call without MindSpore's compile cache, filling it, and reading it."""
+    options = ("ours", model, "step", arguments.batch, arguments.resolution, arguments.threads)
+    firsts = []
+    with tempfile.TemporaryDirectory() as folder:
+        for enabled in ("0", "1", "1"):
+            os.environ |= {"MS_COMPILER_CACHE_ENABLE": enabled, "MS_COMPILER_CACHE_PATH": folder}
+            with children({"ours": options}) as pipes:
+                firsts.append(pipes["ours"].recv())
+                pipes["ours"].send(0)
+    del os.environ["MS_COMPILER_CACHE_ENABLE"], os.environ["MS_COMPILER_CACHE_PATH"]
+    print(
+        "first call: {:.1f} s; filling the compile cache {:.1f} s, from it {:.1f} s".format(*firsts)
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--models", nargs="+", default=["skresnet18", "skresnet50"])
+    result.add_argument("--batch", type=int, default=16)
+    result.add_argument("--resolution", type=int, default=224)
+    result.add_argument("--rounds", type=int, default=7)
+    result.add_argument("--iterations", type=int, default=3, help="calls of one turn")
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument("--cache", action="store_true", help="measure the compile cache too")
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main(parser().parse_args()))
