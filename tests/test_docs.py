@@ -15,6 +15,8 @@ RUN_BY = {
     "python -m sknet.train": "tests/e2e/test_readme.py",
     "python -m sknet.validate": "tests/e2e/test_readme.py",
     "python -m sknet.convert": "tests/e2e/test_readme.py",
+    "python -m sknet.models": "tests/sknet/models/test_network.py",
+    "python -m sknet.export": "tests/e2e/test_readme.py",
     "python -m infra.artifacts ls": "tests/e2e/test_readme.py",
     "python -m infra.artifacts verify": "tests/e2e/test_readme.py",
     "python -m infra.artifacts refs": "tests/e2e/test_readme.py",

@@ -4,6 +4,7 @@ Sections and tables cited are the paper's. The residual frame is ResNet's and Re
 published form a network has is one `Architecture`, and the published ones are in the registry.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -241,8 +242,12 @@ class StemPool(nn.Cell):
     def __init__(self, padding: Literal["both", "end"]) -> None:
         super().__init__()
         self.evaluation = ops.MaxPool3D((1, 3, 3), (1, 2, 2), "pad", (0, 0, 1, 1, 1, 1))
+        # Its notice that it is deprecated is no news to a user; its successor takes minutes.
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
         self.training_both = ops.MaxPoolWithArgmax(3, 2, "valid")
         self.training_end = ops.MaxPoolWithArgmax(3, 2, "same")
+        logging.disable(disabled)
         self.evaluation_end = ops.MaxPool(3, 2, "same")
         self.padding = padding
 

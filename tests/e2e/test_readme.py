@@ -80,6 +80,10 @@ def test_train_on_two_workers_then_alone_then_validate(place: Path) -> None:
     assert evaluation.seen == 18
     assert f"({evaluation.correct_top1}/18)" in said
 
+    words = documented("python -m sknet.export", {"ckpt/step-00000100": "ckpt/step-00000012"})
+    assert "wrote skresnet18.onnx for input (1, 3, 32, 32)" in run(place, words)
+    assert (place / "skresnet18.onnx").is_file()
+
 
 def test_convert(place: Path) -> None:
     run(place, documented("python -m sknet.convert"))

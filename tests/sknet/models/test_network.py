@@ -1,5 +1,6 @@
 """The networks are the published ones: their sizes, the unit's arithmetic, their start."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from sknet.errors import UserError
 from sknet.models import create_model, list_models, profile
 from sknet.models.sknet import SelectiveKernel
 from sknet.training.step import moving_statistics
+from tests.documented import documented
 
 # Trainable parameters, with BatchNorm's statistics, and GMACs at 224 as published: by timm and
 # MindCV for their forms, in the paper's table 2 for SKNet-50 and SKNet-101.
@@ -73,16 +75,17 @@ def test_statistics_are_what_is_not_trained(network: nn.Cell) -> None:
 
 @pytest.mark.slow
 def test_the_table_is_printed() -> None:
-    command = [sys.executable, "-m", "sknet.models", "--resolution", "32"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    command = [sys.executable, *documented("python -m sknet.models", {"224": 32})[1:]]
+    env = {key: value for key, value in os.environ.items() if key != "GLOG_v"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    assert (ended.returncode, ended.stderr) == (0, "")
     header, _, *rows = ended.stdout.splitlines()
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
         *("model", "params", "with statistics", "GMACs @32")
     ]
     assert [row.split("|")[1].strip() for row in rows] == list_models()
     assert "11,958,056" in rows[0]
-    ended = subprocess.run([*command, "--resolution", "8"], capture_output=True, text=True)
+    ended = subprocess.run([*command[:-1], "8"], capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr == "error: resolution is 8, expected at least 32 pixels\n"
 
