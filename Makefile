@@ -8,10 +8,10 @@ demo: .venv/demo
 	$(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --store artifacts --workers 2
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: .venv/dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Weights are taken whole or not at all, from three kinds of files and never from a pickle."""
 
+import functools
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -27,6 +28,12 @@ def make(seed: int = 1, num_classes: int = 3, name: str = "skresnet18") -> SKNet
 
 def values(network: nn.Cell) -> dict[str, bytes]:
     return {p.name: p.asnumpy().tobytes() for p in network.get_parameters()}
+
+
+@functools.cache
+def untouched() -> SKNet:
+    """What every refusal must leave as it is."""
+    return make(2)
 
 
 def refusal(network: nn.Cell, path: Path, **options: Any) -> str:
@@ -61,10 +68,15 @@ def changed(timm_file: Path, tmp_path: Path) -> Callable[[Callable[[Arrays], obj
     return change
 
 
+@functools.cache
+def parameter_names(name: str) -> list[str]:
+    return [p.name for p in create_model(name, num_classes=2).get_parameters()]
+
+
 @pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("source", ["timm", "mindcv"])
 def test_every_parameter_has_a_name_of_its_own_elsewhere(name: str, source: Any) -> None:
-    names = [p.name for p in create_model(name, num_classes=2).get_parameters()]
+    names = parameter_names(name)
     theirs = {name_in(source, name) for name in names}
     assert len(theirs) == len(names)
     assert not any(".bn.gamma" in name for name in theirs if source == "timm")
@@ -126,7 +138,7 @@ def test_what_does_not_fit_is_counted_and_named(
     changed: Callable[[Callable[[Arrays], object]], Path],
 ) -> None:
     path = changed(edit)
-    assert refusal(make(2), path).startswith(f"{path} doesn't fit the model {expected}")
+    assert refusal(untouched(), path).startswith(f"{path} doesn't fit the model {expected}")
 
 
 def test_a_missing_weight_is_not_taken_from_a_moment(tmp_path: Path) -> None:
@@ -135,7 +147,7 @@ def test_a_missing_weight_is_not_taken_from_a_moment(tmp_path: Path) -> None:
     whole = [{"name": p.name, "data": p} for p in (*network.get_parameters(), *step.moments)]
     path = tmp_path / "model.ckpt"
     ms.save_checkpoint([item for item in whole if item["name"] != "fc.weight"], str(path))
-    assert "(1 missing): fc.weight is missing" in refusal(make(2), path)
+    assert "(1 missing): fc.weight is missing" in refusal(untouched(), path)
 
 
 def test_another_number_of_classes_needs_a_word(timm_file: Path) -> None:
@@ -167,13 +179,13 @@ def test_weights_of_another_form_are_refused(timm_file: Path, tmp_path: Path) ->
 
 
 def test_a_wrongly_named_source_is_refused(timm_file: Path) -> None:
-    assert "missing, " in refusal(make(2), timm_file, source="sknet")
+    assert "missing, " in refusal(untouched(), timm_file, source="sknet")
 
 
 def test_unknown_names_ask_for_the_source(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path)
-    assert refusal(make(), path) == (
+    assert refusal(untouched(), path) == (
         f"{path} has none of the names of sknet, timm or MindCV networks (it holds weight): "
         "say which source it is from"
     )
@@ -195,7 +207,7 @@ def test_a_pickle_is_refused_unopened_whatever_its_name(
             archive.writestr("data.pkl", pickle.dumps(Explosive()))
     else:
         path.write_bytes(pickle.dumps(Explosive()))
-    assert refusal(make(), path).startswith(f"{path} is a pickle, which can run any code: ")
+    assert refusal(untouched(), path).startswith(f"{path} is a pickle, which can run any code: ")
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
@@ -207,18 +219,18 @@ def test_a_pickle_is_refused_unopened_whatever_its_name(
 def test_what_is_no_file_of_weights_is_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"w.{suffix}"
     path.write_bytes(content)
-    assert str(path) in refusal(make(), path)
+    assert str(path) in refusal(untouched(), path)
 
 
 def test_a_truncated_file_is_refused(timm_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes(timm_file.read_bytes()[:-1])
-    assert "is no safetensors file" in refusal(make(), path)
+    assert "is no safetensors file" in refusal(untouched(), path)
 
 
 def test_what_can_not_be_read_is_refused(tmp_path: Path) -> None:
-    assert refusal(make(), tmp_path).endswith("can't be read: Is a directory")
-    missing = refusal(make(), tmp_path / "none.ckpt")
+    assert refusal(untouched(), tmp_path).endswith("can't be read: Is a directory")
+    missing = refusal(untouched(), tmp_path / "none.ckpt")
     assert missing.endswith("none.ckpt can't be read: No such file or directory")
 
 
