@@ -28,7 +28,8 @@ def train(
     choices = recipe.model_dump(mode="json")
     spec = ArtifactSpec(
         kind="checkpoint",
-        format_version=1,
+        # 2: other names of parameters, and a loss that rounds otherwise
+        format_version=2,
         params={
             "recipe": choices,
             "world_size": num_workers,
