@@ -1,7 +1,9 @@
 """Weights in and out: our checkpoints, MindCV's `.ckpt`, timm's `.safetensors`; never a pickle."""
 
+import math
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Literal
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from mindspore import Tensor, nn
+from mindspore.train.checkpoint_pb2 import Checkpoint
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -59,6 +63,16 @@ _SIGNS: dict[Source, str] = {
     "timm": "bn1.running_mean",
     "mindcv": "classifier.weight",
 }
+_CKPT_TYPES = {
+    "Float16": np.float16,
+    "Float32": np.float32,
+    "Float64": np.float64,
+    "Int32": np.int32,
+    "Int64": np.int64,
+    "Bool": np.bool_,
+}
+# numpy's limit
+_MAX_DIMENSIONS = 32
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".pickle")
 # zip archive (torch.save) and pickle protocols 2 to 5
 _PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
@@ -80,10 +94,10 @@ def load_weights(
 ) -> list[str]:
     """Set every parameter of the network from a file, or nothing at all.
 
-    Strict: each parameter must be there, finite and of the right shape, and nothing left over
-    (what isn't a weight is left out by name: optimizer state, timm's batch counters). float16 and
-    float64 are converted, to the nearest float32. With `replace_head` the classifier stays as it
-    is, whatever the file has for it.
+    Strict: each parameter must be there, finite, floating and of the right shape, and nothing left
+    over (what isn't a weight is left out by name: optimizer state, timm's batch counters). float16,
+    float64 and, in safetensors, bfloat16 are converted, to the nearest float32. With
+    `replace_head` the classifier stays as it is, whatever the file has for it.
 
     Returns the names of the parameters that stayed. Raises UserError in one line otherwise.
     """
@@ -92,10 +106,7 @@ def load_weights(
         source = _recognise(values, path)
     if isinstance(network, SKNet):
         _check_form(network, source, path)
-    theirs = {name: name_in(source, name) for name in _names(network)}
-    ours = {other: name for name, other in theirs.items()}
-    renamed = {ours.get(name, name): value for name, value in values.items()}
-    renamed = {name: value for name, value in renamed.items() if not _is_no_weight(name, source)}
+    renamed = _renamed(values, _names(network), source)
     if isinstance(network, SKNet):
         if replace_head:
             renamed = {name: value for name, value in renamed.items() if name not in HEAD}
@@ -117,8 +128,7 @@ def save_safetensors(network: SKNet, path: Path, layout: Literal["timm", "sknet"
             raise UserError("a folded network has no BatchNorm to save: save the one it came from")
         values[name_in(layout, parameter.name)] = np.ascontiguousarray(parameter.asnumpy())
         if layout == "timm" and parameter.name.endswith(".moving_mean"):
-            counter = name_in(layout, parameter.name).replace("running_mean", "num_batches_tracked")
-            values[counter] = np.zeros((), np.int64)
+            values[_counter(parameter.name)] = np.zeros((), np.int64)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(values, part)
@@ -139,12 +149,13 @@ def read_weights(path: Path) -> Values:
             start = file.read(4)
     except OSError as error:
         raise UserError(f"weights {path} can't be read: {error.strerror}") from None
-    if path.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+    suffix = path.suffix.lower()
+    if suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
         raise UserError(
             f"{path} is a pickle, which can run any code: where you trust it, load it with torch "
             "and write it with safetensors.torch.save_file"
         )
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_ckpt(path)
+    return _read_safetensors(path) if suffix == ".safetensors" else _read_ckpt(path)
 
 
 def set_exactly(
@@ -160,21 +171,29 @@ def set_exactly(
     parameters = {p.name: p for p in cell.get_parameters() if p.name not in (kept or ())}
     faults = [("missing", f"{name} is missing") for name in parameters if name not in values]
     faults += [("unknown", f"{_shown(n)} is unknown") for n in values if n not in parameters]
+    converted: Values = {}
     for name, parameter in parameters.items():
         if name not in values:
             continue
-        if values[name].shape != parameter.shape:
-            fault = f"{name} has shape {values[name].shape}, expected {parameter.shape}"
+        value, expected = values[name], np.dtype(ms.dtype_to_nptype(parameter.dtype))
+        if value.shape != parameter.shape:
+            fault = f"{name} has shape {value.shape}, expected {parameter.shape}"
             faults.append(("of another shape", fault))
-        elif not np.isfinite(values[name]).all():
-            faults.append(("not finite", f"{name} has non-finite values"))
+        elif not _converts(value.dtype, expected):
+            fault = f"{name} is of type {value.dtype}, expected {expected}"
+            faults.append(("of another type", fault))
+        else:
+            with np.errstate(over="ignore"):
+                converted[name] = value.astype(expected)
+            if not np.isfinite(converted[name]).all():
+                faults.append(("not finite", f"{name} has non-finite values"))
     if faults:
         counts = Counter(kind for kind, _ in faults)
         summary = ", ".join(f"{number} {kind}" for kind, number in counts.items())
         first = "; ".join(fault for _, fault in faults[:3])
         raise UserError(f"{file} doesn't fit the model ({summary}): {first}")
     for name, parameter in parameters.items():
-        parameter.set_data(Tensor(values[name], parameter.dtype))
+        parameter.set_data(Tensor(converted[name], parameter.dtype))
 
 
 def _read_safetensors(path: Path) -> Values:
@@ -183,19 +202,44 @@ def _read_safetensors(path: Path) -> Values:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (it is no mapping)
                 values[name] = file.get_tensor(name)
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        # The last for a type that numpy doesn't have.
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no safetensors file of numpy types: {reason}") from None
     return values
 
 
 def _read_ckpt(path: Path) -> Values:
+    """Read without ms.load_checkpoint, which fills up with zeros what a tensor says it has."""
+    content = path.read_bytes()
+    # What save_checkpoint(crc_check=True) puts last.
+    if content[-17:-10] == b"crc_num":
+        content, checksum = content[:-17], int.from_bytes(content[-10:], "big")
+        if zlib.crc32(content) != checksum:
+            raise UserError(f"{path} is damaged (its checksum differs)")
+    checkpoint, values = Checkpoint(), Values()
     try:
-        parameters = ms.load_checkpoint(str(path))
-    except (ValueError, RuntimeError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no MindSpore checkpoint: {reason}") from None
-    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+        checkpoint.ParseFromString(content)
+        for entry in checkpoint.value:
+            if entry.tag in values:
+                raise UserError(f"{path} holds {_shown(entry.tag)} twice")
+            values[entry.tag] = _ckpt_array(entry, path)
+    except (DecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is no MindSpore checkpoint") from None
+    return values
+
+
+def _ckpt_array(entry: Checkpoint.Value, path: Path) -> npt.NDArray[np.generic]:
+    tensor, fault = entry.tensor, f"{path} can't be used: {_shown(entry.tag)}"
+    if tensor.tensor_type not in _CKPT_TYPES:
+        raise UserError(f"{fault} is of type {_shown(tensor.tensor_type) or 'none'}")
+    dtype = np.dtype(_CKPT_TYPES[tensor.tensor_type])
+    # A scalar is written with the one dimension 0.
+    shape = () if list(tensor.dims) == [0] else tuple(tensor.dims)
+    given, size = len(tensor.tensor_content), math.prod(shape) * dtype.itemsize
+    if given != size or min(shape, default=1) < 1 or len(shape) > _MAX_DIMENSIONS:
+        raise UserError(f"{fault} has {given} bytes for {len(shape)} dimensions of {size} bytes")
+    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
 
 
 def _recognise(values: Values, path: Path) -> Source:
@@ -232,10 +276,28 @@ def _names(network: nn.Cell) -> list[str]:
     return [parameter.name for parameter in network.get_parameters()]
 
 
-def _is_no_weight(name: str, source: Source) -> bool:
-    if source == "timm":
-        return name.endswith(".num_batches_tracked")
-    return name in OPTIMIZER_STATE or name.startswith("moments.")
+def _renamed(values: Values, names: list[str], source: Source) -> Values:
+    """The weights under our names; what has none keeps a name that is none of ours."""
+    ours = {name_in(source, name): name for name in names}
+    left_out = {_counter(name) for name in names} if source == "timm" else set(OPTIMIZER_STATE)
+    result = {}
+    for name, value in values.items():
+        if name in ours:
+            result[ours[name]] = value
+        elif name not in left_out and (source == "timm" or not name.startswith("moments.")):
+            result[f"{name} (not a name in {source})" if name in names else name] = value
+    return result
+
+
+def _counter(name: str) -> str:
+    """What timm counts beside a moving mean of ours."""
+    return name_in("timm", name).replace(".running_mean", ".num_batches_tracked")
+
+
+def _converts(given: np.dtype[np.generic], expected: np.dtype[np.generic]) -> bool:
+    if expected.kind == "f":
+        return given.kind == "f" or given.name == "bfloat16"
+    return given == expected
 
 
 def _shown(name: str) -> str:

@@ -1,7 +1,9 @@
 """Weights are taken whole or not at all, from three kinds of files and never from a pickle."""
 
 import functools
+import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,11 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
+import torch
 from mindspore import nn
+from mindspore.train.checkpoint_pb2 import Checkpoint
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from sknet.errors import UserError
 from sknet.models import create_model, fold, list_models
@@ -105,12 +110,47 @@ def test_half_precision_is_widened_exactly(
     assert network.fc.weight.asnumpy().tobytes() == expected.tobytes()
 
 
+def test_bfloat16_is_widened_exactly(timm_file: Path, tmp_path: Path) -> None:
+    arrays = {name: torch.from_numpy(array) for name, array in load_file(timm_file).items()}
+    arrays["fc.weight"] = arrays["fc.weight"].bfloat16()
+    path = tmp_path / "bfloat16.safetensors"
+    save_torch(arrays, path)
+    network = make(2)
+    load_weights(network, path)
+    expected = arrays["fc.weight"].float().numpy()
+    assert network.fc.weight.asnumpy().tobytes() == expected.tobytes()
+
+
 def drop_two(arrays: Arrays) -> None:
     del arrays["conv1.weight"], arrays["layer4.1.conv2.conv.weight"]
 
 
 def spoil(arrays: Arrays) -> None:
     arrays["layer1.0.conv2.bn.bias"][3] = np.nan
+
+
+def overflow(arrays: Arrays) -> None:
+    arrays["bn1.bias"] = np.full(64, 1e300)
+
+
+def count(arrays: Arrays) -> None:
+    arrays["bn1.bias"] = np.zeros(64, np.int64)
+
+
+def imagine(arrays: Arrays) -> None:
+    arrays["bn1.bias"] = np.full(64, 1j, np.complex64)
+
+
+def name_twice(arrays: Arrays) -> None:
+    arrays["stem.bn.beta"] = arrays["bn1.bias"]
+
+
+def rename(arrays: Arrays) -> None:
+    arrays["stem.bn.beta"] = arrays.pop("bn1.bias")
+
+
+def count_nothing(arrays: Arrays) -> None:
+    arrays["bn9.num_batches_tracked"] = np.zeros((), np.int64)
 
 
 def reshape(arrays: Arrays) -> None:
@@ -122,6 +162,12 @@ def reshape(arrays: Arrays) -> None:
     [
         (drop_two, "(2 missing): stem.conv.weight is missing; layer4.1.conv2.conv.weight is mis"),
         (spoil, "(1 not finite): layer1.0.conv2.bn.beta has non-finite values"),
+        (overflow, "(1 not finite): stem.bn.beta has non-finite values"),
+        (count, "(1 of another type): stem.bn.beta is of type int64, expected float32"),
+        (imagine, "(1 of another type): stem.bn.beta is of type complex64, expected float32"),
+        (name_twice, "(1 unknown): stem.bn.beta (not a name in timm) is unknown"),
+        (rename, "(1 missing, 1 unknown): stem.bn.beta is missing; stem.bn.beta (not a name in "),
+        (count_nothing, "(1 unknown): bn9.num_batches_tracked is unknown"),
         (reshape, "(1 of another shape): stem.conv.weight has shape (64, 3, 3, 3), expected (64, "),
         (lambda a: a.update(a=a["fc.bias"]), "(1 unknown): a is unknown"),
         (lambda a: a.update({"a\nb": a["fc.bias"]}), r"(1 unknown): 'a\nb' is unknown"),
@@ -130,7 +176,20 @@ def reshape(arrays: Arrays) -> None:
             "(1 missing, 2 unknown): fc.bias is missing; ",
         ),
     ],
-    ids=["missing", "not finite", "shape", "unknown", "unprintable name", "several"],
+    ids=[
+        "missing",
+        "not finite",
+        "beyond float32",
+        "integers",
+        "complex",
+        "under both names",
+        "under our name",
+        "counter of nothing",
+        "shape",
+        "unknown",
+        "unprintable name",
+        "several",
+    ],
 )
 def test_what_does_not_fit_is_counted_and_named(
     edit: Callable[[Arrays], object],
@@ -226,6 +285,73 @@ def test_a_truncated_file_is_refused(timm_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes(timm_file.read_bytes()[:-1])
     assert "is no safetensors file" in refusal(untouched(), path)
+
+
+def test_a_type_that_numpy_lacks_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert "is no safetensors file of numpy types" in refusal(untouched(), path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([([64, 3, 7, 7], "Float32", 8)], "has 8 bytes for 4 dimensions of 37632 bytes"),
+        ([([2**60], "Float32", 8)], "has 8 bytes for 1 dimensions of 4611686018427387904 bytes"),
+        ([([-1, -2], "Float32", 8)], "has 8 bytes for 2 dimensions of 8 bytes"),
+        ([([1] * 40, "Float32", 4)], "has 4 bytes for 40 dimensions of 4 bytes"),
+        ([([2], "Float32", 8), ([2], "Float32", 8)], "holds stem.conv.weight twice"),
+        ([([1], "str", 4)], "is of type str"),
+        ([([1], "BFloat16", 2)], "is of type BFloat16"),
+        ([([1], "", 4)], "is of type none"),
+    ],
+    ids=["short", "absurd", "negative", "40 dimensions", "twice", "text", "bfloat16", "no type"],
+)
+def test_a_checkpoint_that_says_other_than_it_holds_is_refused(
+    entries: list[tuple[list[int], str, int]], expected: str, tmp_path: Path
+) -> None:
+    """MindSpore's own reader would fill up with zeros and take the last of two."""
+    checkpoint = Checkpoint()
+    for dims, tensor_type, size in entries:
+        value = checkpoint.value.add(tag="stem.conv.weight")
+        value.tensor.dims.extend(dims)
+        value.tensor.tensor_type = tensor_type
+        value.tensor.tensor_content = bytes(size)
+    path = tmp_path / "w.ckpt"
+    path.write_bytes(checkpoint.SerializeToString())
+    assert refusal(untouched(), path).endswith(expected)
+
+
+def test_a_text_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.ckpt"
+    ms.save_checkpoint(make(), str(path), append_dict={"note": "x"})
+    assert refusal(untouched(), path) == f"{path} can't be used: note is of type str"
+
+
+def test_a_checkpoint_of_another_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.ckpt"
+    ms.save_checkpoint(make(1), str(path), crc_check=True)
+    network = make(2)
+    load_weights(network, path)
+    assert values(network) == values(make(1))
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert refusal(untouched(), path) == f"{path} is damaged (its checksum differs)"
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a" * 10_000])
+def test_a_checkpoint_of_odd_names_is_refused(name: bytes, tmp_path: Path) -> None:
+    checkpoint = Checkpoint()
+    value = checkpoint.value.add(tag="N" * len(name))
+    value.tensor.dims.append(1)
+    value.tensor.tensor_type = "Float32"
+    value.tensor.tensor_content = bytes(4)
+    path = tmp_path / "w.ckpt"
+    path.write_bytes(checkpoint.SerializeToString().replace(b"N" * len(name), name))
+    assert len(refusal(untouched(), path)) < 500
 
 
 def test_what_can_not_be_read_is_refused(tmp_path: Path) -> None:
