@@ -49,5 +49,5 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def _end(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"error: {message}", file=sys.stderr, flush=True)
     return code

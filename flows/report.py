@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"--out {out} is a file: expected a directory")
     quieten()
     report(arguments.store, arguments.out)
-    print(f"report      {out / 'report.html'}")  # noqa: T201
+    print(f"report      {out / 'report.html'}")
 
 
 if __name__ == "__main__":

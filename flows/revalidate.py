@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     promoted(arguments.store)
     quieten()
     counts = revalidate(arguments.store)
-    print(  # noqa: T201
+    print(
         f"production is as recorded: accuracy@1 {counts['correct_top1']}/{counts['seen']}, "
         f"accuracy@5 {counts['correct_top5']}/{counts['seen']}"
     )

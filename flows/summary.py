@@ -32,4 +32,4 @@ def summary(results: list[StageResult]) -> list[str]:
 
 def print_summary(results: list[StageResult]) -> None:
     """To standard output."""
-    print("\n".join(summary(results)), flush=True)  # noqa: T201
+    print("\n".join(summary(results)), flush=True)

@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; trying again would only repeat it. Exit code 1."""
+
+
+class ExportError(RuntimeError):
+    """An exported file computes something else than its network. Exit code 1."""

@@ -17,12 +17,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from sknet import program
-from sknet.errors import UserError
+from sknet.errors import ExportError, UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Checkpoint, Record, Sha256
 
 IMAGENET_CLASSES = 1000
-MIN_RESOLUTION = 32
+# The network's total stride, and what a gigabyte holds of one image's largest map.
+_RANGES = (("resolution", 32, 2048), ("num_classes", 1, 100_000), ("batch_size", 1, 1024))
 # Of the largest logit. Folding and another runtime's rounding stay below a tenth of it.
 MAX_DIFFERENCE = 1e-5
 MAX_CLASSES_BYTES = 1 << 24
@@ -114,14 +115,13 @@ def main(arguments: argparse.Namespace) -> None:
             difference = relative_difference(logits, expected)
             verdict = f"its logits differ from the network's by {difference:.1e} of the largest"
             if not difference <= MAX_DIFFERENCE:
-                # No mistake of the user's, so exit code 1.
-                raise SystemExit(f"error: {verdict}, above {MAX_DIFFERENCE}: nothing was written")
+                raise ExportError(f"{verdict}, above {MAX_DIFFERENCE}: nothing was written")
         out = arguments.out or Path(f"{model.model}{suffix}")
         record = ExportedFile(
             **model.model_dump(), format=arguments.format, sha256=file_sha256(file)
         )
         publish(file, record, out)
-    print(f"wrote {out} for input {model.input_shape}, and {out}.json; {verdict}")  # noqa: T201
+    print(f"wrote {out} for input {model.input_shape}, and {out}.json; {verdict}")
 
 
 def describe(
@@ -269,10 +269,10 @@ def _suffix(arguments: argparse.Namespace) -> str:
         )
     if arguments.format == "ONNX" and not find_spec("onnx"):
         raise UserError("--format ONNX needs the package onnx: pip install 'sknet[export]'")
-    for option, least in (("resolution", MIN_RESOLUTION), ("num_classes", 1), ("batch_size", 1)):
+    for option, least, most in _RANGES:
         value = getattr(arguments, option)
-        if value is not None and value < least:
-            raise UserError(f"--{option} is {value}, expected at least {least}")
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{option} is {value}, expected {least} to {most}")
     suffix, out = _SUFFIXES[arguments.format], arguments.out
     if out and out.suffix != suffix:
         raise UserError(f"--out is {out}, expected a name ending in {suffix}")

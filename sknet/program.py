@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sknet.errors import NonFiniteLossError, UserError
+from sknet.errors import ExportError, NonFiniteLossError, UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Record
 
@@ -25,6 +25,8 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         return _end(arguments, "user_error", str(error), EXIT_USER_ERROR)
     except NonFiniteLossError as error:
         return _end(arguments, "non_finite", str(error), EXIT_FAILED)
+    except ExportError as error:
+        return _end(arguments, "failed", str(error), EXIT_FAILED)
     return _end(arguments, "done", "", EXIT_DONE)
 
 
@@ -73,5 +75,5 @@ def _end(arguments: argparse.Namespace, status: str, message: str, code: int) ->
         part.write_text(content, "utf-8")
         part.rename(arguments.outcome_file)
     if message:
-        print(f"error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"error: {message}", file=sys.stderr, flush=True)
     return code

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     def say(line: str) -> None:
         if world.rank == 0:
-            print(line, flush=True)  # noqa: T201
+            print(line, flush=True)
 
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     shards, directory = shards_at(

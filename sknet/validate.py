@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     network = create_model(recipe.model, num_classes=len(shards.dataset.classes))
     load_weights(network, file)
     evaluation = evaluate(network, recipe, shards, directory, batch_size=BATCH_SIZE)
-    print(  # noqa: T201
+    print(
         f"accuracy@1 {evaluation.accuracy_top1:.2%} "
         f"({evaluation.correct_top1}/{evaluation.seen}), "
         f"accuracy@5 {evaluation.accuracy_top5:.2%} "

@@ -30,6 +30,22 @@ def timm_model(name: str, **kwargs: Any) -> "torch.nn.Module":
     return network
 
 
+def fold_timm(network: Any) -> Any:
+    """timm's network in evaluation mode with BatchNorm folded, by torch's own pass."""
+    from torch import nn
+    from torch.fx.experimental.optimization import fuse
+
+    norm_act = importlib.import_module("timm.layers.norm_act").BatchNormAct2d
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, norm_act):
+                # the pass knows torch's own BatchNorm only
+                norm = nn.BatchNorm2d(child.num_features, child.eps)
+                norm.load_state_dict(child.state_dict())
+                setattr(parent, name, nn.Sequential(norm, child.drop, child.act))
+    return fuse(network.eval())
+
+
 def mindcv_model(name: str, **kwargs: Any) -> "mindspore.nn.Cell":
     """A network of `mindcv.models.sknet`, with MindCV's own initialisation."""
     with warnings.catch_warnings(action="ignore"):

@@ -234,4 +234,4 @@ class ProgressLine:
             return
         self._last = elapsed
         rate = done / max(elapsed, 1e-9)
-        print(f"converted {done}/{total} images, {rate:.0f} images/s", flush=True)  # noqa: T201
+        print(f"converted {done}/{total} images, {rate:.0f} images/s", flush=True)

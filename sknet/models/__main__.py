@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
         },
         index=pd.Index(list(rows), name="model"),
     )
-    print(table.to_markdown(stralign="right", disable_numparse=True))  # noqa: T201
+    print(table.to_markdown(stralign="right", disable_numparse=True))
 
 
 def parser() -> argparse.ArgumentParser:

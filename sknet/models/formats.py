@@ -17,7 +17,8 @@ FloatArray = npt.NDArray[np.float32]
 class PaddedPool(nn.Cell):
     """`StemPool` in operators that every format has: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉).
 
-    MindSpore 2.10 writes MaxPool3D's padding to ONNX as another one, without a word.
+    MindSpore 2.10 writes MaxPool3D's padding to ONNX as another one, without a word. Before the
+    ReLU zeros pad as well as the lowest number does.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class PaddedPool(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.pool(self.pad(x))
+        return ops.relu(self.pool(self.pad(x)))
 
 
 def exportable(network: SKNet) -> SKNet:

@@ -25,10 +25,11 @@ class ModelProfile:
 def profile(name: str, resolution: int = 224) -> ModelProfile:
     """Count a model of 1000 classes, layer by layer, on one image of `resolution` pixels a side.
 
-    Raises UserError for an unknown name or a resolution below 32, the network's total stride.
+    Raises UserError for an unknown name, and a resolution outside 32 … 2048: the network's total
+    stride, and what a gigabyte holds of one image's largest map.
     """
-    if resolution < 32:
-        raise UserError(f"resolution is {resolution}, expected at least 32 pixels")
+    if not 32 <= resolution <= 2048:
+        raise UserError(f"resolution is {resolution}, expected 32 to 2048 pixels")
     network = create_model(name)
     macs = 0
 

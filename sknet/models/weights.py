@@ -1,9 +1,7 @@
-"""Weights in and out: our checkpoints, MindCV's `.ckpt`, timm's `.safetensors`; never a pickle."""
+"""Weights in and out, under the names of this project, of timm and of MindCV."""
 
-import math
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +10,15 @@ from typing import Literal
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from mindspore import Tensor, nn
-from mindspore.train.checkpoint_pb2 import Checkpoint
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sknet.errors import UserError
 from sknet.models.sknet import SKNet
+from sknet.models.weight_files import Values, read_weights, shown
 
 Source = Literal["sknet", "mindcv", "timm"]
-Values = dict[str, npt.NDArray[np.generic]]
 
 HEAD = ("fc.weight", "fc.bias")
 # What nn.Momentum keeps beside `moments.*`.
@@ -57,25 +53,12 @@ _RULES: dict[Source, tuple[tuple[str, str], ...]] = {
         (r"^fc\.", "classifier."),
     ),
 }
-# A parameter that tells the source, and what each of them also holds beside weights.
+# A parameter that tells the source.
 _SIGNS: dict[Source, str] = {
     "sknet": "stem.conv.weight",
     "timm": "bn1.running_mean",
     "mindcv": "classifier.weight",
 }
-_CKPT_TYPES = {
-    "Float16": np.float16,
-    "Float32": np.float32,
-    "Float64": np.float64,
-    "Int32": np.int32,
-    "Int64": np.int64,
-    "Bool": np.bool_,
-}
-# numpy's limit
-_MAX_DIMENSIONS = 32
-_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".pickle")
-# zip archive (torch.save) and pickle protocols 2 to 5
-_PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 
 
 def name_in(source: Source, name: str) -> str:
@@ -139,25 +122,6 @@ def save_safetensors(network: SKNet, path: Path, layout: Literal["timm", "sknet"
         part.unlink(missing_ok=True)
 
 
-def read_weights(path: Path) -> Values:
-    """All arrays of a MindSpore checkpoint or a safetensors file, by their names there.
-
-    Raises UserError if it is neither; a pickle is not opened.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise UserError(f"weights {path} can't be read: {error.strerror}") from None
-    suffix = path.suffix.lower()
-    if suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
-        raise UserError(
-            f"{path} is a pickle, which can run any code: where you trust it, load it with torch "
-            "and write it with safetensors.torch.save_file"
-        )
-    return _read_safetensors(path) if suffix == ".safetensors" else _read_ckpt(path)
-
-
 def set_exactly(
     cell: nn.Cell,
     values: Mapping[str, npt.NDArray[np.generic]],
@@ -170,7 +134,7 @@ def set_exactly(
     """
     parameters = {p.name: p for p in cell.get_parameters() if p.name not in (kept or ())}
     faults = [("missing", f"{name} is missing") for name in parameters if name not in values]
-    faults += [("unknown", f"{_shown(n)} is unknown") for n in values if n not in parameters]
+    faults += [("unknown", f"{shown(n)} is unknown") for n in values if n not in parameters]
     converted: Values = {}
     for name, parameter in parameters.items():
         if name not in values:
@@ -196,57 +160,11 @@ def set_exactly(
         parameter.set_data(Tensor(converted[name], parameter.dtype))
 
 
-def _read_safetensors(path: Path) -> Values:
-    values: Values = {}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                values[name] = file.get_tensor(name)
-    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-        # The last for a type that numpy doesn't have.
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no safetensors file of numpy types: {reason}") from None
-    return values
-
-
-def _read_ckpt(path: Path) -> Values:
-    """Read without ms.load_checkpoint, which fills up with zeros what a tensor says it has."""
-    content = path.read_bytes()
-    # What save_checkpoint(crc_check=True) puts last.
-    if content[-17:-10] == b"crc_num":
-        content, checksum = content[:-17], int.from_bytes(content[-10:], "big")
-        if zlib.crc32(content) != checksum:
-            raise UserError(f"{path} is damaged (its checksum differs)")
-    checkpoint, values = Checkpoint(), Values()
-    try:
-        checkpoint.ParseFromString(content)
-        for entry in checkpoint.value:
-            if entry.tag in values:
-                raise UserError(f"{path} holds {_shown(entry.tag)} twice")
-            values[entry.tag] = _ckpt_array(entry, path)
-    except (DecodeError, UnicodeDecodeError):
-        raise UserError(f"{path} is no MindSpore checkpoint") from None
-    return values
-
-
-def _ckpt_array(entry: Checkpoint.Value, path: Path) -> npt.NDArray[np.generic]:
-    tensor, fault = entry.tensor, f"{path} can't be used: {_shown(entry.tag)}"
-    if tensor.tensor_type not in _CKPT_TYPES:
-        raise UserError(f"{fault} is of type {_shown(tensor.tensor_type) or 'none'}")
-    dtype = np.dtype(_CKPT_TYPES[tensor.tensor_type])
-    # A scalar is written with the one dimension 0.
-    shape = () if list(tensor.dims) == [0] else tuple(tensor.dims)
-    given, size = len(tensor.tensor_content), math.prod(shape) * dtype.itemsize
-    if given != size or min(shape, default=1) < 1 or len(shape) > _MAX_DIMENSIONS:
-        raise UserError(f"{fault} has {given} bytes for {len(shape)} dimensions of {size} bytes")
-    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
-
-
 def _recognise(values: Values, path: Path) -> Source:
     for source, sign in _SIGNS.items():
         if sign in values:
             return source
-    some = ", ".join(_shown(name) for name in sorted(values)[:3]) or "nothing"
+    some = ", ".join(shown(name) for name in sorted(values)[:3]) or "nothing"
     raise UserError(
         f"{path} has none of the names of sknet, timm or MindCV networks (it holds {some}): "
         "say which source it is from"
@@ -298,7 +216,3 @@ def _converts(given: np.dtype[np.generic], expected: np.dtype[np.generic]) -> bo
     if expected.kind == "f":
         return given.kind == "f" or given.name == "bfloat16"
     return given == expected
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])

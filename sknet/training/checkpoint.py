@@ -15,7 +15,8 @@ from mindspore import nn
 
 from sknet.data.shards import file_sha256
 from sknet.errors import UserError
-from sknet.models.weights import read_weights, set_exactly
+from sknet.models.weight_files import read_weights
+from sknet.models.weights import set_exactly
 from sknet.records import Checkpoint, CheckpointFile, Run
 
 MODEL_FILE = "model.ckpt"

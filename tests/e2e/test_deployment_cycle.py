@@ -22,7 +22,7 @@ from tests.tiny_pipeline import ROOT, end, processes_marked
 pytestmark = pytest.mark.slow
 
 MARK = "SKNET_TEST_ID"
-SECONDS_TO_START = 240
+SECONDS_TO_START = 90
 SECONDS_TO_RUN = 150
 SECONDS_TO_VANISH = 15
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -59,7 +59,7 @@ class Server:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=90,
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -25,7 +25,7 @@ AT_WORK = {
     "validate": ".work/evaluation/*/logs/validate-*/*",
 }
 MARK = "SKNET_TEST_ID"
-SECONDS_TO_START = 240
+SECONDS_TO_START = 90
 SECONDS_TO_VANISH = 15
 
 

@@ -93,3 +93,13 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, where the default caches go."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def program_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs choose graph mode and an instruction set for the whole process."""
+    import mindspore as ms
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    yield
+    ms.set_context(mode=ms.PYNATIVE_MODE)

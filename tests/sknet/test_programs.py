@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,13 +18,7 @@ from sknet.records import Evaluation, Shards
 from sknet.training import device
 from sknet.training.device import World
 
-
-@pytest.fixture(autouse=True)
-def process_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The programs choose graph mode and an instruction set for the whole process."""
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    yield
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+pytestmark = pytest.mark.usefixtures("program_state")
 
 
 @pytest.fixture
@@ -151,7 +145,8 @@ def test_unknown_model(
     refused: Callable[..., str], recipe: tuple[str, Path], converted: tuple[Shards, Path]
 ) -> None:
     line = refused(train, *recipe, "--data_dir", converted[1], "--set", "model=skresnet81")
-    assert line.startswith("error: no model 'skresnet81' (did you mean 'skresnet18' or ")
+    nearest = "(did you mean 'skresnet18' or 'skresnet50' or 'skresnet34'?): expected one of"
+    assert line.startswith(f"error: no model 'skresnet81' {nearest} skresnet18, ")
 
 
 def test_distribution_without_its_launcher(

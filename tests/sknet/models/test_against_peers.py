@@ -1,8 +1,8 @@
 """With a peer's weights our networks are the peer's: same logits, same loss, same gradients."""
 
-import copy
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch
 
 from sknet.models import create_model, fold
+from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
 from sknet.training.step import CrossEntropy
 from tests.peers import mindcv_model, timm_model
@@ -80,12 +81,20 @@ def randomise_mindcv(model: Any, seed: int) -> None:
         parameter.set_data(Tensor(drawn(parameter.name, parameter.shape, numbers)))
 
 
-def timms_step(model: Any, x: npt.NDArray[Any], labels: npt.NDArray[np.int32]) -> Any:
-    """Loss and gradients."""
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
-    loss = criterion(model(torch.from_numpy(x)), torch.from_numpy(labels).long())
-    loss.backward()
-    return loss.item(), {key: value.grad.numpy() for key, value in model.named_parameters()}
+class SquarePlus(torch.nn.Module):
+    """(x + √(x² + 1)) / 2: a ReLU without its corner."""
+
+    def forward(self, x: Any) -> Any:
+        return (x + torch.sqrt(x * x + 1)) / 2
+
+
+def without_corners(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SquarePlus in place of ReLU in timm's network and in all of ours."""
+    monkeypatch.setattr(ops, "relu", lambda x: (x + ops.sqrt(x * x + 1)) / 2)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.ReLU):
+                setattr(parent, name, SquarePlus())
 
 
 def difference(result: Array, expected: Array) -> float:
@@ -138,21 +147,28 @@ def test_timm_loads_what_we_save_and_gives_it_back_exactly(name: str, tmp_path: 
         assert first.asnumpy().tobytes() == second.asnumpy().tobytes()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_training_step_has_timms_loss_and_gradients(name: str, tmp_path: Path) -> None:
-    model = timm_model(name, num_classes=10).train()
-    randomise_timm(model, 4)
+@dataclass
+class Step:
+    """Loss and gradients, under timm's names."""
+
+    loss: float
+    gradients: dict[str, Array]
+
+
+def both_steps(name: str, model: Any, tmp_path: Path) -> tuple[Step, Step, SKNet]:
+    """timm's training step and ours from the same weights on the same batch, and our network."""
     file = tmp_path / "timm.safetensors"
     save_torch(model.state_dict(), file)
     network = create_model(name, num_classes=10)
     load_weights(network, file)
     network.set_train(True)
-    x = images(5, 64, batch=8)
-    labels = np.arange(8, dtype=np.int32)
+    x, labels = images(5, 64, batch=8), np.arange(8, dtype=np.int32)
 
-    exact_model = copy.deepcopy(model).double()
-    loss, theirs = timms_step(model, x, labels)
-    _, exact = timms_step(exact_model, x.astype(np.float64), labels)
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(
+        model(torch.from_numpy(x)), torch.from_numpy(labels).long()
+    )
+    loss.backward()
+    theirs = Step(loss.item(), {key: p.grad.numpy() for key, p in model.named_parameters()})
 
     criterion = CrossEntropy(0.1)
 
@@ -161,25 +177,39 @@ def test_a_training_step_has_timms_loss_and_gradients(name: str, tmp_path: Path)
 
     weights = network.trainable_params()
     value, gradients = ms.value_and_grad(forward, None, weights)(Tensor(x), Tensor(labels))
-    assert float(value.asnumpy()) == pytest.approx(loss, rel=1e-4)
-    norm = np.linalg.norm
-    errors = {}
-    for weight, gradient in zip(weights, gradients, strict=True):
-        name = name_in("timm", weight.name)
-        # BatchNorm cancels some down to rounding: there timm's own rounding is the measure.
-        size = max(norm(exact[name]), 1e3 * norm(theirs[name] - exact[name]))
-        errors[name] = norm(gradient.asnumpy() - exact[name]) / size
-    # An input within rounding of 0 may pass a ReLU there and not here, and so touch a few
-    # parameters of its block by one pixel's share; a wrong derivative would touch them wholly.
-    assert np.quantile(list(errors.values()), 0.8) <= 1e-3
-    assert max(errors.values()) <= 3e-2, max(errors, key=lambda name: errors[name])
+    named = zip(weights, gradients, strict=True)
+    ours = Step(float(value.asnumpy()), {name_in("timm", p.name): g.asnumpy() for p, g in named})
+    return theirs, ours, network
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_training_step_has_timms_loss_and_gradients(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a smooth activation on both sides: at a ReLU's corner an input within rounding of 0
+    passes here and not there, and timm's own gradients in float32 and float64 differ by 2 %."""
+    model = timm_model(name, num_classes=10).train()
+    randomise_timm(model, 4)
+    without_corners(model, monkeypatch)
+    theirs, ours, network = both_steps(name, model, tmp_path)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+    assert ours.gradients.keys() == theirs.gradients.keys()
+    for key, gradient in ours.gradients.items():
+        assert difference(gradient, theirs.gradients[key]) <= 1e-3, key
     # and the statistics that the step leaves
     running = dict(model.named_buffers())
     for parameter in network.get_parameters():
         if parameter.name.endswith((".moving_mean", ".moving_variance")):
-            np.testing.assert_allclose(
-                parameter.asnumpy(),
-                running[name_in("timm", parameter.name)].numpy(),
-                rtol=1e-3,
-                atol=1e-5,
-            )
+            expected = running[name_in("timm", parameter.name)].numpy()
+            np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_training_step_with_relu_has_timms_loss_and_nearly_all_gradients(tmp_path: Path) -> None:
+    """But for a pixel's share of a few, where an input of a ReLU is within rounding of 0."""
+    model = timm_model("skresnet18", num_classes=10).train()
+    randomise_timm(model, 4)
+    theirs, ours, _ = both_steps("skresnet18", model, tmp_path)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+    errors = [difference(ours.gradients[key], theirs.gradients[key]) for key in ours.gradients]
+    assert np.median(errors) <= 1e-3
+    assert max(errors) <= 3e-2
