@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/demo
 	$(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --store artifacts --workers 2
 
-test: lint test-fast
-	$(BIN)/python -m pytest -m slow
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.documented import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def run(module: str, *options: str) -> str:

@@ -32,8 +32,8 @@ def test_make_test_runs_linters_types_layers_and_tests() -> None:
         assert f".venv/bin/{program}" in programs
     tests = [program for program in programs if "pytest" in program]
     assert tests == [
-        '.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"',
-        ".venv/bin/python -m pytest -m slow",
+        '.venv/bin/python -m pytest -n 2 --dist loadfile -m "not alone"',
+        ".venv/bin/python -m pytest -m alone",
     ]
 
 

@@ -19,7 +19,7 @@ from infra.artifacts import open_store
 from tests.documented import documented
 from tests.tiny_pipeline import ROOT, end, processes_marked
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 MARK = "SKNET_TEST_ID"
 SECONDS_TO_START = 90

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 from infra.artifacts import open_store
 from tests.tiny_pipeline import ROOT, Trained, digests, processes_marked, train_command
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 # When is a stage at work? Its program runs, and has written the first of this.
 AT_WORK = {

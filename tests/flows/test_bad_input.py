@@ -97,6 +97,7 @@ def test_a_number_of_workers_below_one_is_refused(tmp_path: Path, images: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_mistake_found_by_a_stage_ends_without_a_traceback(tmp_path: Path, images: Path) -> None:
     inputs = Inputs(tmp_path, shutil.copytree(images, tmp_path / "images"))
     (inputs.data / "train" / "red" / "notes.jpg").write_text("no image")

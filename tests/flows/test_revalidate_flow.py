@@ -56,6 +56,7 @@ def test_without_a_promoted_checkpoint_one_line_says_so(tmp_path: Path, made: bo
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_an_untouched_store_passes_with_the_recorded_counts(
     trained: Trained, copied_store: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_an_untouched_store_passes_with_the_recorded_counts(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_one_flipped_bit_in_the_checkpoint_is_found_and_named(
     trained: Trained, copied_store: Path
 ) -> None:
@@ -80,6 +82,7 @@ def test_one_flipped_bit_in_the_checkpoint_is_found_and_named(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_count_that_differs_from_the_record_fails_with_both_values(
     trained: Trained, copied_store: Path, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_resumed_equals_uninterrupted(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_resumed_equals_uninterrupted_on_two_ranks(new: NewTraining) -> None:
     undisturbed, killed = new(name="undisturbed", ranks=2), new(name="killed", ranks=2)
     assert undisturbed.finish().returncode == 0

@@ -203,6 +203,7 @@ def test_impossible_jobs_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
     job = make_job(
         """
@@ -226,6 +227,7 @@ def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("last_act", "says"),
     [
@@ -263,6 +265,7 @@ def test_lost_rank_ends_the_job_within_seconds(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
     job = make_job("raise OSError('disk full')", head=MINDSPORE_HEAD, workers=2)
     result = run(job, on_line=print)
@@ -272,6 +275,7 @@ def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_outcome_of_a_failed_job_of_two_ranks_is_honoured(make_job: MakeJob) -> None:
     job = make_job("time.sleep(1)\nreport('user_error', 'no such recipe')\nsys.exit(2)", workers=2)
     result = run(job, on_line=print)
@@ -280,6 +284,7 @@ def test_outcome_of_a_failed_job_of_two_ranks_is_honoured(make_job: MakeJob) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_rank_that_fails_after_rank_0_reported_done(make_job: MakeJob) -> None:
     result = run(
         make_job("report('done')\ntime.sleep(1)\nsys.exit(rank * 7)", workers=2), on_line=print
@@ -301,6 +306,7 @@ def test_msrun_that_cannot_start_is_explained_by_its_own_log(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_hung_ranks_are_ended(make_job: MakeJob, alive: Alive) -> None:
     job = make_job("print('last words')\ntime.sleep(600)", workers=2, silence=8)
     result, lines = run_collecting(job)
@@ -311,6 +317,7 @@ def test_hung_ranks_are_ended(make_job: MakeJob, alive: Alive) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_exception_in_the_caller_ends_all_ranks(make_job: MakeJob, alive: Alive) -> None:
     def interrupt(line: str) -> None:
         raise Interruption(line)
@@ -322,6 +329,7 @@ def test_exception_in_the_caller_ends_all_ranks(make_job: MakeJob, alive: Alive)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_sigkill_of_the_caller_ends_all_ranks(
     make_job: MakeJob, marker: dict[str, str], alive: Alive
 ) -> None:
