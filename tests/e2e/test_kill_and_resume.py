@@ -1,5 +1,6 @@
 """Killed at any stage and started again, a run ends with the bytes of an undisturbed one."""
 
+import json
 import os
 import shutil
 import signal
@@ -95,6 +96,18 @@ def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[]
         time.sleep(0.05)
 
 
+def losses(store: Path) -> list[tuple[str, int, float]]:
+    """What the training logged of each step and evaluation, by two ranks."""
+    (log,) = store.glob("training-log/*/metrics.jsonl")
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    return [
+        (line["type"], line["step"], line[key])
+        for line in lines
+        for key in ("loss", "loss_sum")
+        if key in line
+    ]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
@@ -123,6 +136,8 @@ def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(
     assert "built       validate, promote, report" in said
     assert "reused      stage, convert, train" in said
     assert digests(store) == digests(trained.store)
+    assert len(losses(trained.store)) > 6
+    assert losses(store) == losses(trained.store)
     assert list((store / ".staging").glob("*")) == []
     assert [path for path in store.glob(".work/*/*") if path.is_dir()] == []
     promoted = open_store(str(store)).refs.get("production")

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 
-import sknet
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
@@ -90,12 +88,9 @@ def test_two_trainings_in_one_directory_are_refused(
 class Training:
     """The program in its own processes, over one directory of checkpoints."""
 
-    def __init__(
-        self, recipe_file: Path, shards: Path, out: Path, *options: str, ranks: int = 1
-    ) -> None:
+    def __init__(self, recipe_file: Path, shards: Path, out: Path, *options: str) -> None:
         self.out = out
         self.ckpt = out / "ckpt"
-        self._ranks = ranks
         self._options = [
             *("--config", str(recipe_file), "--data_dir", str(shards)),
             *("--ckpt_save_dir", str(self.ckpt), *options),
@@ -149,18 +144,7 @@ class Training:
         ]
 
     def _command(self) -> list[str]:
-        if self._ranks == 1:
-            return [sys.executable, "-m", "sknet.train", *self._options]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        return [
-            str(Path(sys.executable).with_name("msrun")),
-            *(f"--worker_num={self._ranks}", f"--local_worker_num={self._ranks}"),
-            *(f"--master_port={port}", "--join=True", f"--log_dir={self.out / 'logs'}"),
-            str(Path(sknet.__file__).with_name("train.py")),
-            *self._options,
-        ]
+        return [sys.executable, "-m", "sknet.train", *self._options]
 
 
 NewTraining = Callable[..., Training]
@@ -180,8 +164,8 @@ def undisturbed(
 
 @pytest.fixture
 def new(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) -> NewTraining:
-    def make(*options: str, name: str = "out", ranks: int = 1) -> Training:
-        return Training(recipe_file, converted[1], tmp_path / name, *options, ranks=ranks)
+    def make(*options: str, name: str = "out") -> Training:
+        return Training(recipe_file, converted[1], tmp_path / name, *options)
 
     return make
 
@@ -203,19 +187,6 @@ def test_resumed_equals_uninterrupted(
     assert training.checkpoints() == undisturbed.checkpoints()
     assert training.losses() == undisturbed.losses()
     assert training.metrics()[-1]["restarts"] == len(kill_points)
-
-
-@pytest.mark.slow
-@pytest.mark.alone
-def test_resumed_equals_uninterrupted_on_two_ranks(new: NewTraining) -> None:
-    undisturbed, killed = new(name="undisturbed", ranks=2), new(name="killed", ranks=2)
-    assert undisturbed.finish().returncode == 0
-    killed.kill_when("step-00000002")
-    result = killed.finish()
-    assert result.returncode == 0, result.stdout
-    assert undisturbed.checkpoints().keys() == {f"step-0000000{step}" for step in (2, 3, 5, 6)}
-    assert killed.checkpoints() == undisturbed.checkpoints()
-    assert killed.losses() == undisturbed.losses()
 
 
 @pytest.mark.slow
