@@ -25,7 +25,7 @@ def run(module: str, *options: str) -> str:
 
 def test_every_ratio_is_printed() -> None:
     text = (ROOT / "docs/performance.md").read_text("utf-8")
-    assert "$ python -m tests.bench.bench_model --iterations 1 --cache\n" in text
+    assert "$ python -m tests.bench.bench_model --iterations 1 --rounds 9 --cache\n" in text
     small = ("--models", "skresnet18", "--batch", "2", "--resolution", "32", "--rounds", "1")
     printed = run("tests.bench.bench_model", "--iterations", "1", *small)
     ratios = re.findall(r"^(step|forward): [\d.]+x (.+) \(", printed, re.MULTILINE)
