@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print the summary."""
     recipe = load_recipe(arguments.recipe, arguments.set)
     recipe.global_batch(arguments.workers)
-    for _ in open_source(arguments.data).samples():
+    for _ in open_source(arguments.data).files():
         pass
     open_store(arguments.store)
     quieten()

@@ -51,17 +51,33 @@ class Record(BaseModel):
             ) from None
 
 
+class QuarantinedSample(Record):
+    """Something that should have been a sample and was left out, and why."""
+
+    split: str
+    """Empty if it was found before its split was known."""
+    key: str
+    """As the source names it; what is not printable is written with backslashes."""
+    reason: str
+
+
 class Dataset(Record):
     """A source as it was found: what it holds, not where it lies."""
 
     source: str
-    """Kind of source: `digits` or `class-folders`."""
+    """Kind of source, as `class-folders`."""
     classes: tuple[str, ...]
     """Position is the label."""
+    titles: tuple[str, ...]
+    """Readable names by label; those of the classes where the source has no others."""
     splits: dict[str, NonNegativeInt]
     """Samples of each split."""
     samples_digest: Sha256
     """Over split, key, label, size and SHA-256 of every sample, in order."""
+    index_sha256: Sha256
+    """Of the file index that says where in the source each sample lies."""
+    quarantined: tuple[QuarantinedSample, ...]
+    """Left out when the source was read."""
 
 
 class ShardFile(Record):
@@ -81,20 +97,13 @@ class ShardFile(Record):
         return f"{self.name}.db"
 
 
-class QuarantinedSample(Record):
-    """A sample that was left out, and why."""
-
-    split: str
-    key: str
-    reason: str
-
-
 class Shards(Record):
     """A data set as MindRecord files."""
 
     dataset: Dataset
     files: tuple[ShardFile, ...]
     quarantined: tuple[QuarantinedSample, ...]
+    """Left out because they don't decode; the data set lists its own."""
 
     def num_samples(self, split: str) -> int:
         """Samples of the split that can be read."""

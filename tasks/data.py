@@ -5,7 +5,7 @@ from pathlib import Path
 
 from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from sknet.data.shards import HEADER_BYTES, MAX_QUARANTINED_SHARE, PAGE_BYTES
-from sknet.data.sources import open_source
+from sknet.data.sources import absolute, open_source
 from sknet.data.staging import Staged
 from sknet.data.staging import stage as stage_source
 from sknet.records import Shards
@@ -25,8 +25,8 @@ def stage(data: str, store_uri: str) -> StageResult:
     staged = stage_source(open_source(data))
     spec = ArtifactSpec(
         kind="dataset",
-        format_version=1,
-        params={"source": staged.dataset.source, "samples_digest": staged.dataset.samples_digest},
+        format_version=2,
+        params={"dataset": staged.dataset.digest},
         inputs={},
     )
 
@@ -66,7 +66,7 @@ def convert(
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "shards"
         options = {
-            "source": data if data == "digits" else Path(data).resolve(),
+            "source": absolute(data),
             "staged": artifact_of(store, dataset).directory,
             "out": out,
             "shards": num_shards,

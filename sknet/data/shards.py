@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from sknet.data.order import epoch_order
-from sknet.data.sources import SPLITS, open_source
+from sknet.data.sources import SPLITS, Sample, open_source
 from sknet.data.staging import Staged
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, ShardFile, Shards
@@ -35,21 +35,12 @@ MAX_QUARANTINED_SHARE = 0.001
 
 
 @dataclass(frozen=True)
-class Row:
-    """A sample that a shard is to hold."""
-
-    key: str
-    label: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class ShardPlan:
     """One shard to write: its name says its place among those of the split."""
 
     split: str
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[Sample, ...]
 
 
 def plan_shards(staged: Staged, num_shards: int) -> list[ShardPlan]:
@@ -57,10 +48,7 @@ def plan_shards(staged: Staged, num_shards: int) -> list[ShardPlan]:
     plans = []
     for split in SPLITS:
         part = staged.index[staged.index["split"] == split]
-        rows = [
-            Row(key, int(label), sha256)
-            for key, label, sha256 in zip(part["key"], part["label"], part["sha256"], strict=True)
-        ]
+        rows = [Sample(*row) for row in part.itertuples(index=False, name=None)]
         spread = [rows[i] for i in epoch_order(len(rows), SPREAD_SEED, 0)]
         count = min(num_shards, len(rows))
         bounds = [len(rows) * i // count for i in range(count + 1)]
@@ -155,7 +143,7 @@ def _readable_rows(
     opened = open_source(source)
     for row in plan.rows:
         try:
-            content = opened.read(row.key)
+            content = opened.read(row)
         except OSError as error:
             raise UserError(f"sample {row.key} can't be read: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != row.sha256:

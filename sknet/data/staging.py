@@ -1,16 +1,30 @@
-"""Staging: what a source holds, as a record and a file index, read and hashed once."""
+"""Staging: what a source holds, as a record and a file index, every file read and hashed once."""
 
 import hashlib
+import itertools
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from sknet.data.sources import SPLITS, Source
+from sknet.data.ledger import Found, Ledger
+from sknet.data.sources.source import SPLITS, Sample, Source
+from sknet.data.trees import Skipped, SourceFile
 from sknet.errors import UserError
-from sknet.records import Dataset
+from sknet.records import Dataset, QuarantinedSample
 
-INDEX_COLUMNS = ["split", "key", "label", "size", "sha256"]
+INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
+MAX_QUARANTINED_SHARE = 0.001
+# Hashing gives up the interpreter's lock, and a network file system answers several at once.
+READERS = 4
+FILES_PER_ROUND = 256
+UNPRINTABLE = "a name that is not printable UTF-8: rename it"
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -19,6 +33,10 @@ class Staged:
 
     dataset: Dataset
     index: pd.DataFrame
+    ignored: tuple[str, ...] = ()
+    """Files beside the samples that are none by their names; of no consequence."""
+    files_read: int = 0
+    """Files that were read this time; the others were known."""
 
     def write(self, directory: Path) -> None:
         """As dataset.json and samples.parquet."""
@@ -26,27 +44,156 @@ class Staged:
         self.index.to_parquet(directory / "samples.parquet", index=False)
 
 
-def stage(source: Source) -> Staged:
-    """Read every sample once. Raises UserError where the source has not its documented form."""
-    rows = []
-    for sample in source.samples():
-        try:
-            content = source.read(sample.key)
-        except OSError as error:
-            raise UserError(f"sample {sample.key} can't be read: {error.strerror}") from None
-        digest = hashlib.sha256(content).hexdigest()
-        rows.append((sample.split, sample.key, sample.label, len(content), digest))
-    index = pd.DataFrame(rows, columns=INDEX_COLUMNS)
-    counts = index["split"].value_counts()
-    return Staged(
-        Dataset(
-            source=source.kind,
-            classes=source.classes,
-            splits={split: int(counts.get(split, 0)) for split in SPLITS},
-            samples_digest=_samples_digest(rows),
-        ),
-        index,
+def stage(
+    source: Source,
+    ledger: Ledger | None = None,
+    *,
+    full: bool = False,
+    max_quarantine: float = MAX_QUARANTINED_SHARE,
+    on_progress: Progress | None = None,
+) -> Staged:
+    """Find and hash all samples; files that the ledger knows unchanged are not read, unless `full`.
+
+    `on_progress` gets the files and bytes gone through so far. Raises UserError where the source
+    has not its documented form, or if more than the share `max_quarantine` can't be used.
+    """
+    began = time.time_ns()
+    listed = list(source.files())
+    skipped = [entry for entry in listed if isinstance(entry, Skipped)]
+    files = [entry for entry in listed if isinstance(entry, SourceFile)]
+    unprintable = [file for file in files if not file.path.isprintable()]
+    skipped += [Skipped(file.path, UNPRINTABLE) for file in unprintable]
+    files = [file for file in files if file.path.isprintable()]
+    read: list[tuple[SourceFile, Found]] = []
+    num_read = 0
+    num_bytes = 0
+    for file, found, fresh in _found_in(source, files, None if full else ledger):
+        read.append((file, found))
+        num_read += fresh
+        num_bytes += file.size
+        if on_progress:
+            on_progress(len(read), num_bytes)
+    samples, left_out = _place(source, read)
+    skipped += left_out
+    if ledger:
+        ledger.remember(read, began)
+    quarantined = tuple(
+        _quarantined(entry)
+        for entry in sorted(skipped, key=lambda entry: entry.name)
+        if entry.quarantined
     )
+    refuse_too_many(quarantined, len(samples) + len(quarantined), max_quarantine)
+    _refuse_empty_classes(source, samples)
+    return _describe(
+        source,
+        samples,
+        quarantined,
+        tuple(_printable(entry.name) for entry in skipped if not entry.quarantined),
+        num_read,
+    )
+
+
+def refuse_too_many(quarantined: Sequence[QuarantinedSample], total: int, max_share: float) -> None:
+    """Raises UserError if more than a share of all samples can't be used."""
+    if len(quarantined) > total * max_share:
+        first = min(quarantined, key=lambda sample: sample.key)
+        raise UserError(
+            f"{len(quarantined)} of {total} samples can't be used, more than {max_share:.1%}; "
+            f"the first is {first.key}: {first.reason}"
+        )
+
+
+def _found_in(
+    source: Source, files: list[SourceFile], ledger: Ledger | None
+) -> Iterator[tuple[SourceFile, Found, bool]]:
+    """Each file, what is in it, and whether it was read for that."""
+
+    def look(file: SourceFile) -> tuple[SourceFile, Found, bool]:
+        known = ledger.recall(file) if ledger else None
+        if known is not None:
+            return file, known, False
+        try:
+            return file, list(source.scan(file)), True
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return file, [Skipped(file.path, f"can't be read: {reason}")], True
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(files), FILES_PER_ROUND):
+            yield from pool.map(look, files[start : start + FILES_PER_ROUND])
+
+
+def _place(
+    source: Source, read: list[tuple[SourceFile, Found]]
+) -> tuple[list[Sample], list[Skipped]]:
+    samples: list[Sample] = []
+    skipped: list[Skipped] = []
+    for file, found in read:
+        for entry in found:
+            if isinstance(entry, Skipped):
+                skipped.append(entry)
+                continue
+            place = source.place(file.path, entry.name)
+            if isinstance(place, Skipped):
+                skipped.append(place)
+                continue
+            where = (entry.size, entry.sha256, file.path, entry.offset)
+            samples.append(Sample(place.split, place.key, place.label, *where))
+    samples.sort(key=lambda sample: (sample.split, sample.key))
+    kept: dict[str, Sample] = {}
+    for sample in samples:
+        if not sample.key.isprintable():
+            skipped.append(Skipped(sample.key, UNPRINTABLE))
+            continue
+        name = unicodedata.normalize("NFC", sample.key)
+        if name in kept:
+            skipped.append(Skipped(sample.key, f"a second file of the name of {kept[name].key}"))
+            continue
+        kept[name] = sample
+    return list(kept.values()), skipped
+
+
+def _quarantined(entry: Skipped) -> QuarantinedSample:
+    split = next((split for split in SPLITS if entry.name.startswith(f"{split}/")), "")
+    return QuarantinedSample(split=split, key=_printable(entry.name), reason=entry.reason)
+
+
+def _printable(name: str) -> str:
+    if name.isprintable():
+        return name
+    return name.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def _refuse_empty_classes(source: Source, samples: list[Sample]) -> None:
+    seen = {(sample.split, sample.label) for sample in samples}
+    for split, (label, name) in itertools.product(SPLITS, enumerate(source.classes)):
+        if (split, label) not in seen:
+            raise UserError(
+                f"class {name!r} has no usable image for {split!r} in {source.location}"
+            )
+
+
+def _describe(
+    source: Source,
+    samples: list[Sample],
+    quarantined: tuple[QuarantinedSample, ...],
+    ignored: tuple[str, ...],
+    files_read: int,
+) -> Staged:
+    index = pd.DataFrame(
+        {column: [getattr(sample, column) for sample in samples] for column in INDEX_COLUMNS}
+    )
+    counts = index["split"].value_counts()
+    dataset = Dataset(
+        source=source.kind,
+        classes=source.classes,
+        titles=source.titles,
+        splits={split: int(counts.get(split, 0)) for split in SPLITS},
+        samples_digest=_digest(index, INDEX_COLUMNS[:5]),
+        index_sha256=_digest(index, INDEX_COLUMNS),
+        quarantined=quarantined,
+    )
+    return Staged(dataset, index, ignored, files_read)
 
 
 def read_staged(directory: Path) -> Staged:
@@ -57,14 +204,13 @@ def read_staged(directory: Path) -> Staged:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
-    rows = list(index.itertuples(index=False, name=None))
-    if _samples_digest(rows) != dataset.samples_digest:
+    if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
         raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
     return Staged(dataset, index)
 
 
-def _samples_digest(rows: "list[tuple[str, str, int, int, str]]") -> str:
+def _digest(index: pd.DataFrame, columns: list[str]) -> str:
     hasher = hashlib.sha256()
-    for split, key, label, size, digest in rows:
-        hasher.update(f"{split}\0{key}\0{label}\0{size}\0{digest}\n".encode())
+    for row in index[columns].itertuples(index=False, name=None):
+        hasher.update("\0".join(map(str, row)).encode() + b"\n")
     return hasher.hexdigest()

@@ -99,7 +99,7 @@ def test_missing_data(refused: Callable[..., str], recipe: tuple[str, Path]) -> 
 
 def test_empty_data(refused: Callable[..., str], recipe: tuple[str, Path], away: Path) -> None:
     (away / "empty").mkdir()
-    assert "has no folder 'train'" in refused(train, *recipe, "--data_dir", "empty")
+    assert "has no form known here" in refused(train, *recipe, "--data_dir", "empty")
 
 
 def test_class_without_images(

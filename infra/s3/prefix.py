@@ -1,0 +1,164 @@
+"""The objects below `s3://bucket/prefix`: listed, and read in ranges that outlast lost connections.
+
+Endpoint, region, credentials and certificates come from the standard AWS settings.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+# The default of 3 rides out two faults, and no restart of a server.
+ATTEMPTS = 10
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+BUFFER_BYTES = 1 << 20
+
+
+class S3Error(OSError):
+    """S3 refused, or could not be reached; `strerror` says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Object:
+    """An object as listed."""
+
+    path: str
+    """Its key without the prefix."""
+    size: int
+    etag: str
+
+
+class Prefix:
+    """A bucket's objects under one prefix, as if it were a directory."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises S3Error if the URI is none, and if the bucket can't be listed."""
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not uri.startswith("s3://") or not bucket:
+            raise S3Error(0, f"{uri!r} is no S3 location, expected s3://bucket/prefix")
+        self._bucket = bucket
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+        )
+        try:
+            self._client = boto3.client("s3", config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise S3Error(0, _one_line(error)) from None
+        self.children("")
+
+    def children(self, folder: str) -> tuple[list[str], list[str]]:
+        """Sorted names of the folders and objects that lie directly in a folder."""
+        start = self._key(folder, is_folder=True)
+        folders: list[str] = []
+        files: list[str] = []
+        for page in self._pages(start, Delimiter="/"):
+            folders += [item["Prefix"][len(start) : -1] for item in page.get("CommonPrefixes", [])]
+            files += [item["Key"][len(start) :] for item in page.get("Contents", [])]
+        return sorted(filter(None, folders)), sorted(filter(None, files))
+
+    def objects(self, folder: str) -> Iterator[S3Object]:
+        """Every object below a folder, sorted by key; the folders' own marks are left out."""
+        for page in self._pages(self._key(folder, is_folder=True)):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):
+                    path = item["Key"].removeprefix(self._prefix)
+                    yield S3Object(path, item["Size"], item["ETag"].strip('"'))
+
+    def object(self, path: str) -> S3Object | None:
+        """One object, if it is there."""
+        try:
+            head = self._client.head_object(Bucket=self._bucket, Key=self._key(path))
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise S3Error(0, _one_line(error)) from None
+        except BotoCoreError as error:
+            raise S3Error(0, _one_line(error)) from None
+        return S3Object(path, head["ContentLength"], head["ETag"].strip('"'))
+
+    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        """An object, or at most `size` bytes of it from `offset` on."""
+        with self.open(path, offset) as file:
+            return file.read() if size is None else file.read(size)
+
+    def open(self, path: str, offset: int = 0) -> BinaryIO:
+        """An object from `offset` on, to be read once in order."""
+        raw = _ObjectReader(self._client, self._bucket, self._key(path), offset)
+        return cast(BinaryIO, io.BufferedReader(raw, BUFFER_BYTES))
+
+    def _key(self, path: str, *, is_folder: bool = False) -> str:
+        return self._prefix + path + ("/" if is_folder and path else "")
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix, **options
+        )
+        try:
+            yield from pages
+        except (ClientError, BotoCoreError) as error:
+            raise S3Error(0, _one_line(error)) from None
+
+
+class _ObjectReader(io.RawIOBase):
+    """One version of an object; a connection that breaks is taken up again where it broke."""
+
+    def __init__(self, client: Any, bucket: str, key: str, offset: int) -> None:
+        self._client = client
+        self._where = {"Bucket": bucket, "Key": key}
+        self._position = offset
+        self._size: int | None = None
+        self._body: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises S3Error, also when the object was replaced while it was read."""
+        for attempt in range(ATTEMPTS):
+            try:
+                if self._body is None and not self._connect():
+                    return 0
+                content: bytes = self._body.read(len(buffer))
+                self._position += len(content)
+                if not content and self._size is not None and self._position < self._size:
+                    raise EOFError("the connection ended early")
+                buffer[: len(content)] = content
+                return len(content)
+            except ClientError as error:
+                raise S3Error(0, _one_line(error)) from None
+            except (BotoCoreError, HTTPClientError, EOFError, OSError) as error:
+                self._body = None
+                if attempt + 1 == ATTEMPTS:
+                    raise S3Error(0, _one_line(error)) from None
+        raise AssertionError("unreachable")
+
+    def _connect(self) -> bool:
+        """Whether there is anything to read."""
+        if self._size is not None and self._position >= self._size:
+            return False
+        request = {**self._where}
+        if self._position:
+            request["Range"] = f"bytes={self._position}-"
+        try:
+            answer = self._client.get_object(**request)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "InvalidRange":
+                return False
+            raise
+        # From now on this version only.
+        self._where["IfMatch"] = answer["ETag"]
+        self._size = self._position + answer["ContentLength"]
+        self._body = answer["Body"]
+        return True
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

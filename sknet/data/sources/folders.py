@@ -1,0 +1,152 @@
+"""Folders of classes: `train/<class>/*` and `val/<class>/*`, or `<class>/*` to be split here."""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sknet.data.sources.scanning import scan_image
+from sknet.data.sources.source import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    Image,
+    Place,
+    Sample,
+    named_as_image,
+)
+from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.errors import UserError
+
+
+class _Folders:
+    """What both forms share: the sorted names of folders are the classes."""
+
+    classes: tuple[str, ...]
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+        self.location = tree.location
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The folders' names."""
+        return self.classes
+
+    def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
+        """See Source."""
+        return scan_image(self._tree, file)
+
+    def read(self, sample: Sample) -> bytes:
+        """See Source."""
+        return self._tree.read(sample.file, size=sample.size)
+
+    def _images(self, folder: str) -> list[SourceFile | Skipped]:
+        """Raises UserError for a folder without images."""
+        found: list[SourceFile | Skipped] = []
+        for file in self._tree.files(folder):
+            if isinstance(file, Skipped):
+                found.append(file)
+            else:
+                found.append(named_as_image(file.path) or file)
+        if not any(isinstance(file, SourceFile) or file.quarantined for file in found):
+            raise UserError(
+                f"class {folder.split('/')[-1]!r} has no images in {self.location}/{folder}: "
+                f"expected at least one file ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        return found
+
+
+class ClassFolders(_Folders):
+    """`train/<class>/*` and `val/<class>/*`; the folders of train are the classes."""
+
+    kind = "class-folders"
+
+    def __init__(self, tree: FileTree) -> None:
+        super().__init__(tree)
+        folders = tree.children("").folders
+        for split in SPLITS:
+            if split not in folders:
+                raise UserError(
+                    f"data directory {tree.location} has no folder {split!r}: expected "
+                    "train/<class>/<images> and val/<class>/<images>"
+                )
+        self.classes = class_names(tree, "train")
+        if not self.classes:
+            raise UserError(f"{tree.location}/train has no class folders: expected one per class")
+        for split in SPLITS[1:]:
+            if unknown := sorted(set(class_names(tree, split)) - set(self.classes)):
+                raise UserError(
+                    f"{tree.location}/{split} has the class {unknown[0]!r}, which "
+                    f"{tree.location}/train has not"
+                )
+        self._labels = {name: label for label, name in enumerate(self.classes)}
+
+    def files(self) -> Iterator[SourceFile | Skipped]:
+        """See Source; sorted by split, class and path."""
+        for split, name in itertools.product(SPLITS, self.classes):
+            yield from self._images(f"{split}/{name}")
+
+    def place(self, file: str, name: str) -> Place:
+        """See Source."""
+        split, folder, _ = file.split("/", 2)
+        return Place(split, file, self._labels[folder])
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How the images of each class are divided where nobody has divided them yet."""
+
+    val_share: float = 0.1
+    seed: int = 0
+
+
+class UnsplitFolders(_Folders):
+    """`<class>/*`: of each class the same share is held out, chosen by a seeded hash of the names.
+
+    A file stays in its split when others come or go, but for those at the edge.
+    """
+
+    kind = "class-folders-split-here"
+
+    def __init__(self, tree: FileTree, rule: SplitRule) -> None:
+        super().__init__(tree)
+        self._rule = rule
+        self.classes = class_names(tree, "")
+        if len(self.classes) < 2:
+            raise UserError(
+                f"data directory {tree.location} has no form known here: expected train/ and val/ "
+                "with a folder for each class, such folders alone, the ILSVRC2012 archives, or "
+                "what Kaggle makes of them"
+            )
+        self._labels = {name: label for label, name in enumerate(self.classes)}
+        self._held_out: frozenset[str] = frozenset()
+
+    def files(self) -> Iterator[SourceFile | Skipped]:
+        """See Source; sorted by class and path. Raises UserError for a class of one image."""
+        found = {name: self._images(name) for name in self.classes}
+        held_out: set[str] = set()
+        for name, files in found.items():
+            paths = [file.path for file in files if isinstance(file, SourceFile)]
+            if len(paths) < len(SPLITS):
+                raise UserError(
+                    f"class {name!r} has {len(paths)} image in {self.location}/{name}: expected "
+                    "at least one for training and one to hold out"
+                )
+            count = min(max(1, round(len(paths) * self._rule.val_share)), len(paths) - 1)
+            held_out.update(sorted(paths, key=self._rank)[:count])
+        self._held_out = frozenset(held_out)
+        yield from itertools.chain.from_iterable(found.values())
+
+    def place(self, file: str, name: str) -> Place:
+        """See Source; after `files` only."""
+        split = "val" if file in self._held_out else "train"
+        return Place(split, file, self._labels[file.split("/", 1)[0]])
+
+    def _rank(self, path: str) -> bytes:
+        name = path.encode("utf-8", "surrogateescape")
+        return hashlib.sha256(b"%d/" % self._rule.seed + name).digest()
+
+
+def class_names(tree: FileTree, folder: str) -> tuple[str, ...]:
+    """The folders in a folder but for hidden ones."""
+    return tuple(name for name in tree.children(folder).folders if not name.startswith("."))

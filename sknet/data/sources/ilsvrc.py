@@ -1,0 +1,135 @@
+"""ILSVRC2012 as it is distributed: three archives, read where they lie and never unpacked.
+
+ILSVRC2012_img_train.tar        a tar for each class: n01440764.tar with n01440764_10026.JPEG …
+ILSVRC2012_img_val.tar          ILSVRC2012_val_00000001.JPEG …
+ILSVRC2012_devkit_t12.tar.gz    labels of the latter; synsets with their words
+
+Their MD5 must be the published one, or the one of a file MD5SUMS beside them. Classes are the
+synsets sorted by WordNet ID, as in every published set of weights.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from sknet.data.sources.scanning import read_whole
+from sknet.data.sources.source import Image, Place, Sample
+from sknet.data.sources.tars import ForwardReader, scan_tar
+from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.errors import UserError
+
+if TYPE_CHECKING:
+    from sknet.data.sources.devkit import Devkit
+
+TRAIN = "ILSVRC2012_img_train.tar"
+VAL = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+# Published at https://image-net.org/challenges/LSVRC/2012/2012-downloads.php
+PUBLISHED_MD5 = {
+    TRAIN: "1d675b47d978889d74fa0da5fadfb00e",
+    VAL: "29b22e2961454d5413ddabcf34fc5622",
+    DEVKIT: "fa75699e90414af021442c21a62c3abf",
+}
+VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+MAX_DEVKIT_BYTES = 1 << 26
+MAX_MD5SUMS_BYTES = 1 << 16
+
+
+class IlsvrcArchives:
+    """The three archives in one directory."""
+
+    kind = "ilsvrc2012"
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+        self.location = tree.location
+        present = set(tree.children("").files)
+        for name in PUBLISHED_MD5:
+            if name not in present:
+                raise UserError(
+                    f"data directory {tree.location} has no {name}: expected all of "
+                    f"{', '.join(PUBLISHED_MD5)}"
+                )
+        self._md5 = PUBLISHED_MD5 | (self._md5sums() if "MD5SUMS" in present else {})
+
+    def _md5sums(self) -> dict[str, str]:
+        text = read_whole(self._tree, "MD5SUMS", MAX_MD5SUMS_BYTES).decode("utf-8", "replace")
+        sums = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            match = re.fullmatch(r"([0-9a-f]{32}) [ *](\S+)", line)
+            if not match:
+                raise UserError(
+                    f"{self.location}/MD5SUMS line {number} is {line[:80]!r}: expected lines as "
+                    "md5sum prints them"
+                )
+            sums[match[2]] = match[1]
+        return sums
+
+    @cached_property
+    def _devkit(self) -> "Devkit":
+        from sknet.data.sources.devkit import parse_devkit  # imports scipy
+
+        content = read_whole(self._tree, DEVKIT, MAX_DEVKIT_BYTES)
+        self._check_md5(DEVKIT, hashlib.md5(content, usedforsecurity=False).hexdigest())
+        return parse_devkit(content, f"{self.location}/{DEVKIT}")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """WordNet IDs, sorted."""
+        return self._devkit.synsets
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The synsets' words."""
+        return self._devkit.words
+
+    def files(self) -> Iterator[SourceFile | Skipped]:
+        """The two archives of images, once the kit is known to be sound."""
+        _ = self._devkit
+        for name in (TRAIN, VAL):
+            file = self._tree.file(name)
+            if not isinstance(file, SourceFile):
+                reason = file.reason if file else "it is gone"
+                raise UserError(f"archive {self.location}/{name} can't be read: {reason}")
+            yield file
+
+    def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
+        """See Source; the archive's MD5 is checked at its end."""
+        with self._tree.open(file.path) as archive:
+            reader = ForwardReader(archive)
+            depth = 2 if file.path == TRAIN else 1
+            yield from scan_tar(reader, f"{self.location}/{file.path}", depth=depth)
+        self._check_md5(file.path, reader.md5.hexdigest())
+
+    def _check_md5(self, name: str, found: str) -> None:
+        if found != self._md5[name]:
+            raise UserError(
+                f"archive {self.location}/{name} has MD5 {found}, expected {self._md5[name]}: "
+                "download it again, or say in MD5SUMS beside it what it should be"
+            )
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {synset: label for label, synset in enumerate(self.classes)}
+
+    def place(self, file: str, name: str) -> Place | Skipped:
+        """See Source; keys are those of the usual unpacked folders."""
+        base = PurePosixPath(name).name
+        if file == TRAIN:
+            synset = PurePosixPath(name).parts[0].removesuffix(".tar")
+            if synset not in self._labels:
+                return Skipped(name, f"class {synset} is not in the devkit")
+            return Place("train", f"train/{synset}/{base}", self._labels[synset])
+        match = VAL_NAME.fullmatch(base)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(self._devkit.validation_labels):
+            return Skipped(name, "the devkit has no label for this name")
+        label = self._devkit.validation_labels[number - 1]
+        return Place("val", f"val/{self.classes[label]}/{base}", label)
+
+    def read(self, sample: Sample) -> bytes:
+        """See Source."""
+        return self._tree.read(sample.file, sample.offset, sample.size)

@@ -1,0 +1,242 @@
+"""Archives made to harm: every member is accepted as documented or told with its reason."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imagenet import photos, tar_of, write_archives, write_md5sums
+
+from sknet.data.sources import open_source
+from sknet.data.sources.source import Image
+from sknet.data.sources.tars import ForwardReader, scan_tar
+from sknet.data.staging import Staged, stage
+from sknet.data.trees import Skipped
+from sknet.errors import UserError
+
+IMAGE = next(iter(photos()["val"].values()))
+GOOD = "ILSVRC2012_val_00000001.JPEG"
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type = kind
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for made, content in members:
+            if content:
+                made.size = len(content)
+            tar.addfile(made, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def scan(content: bytes, depth: int = 1) -> list[Image | Skipped]:
+    return list(scan_tar(ForwardReader(io.BytesIO(content)), "a.tar", depth=depth))
+
+
+LINK = {"linkname": "/etc/passwd"}
+ESCAPES = "a name that leaves the archive"
+REFUSED = [
+    (member("../x.JPEG"), IMAGE, ESCAPES),
+    (member("a/../../x.JPEG"), IMAGE, ESCAPES),
+    (member("a/.."), IMAGE, ESCAPES),
+    (member("/etc/x.JPEG"), IMAGE, ESCAPES),
+    (member("//x.JPEG"), IMAGE, ESCAPES),
+    (member("../.hidden.JPEG"), IMAGE, ESCAPES),
+    (member("x.JPEG", tarfile.SYMTYPE, **LINK), b"", "a symbolic link"),
+    (member("x.JPEG", tarfile.SYMTYPE, linkname=GOOD), b"", "a symbolic link"),
+    (member("x.JPEG", tarfile.LNKTYPE, **LINK), b"", "a hard link"),
+    (member("x.JPEG", tarfile.LNKTYPE, linkname=GOOD), b"", "a hard link"),
+    (member("x.JPEG", tarfile.FIFOTYPE), b"", "a pipe"),
+    (member("x.JPEG", tarfile.CHRTYPE, devmajor=1, devminor=5), b"", "a device"),
+    (member("x.JPEG", tarfile.BLKTYPE, devmajor=8, devminor=0), b"", "a device"),
+    (member("x.JPEG", tarfile.GNUTYPE_SPARSE), b"", "a sparse file"),
+    (member("x.JPEG"), b"", "empty"),
+    (member(GOOD), IMAGE, "a second file of this name"),
+]
+
+
+@pytest.mark.parametrize(("bad", "content", "reason"), REFUSED)
+def test_a_member_that_could_harm_is_told_and_the_others_are_read(
+    bad: tarfile.TarInfo, content: bytes, reason: str
+) -> None:
+    found = scan(archive((member(GOOD), IMAGE), (bad, content), (member("y.JPEG"), IMAGE)))
+    assert [entry.name for entry in found if isinstance(entry, Image)] == [GOOD, "y.JPEG"]
+    assert [entry for entry in found if isinstance(entry, Skipped)] == [
+        Skipped(bad.name, reason, quarantined=True)
+    ]
+
+
+IGNORED = [
+    ("README", "no image by its name"),
+    ("labels.txt", "no image by its name"),
+    ("x.JPEG.exe", "no image by its name"),
+    ("inner.tar", "no image by its name"),
+    ("._x.JPEG", "hidden"),
+    ("./.cache/x.JPEG", "hidden"),
+    (".DS_Store", "hidden"),
+]
+
+
+@pytest.mark.parametrize(("name", "reason"), IGNORED)
+def test_what_is_no_image_by_its_name_is_only_counted(name: str, reason: str) -> None:
+    found = scan(archive((member(GOOD), IMAGE), (member(name), IMAGE)))
+    assert found[1:] == [Skipped(name, reason, quarantined=False)]
+
+
+ACCEPTED = ["./x.JPEG", "a/b/c/x.jpg", "x" * 200 + ".png", "ünï/ö.bmp", "a b.JPEG", "x..y.JPEG"]
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_unusual_but_harmless_names_are_read(name: str) -> None:
+    (found,) = scan(archive((member(name), IMAGE)))
+    assert isinstance(found, Image)
+    assert found.name == name
+
+
+def test_an_image_larger_than_any_is_told_without_being_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sknet.data.sources.scanning.MAX_IMAGE_BYTES", len(IMAGE) - 1)
+    (found,) = scan(archive((member(GOOD), IMAGE)))
+    assert found == Skipped(GOOD, f"{len(IMAGE)} bytes, more than {len(IMAGE) - 1}")
+
+
+def test_archives_nest_as_deep_as_the_form_says_and_no_deeper() -> None:
+    inner = tar_of({"x.JPEG": IMAGE, "deeper.tar": tar_of({"y.JPEG": IMAGE})})
+    outer = tar_of({"n1.tar": inner, "stray.JPEG": IMAGE})
+    assert [(type(entry), entry.name) for entry in scan(outer, depth=2)] == [
+        (Image, "n1.tar/x.JPEG"),
+        (Skipped, "n1.tar/deeper.tar"),
+        (Skipped, "stray.JPEG"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["../n1.tar", "/n1.tar"])
+def test_an_inner_archive_whose_name_leaves_is_not_entered(name: str) -> None:
+    outer = archive((member(name), tar_of({"x.JPEG": IMAGE})))
+    assert scan(outer, depth=2) == [Skipped(name, ESCAPES)]
+
+
+def test_offsets_of_inner_images_are_those_in_the_whole_archive() -> None:
+    outer = tar_of({"n1.tar": tar_of({"a.JPEG": b"first"}), "n2.tar": tar_of({"b.JPEG": b"other"})})
+    read = [outer[e.offset : e.offset + e.size] for e in scan(outer, 2) if isinstance(e, Image)]
+    assert read == [b"first", b"other"]
+
+
+def huge_header(kind: bytes) -> bytes:
+    """An extended header that claims 4 GiB."""
+    made = member("././@LongLink", kind)
+    made.size = 1 << 32
+    return made.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 12)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE]
+)
+def test_a_header_that_claims_gigabytes_is_refused_at_once(kind: bytes) -> None:
+    with pytest.raises(UserError, match=r"is damaged near byte 512 \(a header claims \d+ bytes\)"):
+        scan(huge_header(kind))
+
+
+TRUNCATED = archive(*((member(f"{i}.JPEG"), bytes([i]) * (300 + 400 * i)) for i in range(4)))
+LAST_DATA = 512 * 4 + 512 * (1 + 2 + 3 + 3)
+
+
+@pytest.mark.parametrize("end", range(1, LAST_DATA - 100, 211))
+def test_a_truncated_archive_is_refused_or_ends_at_a_member(end: int) -> None:
+    try:
+        found = scan(TRUNCATED[:end])
+    except UserError as error:
+        assert str(error).startswith("archive a.tar is damaged near byte ")
+        assert "\n" not in str(error)
+    else:
+        # Whole members and nothing else: only the published MD5 can tell.
+        whole = scan(TRUNCATED)[: len(found)]
+        assert found == whole
+        assert end % 512 == 0
+
+
+def test_an_empty_file_is_no_archive() -> None:
+    with pytest.raises(UserError, match="is damaged near byte 0"):
+        scan(b"")
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.integers(0, len(TRUNCATED) - 1), bit=st.integers(0, 7))
+def test_no_flipped_bit_of_a_header_loses_a_member_silently(place: int, bit: int) -> None:
+    content = bytearray(TRUNCATED)
+    content[place] ^= 1 << bit
+    try:
+        found = scan(bytes(content))
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(found) == 4
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=2048), st.integers(1, 2))
+def test_arbitrary_bytes_are_refused_in_one_line(content: bytes, depth: int) -> None:
+    try:
+        scan(content, depth)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_mutated_archives_never_raise_anything_else(data: st.DataObject) -> None:
+    outer = bytearray(tar_of({"n1.tar": TRUNCATED, "n2.tar": tar_of({"x.JPEG": b"x"})}))
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(outer) - 1))
+        outer[at : at + 1] = data.draw(st.binary(max_size=3))
+    try:
+        scan(bytes(outer), depth=2)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture
+def with_member(tmp_path: Path) -> "object":
+    root = write_archives(tmp_path / "archives")
+
+    def add(*members: tuple[tarfile.TarInfo, bytes]) -> Staged:
+        val = root / "ILSVRC2012_img_val.tar"
+        with tarfile.open(val, "a", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+            for made, content in members:
+                made.size = len(content)
+                tar.addfile(made, io.BytesIO(content))
+        write_md5sums(root)
+        return stage(open_source(str(root)), max_quarantine=0.1)
+
+    return add
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../../ILSVRC2012_val_00000001.JPEG", ESCAPES),
+        ("b/ILSVRC2012_val_00000001.JPEG", "a second file of the name of val/"),
+        ("ILSVRC2012_val_\udcff.JPEG", "the devkit has no label for this name"),
+        ("ILSVRC2012_val_0000\n001.JPEG", "the devkit has no label for this name"),
+    ],
+)
+def test_the_rest_of_the_data_set_is_staged(
+    with_member: "object", name: str, reason: str, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    staged = with_member((member(name), IMAGE))  # type: ignore[operator]
+    assert staged.dataset.splits == {"train": 48, "val": 16}
+    (left_out,) = staged.dataset.quarantined
+    assert left_out.reason.startswith(reason)
+    assert left_out.key.isprintable()
+    assert sorted(tmp_path.rglob("*")) == before

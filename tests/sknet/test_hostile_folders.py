@@ -1,0 +1,183 @@
+"""Directories made to harm: every file is accepted as documented or told with its reason."""
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sknet.data.sources import open_source
+from sknet.data.staging import Staged, stage
+from sknet.errors import UserError
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def copy(folders: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folders, tmp_path / "images"))
+
+
+def staged_at(root: Path) -> Staged:
+    return stage(open_source(str(root)), max_quarantine=0.5)
+
+
+def is_socket(path: Path) -> None:
+    # A socket's path is limited to 107 bytes.
+    before = Path.cwd()
+    os.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+    os.chdir(before)
+
+
+CAT = "train/cat"
+LEAVES = "a symbolic link that leaves the data directory"
+REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
+    ("pipe.png", os.mkfifo, "no regular file"),
+    ("socket.png", is_socket, "no regular file"),
+    ("link.png", lambda p: p.symlink_to("/etc/passwd"), LEAVES),
+    ("up.png", lambda p: p.symlink_to("../../../outside.png"), LEAVES),
+    ("dev.png", lambda p: p.symlink_to("/dev/zero"), LEAVES),
+    ("dangling.png", lambda p: p.symlink_to("nothing.png"), "can't be read: No such file"),
+    ("self.png", lambda p: p.symlink_to("self.png"), "can't be read: "),
+    ("folder.png", lambda p: p.symlink_to("../dog"), "a link to a folder"),
+    ("loop", lambda p: p.symlink_to("..", target_is_directory=True), "a link to a folder"),
+    ("zero.png", lambda p: p.write_bytes(b""), "empty"),
+    ("new\nline.png", lambda p: p.write_bytes(b"x"), "a name that is not printable UTF-8"),
+    ("esc\x1b[31m.png", lambda p: p.write_bytes(b"x"), "a name that is not printable UTF-8"),
+    ("rtl\u202egnp.png", lambda p: p.write_bytes(b"x"), "a name that is not printable UTF-8"),
+    ("\udcff\udcfe.png", lambda p: p.write_bytes(b"x"), "a name that is not printable UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "reason"), REFUSED)
+def test_a_file_that_could_harm_is_told_and_the_others_are_staged(
+    copy: Path, name: str, make: Callable[[Path], object], reason: str
+) -> None:
+    (copy.parent / "outside.png").write_bytes(b"secret")
+    before = staged_at(copy)
+    make(copy / CAT / name)
+    after = staged_at(copy)
+    assert after.dataset.samples_digest == before.dataset.samples_digest
+    (left_out,) = after.dataset.quarantined
+    assert left_out.split == "train"
+    assert left_out.key.startswith(f"{CAT}/")
+    assert left_out.key.isprintable()
+    assert left_out.reason.startswith(reason)
+
+
+ACCEPTED = ["a b.png", "x" * 200 + ".png", "ünï.png", "日本.JPG", "x..png", "-rf.png", "$(x).png"]
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_unusual_but_harmless_names_are_staged(copy: Path, name: str) -> None:
+    shutil.copy(copy / CAT / "000.png", copy / CAT / name)
+    assert f"{CAT}/{name}" in set(staged_at(copy).index["key"])
+
+
+def test_a_link_to_an_image_within_the_directory_is_a_sample(copy: Path) -> None:
+    (copy / "all").mkdir()
+    (copy / CAT / "000.png").rename(copy / "all/x.png")
+    (copy / CAT / "000.png").symlink_to("../../all/x.png")
+    assert f"{CAT}/000.png" in set(staged_at(copy).index["key"])
+
+
+def test_the_directory_itself_may_be_a_link(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(copy)
+    assert staged_at(tmp_path / "link").dataset == staged_at(copy).dataset
+
+
+def test_two_names_that_are_equal_as_text_give_one_sample(copy: Path) -> None:
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, "ü.png")
+        shutil.copy(copy / CAT / "000.png", copy / CAT / name)
+    (left_out,) = staged_at(copy).dataset.quarantined
+    assert left_out.reason.startswith(f"a second file of the name of {CAT}/")
+
+
+def test_an_image_larger_than_any_is_told_without_being_read(copy: Path) -> None:
+    with (copy / CAT / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    (left_out,) = staged_at(copy).dataset.quarantined
+    assert left_out.reason == f"{1 << 40} bytes, more than {1 << 28}"
+
+
+@contextlib.contextmanager
+def without_rights() -> Iterator[None]:
+    """Root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public_copy(folders: Path) -> Iterator[Path]:
+    """Where another user may look."""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        yield Path(shutil.copytree(folders, Path(root) / "images"))
+
+
+def test_a_file_that_may_not_be_read_is_told(public_copy: Path) -> None:
+    (public_copy / CAT / "001.jpg").chmod(0)
+    with without_rights():
+        (left_out,) = staged_at(public_copy).dataset.quarantined
+    assert (left_out.key, left_out.reason) == (
+        f"{CAT}/001.jpg",
+        "can't be read: Permission denied",
+    )
+
+
+def test_a_folder_that_may_not_be_listed_is_told(public_copy: Path) -> None:
+    (public_copy / CAT / "more").mkdir(mode=0)
+    with without_rights():
+        (left_out,) = staged_at(public_copy).dataset.quarantined
+    assert left_out.reason == "the folder can't be listed: Permission denied"
+    (public_copy / CAT / "more").chmod(0o755)
+
+
+def test_a_file_that_vanishes_while_staging_is_told(copy: Path) -> None:
+    source = open_source(str(copy))
+    listed = list(source.files())
+    (copy / CAT / "002.png").unlink()
+    source.files = lambda: iter(listed)  # type: ignore[method-assign]
+    (left_out,) = stage(source, max_quarantine=0.5).dataset.quarantined
+    assert left_out.reason == "can't be read: No such file or directory"
+
+
+def test_a_file_that_becomes_a_pipe_while_staging_blocks_nothing(copy: Path) -> None:
+    source = open_source(str(copy))
+    listed = list(source.files())
+    (copy / CAT / "002.png").unlink()
+    os.mkfifo(copy / CAT / "002.png")
+    source.files = lambda: iter(listed)  # type: ignore[method-assign]
+    (left_out,) = stage(source, max_quarantine=0.5).dataset.quarantined
+    assert left_out.reason == "can't be read: no regular file"
+
+
+def test_more_than_the_allowed_share_is_refused_with_the_first(copy: Path) -> None:
+    for name in ("b.png", "a.png"):
+        (copy / CAT / name).write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        stage(open_source(str(copy)))
+    assert str(caught.value) == (
+        "2 of 23 samples can't be used, more than 0.1%; the first is train/cat/a.png: empty"
+    )
+
+
+def test_a_class_of_nothing_usable_is_refused(copy: Path) -> None:
+    for image in (copy / "val/emu").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match="class 'emu' has no usable image for 'val'"):
+        staged_at(copy)

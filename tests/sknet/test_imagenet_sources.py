@@ -1,0 +1,281 @@
+"""ImageNet as it is distributed, as Kaggle has it, and unpacked: one data set."""
+
+import gzip
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imagenet import (
+    WORDS,
+    photos,
+    tar_of,
+    val_labels,
+    write_archives,
+    write_folders,
+    write_kaggle,
+    write_md5sums,
+)
+from scipy.io import savemat
+
+from sknet.data.shards import write_shards
+from sknet.data.sources import Sample, open_source
+from sknet.data.staging import Staged, stage
+from sknet.errors import UserError
+
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+TRAIN = "ILSVRC2012_img_train.tar"
+VAL = "ILSVRC2012_img_val.tar"
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("imagenet")
+    return {
+        "archives": write_archives(root / "archives"),
+        "kaggle": write_kaggle(root / "kaggle"),
+        "folders": write_folders(root / "folders"),
+    }
+
+
+@pytest.fixture
+def archives(forms: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(forms["archives"], tmp_path / "archives"))
+
+
+@pytest.fixture
+def kaggle(forms: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(forms["kaggle"], tmp_path / "kaggle"))
+
+
+def staged_at(root: Path, max_quarantine: float = 0.0) -> Staged:
+    return stage(open_source(str(root)), max_quarantine=max_quarantine)
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("form", ["archives", "kaggle"])
+def test_classes_are_the_sorted_synsets_with_their_words(forms: dict[str, Path], form: str) -> None:
+    dataset = staged_at(forms[form]).dataset
+    assert dataset.classes == tuple(sorted(WORDS))
+    assert dataset.titles == tuple(WORDS[synset] for synset in sorted(WORDS))
+    assert dataset.splits == {"train": 48, "val": 16}
+
+
+def test_all_layouts_are_the_same_data_set(forms: dict[str, Path]) -> None:
+    staged = [staged_at(root) for root in forms.values()]
+    assert len({one.dataset.samples_digest for one in staged}) == 1
+    assert len({one.dataset.index_sha256 for one in staged}) == 3
+
+
+@pytest.mark.parametrize("form", ["archives", "kaggle", "folders"])
+def test_samples_are_read_where_they_lie_and_labelled_by_their_class(
+    forms: dict[str, Path], form: str
+) -> None:
+    source = open_source(str(forms[form]))
+    read = {}
+    for row in stage(source).index.itertuples(index=False):
+        sample = Sample(*row)
+        split, name = sample.key.split("/", 1)
+        read[(split, name)] = source.read(sample)
+        assert source.classes[sample.label] == Path(name).parent.name
+    assert read == {
+        (split, name): content for split in photos() for name, content in photos()[split].items()
+    }
+
+
+def test_the_validation_labels_are_the_ground_truth(forms: dict[str, Path]) -> None:
+    staged = staged_at(forms["archives"])
+    val = staged.index[staged.index["split"] == "val"]
+    labels = {Path(key).name: label for key, label in zip(val["key"], val["label"], strict=True)}
+    assert [staged.dataset.classes[labels[name]] for name in sorted(labels)] == val_labels()
+
+
+def test_archives_and_folders_give_the_same_shards(forms: dict[str, Path], tmp_path: Path) -> None:
+    written = []
+    for form in ("archives", "folders"):
+        out = tmp_path / form
+        out.mkdir()
+        write_shards(
+            staged_at(forms[form]),
+            str(forms[form]),
+            out,
+            num_shards=2,
+            num_workers=1,
+            on_progress=lambda done, total: None,
+        )
+        written.append({path.name: path.read_bytes() for path in out.glob("*.mindrecord*")})
+    assert written[0] == written[1]
+    assert len(written[0]) == 8
+
+
+@pytest.mark.parametrize("name", [TRAIN, VAL, DEVKIT])
+def test_an_archive_of_another_md5_is_refused(archives: Path, name: str) -> None:
+    content = bytearray((archives / name).read_bytes())
+    # Within an image, or in the compressed kit: nothing else would notice.
+    content[len(content) // 2 if name == DEVKIT else 3000] ^= 1
+    (archives / name).write_bytes(content)
+    message = refusal(lambda: staged_at(archives))
+    assert f"archive {archives / name} has MD5 " in message
+    assert "download it again" in message
+
+
+def test_without_md5sums_the_published_archives_are_expected(archives: Path) -> None:
+    (archives / "MD5SUMS").unlink()
+    message = refusal(lambda: staged_at(archives))
+    assert "expected fa75699e90414af021442c21a62c3abf" in message
+
+
+@pytest.mark.parametrize("line", ["x", "d41d8cd98f00b204e9800998ecf8427e", "\udcff"])
+def test_md5sums_of_another_form_is_refused(archives: Path, line: str) -> None:
+    (archives / "MD5SUMS").write_bytes(line.encode("utf-8", "surrogateescape"))
+    assert "MD5SUMS line 1 is " in refusal(lambda: staged_at(archives))
+
+
+@pytest.mark.parametrize("name", [VAL, DEVKIT])
+def test_a_missing_archive_is_named(archives: Path, name: str) -> None:
+    (archives / name).unlink()
+    assert f"has no {name}: expected all of" in refusal(lambda: staged_at(archives))
+
+
+def test_an_archive_that_is_no_plain_file_is_refused(archives: Path) -> None:
+    (archives / VAL).unlink()
+    (archives / VAL).mkdir()
+    assert f"has no {VAL}" in refusal(lambda: staged_at(archives))
+
+
+def test_a_class_that_the_devkit_has_not_is_quarantined(archives: Path) -> None:
+    content = next(iter(photos()["train"].values()))
+    extra = tar_of({"n09999999_1.JPEG": content})
+    with tarfile.open(archives / TRAIN, "a") as tar:
+        member = tarfile.TarInfo("n09999999.tar")
+        member.size = len(extra)
+        tar.addfile(member, io.BytesIO(extra))
+    write_md5sums(archives)
+    (left_out,) = staged_at(archives, 0.1).dataset.quarantined
+    assert left_out.key == "n09999999.tar/n09999999_1.JPEG"
+    assert left_out.reason == "class n09999999 is not in the devkit"
+
+
+@pytest.mark.parametrize(
+    "name", ["ILSVRC2012_val_00000017.JPEG", "ILSVRC2012_val_00000000.JPEG", "photo.JPEG"]
+)
+def test_a_validation_image_without_a_label_is_quarantined(archives: Path, name: str) -> None:
+    content = next(iter(photos()["val"].values()))
+    with tarfile.open(archives / VAL, "a") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    write_md5sums(archives)
+    (left_out,) = staged_at(archives, 0.1).dataset.quarantined
+    assert (left_out.key, left_out.reason) == (name, "the devkit has no label for this name")
+
+
+def replace_in_devkit(archives: Path, name: str, content: bytes) -> None:
+    path = archives / DEVKIT
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(path.read_bytes()))) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            files[member.name] = file.read()
+    files[f"ILSVRC2012_devkit_t12/data/{name}"] = content
+    path.write_bytes(gzip.compress(tar_of(files)))
+    write_md5sums(archives)
+
+
+def mat(**variables: object) -> bytes:
+    buffer = io.BytesIO()
+    savemat(buffer, variables)
+    return buffer.getvalue()
+
+
+def synsets(*rows: tuple[object, ...]) -> bytes:
+    fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children"]
+    table = np.array(list(rows), dtype=[(field, object) for field in fields]).reshape(-1, 1)
+    return mat(synsets=table)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "meta.mat can't be read"),
+        (b"MATLAB 5.0 MAT-file" + bytes(500), "meta.mat can't be read"),
+        (mat(other=1), "meta.mat can't be read: 'synsets'"),
+        (mat(synsets=3), "meta.mat can't be read"),
+        (synsets((1, "n01440764", "tench", "", 3)), "meta.mat names 0 classes"),
+        (synsets((1, "n1", "a", "", 0), (2, "n1", "b", "", 0)), "some of them twice"),
+        (synsets((1, "../../n1", "a", "", 0)), "has the WordNet ID '../../n1'"),
+    ],
+)
+def test_a_devkit_of_another_form_is_refused(archives: Path, content: bytes, reason: str) -> None:
+    replace_in_devkit(archives, "meta.mat", content)
+    assert reason in refusal(lambda: staged_at(archives))
+
+
+@pytest.mark.parametrize("line", ["0", "99", "-1", "x", "9"])
+def test_a_ground_truth_of_no_class_is_refused(archives: Path, line: str) -> None:
+    replace_in_devkit(archives, "ILSVRC2012_validation_ground_truth.txt", f"1\n{line}\n".encode())
+    message = refusal(lambda: staged_at(archives))
+    assert f"line 2 is '{line}', which is no class of meta.mat" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"no gzip", gzip.compress(b"no tar")])
+def test_what_is_no_devkit_is_refused(archives: Path, content: bytes) -> None:
+    (archives / DEVKIT).write_bytes(content)
+    write_md5sums(archives)
+    assert "is no ILSVRC2012 devkit" in refusal(lambda: staged_at(archives))
+
+
+def test_a_devkit_that_unpacks_without_end_is_refused(archives: Path) -> None:
+    bomb = gzip.compress(bytes((1 << 27) + 1))
+    (archives / DEVKIT).write_bytes(bomb)
+    write_md5sums(archives)
+    assert "unpacks to more than 134217728 bytes" in refusal(lambda: staged_at(archives))
+
+
+@pytest.mark.parametrize("name", ["LOC_synset_mapping.txt", "LOC_val_solution.csv"])
+def test_kaggle_without_a_table_is_refused(kaggle: Path, name: str) -> None:
+    (kaggle / name).unlink()
+    assert f"has no {name} beside ILSVRC/" in refusal(lambda: staged_at(kaggle))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("LOC_synset_mapping.txt", "tench\n", "line 1 is 'tench'"),
+        ("LOC_synset_mapping.txt", "n01440764\n", "line 1 is 'n01440764'"),
+        ("LOC_synset_mapping.txt", "\udcff\n", "is not UTF-8"),
+        ("LOC_val_solution.csv", "", "expected the columns ImageId, PredictionString"),
+        ("LOC_val_solution.csv", "a,b\n", "expected the columns ImageId, PredictionString"),
+        ("LOC_val_solution.csv", "ImageId,PredictionString\na,b,c\n", "line 2: too many"),
+        ("LOC_val_solution.csv", "ImageId,PredictionString\na\n", "line 2: not enough"),
+    ],
+)
+def test_a_table_of_another_form_is_refused(
+    kaggle: Path, name: str, text: str, reason: str
+) -> None:
+    (kaggle / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    message = refusal(lambda: staged_at(kaggle))
+    assert f"{kaggle / name}" in message
+    assert reason in message
+
+
+def test_a_kaggle_image_without_a_line_is_quarantined(kaggle: Path) -> None:
+    images = kaggle / "ILSVRC/Data/CLS-LOC"
+    shutil.copy(images / "val/ILSVRC2012_val_00000001.JPEG", images / "val/extra.JPEG")
+    shutil.copy(images / "val/ILSVRC2012_val_00000001.JPEG", images / "train/stray.JPEG")
+    reasons = {s.key: s.reason for s in staged_at(kaggle, 0.1).dataset.quarantined}
+    assert reasons == {
+        "ILSVRC/Data/CLS-LOC/train/stray.JPEG": "class '' is not in LOC_synset_mapping.txt",
+        "ILSVRC/Data/CLS-LOC/val/extra.JPEG": "LOC_val_solution.csv has no line for it",
+    }
