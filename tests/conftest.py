@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.s3_server import S3Server
     from tests.tiny_pipeline import Trained
 
 # Read by Prefect when it is imported, and inherited by every command that a test starts.
 _prefect_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
+_cache = tempfile.TemporaryDirectory(prefix="sknet-cache-")
 for _name in [name for name in os.environ if name.startswith(("PREFECT_", "SKNET_"))]:
     del os.environ[_name]
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_HOME": _prefect_home.name,
+    "SKNET_CACHE": _cache.name,
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLI_COLORS": "false",
     "GLOG_v": "3",
@@ -38,6 +41,17 @@ def flow_harness() -> Iterator[None]:
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+    """A real S3 server, whose address and credentials are this process's AWS settings."""
+    from tests.s3_server import running_s3
+
+    with running_s3(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,8 @@ class Prefix:
             read_timeout=READ_SECONDS,
         )
         try:
-            self._client = boto3.client("s3", config=config)
+            # Not the default session, which keeps the first credentials that it met.
+            self._client = boto3.session.Session().client("s3", config=config)
         except (BotoCoreError, ValueError) as error:
             raise S3Error(0, _one_line(error)) from None
         self.children("")
@@ -135,10 +136,19 @@ class _ObjectReader(io.RawIOBase):
             except ClientError as error:
                 raise S3Error(0, _one_line(error)) from None
             except (BotoCoreError, HTTPClientError, EOFError, OSError) as error:
-                self._body = None
+                self._drop()
                 if attempt + 1 == ATTEMPTS:
                     raise S3Error(0, _one_line(error)) from None
         raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._body = None
 
     def _connect(self) -> bool:
         """Whether there is anything to read."""

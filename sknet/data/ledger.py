@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sknet.cache import cache_directory
 from sknet.data.sources.source import Image, Source
 from sknet.data.trees import Skipped, SourceFile
 
@@ -21,8 +22,9 @@ SETTLED_NS = 2_000_000_000
 class Ledger:
     """The memory of one source, as a Parquet file in a cache directory."""
 
-    def __init__(self, directory: Path, source: Source) -> None:
+    def __init__(self, source: Source, directory: Path | None = None) -> None:
         """What the file remembers; nothing if it is missing, damaged or of another format."""
+        directory = directory or cache_directory("ledgers")
         local = "://" not in source.location
         root = Path(source.location).absolute() if local else source.location
         name = hashlib.sha256(f"{FORMAT}\0{source.kind}\0{root}".encode()).hexdigest()[:16]
@@ -85,9 +87,3 @@ def _unsettled(stamp: str, began_ns: int) -> bool:
     """Only local stamps are times; an S3 object's ETag is settled."""
     times = [int(part) for part in stamp.split("-") if part.isdecimal()]
     return len(times) == 2 and max(times) > began_ns - SETTLED_NS
-
-
-def default_directory() -> Path:
-    """In the user's cache directory (XDG)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sknet" / "ledgers"

@@ -51,6 +51,10 @@ def kaggle(forms: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(forms["kaggle"], tmp_path / "kaggle"))
 
 
+def silent(done: int, total: int) -> None:
+    """No line of progress."""
+
+
 def staged_at(root: Path, max_quarantine: float = 0.0) -> Staged:
     return stage(open_source(str(root)), max_quarantine=max_quarantine)
 
@@ -111,7 +115,7 @@ def test_archives_and_folders_give_the_same_shards(forms: dict[str, Path], tmp_p
             out,
             num_shards=2,
             num_workers=1,
-            on_progress=lambda done, total: None,
+            on_progress=silent,
         )
         written.append({path.name: path.read_bytes() for path in out.glob("*.mindrecord*")})
     assert written[0] == written[1]

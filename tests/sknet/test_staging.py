@@ -43,7 +43,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def staged_with(ledgers: Path, root: Path | str, *, full: bool = False) -> Staged:
     source = open_source(str(root))
-    return stage(source, Ledger(ledgers, source), full=full, max_quarantine=0.5)
+    return stage(source, Ledger(source, ledgers), full=full, max_quarantine=0.5)
 
 
 def test_a_second_run_reads_nothing_and_finds_the_same(
