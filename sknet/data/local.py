@@ -1,10 +1,11 @@
 """Shards for the plain commands: of a directory of shards, or of images converted once."""
 
-import shutil
 import time
 from pathlib import Path
 
-from sknet.data.shards import ProgressLine, read_shards, write_shards
+from sknet.data.conversion import write_shards
+from sknet.data.progress import ProgressLine
+from sknet.data.shards import read_shards
 from sknet.data.sources import open_source
 from sknet.data.staging import stage
 from sknet.records import Shards
@@ -33,8 +34,7 @@ def shards_at(
             time.sleep(POLL_SECONDS)
     elif not directory.is_dir():
         partial = cache_dir / f".{directory.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
         write_shards(
             staged,
             data_dir,
