@@ -24,6 +24,10 @@ from tasks.stages import StageResult, results_of
 from tasks.training import train
 
 
+# Four shards of the original bytes, made on this host.
+AS_IT_IS = ConversionSettings()
+
+
 @flow(name="train-sknet", log_prints=False)
 def train_sknet(
     recipe: str = "skresnet18_digits",
@@ -32,7 +36,7 @@ def train_sknet(
     workers: int = 2,
     overrides: list[str] | None = None,
     device_target: str = "CPU",
-    conversion: ConversionSettings = ConversionSettings(),
+    conversion: ConversionSettings = AS_IT_IS,
 ) -> list[StageResult]:
     """Train, validate and report one recipe; finished stages are found in the store."""
     choices = load_recipe(recipe, overrides or ())
@@ -78,15 +82,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--shards", default=4, help="of each split, or 'auto': of about 256 MiB")
     result.add_argument("--shorter-side", metavar="PIXELS", help="resize larger images to it")
     result.add_argument("--quality", default=DEFAULT_QUALITY, help="of resized images")
+    undecodable = "of the samples that may fail to decode"
     result.add_argument(
-        "--max-quarantine",
-        default=MAX_QUARANTINE,
-        metavar="SHARE",
-        help="of samples that may fail to decode",
+        "--max-quarantine", default=MAX_QUARANTINE, metavar="SHARE", help=undecodable
     )
-    result.add_argument(
-        "--launcher", default="local", help="or 'ray:auto', 'ray://HOST:PORT': hosts that convert"
-    )
+    hosts = "who converts: 'local', or a Ray cluster as 'ray:auto' or 'ray://HOST:PORT'"
+    result.add_argument("--launcher", default="local", help=hosts)
     return result
 
 

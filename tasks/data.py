@@ -73,6 +73,11 @@ class ConversionSettings(BaseModel):
     """`local`, or a running Ray cluster: `ray:auto`, `ray://HOST:PORT`."""
 
     @property
+    def ray_address(self) -> str:
+        """As Ray takes it."""
+        return "auto" if self.launcher == "ray:auto" else self.launcher
+
+    @property
     def reencoding(self) -> Reencoding | None:
         """As the shards record it."""
         return reencoding_by(self.shorter_side, self.quality) if self.shorter_side else None
@@ -171,9 +176,7 @@ def _convert_on_cluster(source: str, staged: Path, out: Path, settings: Conversi
             num_shards=None if settings.shards == "auto" else settings.shards,
             reencoding=settings.reencoding,
             max_quarantine=settings.max_quarantine,
-            spread=partial(
-                map_on_cluster, address=settings.launcher.removeprefix("ray:auto") or "auto"
-            ),
+            spread=partial(map_on_cluster, address=settings.ray_address),
             on_progress=ProgressLine(
                 logger.info, also=lambda progress: shown.update(progress.share)
             ),

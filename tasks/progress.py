@@ -1,5 +1,6 @@
 """A bar in Prefect's UI for work that takes long."""
 
+from typing import cast
 from uuid import UUID
 
 import httpx
@@ -23,11 +24,10 @@ class ProgressArtifact:
             return
         try:
             if self._artifact is None:
-                made = create_progress_artifact(
-                    percent, key=self._key, description=self._description
+                self._artifact = cast(
+                    "UUID",  # and no coroutine, in a task that is none
+                    create_progress_artifact(percent, key=self._key, description=self._description),
                 )
-                assert isinstance(made, UUID)
-                self._artifact = made
             else:
                 update_progress_artifact(self._artifact, percent)
         except httpx.HTTPError as error:

@@ -5,11 +5,14 @@ The hosts need the same installation as this one (the function travels by its na
 hosts see under the same path.
 """
 
-import contextlib
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 TICK_SECONDS = 0.5
+CONNECT_SECONDS = 10.0
 # Of one item, each by the loss of a host or a process; an exception of the function is no reason.
 MAX_RETRIES = 3
 
@@ -63,24 +66,36 @@ def map_on_cluster(
                 yield ray.get(reference)
             on_tick()
     except RayTaskError as error:
-        raise (error.cause or error) from None
+        if error.cause is None or isinstance(error.cause, RayError):
+            raise ClusterError(f"a host can't run this: {_first_line(error.cause)}") from None
+        raise error.cause from None
     except RayError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise LostHostError(f"after {MAX_RETRIES} retries: {reason}") from None
+        raise LostHostError(f"after {MAX_RETRIES} retries: {_first_line(error)}") from None
     finally:
-        for reference in pending:
-            with contextlib.suppress(RayError, ValueError):
-                ray.cancel(reference, force=True)
+        # Ends what is still at work, too.
         ray.shutdown()
 
 
 def _connect(ray: Any, address: str) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     try:
+        if ":" in address:
+            # Ray itself would try for minutes.
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ClusterError(f"no Ray cluster at {address!r}: {reason}") from None
+    finally:
+        # Ray puts its own in its place, under which SIGTERM ends this process without a word.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _apply(function: Callable[[Item], Result], item: Item) -> Result:
     return function(item)
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().partition("\n")[0]
