@@ -7,19 +7,24 @@ import argparse
 import sys
 
 from prefect import flow
+from pydantic import ValidationError
 
 from flows.command import quieten, run_flow
 from flows.summary import print_summary
 from infra.artifacts import open_store
+from sknet.data.quarantine import MAX_QUARANTINE
+from sknet.data.reencoding import DEFAULT_QUALITY
 from sknet.data.sources import open_source
+from sknet.errors import UserError
 from sknet.recipe import load_recipe
-from tasks.data import convert, stage
+from tasks.data import ConversionSettings, convert, stage
 from tasks.evaluation import promote, validate
 from tasks.reporting import report
 from tasks.stages import StageResult, results_of
 from tasks.training import train
 
-NUM_SHARDS = 4
+# Four shards of the original bytes, made on this host.
+AS_IT_IS = ConversionSettings()
 
 
 @flow(name="train-sknet", log_prints=False)
@@ -30,11 +35,13 @@ def train_sknet(
     workers: int = 2,
     overrides: list[str] | None = None,
     device_target: str = "CPU",
+    conversion: ConversionSettings = AS_IT_IS,
+    full: bool = False,
 ) -> list[StageResult]:
     """Train, validate and report one recipe; finished stages are found in the store."""
     choices = load_recipe(recipe, overrides or ())
-    dataset = stage(data, store)
-    shards = convert(data, dataset, store, NUM_SHARDS, workers)
+    dataset = stage(data, store, full=full, max_quarantine=conversion.max_quarantine)
+    shards = convert(data, dataset, store, conversion, workers)
     checkpoint = train(choices, shards, store, workers, device_target)
     evaluation = validate(choices, checkpoint, shards, store, device_target)
     promotion = promote(choices, checkpoint, evaluation, store)
@@ -48,6 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     recipe.global_batch(arguments.workers)
     for _ in open_source(arguments.data).files():
         pass
+    conversion_of(arguments)
     open_store(arguments.store)
     quieten()
     results = train_sknet(
@@ -57,6 +65,8 @@ def main(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         overrides=arguments.set,
         device_target=arguments.device_target,
+        conversion=conversion_of(arguments),
+        full=arguments.full,
     )
     print_summary(results)
 
@@ -65,12 +75,32 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     result.add_argument("--recipe", default="skresnet18_digits", help="a name or a YAML file")
-    result.add_argument("--data", default="digits", help="folders of images, or 'digits'")
+    result.add_argument("--data", default="digits", help="digits, fashion-mnist:DIR, DIR or s3://…")
     result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
     result.add_argument("--workers", type=positive, default=2, help="ranks on this host")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     result.add_argument("--device_target", choices=("CPU", "Ascend"), default="CPU")
+    result.add_argument("--shards", default=4, help="of each split, or 'auto': of about 256 MiB")
+    result.add_argument("--shorter-side", metavar="PIXELS", help="resize larger images to it")
+    result.add_argument("--quality", default=DEFAULT_QUALITY, help="of resized images")
+    unusable = "of the samples that may be left out"
+    result.add_argument("--max-quarantine", default=MAX_QUARANTINE, metavar="SHARE", help=unusable)
+    result.add_argument("--full", action="store_true", help="read unchanged files again")
+    hosts = "who converts: 'local', or a Ray cluster as 'ray:auto' or 'ray://HOST:PORT'"
+    result.add_argument("--launcher", default="local", help=hosts)
     return result
+
+
+def conversion_of(arguments: argparse.Namespace) -> ConversionSettings:
+    """The settings that the options name. Raises UserError naming the option that is wrong."""
+    try:
+        return ConversionSettings.model_validate(
+            {name: getattr(arguments, name) for name in ConversionSettings.model_fields}
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = str(fault["loc"][0]).replace("_", "-")
+        raise UserError(f"--{option} is {fault['input']!r}: {fault['msg']}") from None
 
 
 def positive(text: str) -> int:

@@ -11,3 +11,7 @@ class NonFiniteLossError(ArithmeticError):
 
 class ExportError(RuntimeError):
     """An exported file computes something else than its network. Exit code 1."""
+
+
+class LostProcessError(RuntimeError):
+    """A process was killed from outside; what it had finished is kept. Exit code 1, no outcome."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sknet.errors import ExportError, NonFiniteLossError, UserError
+from sknet.errors import ExportError, LostProcessError, NonFiniteLossError, UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Record
 
@@ -27,6 +27,10 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         return _end(arguments, "non_finite", str(error), EXIT_FAILED)
     except ExportError as error:
         return _end(arguments, "failed", str(error), EXIT_FAILED)
+    except LostProcessError as error:
+        # Without an outcome, a launcher takes the job for lost and starts it again.
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
     return _end(arguments, "done", "", EXIT_DONE)
 
 

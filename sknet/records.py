@@ -97,6 +97,17 @@ class ShardFile(Record):
         return f"{self.name}.db"
 
 
+class Reencoding(Record):
+    """Images whose shorter side exceeds a limit are stored smaller; others keep their bytes."""
+
+    shorter_side: Annotated[int, Field(ge=1)]
+    """Pixels."""
+    quality: Annotated[int, Field(ge=1, le=100)]
+    """Of the JPEG, on libjpeg's scale."""
+    pillow: str
+    """Version: others may compute other bytes."""
+
+
 class Shards(Record):
     """A data set as MindRecord files."""
 
@@ -104,6 +115,10 @@ class Shards(Record):
     files: tuple[ShardFile, ...]
     quarantined: tuple[QuarantinedSample, ...]
     """Left out because they don't decode; the data set lists its own."""
+    reencoding: Reencoding | None = None
+    """None: the bytes of the source."""
+    plan: Sha256 | None = None
+    """Over all that shapes the files' bytes, so that a conversion can tell them for its own."""
 
     def num_samples(self, split: str) -> int:
         """Samples of the split that can be read."""

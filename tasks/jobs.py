@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -20,10 +20,17 @@ FRAMEWORK_LINE = re.compile(r"\[rank \d+\] \[INFO\] ")
 
 
 def run_program(
-    module: str, options: Mapping[str, object], *, workers: int, workspace: Path, log_name: str
+    module: str,
+    options: Mapping[str, object],
+    *,
+    workers: int,
+    workspace: Path,
+    log_name: str,
+    after_line: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `sknet/<module>.py` with `--key value` options under the supervisor.
 
+    `after_line` is called for each line that the program prints, in this thread.
     Raises UserError, NonFiniteLossError, LostWorkerError or JobFailedError by the way it ended.
     """
     logger = get_run_logger()
@@ -31,6 +38,12 @@ def run_program(
     scratch.mkdir(parents=True, exist_ok=True)
     outcome = workspace / f"{log_name}-outcome.json"
     arguments = [f"--{key}={value}" for key, value in options.items()]
+
+    def relay(line: str) -> None:
+        if not FRAMEWORK_LINE.match(line):
+            logger.info("%s", line)
+            after_line()
+
     result = run(
         Job(
             program=Path(sknet.__file__).with_name(f"{module}.py"),
@@ -45,7 +58,7 @@ def run_program(
             deadline=None,
             silence=SILENCE_SECONDS,
         ),
-        on_line=lambda line: None if FRAMEWORK_LINE.match(line) else logger.info("%s", line),
+        on_line=relay,
     )
     match result.status:
         case JobStatus.DONE:

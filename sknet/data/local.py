@@ -1,10 +1,12 @@
 """Shards for the plain commands: of a directory of shards, or of images converted once."""
 
-import shutil
 import time
 from pathlib import Path
 
-from sknet.data.shards import ProgressLine, read_shards, write_shards
+from sknet.data.conversion import write_shards
+from sknet.data.ledger import Ledger
+from sknet.data.progress import ProgressLine
+from sknet.data.shards import read_shards
 from sknet.data.sources import open_source
 from sknet.data.staging import stage
 from sknet.records import Shards
@@ -25,7 +27,8 @@ def shards_at(
     given = Path(data_dir)
     if (given / "shards.json").is_file():
         return read_shards(given), given
-    staged = stage(open_source(data_dir))
+    source = open_source(data_dir)
+    staged = stage(source, Ledger(source))
     directory = cache_dir / staged.dataset.digest[:16]
     if rank != 0:
         # msrun ends this rank if rank 0 dies.
@@ -33,8 +36,7 @@ def shards_at(
             time.sleep(POLL_SECONDS)
     elif not directory.is_dir():
         partial = cache_dir / f".{directory.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
         write_shards(
             staged,
             data_dir,

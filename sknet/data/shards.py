@@ -1,175 +1,152 @@
-"""Shards: a data set as single-shard MindRecord files, written by several processes.
+"""Shards as files: single-shard MindRecord, written, counted back, sampled and verified.
 
-A file's bytes depend on the samples and its place only: the number of workers, the host and the
-directory leave no trace. MindRecord has no checksums and drops invalid rows silently, so every
-row is counted back and both files of a shard are hashed.
+MindRecord has no checksums, drops invalid rows silently and refuses what exceeds its header and
+page sizes only at the end; so these follow from the data, every row is counted back, a sample is
+read back through the reader that training uses, and both files of a shard are hashed.
 """
 
 import hashlib
-import io
 import itertools
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from sknet.data.order import epoch_order
-from sknet.data.sources import SPLITS, Sample, open_source
-from sknet.data.staging import Staged
+from sknet.data.sources import SPLITS
 from sknet.errors import UserError
-from sknet.records import QuarantinedSample, ShardFile, Shards
+from sknet.records import ShardFile, Shards
 
+SHARDS_FORMAT = 2
+"""To be raised with every change to the bytes that the same data and settings give."""
 SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "key": {"type": "string"}}
-# MindRecord's defaults make a 50 MB file of a 17 MB payload.
-HEADER_BYTES = 1 << 14
-PAGE_BYTES = 1 << 20
+MIN_HEADER_BYTES = 1 << 14
+MIN_PAGE_BYTES = 1 << 20  # MindRecord's default of 32 MiB makes a 50 MB file of a 17 MB payload
+MAX_PAGE_BYTES = 1 << 28
 ROWS_PER_WRITE = 64
-# Samples are spread by this fixed permutation, so that a few shards hold all classes.
-SPREAD_SEED = 0
-MAX_QUARANTINED_SHARE = 0.001
+ROWS_READ_BACK = 16
 
 
 @dataclass(frozen=True)
-class ShardPlan:
-    """One shard to write: its name says its place among those of the split."""
+class Row:
+    """A sample as it is stored."""
 
-    split: str
-    name: str
-    rows: tuple[Sample, ...]
-
-
-def plan_shards(staged: Staged, num_shards: int) -> list[ShardPlan]:
-    """At most `num_shards` shards of each split, equal in length but for one sample."""
-    plans = []
-    for split in SPLITS:
-        part = staged.index[staged.index["split"] == split]
-        rows = [Sample(*row) for row in part.itertuples(index=False, name=None)]
-        spread = [rows[i] for i in epoch_order(len(rows), SPREAD_SEED, 0)]
-        count = min(num_shards, len(rows))
-        bounds = [len(rows) * i // count for i in range(count + 1)]
-        plans += [
-            ShardPlan(split, f"{split}-{i:05}-of-{count:05}.mindrecord", tuple(spread[a:b]))
-            for i, (a, b) in enumerate(itertools.pairwise(bounds))
-        ]
-    return plans
+    image: bytes
+    label: int
+    key: str
 
 
-def write_shards(
-    staged: Staged,
-    source: str,
-    directory: Path,
-    *,
-    num_shards: int,
-    num_workers: int,
-    on_progress: Callable[[int, int], None],
-) -> Shards:
-    """Write all shards and, last, shards.json into `directory`.
+@dataclass(frozen=True)
+class Layout:
+    """MindRecord's two sizes; both shape the bytes."""
 
-    Samples that don't decode are left out and listed. `on_progress` gets samples done and in all.
-    Raises UserError if the source changed since staging, or if too many samples don't decode.
+    header_bytes: int
+    page_bytes: int
+
+
+def layout_for(sizes: Sequence[int], key_bytes: int) -> Layout:
+    """The smallest that holds samples of these sizes, with keys of `key_bytes` in all.
+
+    A page holds the largest sample, and the header about 200 bytes for each page. Raises UserError
+    for a sample beyond MindRecord's limit.
     """
-    for old in directory.glob("*.mindrecord*"):
-        old.unlink()
-    plans = plan_shards(staged, num_shards)
-    total = len(staged.index)
-    done = 0
-    files: dict[str, ShardFile] = {}
-    quarantined: list[QuarantinedSample] = []
-    # MindSpore's threads don't survive a fork.
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(write_shard, plan, source, directory): plan for plan in plans}
-        for future in as_completed(futures):
-            plan = futures[future]
-            files[plan.name], left_out = future.result()
-            quarantined += left_out
-            done += len(plan.rows)
-            on_progress(done, total)
-    if len(quarantined) > total * MAX_QUARANTINED_SHARE:
-        first = min(quarantined, key=lambda sample: sample.key)
-        raise UserError(
-            f"{len(quarantined)} of {total} samples don't decode, more than "
-            f"{MAX_QUARANTINED_SHARE:.1%}; the first is {first.key}: {first.reason}"
-        )
-    shards = Shards(
-        dataset=staged.dataset,
-        files=tuple(files[plan.name] for plan in plans),
-        quarantined=tuple(sorted(quarantined, key=lambda sample: (sample.split, sample.key))),
-    )
-    shards.write(directory / "shards.json")
-    return shards
+    largest = max(sizes, default=0)
+    if largest >= MAX_PAGE_BYTES:
+        raise UserError(f"a sample of {largest} bytes exceeds MindRecord's limit: make it smaller")
+    page = max(MIN_PAGE_BYTES, _power_of_two(largest + 1024))
+    # A page may be left half empty, since no sample lies across two.
+    blob_pages = 2 * sum(sizes) // page + 1
+    row_pages = (key_bytes + 64 * len(sizes)) // page + 1
+    return Layout(max(MIN_HEADER_BYTES, _power_of_two(256 * (blob_pages + row_pages + 16))), page)
 
 
-def write_shard(
-    plan: ShardPlan, source: str, directory: Path
-) -> tuple[ShardFile, list[QuarantinedSample]]:
-    """Write one shard and count its rows back."""
+def write_shard(path: Path, split: str, rows: Iterable[Row], layout: Layout) -> ShardFile:
+    """Write one shard, count its rows back, and compare a sample of them with what was written."""
     from mindspore.mindrecord import FileWriter
 
-    quarantined: list[QuarantinedSample] = []
-    path = directory / plan.name
     writer = FileWriter(str(path), shard_num=1)
-    writer.set_header_size(HEADER_BYTES)
-    writer.set_page_size(PAGE_BYTES)
+    writer.set_header_size(layout.header_bytes)
+    writer.set_page_size(layout.page_bytes)
     writer.add_schema(SCHEMA, "sknet image classification")
-    rows = _readable_rows(plan, source, quarantined)
+    sample = RowSample(path.name)
     written = 0
+    rows = iter(rows)
     while block := list(itertools.islice(rows, ROWS_PER_WRITE)):
-        writer.write_raw_data(block)
-        written += len(block)
+        writer.write_raw_data(
+            [{"image": row.image, "label": row.label, "key": row.key} for row in block]
+        )
+        for row in block:
+            sample.offer(written, row)
+            written += 1
     writer.commit()
     if (counted := count_rows(path)) != written:
-        raise RuntimeError(f"{plan.name} holds {counted} rows, {written} were written")
+        raise RuntimeError(f"{path.name} holds {counted} rows, {written} were written")
+    sample.compare(path)
     index = path.with_name(f"{path.name}.db")
-    file = ShardFile(
-        split=plan.split,
-        name=plan.name,
+    return ShardFile(
+        split=split,
+        name=path.name,
         num_samples=written,
         size=path.stat().st_size,
         sha256=file_sha256(path),
         index_size=index.stat().st_size,
         index_sha256=file_sha256(index),
     )
-    return file, quarantined
 
 
-def _readable_rows(
-    plan: ShardPlan, source: str, quarantined: list[QuarantinedSample]
-) -> Iterator[dict[str, object]]:
-    opened = open_source(source)
-    for row in plan.rows:
-        try:
-            content = opened.read(row)
-        except OSError as error:
-            raise UserError(f"sample {row.key} can't be read: {error.strerror}") from None
-        if hashlib.sha256(content).hexdigest() != row.sha256:
-            raise UserError(
-                f"sample {row.key} changed while the pipeline ran: start again to read it anew"
-            )
-        if reason := undecodable(content):
-            quarantined.append(QuarantinedSample(split=plan.split, key=row.key, reason=reason))
-        else:
-            yield {"image": content, "label": row.label, "key": row.key}
+class RowSample:
+    """A seeded sample of the rows of a shard, the first and the last always among them."""
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed)
+        self._first: tuple[int, Row] | None = None
+        self._last: tuple[int, Row] | None = None
+        self._between: list[tuple[int, Row]] = []
+
+    def offer(self, number: int, row: Row) -> None:
+        """The rows in their order; every one between first and last is as likely to be kept."""
+        if self._first is None:
+            self._first = number, row
+            return
+        passed, self._last = self._last, (number, row)
+        if passed is None:
+            return
+        if len(self._between) < ROWS_READ_BACK - 2:
+            self._between.append(passed)
+        elif (place := self._random.randrange(passed[0])) < len(self._between):
+            self._between[place] = passed
+
+    def rows(self) -> dict[int, Row]:
+        """By their number in the shard."""
+        kept = [self._first, *self._between, self._last]
+        return dict(sorted(numbered for numbered in kept if numbered is not None))
+
+    def compare(self, path: Path) -> None:
+        """Raises RuntimeError naming the shard and the row if one is read back otherwise."""
+        expected = self.rows()
+        if not expected:
+            return
+        read = read_rows(path, list(expected))
+        for (number, row), found in itertools.zip_longest(expected.items(), read):
+            if row != found:
+                raise RuntimeError(
+                    f"{path.name}: row {number} ({row.key}) is not read back as it was written"
+                )
 
 
-def undecodable(content: bytes) -> str | None:
-    """Why an image doesn't decode in full, or None if it does."""
-    try:
-        with warnings.catch_warnings():
-            # A decompression bomb warns before it raises; both are refused.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
-                image.load()
-    except UnidentifiedImageError:
-        # Pillow's own message holds an address, which differs from run to run.
-        return "UnidentifiedImageError: not a JPEG, PNG or BMP image"
-    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    return None
+def read_rows(path: Path, numbers: Sequence[int]) -> list[Row]:
+    """Rows of one shard by their numbers, read as training reads them."""
+    from mindspore.dataset import MindDataset, SubsetSampler
+
+    data = MindDataset(
+        [str(path)],
+        columns_list=["image", "label", "key"],
+        sampler=SubsetSampler(list(numbers)),
+        num_parallel_workers=1,
+    )
+    return [
+        Row(image.tobytes(), int(label), str(key))
+        for image, label, key in data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    ]
 
 
 def count_rows(path: Path) -> int:
@@ -208,18 +185,17 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> Shards:
     return shards
 
 
-class ProgressLine:
-    """Prints a line of conversion progress at most every two seconds, and at the end."""
+def is_sound(file: ShardFile, directory: Path) -> bool:
+    """Whether both files of a shard lie there as recorded, by size and SHA-256."""
+    for name, size, sha256 in (
+        (file.name, file.size, file.sha256),
+        (file.index_name, file.index_size, file.index_sha256),
+    ):
+        path = directory / name
+        if not path.is_file() or path.stat().st_size != size or file_sha256(path) != sha256:
+            return False
+    return True
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._last = 0.0
 
-    def __call__(self, done: int, total: int) -> None:
-        """Samples done and in all."""
-        elapsed = time.monotonic() - self._start
-        if done < total and elapsed - self._last < 2:
-            return
-        self._last = elapsed
-        rate = done / max(elapsed, 1e-9)
-        print(f"converted {done}/{total} images, {rate:.0f} images/s", flush=True)
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from sknet.data.ledger import Found, Ledger
+from sknet.data.quarantine import MAX_QUARANTINE, refuse_too_many
 from sknet.data.sources.source import SPLITS, Sample, Source
 from sknet.data.trees import Skipped, SourceFile
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 
 INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
-MAX_QUARANTINED_SHARE = 0.001
 # Hashing gives up the interpreter's lock, and a network file system answers several at once.
 READERS = 4
 FILES_PER_ROUND = 256
@@ -49,7 +49,7 @@ def stage(
     ledger: Ledger | None = None,
     *,
     full: bool = False,
-    max_quarantine: float = MAX_QUARANTINED_SHARE,
+    max_quarantine: float = MAX_QUARANTINE,
     on_progress: Progress | None = None,
 ) -> Staged:
     """Find and hash all samples; files that the ledger knows unchanged are not read, unless `full`.
@@ -91,16 +91,6 @@ def stage(
         tuple(_printable(entry.name) for entry in skipped if not entry.quarantined),
         num_read,
     )
-
-
-def refuse_too_many(quarantined: Sequence[QuarantinedSample], total: int, max_share: float) -> None:
-    """Raises UserError if more than a share of all samples can't be used."""
-    if len(quarantined) > total * max_share:
-        first = min(quarantined, key=lambda sample: sample.key)
-        raise UserError(
-            f"{len(quarantined)} of {total} samples can't be used, more than {max_share:.1%}; "
-            f"the first is {first.key}: {first.reason}"
-        )
 
 
 def _found_in(

@@ -104,6 +104,6 @@ def test_a_mistake_found_by_a_stage_ends_without_a_traceback(tmp_path: Path, ima
     ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert "1 of 67 samples don't decode" in line
+    assert "1 of 67 samples (1.49%) can't be used" in line
     assert "Traceback" not in ended.stdout + ended.stderr
     assert not any(inputs.store.glob("shards/*"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sknet.data.shards import write_shards
+from sknet.data.conversion import write_shards
 from sknet.data.sources import open_source
 from sknet.data.staging import stage
 from sknet.records import Shards
@@ -47,10 +47,6 @@ def write_images(root: Path, *, train: int = 5, val: int = 2) -> Path:
     return root
 
 
-def silent(done: int, total: int) -> None:
-    """No line of progress."""
-
-
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """15 training and 6 validation images of 3 classes; not to be changed."""
@@ -66,8 +62,6 @@ def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         str(folders),
         out,
         num_shards=2,
-        num_workers=1,
-        on_progress=silent,
     )
     return shards, out
 

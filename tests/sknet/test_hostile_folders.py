@@ -172,7 +172,8 @@ def test_more_than_the_allowed_share_is_refused_with_the_first(copy: Path) -> No
     with pytest.raises(UserError) as caught:
         stage(open_source(str(copy)))
     assert str(caught.value) == (
-        "2 of 23 samples can't be used, more than 0.1%; the first is train/cat/a.png: empty"
+        "2 of 23 samples (8.70%) can't be used, more than 0.10%; "
+        "the first is train/cat/a.png: empty"
     )
 
 

@@ -21,7 +21,7 @@ from imagenet import (
 )
 from scipy.io import savemat
 
-from sknet.data.shards import write_shards
+from sknet.data.conversion import write_shards
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import Staged, stage
 from sknet.errors import UserError
@@ -49,10 +49,6 @@ def archives(forms: dict[str, Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def kaggle(forms: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(forms["kaggle"], tmp_path / "kaggle"))
-
-
-def silent(done: int, total: int) -> None:
-    """No line of progress."""
 
 
 def staged_at(root: Path, max_quarantine: float = 0.0) -> Staged:
@@ -115,7 +111,6 @@ def test_archives_and_folders_give_the_same_shards(forms: dict[str, Path], tmp_p
             out,
             num_shards=2,
             num_workers=1,
-            on_progress=silent,
         )
         written.append({path.name: path.read_bytes() for path in out.glob("*.mindrecord*")})
     assert written[0] == written[1]

@@ -230,7 +230,7 @@ def test_converted_data_is_as_the_record_says(
         *("--json", "records/shards.json", "--outcome_file", "outcome.json"),
     )
     assert (code, errors) == (0, "")
-    assert output.splitlines()[-1].startswith("converted 21/21 images, ")
+    assert output.splitlines()[-1].startswith("converted 21/21 images (100.0%), ")
     record = Shards.read(away / "records/shards.json")
     assert record == Shards.read(away / "shards/shards.json")
     assert [file.name for file in record.files] == [

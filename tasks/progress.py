@@ -1,0 +1,36 @@
+"""A bar in Prefect's UI for work that takes long."""
+
+from typing import cast
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+
+class ProgressArtifact:
+    """Of the task that runs; made with its first update. Needs no server to go on working."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key = key
+        self._description = description
+        self._artifact: UUID | None = None
+        self._percent = -1.0
+
+    def update(self, share: float) -> None:
+        """0 … 1."""
+        percent = round(100 * share, 1)
+        if percent == self._percent:
+            return
+        try:
+            if self._artifact is None:
+                self._artifact = cast(
+                    "UUID",  # and no coroutine, in a task that is none
+                    create_progress_artifact(percent, key=self._key, description=self._description),
+                )
+            else:
+                update_progress_artifact(self._artifact, percent)
+        except httpx.HTTPError as error:
+            get_run_logger().warning("progress is not shown: %s", error)
+            return
+        self._percent = percent

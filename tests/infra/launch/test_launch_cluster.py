@@ -1,0 +1,73 @@
+"""Work on a real Ray cluster of three nodes: results, errors, and a node that is lost."""
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.launch.cluster import ClusterError, map_on_cluster
+from tests.ray_cluster import NoSuchColourError, cluster_of, say_and_wait, square
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with cluster_of(3) as running:
+        yield running
+
+
+def nothing() -> None:
+    """No tick is of interest."""
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "ray://nowhere", "auto"])
+def test_cluster_that_is_not_there_is_named(address: str) -> None:
+    with pytest.raises(ClusterError) as caught:
+        list(map_on_cluster(square, [1], address=address, on_tick=nothing))
+    assert str(caught.value).startswith(f"no Ray cluster at {address!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_results_come_from_all_items(cluster: Any) -> None:
+    ticks: list[None] = []
+    results = map_on_cluster(
+        square, iter(range(20)), address=cluster.address, on_tick=lambda: ticks.append(None)
+    )
+    assert sorted(results) == [number * number for number in range(20)]
+    assert ticks
+
+
+def test_error_of_the_function_comes_out_as_itself(cluster: Any) -> None:
+    results = map_on_cluster(square, [3, -7, 4], address=cluster.address, on_tick=nothing)
+    with pytest.raises(NoSuchColourError) as caught:
+        list(results)
+    assert type(caught.value) is NoSuchColourError
+    assert str(caught.value) == "-7 is no colour"
+
+
+# The last one: its cluster has a node less afterwards.
+def test_items_of_a_lost_node_are_done_by_the_others(cluster: Any, tmp_path: Path) -> None:
+    victim = next(iter(cluster.worker_nodes))
+
+    def lose_it_while_it_works() -> None:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(f"*.{victim.node_id}.*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        cluster.remove_node(victim, allow_graceful=False)
+        (tmp_path / "go-on").touch()
+
+    killer = threading.Thread(target=lose_it_while_it_works)
+    killer.start()
+    function = partial(say_and_wait, tmp_path)
+    results = map_on_cluster(function, range(6), address=cluster.address, on_tick=nothing)
+    assert sorted(results) == list(range(6))
+    killer.join()
+    starts = [path.name.split(".") for path in tmp_path.iterdir() if path.name != "go-on"]
+    lost = [number for number, node, _ in starts if node == victim.node_id]
+    assert len(lost) == 1
+    assert sum(number == lost[0] for number, _, _ in starts) == 2

@@ -1,0 +1,384 @@
+"""Every sample once; bytes that depend on the data alone; a kill costs no finished shard."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+import sknet.data.conversion
+from sknet.data.conversion import (
+    ConvertedShard,
+    ShardPlan,
+    only_conversion_in,
+    plan_shards,
+    shard_counts,
+    write_shards,
+)
+from sknet.data.pipeline import eval_batches
+from sknet.data.progress import Progress, describe
+from sknet.data.reencoding import reencoding_by
+from sknet.data.shards import read_rows, read_shards
+from sknet.data.sources import open_source
+from sknet.data.staging import Staged, stage
+from sknet.errors import UserError
+from sknet.recipe import Recipe, load_recipe
+from sknet.records import QuarantinedSample, Shards
+from tests.sknet.conftest import write_images
+
+
+def in_this_process(
+    function: Callable[[ShardPlan], ConvertedShard],
+    items: Iterable[ShardPlan],
+    *,
+    on_tick: Callable[[], None],
+) -> Iterator[ConvertedShard]:
+    for item in items:
+        yield function(item)
+        on_tick()
+
+
+def write(source: Path, out: Path, *, num_shards: int | None = 2, **options: object) -> Shards:
+    """Converted as found now, here unless with `num_workers`."""
+    out.mkdir(parents=True, exist_ok=True)
+    if "num_workers" not in options:
+        options.setdefault("spread", in_this_process)
+    staged = stage(open_source(str(source)))
+    return write_shards(staged, str(source), out, num_shards=num_shards, **options)  # type: ignore[arg-type]
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def rows(directory: Path, shards: Shards, split: str) -> list[tuple[str, int, bytes]]:
+    return [
+        (row.key, row.label, row.image)
+        for file in shards.files_of(split)
+        for row in read_rows(directory / file.name, range(file.num_samples))
+    ]
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def identities(paths: Iterable[Path]) -> dict[str, tuple[int, int]]:
+    """What changes when a file is written again."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+@pytest.fixture(scope="module")
+def staged(folders: Path) -> Staged:
+    return stage(open_source(str(folders)))
+
+
+@pytest.fixture
+def images_copy(folders: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folders, tmp_path / "images"))
+
+
+@pytest.fixture
+def finished(converted: tuple[Shards, Path], tmp_path: Path) -> Path:
+    """A finished conversion of `folders` into two shards of each split."""
+    return Path(shutil.copytree(converted[1], tmp_path / "finished"))
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    return load_recipe(str(recipe_file), [])
+
+
+@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_more_workers_elsewhere_write_the_same_bytes_and_nothing_else_remains(
+    images_copy: Path, tmp_path: Path, converted: tuple[Shards, Path], num_workers: int
+) -> None:
+    out = tmp_path / "else" / "where"
+    out.mkdir(parents=True)
+    (out / "train-00000-of-00009.mindrecord").write_bytes(b"of an earlier attempt")
+    write(images_copy, out, num_workers=num_workers)
+    assert contents(out) == contents(converted[1])
+
+
+def test_every_sample_is_held_exactly_once_with_its_bytes(
+    converted: tuple[Shards, Path], folders: Path, staged: Staged
+) -> None:
+    shards, out = converted
+    for split in ("train", "val"):
+        held = rows(out, shards, split)
+        index = staged.index[staged.index["split"] == split]
+        expected = [
+            (key, label, (folders / key).read_bytes())
+            for key, label in zip(index["key"], index["label"], strict=True)
+        ]
+        assert sorted(held) == sorted(expected)
+        assert shards.num_samples(split) == len(expected)
+
+
+def test_samples_are_numbered_as_planned(converted: tuple[Shards, Path], staged: Staged) -> None:
+    shards, out = converted
+    plans = plan_shards(staged, shard_counts(staged, 2))
+    planned = [key for plan in plans for key in plan.rows["key"]]
+    assert [key for split in ("train", "val") for key, _, _ in rows(out, shards, split)] == planned
+
+
+def test_shards_differ_in_length_by_one_at_most(staged: Staged) -> None:
+    plans = plan_shards(staged, shard_counts(staged, 4))
+    lengths = [len(plan.rows) for plan in plans if plan.split == "train"]
+    assert sorted(lengths) == [3, 4, 4, 4]
+
+
+def test_there_are_no_more_shards_than_samples(staged: Staged) -> None:
+    plans = list(plan_shards(staged, shard_counts(staged, 100)))
+    assert [len(plan.rows) for plan in plans] == [1] * 21
+    assert plans[-1].name == "val-00005-of-00006.mindrecord"
+
+
+def test_auto_is_a_shard_for_every_256_mib_of_a_split(staged: Staged) -> None:
+    assert shard_counts(staged, None) == {"train": 1, "val": 1}
+    index = staged.index.assign(size=[100 << 20] * 15 + [64 << 20] * 6)
+    assert shard_counts(Staged(staged.dataset, index), None) == {"train": 6, "val": 2}
+
+
+def test_too_many_undecodable_images_are_refused(images_copy: Path, tmp_path: Path) -> None:
+    (images_copy / "train/dog/002.png").write_bytes(b"no image")
+    (images_copy / "val/cat/000.png").write_bytes(b"no image")
+    message = refusal(lambda: write(images_copy, tmp_path / "out", max_quarantine=0.09))
+    assert message == (
+        "2 of 21 samples (9.52%) can't be used, more than 9.00%; the first is train/dog/002.png: "
+        "UnidentifiedImageError: not a JPEG, PNG or BMP image"
+    )
+    assert not (tmp_path / "out" / "shards.json").exists()
+
+
+def test_undecodable_image_is_quarantined_with_its_name_and_reason(
+    images_copy: Path, tmp_path: Path, recipe: Recipe
+) -> None:
+    (images_copy / "val/dog/000.png").write_bytes(b"no image")
+    # As many shards as samples, so that one shard is left without any.
+    options: dict[str, object] = {"num_shards": 6, "max_quarantine": 0.1}
+    shards = write(images_copy, tmp_path / "one", **options)  # type: ignore[arg-type]
+    reason = "UnidentifiedImageError: not a JPEG, PNG or BMP image"
+    left_out = QuarantinedSample(split="val", key="val/dog/000.png", reason=reason)
+    assert shards.quarantined == (left_out,)
+    assert (shards.num_samples("train"), shards.num_samples("val")) == (15, 5)
+
+    batches = eval_batches(recipe, shards, tmp_path / "one", "val", np.arange(5), 5)
+    assert sorted(next(batches)[1].tolist()) == [0, 0, 1, 2, 2]
+
+    before = identities((tmp_path / "one").glob("*.mindrecord*"))
+    assert write(images_copy, tmp_path / "one", **options) == shards  # type: ignore[arg-type]
+    assert identities((tmp_path / "one").glob("*.mindrecord*")) == before
+
+
+def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_path: Path) -> None:
+    staged = stage(open_source(str(images_copy)))
+    Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
+    convert = {"num_shards": 1, "spread": in_this_process}
+    (tmp_path / "out").mkdir()
+    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))  # type: ignore[arg-type]
+    assert message.startswith("sample train/cat/000.png changed since it was staged")
+
+    (images_copy / "train/cat/000.png").unlink()
+    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))  # type: ignore[arg-type]
+    assert message == "sample train/cat/000.png can't be read: No such file or directory"
+
+
+def test_finished_conversion_is_found_and_not_written_again(
+    finished: Path, folders: Path, converted: tuple[Shards, Path]
+) -> None:
+    before = identities(finished.glob("*.mindrecord*"))
+    seen: list[Progress] = []
+    assert write(folders, finished, on_progress=seen.append) == converted[0]
+    assert contents(finished) == contents(converted[1])
+    assert identities(finished.glob("*.mindrecord*")) == before
+    assert (seen[-1].images, seen[-1].kept_images) == (21, 21)
+
+
+@pytest.mark.parametrize("suffix", ["", ".db"])
+def test_damaged_shard_alone_is_written_again(
+    finished: Path, folders: Path, converted: tuple[Shards, Path], suffix: str
+) -> None:
+    damaged = finished / f"train-00001-of-00002.mindrecord{suffix}"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    sound = [path for path in finished.glob("*.mindrecord*") if "train-00001" not in path.name]
+    before = identities(sound)
+    write(folders, finished)
+    assert contents(finished) == contents(converted[1])
+    assert identities(sound) == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_shards": 1}, {"reencoding": reencoding_by(16, 90)}], ids=["count", "size"]
+)
+def test_shards_of_another_plan_are_removed(
+    finished: Path, folders: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    write(folders, finished, **change)  # type: ignore[arg-type]
+    write(folders, tmp_path / "anew", **change)  # type: ignore[arg-type]
+    assert contents(finished) == contents(tmp_path / "anew")
+
+
+def test_a_start_that_fails_leaves_no_record_of_the_conversion_before(
+    finished: Path, images_copy: Path
+) -> None:
+    Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
+    staged = stage(open_source(str(images_copy)))
+    (images_copy / "train/cat/000.png").unlink()
+    with pytest.raises(UserError):
+        write_shards(staged, str(images_copy), finished, num_shards=2, spread=in_this_process)
+    assert not (finished / "shards.json").exists()
+
+
+def test_directory_with_something_else_in_it_is_left_alone(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "train-00000-of-00001.mindrecord").touch()
+    (tmp_path / "thesis.tex").touch()
+    assert refusal(lambda: write(folders, tmp_path)) == (
+        f"{tmp_path} holds 'thesis.tex', which no conversion wrote: expected a new or empty "
+        "directory, or that of an earlier conversion"
+    )
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_conversions_into_one_directory_are_refused(folders: Path, tmp_path: Path) -> None:
+    with only_conversion_in(tmp_path):
+        message = refusal(lambda: write(folders, tmp_path))
+    assert message == f"another conversion is at work in {tmp_path}"
+    write(folders, tmp_path)
+
+
+def test_host_that_does_not_share_the_directory_is_named(folders: Path, tmp_path: Path) -> None:
+    def on_another_host(
+        function: Callable[[ShardPlan], ConvertedShard],
+        items: Iterable[ShardPlan],
+        *,
+        on_tick: Callable[[], None],
+    ) -> Iterator[ConvertedShard]:
+        (tmp_path / ".conversion/plan").write_text("of another attempt")
+        yield from map(function, items)
+
+    message = refusal(lambda: write(folders, tmp_path, spread=on_another_host))
+    assert f"does not see the directory {tmp_path}: all hosts that convert must share it" in message
+
+
+def test_progress_counts_images_while_a_shard_is_written(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sknet.data.progress.REPORT_SECONDS", 0)
+    seen: list[Progress] = []
+    accept = sknet.data.conversion.undecodable
+
+    def ticking(
+        function: Callable[[ShardPlan], ConvertedShard],
+        items: Iterable[ShardPlan],
+        *,
+        on_tick: Callable[[], None],
+    ) -> Iterator[ConvertedShard]:
+        def check(content: bytes) -> str | None:
+            on_tick()
+            return accept(content)
+
+        monkeypatch.setattr("sknet.data.conversion.undecodable", check)
+        yield from map(function, items)
+
+    write(folders, tmp_path, num_shards=1, spread=ticking, on_progress=seen.append)
+    images = [progress.images for progress in seen]
+    assert images == sorted(images)
+    assert set(images) == set(range(22))
+    size = sum(path.stat().st_size for path in folders.glob("*/*/*"))
+    assert seen[-1] == Progress(images=21, total_images=21, bytes=size)
+
+
+def test_progress_reads_as_a_line() -> None:
+    now = Progress(600, 1000, 60_000_000, kept_images=100, kept_bytes=10_000_000)
+    line = "converted 600/1000 images (60.0%), 50 images/s, 5.0 MB/s, 8 s left"
+    assert describe(now, 10.0) == line
+
+
+def command(source: Path, out: Path, num_shards: int) -> list[str]:
+    options = ["--source", source, "--out", out, "--shards", num_shards, "--workers", 2]
+    return [sys.executable, "-m", "sknet.convert", *map(str, options)]
+
+
+def records(out: Path) -> set[str]:
+    return {path.name.removesuffix(".json") for path in out.glob(".conversion/*.json")}
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_conversion_killed_at_any_moment_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
+    source = write_images(tmp_path / "images", train=20, val=5)
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    write(source, undisturbed, num_shards=12)
+    chance = random.Random(11)
+    kept: dict[str, tuple[int, int]] = {}
+    out.mkdir()
+    for number in (1, 7, 17):
+        process = subprocess.Popen(command(source, out, 12), stdout=subprocess.DEVNULL)
+        wait_for(lambda least=number: len(records(out)) >= least, process)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.15))
+        workers = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        # Its workers end by themselves, lest they write beside the next attempt.
+        assert not psutil.wait_procs(workers, timeout=10)[1]
+        assert not (out / "shards.json").exists()
+        now = identities(path for name in records(out) for path in out.glob(f"{name}*"))
+        assert kept.items() <= now.items()
+        kept = now
+    subprocess.run(command(source, out, 12), check=True, stdout=subprocess.DEVNULL, timeout=120)
+    assert contents(out) == contents(undisturbed)
+    assert kept.items() <= identities(out.iterdir()).items()
+    assert len(kept) >= 2 * 17
+
+
+@pytest.mark.slow
+def test_killed_worker_ends_the_conversion_in_one_line_and_without_an_outcome(
+    tmp_path: Path,
+) -> None:
+    source = write_images(tmp_path / "images", train=20, val=5)
+    out = tmp_path / "out"
+    out.mkdir()
+    process = subprocess.Popen(
+        [*command(source, out, 20), f"--outcome_file={tmp_path / 'outcome.json'}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: len(records(out)) >= 1, process)
+    (*_, worker) = psutil.Process(process.pid).children()
+    worker.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    # Which makes a task try again.
+    assert not (tmp_path / "outcome.json").exists()
+    assert errors.decode().splitlines()[-1] == (
+        "error: a worker process was killed, perhaps for want of memory: "
+        "start again to go on from what is finished"
+    )
+    done = records(out)
+    before = identities(path for name in done for path in out.glob(f"{name}*"))
+    write(source, out, num_shards=20)
+    assert read_shards(out).num_samples("train") == 60
+    assert before.items() <= identities(out.iterdir()).items()
