@@ -11,3 +11,7 @@ class NonFiniteLossError(ArithmeticError):
 
 class ExportError(RuntimeError):
     """An exported file computes something else than its network. Exit code 1."""
+
+
+class SampleError(RuntimeError):
+    """A sample of the shards doesn't decode: says which one and why. Exit code 1."""
