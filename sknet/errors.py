@@ -15,3 +15,7 @@ class ExportError(RuntimeError):
 
 class LostProcessError(RuntimeError):
     """A process was killed from outside; what it had finished is kept. Exit code 1, no outcome."""
+
+
+class SampleError(RuntimeError):
+    """A sample of the shards doesn't decode: says which one and why. Exit code 1."""

@@ -7,7 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sknet.errors import ExportError, LostProcessError, NonFiniteLossError, UserError
+from sknet.errors import (
+    ExportError,
+    LostProcessError,
+    NonFiniteLossError,
+    SampleError,
+    UserError,
+)
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Record
 
@@ -25,7 +31,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         return _end(arguments, "user_error", str(error), EXIT_USER_ERROR)
     except NonFiniteLossError as error:
         return _end(arguments, "non_finite", str(error), EXIT_FAILED)
-    except ExportError as error:
+    except (ExportError, SampleError) as error:
         return _end(arguments, "failed", str(error), EXIT_FAILED)
     except LostProcessError as error:
         # Without an outcome, a launcher takes the job for lost and starts it again.

@@ -10,27 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sknet.errors import UserError
+from sknet.recipe_types import (
+    AutoAugmentText,
+    Channels,
+    ColorJitter,
+    Count,
+    EraseValue,
+    NonNegative,
+    Range,
+    Real,
+    Share,
+    Whole,
+)
 
 MAX_RECIPE_BYTES = 1 << 20
 # PyYAML raises what its constructors meet (`2020-99-99`, `0x_`, `!!timestamp x`) as it comes.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
-
-
-def _refuse_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number was expected, not true or false")
-    return value
-
-
-# YAML 1.1 reads `4e-5` as text, so numbers in text are welcome; `true` is not 1.
-Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
-Real = Annotated[float, BeforeValidator(_refuse_bool)]
-NonNegative = Annotated[Real, Field(ge=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]
-Channels = tuple[Real, Real, Real]
 
 
 class Recipe(BaseModel):
@@ -54,14 +52,41 @@ class Recipe(BaseModel):
     """Side of the square input, in pixels."""
     scale: tuple[Share, Share] = (0.08, 1.0)
     """Range of the random crop's area, as a share of the image's."""
-    ratio: tuple[NonNegative, NonNegative] = (0.75, 4 / 3)
+    ratio: Range = (0.75, 1.333)
     """Range of the random crop's width divided by its height."""
     hflip: Share = 0.5
-    """Probability of a horizontal flip."""
+    """Probability of a flip that swaps left and right."""
+    vflip: Share = 0.0
+    """Probability of a flip that swaps top and bottom."""
+    color_jitter: ColorJitter | None = (0.4, 0.4, 0.4, 0.0)
+    """Brightness, contrast and saturation are multiplied by factors in 1 ± this: one number for the
+    three, or one for each; a fourth one shifts the hue. Not with auto_augment, which replaces it.
+    MindCV's default; null for none."""
+    auto_augment: AutoAugmentText | None = None
+    """`randaug-m9-n2`, `autoaug` or `trivialaugwide`: see sknet.auto_augment."""
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     """Resampling in training and evaluation."""
+    re_prob: Share = 0.0
+    """Probability of erasing a rectangle of an image."""
+    re_scale: tuple[Share, Share] = (0.02, 0.33)
+    """Range of the rectangle's area, as a share of the image's."""
+    re_ratio: Range = (0.3, 3.3)
+    """Range of the rectangle's width divided by its height."""
+    re_value: EraseValue = (0.0, 0.0, 0.0)
+    """What the rectangle is filled with, after normalisation: a number, one for each channel, or
+    `random` for values of a standard normal distribution."""
+    re_max_attempts: Count = 10
+    """Rectangles that are tried; if none fits within the image, it stays as it is."""
+    mixup: NonNegative = 0.0
+    """Alpha of the beta distribution of mixup's shares; 0 for no mixup."""
+    cutmix: NonNegative = 0.0
+    """Alpha of the beta distribution of CutMix's shares; 0 for no CutMix. With mixup on too, each
+    batch draws one of the two, at even odds."""
+    cutmix_prob: Share = 1.0
+    """Probability that a batch is mixed, be it by mixup or by CutMix."""
     crop_pct: Annotated[Share, Field(gt=0)] = 0.875
-    """Evaluation resizes the shorter side to image_resize / crop_pct, then crops the centre."""
+    """Evaluation resizes the shorter side to image_resize / crop_pct, rounded down as MindCV does,
+    then crops the centre."""
     mean: Channels = (123.675, 116.28, 103.53)
     """Per RGB channel, of values in 0 … 255 (ImageNet's)."""
     std: Channels = (58.395, 57.12, 57.375)
@@ -87,7 +112,7 @@ class Recipe(BaseModel):
     """Peak learning rate."""
     min_lr: NonNegative = 0.0
     """Learning rate at the end of the decay."""
-    warmup_epochs: Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)] = 0
+    warmup_epochs: Whole = 0
     """Epochs of linear growth from 0 to lr."""
 
     # Optimizer and loss
@@ -105,7 +130,7 @@ class Recipe(BaseModel):
     """Share of the target spread over all classes."""
 
     # Run
-    seed: Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, lt=1 << 32)] = 42
+    seed: Annotated[Whole, Field(lt=1 << 32)] = 42
     """Of the weights, the order and the augmentation."""
     checkpoint_every_steps: Count | None = None
     """Steps between checkpoints within an epoch; every epoch ends with one in any case."""
@@ -129,7 +154,7 @@ class Recipe(BaseModel):
                 f"warmup_epochs is {self.warmup_epochs}, but epoch_size is {self.epoch_size}: "
                 "the warm-up must be shorter than the training"
             )
-        for key in ("scale", "ratio"):
+        for key in ("scale", "ratio", "re_scale", "re_ratio"):
             low, high = getattr(self, key)
             if not 0 < low <= high:
                 raise ValueError(f"{key} is [{low}, {high}], expected 0 < low <= high")

@@ -53,6 +53,12 @@ def mindcv_model(name: str, **kwargs: Any) -> "mindspore.nn.Cell":
     return getattr(module, name)(**kwargs)
 
 
+def mindcv_data() -> ModuleType:
+    """`mindcv.data`: create_dataset, create_transforms, create_loader."""
+    with warnings.catch_warnings(action="ignore"):
+        return importlib.import_module("mindcv.data")
+
+
 def _import_timm_sknet() -> ModuleType:
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:

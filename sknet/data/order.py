@@ -3,7 +3,7 @@
 A keyed Feistel network permutes the smallest even power of two that holds all samples; positions
 that fall outside walk on along their cycle until they fall inside, so a slice costs its own length
 only, whatever the number of samples. Independent of NumPy's random generators and of the number
-of workers.
+of workers. What else is drawn at a place in an epoch comes from `generator`.
 """
 
 import numpy as np
@@ -63,6 +63,11 @@ def derive_seed(*parts: int) -> int:
     for part in parts:
         state = _mix((state + _GOLDEN + part) & _MASK)
     return state
+
+
+def generator(*parts: int) -> np.random.Generator:
+    """Random numbers that follow from several numbers: a counter-based generator, cheap to make."""
+    return np.random.Generator(np.random.Philox(key=derive_seed(*parts)))
 
 
 def _round_keys(seed: int, epoch: int) -> list[np.uint64]:

@@ -1,24 +1,24 @@
 """Input pipelines over shards: exactly the samples that are asked for, in their order."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
 import numpy.typing as npt
-from mindspore.dataset import transforms, vision
 
+from sknet.data.augmentation import Operations, eval_operations, train_operations
+from sknet.data.diagnosis import find_undecodable
 from sknet.data.order import Indices, derive_seed
 from sknet.recipe import Recipe
 from sknet.records import Shards
 
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
-_INTERPOLATION = {
-    "nearest": vision.Inter.NEAREST,
-    "bilinear": vision.Inter.BILINEAR,
-    "bicubic": vision.Inter.BICUBIC,
-}
+# The seed of operations is a setting of the whole process, read where a pipeline is built.
+_BUILDING = threading.Lock()
 
 
 def train_batches(
@@ -33,34 +33,20 @@ def train_batches(
     """Augmented batches of one segment: images (batch, 3, R, R), labels (batch,).
 
     The C++ operations draw from `seed` and from nothing else: a segment gives the same pixels
-    whatever was read before it.
+    whatever was read before it, or is read at the same time. Raises SampleError for a sample that
+    doesn't decode.
     """
-    ds.config.set_seed(seed)
-    side = recipe.image_resize
-    operations = [
-        vision.RandomCropDecodeResize(
-            side,
-            recipe.scale,
-            recipe.ratio,
-            interpolation=_INTERPOLATION[recipe.interpolation],
-        )
-    ]
-    if recipe.hflip:
-        operations.append(vision.RandomHorizontalFlip(recipe.hflip))
-    return _batches(recipe, shards, directory, "train", indices, batch_size, operations)
+    return _batches(
+        recipe, shards, directory, "train", indices, batch_size, train_operations(recipe), seed
+    )
 
 
 def eval_batches(
     recipe: Recipe, shards: Shards, directory: Path, split: str, indices: Indices, batch_size: int
 ) -> Iterator[Batch]:
-    """Centre crops; the last batch may be shorter. Shapes as in `train_batches`."""
-    side = recipe.image_resize
-    operations = [
-        vision.Decode(),
-        vision.Resize(round(side / recipe.crop_pct), _INTERPOLATION[recipe.interpolation]),
-        vision.CenterCrop(side),
-    ]
-    return _batches(recipe, shards, directory, split, indices, batch_size, operations)
+    """Centre crops; the last batch may be shorter. Shapes and errors as in `train_batches`."""
+    operations = eval_operations(recipe)
+    return _batches(recipe, shards, directory, split, indices, batch_size, operations, recipe.seed)
 
 
 def segment_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:
@@ -75,24 +61,37 @@ def _batches(
     split: str,
     indices: Indices,
     batch_size: int,
-    operations: list[object],
+    operations: Operations,
+    seed: int,
 ) -> Iterator[Batch]:
     workers = recipe.num_parallel_workers
-    files = [str(directory / file.name) for file in shards.files_of(split)]
-    data = ds.MindDataset(
-        files,
-        columns_list=["image", "label"],
-        sampler=ds.SubsetSampler(indices.tolist()),
-        num_parallel_workers=workers,
-    )
-    operations = [
-        *operations,
-        vision.Normalize(list(recipe.mean), list(recipe.std)),
-        vision.HWC2CHW(),
-    ]
-    data = data.map(operations, input_columns="image", num_parallel_workers=workers)
-    data = data.map(
-        transforms.TypeCast(np.int32), input_columns="label", num_parallel_workers=workers
-    )
-    data = data.batch(batch_size, num_parallel_workers=workers)
-    return iter(data.create_tuple_iterator(num_epochs=1, output_numpy=True))
+    with _BUILDING:
+        ds.config.set_seed(seed)
+        data = ds.MindDataset(
+            [str(directory / file.name) for file in shards.files_of(split)],
+            columns_list=["image", "label"],
+            sampler=ds.SubsetSampler(indices.tolist()),
+            num_parallel_workers=workers,
+        )
+        data = data.map(operations, input_columns="image", num_parallel_workers=workers)
+        data = data.batch(batch_size, num_parallel_workers=workers)
+        iterator = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    return _read(iterator, shards, directory, split, indices, batch_size)
+
+
+def _read(
+    iterator: Any, shards: Shards, directory: Path, split: str, indices: Indices, batch_size: int
+) -> Iterator[Batch]:
+    num_read = 0
+    try:
+        for images, labels in iterator:
+            yield images, labels.reshape(-1)
+            num_read += batch_size
+    except RuntimeError as error:
+        # The workers were ahead, so it may be a sample of a later batch.
+        rest = indices[num_read:]
+        if culprit := find_undecodable(shards, directory, split, rest):
+            raise culprit from error
+        raise
+    finally:
+        iterator.stop()

@@ -6,19 +6,18 @@ that was never interrupted.
 """
 
 import fcntl
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from sknet.data.order import order_slice, rank_indices
-from sknet.data.pipeline import segment_seed, train_batches
+from sknet.data.ahead import read_ahead
+from sknet.data.segments import Segment, TrainBatch, batches_of, segments_from
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation import evaluate
 from sknet.models import create_model
@@ -32,6 +31,8 @@ from sknet.training.step import SynchroniseStatistics, TrainStep
 
 LOCK_SECONDS = 60
 METRICS_FILE = "metrics.jsonl"
+# Batches of this rank, ready for their step; MindSpore's pipeline holds more before them.
+BATCHES_AHEAD = 2
 
 
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
@@ -58,25 +59,6 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
         device_target=device_target,
         mindspore=ms.__version__,
     )
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Steps [start, stop) of an epoch; a checkpoint follows."""
-
-    epoch: int
-    start: int
-    stop: int
-
-
-def segments_from(run: Run, step: int) -> Iterator[Segment]:
-    """The segments still to do after `step` steps."""
-    interval = run.recipe.checkpoint_every_steps or run.steps_per_epoch
-    for epoch in range(run.recipe.epoch_size):
-        cuts = [*range(0, run.steps_per_epoch, interval), run.steps_per_epoch]
-        for start, stop in itertools.pairwise(cuts):
-            if epoch * run.steps_per_epoch + start >= step:
-                yield Segment(epoch, start, stop)
 
 
 class Trainer:
@@ -130,22 +112,36 @@ class Trainer:
                 f"learning rate {recipe.lr} scaled to {scaled} for a global batch of "
                 f"{run.global_batch_size} (reference {recipe.reference_global_batch_size})"
             )
-        leader = self._world.rank == 0
-        log = MetricsLog(self._run_dir / METRICS_FILE, start) if leader else None
+        # of rank 0, which speaks and saves for all
+        leads = self._world.rank == 0
+        log = MetricsLog(self._run_dir / METRICS_FILE, start) if leads else None
         self._say(
             f"training steps {start + 1} to {run.total_steps} with {run.world_size} workers; "
             "the first compiles the graph"
         )
-        clock = Clock(start, run.total_steps)
         if log:
             log.write("start", start, world_size=run.world_size)
-        final = None
+        batches = batches_of(
+            segments_from(run, start), run, self._shards, self._shards_dir, self._world.rank
+        )
+        with closing(read_ahead(batches, BATCHES_AHEAD)) as ahead:
+            final = self._train_segments(start, ahead, log)
+        if log:
+            log.close()
+        return final
+
+    def _train_segments(
+        self, start: int, batches: Iterator[TrainBatch], log: MetricsLog | None
+    ) -> Path:
+        """Returns the final checkpoint."""
+        run, recipe = self._run, self._run.recipe
+        clock = Clock(start, run.total_steps)
         losses: list[float] = []
         epoch_began = time.monotonic()
         for segment in segments_from(run, start):
             if segment.start == 0:
                 losses, epoch_began = [], time.monotonic()
-            losses += self._train_segment(segment, clock, log)
+            losses += self._train_segment(segment, batches, clock, log)
             step = segment.epoch * run.steps_per_epoch + segment.stop
             if self._synchronise:
                 self._synchronise()
@@ -178,32 +174,20 @@ class Trainer:
                     restarts=log.restarts,
                     **self._times.summary(run.global_batch_size),
                 )
-            if leader:
-                final = checkpoint.save(self._step_cell, self._run_dir, self._describe(step))
+            if log:
+                checkpoint.save(self._step_cell, self._run_dir, self._describe(step))
                 checkpoint.remove_old(self._run_dir, recipe.keep_checkpoint_max)
-        if log:
-            log.close()
-        return final or self._run_dir / f"step-{run.total_steps:08}"
+        return self._run_dir / f"step-{run.total_steps:08}"
 
-    def _train_segment(self, segment: Segment, clock: Clock, log: MetricsLog | None) -> list[float]:
+    def _train_segment(
+        self,
+        segment: Segment,
+        batches: Iterator[TrainBatch],
+        clock: Clock,
+        log: MetricsLog | None,
+    ) -> list[float]:
         """Returns the loss of each step."""
-        run, recipe, rank = self._run, self._run.recipe, self._world.rank
-        batch = run.global_batch_size
-        order = order_slice(
-            self._shards.num_samples("train"),
-            recipe.seed,
-            segment.epoch,
-            segment.start * batch,
-            segment.stop * batch,
-        )
-        batches = train_batches(
-            recipe,
-            self._shards,
-            self._shards_dir,
-            rank_indices(order, batch, rank, run.world_size),
-            batch // run.world_size,
-            seed=segment_seed(recipe, segment.epoch, segment.start, rank),
-        )
+        run, recipe = self._run, self._run.recipe
         self._step_cell.set_train(True)
         losses = []
         for position in range(segment.start, segment.stop):

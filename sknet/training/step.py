@@ -7,7 +7,8 @@ from sknet.recipe import Recipe
 
 
 class TrainStep(nn.Cell):
-    """(images (N, 3, R, R), labels (N,)) → the mean loss over all ranks, after the update.
+    """(images (N, 3, R, R), labels as in CrossEntropy) → the mean loss over all ranks, after the
+    update.
 
     Gradients and loss are summed over ranks in float32 and divided once; every rank then takes
     the same update, so that ranks stay equal bit for bit.
@@ -48,8 +49,8 @@ class TrainStep(nn.Cell):
 
 
 class CrossEntropy(nn.Cell):
-    """Mean cross-entropy of logits (N, C) and labels (N,), `label_smoothing` of each target spread
-    evenly over all classes.
+    """Mean cross-entropy of logits (N, C) and labels (N,) or shares of classes (N, C), of which
+    `label_smoothing` is spread evenly over all classes.
 
     Through log_softmax: MindSpore's own loss takes ops.log, which on CPU rounds an element by its
     place in the vector code, so that a resumed run would report another loss.
@@ -63,9 +64,12 @@ class CrossEntropy(nn.Cell):
         """See the class."""
         num_classes = logits.shape[1]
         spread = self.smoothing / num_classes
-        on = ops.cast(1 - self.smoothing + spread, logits.dtype)
-        off = ops.cast(spread, logits.dtype)
-        target = ops.one_hot(labels, num_classes, on, off)
+        if labels.ndim == 1:
+            on = ops.cast(1 - self.smoothing + spread, logits.dtype)
+            off = ops.cast(spread, logits.dtype)
+            target = ops.one_hot(labels, num_classes, on, off)
+        else:
+            target = labels * (1 - self.smoothing) + spread
         return -(ops.log_softmax(logits, 1) * target).sum(1).mean()
 
 

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mindspore import Tensor
+from PIL import Image
 
+from sknet.data.augmentation import eval_operations
 from sknet.errors import NonFiniteLossError
 from sknet.evaluation import batch_counts, evaluate
 from sknet.recipe import load_recipe
@@ -111,7 +113,7 @@ def test_each_sample_is_seen_once_whatever_the_batch(
     assert result.loss_sum == pytest.approx(evaluated(batch_size=2).loss_sum)
 
 
-@pytest.mark.parametrize("world_size", [2, 4, 7])
+@pytest.mark.parametrize("world_size", [2, 3, 4, 5, 6, 7])
 def test_each_sample_is_seen_by_one_rank(
     evaluated: Callable[..., Evaluation], world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,9 @@ def test_each_sample_is_seen_by_one_rank(
     assert np.sum([part.class_seen for part in parts], axis=0).tolist() == [2, 2, 2]
     assert sum(part.correct_top1 for part in parts) == 6
     assert {part.seen for part in parts} == {6}
+    # Every sample has a loss of its own, so none stands in for another.
+    whole = evaluated(batch_size=4).loss_sum
+    assert sum(part.loss_sum for part in parts) == pytest.approx(whole, rel=1e-6)
 
 
 def test_another_split_can_be_asked_for(evaluated: Callable[..., Evaluation]) -> None:
@@ -133,3 +138,12 @@ def test_another_split_can_be_asked_for(evaluated: Callable[..., Evaluation]) ->
 def test_diverged_weights_have_no_accuracy(evaluated: Callable[..., Evaluation]) -> None:
     with pytest.raises(NonFiniteLossError, match=r"^the loss on val is nan: "):
         evaluated(ColourNetwork(float("nan")), batch_size=4)
+
+
+def test_the_shorter_side_is_resized_to_mindcvs_rounded_down_size(recipe_file: Path) -> None:
+    for side, crop_pct, shorter in ((224, 0.875, 256), (224, 0.95, 235), (128, 0.875, 146)):
+        recipe = load_recipe(str(recipe_file), [f"image_resize={side}", f"crop_pct={crop_pct}"])
+        wide = Image.new("RGB", (600, 500))
+        (_, resize, crop, *_) = eval_operations(recipe)
+        assert min(resize(wide).size) == shorter
+        assert crop(resize(wide)).size == (side, side)

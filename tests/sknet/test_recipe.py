@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sknet.auto_augment import AutoAugment, parse_auto_augment
 from sknet.errors import UserError
 from sknet.recipe import Recipe, list_recipes, load_recipe, parse_recipe
 
@@ -26,7 +27,18 @@ OTHERS: dict[str, Any] = {
     "scale": [0.5, 1.0],
     "ratio": [0.5, 2.0],
     "hflip": 0.25,
+    "vflip": 0.25,
+    "color_jitter": 0.3,
+    "auto_augment": "randaug-m9-n2",
     "interpolation": "bicubic",
+    "re_prob": 0.25,
+    "re_scale": [0.1, 0.2],
+    "re_ratio": [0.5, 2.0],
+    "re_value": 1,
+    "re_max_attempts": 5,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "cutmix_prob": 0.5,
     "crop_pct": 1.0,
     "mean": [0, 0, 0],
     "std": [1, 1, 1],
@@ -121,6 +133,23 @@ def test_every_fault_is_named_at_once() -> None:
         ("crop_pct", 0),
         ("hflip", 1.1),
         ("interpolation", "lanczos"),
+        ("scale", [0.1, 1.1]),
+        ("re_scale", [0.1, 1.1]),
+        ("re_ratio", [0.0, 1.0]),
+        ("re_value", "noise"),
+        ("re_value", [1, 2]),
+        ("re_value", float("inf")),
+        ("re_max_attempts", 0),
+        ("color_jitter", -0.1),
+        ("color_jitter", [0.1, 0.1]),
+        ("color_jitter", [0.1, 0.1, 0.1, 0.6]),
+        ("color_jitter", [0.1, 0.1, True]),
+        ("color_jitter", 10**400),
+        ("auto_augment", "augmix-m3"),
+        ("auto_augment", 9),
+        ("mixup", -0.2),
+        ("cutmix", -1),
+        ("cutmix_prob", 1.1),
         ("scheduler", "step"),
         ("opt", "adam"),
         ("seed", -1),
@@ -134,6 +163,99 @@ def test_wrong_value_is_refused_naming_key_and_value(key: str, value: object) ->
     assert key in message
     if isinstance(value, str):
         assert repr(value) in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("augmix-m3", "augmix"),
+        ("autoaugr", "autoaugr"),
+        ("3a", "3a"),
+        ("", ""),
+        ("autoaug-mstd0.5", "mstd0.5"),
+        ("trivialaugwide-m20", "m20"),
+        ("randaug-m9-mstd0.5", "mstd0.5"),
+        ("randaug-m9-inc1", "inc1"),
+        ("randaug-w0", "w0"),
+        ("randaug-m11", "m11"),
+        ("randaug-n0", "n0"),
+        ("randaug-n15", "n15"),
+        ("randaug-m9-m9", "m9"),
+        ("randaug-m9.5", "m9.5"),
+        ("randaug-", ""),
+        ("randaug--m9", ""),
+    ],
+)
+def test_augmentation_that_the_operations_cannot_do_is_refused_naming_what_they_can(
+    text: str, part: str
+) -> None:
+    assert refusal(auto_augment=text) == (
+        f"recipe: auto_augment is {text!r}: {part!r} is not supported: expected autoaug, "
+        "trivialaugwide or randaug-mM-nN with M in 0 … 10 and N in 1 … 14"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("autoaug", AutoAugment("autoaug")),
+        ("trivialaugwide", AutoAugment("trivialaugwide")),
+        ("randaug", AutoAugment("randaug", magnitude=10, num_operations=2)),
+        ("randaug-n3-m0", AutoAugment("randaug", magnitude=0, num_operations=3)),
+        ("randaug-m9", AutoAugment("randaug", magnitude=9, num_operations=2)),
+    ],
+)
+def test_augmentation_is_read_as_mindcv_reads_it(text: str, expected: AutoAugment) -> None:
+    assert parse_auto_augment(text) == expected
+    assert recipe(auto_augment=text).auto_augment == text
+
+
+# Of MindCV's argument parser.
+MINDCV_DEFAULTS: dict[str, Any] = {
+    "image_resize": 224,
+    "scale": (0.08, 1.0),
+    "ratio": (0.75, 1.333),
+    "hflip": 0.5,
+    "vflip": 0.0,
+    "color_jitter": 0.4,
+    "interpolation": "bilinear",
+    "auto_augment": None,
+    "re_prob": 0.0,
+    "re_scale": (0.02, 0.33),
+    "re_ratio": (0.3, 3.3),
+    "re_value": 0,
+    "re_max_attempts": 10,
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "crop_pct": 0.875,
+    "cutmix": 0.0,
+    "cutmix_prob": 1.0,
+    "mixup": 0.0,
+}
+
+
+def test_what_a_recipe_leaves_out_of_its_augmentation_is_as_in_mindcv() -> None:
+    assert recipe().digest == recipe(**MINDCV_DEFAULTS).digest
+
+
+@pytest.mark.parametrize(
+    ("key", "short", "long"),
+    [
+        ("color_jitter", 0.3, [0.3, 0.3, "3e-1", 0]),
+        ("color_jitter", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.0]),
+        ("re_value", "1e-1", [0.1, 0.1, 0.1]),
+    ],
+)
+def test_one_number_stands_for_all_channels_or_factors(
+    key: str, short: object, long: object
+) -> None:
+    assert recipe(**{key: short}) == recipe(**{key: long})
+
+
+def test_a_recipe_is_read_back_as_it_was_written() -> None:
+    written = recipe(color_jitter=None, re_value="random", auto_augment="autoaug")
+    for each in (recipe(), written):
+        assert parse_recipe(each.model_dump(mode="json"), where="recipe").digest == each.digest
 
 
 NUMBERS = [

@@ -21,6 +21,32 @@ def test_loss_and_its_gradient_are_those_of_cross_entropy(label_smoothing: float
         np.testing.assert_allclose(ours.asnumpy(), theirs.asnumpy(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_loss_of_shares_of_classes_smooths_them_once(label_smoothing: float) -> None:
+    numbers = np.random.default_rng(7)
+    logits = (3 * numbers.standard_normal((8, 5))).astype(np.float32)
+    shares = numbers.dirichlet(np.ones(5), 8).astype(np.float32)
+    own = logits.astype(float)
+    log_softmax = own - np.log(np.exp(own).sum(axis=1, keepdims=True))
+    smoothed = (1 - label_smoothing) * shares + label_smoothing / 5
+    loss, gradient = ms.value_and_grad(CrossEntropy(label_smoothing))(
+        Tensor(logits), Tensor(shares)
+    )
+    assert loss.asnumpy() == pytest.approx(-(log_softmax * smoothed).sum(axis=1).mean(), rel=1e-5)
+    np.testing.assert_allclose(
+        gradient.asnumpy(), (np.exp(log_softmax) - smoothed) / 8, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_whole_shares_are_labels() -> None:
+    numbers = np.random.default_rng(8)
+    logits = Tensor(numbers.standard_normal((8, 5)).astype(np.float32))
+    labels = numbers.integers(0, 5, 8).astype(np.int32)
+    loss = CrossEntropy(0.1)
+    whole = loss(logits, Tensor(np.eye(5, dtype=np.float32)[labels])).asnumpy()
+    assert whole == pytest.approx(loss(logits, Tensor(labels)).asnumpy(), rel=1e-6)
+
+
 def test_a_samples_loss_does_not_depend_on_its_place_in_the_batch() -> None:
     row = np.random.default_rng(6).standard_normal((1, 7)).astype(np.float32)
     loss = CrossEntropy(0.1)

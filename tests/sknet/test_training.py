@@ -17,12 +17,13 @@ import numpy as np
 import psutil
 import pytest
 
+from sknet.data.segments import Segment, segments_from
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
 from sknet.training import loop
 from sknet.training.device import World
-from sknet.training.loop import Segment, Trainer, plan_run, segments_from
+from sknet.training.loop import Trainer, plan_run
 
 ENVIRONMENT = {
     **os.environ,

@@ -1,0 +1,78 @@
+"""The C++ operations that make tensors of encoded images, for training and for evaluation.
+
+Not among them: random erasing, mixup and CutMix. MindSpore's draw from streams of the whole process
+at run time, so that a resumed run could not repeat them; ours are in `erasing` and `mixing`.
+"""
+
+import math
+
+from mindspore.dataset import vision
+
+from sknet.auto_augment import MAX_MAGNITUDE, parse_auto_augment
+from sknet.recipe import Recipe
+
+Operations = list[object]
+
+_INTERPOLATION = {
+    "nearest": vision.Inter.NEAREST,
+    "bilinear": vision.Inter.BILINEAR,
+    "bicubic": vision.Inter.BICUBIC,
+}
+# The number of the paper.
+_TRIVIAL_AUGMENT_BINS = 31
+
+
+def train_operations(recipe: Recipe) -> Operations:
+    """Random crop, flips, automatic augmentation or else colour jitter, normalisation."""
+    operations: Operations = [
+        vision.RandomCropDecodeResize(
+            recipe.image_resize,
+            recipe.scale,
+            recipe.ratio,
+            interpolation=_INTERPOLATION[recipe.interpolation],
+        )
+    ]
+    if recipe.hflip:
+        operations.append(vision.RandomHorizontalFlip(recipe.hflip))
+    if recipe.vflip:
+        operations.append(vision.RandomVerticalFlip(recipe.vflip))
+    if recipe.auto_augment:
+        operations.append(_auto_augment(recipe, recipe.auto_augment))
+    elif recipe.color_jitter:
+        operations.append(vision.RandomColorAdjust(*recipe.color_jitter))
+    return operations + _to_tensor(recipe)
+
+
+def eval_operations(recipe: Recipe) -> Operations:
+    """The centre, of an image whose shorter side is resized to floor(image_resize / crop_pct)."""
+    shorter = math.floor(recipe.image_resize / recipe.crop_pct)
+    return [
+        vision.Decode(),
+        vision.Resize(shorter, _INTERPOLATION[recipe.interpolation]),
+        vision.CenterCrop(recipe.image_resize),
+        *_to_tensor(recipe),
+    ]
+
+
+def _auto_augment(recipe: Recipe, text: str) -> object:
+    wanted = parse_auto_augment(text)
+    # As MindCV does, what a rotation or a shift uncovers is the mean colour.
+    red, green, blue = (min(255, max(0, round(mean))) for mean in recipe.mean)
+    shared = {
+        "interpolation": _INTERPOLATION[recipe.interpolation],
+        "fill_value": (red, green, blue),
+    }
+    if wanted.policy == "autoaug":
+        return vision.AutoAugment(vision.AutoAugmentPolicy.IMAGENET, **shared)
+    if wanted.policy == "trivialaugwide":
+        return vision.TrivialAugmentWide(_TRIVIAL_AUGMENT_BINS, **shared)
+    bins = MAX_MAGNITUDE + 1
+    return vision.RandAugment(wanted.num_operations, wanted.magnitude, bins, **shared)
+
+
+def _to_tensor(recipe: Recipe) -> Operations:
+    # Bytes are turned round faster than floats, and the numbers are the same.
+    return [
+        vision.HWC2CHW(),
+        vision.Normalize(list(recipe.mean), list(recipe.std), is_hwc=False),
+    ]

@@ -1,0 +1,48 @@
+"""Which sample it was: MindSpore says that some image doesn't decode, but not which one."""
+
+from pathlib import Path
+
+import mindspore.dataset as ds
+import numpy as np
+import numpy.typing as npt
+from mindspore.dataset import vision
+
+from sknet.data.images import undecodable
+from sknet.data.order import Indices
+from sknet.errors import SampleError
+from sknet.records import Shards
+
+
+def find_undecodable(
+    shards: Shards, directory: Path, split: str, indices: Indices
+) -> SampleError | None:
+    """The error for the first of the samples that doesn't decode, or None if all of them do."""
+    files = shards.files_of(split)
+    # One reader and no read-ahead to speak of: the search mostly ends within a few batches.
+    rows = ds.MindDataset(
+        [str(directory / file.name) for file in files],
+        columns_list=["image", "label", "key"],
+        sampler=ds.SubsetSampler(indices.tolist()),
+        num_parallel_workers=1,
+    ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    ends = np.cumsum([file.num_samples for file in files])
+    try:
+        for index, (image, label, key) in zip(indices, rows, strict=True):
+            if reason := undecodable(image.tobytes()) or _refusal(image):
+                file = files[int(np.searchsorted(ends, index, side="right"))]
+                return SampleError(
+                    f"{key} (class {shards.dataset.classes[int(label)]!r}) in shard "
+                    f"{directory / file.name} doesn't decode: {reason}; convert the data again"
+                )
+    finally:
+        rows.stop()
+    return None
+
+
+def _refusal(image: npt.NDArray[np.uint8]) -> str | None:
+    """Why MindSpore's decoder refuses what Pillow's takes."""
+    try:
+        vision.Decode()(image)
+    except RuntimeError as error:
+        return str(error).split("\n", 1)[0].strip()
+    return None

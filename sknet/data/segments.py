@@ -1,0 +1,81 @@
+"""Training data as a function of where it is read: epoch, step and rank.
+
+An epoch is cut into segments at its checkpoint steps. Order, augmentation, erasing and mixing of a
+segment follow from the run and from its place, so that whoever starts at a checkpoint reads the
+same bits as whoever came there from the beginning.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sknet.data.erasing import erase
+from sknet.data.mixing import mix, mixes
+from sknet.data.order import order_slice, rank_indices
+from sknet.data.pipeline import segment_seed, train_batches
+from sknet.records import Run, Shards
+
+# Labels (N,) int32, or shares of classes (N, classes) float32 where the recipe mixes.
+TrainBatch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32] | npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps [start, stop) of an epoch; a checkpoint follows."""
+
+    epoch: int
+    start: int
+    stop: int
+
+
+def segments_from(run: Run, step: int) -> Iterator[Segment]:
+    """The segments still to do after `step` steps."""
+    interval = run.recipe.checkpoint_every_steps or run.steps_per_epoch
+    for epoch in range(run.recipe.epoch_size):
+        cuts = [*range(0, run.steps_per_epoch, interval), run.steps_per_epoch]
+        for start, stop in itertools.pairwise(cuts):
+            if epoch * run.steps_per_epoch + start >= step:
+                yield Segment(epoch, start, stop)
+
+
+def batches_of(
+    segments: Iterable[Segment], run: Run, shards: Shards, directory: Path, rank: int
+) -> Iterator[TrainBatch]:
+    """A rank's batches of one segment after the other."""
+    for segment in segments:
+        yield from segment_batches(segment, run, shards, directory, rank)
+
+
+def segment_batches(
+    segment: Segment, run: Run, shards: Shards, directory: Path, rank: int
+) -> Iterator[TrainBatch]:
+    """A rank's part of the segment's steps, ready for training."""
+    recipe, epoch, global_batch = run.recipe, segment.epoch, run.global_batch_size
+    batch_size = global_batch // run.world_size
+    order = order_slice(
+        shards.num_samples("train"),
+        recipe.seed,
+        epoch,
+        segment.start * global_batch,
+        segment.stop * global_batch,
+    )
+    batches = train_batches(
+        recipe,
+        shards,
+        directory,
+        rank_indices(order, global_batch, rank, run.world_size),
+        batch_size,
+        seed=segment_seed(recipe, epoch, segment.start, rank),
+    )
+    for step, (images, labels) in enumerate(batches, segment.start):
+        first = step * global_batch + rank * batch_size
+        erased = erase(images, recipe, epoch, np.arange(first, first + batch_size))
+        if mixes(recipe):
+            place = {"epoch": epoch, "step": step, "rank": rank}
+            yield mix(erased, labels, len(run.classes), recipe, **place)
+        else:
+            yield erased, labels

@@ -1,0 +1,69 @@
+"""The types of a recipe's values: numbers and their limits, and what has several spellings."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from sknet.auto_augment import parse_auto_augment
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number was expected, not true or false")
+    return value
+
+
+# YAML 1.1 reads `4e-5` as text, so numbers in text are welcome; `true` is not 1.
+Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
+Whole = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
+Real = Annotated[float, BeforeValidator(_refuse_bool)]
+NonNegative = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Channels = tuple[Real, Real, Real]
+Range = tuple[NonNegative, NonNegative]
+
+
+def _numbers(value: object) -> list[float]:
+    """Finite numbers of a list, or of one number; none if there is something else."""
+    items = value if isinstance(value, list | tuple) else [value]
+    try:
+        numbers = [float(_refuse_bool(item)) for item in items]  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def _expand_jitter(value: object) -> object:
+    if value is None:
+        return None
+    numbers = _numbers(value) * (1 if isinstance(value, list | tuple) else 3)
+    if len(numbers) == 3:
+        numbers.append(0.0)
+    if len(numbers) != 4 or min(numbers) < 0 or numbers[3] > 0.5:
+        raise ValueError("expected a number from 0, three, or four with the last up to 0.5")
+    return tuple(numbers)
+
+
+def _expand_erase_value(value: object) -> object:
+    if value == "random":
+        return value
+    numbers = _numbers(value) * (1 if isinstance(value, list | tuple) else 3)
+    if len(numbers) != 3:
+        raise ValueError("expected a number, three numbers or 'random'")
+    return tuple(numbers)
+
+
+# Written in full, so that a digest is of values and not of their spelling.
+ColorJitter = Annotated[tuple[float, float, float, float], BeforeValidator(_expand_jitter)]
+EraseValue = Annotated[
+    Literal["random"] | tuple[float, float, float], BeforeValidator(_expand_erase_value)
+]
+
+
+def _check_auto_augment(text: str) -> str:
+    parse_auto_augment(text)
+    return text
+
+
+AutoAugmentText = Annotated[str, AfterValidator(_check_auto_augment)]

@@ -1,0 +1,283 @@
+"""Our input pipelines against MindCV's on the same images with the same operations, in one run.
+
+python -m tests.bench.bench_input [--images 600] [--rounds 7]
+
+The images are crops of 500x375 of two photographs that ship with scikit-learn, as JPEGs of quality
+95 in folders of classes. MindCV reads the folders; ours reads shards of the same files, and shards
+of images whose shorter side was reduced to 256 at quality 92. Beside them, a plain loop with Pillow
+(as many threads) and the bare decoding of the JPEGs. All take turns in an order that turns round
+with every round; a ratio is formed within each round. Prints a Markdown table for training and for
+evaluation and each number of workers, and promises nothing.
+"""
+
+import argparse
+import importlib.metadata
+import io
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Read when MindSpore is imported.
+os.environ.setdefault("GLOG_v", "3")
+
+GOALS = {"ours": 1.0, "ours, side 256": 2.0}
+NUM_CLASSES = 4
+WIDTH, HEIGHT = 500, 375
+SHORTER_SIDE = 256
+SEED = 0
+# Reads all images once and says how many there were.
+Contestant = Callable[[], int]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure training, then evaluation."""
+    print_conditions(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Data(Path(folder), arguments.images)
+        for training in (True, False):
+            for workers in arguments.workers:
+                contestants = all_contestants(data, training, workers, arguments)
+                rates = measure(contestants, arguments.rounds)
+                print_table("training" if training else "evaluation", workers, rates)
+
+
+class Data:
+    """The images as folders of classes, and both kinds of shards."""
+
+    def __init__(self, root: Path, count: int) -> None:
+        from sknet.data.shards import read_shards
+
+        self.folders, smaller = root / "images", root / "smaller"
+        write_images(self.folders, count)
+        for path in self.files():
+            reduced = smaller / path.relative_to(self.folders)
+            reduced.parent.mkdir(parents=True, exist_ok=True)
+            reduce(Image.open(path)).save(reduced, quality=92)
+        self.shards = {}
+        for name, source in (("ours", self.folders), ("ours, side 256", smaller)):
+            directory = root / f"{source.name}-shards"
+            convert(source, directory)
+            self.shards[name] = (read_shards(directory), directory)
+
+    def files(self) -> list[Path]:
+        """All images, of both splits."""
+        return sorted(self.folders.rglob("*.jpg"))
+
+
+def write_images(root: Path, count: int) -> None:
+    """`count` crops in train, which are the ones in val too."""
+    from sklearn.datasets import load_sample_image
+
+    draw = random.Random(SEED)
+    sources = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    for number in range(count):
+        source = sources[number % 2]
+        left = draw.randint(0, source.width - WIDTH)
+        top = draw.randint(0, source.height - HEIGHT)
+        buffer = io.BytesIO()
+        source.crop((left, top, left + WIDTH, top + HEIGHT)).save(
+            buffer, "JPEG", quality=95, subsampling="4:2:0"
+        )
+        for split in ("train", "val"):
+            path = root / split / f"class{number % NUM_CLASSES}" / f"{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(buffer.getvalue())
+
+
+def reduce(image: Image.Image) -> Image.Image:
+    """With a shorter side of 256."""
+    factor = SHORTER_SIDE / min(image.size)
+    size = (round(image.width * factor), round(image.height * factor))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def convert(source: Path, directory: Path) -> None:
+    """Folders to two shards of each split."""
+    from sknet.data.shards import write_shards
+    from sknet.data.sources import open_source
+    from sknet.data.staging import stage
+
+    directory.mkdir()
+    staged = stage(open_source(str(source)))
+    write_shards(
+        staged, str(source), directory, num_shards=2, num_workers=1, on_progress=lambda *_: None
+    )
+
+
+def all_contestants(
+    data: Data, training: bool, workers: int, arguments: argparse.Namespace
+) -> dict[str, Contestant]:
+    """By name; those from shards first."""
+    batch, split = arguments.batch, "train" if training else "val"
+    contestants: dict[str, Contestant] = {
+        name: lambda at=at: ours(*at, training, workers, batch) for name, at in data.shards.items()
+    }
+    files = sorted((data.folders / split).rglob("*.jpg"))
+    return contestants | {
+        "MindCV": lambda: mindcv(data.folders, split, workers, batch),
+        "Pillow": lambda: in_threads(pillow_training if training else pillow_eval, files, workers),
+        "decoding only": lambda: in_threads(decode, files, workers),
+    }
+
+
+def ours(shards: Any, directory: Path, training: bool, workers: int, batch: int) -> int:
+    """As in training and evaluation, but that nothing is computed."""
+    from sknet.data.ahead import read_ahead
+    from sknet.data.order import epoch_order
+    from sknet.data.pipeline import eval_batches, train_batches
+    from sknet.recipe import Recipe
+
+    recipe = Recipe(
+        model="skresnet18",
+        epoch_size=1,
+        batch_size=batch,
+        lr=0.1,
+        color_jitter=None,
+        num_parallel_workers=workers,
+    )
+    if not training:
+        indices = np.arange(shards.num_samples("val"))
+        return count(eval_batches(recipe, shards, directory, "val", indices, batch))
+    order = epoch_order(shards.num_samples("train"), SEED, 0)
+    batches = train_batches(recipe, shards, directory, order, batch, seed=SEED)
+    with closing(read_ahead(batches, 2)) as ahead:
+        return count(ahead)
+
+
+def mindcv(folders: Path, split: str, workers: int, batch: int) -> int:
+    """MindCV's own three functions, as its train.py calls them."""
+    from tests.peers import mindcv_data
+
+    data, training = mindcv_data(), split == "train"
+    dataset = data.create_dataset(
+        name="", root=str(folders), split=split, shuffle=training, num_parallel_workers=workers
+    )
+    transforms = data.create_transforms("", 224, is_training=training)
+    loader = data.create_loader(
+        dataset,
+        batch,
+        is_training=training,
+        num_classes=NUM_CLASSES,
+        transform=transforms,
+        num_parallel_workers=workers,
+    )
+    iterator = loader.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    try:
+        return count(iterator)
+    finally:
+        iterator.stop()
+
+
+def count(batches: Iterable[tuple[Any, ...]]) -> int:
+    """Images of all batches."""
+    return sum(len(images) for images, _ in batches)
+
+
+def in_threads(function: Callable[[Path], object], files: list[Path], workers: int) -> int:
+    """Call it for each file; Pillow works without Python's lock."""
+    with ThreadPoolExecutor(workers) as pool:
+        return len(list(pool.map(lambda path: function(path) is None, files)))
+
+
+def decode(path: Path) -> object:
+    """The whole image."""
+    return Image.open(path).load()
+
+
+def pillow_training(path: Path) -> object:
+    """Decode, random crop, resize, flip, normalise."""
+    image = Image.open(path).convert("RGB")
+    share, ratio = random.uniform(0.08, 1.0), random.uniform(0.75, 1.333)
+    area = share * image.width * image.height
+    width = min(image.width, round((area * ratio) ** 0.5))
+    height = min(image.height, round((area / ratio) ** 0.5))
+    left = random.randint(0, image.width - width)
+    top = random.randint(0, image.height - height)
+    box = (left, top, left + width, top + height)
+    crop = image.resize((224, 224), Image.Resampling.BILINEAR, box=box)
+    if random.random() < 0.5:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return normalised(crop)
+
+
+def pillow_eval(path: Path) -> object:
+    """Decode, resize, crop the centre, normalise."""
+    image = reduce(Image.open(path).convert("RGB"))
+    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+    return normalised(image.crop((left, top, left + 224, top + 224)))
+
+
+def normalised(image: Image.Image) -> object:
+    """(3, 224, 224) float32."""
+    pixels = np.asarray(image, np.float32)
+    mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
+
+
+def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
+    """Images per second of every contestant in every round; the first time doesn't count."""
+    for contestant in contestants.values():
+        contestant()
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        turns = list(contestants.items())
+        for name, contestant in turns if number % 2 == 0 else reversed(turns):
+            began = time.perf_counter()
+            images = contestant()
+            rates[name].append(images / (time.perf_counter() - began))
+    return rates
+
+
+def print_conditions(arguments: argparse.Namespace) -> None:
+    """What the figures depend on."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    packages = ("mindspore", "mindcv", "pillow")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {versions}")
+    print(
+        f"{os.cpu_count()} cores, {arguments.images} images of {WIDTH}x{HEIGHT}, batch "
+        f"{arguments.batch}, {arguments.rounds} rounds; load before {load}"
+    )
+
+
+def print_table(mode: str, workers: int, rates: dict[str, list[float]]) -> None:
+    """A row for each contestant, then ours as multiples of MindCV's."""
+    print(f"\n| {mode}, {workers} workers | images/s | min-max |")
+    print("|---|---:|---:|")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"| {name} | {median:.0f} | {min(values):.0f}-{max(values):.0f} |")
+    for name, goal in GOALS.items():
+        pairs = zip(rates[name], rates["MindCV"], strict=True)
+        ratios = sorted(mine / theirs for mine, theirs in pairs)
+        print(
+            f"{mode}, {workers} workers: {name} {statistics.median(ratios):.2f}x MindCV "
+            f"({ratios[0]:.2f}-{ratios[-1]:.2f}; goal {goal}x)"
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--images", type=int, default=600)
+    result.add_argument("--batch", type=int, default=64)
+    result.add_argument("--rounds", type=int, default=7)
+    result.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main(parser().parse_args()))

@@ -1,0 +1,95 @@
+"""Reading ahead: the same items in the same order, errors in their place, no thread left behind."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from sknet.data.ahead import read_ahead
+from sknet.training.metrics import StepTimes
+
+
+class Source:
+    """Counts what was made; fails after the last item if told so."""
+
+    def __init__(self, count: int, *, fails: bool = False, seconds: float = 0.0) -> None:
+        self.made = 0
+        self.closed = threading.Event()
+        self._count, self._fails, self._seconds = count, fails, seconds
+
+    def items(self) -> Iterator[int]:
+        try:
+            for number in range(self._count):
+                time.sleep(self._seconds)
+                self.made += 1
+                yield number
+            if self._fails:
+                raise ArithmeticError("after the last")
+        finally:
+            self.closed.set()
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "read-ahead"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 10])
+def test_items_come_in_their_order_and_the_thread_ends(depth: int) -> None:
+    assert list(read_ahead(Source(7).items(), depth)) == list(range(7))
+    assert threads() == []
+
+
+def test_no_items_are_no_items() -> None:
+    assert list(read_ahead(iter(()), 2)) == []
+
+
+def test_items_are_made_while_others_are_in_use_but_no_more_than_asked_for() -> None:
+    source = Source(100)
+    with closing(read_ahead(source.items(), 3)) as items:
+        assert next(items) == 0
+        deadline = time.monotonic() + 10
+        while source.made < 4 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert source.made == 4
+
+
+def test_an_error_comes_after_the_items_before_it() -> None:
+    items = read_ahead(Source(2, fails=True).items(), 5)
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ArithmeticError, match="after the last"):
+        next(items)
+    assert threads() == []
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_stopping_in_the_middle_ends_the_thread_and_closes_the_source(taken: int) -> None:
+    source = Source(1000)
+    with closing(read_ahead(source.items(), 2)) as items:
+        for _ in range(taken):
+            next(items)
+    assert threads() == []
+    assert source.closed.is_set() or taken == 0
+
+
+@pytest.mark.parametrize(
+    ("making", "using", "share"),
+    [(0.002, 0.02, 0.0), (0.02, 0.005, 0.75)],
+    ids=["the step is slower", "the data is slower"],
+)
+def test_the_share_of_waiting_is_what_reading_ahead_does_not_hide(
+    making: float, using: float, share: float
+) -> None:
+    times = StepTimes()
+    times.add(1.0, 1.0)  # the step that compiles doesn't count
+    with closing(read_ahead(Source(25, seconds=making).items(), 2)) as items:
+        next(items)
+        for _ in range(20):
+            began = time.monotonic()
+            next(items)
+            arrived = time.monotonic()
+            time.sleep(using)
+            times.add(arrived - began, time.monotonic() - arrived)
+    assert times.summary(1)["data_wait_share"] == pytest.approx(share, abs=0.2)

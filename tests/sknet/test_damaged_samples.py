@@ -1,0 +1,134 @@
+"""A sample that doesn't decode is named in one line; an index of other data is never opened."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore.mindrecord import FileWriter
+
+from sknet.data.pipeline import eval_batches, train_batches
+from sknet.data.shards import SCHEMA, file_sha256, read_shards
+from sknet.errors import SampleError, UserError
+from sknet.recipe import load_recipe
+from sknet.records import Dataset, ShardFile, Shards
+
+CLASSES = ("cat", "dog", "emu")
+KINDS = ["garbage", "truncated"]
+
+
+def damaged(image: bytes, kind: str) -> bytes:
+    """Cut behind the JPEG's headers: MindSpore dies of a cut between those for size and scan."""
+    return image[: image.index(b"\xff\xda") + 40] if kind == "truncated" else b"no image at all"
+
+
+def write_shard(path: Path, split: str, rows: list[dict[str, object]]) -> ShardFile:
+    writer = FileWriter(str(path), shard_num=1)
+    writer.add_schema(SCHEMA, "sknet image classification")
+    writer.write_raw_data(rows)
+    writer.commit()
+    index = path.with_name(f"{path.name}.db")
+    return ShardFile(
+        split=split,
+        name=path.name,
+        num_samples=len(rows),
+        size=path.stat().st_size,
+        sha256=file_sha256(path),
+        index_size=index.stat().st_size,
+        index_sha256=file_sha256(index),
+    )
+
+
+def write_damaged(folders: Path, out: Path, split: str, kind: str) -> Shards:
+    """Shards that a disk or another program wrote: the second sample of the second is damaged."""
+    out.mkdir()
+    files = []
+    for name in ("train", "val"):
+        images = sorted((folders / name).glob("*/*.jpg"))
+        rows = [
+            {
+                "image": path.read_bytes(),
+                "label": CLASSES.index(path.parent.name),
+                "key": path.relative_to(folders).as_posix(),
+            }
+            for path in images
+        ]
+        if name == split:
+            rows[2]["image"] = damaged(images[2].read_bytes(), kind)
+        files.append(write_shard(out / f"{name}-0.mindrecord", name, rows[:1]))
+        files.append(write_shard(out / f"{name}-1.mindrecord", name, rows[1:]))
+    splits = {file.split: file.num_samples + 1 for file in files[1::2]}
+    dataset = Dataset(
+        source="class-folders", classes=CLASSES, splits=splits, samples_digest="0" * 64
+    )
+    shards = Shards(dataset=dataset, files=tuple(files), quarantined=())
+    shards.write(out / "shards.json")
+    return shards
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_sample_that_does_not_decode_is_named_with_shard_class_and_reason(
+    folders: Path, recipe_file: Path, away: Path, split: str, kind: str
+) -> None:
+    shards = write_damaged(folders, away / "shards", split, kind)
+    recipe = load_recipe(str(recipe_file), ["num_parallel_workers=2"])
+    indices = np.arange(shards.num_samples(split))
+    if split == "train":
+        batches = train_batches(recipe, shards, away / "shards", indices, 2, seed=1)
+    else:
+        batches = eval_batches(recipe, shards, away / "shards", split, indices, 2)
+    with pytest.raises(SampleError) as caught:
+        list(batches)
+    message = str(caught.value)
+    sample = sorted((folders / split).glob("*/*.jpg"))[2]
+    key, shard = sample.relative_to(folders).as_posix(), away / "shards" / f"{split}-1.mindrecord"
+    start = f"{key} (class {sample.parent.name!r}) in shard {shard} doesn't decode: "
+    assert message.startswith(start)
+    assert ("truncated" if kind == "truncated" else "not a JPEG") in message
+    assert "\n" not in message
+
+
+def test_an_error_that_no_sample_explains_is_told_as_it_is(
+    converted: tuple[Shards, Path], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sknet.data.pipeline.train_operations", lambda _: [lambda _: 1 / 0])
+    recipe = load_recipe(str(recipe_file))
+    batches = train_batches(recipe, *converted, np.arange(4), 2, seed=1)
+    with pytest.raises(RuntimeError, match="division by zero"):
+        next(batches)
+
+
+@pytest.mark.slow
+def test_a_training_that_meets_it_ends_with_that_line(
+    folders: Path, recipe_file: Path, away: Path
+) -> None:
+    write_damaged(folders, away / "shards", "train", "truncated")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "sknet.train", "--config", str(recipe_file)),
+            *("--data_dir", "shards", "--set", "global_batch_size=2"),
+        ],
+        cwd=away,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 1, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "in shard shards/train-1.mindrecord doesn't decode: " in line
+    assert "Traceback" not in result.stderr
+
+
+def test_an_index_of_another_shard_is_refused_before_it_is_opened(
+    converted: tuple[Shards, Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(converted[1], tmp_path / "copy"))
+    one, other = (copy / file.index_name for file in converted[0].files_of("train"))
+    shutil.copy(one, other)
+    with pytest.raises(UserError, match=f"{other.name} is damaged"):
+        read_shards(copy)
