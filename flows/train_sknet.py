@@ -23,7 +23,6 @@ from tasks.reporting import report
 from tasks.stages import StageResult, results_of
 from tasks.training import train
 
-
 # Four shards of the original bytes, made on this host.
 AS_IT_IS = ConversionSettings()
 
