@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.train_sknet import conversion_of, parser
+from sknet.data.reencoding import reencoding_by
+from sknet.errors import UserError
+from tasks.data import ConversionSettings
 from tests.tiny_pipeline import RECIPE, run_command, train_command, write_recipe
 
 
@@ -94,6 +98,35 @@ def test_a_number_of_workers_below_one_is_refused(tmp_path: Path, images: Path) 
     assert ended.returncode == 2
     assert "'0' is no whole number above 0" in ended.stderr
     assert not inputs.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--shards", "0", "--shards is '0': "),
+        ("--shards", "many", "--shards is 'many': "),
+        ("--shorter-side", "0", "--shorter-side is '0': "),
+        ("--quality", "101", "--quality is '101': "),
+        ("--max-quarantine", "2", "--max-quarantine is '2': "),
+        ("--launcher", "cloud", "--launcher is 'cloud': "),
+    ],
+)
+def test_settings_of_the_conversion_are_refused_by_name(
+    option: str, value: str, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        conversion_of(parser().parse_args([option, value]))
+    assert str(caught.value).startswith(message)
+
+
+def test_settings_of_the_conversion_reach_it() -> None:
+    options = ["--shards", "auto", "--shorter-side", "256", "--launcher", "ray://head:10001"]
+    settings = conversion_of(parser().parse_args(options))
+    assert (settings.shards, settings.ray_address) == ("auto", "ray://head:10001")
+    assert settings.reencoding == reencoding_by(256, 92)
+    assert conversion_of(parser().parse_args([])) == ConversionSettings(
+        shards=4, shorter_side=None, max_quarantine=0.001, launcher="local"
+    )
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
+from prefect.client.schemas.objects import Artifact
 
 import tasks.jobs
 from flows.summary import summary
@@ -50,6 +51,15 @@ def task_state_names(flow_run: UUID) -> dict[str, str]:
             time.sleep(0.5)
 
 
+def shown_by(flow_run: UUID) -> dict[str | None, Artifact]:
+    """The artifacts in the UI, by key."""
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
+    with get_client(sync_client=True) as client:
+        return {
+            artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)
+        }
+
+
 def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained) -> None:
     assert statuses(list(trained.results)) == dict.fromkeys(STAGES, "built")
     evaluation = trained.of("validate")
@@ -77,11 +87,7 @@ def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained)
 def test_accuracy_and_report_are_shown_in_the_ui(trained: Trained, copied_store: Path) -> None:
     flow_run, _ = run_flow_once(trained.recipe, trained.images, copied_store)
 
-    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
-    with get_client(sync_client=True) as client:
-        shown = {
-            artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)
-        }
+    shown = shown_by(flow_run)
     assert shown.keys() == {"accuracy", "report"}
     (row,) = json.loads(str(shown["accuracy"].data))
     counts = trained.of("validate").facts
@@ -132,6 +138,8 @@ def test_a_truncated_shard_is_set_aside_and_rebuilt_alone(
         "report": "built",
     }
     assert task_state_names(flow_run)["convert"] == "Rebuilt"
+    bar = shown_by(flow_run)["conversion"]
+    assert (bar.type, bar.data) == ("progress", 100.0)
     (report,) = (copied_store / ".quarantine").glob("shards-*.damage.json")
     (damage,) = json.loads(report.read_text("utf-8"))["damages"]
     assert (damage["path"], damage["problem"]) == (victim.name, "size")

@@ -181,10 +181,21 @@ def test_checkpoint_of_another_model(
     assert "4.ckpt is for 4 classes, the network has 3: " in line
 
 
-@pytest.mark.parametrize("option", ["--shards", "--workers"])
-def test_no_shards_or_workers(refused: Callable[..., str], folders: Path, option: str) -> None:
-    options = ["--source", folders, "--out", "shards", "--shards", 1, option, 0]
-    assert refused(convert, *options) == f"error: {option} is 0, expected at least 1"
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--shards", 0, "at least 1"),
+        ("--workers", 0, "at least 1"),
+        ("--shorter-side", -1, "at least 1"),
+        ("--quality", 101, "at most 100"),
+        ("--max-quarantine", 1.5, "a share: 0 to 1"),
+    ],
+)
+def test_conversion_that_makes_no_sense(
+    refused: Callable[..., str], folders: Path, option: str, value: float, expected: str
+) -> None:
+    options = ["--source", folders, "--out", "shards", "--shards", "auto", option, value]
+    assert refused(convert, *options) == f"error: {option} is {value}, expected {expected}"
 
 
 def test_output_that_is_a_file(refused: Callable[..., str], folders: Path, away: Path) -> None:
