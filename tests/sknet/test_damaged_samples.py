@@ -62,7 +62,13 @@ def write_damaged(folders: Path, out: Path, split: str, kind: str) -> Shards:
         files.append(write_shard(out / f"{name}-1.mindrecord", name, rows[1:]))
     splits = {file.split: file.num_samples + 1 for file in files[1::2]}
     dataset = Dataset(
-        source="class-folders", classes=CLASSES, splits=splits, samples_digest="0" * 64
+        source="class-folders",
+        classes=CLASSES,
+        titles=CLASSES,
+        splits=splits,
+        samples_digest="0" * 64,
+        index_sha256="0" * 64,
+        quarantined=(),
     )
     shards = Shards(dataset=dataset, files=tuple(files), quarantined=())
     shards.write(out / "shards.json")
