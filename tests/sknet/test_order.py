@@ -1,5 +1,7 @@
 """The order of samples: a permutation fixed by seed and epoch, the same for any world."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,3 +104,88 @@ def test_every_part_of_a_seed_matters(parts: list[int], data: st.DataObject) -> 
     place = data.draw(st.integers(0, len(parts) - 1))
     changed[place] += 1
     assert derive_seed(*changed) != derive_seed(*parts)
+
+
+@given(
+    st.integers(13, 600),
+    st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(1, 9)), min_size=1),
+)
+def test_changing_the_world_in_the_middle_loses_doubles_and_moves_nothing(
+    count: int, legs: list[tuple[int, int]]
+) -> None:
+    global_batch = 12
+    order = epoch_order(count, 42, 0)
+    steps = count // global_batch
+    read: list[int] = []
+    step = 0
+    for world, length in [*legs, (1, steps)]:
+        stop = min(step + length, steps)
+        ranks = [
+            rank_indices(order[: stop * global_batch], global_batch, rank, world, step)
+            for rank in range(world)
+        ]
+        for at in range(stop - step):
+            share = global_batch // world
+            read += [i for part in ranks for i in part[at * share : (at + 1) * share].tolist()]
+        step = stop
+    assert read == order[: steps * global_batch].tolist()
+
+
+def chi_square(observed: np.ndarray, expected: float) -> float:
+    return float(((observed - expected) ** 2 / expected).sum())
+
+
+def test_every_sample_comes_to_every_part_of_an_epoch_equally_often() -> None:
+    """As numpy's shuffle does: chi-square over 10 x 10 cells of 2,000 epochs."""
+    count, epochs = 1000, 2000
+    ours, numpys = np.zeros((10, 10)), np.zeros((10, 10))
+    rng = np.random.default_rng(0)
+    parts = np.arange(count) * 10 // count
+    for epoch in range(epochs):
+        for table, order in (
+            (ours, epoch_order(count, 1, epoch)),
+            (numpys, rng.permutation(count)),
+        ):
+            np.add.at(table, (parts, order * 10 // count), 1)
+    expected = count * epochs / 100
+    # 81 degrees of freedom; 99.99 % of uniform tables lie below 138. Without replacement within an
+    # epoch, the counts vary a little less.
+    assert chi_square(numpys, expected) < 138
+    assert chi_square(ours, expected) < 138
+
+
+def test_neighbours_in_one_epoch_are_no_neighbours_in_the_next() -> None:
+    """Positions of a sample in successive epochs, and of neighbours in one, don't correlate."""
+    count, epochs = 2048, 200
+    positions = np.array([np.argsort(epoch_order(count, 3, epoch)) for epoch in range(epochs)])
+    between_epochs = [
+        np.corrcoef(positions[epoch], positions[epoch + 1])[0, 1] for epoch in range(epochs - 1)
+    ]
+    between_samples = [np.corrcoef(row[:-1], row[1:])[0, 1] for row in positions]
+    for found in (between_epochs, between_samples):
+        # Of uniform orders: mean 0, deviation 1 / sqrt(count), here the mean of 200.
+        assert abs(np.mean(found)) < 4 / np.sqrt(count * epochs)
+        assert np.std(found) == pytest.approx(1 / np.sqrt(count), rel=0.2)
+
+
+def test_batches_hold_as_many_of_a_class_as_with_numpys_shuffle() -> None:
+    """10 classes in sorted order, as folders give them: the count of one class in batches of 50."""
+    labels = np.repeat(np.arange(10), 500)
+    rng = np.random.default_rng(0)
+    ours = [labels[epoch_order(5000, 5, epoch)].reshape(-1, 50) == 0 for epoch in range(40)]
+    numpys = [labels[rng.permutation(5000)].reshape(-1, 50) == 0 for _ in range(40)]
+    for batches in (ours, numpys):
+        counts = np.concatenate(batches).sum(1)
+        assert counts.mean() == 5  # each epoch holds every sample once
+        # The hypergeometric deviation.
+        assert counts.std() == pytest.approx(np.sqrt(5 * 0.9 * 4950 / 4999), rel=0.04)
+
+
+def test_a_ranks_segment_of_a_billion_samples_needs_little_memory() -> None:
+    """10,000 steps of 256 samples: 2.56 million of a billion."""
+    tracemalloc.start()
+    part = order_slice(10**9, 42, 0, 5 * 10**8, 5 * 10**8 + 2_560_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(part) == 2_560_000
+    assert peak < 100 << 20

@@ -1,0 +1,171 @@
+"""Images made or chosen to harm: accepted as documented, with MindSpore's and Pillow's same pixels,
+or refused with a reason in one line."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore.dataset import vision
+from PIL import Image, ImageOps
+
+from sknet.data.images import undecodable
+
+rng = np.random.default_rng(5)
+PIXELS = rng.integers(0, 256, (40, 56, 3), np.uint8)
+PHOTO = Image.fromarray(PIXELS)
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def ycck() -> bytes:
+    """Adobe's transform 2: a four-channel JPEG whose first three are YCC."""
+    content = bytearray(encoded(PHOTO.convert("CMYK"), "JPEG"))
+    content[content.index(b"Adobe\0") + 11] = 2
+    return bytes(content)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A header that claims a size, and next to no data."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + (chunk(b"IEND", b""))
+    )
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    content = bytearray(encoded(PHOTO, "JPEG"))
+    place = content.index(b"\xff\xc0")
+    struct.pack_into(">HH", content, place + 5, height, width)
+    return bytes(content)
+
+
+ACCEPTED = {
+    "jpeg": encoded(PHOTO, "JPEG"),
+    "jpeg 4:4:4": encoded(PHOTO, "JPEG", subsampling=0),
+    "jpeg 4:2:2": encoded(PHOTO, "JPEG", subsampling=1),
+    "progressive": encoded(PHOTO, "JPEG", progressive=True),
+    "optimized": encoded(PHOTO, "JPEG", optimize=True),
+    "restart markers": encoded(PHOTO, "JPEG", restart_marker_blocks=1),
+    "worst quality": encoded(PHOTO, "JPEG", quality=1),
+    "grey jpeg": encoded(PHOTO.convert("L"), "JPEG"),
+    "cmyk": encoded(PHOTO.convert("CMYK"), "JPEG"),
+    "ycck": ycck(),
+    "exif-rotated": encoded(PHOTO, "JPEG", exif=ROTATED),
+    "comment": encoded(PHOTO, "JPEG", comment=b"\xff\xd9" * 99),
+    "icc profile": encoded(PHOTO, "JPEG", icc_profile=b"\0" * 70_000),
+    "trailing garbage": encoded(PHOTO, "JPEG") + b"garbage" * 99,
+    "a second image behind": encoded(PHOTO, "JPEG") * 2,
+    "1x1 jpeg": encoded(PHOTO.resize((1, 1)), "JPEG"),
+    "1 pixel high": encoded(PHOTO.resize((300, 1)), "JPEG"),
+    "1 pixel wide": encoded(PHOTO.resize((1, 300)), "JPEG"),
+    "png": encoded(PHOTO, "PNG"),
+    "png named .JPEG": encoded(PHOTO, "PNG"),
+    "grey png": encoded(PHOTO.convert("L"), "PNG"),
+    "palette png": encoded(PHOTO.convert("P"), "PNG"),
+    "1-bit png": encoded(PHOTO.convert("1"), "PNG"),
+    "png with alpha": encoded(PHOTO.convert("RGBA"), "PNG"),
+    "grey png with alpha": encoded(PHOTO.convert("LA"), "PNG"),
+    "rotated png": encoded(PHOTO, "PNG", exif=ROTATED),
+    "animated png": encoded(
+        PHOTO, "PNG", save_all=True, append_images=[ImageOps.invert(PHOTO)], duration=9
+    ),
+    "png with trailing garbage": encoded(PHOTO, "PNG") + b"garbage",
+    "1x1 png": encoded(PHOTO.resize((1, 1)), "PNG"),
+    "bmp": encoded(PHOTO, "BMP"),
+    "grey bmp": encoded(PHOTO.convert("L"), "BMP"),
+    "palette bmp": encoded(PHOTO.convert("P"), "BMP"),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_is_accepted_has_the_same_pixels_for_everyone(name: str) -> None:
+    content = ACCEPTED[name]
+    assert undecodable(content) is None
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(image.convert("RGB"))
+    decoded = vision.Decode()(np.frombuffer(content, np.uint8))
+    assert (decoded == expected).all()
+
+
+def test_orientation_is_left_as_it_is_stored_as_the_published_networks_saw_it() -> None:
+    decoded = vision.Decode()(np.frombuffer(ACCEPTED["exif-rotated"], np.uint8))
+    assert decoded.shape == PIXELS.shape
+
+
+def test_of_sixteen_bits_the_upper_eight_are_used() -> None:
+    deep = rng.integers(0, 1 << 16, (20, 30), np.uint16)
+    content = encoded(Image.fromarray(deep), "PNG")
+    assert undecodable(content) is None
+    decoded = vision.Decode()(np.frombuffer(content, np.uint8))
+    assert (decoded == (deep >> 8)[:, :, None]).all()
+
+
+def test_of_an_animation_the_first_image_is_used() -> None:
+    decoded = vision.Decode()(np.frombuffer(ACCEPTED["animated png"], np.uint8))
+    assert (decoded == PIXELS).all()
+
+
+JPEG, PNG = ACCEPTED["jpeg"], ACCEPTED["png"]
+REFUSED = {
+    "nothing": b"",
+    "text": b"no image at all\n" * 9,
+    "html": b"<!doctype html><html><body>404 Not Found</body></html>",
+    "zeros": bytes(4096),
+    "jpeg's first bytes": b"\xff\xd8\xff\xe0",
+    "png's first bytes": b"\x89PNG\r\n\x1a\n",
+    "gif": encoded(PHOTO, "GIF"),
+    "webp": encoded(PHOTO, "WEBP"),
+    "tiff": encoded(PHOTO, "TIFF"),
+    "jpeg 2000": encoded(PHOTO, "JPEG2000"),
+    "ico": encoded(PHOTO, "ICO"),
+    "ppm": encoded(PHOTO, "PPM"),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    "zip": b"PK\x03\x04" + bytes(99),
+    "gzipped jpeg": zlib.compress(JPEG),
+    "jpeg without its end": JPEG[:-2],
+    "jpeg cut in its header": JPEG[:300],
+    "jpeg of header only": JPEG[: JPEG.index(b"\xff\xda") + 14],
+    "png without its data": PNG[:40],
+    "png with a wrong checksum": PNG[:45] + bytes([PNG[45] ^ 1]) + PNG[46:],
+    "0x0 png": png_of(0, 0),
+    "65k x 65k png": png_of(65_000, 65_000),
+    "65k x 65k jpeg": jpeg_of(65_000, 65_000),
+    "12k x 12k png": png_of(12_000, 12_000),
+    "12k x 12k jpeg": jpeg_of(12_000, 12_000),
+    "0 high jpeg": jpeg_of(56, 0),
+    "2 billion pixels wide": png_of((1 << 31) - 1, 1),
+    "bmp cut": ACCEPTED["bmp"][:-100],
+    "bmp of a huge size": ACCEPTED["bmp"][:18] + struct.pack("<ii", 1 << 30, 1 << 30),
+    **{f"jpeg cut at {part} of 10": JPEG[: len(JPEG) * part // 10] for part in range(1, 10)},
+    **{f"png cut at {part} of 10": PNG[: len(PNG) * part // 10] for part in range(1, 10)},
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_has_a_reason_in_one_line(name: str) -> None:
+    reason = undecodable(REFUSED[name])
+    assert reason
+    assert reason.isprintable()
+    assert len(reason) < 200
+
+
+def test_a_refused_image_leaves_no_file_behind(away: Path) -> None:
+    for content in REFUSED.values():
+        undecodable(content)
+    assert not list(away.iterdir())
