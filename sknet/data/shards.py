@@ -5,7 +5,6 @@ page sizes only at the end; so these follow from the data, every row is counted 
 read back through the reader that training uses, and both files of a shard are hashed.
 """
 
-import hashlib
 import itertools
 import random
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sknet.data.sources import SPLITS
+from sknet.data.verification import damaged, file_sha256
 from sknet.errors import UserError
 from sknet.records import ShardFile, Shards
 
@@ -160,28 +160,24 @@ def count_rows(path: Path) -> int:
         reader.close()
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> Shards:
-    """The record of a directory of shards, its files verified by size and SHA-256.
+    """The record of a directory of shards, its files verified by SHA-256 once a host.
 
     A damaged index would crash MindSpore and damaged data would be read without a word, so
     nothing is opened before this. Raises UserError naming the first file that doesn't fit.
     """
     shards = Shards.read(directory / "shards.json")
-    for file in shards.files:
-        if file.split not in splits:
-            continue
-        for name, sha256 in ((file.name, file.sha256), (file.index_name, file.index_sha256)):
-            path = directory / name
-            if not path.is_file():
-                raise UserError(f"shard {path} is missing: convert the data again")
-            if file_sha256(path) != sha256:
-                raise UserError(f"shard {path} is damaged (SHA-256 differs): convert it again")
+    files = [
+        (directory / name, sha256)
+        for file in shards.files
+        if file.split in splits
+        for name, sha256 in ((file.name, file.sha256), (file.index_name, file.index_sha256))
+    ]
+    for path, _ in files:
+        if not path.is_file():
+            raise UserError(f"shard {path} is missing: convert the data again")
+    for path in damaged(files):
+        raise UserError(f"shard {path} is damaged (SHA-256 differs): convert it again")
     return shards
 
 

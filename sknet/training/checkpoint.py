@@ -13,7 +13,7 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import nn
 
-from sknet.data.shards import file_sha256
+from sknet.data.verification import file_sha256
 from sknet.errors import UserError
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly

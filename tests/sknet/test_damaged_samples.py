@@ -11,7 +11,8 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 from sknet.data.pipeline import eval_batches, train_batches
-from sknet.data.shards import SCHEMA, file_sha256, read_shards
+from sknet.data.shards import SCHEMA, read_shards
+from sknet.data.verification import file_sha256
 from sknet.errors import SampleError, UserError
 from sknet.recipe import load_recipe
 from sknet.records import Dataset, ShardFile, Shards
