@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -168,3 +169,20 @@ def test_an_object_that_is_replaced_meanwhile_is_not_mixed(
         direct.put_object(Bucket=BUCKET, Key="archives/changing", Body=b"b" * 4_000_000)
         with pytest.raises(OSError, match="PreconditionFailed"):
             file.read()
+
+
+@pytest.mark.slow
+def test_archives_on_s3_are_converted_to_the_shards_of_the_local_ones(
+    uploaded: dict[str, Path], tmp_path: Path
+) -> None:
+    """By the program, whose worker processes read ranges of the archives."""
+    for source, out in ((f"s3://{BUCKET}/archives", "s3"), (uploaded["archives"], "local")):
+        options = ["--source", source, "--out", tmp_path / out, "--shards", "2", "--workers", "2"]
+        command = [sys.executable, "-m", "sknet.convert", *map(str, options)]
+        subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    written = [
+        {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        for out in ("s3", "local")
+    ]
+    assert written[0] == written[1]
+    assert len(written[0]) == 9
