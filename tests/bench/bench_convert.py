@@ -33,10 +33,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-import sknet.data.conversion
-from sknet.data.conversion import ConvertedShard, ShardPlan, shard_counts, write_shards
+import sknet.data.converter
+from sknet.data.conversion import write_shards
+from sknet.data.converter import ConvertedShard
+from sknet.data.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.reencoding import reencode, reencoding_by
-from sknet.data.sources import ClassFolders
+from sknet.data.sources import Sample, open_source
 from sknet.data.staging import Staged, stage
 from sknet.records import Dataset
 
@@ -63,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         source = write_source(Path(folder) / "images", arguments.images)
-        staged = stage(ClassFolders(source))
+        staged = stage(open_source(str(source)))
         print_conditions(arguments, staged)
         measure_speed(source, staged, Path(folder), arguments)
     for count in arguments.memory:
@@ -207,18 +209,18 @@ def accept_unseen(content: bytes) -> None:
     """In the place of the check."""
 
 
-_check = sknet.data.conversion.undecodable
+_check = sknet.data.converter.undecodable
 
 
 def skip_check() -> float:
     """In a worker process."""
-    sknet.data.conversion.undecodable = accept_unseen
+    sknet.data.converter.undecodable = accept_unseen
     return 0
 
 
 def restore_check() -> float:
     """In a worker process."""
-    sknet.data.conversion.undecodable = _check
+    sknet.data.converter.undecodable = _check
     return 0
 
 
@@ -273,8 +275,8 @@ class Generated:
         Image.new("RGB", (8, 8)).save(buffer, "JPEG")
         self.content = buffer.getvalue()
 
-    def read(self, key: str) -> bytes:
-        del key
+    def read(self, sample: Sample) -> bytes:
+        del sample
         return self.content
 
     def staged(self, count: int) -> Staged:
@@ -282,11 +284,15 @@ class Generated:
         sha256 = hashlib.sha256(self.content).hexdigest()
         index = pd.DataFrame({"key": [f"train/one/{number:07}.jpg" for number in range(count)]})
         index = index.assign(split="train", label=0, size=len(self.content), sha256=sha256)
+        index = index.assign(file=index["key"], offset=0)
         dataset = Dataset(
             source=self.kind,
             classes=self.classes,
+            titles=self.classes,
             splits={"train": count, "val": 0},
             samples_digest="0" * 64,
+            index_sha256="0" * 64,
+            quarantined=(),
         )
         return Staged(dataset, index)
 
@@ -307,7 +313,7 @@ def parent_side(pipe: multiprocessing.connection.Connection, count: int, folder:
     staged = Generated().staged(count)
     held = peak_mib()
     counts = shard_counts(staged, max(1, count // 2500))
-    for plan in sknet.data.conversion.plan_shards(staged, counts):
+    for plan in plan_shards(staged, counts):
         len(plan.rows)
     index = int(staged.index.memory_usage(deep=True).sum()) / 2**20
     pipe.send(f"peak {peak_mib():.0f} MiB (index made: {held:.0f}, its columns {index:.0f})")
@@ -316,7 +322,7 @@ def parent_side(pipe: multiprocessing.connection.Connection, count: int, folder:
 def worker_side(pipe: multiprocessing.connection.Connection, count: int, folder: Path) -> None:
     """Converts all shards, in this process."""
     warm_up()
-    sknet.data.conversion.open_source = generated
+    sknet.data.converter.open_source = generated
     staged = Generated().staged(count)
     before = peak_mib()
     (folder / "out").mkdir()

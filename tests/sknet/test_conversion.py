@@ -15,16 +15,12 @@ import psutil
 import pytest
 from PIL import Image
 
-import sknet.data.conversion
-from sknet.data.conversion import (
-    ConvertedShard,
-    ShardPlan,
-    only_conversion_in,
-    plan_shards,
-    shard_counts,
-    write_shards,
-)
+import sknet.data.converter
+from sknet.data.conversion import write_shards
+from sknet.data.conversion_directory import only_conversion_in
+from sknet.data.converter import ConvertedShard
 from sknet.data.pipeline import eval_batches
+from sknet.data.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.progress import Progress, describe
 from sknet.data.reencoding import reencoding_by
 from sknet.data.shards import read_rows, read_shards
@@ -281,7 +277,7 @@ def test_progress_counts_images_while_a_shard_is_written(
 ) -> None:
     monkeypatch.setattr("sknet.data.progress.REPORT_SECONDS", 0)
     seen: list[Progress] = []
-    accept = sknet.data.conversion.undecodable
+    accept = sknet.data.converter.undecodable
 
     def ticking(
         function: Callable[[ShardPlan], ConvertedShard],
@@ -293,7 +289,7 @@ def test_progress_counts_images_while_a_shard_is_written(
             on_tick()
             return accept(content)
 
-        monkeypatch.setattr("sknet.data.conversion.undecodable", check)
+        monkeypatch.setattr("sknet.data.converter.undecodable", check)
         yield from map(function, items)
 
     write(folders, tmp_path, num_shards=1, spread=ticking, on_progress=seen.append)
