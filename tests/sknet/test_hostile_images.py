@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mindspore.dataset import vision
 from PIL import Image, ImageOps
 
@@ -169,3 +171,23 @@ def test_a_refused_image_leaves_no_file_behind(away: Path) -> None:
     for content in REFUSED.values():
         undecodable(content)
     assert not list(away.iterdir())
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", JPEG[:200], PNG[:60]]),
+    st.binary(max_size=600),
+)
+def test_arbitrary_bytes_are_judged_in_one_line(start: bytes, rest: bytes) -> None:
+    reason = undecodable(start + rest)
+    assert reason is None or reason.isprintable()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["png", "bmp", "progressive", "cmyk", "palette png"]), st.data())
+def test_what_passes_although_mutated_decodes_in_mindspore(name: str, data: st.DataObject) -> None:
+    content = bytearray(ACCEPTED[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    if undecodable(bytes(content)) is None:
+        vision.Decode()(np.frombuffer(bytes(content), np.uint8))

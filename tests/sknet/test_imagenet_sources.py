@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from imagenet import (
     WORDS,
     photos,
@@ -23,7 +25,10 @@ from scipy.io import savemat
 
 from sknet.data.conversion import write_shards
 from sknet.data.sources import Sample, open_source
+from sknet.data.sources.devkit import parse_devkit
+from sknet.data.sources.kaggle import KaggleImagenet
 from sknet.data.staging import Staged, stage
+from sknet.data.trees import LocalTree
 from sknet.errors import UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -278,3 +283,37 @@ def test_a_kaggle_image_without_a_line_is_quarantined(kaggle: Path) -> None:
         "ILSVRC/Data/CLS-LOC/train/stray.JPEG": "class '' is not in LOC_synset_mapping.txt",
         "ILSVRC/Data/CLS-LOC/val/extra.JPEG": "LOC_val_solution.csv has no line for it",
     }
+
+
+@settings(max_examples=80, deadline=None)
+@given(content=st.binary(max_size=400), table=st.sampled_from(["synsets", "solution"]))
+def test_arbitrary_tables_are_refused_in_one_line(
+    forms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, content: bytes, table: str
+) -> None:
+    root = tmp_path_factory.mktemp("kaggle")
+    (root / "ILSVRC").symlink_to(forms["kaggle"] / "ILSVRC")
+    names = {"synsets": "LOC_synset_mapping.txt", "solution": "LOC_val_solution.csv"}
+    for part, name in names.items():
+        whole = (forms["kaggle"] / name).read_bytes()
+        # The start of the true table, so that what follows is looked at.
+        (root / name).write_bytes(whole[:60] + content if part == table else whole)
+    with pytest.raises(UserError) as caught:
+        stage(KaggleImagenet(LocalTree(root)))
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_mutated_devkits_are_refused_in_one_line_or_read(
+    forms: dict[str, Path], data: st.DataObject
+) -> None:
+    unpacked = bytearray(gzip.decompress((forms["archives"] / DEVKIT).read_bytes()))
+    for _ in range(data.draw(st.integers(1, 20))):
+        # Most of the archive is padding.
+        unpacked[data.draw(st.integers(0, min(len(unpacked), 4096) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    try:
+        parse_devkit(gzip.compress(bytes(unpacked), 1), "kit")
+    except UserError as error:
+        assert "\n" not in str(error)
