@@ -103,7 +103,7 @@ def measure_speed(
                 cpu, begun = processes.cpu_seconds(), time.perf_counter()
                 write_shards(
                     *(staged, str(source), out),
-                    num_shards=None,
+                    num_shards=arguments.shards,
                     spread=processes,
                     **options,  # type: ignore[arg-type]
                 )
@@ -356,7 +356,7 @@ def print_conditions(arguments: argparse.Namespace, staged: Staged) -> None:
     """What the figures depend on."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     size = staged.index["size"]
-    num_shards = sum(shard_counts(staged, None).values())
+    num_shards = sum(shard_counts(staged, arguments.shards).values())
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores"
     )
@@ -392,6 +392,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--images", type=int, default=4000)
+    result.add_argument("--shards", type=int, default=4, help="of each split")
     result.add_argument("--rounds", type=int, default=5)
     result.add_argument("--memory", type=int, nargs="*", default=[10_000, 1_000_000])
     result.add_argument("--directory", type=Path, help="on the disk that is to be measured")
