@@ -60,16 +60,12 @@ class Data:
     def __init__(self, root: Path, count: int) -> None:
         from sknet.data.shards import read_shards
 
-        self.folders, smaller = root / "images", root / "smaller"
+        self.folders = root / "images"
         write_images(self.folders, count)
-        for path in self.files():
-            reduced = smaller / path.relative_to(self.folders)
-            reduced.parent.mkdir(parents=True, exist_ok=True)
-            reduce(Image.open(path)).save(reduced, quality=92)
         self.shards = {}
-        for name, source in (("ours", self.folders), ("ours, side 256", smaller)):
-            directory = root / f"{source.name}-shards"
-            convert(source, directory)
+        for name, side in (("ours", None), ("ours, side 256", SHORTER_SIDE)):
+            directory = root / name
+            convert(self.folders, directory, side)
             self.shards[name] = (read_shards(directory), directory)
 
     def files(self) -> list[Path]:
@@ -97,23 +93,20 @@ def write_images(root: Path, count: int) -> None:
             path.write_bytes(buffer.getvalue())
 
 
-def reduce(image: Image.Image) -> Image.Image:
-    """With a shorter side of 256."""
-    factor = SHORTER_SIDE / min(image.size)
-    size = (round(image.width * factor), round(image.height * factor))
-    return image.resize(size, Image.Resampling.BICUBIC)
-
-
-def convert(source: Path, directory: Path) -> None:
+def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
     """Folders to two shards of each split."""
-    from sknet.data.shards import write_shards
+    from sknet.data.conversion import write_shards
+    from sknet.data.reencoding import DEFAULT_QUALITY, reencoding_by
     from sknet.data.sources import open_source
     from sknet.data.staging import stage
 
     directory.mkdir()
-    staged = stage(open_source(str(source)))
     write_shards(
-        staged, str(source), directory, num_shards=2, num_workers=1, on_progress=lambda *_: None
+        stage(open_source(str(source))),
+        str(source),
+        directory,
+        num_shards=2,
+        reencoding=reencoding_by(shorter_side, DEFAULT_QUALITY) if shorter_side else None,
     )
 
 
@@ -215,7 +208,10 @@ def pillow_training(path: Path) -> object:
 
 def pillow_eval(path: Path) -> object:
     """Decode, resize, crop the centre, normalise."""
-    image = reduce(Image.open(path).convert("RGB"))
+    image = Image.open(path).convert("RGB")
+    factor = SHORTER_SIDE / min(image.size)
+    size = (round(image.width * factor), round(image.height * factor))
+    image = image.resize(size, Image.Resampling.BICUBIC)
     left, top = (image.width - 224) // 2, (image.height - 224) // 2
     return normalised(image.crop((left, top, left + 224, top + 224)))
 
