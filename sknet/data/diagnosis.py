@@ -4,10 +4,8 @@ from pathlib import Path
 
 import mindspore.dataset as ds
 import numpy as np
-import numpy.typing as npt
-from mindspore.dataset import vision
 
-from sknet.data.images import undecodable
+from sknet.data.images import refused_by_mindspore, undecodable
 from sknet.data.order import Indices
 from sknet.errors import SampleError
 from sknet.records import Shards
@@ -28,7 +26,7 @@ def find_undecodable(
     ends = np.cumsum([file.num_samples for file in files])
     try:
         for index, (image, label, key) in zip(indices, rows, strict=True):
-            if reason := undecodable(image.tobytes()) or _refusal(image):
+            if reason := undecodable(image.tobytes()) or refused_by_mindspore(image.tobytes()):
                 file = files[int(np.searchsorted(ends, index, side="right"))]
                 return SampleError(
                     f"{key} (class {shards.dataset.classes[int(label)]!r}) in shard "
@@ -36,13 +34,4 @@ def find_undecodable(
                 )
     finally:
         rows.stop()
-    return None
-
-
-def _refusal(image: npt.NDArray[np.uint8]) -> str | None:
-    """Why MindSpore's decoder refuses what Pillow's takes."""
-    try:
-        vision.Decode()(image)
-    except RuntimeError as error:
-        return str(error).split("\n", 1)[0].strip()
     return None

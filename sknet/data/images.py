@@ -6,6 +6,7 @@ import struct
 import warnings
 from functools import lru_cache
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 _SOI, _EOI, _SOS, _SOF0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC0, 0xEE
@@ -30,11 +31,29 @@ def undecodable(content: bytes) -> str | None:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
                 image.load()
+                kind = image.format
     except UnidentifiedImageError:
         # Pillow's own message holds an address, which differs from run to run.
         return "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
         return " ".join(f"{type(error).__name__}: {error}".split())
+    # Of JPEGs MindSpore takes all that Pillow takes; its PNG and BMP readers are stricter.
+    return None if kind == "JPEG" else refused_by_mindspore(content)
+
+
+def refused_by_mindspore(content: bytes) -> str | None:
+    """Why the decoder that training uses refuses an image that Pillow decodes, or None.
+
+    Not to be asked before Pillow: some damaged JPEGs end the process there.
+    """
+    from mindspore.dataset import vision
+
+    try:
+        vision.Decode()(np.frombuffer(content, np.uint8))
+    except RuntimeError as error:
+        lines = [line for line in str(error).splitlines() if line.startswith("[ERROR]")]
+        reason = lines[0].removeprefix("[ERROR]").strip() if lines else "it gives no reason"
+        return f"MindSpore: {reason}"
     return None
 
 

@@ -167,6 +167,12 @@ def test_what_is_refused_has_a_reason_in_one_line(name: str) -> None:
     assert len(reason) < 200
 
 
+def test_what_only_mindspore_refuses_is_refused() -> None:
+    """Pillow reads over the length of the first chunk after the header."""
+    content = PNG[:33] + b"\x21" + PNG[34:]
+    assert undecodable(content) == "MindSpore: Decode: image decode failed."
+
+
 def test_a_refused_image_leaves_no_file_behind(away: Path) -> None:
     for content in REFUSED.values():
         undecodable(content)
