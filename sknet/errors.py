@@ -19,3 +19,10 @@ class LostProcessError(RuntimeError):
 
 class SampleError(RuntimeError):
     """A sample of the shards doesn't decode: says which one and why. Exit code 1."""
+
+
+class SourceReadError(OSError):
+    """A source can't be read at the moment, through no fault of one file: trying again may help.
+
+    Exit code 1, no outcome.
+    """

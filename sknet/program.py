@@ -12,6 +12,7 @@ from sknet.errors import (
     LostProcessError,
     NonFiniteLossError,
     SampleError,
+    SourceReadError,
     UserError,
 )
 from sknet.recipe import Recipe, load_recipe
@@ -33,7 +34,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         return _end(arguments, "non_finite", str(error), EXIT_FAILED)
     except (ExportError, SampleError) as error:
         return _end(arguments, "failed", str(error), EXIT_FAILED)
-    except LostProcessError as error:
+    except (LostProcessError, SourceReadError) as error:
         # Without an outcome, a launcher takes the job for lost and starts it again.
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_FAILED

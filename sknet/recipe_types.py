@@ -1,14 +1,14 @@
 """The types of a recipe's values: numbers and their limits, and what has several spellings."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from sknet.auto_augment import parse_auto_augment
 
 
-def _refuse_bool(value: object) -> object:
+def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a number was expected, not true or false")
     return value
@@ -28,7 +28,7 @@ def _numbers(value: object) -> list[float]:
     """Finite numbers of a list, or of one number; none if there is something else."""
     items = value if isinstance(value, list | tuple) else [value]
     try:
-        numbers = [float(_refuse_bool(item)) for item in items]  # type: ignore[arg-type]
+        numbers = [float(_refuse_bool(item)) for item in items]
     except (TypeError, ValueError, OverflowError):
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

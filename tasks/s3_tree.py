@@ -36,7 +36,10 @@ class S3Tree:
 
     def file(self, path: str) -> SourceFile | Skipped | None:
         """See FileTree."""
-        found = self._prefix.object(path)
+        try:
+            found = self._prefix.object(path)
+        except S3Error as error:
+            raise self._unlistable(path, error) from None
         return SourceFile(path, found.size, found.etag) if found else None
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:

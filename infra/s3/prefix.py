@@ -3,6 +3,7 @@
 Endpoint, region, credentials and certificates come from the standard AWS settings.
 """
 
+import errno
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ ATTEMPTS = 10
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
 BUFFER_BYTES = 1 << 20
+_NUMBERS = {
+    "NoSuchKey": errno.ENOENT,
+    "NoSuchBucket": errno.ENOENT,
+    "AccessDenied": errno.EACCES,
+}
 
 
 class S3Error(OSError):
@@ -52,7 +58,7 @@ class Prefix:
             # Not the default session, which keeps the first credentials that it met.
             self._client = boto3.session.Session().client("s3", config=config)
         except (BotoCoreError, ValueError) as error:
-            raise S3Error(0, _one_line(error)) from None
+            raise _error(error) from None
         self.children("")
 
     def children(self, folder: str) -> tuple[list[str], list[str]]:
@@ -80,9 +86,9 @@ class Prefix:
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None
-            raise S3Error(0, _one_line(error)) from None
+            raise _error(error) from None
         except BotoCoreError as error:
-            raise S3Error(0, _one_line(error)) from None
+            raise _error(error) from None
         return S3Object(path, head["ContentLength"], head["ETag"].strip('"'))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -105,7 +111,7 @@ class Prefix:
         try:
             yield from pages
         except (ClientError, BotoCoreError) as error:
-            raise S3Error(0, _one_line(error)) from None
+            raise _error(error) from None
 
 
 class _ObjectReader(io.RawIOBase):
@@ -134,11 +140,11 @@ class _ObjectReader(io.RawIOBase):
                 buffer[: len(content)] = content
                 return len(content)
             except ClientError as error:
-                raise S3Error(0, _one_line(error)) from None
+                raise _error(error) from None
             except (BotoCoreError, HTTPClientError, EOFError, OSError) as error:
                 self._drop()
                 if attempt + 1 == ATTEMPTS:
-                    raise S3Error(0, _one_line(error)) from None
+                    raise _error(error) from None
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -170,5 +176,7 @@ class _ObjectReader(io.RawIOBase):
         return True
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _error(error: Exception) -> S3Error:
+    """With the number that a file system would give, 0 where another try may end otherwise."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    return S3Error(_NUMBERS.get(code, 0), " ".join(str(error).split()))

@@ -19,6 +19,7 @@ from sknet.data.reencoding import reencode
 from sknet.data.shards import Layout, Row, is_sound, layout_for, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.staging import INDEX_COLUMNS
+from sknet.data.trees import lasting_fault
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
 
@@ -118,7 +119,8 @@ def _read(source: Source, sample: Sample) -> bytes:
         try:
             content = source.read(sample)
         except OSError as error:
-            raise UserError(f"sample {sample.key} can't be read: {error.strerror}") from None
+            reason = lasting_fault(error, f"sample {sample.key}")
+            raise UserError(f"sample {sample.key} can't be read: {reason}") from None
         if hashlib.sha256(content).hexdigest() == sample.sha256:
             return content
     raise UserError(

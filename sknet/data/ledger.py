@@ -1,5 +1,6 @@
 """What was found in files that were read before, so that no unchanged file is read again."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sknet.cache import cache_directory
+from sknet.cache import cache_directory, is_settled
 from sknet.data.sources.source import Image, Source
 from sknet.data.trees import Skipped, SourceFile
 
@@ -15,8 +16,6 @@ Found = list[Image | Skipped]
 
 FORMAT = 1
 COLUMNS = ["path", "file_size", "stamp", "name", "offset", "size", "sha256", "reason", "counts"]
-# A file that changes within its time stamp's resolution keeps the stamp: the coarsest is FAT's.
-SETTLED_NS = 2_000_000_000
 
 
 class Ledger:
@@ -56,19 +55,20 @@ class Ledger:
         """Keep what was found in the files that this run saw; replaces what was known.
 
         Files that changed shortly before `began_ns`, when listing began, may change once more
-        without a new stamp: they are read again the next time.
+        without a new stamp: they are read again the next time. Without a place to keep it, all is.
         """
         rows = [
             (file.path, file.size, file.stamp, *row)
             for file, found in read
-            if file.stamp and not _unsettled(file.stamp, began_ns)
+            if file.stamp and is_settled(file.changed_ns, began_ns)
             for row in ([_row(entry) for entry in found] or [_NOTHING])
         ]
         table = pd.DataFrame(rows, columns=COLUMNS)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         part = self._file.with_suffix(f".{os.getpid()}")
-        table.to_parquet(part, index=False)
-        part.replace(self._file)
+        with contextlib.suppress(OSError):  # a full or read-only disk is no reason to fail
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(part, index=False)
+            part.replace(self._file)
 
 
 Row = tuple[bytes, int, int, str, str, bool]
@@ -81,9 +81,3 @@ def _row(entry: Image | Skipped) -> Row:
     if isinstance(entry, Image):
         return (name, entry.offset, entry.size, entry.sha256, "", False)
     return (name, 0, 0, "", entry.reason, entry.quarantined)
-
-
-def _unsettled(stamp: str, began_ns: int) -> bool:
-    """Only local stamps are times; an S3 object's ETag is settled."""
-    times = [int(part) for part in stamp.split("-") if part.isdecimal()]
-    return len(times) == 2 and max(times) > began_ns - SETTLED_NS

@@ -14,7 +14,7 @@ import pandas as pd
 from sknet.data.ledger import Found, Ledger
 from sknet.data.quarantine import MAX_QUARANTINE, refuse_too_many
 from sknet.data.sources.source import SPLITS, Sample, Source
-from sknet.data.trees import Skipped, SourceFile
+from sknet.data.trees import Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 
@@ -55,7 +55,8 @@ def stage(
     """Find and hash all samples; files that the ledger knows unchanged are not read, unless `full`.
 
     `on_progress` gets the files and bytes gone through so far. Raises UserError where the source
-    has not its documented form, or if more than the share `max_quarantine` can't be used.
+    has not its documented form, or if more than the share `max_quarantine` can't be used; and
+    SourceReadError if reading fails through no fault of one file.
     """
     began = time.time_ns()
     listed = list(source.files())
@@ -105,7 +106,7 @@ def _found_in(
         try:
             return file, list(source.scan(file)), True
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = lasting_fault(error, f"{source.location}: {file.path}")
             return file, [Skipped(file.path, f"can't be read: {reason}")], True
 
     with ThreadPoolExecutor(READERS) as pool:

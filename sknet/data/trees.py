@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sknet.errors import UserError
+from sknet.errors import SourceReadError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class SourceFile:
     size: int
     stamp: str
     """Differs once the content may have changed; empty if nobody can tell."""
+    changed_ns: int = 0
+    """When it last changed, if the stamp is made of times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,18 @@ class FileTree(Protocol):
         """A file from its start, to be read once in order."""
 
 
+# Faults of one file, that stay until somebody mends them: it is gone, forbidden, no plain file.
+_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.ENXIO}
+
+
+def lasting_fault(error: OSError, where: str) -> str:
+    """What is wrong with one file. Raises SourceReadError if it is the disk or the network."""
+    reason = error.strerror or str(error)
+    if error.errno not in _LASTING:
+        raise SourceReadError(f"{where} can't be read: {reason}; try again") from None
+    return reason
+
+
 def open_tree(location: str) -> FileTree:
     """The tree at a path or `scheme://` URI. Raises UserError if there is none."""
     scheme, separator, _ = location.partition("://")
@@ -88,9 +102,9 @@ class LocalTree:
 
     def __init__(self, root: Path) -> None:
         self.location = str(root)
-        self._root = root.resolve()
-        if not self._root.is_dir():
+        if not os.path.isdir(root):  # noqa: PTH112 (Path.is_dir raises for an overlong name)
             raise UserError(f"data directory {root} does not exist or is no directory")
+        self._root = root.resolve()
 
     def children(self, folder: str) -> Children:
         """See FileTree; links to folders are left out, as `files` doesn't follow them."""
@@ -141,7 +155,8 @@ class LocalTree:
             kind = "a link to a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
             return Skipped(path, kind)
         # ctime too: a copy that keeps size and mtime is still noticed.
-        return SourceFile(path, found.st_size, f"{found.st_mtime_ns}-{found.st_ctime_ns}")
+        times = (found.st_mtime_ns, found.st_ctime_ns)
+        return SourceFile(path, found.st_size, "{}-{}".format(*times), max(times))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """See FileTree."""

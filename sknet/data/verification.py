@@ -7,10 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sknet.cache import cache_directory
-
-# Within its time stamp's resolution a file may change without a new stamp.
-SETTLED_NS = 2_000_000_000
+from sknet.cache import cache_directory, is_settled
 
 
 def damaged(files: Iterable[tuple[Path, str]]) -> Iterator[Path]:
@@ -62,7 +59,7 @@ def _verdict(path: Path, sha256: str, *, wait: bool) -> bool | None:
         began = time.time_ns()
         if file_sha256(path) != sha256:
             return False
-        if max(times) < began - SETTLED_NS:
+        if is_settled(max(times), began):
             record.touch()
         return True
     finally:

@@ -12,12 +12,10 @@ conversion of few and of many samples.
 
 import argparse
 import hashlib
-import io
 import multiprocessing
 import multiprocessing.connection
 import os
 import platform
-import resource
 import shutil
 import statistics
 import sys
@@ -30,17 +28,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 import sknet.data.converter
 from sknet.data.conversion import write_shards
 from sknet.data.converter import ConvertedShard
-from sknet.data.plan import ShardPlan, plan_shards, shard_counts
+from sknet.data.plan import ShardPlan, shard_counts
 from sknet.data.reencoding import reencode, reencoding_by
-from sknet.data.sources import Sample, open_source
+from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
-from sknet.records import Dataset
+from tests.bench.conversion_memory import measure_memory, warm_up
 
 SIZE = (500, 375)
 QUALITY = 95
@@ -105,7 +102,7 @@ def measure_speed(
                     *(staged, str(source), out),
                     num_shards=arguments.shards,
                     spread=processes,
-                    **options,  # type: ignore[arg-type]
+                    **options,
                 )
                 wall = time.perf_counter() - begun
                 return wall, processes.cpu_seconds() - cpu
@@ -230,12 +227,6 @@ def call_slowly(function: Callable[[], float]) -> float:
     return function()
 
 
-def warm_up() -> None:
-    """Import what a worker imports at its first shard."""
-    import mindspore.dataset
-    import mindspore.mindrecord  # noqa: F401
-
-
 def bare_loop(source: Path, staged: Staged, out: Path, *, again: bool) -> Seconds:
     """Read, hash, compare, write; with `again`, hash what was written as well."""
     cpu, begun = time.process_time(), time.perf_counter()
@@ -262,94 +253,6 @@ def plain_reencoding(source: Path, staged: Staged, out: Path) -> Seconds:
         file.flush()
         os.fsync(file.fileno())
     return time.perf_counter() - begun, time.process_time() - cpu
-
-
-class Generated:
-    """A source whose images take no files: tiny JPEGs that differ in nothing."""
-
-    kind = "generated"
-    classes = ("one",)
-
-    def __init__(self) -> None:
-        buffer = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(buffer, "JPEG")
-        self.content = buffer.getvalue()
-
-    def read(self, sample: Sample) -> bytes:
-        del sample
-        return self.content
-
-    def staged(self, count: int) -> Staged:
-        """As staging would find it."""
-        sha256 = hashlib.sha256(self.content).hexdigest()
-        index = pd.DataFrame({"key": [f"train/one/{number:07}.jpg" for number in range(count)]})
-        index = index.assign(split="train", label=0, size=len(self.content), sha256=sha256)
-        index = index.assign(file=index["key"], offset=0)
-        dataset = Dataset(
-            source=self.kind,
-            classes=self.classes,
-            titles=self.classes,
-            splits={"train": count, "val": 0},
-            samples_digest="0" * 64,
-            index_sha256="0" * 64,
-            quarantined=(),
-        )
-        return Staged(dataset, index)
-
-
-def measure_memory(count: int, folder: Path) -> None:
-    """Peak memory of both sides of a conversion of tiny images, each in its own process."""
-    context = multiprocessing.get_context("spawn")
-    for side in (parent_side, worker_side):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=side, args=(theirs, count, folder))
-        process.start()
-        print(f"{count} images, {side.__name__.replace('_', ' ')}: {ours.recv()}")
-        process.join()
-
-
-def parent_side(pipe: multiprocessing.connection.Connection, count: int, folder: Path) -> None:
-    """Holds the index, and cuts the shards' parts from it one after the other."""
-    staged = Generated().staged(count)
-    held = peak_mib()
-    counts = shard_counts(staged, max(1, count // 2500))
-    for plan in plan_shards(staged, counts):
-        len(plan.rows)
-    index = int(staged.index.memory_usage(deep=True).sum()) / 2**20
-    pipe.send(f"peak {peak_mib():.0f} MiB (index made: {held:.0f}, its columns {index:.0f})")
-
-
-def worker_side(pipe: multiprocessing.connection.Connection, count: int, folder: Path) -> None:
-    """Converts all shards, in this process."""
-    warm_up()
-    sknet.data.converter.open_source = generated
-    staged = Generated().staged(count)
-    before = peak_mib()
-    (folder / "out").mkdir()
-    write_shards(
-        staged, "generated", folder / "out", num_shards=max(1, count // 2500), spread=in_turn
-    )
-    pipe.send(f"peak {peak_mib():.0f} MiB (with the index, before: {before:.0f})")
-
-
-def generated(source: str) -> Generated:
-    """In the place of `open_source`."""
-    return Generated()
-
-
-def in_turn(
-    function: Callable[[ShardPlan], ConvertedShard],
-    items: Iterable[ShardPlan],
-    *,
-    on_tick: Callable[[], None],
-) -> Iterator[ConvertedShard]:
-    """In this process."""
-    yield from map(function, items)
-
-
-def peak_mib() -> float:
-    """Of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def print_conditions(arguments: argparse.Namespace, staged: Staged) -> None:

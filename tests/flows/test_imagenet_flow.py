@@ -1,16 +1,13 @@
 """ImageNet's archives, in miniature, through the whole flow: nothing is unpacked on the way."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from infra.artifacts import open_store
 from sknet.records import Dataset, Evaluation, Shards
+from tests.imagenet import WORDS, write_archives
 from tests.tiny_pipeline import RECIPE, STAGES, run_flow_once
-
-sys.path.append(str(Path(__file__).parents[1] / "sknet"))
-from imagenet import WORDS, write_archives
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

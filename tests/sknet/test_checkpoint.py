@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from sknet.errors import UserError
 from sknet.models.weights import load_weights
 from sknet.recipe import parse_recipe
 from sknet.records import Checkpoint, CheckpointFile, Run
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
+from tests.refusals import refusal
 
 RECIPE = parse_recipe(
     {"model": "tiny", "global_batch_size": 4, "epoch_size": 4, "lr": 0.1}, where="recipe"
@@ -66,14 +66,6 @@ def describe(step: int, run: Run | None = None) -> Callable[..., Checkpoint]:
         )
 
     return state
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture

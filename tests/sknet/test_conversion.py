@@ -1,17 +1,10 @@
 """Every sample once; bytes that depend on the data alone; a kill costs no finished shard."""
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -23,37 +16,14 @@ from sknet.data.pipeline import eval_batches
 from sknet.data.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.progress import Progress, describe
 from sknet.data.reencoding import reencoding_by
-from sknet.data.shards import read_rows, read_shards
+from sknet.data.shards import read_rows
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import QuarantinedSample, Shards
-from tests.sknet.conftest import write_images
-
-
-def in_this_process(
-    function: Callable[[ShardPlan], ConvertedShard],
-    items: Iterable[ShardPlan],
-    *,
-    on_tick: Callable[[], None],
-) -> Iterator[ConvertedShard]:
-    for item in items:
-        yield function(item)
-        on_tick()
-
-
-def write(source: Path, out: Path, *, num_shards: int | None = 2, **options: object) -> Shards:
-    """Converted as found now, here unless with `num_workers`."""
-    out.mkdir(parents=True, exist_ok=True)
-    if "num_workers" not in options:
-        options.setdefault("spread", in_this_process)
-    staged = stage(open_source(str(source)))
-    return write_shards(staged, str(source), out, num_shards=num_shards, **options)  # type: ignore[arg-type]
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+from tests.conversions import contents, identities, in_this_process, write
+from tests.refusals import refusal
 
 
 def rows(directory: Path, shards: Shards, split: str) -> list[tuple[str, int, bytes]]:
@@ -62,19 +32,6 @@ def rows(directory: Path, shards: Shards, split: str) -> list[tuple[str, int, by
         for file in shards.files_of(split)
         for row in read_rows(directory / file.name, range(file.num_samples))
     ]
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def identities(paths: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """What changes when a file is written again."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +123,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     (images_copy / "val/dog/000.png").write_bytes(b"no image")
     # As many shards as samples, so that one shard is left without any.
     options: dict[str, object] = {"num_shards": 6, "max_quarantine": 0.1}
-    shards = write(images_copy, tmp_path / "one", **options)  # type: ignore[arg-type]
+    shards = write(images_copy, tmp_path / "one", **options)
     reason = "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     left_out = QuarantinedSample(split="val", key="val/dog/000.png", reason=reason)
     assert shards.quarantined == (left_out,)
@@ -176,7 +133,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     assert sorted(next(batches)[1].tolist()) == [0, 0, 1, 2, 2]
 
     before = identities((tmp_path / "one").glob("*.mindrecord*"))
-    assert write(images_copy, tmp_path / "one", **options) == shards  # type: ignore[arg-type]
+    assert write(images_copy, tmp_path / "one", **options) == shards
     assert identities((tmp_path / "one").glob("*.mindrecord*")) == before
 
 
@@ -185,11 +142,11 @@ def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_pat
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
     convert = {"num_shards": 1, "spread": in_this_process}
     (tmp_path / "out").mkdir()
-    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))  # type: ignore[arg-type]
+    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))
     assert message.startswith("sample train/cat/000.png changed since it was staged")
 
     (images_copy / "train/cat/000.png").unlink()
-    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))  # type: ignore[arg-type]
+    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))
     assert message == "sample train/cat/000.png can't be read: No such file or directory"
 
 
@@ -225,8 +182,8 @@ def test_damaged_shard_alone_is_written_again(
 def test_shards_of_another_plan_are_removed(
     finished: Path, folders: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    write(folders, finished, **change)  # type: ignore[arg-type]
-    write(folders, tmp_path / "anew", **change)  # type: ignore[arg-type]
+    write(folders, finished, **change)
+    write(folders, tmp_path / "anew", **change)
     assert contents(finished) == contents(tmp_path / "anew")
 
 
@@ -304,77 +261,3 @@ def test_progress_reads_as_a_line() -> None:
     now = Progress(600, 1000, 60_000_000, kept_images=100, kept_bytes=10_000_000)
     line = "converted 600/1000 images (60.0%), 50 images/s, 5.0 MB/s, 8 s left"
     assert describe(now, 10.0) == line
-
-
-def command(source: Path, out: Path, num_shards: int) -> list[str]:
-    options = ["--source", source, "--out", out, "--shards", num_shards, "--workers", 2]
-    return [sys.executable, "-m", "sknet.convert", *map(str, options)]
-
-
-def records(out: Path) -> set[str]:
-    return {path.name.removesuffix(".json") for path in out.glob(".conversion/*.json")}
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_conversion_killed_at_any_moment_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
-    source = write_images(tmp_path / "images", train=20, val=5)
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    write(source, undisturbed, num_shards=12)
-    chance = random.Random(11)
-    kept: dict[str, tuple[int, int]] = {}
-    out.mkdir()
-    for number in (1, 7, 17):
-        process = subprocess.Popen(command(source, out, 12), stdout=subprocess.DEVNULL)
-        wait_for(lambda least=number: len(records(out)) >= least, process)  # type: ignore[misc]
-        time.sleep(chance.uniform(0, 0.15))
-        workers = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        # Its workers end by themselves, lest they write beside the next attempt.
-        assert not psutil.wait_procs(workers, timeout=10)[1]
-        assert not (out / "shards.json").exists()
-        now = identities(path for name in records(out) for path in out.glob(f"{name}*"))
-        assert kept.items() <= now.items()
-        kept = now
-    subprocess.run(command(source, out, 12), check=True, stdout=subprocess.DEVNULL, timeout=120)
-    assert contents(out) == contents(undisturbed)
-    assert kept.items() <= identities(out.iterdir()).items()
-    assert len(kept) >= 2 * 17
-
-
-@pytest.mark.slow
-def test_killed_worker_ends_the_conversion_in_one_line_and_without_an_outcome(
-    tmp_path: Path,
-) -> None:
-    source = write_images(tmp_path / "images", train=20, val=5)
-    out = tmp_path / "out"
-    out.mkdir()
-    process = subprocess.Popen(
-        [*command(source, out, 20), f"--outcome_file={tmp_path / 'outcome.json'}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    wait_for(lambda: len(records(out)) >= 1, process)
-    (*_, worker) = psutil.Process(process.pid).children()
-    worker.kill()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    # Which makes a task try again.
-    assert not (tmp_path / "outcome.json").exists()
-    assert errors.decode().splitlines()[-1] == (
-        "error: a worker process was killed, perhaps for want of memory: "
-        "start again to go on from what is finished"
-    )
-    done = records(out)
-    before = identities(path for name in done for path in out.glob(f"{name}*"))
-    write(source, out, num_shards=20)
-    assert read_shards(out).num_samples("train") == 60
-    assert before.items() <= identities(out.iterdir()).items()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imagenet import photos, tar_of, write_archives, write_md5sums
 
 from sknet.data.sources import open_source
 from sknet.data.sources.source import Image
@@ -15,6 +14,7 @@ from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.staging import Staged, stage
 from sknet.data.trees import Skipped
 from sknet.errors import UserError
+from tests.imagenet import photos, tar_of, write_archives, write_md5sums
 
 IMAGE = next(iter(photos()["val"].values()))
 GOOD = "ILSVRC2012_val_00000001.JPEG"
@@ -234,7 +234,7 @@ def test_the_rest_of_the_data_set_is_staged(
     with_member: "object", name: str, reason: str, tmp_path: Path
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    staged = with_member((member(name), IMAGE))  # type: ignore[operator]
+    staged = with_member((member(name), IMAGE))
     assert staged.dataset.splits == {"train": 48, "val": 16}
     (left_out,) = staged.dataset.quarantined
     assert left_out.reason.startswith(reason)

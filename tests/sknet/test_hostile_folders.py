@@ -1,6 +1,7 @@
 """Directories made to harm: every file is accepted as documented or told with its reason."""
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -13,7 +14,9 @@ import pytest
 
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
-from sknet.errors import UserError
+from sknet.data.trees import LocalTree
+from sknet.errors import SourceReadError, UserError
+from tests.refusals import refusal
 
 NOBODY = 65534
 
@@ -151,7 +154,7 @@ def test_a_file_that_vanishes_while_staging_is_told(copy: Path) -> None:
     source = open_source(str(copy))
     listed = list(source.files())
     (copy / CAT / "002.png").unlink()
-    source.files = lambda: iter(listed)  # type: ignore[method-assign]
+    source.files = lambda: iter(listed)
     (left_out,) = stage(source, max_quarantine=0.5).dataset.quarantined
     assert left_out.reason == "can't be read: No such file or directory"
 
@@ -161,9 +164,30 @@ def test_a_file_that_becomes_a_pipe_while_staging_blocks_nothing(copy: Path) -> 
     listed = list(source.files())
     (copy / CAT / "002.png").unlink()
     os.mkfifo(copy / CAT / "002.png")
-    source.files = lambda: iter(listed)  # type: ignore[method-assign]
+    source.files = lambda: iter(listed)
     (left_out,) = stage(source, max_quarantine=0.5).dataset.quarantined
     assert left_out.reason == "can't be read: no regular file"
+
+
+def test_a_disk_that_fails_quarantines_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image may be sound, and the data set would be another one."""
+    whole = LocalTree.read
+
+    def fail_once(tree: LocalTree, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        if path == f"{CAT}/002.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(tree, path, offset, size)
+
+    monkeypatch.setattr(LocalTree, "read", fail_once)
+    with pytest.raises(SourceReadError) as caught:
+        staged_at(copy)
+    message = str(caught.value)
+    assert message == f"{copy}: {CAT}/002.png can't be read: Input/output error; try again"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + "?val=0.2", "nul\0"])
+def test_a_name_that_no_directory_can_have_is_refused(name: str) -> None:
+    assert "does not exist or is no directory" in refusal(lambda: open_source(name))
 
 
 def test_more_than_the_allowed_share_is_refused_with_the_first(copy: Path) -> None:

@@ -4,23 +4,12 @@ import gzip
 import io
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imagenet import (
-    WORDS,
-    photos,
-    tar_of,
-    val_labels,
-    write_archives,
-    write_folders,
-    write_kaggle,
-    write_md5sums,
-)
 from scipy.io import savemat
 
 from sknet.data.conversion import write_shards
@@ -30,6 +19,17 @@ from sknet.data.sources.kaggle import KaggleImagenet
 from sknet.data.staging import Staged, stage
 from sknet.data.trees import LocalTree
 from sknet.errors import UserError
+from tests.imagenet import (
+    WORDS,
+    photos,
+    tar_of,
+    val_labels,
+    write_archives,
+    write_folders,
+    write_kaggle,
+    write_md5sums,
+)
+from tests.refusals import refusal
 
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 TRAIN = "ILSVRC2012_img_train.tar"
@@ -58,14 +58,6 @@ def kaggle(forms: dict[str, Path], tmp_path: Path) -> Path:
 
 def staged_at(root: Path, max_quarantine: float = 0.0) -> Staged:
     return stage(open_source(str(root)), max_quarantine=max_quarantine)
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("form", ["archives", "kaggle"])

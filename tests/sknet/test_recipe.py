@@ -8,16 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sknet.auto_augment import AutoAugment, parse_auto_augment
 from sknet.errors import UserError
 from sknet.recipe import Recipe, list_recipes, load_recipe, parse_recipe
-
-SMALLEST: dict[str, Any] = {
-    "model": "skresnet18",
-    "global_batch_size": 64,
-    "epoch_size": 4,
-    "lr": 0.1,
-}
+from tests.recipes import SMALLEST, recipe, recipe_refusal
+from tests.refusals import refusal
 
 # One other value for each choice.
 OTHERS: dict[str, Any] = {
@@ -65,24 +59,8 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def recipe(**changes: Any) -> Recipe:
-    return parse_recipe({**SMALLEST, **changes}, where="recipe")
-
-
-def refusal(**changes: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        recipe(**changes)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
 def load_refusal(path: Path | str, *overrides: str) -> str:
-    with pytest.raises(UserError) as caught:
-        load_recipe(str(path), overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return refusal(lambda: load_recipe(str(path), overrides))
 
 
 @pytest.fixture
@@ -102,17 +80,17 @@ def test_the_digits_recipe_comes_with_the_package() -> None:
 
 
 def test_unknown_key_is_refused_naming_the_nearest() -> None:
-    assert refusal(weight_decy=1e-4) == (
+    assert recipe_refusal(weight_decy=1e-4) == (
         "recipe: unknown key 'weight_decy' (did you mean 'weight_decay'?)"
     )
 
 
 def test_unknown_key_like_no_other_is_refused_without_a_guess() -> None:
-    assert refusal(zzz=1) == "recipe: unknown key 'zzz'"
+    assert recipe_refusal(zzz=1) == "recipe: unknown key 'zzz'"
 
 
 def test_every_fault_is_named_at_once() -> None:
-    message = refusal(lr=-1, epoch_size=0)
+    message = recipe_refusal(lr=-1, epoch_size=0)
     assert "lr is -1" in message
     assert "epoch_size is 0" in message
 
@@ -159,97 +137,10 @@ def test_every_fault_is_named_at_once() -> None:
     ],
 )
 def test_wrong_value_is_refused_naming_key_and_value(key: str, value: object) -> None:
-    message = refusal(**{key: value})
+    message = recipe_refusal(**{key: value})
     assert key in message
     if isinstance(value, str):
         assert repr(value) in message
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("augmix-m3", "augmix"),
-        ("autoaugr", "autoaugr"),
-        ("3a", "3a"),
-        ("", ""),
-        ("autoaug-mstd0.5", "mstd0.5"),
-        ("trivialaugwide-m20", "m20"),
-        ("randaug-m9-mstd0.5", "mstd0.5"),
-        ("randaug-m9-inc1", "inc1"),
-        ("randaug-w0", "w0"),
-        ("randaug-m11", "m11"),
-        ("randaug-n0", "n0"),
-        ("randaug-n15", "n15"),
-        ("randaug-m9-m9", "m9"),
-        ("randaug-m9.5", "m9.5"),
-        ("randaug-", ""),
-        ("randaug--m9", ""),
-    ],
-)
-def test_augmentation_that_the_operations_cannot_do_is_refused_naming_what_they_can(
-    text: str, part: str
-) -> None:
-    assert refusal(auto_augment=text) == (
-        f"recipe: auto_augment is {text!r}: {part!r} is not supported: expected autoaug, "
-        "trivialaugwide or randaug-mM-nN with M in 0 … 10 and N in 1 … 14"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("autoaug", AutoAugment("autoaug")),
-        ("trivialaugwide", AutoAugment("trivialaugwide")),
-        ("randaug", AutoAugment("randaug", magnitude=10, num_operations=2)),
-        ("randaug-n3-m0", AutoAugment("randaug", magnitude=0, num_operations=3)),
-        ("randaug-m9", AutoAugment("randaug", magnitude=9, num_operations=2)),
-    ],
-)
-def test_augmentation_is_read_as_mindcv_reads_it(text: str, expected: AutoAugment) -> None:
-    assert parse_auto_augment(text) == expected
-    assert recipe(auto_augment=text).auto_augment == text
-
-
-# Of MindCV's argument parser.
-MINDCV_DEFAULTS: dict[str, Any] = {
-    "image_resize": 224,
-    "scale": (0.08, 1.0),
-    "ratio": (0.75, 1.333),
-    "hflip": 0.5,
-    "vflip": 0.0,
-    "color_jitter": 0.4,
-    "interpolation": "bilinear",
-    "auto_augment": None,
-    "re_prob": 0.0,
-    "re_scale": (0.02, 0.33),
-    "re_ratio": (0.3, 3.3),
-    "re_value": 0,
-    "re_max_attempts": 10,
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "crop_pct": 0.875,
-    "cutmix": 0.0,
-    "cutmix_prob": 1.0,
-    "mixup": 0.0,
-}
-
-
-def test_what_a_recipe_leaves_out_of_its_augmentation_is_as_in_mindcv() -> None:
-    assert recipe().digest == recipe(**MINDCV_DEFAULTS).digest
-
-
-@pytest.mark.parametrize(
-    ("key", "short", "long"),
-    [
-        ("color_jitter", 0.3, [0.3, 0.3, "3e-1", 0]),
-        ("color_jitter", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.0]),
-        ("re_value", "1e-1", [0.1, 0.1, 0.1]),
-    ],
-)
-def test_one_number_stands_for_all_channels_or_factors(
-    key: str, short: object, long: object
-) -> None:
-    assert recipe(**{key: short}) == recipe(**{key: long})
 
 
 def test_a_recipe_is_read_back_as_it_was_written() -> None:
@@ -267,7 +158,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("key", NUMBERS)
 def test_true_is_no_number(key: str) -> None:
-    assert f"{key} is True" in refusal(**{key: True})
+    assert f"{key} is True" in recipe_refusal(**{key: True})
 
 
 def test_missing_key_is_named() -> None:
@@ -277,7 +168,7 @@ def test_missing_key_is_named() -> None:
 
 @pytest.mark.parametrize("changes", [{"batch_size": 8}, {"global_batch_size": None}])
 def test_exactly_one_of_the_batch_sizes_is_given(changes: dict[str, Any]) -> None:
-    assert "give either batch_size (per device) or global_batch_size, not both" in refusal(
+    assert "give either batch_size (per device) or global_batch_size, not both" in recipe_refusal(
         **changes
     )
 

@@ -3,7 +3,6 @@
 import dataclasses
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ from sknet.data.shards import (
     read_shards,
     write_shard,
 )
-from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Shards
+from tests.refusals import refusal
 
 
 def some_rows(*sizes: int) -> list[Row]:
@@ -39,14 +38,6 @@ def written(path: Path, rows: list[Row]) -> list[Row]:
     layout = layout_for(sizes, sum(len(row.key) for row in rows))
     assert write_shard(path, "train", rows, layout).num_samples == len(rows)
     return read_rows(path, range(len(rows)))
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture

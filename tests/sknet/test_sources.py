@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,20 +9,12 @@ import pytest
 
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import Staged, read_staged, stage
-from sknet.errors import UserError
+from tests.refusals import refusal
 
 
 @pytest.fixture
 def copy(folders: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folders, tmp_path / "copy"))
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def stage_refusal(root: Path) -> str:

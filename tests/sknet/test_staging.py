@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imagenet import write_archives
 from PIL import Image
 
 from sknet.data.ledger import Ledger
 from sknet.data.sources import Sample, absolute, open_source
 from sknet.data.staging import Staged, stage
-from sknet.errors import UserError
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+from tests.imagenet import write_archives
+from tests.refusals import refusal
 
 
 @pytest.fixture
@@ -38,7 +29,7 @@ def copy(folders: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of this moment count as settled."""
-    monkeypatch.setattr("sknet.data.ledger.SETTLED_NS", 0)
+    monkeypatch.setattr("sknet.cache.SETTLED_NS", 0)
 
 
 def staged_with(ledgers: Path, root: Path | str, *, full: bool = False) -> Staged:
@@ -96,6 +87,14 @@ def test_a_damaged_ledger_is_written_anew(
     ledger.write_bytes(content)
     assert staged_with(tmp_path / "ledgers", copy).files_read == 21
     assert staged_with(tmp_path / "ledgers", copy).files_read == 0
+
+
+def test_without_a_place_for_the_ledger_everything_is_read(
+    copy: Path, tmp_path: Path, settled: None
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for _ in range(2):
+        assert staged_with(tmp_path / "file" / "below", copy).files_read == 21
 
 
 def test_archives_are_read_once(tmp_path: Path, settled: None) -> None:

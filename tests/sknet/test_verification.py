@@ -16,7 +16,7 @@ from sknet.data.verification import damaged
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
     """Three files, settled, and a cache of their own."""
     monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(verification, "SETTLED_NS", 0)
+    monkeypatch.setattr("sknet.cache.SETTLED_NS", 0)
     made = []
     for index in range(3):
         path = tmp_path / f"{index}.mindrecord"
@@ -75,7 +75,7 @@ def test_the_same_file_with_another_expectation_is_read_again(
 def test_a_file_of_this_moment_is_not_remembered(
     files: list[tuple[Path, str]], hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "SETTLED_NS", 2_000_000_000)
+    monkeypatch.setattr("sknet.cache.SETTLED_NS", 2_000_000_000)
     list(damaged(files))
     list(damaged(files))
     assert len(hashed) == 6
@@ -96,8 +96,9 @@ def test_without_a_cache_everything_is_read(
 def test_processes_of_a_host_share_the_work(files: list[tuple[Path, str]], tmp_path: Path) -> None:
     program = f"""
 import pathlib, time
+from sknet import cache
 from sknet.data import verification
-verification.SETTLED_NS = 0
+cache.SETTLED_NS = 0
 whole = verification.file_sha256
 def slow(path):
     time.sleep(0.5)

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -13,12 +13,10 @@ import pytest
 
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import stage
-from sknet.errors import UserError
 from tasks.s3_tree import S3Tree
+from tests.imagenet import write_archives, write_folders
+from tests.refusals import refusal
 from tests.s3_server import S3Server
-
-sys.path.append(str(Path(__file__).parents[1] / "sknet"))
-from imagenet import write_archives, write_folders
 
 BUCKET = "images"
 
@@ -52,14 +50,6 @@ def test_the_data_set_is_that_of_the_local_copy(uploaded: dict[str, Path], prefi
     for row in list(staged.index.itertuples(index=False))[::7]:
         sample = Sample(*row)
         assert source.read(sample) == open_source(str(uploaded[prefix.rstrip("/")])).read(sample)
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize(

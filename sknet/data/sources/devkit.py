@@ -82,8 +82,7 @@ def _leaf_synsets(meta: bytes, where: str) -> dict[int, tuple[str, str]]:
             for row in table
             if int(row["num_children"]) == 0
         ]
-    # scipy raises what its parser meets, as it comes
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (scipy raises what its parser meets, as it comes)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: meta.mat can't be read: {reason}") from None
     by_id = {number: (synset, words) for number, synset, words in rows}

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sknet.data.sources.pixels import grey_png
+from sknet.data.sources.scanning import needed_file
 from sknet.data.sources.source import Image, Place, Sample
 from sknet.data.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
@@ -53,11 +54,7 @@ class FashionMnist:
     def files(self) -> Iterator[SourceFile | Skipped]:
         """The two files of images."""
         for name in self._images.values():
-            file = self._tree.file(name)
-            if not isinstance(file, SourceFile):
-                reason = file.reason if file else "it is gone"
-                raise UserError(f"{self.location}/{name} can't be read: {reason}")
-            yield file
+            yield needed_file(self._tree, name)
 
     def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
         """See Source; an image is told as the PNG that `read` makes of it."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from sknet.data.sources.scanning import read_whole
+from sknet.data.sources.scanning import needed_file, read_whole
 from sknet.data.sources.source import Image, Place, Sample
 from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.trees import FileTree, Skipped, SourceFile
@@ -90,11 +90,7 @@ class IlsvrcArchives:
         """The two archives of images, once the kit is known to be sound."""
         _ = self._devkit
         for name in (TRAIN, VAL):
-            file = self._tree.file(name)
-            if not isinstance(file, SourceFile):
-                reason = file.reason if file else "it is gone"
-                raise UserError(f"archive {self.location}/{name} can't be read: {reason}")
-            yield file
+            yield needed_file(self._tree, name)
 
     def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
         """See Source; the archive's MD5 is checked at its end."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from sknet.data.sources.source import MAX_IMAGE_BYTES, Image
-from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.data.trees import FileTree, Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 
 
@@ -31,7 +31,17 @@ def read_whole(tree: FileTree, name: str, limit: int) -> bytes:
     try:
         content = tree.read(name, size=limit + 1)
     except OSError as error:
-        raise UserError(f"{tree.location}/{name} can't be read: {error.strerror}") from None
+        where = f"{tree.location}/{name}"
+        raise UserError(f"{where} can't be read: {lasting_fault(error, where)}") from None
     if len(content) > limit:
         raise UserError(f"{tree.location}/{name} is larger than {limit} bytes")
     return content
+
+
+def needed_file(tree: FileTree, name: str) -> SourceFile:
+    """A file without which the source is none. Raises UserError if it is no plain file."""
+    file = tree.file(name)
+    if not isinstance(file, SourceFile):
+        reason = file.reason if file else "it is gone"
+        raise UserError(f"{tree.location}/{name} can't be read: {reason}")
+    return file

@@ -114,7 +114,8 @@ def _scan(
         fileobj=cast(BinaryIO, reader), mode="r:", encoding="utf-8", errors="surrogateescape"
     ) as tar:
         while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # it would keep a million
+            # It would keep a million of them; typeshed doesn't know the list.
+            tar.members = []  # type: ignore[attr-defined]
             name = prefix + member.name
             if member.isdir():
                 continue

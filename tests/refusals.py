@@ -1,0 +1,16 @@
+"""What a user is told."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sknet.errors import UserError
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """The one line with which `act` is refused."""
+    with pytest.raises(UserError) as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
