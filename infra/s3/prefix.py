@@ -93,12 +93,12 @@ class Prefix:
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """An object, or at most `size` bytes of it from `offset` on."""
-        with self.open(path, offset) as file:
-            return file.read() if size is None else file.read(size)
+        with self.open(path, offset, size) as file:
+            return file.read()
 
-    def open(self, path: str, offset: int = 0) -> BinaryIO:
-        """An object from `offset` on, to be read once in order."""
-        raw = _ObjectReader(self._client, self._bucket, self._key(path), offset)
+    def open(self, path: str, offset: int = 0, size: int | None = None) -> BinaryIO:
+        """The same, to be read once in order."""
+        raw = _ObjectReader(self._client, self._bucket, self._key(path), offset, size)
         return cast(BinaryIO, io.BufferedReader(raw, BUFFER_BYTES))
 
     def _key(self, path: str, *, is_folder: bool = False) -> str:
@@ -115,13 +115,17 @@ class Prefix:
 
 
 class _ObjectReader(io.RawIOBase):
-    """One version of an object; a connection that breaks is taken up again where it broke."""
+    """One version of an object; a connection that breaks is taken up again where it broke.
 
-    def __init__(self, client: Any, bucket: str, key: str, offset: int) -> None:
+    Asks for no more than is wanted: what is left unread of an answer costs its connection.
+    """
+
+    def __init__(self, client: Any, bucket: str, key: str, offset: int, size: int | None) -> None:
         self._client = client
         self._where = {"Bucket": bucket, "Key": key}
         self._position = offset
-        self._size: int | None = None
+        self._last = "" if size is None else str(offset + size - 1)
+        self._end: int | None = None
         self._body: Any = None
 
     def readable(self) -> bool:
@@ -135,7 +139,7 @@ class _ObjectReader(io.RawIOBase):
                     return 0
                 content: bytes = self._body.read(len(buffer))
                 self._position += len(content)
-                if not content and self._size is not None and self._position < self._size:
+                if not content and self._end is not None and self._position < self._end:
                     raise EOFError("the connection ended early")
                 buffer[: len(content)] = content
                 return len(content)
@@ -158,11 +162,11 @@ class _ObjectReader(io.RawIOBase):
 
     def _connect(self) -> bool:
         """Whether there is anything to read."""
-        if self._size is not None and self._position >= self._size:
+        if self._end is not None and self._position >= self._end:
             return False
         request = {**self._where}
-        if self._position:
-            request["Range"] = f"bytes={self._position}-"
+        if self._position or self._last:
+            request["Range"] = f"bytes={self._position}-{self._last}"
         try:
             answer = self._client.get_object(**request)
         except ClientError as error:
@@ -171,7 +175,7 @@ class _ObjectReader(io.RawIOBase):
             raise
         # From now on this version only.
         self._where["IfMatch"] = answer["ETag"]
-        self._size = self._position + answer["ContentLength"]
+        self._end = self._position + answer["ContentLength"]
         self._body = answer["Body"]
         return True
 

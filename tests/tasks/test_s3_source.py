@@ -11,6 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from infra.s3 import Prefix
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import stage
 from tasks.s3_tree import S3Tree
@@ -80,6 +81,21 @@ def test_an_object_that_is_gone_is_told(uploaded: dict[str, Path]) -> None:
     assert tree.file("nothing") is None
     with pytest.raises(OSError, match="NoSuchKey"):
         tree.read("nothing")
+
+
+def test_of_an_archive_only_the_image_is_asked_for(uploaded: dict[str, Path]) -> None:
+    prefix = Prefix(f"s3://{BUCKET}/archives")
+    asked: list[str] = []
+    prefix._client.meta.events.register(
+        "before-send.s3.GetObject",
+        lambda request, **_: asked.append(request.headers["Range"].decode()),
+    )
+    name = "ILSVRC2012_img_train.tar"
+    archive = (uploaded["archives"] / name).read_bytes()
+    assert prefix.read(name, 2048, 700) == archive[2048:2748]
+    assert prefix.read(name, len(archive) - 10, 700) == archive[-10:]
+    assert prefix.read(name, len(archive), 700) == b""
+    assert asked == [f"bytes={at}-{at + 699}" for at in (2048, len(archive) - 10, len(archive))]
 
 
 class CuttingProxy:
