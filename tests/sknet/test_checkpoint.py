@@ -117,9 +117,7 @@ def test_weights_alone_are_loaded_into_the_network(saved: Path) -> None:
 def test_the_newest_checkpoint_is_found(saved: Path) -> None:
     skipped: list[tuple[str, str]] = []
     skip = noting(skipped)
-    newest = checkpoint.newest_valid(
-        saved, make_run(), skip
-    )
+    newest = checkpoint.newest_valid(saved, make_run(), skip)
     assert newest == (saved / "step-00000009", checkpoint.read_state(saved / "step-00000009"))
     assert skipped == []
 
@@ -149,9 +147,7 @@ def test_damaged_checkpoint_is_named_and_skipped(
     (saved / "step-00000006/model.ckpt").unlink()
     skipped: list[tuple[str, str]] = []
     skip = noting(skipped)
-    newest = checkpoint.newest_valid(
-        saved, make_run(), skip
-    )
+    newest = checkpoint.newest_valid(saved, make_run(), skip)
     assert newest is not None
     assert newest[0].name == "step-00000003"
     assert skipped == [
@@ -175,9 +171,7 @@ def test_checkpoint_without_a_sound_state_is_skipped(
     damage(state)
     skipped: list[tuple[str, str]] = []
     skip = noting(skipped)
-    newest = checkpoint.newest_valid(
-        saved, make_run(), skip
-    )
+    newest = checkpoint.newest_valid(saved, make_run(), skip)
     assert newest is not None
     assert newest[0].name == "step-00000006"
     assert [name for name, _ in skipped] == ["step-00000009"]
