@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ RECIPE = {
     "keep_checkpoint_max": 2,
     "log_interval": 1,
 }
+FILLER = "filler"
 FILE_EVENTS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate"}
 
 
@@ -86,6 +88,11 @@ class FileOperations:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def say(line: str) -> None:
+    """As the program does."""
+    print(f"{line}\n", end="", flush=True)
+
+
 def train(job: dict[str, Any], shards_dir: Path) -> int:
     """The exit code of the program."""
     trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
@@ -93,23 +100,38 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
 
     def note(self: progress.Progress, step: int, *values: Any, **named: Any) -> None:
         step_done(self, step, *values, **named)
+        if step in job.get("full_at_steps", ()):
+            fill(Path(job["directory"]))
+        elif step in job.get("room_at_steps", ()):
+            (Path(job["directory"]) / FILLER).unlink()
         if step == job.get("signal_at_step"):
             os.kill(os.getpid(), getattr(signal, job["signal"]))
 
     progress.Progress.step_done = note
     set_device("CPU")
     stop = StopRequest()
+    tensorboard = Path(job["tensorboard"]) if "tensorboard" in job else None
 
     def main(_: object) -> None:
         recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
         shards = read_shards(shards_dir)
-        run = plan_run(recipe, shards, 1, "CPU")
+        run = plan_run(recipe, shards, job.get("planned_workers", 1), "CPU")
         place = (shards, shards_dir, Path(job["directory"]), World(0, 1))
         with stop.listening(distributed=False):
-            trainer.Trainer(run, *place, print, stop).train()
+            options = trainer.Options(tensorboard=tensorboard)
+            trainer.Trainer(run, *place, say, stop, options).train()
 
     options = program.parser("").parse_args(["--outcome_file", job["directory"] + ".outcome"])
     return program.run(main, options)
+
+
+def fill(disk: Path) -> None:
+    """To the last byte."""
+    with suppress(OSError), (disk / FILLER).open("wb", buffering=0) as file:
+        for size in (1 << 12, 1):
+            with suppress(OSError):
+                while file.write(b"0" * size):
+                    pass
 
 
 def save(job: dict[str, Any]) -> int:
@@ -124,6 +146,7 @@ def save(job: dict[str, Any]) -> int:
 
 def act(job: dict[str, Any], shards_dir: Path) -> int:
     """In the forked process."""
+    os.environ |= job.get("environment", {})
     directory = Path(job["directory"])
     log = os.open(directory.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import random
+import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from sknet.records import Shards
 from sknet.training import checkpoint
@@ -58,6 +62,7 @@ class Trainings:
         assert self._process.stdin
         assert self._process.stdout
         request = {"do": do, "directory": str(directory), "recipe": {}, **job}
+        directory.with_suffix(".log").unlink(missing_ok=True)
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
 
@@ -191,3 +196,153 @@ def test_save_that_ends_within_a_file(
         assert newest is not None
         assert newest[1].step == 9
         assert (directory / ".saving").exists() == kill
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """256 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_full_disk_costs_a_checkpoint_but_not_the_training(
+    undisturbed: Callable[[str], Path], forked: Trainings, small_disk: Path
+) -> None:
+    code = forked(small_disk, full_at_steps=[4], room_at_steps=[9])
+    assert code == 0, log(small_disk)
+    warned = re.findall(
+        r"^warning: (\S+) was not saved: No space left on device \(it needs 0\.00\d+ MB, 0 MB are "
+        rf"free in {small_disk}\); the newest checkpoint is step-00000003; the training goes on$",
+        log(small_disk),
+        re.MULTILINE,
+    )
+    # There may be room again by the time that step 8 is saved.
+    assert warned[:2] == ["step-00000005", "step-00000006"]
+    final = {name: digest for name, digest in digests(small_disk).items() if "-00000009" in name}
+    assert len(final) == 2
+    assert final.items() <= digests(undisturbed("plain")).items()
+    lines = [json.loads(line) for line in (small_disk / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["type"] == "end"
+
+
+def test_full_disk_at_the_end_is_an_error_that_leaves_the_old_checkpoints(
+    undisturbed: Callable[[str], Path], forked: Trainings, small_disk: Path
+) -> None:
+    directory = small_disk
+    assert forked(directory, full_at_steps=[7]) == 1
+    (line,) = [line for line in log(directory).splitlines() if line.startswith("error: ")]
+    assert "step-00000009 was not saved: No space left on device" in line
+    assert line.endswith("make room, then start the same command again")
+    assert "Traceback" not in log(directory)
+    names = [path.name for path in checkpoint.list_checkpoints(directory)]
+    assert names == ["step-00000003", "step-00000005", "step-00000006"]  # the best and two
+    for name in names:
+        checkpoint.read_state(directory / name)
+    assert not (directory / ".saving").exists()
+    (small_disk / "filler").unlink()
+    assert forked(directory) == 0
+    assert digests(directory) == digests(undisturbed("plain"))
+
+
+def test_goes_on_with_another_number_of_workers_and_records_it(
+    forked: Trainings, tmp_path: Path
+) -> None:
+    directory = tmp_path / "ckpt"
+    recipe = {"global_batch_size": None, "batch_size": 2, "reference_global_batch_size": 8}
+    stop = {"signal": "SIGUSR1", "signal_at_step": 4}
+    assert forked(directory, recipe=recipe, planned_workers=2, **stop) == 1
+    said = log(directory)
+    assert "planned for 2 workers, going on with 1: the global batch stays 4, 4 for each" in said
+    assert "learning rate 0.01 scaled to 0.005 for a global batch of 4" in said
+    assert forked(directory, recipe=recipe) == 0
+    state = checkpoint.read_state(directory / "step-00000009")
+    assert (state.run.world_size, state.run.global_batch_size) == (2, 4)
+    assert [tuple(layout.model_dump().values()) for layout in state.layouts] == [(0, 1)]
+    assert state.samples_seen == 36
+
+
+def test_the_best_checkpoint_outlives_the_newest_across_restarts(
+    forked: Trainings, tmp_path: Path
+) -> None:
+    recipe = {"epoch_size": 6, "lr": 0.003}
+    directory = tmp_path / "ckpt"
+    for step in (7, 14):
+        stop = {"signal": "SIGKILL", "signal_at_step": step}
+        assert forked(directory, recipe=recipe, **stop) == KILLED
+    assert forked(directory, recipe=recipe) == 0
+    state = checkpoint.read_state(directory / "step-00000018")
+    correct = [evaluation.correct_top1 for _, evaluation in state.evaluations]
+    assert len(correct) == 6
+    assert state.best_top1 == max(correct)
+    assert state.best_step == 3 * (correct.index(max(correct)) + 1)
+    names = {"step-00000017", "step-00000018", f"step-{state.best_step:08}"}
+    assert {path.name for path in checkpoint.list_checkpoints(directory)} == names
+
+
+def test_compiled_graphs_are_reused_only_where_they_fit(
+    undisturbed: Callable[[str], Path], forked: Trainings, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    environment = {"SKNET_CACHE": str(cache)}
+    reference = digests(undisturbed("plain"))
+
+    def entries() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in cache.glob("compiled/*/**/*.mindir")}
+
+    # Written, then read, then found damaged and written again.
+    for number in range(3):
+        assert forked(tmp_path / str(number), environment=environment) == 0
+        assert digests(tmp_path / str(number)) == reference
+        (entry,) = entries()
+        if number == 0:
+            written = entries()
+            assert entry.stat().st_size > 1000
+        if number == 1:
+            assert entries() == written
+            entry.chmod(0o600)
+            entry.write_bytes(entry.read_bytes()[:-1])
+    assert entry.stat().st_size == len(entry.read_bytes()) > 1000
+    # MindSpore's own cache would take the same graph for another label smoothing.
+    other = {"label_smoothing": 0.2}
+    assert forked(tmp_path / "other", environment=environment, recipe=other) == 0
+    assert len(entries()) == 2
+    off = {"MS_COMPILER_CACHE_ENABLE": "0"}
+    assert forked(tmp_path / "off", environment=environment | off, recipe=other) == 0
+    assert len(entries()) == 2
+    assert digests(tmp_path / "off") == digests(tmp_path / "other")
+
+
+def test_tensorboard_shows_what_metrics_say_of_the_run_as_it_went(
+    forked: Trainings, tmp_path: Path
+) -> None:
+    directory, events = tmp_path / "ckpt", tmp_path / "events"
+    stop = {"signal": "SIGUSR1", "signal_at_step": 4}
+    assert forked(directory, tensorboard=str(events), **stop) == 1
+    assert forked(directory, tensorboard=str(events)) == 0
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    expected = [(line["step"], np.float32(line["loss"])) for line in lines if "loss" in line]
+    assert len(expected) == TOTAL_STEPS
+    found = [
+        (event.step, np.float32(value.simple_value))
+        for event in read_events(events)
+        for value in event.summary.value
+        if value.tag == "step/loss"
+    ]
+    assert found == expected
+
+
+def read_events(directory: Path) -> Iterator[Event]:
+    """Of all files: TFRecords, each a length, its checksum, the event, its checksum."""
+    for path in sorted(directory.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])
+            yield Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
