@@ -103,7 +103,7 @@ def moving_statistics(network: nn.Cell) -> list[Parameter]:
 
 def _parameter_groups(network: nn.Cell, recipe: Recipe) -> list[dict[str, object]]:
     weights = network.trainable_params()
-    if not recipe.filter_bias_and_bn:
+    if recipe.weight_decay_filter == "disable":
         return [{"params": weights, "weight_decay": recipe.weight_decay}]
     # Biases and BatchNorm's scale and shift are the ones with one axis.
     decayed = [weight for weight in weights if weight.ndim > 1]
