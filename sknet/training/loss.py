@@ -50,6 +50,6 @@ class BinaryCrossEntropy(nn.Cell):
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
         target = smoothed_target(logits, labels, self.smoothing)
-        # log σ(x) and log σ(-x)
+        # The logarithms of sigmoid(x) and of sigmoid(-x).
         pairs = ops.log_softmax(ops.stack((logits, ops.zeros_like(logits)), 2), 2)
         return -(pairs[:, :, 0] * target + pairs[:, :, 1] * (1 - target)).mean(1).mean()

@@ -41,8 +41,8 @@ def _decayed(recipe: Recipe, peak: float, step: int, steps_per_epoch: int, steps
             share = (1 + math.cos(math.pi * step / decay)) / 2 if step < decay else 0.0
             return recipe.min_lr + (peak - recipe.min_lr) * share
         case "step_decay":
-            assert recipe.decay_epochs  # the recipe's own check
-            return peak * recipe.decay_rate ** (epoch // recipe.decay_epochs)
+            falls = epoch // (recipe.decay_epochs or recipe.epoch_size)
+            return peak * recipe.decay_rate**falls
         case "multi_step_decay":
             falls = bisect_right(recipe.multi_step_decay_milestones, epoch)
             return peak * recipe.decay_rate**falls

@@ -17,7 +17,7 @@ from sknet.training.precision import LossScale, mixed
 
 
 class TrainStep(nn.Cell):
-    """(images (N, 3, R, R), labels as in the loss) → the mean loss over all ranks, after one update.
+    """(images (N, 3, R, R), labels as in the loss) → the mean loss over all ranks, after an update.
 
     The images are this rank's part of the global batch. With accumulation they are cut into as
     many micro-batches, whose gradients are summed first. Gradients and loss are summed over ranks
@@ -48,9 +48,7 @@ class TrainStep(nn.Cell):
         self.optimizer = create_optimizer(network, recipe, rates)
         self.weights = self.optimizer.parameters
         self.gradient = ms.value_and_grad(self.forward, None, self.weights, has_aux=True)
-        self.gradient_sum = (
-            (GradientSum(self.forward, self.weights),) if self.num_passes > 1 else ()
-        )
+        self.earlier = (GradientSum(self.forward, self.weights) if self.num_passes > 1 else None,)
         self.map = ops.Map()
         self.all_reduce = ops.AllReduce() if world_size > 1 else ops.Identity()
 
@@ -75,9 +73,9 @@ class TrainStep(nn.Cell):
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
         *earlier, last = self._micro_batches(images, labels)
-        if not earlier:
+        (gradient_sum,) = self.earlier
+        if gradient_sum is None:
             return super().__call__(*last)
-        (gradient_sum,) = self.gradient_sum
         sums = gradient_sum.zeros
         for micro_batch in earlier:
             # Without `mutable` a tuple is a constant of the graph.
