@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from importlib import resources
@@ -11,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from sknet import mindcv_config
 from sknet.errors import UserError
-from sknet.recipe_file import parse_mapping, parse_override, read_text
+from sknet.recipe_file import parse_mapping, parse_override, read_text, with_weights
 from sknet.recipe_groups import (
     BatchChoices,
     DataChoices,
@@ -22,6 +24,8 @@ from sknet.recipe_groups import (
     RunChoices,
     ScheduleChoices,
 )
+
+_log = logging.getLogger(__name__)
 
 
 # The last base's fields come first.
@@ -86,7 +90,9 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe by name or from a YAML file, with `key=value` overrides applied.
+    """A recipe by name or from a YAML file, MindCV's too, with `key=value` overrides applied.
+
+    The weights to start from are named by their SHA-256 then, and their path is absolute.
 
     Raises UserError with one line for a missing file, bad YAML, an unknown key (naming the nearest
     known one) or a bad value.
@@ -104,10 +110,16 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
                 f"{', '.join(known)}"
             )
         name, text = path.stem, read_text(path)
-    values = parse_mapping(text, where=f"recipe {name_or_path}")
+    where = f"recipe {name_or_path}"
+    values = parse_mapping(text, where=where)
+    from_mindcv = mindcv_config.is_mindcv(values)
     for override in overrides:
         values |= parse_override(override)
-    return parse_recipe({"name": name, **values}, where=f"recipe {name_or_path}")
+    if from_mindcv:
+        values, ignored = mindcv_config.translate(values, where=where)
+        if ignored:
+            _log.warning("%s is MindCV's; without effect here: %s", where, ", ".join(ignored))
+    return parse_recipe(with_weights({"name": name, **values}), where=where)
 
 
 def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
@@ -122,7 +134,7 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
 def _describe(fault: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(key, Recipe.model_fields)}"
+        return f"unknown key {key!r}{nearest(key, {*Recipe.model_fields, *mindcv_config.OWN_KEYS})}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"key {key!r} is missing"

@@ -1,5 +1,7 @@
-"""Reading a recipe's YAML: safe, of bounded size, and no key twice."""
+"""Reading a recipe's YAML: safe, of bounded size, and no key twice; and finding its weights."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import yaml
 from sknet.errors import UserError
 
 MAX_RECIPE_BYTES = 1 << 20
+# Of a checkpoint's directory.
+WEIGHTS_FILE = "model.ckpt"
 # PyYAML raises what its constructors meet (`2020-99-99`, `0x_`, `!!timestamp x`) as it comes.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
@@ -55,3 +59,23 @@ def parse_override(override: str) -> dict[str, Any]:
         return {key.strip(): yaml.safe_load(value)}
     except _YAML_ERRORS:
         raise UserError(f"override {override!r}: the value is not valid YAML") from None
+
+
+def with_weights(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the SHA-256 of the weights to start from, unless it is known.
+
+    Raises UserError if there is no such file.
+    """
+    given = values.get("ckpt_path")
+    if not isinstance(given, str) or not given:
+        return dict(values)
+    path = Path(given).absolute()
+    if values.get("ckpt_sha256") is None:
+        file = path / WEIGHTS_FILE if path.is_dir() else path
+        try:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"ckpt_path {given} can't be read: {error.strerror}") from None
+        return {**values, "ckpt_path": str(file), "ckpt_sha256": digest}
+    return {**values, "ckpt_path": str(path)}
