@@ -28,8 +28,8 @@ def train(
     choices = recipe.model_dump(mode="json")
     spec = ArtifactSpec(
         kind="checkpoint",
-        # 2: other names of parameters, and a loss that rounds otherwise
-        format_version=2,
+        # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2
+        format_version=3,
         params={
             "recipe": choices,
             "world_size": num_workers,
