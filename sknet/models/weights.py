@@ -82,7 +82,8 @@ def load_weights(
     Strict: each parameter must be there, finite, floating and of the right shape, and nothing left
     over (what isn't a weight is left out by name: optimizer state, timm's batch counters). float16,
     float64 and, in safetensors, bfloat16 are converted, to the nearest float32. Of a training of
-    ours with `ema`, the averaged weights are taken. With `replace_head` the classifier stays as it is, whatever the file has for it.
+    ours with `ema`, the averaged weights are taken. With `replace_head` the classifier stays as it
+    is, whatever the file has for it.
 
     Returns the names of the parameters that stayed. Raises UserError in one line otherwise.
     """
