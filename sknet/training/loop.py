@@ -173,7 +173,7 @@ class Loop:
         if epochs_done % recipe.val_interval and epochs_done != recipe.epoch_size:
             return None
         evaluation = evaluate(
-            self._network.model,
+            self._network.step_cell.evaluated(),
             recipe,
             self._shards,
             self._shards_dir,
