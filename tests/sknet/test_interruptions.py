@@ -36,10 +36,20 @@ ALL_AT_ONCE = {
     "use_nesterov": True,
     "label_smoothing": 0.1,
     "warmup_epochs": 1,
+    "gradient_accumulation_steps": 2,
+    "drop_path_rate": 0.2,
+    "clip_grad": True,
+    "ema": True,
+    "amp_level": "O2",
+    "loss_scale_type": "dynamic",
+    # Of which the first steps overflow.
+    "loss_scale": 1 << 24,
+    "drop_overflow_update": True,
 }
 RECIPES = {
     "plain": {},
     "everything": ALL_AT_ONCE,
+    "pynative": ALL_AT_ONCE | {"mode": 1},
     "RandAugment": {"auto_augment": "randaug-m9-n2", "color_jitter": None},
 }
 TOTAL_STEPS = 9
