@@ -25,13 +25,12 @@ def train(
 ) -> StageResult:
     """Train to the end; an interrupted training goes on from its newest valid checkpoint."""
     store = open_store(store_uri)
-    choices = recipe.model_dump(mode="json")
     spec = ArtifactSpec(
         kind="checkpoint",
-        # 2: other names of parameters, and a loss that rounds otherwise
-        format_version=2,
+        # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2
+        format_version=3,
         params={
-            "recipe": choices,
+            "recipe": recipe.choices(),
             "world_size": num_workers,
             "device_target": device_target,
             "mindspore": version("mindspore"),
@@ -42,7 +41,7 @@ def train(
     def build(workspace: Path) -> BuildOutput:
         checkpoints = workspace / "checkpoints"
         options = {
-            "config": write_recipe(choices, workspace),
+            "config": write_recipe(recipe.model_dump(mode="json"), workspace),
             "data_dir": artifact_of(store, shards).directory,
             "ckpt_save_dir": checkpoints,
             "device_target": device_target,
