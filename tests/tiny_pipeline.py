@@ -77,9 +77,14 @@ def write_recipe(path: Path) -> Path:
     return path
 
 
-def train_command(recipe: Path, data: Path, store: Path, workers: int, *more: str) -> list[str]:
+def train_options(recipe: Path, data: Path, store: Path, workers: int) -> list[str]:
     options = ["--recipe", recipe, "--data", data, "--store", store, "--workers", workers]
-    return [sys.executable, "-m", "flows.train_sknet", *map(str, options), *more]
+    return [*map(str, options)]
+
+
+def train_command(recipe: Path, data: Path, store: Path, workers: int, *more: str) -> list[str]:
+    options = train_options(recipe, data, store, workers)
+    return [sys.executable, "-m", "flows.train_sknet", *options, *more]
 
 
 def run_command(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
