@@ -11,12 +11,14 @@ from uuid import UUID
 import numpy as np
 import psutil
 from PIL import Image
+from pydantic import TypeAdapter
 
 from flows.train_sknet import train_sknet
 from infra.artifacts import open_store
 from tasks.stages import StageResult
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = TypeAdapter(tuple[StageResult, ...])
 STAGES = ["stage", "convert", "train", "validate", "promote", "report"]
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
@@ -47,6 +49,19 @@ class Trained:
 
     def of(self, stage: str) -> StageResult:
         return next(result for result in self.results if result.stage == stage)
+
+    @staticmethod
+    def write(results: list[StageResult], place: Path) -> None:
+        (place / "results.json").write_bytes(RESULTS.dump_json(tuple(results)))
+
+    @classmethod
+    def read(cls, place: Path) -> "Trained":
+        return cls(
+            store=place / "store",
+            recipe=place / "tiny.yaml",
+            images=place / "images",
+            results=RESULTS.validate_json((place / "results.json").read_bytes()),
+        )
 
 
 def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[StageResult]]:

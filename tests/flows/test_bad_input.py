@@ -147,7 +147,6 @@ def test_settings_of_the_conversion_reach_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_mistake_found_by_a_stage_ends_without_a_traceback(
     flow_harness: None, tmp_path: Path, images: Path
 ) -> None:

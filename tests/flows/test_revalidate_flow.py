@@ -59,7 +59,6 @@ def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_an_untouched_store_passes_with_the_recorded_counts(
     trained: Trained, copied_store: Path
 ) -> None:
@@ -67,7 +66,6 @@ def test_an_untouched_store_passes_with_the_recorded_counts(
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_one_flipped_bit_in_the_checkpoint_is_found_and_named(
     trained: Trained, copied_store: Path
 ) -> None:
@@ -85,7 +83,6 @@ def test_one_flipped_bit_in_the_checkpoint_is_found_and_named(
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_count_that_differs_from_the_record_fails_with_both_values(
     trained: Trained, copied_store: Path, tmp_path: Path
 ) -> None:
