@@ -11,8 +11,10 @@ from PIL import Image
 from sknet.records import Shards
 from tests.conversions import write
 
-# Read when MindSpore is imported, here and in every process that a test starts.
-os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1"}
+# Read when MindSpore is imported, here and in every process that a test starts; the last one at the
+# first convolution: without it, as programs set it, those of some machines take a hundred times as
+# long.
+os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 CLASSES = {"cat": (220, 40, 40), "dog": (40, 200, 60), "emu": (40, 60, 220)}
 TINY_RECIPE = """\
