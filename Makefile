@@ -1,4 +1,5 @@
 # make demo: fresh machine → trained, validated, promoted, reported. make test: every check.
+# Tests of whole flows take longest: in the order of the tree they come first.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,11 +9,11 @@ demo: .venv/demo
 	$(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --store artifacts --workers 2
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 test-fast: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

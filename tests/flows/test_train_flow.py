@@ -24,7 +24,7 @@ from tasks.evaluation import promote
 from tasks.stages import StageResult, results_of
 from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def statuses(results: list[StageResult]) -> dict[str, str]:

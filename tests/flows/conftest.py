@@ -1,0 +1,30 @@
+"""Commands of flows in the test's own process, for what they refuse before a flow starts."""
+
+import signal
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+
+from flows.command import run_flow
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """The last line of a refusal; nothing else is printed, unless by the parser of the options."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(module: ModuleType, *options: object) -> str:
+        code: int | str | None
+        usage = ""
+        try:
+            code = run_flow(module.main, module.parser().parse_args([*map(str, options)]))
+        except SystemExit as ended:
+            code, usage = ended.code, module.parser().format_usage()
+        said, errors = capfd.readouterr()
+        assert (code, said) == (2, "")
+        (line,) = errors.removeprefix(usage).splitlines()
+        return line
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
