@@ -9,6 +9,14 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; trying again would only repeat it. Exit code 1."""
 
 
+class StoppedError(RuntimeError):
+    """Someone asked to stop, and there is a checkpoint to go on from. Exit code 1."""
+
+
+class CheckpointError(RuntimeError):
+    """The last checkpoint couldn't be saved; those before it are intact. Exit code 1."""
+
+
 class ExportError(RuntimeError):
     """An exported file computes something else than its network. Exit code 1."""
 

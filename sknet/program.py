@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sknet.errors import (
+    CheckpointError,
     ExportError,
     LostProcessError,
     NonFiniteLossError,
     SampleError,
     SourceReadError,
+    StoppedError,
     UserError,
 )
 from sknet.recipe import Recipe, load_recipe
@@ -32,7 +34,9 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         return _end(arguments, "user_error", str(error), EXIT_USER_ERROR)
     except NonFiniteLossError as error:
         return _end(arguments, "non_finite", str(error), EXIT_FAILED)
-    except (ExportError, SampleError) as error:
+    except StoppedError as error:
+        return _end(arguments, "stopped", str(error), EXIT_FAILED)
+    except (CheckpointError, ExportError, SampleError) as error:
         return _end(arguments, "failed", str(error), EXIT_FAILED)
     except (LostProcessError, SourceReadError) as error:
         # Without an outcome, a launcher takes the job for lost and starts it again.
@@ -86,5 +90,6 @@ def _end(arguments: argparse.Namespace, status: str, message: str, code: int) ->
         part.write_text(content, "utf-8")
         part.rename(arguments.outcome_file)
     if message:
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        kind = "stopped" if status == "stopped" else "error"
+        print(f"{kind}: {message}", file=sys.stderr, flush=True)
     return code

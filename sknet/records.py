@@ -136,6 +136,7 @@ class Run(Record):
     classes: tuple[str, ...]
     shards_digest: Sha256
     world_size: Annotated[int, Field(ge=1)]
+    """Ranks for which it was planned: global batch and learning rate follow from it."""
     global_batch_size: Annotated[int, Field(ge=1)]
     steps_per_epoch: Annotated[int, Field(ge=1)]
     device_target: str
@@ -184,11 +185,21 @@ class CheckpointFile(Record):
     sha256: Sha256
 
 
+class Layout(Record):
+    """From which step on how many ranks have trained."""
+
+    first_step: NonNegativeInt
+    """Steps done before."""
+    world_size: Annotated[int, Field(ge=1)]
+
+
 class Checkpoint(Record):
     """`state.json` of a checkpoint directory: the loop's state beside the weights."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     run: Run
+    layouts: tuple[Layout, ...]
+    """In order; more than one if the training went on with another number of ranks."""
     step: NonNegativeInt
     """Steps done."""
     epoch: NonNegativeInt
@@ -198,6 +209,8 @@ class Checkpoint(Record):
     """Trainable ones of the model."""
     best_top1: NonNegativeInt | None
     """Most correct predictions of an evaluation while training."""
+    best_step: NonNegativeInt | None
+    """The first step with that many: `step-<best_step>` is kept beside the newest checkpoints."""
     evaluations: tuple[tuple[NonNegativeInt, Evaluation], ...]
     """(epochs done, evaluation) while training, in order."""
     files: tuple[CheckpointFile, ...]

@@ -11,15 +11,12 @@ from pathlib import Path
 
 from sknet import program
 from sknet.errors import UserError
+from sknet.training.stopping import StopRequest
+from sknet.training.watchdog import FLOOR_SECONDS
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Train; the last line of rank 0 names the final checkpoint."""
-    recipe = program.recipe_of(arguments)
-    from sknet.data.local import shards_at
-    from sknet.training.device import join_world, set_device
-    from sknet.training.loop import Trainer, plan_run
-
     distribute = arguments.distribute
     if distribute is None:
         distribute = "MS_ROLE" in os.environ
@@ -27,6 +24,18 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(
             "--distribute True without msrun: start with `msrun --worker_num N … sknet/train.py`"
         )
+    stop = StopRequest()
+    with stop.listening(distributed=distribute):
+        _train(arguments, stop, distribute=distribute)
+
+
+def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
+    recipe = program.recipe_of(arguments)
+    from sknet.data.local import shards_at
+    from sknet.training.device import join_world, set_device
+    from sknet.training.planning import plan_run
+    from sknet.training.trainer import Options, Trainer
+
     set_device(arguments.device_target)
     world = join_world(distribute=distribute)
 
@@ -41,9 +50,11 @@ def main(arguments: argparse.Namespace) -> None:
         rank=world.rank,
         num_workers=recipe.num_parallel_workers,
     )
-    run = plan_run(recipe, shards, world.size, arguments.device_target)
-    final = Trainer(run, shards, directory, arguments.ckpt_save_dir, world, say).train()
-    say(f"trained {run.total_steps} steps: {final}")
+    workers = arguments.planned_workers or world.size
+    run = plan_run(recipe, shards, workers, arguments.device_target)
+    options = Options(tensorboard=arguments.tensorboard, hang_floor=arguments.hang_floor)
+    place = (shards, directory, arguments.ckpt_save_dir, world)
+    Trainer(run, *place, say, stop, options).train()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +66,18 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--shards_dir", type=Path, default=Path("shards"), help="cache of shards")
     result.add_argument("--distribute", type=_boolean, help="default: True under msrun")
     result.add_argument("--device_target", default="CPU", help="CPU or Ascend")
+    result.add_argument(
+        "--planned_workers",
+        type=_positive,
+        help="for how many the global batch and the learning rate are meant; default: those there",
+    )
+    result.add_argument("--tensorboard", type=Path, help="directory for event files")
+    result.add_argument(
+        "--hang_floor",
+        type=_seconds,
+        default=FLOOR_SECONDS,
+        help="seconds that any step may take before the job counts as hung; 0: any time",
+    )
     return result
 
 
@@ -62,6 +85,22 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
     return text.lower() == "true"
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0")
+    return value
 
 
 if __name__ == "__main__":

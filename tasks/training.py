@@ -44,8 +44,8 @@ def train(
     choices = recipe.model_dump(mode="json")
     spec = ArtifactSpec(
         kind="checkpoint",
-        # 2: other names of parameters, and a loss that rounds otherwise
-        format_version=2,
+        # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2
+        format_version=3,
         params={
             "recipe": choices,
             "world_size": num_workers,
@@ -62,6 +62,7 @@ def train(
             "data_dir": artifact_of(store, shards).directory,
             "ckpt_save_dir": checkpoints,
             "device_target": device_target,
+            "planned_workers": num_workers,
         }
         run_program(
             "train",

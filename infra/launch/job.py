@@ -30,8 +30,8 @@ class Job:
     `{"status": "done"|"user_error"|"non_finite"|"stopped"|"failed", "message": str}`.
     `infra.launch.environment` says how it can tell whether it is distributed.
 
-    A program that can stop handles SIGUSR1: its ranks end with the outcome "stopped", all of them
-    with exit code 0, as msrun kills the others when one fails.
+    A program that can stop handles SIGUSR1: its ranks end with the outcome "stopped", none of them
+    before all is saved, as msrun kills the others when one leaves with an error.
     """
 
     program: Path

@@ -11,6 +11,17 @@ from sknet.errors import SampleError
 from sknet.records import Shards
 
 
+def sample_keys(shards: Shards, directory: Path, split: str, indices: Indices) -> list[str]:
+    """The keys by which the source knows the samples, in the order of the indices."""
+    rows = ds.MindDataset(
+        [str(directory / file.name) for file in shards.files_of(split)],
+        columns_list=["key"],
+        sampler=ds.SubsetSampler(indices.tolist()),
+        num_parallel_workers=1,
+    ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    return [str(key) for (key,) in rows]
+
+
 def find_undecodable(
     shards: Shards, directory: Path, split: str, indices: Indices
 ) -> SampleError | None:

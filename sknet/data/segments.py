@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sknet.data.erasing import erase
 from sknet.data.mixing import mix, mixes
-from sknet.data.order import order_slice, rank_indices
+from sknet.data.order import Indices, order_slice, rank_indices
 from sknet.data.pipeline import segment_seed, train_batches
 from sknet.records import Run, Shards
 
@@ -30,6 +30,14 @@ class Segment:
     epoch: int
     start: int
     stop: int
+    done: int = 0
+    """Its first steps that were done before a stop. They are read all the same, and dropped: the
+    augmentation of a segment draws from one stream."""
+
+    @property
+    def steps(self) -> range:
+        """Still to do, as steps of the epoch."""
+        return range(self.start + self.done, self.stop)
 
 
 def segments_from(run: Run, step: int) -> Iterator[Segment]:
@@ -38,40 +46,54 @@ def segments_from(run: Run, step: int) -> Iterator[Segment]:
     for epoch in range(run.recipe.epoch_size):
         cuts = [*range(0, run.steps_per_epoch, interval), run.steps_per_epoch]
         for start, stop in itertools.pairwise(cuts):
-            if epoch * run.steps_per_epoch + start >= step:
-                yield Segment(epoch, start, stop)
+            if (ahead := epoch * run.steps_per_epoch + stop - step) > 0:
+                yield Segment(epoch, start, stop, max(0, stop - start - ahead))
 
 
 def batches_of(
-    segments: Iterable[Segment], run: Run, shards: Shards, directory: Path, rank: int
+    segments: Iterable[Segment],
+    run: Run,
+    shards: Shards,
+    directory: Path,
+    rank: int,
+    world_size: int,
 ) -> Iterator[TrainBatch]:
-    """A rank's batches of one segment after the other."""
+    """The batches that one of `world_size` ranks trains on, of one segment after the other."""
     for segment in segments:
-        yield from segment_batches(segment, run, shards, directory, rank)
+        yield from segment_batches(segment, run, shards, directory, rank, world_size)
+
+
+def segment_indices(
+    run: Run, shards: Shards, epoch: int, start: int, stop: int, rank: int, world_size: int
+) -> Indices:
+    """Which samples a rank reads in steps [start, stop) of an epoch, batch after batch."""
+    order = order_slice(
+        shards.num_samples("train"),
+        run.recipe.seed,
+        epoch,
+        start * run.global_batch_size,
+        stop * run.global_batch_size,
+    )
+    return rank_indices(order, run.global_batch_size, rank, world_size)
 
 
 def segment_batches(
-    segment: Segment, run: Run, shards: Shards, directory: Path, rank: int
+    segment: Segment, run: Run, shards: Shards, directory: Path, rank: int, world_size: int
 ) -> Iterator[TrainBatch]:
     """A rank's part of the segment's steps, ready for training."""
     recipe, epoch, global_batch = run.recipe, segment.epoch, run.global_batch_size
-    batch_size = global_batch // run.world_size
-    order = order_slice(
-        shards.num_samples("train"),
-        recipe.seed,
-        epoch,
-        segment.start * global_batch,
-        segment.stop * global_batch,
-    )
+    batch_size = global_batch // world_size
     batches = train_batches(
         recipe,
         shards,
         directory,
-        rank_indices(order, global_batch, rank, run.world_size),
+        segment_indices(run, shards, epoch, segment.start, segment.stop, rank, world_size),
         batch_size,
         seed=segment_seed(recipe, epoch, segment.start, rank),
     )
     for step, (images, labels) in enumerate(batches, segment.start):
+        if step not in segment.steps:
+            continue
         first = step * global_batch + rank * batch_size
         erased = erase(images, recipe, epoch, np.arange(first, first + batch_size))
         if mixes(recipe):

@@ -1,52 +1,108 @@
 """Checkpoints as directories: `step-00001234/{model.ckpt, state.json}`, whole or absent.
 
 Written beside its place, synced, and renamed, with `state.json` holding the size and SHA-256 of
-every other file: what is damaged is recognised, named and skipped.
+every other file: what is damaged is recognised, named and skipped. `docs/training.md` has the
+layout and what is done about each kind of damage.
 """
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import mindspore as ms
-from mindspore import nn
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor, nn
 
 from sknet.data.verification import file_sha256
 from sknet.errors import UserError
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
-from sknet.records import Checkpoint, CheckpointFile, Run
+from sknet.records import MAX_RECORD_BYTES, Checkpoint, CheckpointFile, Run
 
 MODEL_FILE = "model.ckpt"
 STATE_FILE = "state.json"
+STATISTICS_FILE = "statistics.npy"
+FORMAT: int = get_args(Checkpoint.model_fields["format_version"].annotation)[0]
+# What follows from the number of ranks for which a run was planned.
+_OF_THE_WORLD = {"world_size", "global_batch_size", "steps_per_epoch"}
 _NAME = re.compile(r"step-\d{8}")
+_SAVING, _REMOVING = ".saving", ".removing"
+
+Array = npt.NDArray[np.generic]
 
 
-def save(step_cell: nn.Cell, directory: Path, describe: Callable[..., Checkpoint]) -> Path:
-    """Save the whole training step: weights, statistics, optimizer.
+@dataclass(frozen=True)
+class Snapshot:
+    """A training step's whole state in host memory, apart from what goes on training."""
 
-    `describe(files=…)` gives the state to write beside them. Returns the checkpoint's directory,
-    `directory/step-<step>`.
+    parameters: dict[str, Array]
+    """Weights, statistics, optimizer; of rank 0."""
+    statistics: npt.NDArray[np.float32] | None = None
+    """Each rank's own (ranks, values), where they differ: see sknet.training.statistics."""
+
+    @property
+    def num_bytes(self) -> int:
+        """About the size of the checkpoint."""
+        own = 0 if self.statistics is None else self.statistics.nbytes
+        return own + sum(array.nbytes for array in self.parameters.values())
+
+
+def parameters_of(step_cell: nn.Cell) -> dict[str, Array]:
+    """Copies of all parameters, in their order."""
+    return {p.name: np.array(p.asnumpy()) for p in step_cell.get_parameters()}
+
+
+def checkpoint_name(step: int) -> str:
+    """Of the directory."""
+    return f"step-{step:08}"
+
+
+def write(snapshot: Snapshot, directory: Path, state: Checkpoint) -> Path:
+    """Write the snapshot, and the state with its files, as `directory/step-<step>`; return that.
+
+    Raises OSError, leaving nothing behind, if the disk doesn't take it.
     """
-    staging = directory / ".saving"
-    if staging.exists():
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-    model = staging / MODEL_FILE
-    ms.save_checkpoint(step_cell, str(model), crc_check=True)
-    file = CheckpointFile(name=MODEL_FILE, size=model.stat().st_size, sha256=file_sha256(model))
-    state = describe(files=(file,))
-    state.write(staging / STATE_FILE)
-    for path in (model, staging / STATE_FILE, staging):
-        _sync(path)
-    final = directory / f"step-{state.step:08}"
-    if final.exists():
-        shutil.rmtree(final)
-    staging.rename(final)
+    staging = directory / _SAVING
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir(parents=True)
+        _fill(staging, snapshot, state)
+        final = directory / checkpoint_name(state.step)
+        _remove(final)
+        staging.rename(final)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     _sync(directory)
     return final
+
+
+def _fill(staging: Path, snapshot: Snapshot, state: Checkpoint) -> None:
+    parameters = [
+        {"name": name, "data": Tensor(array)} for name, array in snapshot.parameters.items()
+    ]
+    ms.save_checkpoint(parameters, str(staging / MODEL_FILE), crc_check=True)
+    names = [MODEL_FILE]
+    if snapshot.statistics is not None:
+        np.save(staging / STATISTICS_FILE, snapshot.statistics, allow_pickle=False)
+        names.append(STATISTICS_FILE)
+    files = tuple(
+        CheckpointFile(
+            name=name,
+            size=(staging / name).stat().st_size,
+            sha256=file_sha256(staging / name),
+        )
+        for name in names
+    )
+    state.model_copy(update={"files": files}).write(staging / STATE_FILE)
+    for path in (*(staging / name for name in names), staging / STATE_FILE, staging):
+        _sync(path)
 
 
 def read_state(checkpoint: Path) -> Checkpoint:
@@ -62,26 +118,25 @@ def read_state(checkpoint: Path) -> Checkpoint:
 
 
 def newest_valid(
-    directory: Path, run: Run, on_skip: Callable[[str], None]
+    directory: Path, run: Run, on_skip: Callable[[Path, str], None]
 ) -> tuple[Path, Checkpoint] | None:
-    """The newest sound checkpoint of the run; `on_skip` gets a line for each that is not.
+    """The newest sound checkpoint of the run, which may be planned for another number of ranks.
 
-    Raises UserError for a checkpoint of another run: continuing it would mix two trainings.
+    `on_skip` gets path and fault of each newer one that is not sound. Raises UserError for a
+    checkpoint of another run, as continuing it would mix two trainings, and for one in another
+    format, which may be sound.
     """
-    if not directory.is_dir():
-        return None
-    for path in sorted(directory.iterdir(), reverse=True):
-        if not _NAME.fullmatch(path.name):
-            continue
+    for path in reversed(list_checkpoints(directory)):
+        _refuse_other_format(path)
         try:
             state = read_state(path)
         except UserError as error:
-            on_skip(f"skipping {path.name}: {error}")
+            on_skip(path, str(error))
             continue
-        if state.run != run:
-            changed = [
-                name for name in Run.model_fields if getattr(state.run, name) != getattr(run, name)
-            ]
+        changed = [
+            name for name in Run.model_fields if getattr(state.run, name) != getattr(run, name)
+        ]
+        if set(changed) - _OF_THE_WORLD:
             raise UserError(
                 f"{directory} holds checkpoints of another run (other {', '.join(changed)}): "
                 "give another --ckpt_save_dir or remove them"
@@ -91,16 +146,67 @@ def newest_valid(
 
 
 def restore(step_cell: nn.Cell, checkpoint: Path) -> None:
-    """Load everything that `save` saved. Raises UserError if the file has another content."""
+    """Load all parameters. Raises UserError if the file has another content."""
     file = checkpoint / MODEL_FILE
     set_exactly(step_cell, read_weights(file), file)
 
 
-def remove_old(directory: Path, keep: int) -> None:
-    """Keep the newest `keep` checkpoints."""
-    paths = sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
-    for path in paths[:-keep]:
-        shutil.rmtree(path)
+def read_statistics(checkpoint: Path) -> npt.NDArray[np.float32] | None:
+    """`Snapshot.statistics`, of a checkpoint that was found to be valid."""
+    path = checkpoint / STATISTICS_FILE
+    if not path.is_file():
+        return None
+    values: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return values
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """From the oldest on, sound or not."""
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+
+
+def remove_old(directory: Path, keep: int, best_step: int | None) -> None:
+    """Keep the newest `keep` checkpoints, and the best one whatever its age."""
+    for path in list_checkpoints(directory)[:-keep]:
+        if best_step is None or path.name != checkpoint_name(best_step):
+            _remove(path)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged one so that it never counts as a checkpoint; return where it is now."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    _remove(aside)
+    return checkpoint.rename(aside)
+
+
+def _refuse_other_format(checkpoint: Path) -> None:
+    path = checkpoint / STATE_FILE
+    try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            return
+        version = json.loads(path.read_bytes())["format_version"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return  # damaged, which is for read_state to say
+    if isinstance(version, int) and version != FORMAT:
+        raise UserError(
+            f"{checkpoint} was written by {'a newer' if version > FORMAT else 'an older'} version "
+            f"(format {version}, this one reads {FORMAT}): go on with that version, or give "
+            "another --ckpt_save_dir"
+        )
+
+
+def _remove(path: Path) -> None:
+    """At once for all who look: a half removed directory would look damaged."""
+    removing = path.with_name(_REMOVING)
+    for place in (removing, path):
+        if place.is_dir() and not place.is_symlink():
+            if place is path:
+                path.rename(removing)
+            shutil.rmtree(removing)
+        else:
+            place.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 import mindspore as ms
-from mindspore import communication
+import numpy as np
+from mindspore import Tensor, communication, ops
 
 from sknet.errors import UserError
 
@@ -17,6 +19,17 @@ class World:
 
     rank: int
     size: int
+
+    def sum(self, value: float) -> float:
+        """Over all ranks, which have to call it alike; in float32."""
+        if self.size == 1:
+            return value
+        return float(_all_reduce()(Tensor(np.array([value], np.float32))).asnumpy()[0])
+
+
+@cache
+def _all_reduce() -> ops.AllReduce:
+    return ops.AllReduce()
 
 
 def set_device(device_target: str) -> None:

@@ -1,38 +1,81 @@
-"""metrics.jsonl: one JSON line per logged step, per epoch, per start and end of the program."""
+"""metrics.jsonl: one JSON line per logged step, per epoch, per start and end of the program.
+
+`docs/training.md` lists the fields. The file is for people and reports: no training fails for it.
+"""
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+import psutil
+
+METRICS_FILE = "metrics.jsonl"
+_MEBIBYTE = 1 << 20
+
+
+class Sink(Protocol):
+    """Where the numbers of a line go as well."""
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Take what is a number, and fits."""
+
+    def close(self) -> None:
+        """Flush."""
 
 
 class MetricsLog:
     """Appends lines; those beyond the step that a resumed run starts from are dropped first."""
 
-    def __init__(self, path: Path, start_step: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        start_step: int,
+        say: Callable[[str], None],
+        sinks: tuple[Sink, ...] = (),
+    ) -> None:
         self.restarts = 0
-        kept = []
-        if path.is_file():
-            for line in path.read_text("utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue  # the line that a kill cut short
-                self.restarts += entry["type"] == "start"
-                if entry["step"] <= start_step:
-                    kept.append(line)
-        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path, self._say, self._sinks = path, say, sinks
+        self._file: BinaryIO | None = path.open("ab", buffering=0)
+        self._file.truncate(self._size_until(start_step))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line; `step` counts steps done."""
-        self._file.write(json.dumps({"type": kind, "step": step, **values}) + "\n")
+        line = json.dumps({"type": kind, "step": step, **values}) + "\n"
+        if self._file:
+            size = self._path.stat().st_size
+            try:
+                if self._file.write(line.encode()) < len(line):
+                    raise OSError(0, "the disk took a part of a line")
+            except OSError as error:
+                self._say(f"warning: {self._path} ends at step {step}: {error.strerror}")
+                self._file.truncate(size)
+                self._file.close()
+                self._file = None
+        for sink in self._sinks:
+            sink.write(kind, step, values)
 
     def close(self) -> None:
-        """Flush to the file."""
-        self._file.close()
+        """Flush everything."""
+        if self._file:
+            self._file.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _size_until(self, start_step: int) -> int:
+        """Bytes of the lines to keep: steps only grow within a file."""
+        size, keeping = 0, True
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+                self.restarts += entry["type"] == "start"
+                keeping &= entry["step"] <= start_step and line.endswith(b"\n")
+            except (ValueError, LookupError, TypeError):
+                keeping = False  # the line that a kill cut short
+            size += len(line) * keeping
+        return size
 
 
 class StepTimes:
@@ -51,12 +94,16 @@ class StepTimes:
         self._steps.append(wait + compute)
         self._waits.append(wait)
 
-    def summary(self, global_batch: int, last: int | None = None) -> dict[str, float]:
-        """Over the last steps, or all: milliseconds, images/s, share of time waiting for data."""
-        steps = self._steps[-last:] if last else self._steps
+    @property
+    def num_steps(self) -> int:
+        """Measured ones: all but the first, which compiles."""
+        return len(self._steps)
+
+    def summary(self, global_batch: int, first: int = 0) -> dict[str, float]:
+        """From the `first` measured step on: milliseconds, images/s, share of time without data."""
+        steps, waits = self._steps[first:], self._waits[first:]
         if not steps:
             return {}
-        waits = self._waits[-last:] if last else self._waits
         total = sum(steps)
         p50, p90, p99 = np.percentile(steps, [50, 90, 99]) * 1000
         return {
@@ -67,6 +114,12 @@ class StepTimes:
             "images_per_second": global_batch * len(steps) / total,
             "data_wait_share": sum(waits) / total,
         }
+
+
+def host_memory_mib() -> float:
+    """Resident memory of this process, in MiB."""
+    resident: int = psutil.Process().memory_info().rss
+    return round(resident / _MEBIBYTE, 1)
 
 
 class Clock:

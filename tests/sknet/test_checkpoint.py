@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 
 from sknet.models.weights import load_weights
 from sknet.recipe import parse_recipe
-from sknet.records import Checkpoint, CheckpointFile, Run
+from sknet.records import Checkpoint, Layout, Run
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
 from tests.refusals import refusal
@@ -52,27 +52,39 @@ def values(cell: nn.Cell) -> dict[str, bytes]:
     return {p.name: p.asnumpy().tobytes() for p in cell.get_parameters()}
 
 
-def describe(step: int, run: Run | None = None) -> Callable[..., Checkpoint]:
-    def state(*, files: tuple[CheckpointFile, ...]) -> Checkpoint:
-        return Checkpoint(
-            run=run or make_run(),
-            step=step,
-            epoch=step // 3,
-            samples_seen=4 * step,
-            num_params=100,
-            best_top1=None,
-            evaluations=(),
-            files=files,
-        )
+def state_at(step: int, run: Run | None = None) -> Checkpoint:
+    return Checkpoint(
+        run=run or make_run(),
+        layouts=(Layout(first_step=0, world_size=1),),
+        step=step,
+        epoch=step // 3,
+        samples_seen=4 * step,
+        num_params=100,
+        best_top1=None,
+        best_step=None,
+        evaluations=(),
+        files=(),
+    )
 
-    return state
+
+def save(cell: nn.Cell, directory: Path, step: int) -> Path:
+    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(cell))
+    return checkpoint.write(snapshot, directory, state_at(step))
+
+
+def noting(skipped: list[tuple[str, str]]) -> Callable[[Path, str], None]:
+    return lambda path, fault: skipped.append((path.name, fault))
+
+
+def never(path: Path, fault: str) -> None:
+    pytest.fail(f"{path.name}: {fault}")
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """Checkpoints of the steps 3, 6 and 9."""
     for step in (3, 6, 9):
-        checkpoint.save(make_step(step), tmp_path / "ckpt", describe(step))
+        save(make_step(step), tmp_path / "ckpt", step)
     return tmp_path / "ckpt"
 
 
@@ -91,9 +103,7 @@ def test_optimizer_and_statistics_are_saved_too(saved: Path) -> None:
 
 
 def test_equal_steps_give_equal_bytes(tmp_path: Path) -> None:
-    one, two = (
-        checkpoint.save(make_step(3), tmp_path / name, describe(3)) for name in ("one", "two")
-    )
+    one, two = (save(make_step(3), tmp_path / name, 3) for name in ("one", "two"))
     for name in ("model.ckpt", "state.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
@@ -105,8 +115,9 @@ def test_weights_alone_are_loaded_into_the_network(saved: Path) -> None:
 
 
 def test_the_newest_checkpoint_is_found(saved: Path) -> None:
-    skipped: list[str] = []
-    newest = checkpoint.newest_valid(saved, make_run(), skipped.append)
+    skipped: list[tuple[str, str]] = []
+    skip = noting(skipped)
+    newest = checkpoint.newest_valid(saved, make_run(), skip)
     assert newest == (saved / "step-00000009", checkpoint.read_state(saved / "step-00000009"))
     assert skipped == []
 
@@ -115,7 +126,7 @@ def test_without_checkpoints_there_is_no_newest(tmp_path: Path) -> None:
     (tmp_path / "step-1").mkdir()
     (tmp_path / ".saving").mkdir()
     for directory in (tmp_path, tmp_path / "none"):
-        assert checkpoint.newest_valid(directory, make_run(), pytest.fail) is None
+        assert checkpoint.newest_valid(directory, make_run(), never) is None
 
 
 def truncate(file: Path) -> None:
@@ -134,14 +145,20 @@ def test_damaged_checkpoint_is_named_and_skipped(
 ) -> None:
     damage(saved / "step-00000009/model.ckpt")
     (saved / "step-00000006/model.ckpt").unlink()
-    skipped: list[str] = []
-    newest = checkpoint.newest_valid(saved, make_run(), skipped.append)
+    skipped: list[tuple[str, str]] = []
+    skip = noting(skipped)
+    newest = checkpoint.newest_valid(saved, make_run(), skip)
     assert newest is not None
     assert newest[0].name == "step-00000003"
     assert skipped == [
-        f"skipping step-00000009: checkpoint file {saved / 'step-00000009/model.ckpt'} "
-        "is damaged (SHA-256 differs)",
-        f"skipping step-00000006: checkpoint file {saved / 'step-00000006/model.ckpt'} is missing",
+        (
+            "step-00000009",
+            f"checkpoint file {saved / 'step-00000009/model.ckpt'} is damaged (SHA-256 differs)",
+        ),
+        (
+            "step-00000006",
+            f"checkpoint file {saved / 'step-00000006/model.ckpt'} is missing",
+        ),
     ]
 
 
@@ -152,18 +169,21 @@ def test_checkpoint_without_a_sound_state_is_skipped(
     state = saved / "step-00000009/state.json"
     state.write_text(state.read_text().rstrip())
     damage(state)
-    skipped: list[str] = []
-    newest = checkpoint.newest_valid(saved, make_run(), skipped.append)
+    skipped: list[tuple[str, str]] = []
+    skip = noting(skipped)
+    newest = checkpoint.newest_valid(saved, make_run(), skip)
     assert newest is not None
     assert newest[0].name == "step-00000006"
-    assert [line.split(":")[0] for line in skipped] == ["skipping step-00000009"]
+    assert [name for name, _ in skipped] == ["step-00000009"]
 
 
-def test_state_of_an_unknown_version_is_refused(saved: Path) -> None:
+@pytest.mark.parametrize(("version", "age"), [(3, "a newer"), (1, "an older")])
+def test_checkpoint_of_another_format_is_refused(saved: Path, version: int, age: str) -> None:
     state = saved / "step-00000009/state.json"
-    state.write_text(state.read_text().replace('"format_version": 1', '"format_version": 2'))
-    message = refusal(lambda: checkpoint.read_state(state.parent))
-    assert "format_version: Input should be 1" in message
+    changed = state.read_text().replace('"format_version": 2', f'"format_version": {version}')
+    state.write_text(changed)
+    message = refusal(lambda: checkpoint.newest_valid(saved, make_run(), never))
+    assert f"step-00000009 was written by {age} version (format {version}" in message
 
 
 @pytest.mark.parametrize(
@@ -171,20 +191,27 @@ def test_state_of_an_unknown_version_is_refused(saved: Path) -> None:
     [
         ({"recipe": RECIPE.model_copy(update={"lr": 0.2})}, "recipe"),
         ({"classes": ("a", "b", "d"), "shards_digest": "1" * 64}, "classes, shards_digest"),
-        ({"world_size": 2}, "world_size"),
+        ({"world_size": 2, "device_target": "Ascend"}, "world_size, device_target"),
         ({"mindspore": "2.9.0"}, "mindspore"),
     ],
 )
 def test_checkpoint_of_another_run_is_refused(
     saved: Path, changes: dict[str, object], named: str
 ) -> None:
-    message = refusal(lambda: checkpoint.newest_valid(saved, make_run(**changes), pytest.fail))
+    message = refusal(lambda: checkpoint.newest_valid(saved, make_run(**changes), never))
     assert f"holds checkpoints of another run (other {named})" in message
+
+
+def test_checkpoint_of_the_run_planned_for_another_world_is_the_same_run(saved: Path) -> None:
+    other = make_run(world_size=2, global_batch_size=8, steps_per_epoch=1)
+    newest = checkpoint.newest_valid(saved, other, never)
+    assert newest is not None
+    assert newest[1].run == make_run()
 
 
 def test_checkpoint_of_a_recipe_under_another_name_is_of_the_same_run(saved: Path) -> None:
     renamed = make_run(recipe=RECIPE.model_copy(update={"name": "recipe"}))
-    assert checkpoint.newest_valid(saved, renamed, pytest.fail) is not None
+    assert checkpoint.newest_valid(saved, renamed, never) is not None
 
 
 def test_weights_of_another_model_are_refused_naming_them(saved: Path) -> None:
@@ -213,7 +240,7 @@ def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
     step = make_step(3)
     weight = step.network[0].weight
     weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
-    path = checkpoint.save(step, tmp_path, describe(3))
+    path = save(step, tmp_path, 3)
     message = refusal(lambda: load_weights(make_network(), path / "model.ckpt", "sknet"))
     assert message.endswith("0.weight has non-finite values")
 
@@ -226,34 +253,53 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_crash_before_the_rename_leaves_no_checkpoint(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def crash(path: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", crash)
-        with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(make_step(12), saved, describe(12))
-    assert not (saved / "step-00000012").exists()
-    newest = checkpoint.newest_valid(saved, make_run(), pytest.fail)
-    assert newest is not None
-    assert newest[1].step == 9
-
-    checkpoint.save(make_step(12), saved, describe(12))
-    assert checkpoint.read_state(saved / "step-00000012").step == 12
-    assert not (saved / ".saving").exists()
-
-
 def test_a_damaged_checkpoint_is_replaced(saved: Path) -> None:
     truncate(saved / "step-00000009/model.ckpt")
-    checkpoint.save(make_step(9), saved, describe(9))
+    save(make_step(9), saved, 9)
     assert checkpoint.read_state(saved / "step-00000009").step == 9
 
 
-def test_the_newest_are_kept(saved: Path) -> None:
+def test_the_newest_and_the_best_are_kept(saved: Path) -> None:
+    save(make_step(12), saved, 12)
     (saved / "metrics.jsonl").write_text("")
-    checkpoint.remove_old(saved, 2)
+    checkpoint.remove_old(saved, 2, best_step=3)
     names = sorted(path.name for path in saved.iterdir())
-    assert names == ["metrics.jsonl", "step-00000006", "step-00000009"]
+    assert names == ["metrics.jsonl", "step-00000003", "step-00000009", "step-00000012"]
+    checkpoint.remove_old(saved, 2, best_step=None)
+    assert [path.name for path in checkpoint.list_checkpoints(saved)] == names[2:]
+
+
+def test_a_damaged_checkpoint_that_is_set_aside_counts_no_more(saved: Path) -> None:
+    for _ in range(2):
+        aside = checkpoint.set_aside(saved / "step-00000009")
+        assert aside.name == "damaged-step-00000009"
+        names = [path.name for path in checkpoint.list_checkpoints(saved)]
+        assert names == ["step-00000003", "step-00000006"]
+        save(make_step(9), saved, 9)
+
+
+def test_file_is_the_one_that_mindspore_writes(saved: Path, tmp_path: Path) -> None:
+    peer = tmp_path / "peer.ckpt"
+    ms.save_checkpoint(make_step(9), str(peer), crc_check=True)
+    assert (saved / "step-00000009/model.ckpt").read_bytes() == peer.read_bytes()
+
+
+def test_statistics_of_all_ranks_are_saved_and_verified(tmp_path: Path) -> None:
+    cell = make_step(3)
+    statistics = np.arange(6, dtype=np.float32).reshape(2, 3)
+    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(cell), statistics)
+    path = checkpoint.write(snapshot, tmp_path, state_at(3))
+    read = checkpoint.read_statistics(path)
+    assert read is not None
+    assert read.tobytes() == statistics.tobytes()
+    flip(path / "statistics.npy")
+    assert "statistics.npy is damaged" in refusal(lambda: checkpoint.read_state(path))
+
+
+def test_a_snapshot_does_not_change_with_the_training(tmp_path: Path) -> None:
+    cell = make_step(3)
+    before = values(cell)
+    snapshot = checkpoint.parameters_of(cell)
+    for parameter in cell.get_parameters():
+        parameter.set_data(Tensor(np.zeros(parameter.shape), parameter.dtype))
+    assert {name: array.tobytes() for name, array in snapshot.items()} == before

@@ -20,7 +20,7 @@ from sknet.models import create_model, formats
 from sknet.models.sknet import SKNet, StemPool
 from sknet.recipe import parse_recipe
 from sknet.records import Checkpoint, Run
-from sknet.training.checkpoint import save
+from sknet.training.checkpoint import Snapshot, parameters_of, write
 
 SIDE = 64
 RECIPE = {
@@ -102,11 +102,12 @@ def checkpoint(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFact
         mindspore=ms.__version__,
     )
 
-    def describe(**files: object) -> Checkpoint:
-        counts = {"step": 1, "epoch": 1, "samples_seen": 4, "num_params": 1}
-        return Checkpoint(run=run, best_top1=None, evaluations=(), **counts, **files)
-
-    return save(networks["skresnet18"], tmp_path_factory.mktemp("checkpoints"), describe)
+    counts = {"step": 1, "epoch": 1, "samples_seen": 4, "num_params": 1}
+    state = Checkpoint(
+        run=run, layouts=(), best_top1=None, best_step=None, evaluations=(), files=(), **counts
+    )
+    snapshot = Snapshot(parameters_of(networks["skresnet18"]))
+    return write(snapshot, tmp_path_factory.mktemp("checkpoints"), state)
 
 
 @pytest.fixture(scope="module")

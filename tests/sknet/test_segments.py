@@ -15,7 +15,7 @@ from sknet.data.pipeline import eval_batches
 from sknet.data.segments import Segment, TrainBatch, batches_of, segment_batches, segments_from
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
-from sknet.training.loop import plan_run
+from sknet.training.planning import plan_run
 
 # Steps 0 to 6 of an epoch of 15 samples in batches of 2, cut after 3 and 6.
 SEGMENTS = [Segment(0, 0, 3), Segment(0, 3, 6), Segment(0, 6, 7)]
@@ -56,11 +56,11 @@ def test_an_epoch_resumed_at_a_segment_reads_what_the_undisturbed_one_read(
 ) -> None:
     run = plan(recipe_file, converted[0], **augmentation)
     assert list(itertools.islice(segments_from(run, 0), 3)) == SEGMENTS
-    with closing(read_ahead(batches_of(SEGMENTS, run, *converted, 0), 2)) as batches:
+    with closing(read_ahead(batches_of(SEGMENTS, run, *converted, 0, 1), 2)) as batches:
         undisturbed = hashes(batches)
     assert len(set(undisturbed)) == run.steps_per_epoch == 7
     for start, done in ((1, 3), (2, 6)):
-        resumed = batches_of(SEGMENTS[start:], run, *converted, 0)
+        resumed = batches_of(SEGMENTS[start:], run, *converted, 0, 1)
         assert hashes(resumed) == undisturbed[done:]
 
 
@@ -68,8 +68,8 @@ def test_segments_that_are_read_at_the_same_time_do_not_disturb_one_another(
     recipe_file: Path, converted: tuple[Shards, Path]
 ) -> None:
     run = plan(recipe_file, converted[0])
-    alone = [hashes(segment_batches(segment, run, *converted, 0)) for segment in SEGMENTS]
-    readers = [segment_batches(segment, run, *converted, 0) for segment in SEGMENTS]
+    alone = [hashes(segment_batches(segment, run, *converted, 0, 1)) for segment in SEGMENTS]
+    readers = [segment_batches(segment, run, *converted, 0, 1) for segment in SEGMENTS]
     together: list[list[str]] = [[], [], []]
     # The last one first, and an evaluation between.
     for number in (2, 0, 1, 0, 1, 0, 1):
@@ -83,7 +83,7 @@ def test_labels_are_shares_of_classes_if_the_recipe_mixes(
     kind: str, recipe_file: Path, converted: tuple[Shards, Path]
 ) -> None:
     run = plan(recipe_file, converted[0], **{"mixup": 0.0, "cutmix": 0.0, kind: 1.0})
-    for images, targets in segment_batches(SEGMENTS[0], run, *converted, 0):
+    for images, targets in segment_batches(SEGMENTS[0], run, *converted, 0, 1):
         assert (images.shape, targets.shape) == ((2, 3, 32, 32), (2, 3))
         assert images.dtype == targets.dtype == np.float32
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
@@ -93,7 +93,7 @@ def test_labels_are_numbers_of_classes_if_it_does_not(
     recipe_file: Path, converted: tuple[Shards, Path]
 ) -> None:
     run = plan(recipe_file, converted[0], mixup=0.0, cutmix=0.0)
-    for images, labels in segment_batches(SEGMENTS[0], run, *converted, 0):
+    for images, labels in segment_batches(SEGMENTS[0], run, *converted, 0, 1):
         assert (images.dtype, labels.dtype, labels.shape) == (np.float32, np.int32, (2,))
 
 
@@ -104,9 +104,9 @@ def test_ranks_share_a_step_and_erase_by_its_positions(
     changes = {"scale": [1, 1], "ratio": [0.01, 0.01], "hflip": 0, "vflip": 0, "color_jitter": None}
     changes |= {"mixup": 0.0, "cutmix": 0.0, "global_batch_size": 4}
     segment = Segment(1, 1, 3)
-    whole = segment_batches(segment, plan(recipe_file, converted[0], **changes), *converted, 0)
+    whole = segment_batches(segment, plan(recipe_file, converted[0], **changes), *converted, 0, 1)
     run = plan(recipe_file, converted[0], 2, **changes)
-    ranks = [segment_batches(segment, run, *converted, rank) for rank in (0, 1)]
+    ranks = [segment_batches(segment, run, *converted, rank, 2) for rank in (0, 1)]
     for step, first, second in zip(whole, *ranks, strict=True):
         for together, *parts in zip(step, first, second, strict=True):
             assert np.array_equal(np.concatenate(parts), together)

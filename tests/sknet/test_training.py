@@ -21,9 +21,11 @@ from sknet.data.segments import Segment, segments_from
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
-from sknet.training import loop
+from sknet.training import locking
 from sknet.training.device import World
-from sknet.training.loop import Trainer, plan_run
+from sknet.training.planning import plan_run
+from sknet.training.stopping import StopRequest
+from sknet.training.trainer import Trainer
 
 ENVIRONMENT = {
     **os.environ,
@@ -78,8 +80,8 @@ def test_segments_end_at_the_interval_and_with_the_epoch(run: Run) -> None:
 def test_two_trainings_in_one_directory_are_refused(
     run: Run, converted: tuple[Shards, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "LOCK_SECONDS", 0)
-    trainer = Trainer(run, *converted, tmp_path, World(0, 1), print)
+    monkeypatch.setattr(locking, "LOCK_SECONDS", 0)
+    trainer = Trainer(run, *converted, tmp_path, World(0, 1), print, StopRequest())
     with (tmp_path / ".rank-0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training has been at work"):
@@ -195,6 +197,7 @@ def test_metrics_tell_of_steps_epochs_start_and_end(undisturbed: Training) -> No
     lines = undisturbed.metrics()
     assert [(line["type"], line["step"]) for line in lines] == [
         ("start", 0),
+        ("compile", 0),
         ("step", 1),
         ("step", 2),
         ("step", 3),
@@ -207,17 +210,18 @@ def test_metrics_tell_of_steps_epochs_start_and_end(undisturbed: Training) -> No
     ]
     of = {line["type"]: line.keys() for line in lines}
     common = {"type", "step"}
-    times = {"ms_per_step", "images_per_second", "data_wait_share"}
-    assert of["start"] == common | {"world_size"}
-    assert of["step"] == common | {"epoch", "loss", "lr"} | times
-    assert of["epoch"] == common | {
-        *("epoch", "train_loss", "seconds"),
+    times = {
+        *("ms_per_step", "ms_per_step_p50", "ms_per_step_p90", "ms_per_step_p99"),
+        *("images_per_second", "data_wait_share", "host_memory_mib"),
+    }
+    assert of["start"] == common | {"world_size", "planned_workers"}
+    assert of["compile"] == common | {"compile_seconds"}
+    assert of["step"] == common | times | {"epoch", "loss", "lr"}
+    assert of["epoch"] == common | times | {
+        *("epoch", "train_loss", "lr", "seconds"),
         *("seen", "correct_top1", "correct_top5", "loss_sum"),
     }
-    assert of["end"] == common | times | {
-        *("compile_seconds", "restarts"),
-        *("ms_per_step_p50", "ms_per_step_p90", "ms_per_step_p99"),
-    }
+    assert of["end"] == common | times | {"compile_seconds", "checkpoint_seconds", "restarts"}
     # Warm-up over the three steps of the first epoch, then a cosine of three.
     rates = [line["lr"] for line in lines if line["type"] == "step"]
     assert rates == pytest.approx([0.01 / 3, 0.02 / 3, 0.01, 0.01, 0.0075, 0.0025])
