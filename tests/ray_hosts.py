@@ -17,6 +17,12 @@ from tests.namespaces import Host, hosts
 
 PORT = 6379
 NO_DASHBOARD = "--include-dashboard=false"
+# The head misses a host after 5 s rather than a minute, as docs/clusters.md advises.
+QUICK = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+}
 RAY = Path(sys.executable).with_name("ray")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 class RayHosts:
     """The head and the hosts for ranks."""
 
-    def __init__(self, made: list[Host], directory: Path) -> None:
+    def __init__(self, made: list[Host], directory: Path, extra: Mapping[str, str]) -> None:
         self.head, *self.workers = made
-        self._directory = directory
+        self._directory, self._extra = directory, extra
         self._start(self.head, "--head", f"--port={PORT}", "--num-cpus=0", NO_DASHBOARD)
         for host in self.workers:
             self.join(host)
@@ -65,7 +71,7 @@ class RayHosts:
                 "--object-store-memory=80000000",
                 "--disable-usage-stats",
             ),
-            env={name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self._extra},
             check=False,
             capture_output=True,
             text=True,
@@ -75,11 +81,11 @@ class RayHosts:
 
 
 @contextmanager
-def ray_hosts(count: int) -> Iterator[RayHosts]:
-    """A head and `count` hosts for one rank each."""
+def ray_hosts(count: int, extra: Mapping[str, str] | None = None) -> Iterator[RayHosts]:
+    """A head and `count` hosts for one rank each; `extra` is Ray's environment."""
     directory = Path(tempfile.mkdtemp(prefix="rh"))
     try:
         with hosts(count + 1) as made:
-            yield RayHosts(made, directory)
+            yield RayHosts(made, directory, extra or {})
     finally:
         shutil.rmtree(directory, ignore_errors=True)

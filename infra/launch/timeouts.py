@@ -47,13 +47,15 @@ _TABLE = (
         600,
         "Ascend",
         "links between devices, which are made when the first rank has compiled: longer than the"
-        " spread of compile times (134 s published); HCCL's own is 120 s (CANN documentation)",
+        " spread of compile times (134 s published); HCCL's own is 120 s of 120 to 7200 (CANN's"
+        " documentation)",
     ),
     Timeout(
         "HCCL_EXEC_TIMEOUT",
         1836,
         "Ascend",
-        "one collective; HCCL's own value (CANN documentation), said here so that it is known",
+        "one collective, in multiples of 68; HCCL's own value in newer releases of CANN (its"
+        " documentation), set so that it is the same in all; the launcher sees a loss long before",
     ),
     Timeout(
         "cluster_time_out",

@@ -101,13 +101,15 @@ class Attempt:
         )
         self.said: list[str] = []
 
-    def until(self, word: str) -> None:
+    def until_all_step(self) -> None:
         assert self.process.stdout is not None
+        awaited = {0, 1}
         for line in iter(self.process.stdout.readline, ""):
             self.said.append(line)
-            if word in line:
+            awaited -= {rank for rank in awaited if f"[rank {rank}] step 3\n" in line}
+            if not awaited:
                 return
-        raise AssertionError(f"{word!r} is missing in {''.join(self.said)}")
+        raise AssertionError(f"no step of {awaited} in {''.join(self.said)}")
 
     def host_of_rank(self, rank: int) -> Host:
         (line,) = {line.split("]")[0] for line in self.said if f"[rank {rank}] step" in line}
@@ -208,8 +210,7 @@ def test_loss_ends_the_gang_in_time(
     start: Callable[..., Attempt],
 ) -> None:
     attempt = start()
-    attempt.until("[rank 0] step 3 ")
-    attempt.until("[rank 1] step 3 ")
+    attempt.until_all_step()
     began = time.monotonic()
     lose(attempt)
     status, message = attempt.result()
@@ -227,7 +228,7 @@ def test_loss_ends_the_gang_in_time(
 
 def test_killed_caller_leaves_nothing(start: Callable[..., Attempt]) -> None:
     attempt = start()
-    attempt.until("[rank 1] step 3 ")
+    attempt.until_all_step()
     began = time.monotonic()
     kill_caller(attempt)
     while attempt.left():
@@ -238,7 +239,7 @@ def test_killed_caller_leaves_nothing(start: Callable[..., Attempt]) -> None:
 
 def test_request_to_stop_reaches_the_ranks_of_all_hosts(start: Callable[..., Attempt]) -> None:
     attempt = start()
-    attempt.until("[rank 1] step 3 ")
+    attempt.until_all_step()
     attempt.process.send_signal(signal.SIGUSR1)
     status, message = attempt.result()
     assert (status, message) == ("stopped", "at a step")
