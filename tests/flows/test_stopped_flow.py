@@ -10,7 +10,7 @@ import pytest
 
 from flows.train_sknet import train_sknet
 from tasks.stages import JobStoppedError
-from tests.tiny_pipeline import Trained, digests
+from tests.tiny_pipeline import Trained, digests, run_flow_once, shown_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -38,15 +38,15 @@ def test_stopped_run_says_so_and_is_gone_on_with(trained: Trained, tmp_path: Pat
     )
     asking.join()
     assert (stopped.type.value, stopped.name) == ("CANCELLED", "Stopped")
-    with pytest.raises(JobStoppedError):
+    with pytest.raises(JobStoppedError, match=r"after step \d+ of 12, with checkpoint step-"):
         stopped.result()
     assert any(store.glob(checkpoints))
     assert not any(store.glob("checkpoint/*"))
     # Not tried again
     assert len(list(store.glob(".work/checkpoint/*/logs/train-*"))) == 1
 
-    results = train_sknet(
-        recipe=str(trained.recipe), data=str(trained.images), store=str(store), workers=2
-    )
+    flow_run, results = run_flow_once(trained.recipe, trained.images, store)
     assert [result.status for result in results][:3] == ["reused", "reused", "built"]
     assert digests(store) == digests(trained.store)
+    bar = shown_by(flow_run)["training"]
+    assert (bar.type, bar.data) == ("progress", 100.0)

@@ -1,5 +1,6 @@
 """Jobs end with the status that is due, and leave no rank behind."""
 
+import json
 import os
 import re
 import signal
@@ -357,3 +358,15 @@ def test_sigkill_of_the_caller_ends_all_ranks(
     while left := alive():
         assert time.monotonic() < end, left
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
+    body = "print(sorted(os.sched_getaffinity(0)))\ntime.sleep(1)\nreport('done')"
+    result, lines = run_collecting(make_job(body, workers=2, bind_core=True))
+    assert result.status is JobStatus.DONE, result
+    cores = [set(json.loads(line.partition("] ")[2])) for line in lines if "[" in line[9:]]
+    assert len(cores) == 2
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not cores[0] & cores[1]
