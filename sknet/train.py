@@ -41,7 +41,8 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
 
     def say(line: str) -> None:
         if world.rank == 0:
-            print(line, flush=True)
+            # In one piece: the thread that saves speaks too.
+            print(f"{line}\n", end="", flush=True)
 
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     shards, directory = shards_at(

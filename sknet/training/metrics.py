@@ -4,10 +4,11 @@
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -38,31 +39,34 @@ class MetricsLog:
     ) -> None:
         self.restarts = 0
         self._path, self._say, self._sinks = path, say, sinks
-        self._file: BinaryIO | None = path.open("ab", buffering=0)
+        self._file = path.open("ab", buffering=0)
+        self._warned = False
         self._file.truncate(self._size_until(start_step))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line; `step` counts steps done."""
-        line = json.dumps({"type": kind, "step": step, **values}) + "\n"
-        if self._file:
-            size = self._path.stat().st_size
-            try:
-                if self._file.write(line.encode()) < len(line):
-                    raise OSError(0, "the disk took a part of a line")
-            except OSError as error:
-                self._say(f"warning: {self._path} ends at step {step}: {error.strerror}")
-                self._file.truncate(size)
-                self._file.close()
-                self._file = None
+        self._append(json.dumps({"type": kind, "step": step, **values}) + "\n")
         for sink in self._sinks:
             sink.write(kind, step, values)
 
     def close(self) -> None:
         """Flush everything."""
-        if self._file:
-            self._file.close()
+        self._file.close()
         for sink in self._sinks:
             sink.close()
+
+    def _append(self, line: str) -> None:
+        """The whole line or none of it."""
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            fault = "" if self._file.write(line.encode()) == len(line) else "it is full"
+        except OSError as error:
+            fault = error.strerror
+        if fault:
+            self._file.truncate(size)
+            if not self._warned:
+                self._say(f"warning: the disk takes no more lines of {self._path}: {fault}")
+            self._warned = True
 
     def _size_until(self, start_step: int) -> int:
         """Bytes of the lines to keep: steps only grow within a file."""

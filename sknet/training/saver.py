@@ -80,7 +80,7 @@ class Saver:
         there = checkpoint.list_checkpoints(self._directory)
         return (
             f"{checkpoint.checkpoint_name(state.step)} was not saved: {error.strerror} (it needs "
-            f"{snapshot.num_bytes / _MEGABYTE:.1f} MB, {free:.1f} MB are free in "
+            f"{snapshot.num_bytes / _MEGABYTE:.3g} MB, {free:.3g} MB are free in "
             f"{self._directory}); the newest checkpoint is {there[-1].name if there else 'none'}"
         )
 

@@ -1,0 +1,182 @@
+"""Trainings by the dozen: one process imports everything, each training is a fork of it.
+
+    python -m tests.sknet.forked_training SHARDS
+
+reads one JSON object a line: what to do (`train` or `save`), where, and where it is to be killed;
+it answers with the exit code and the number of file operations. The training is the real one but
+for its network, of three layers, which compiles in no time.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from sknet import program
+from sknet.data.shards import read_shards
+from sknet.recipe import parse_recipe
+from sknet.training import checkpoint, progress, trainer
+from sknet.training.device import World, set_device
+from sknet.training.planning import plan_run
+from sknet.training.step import TrainStep
+from sknet.training.stopping import StopRequest
+from tests.sknet.test_checkpoint import make_step, state_at
+
+RECIPE = {
+    "model": "three layers",
+    "image_resize": 32,
+    "global_batch_size": 4,
+    "epoch_size": 3,
+    "lr": 0.01,
+    "checkpoint_every_steps": 2,
+    "keep_checkpoint_max": 2,
+    "log_interval": 1,
+}
+FILLER = "filler"
+FILE_EVENTS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate"}
+
+
+class ThreeLayers(nn.Cell):
+    """With statistics, which ranks and stops must keep."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, stride=4, has_bias=True)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Dense(4 * 64, num_classes)
+
+    def construct(self, images: Tensor) -> Tensor:
+        """(N, 3, 32, 32) → (N, classes)."""
+        features = self.norm(self.convolution(images))
+        return self.head(features.reshape(images.shape[0], -1))
+
+
+class FileOperations:
+    """Counts what changes a directory, and kills this process before one of them."""
+
+    def __init__(self, directory: Path, kill_at: int | None) -> None:
+        self.count = 0
+        self._prefix, self._kill_at = str(directory), kill_at
+        sys.addaudithook(self._hear)
+        fsync = os.fsync
+
+        def counted(descriptor: int) -> None:
+            self._next()
+            fsync(descriptor)
+
+        os.fsync = counted
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        else:
+            path, writes = (arguments or ("",))[0], event in FILE_EVENTS
+        if writes and isinstance(path, str | Path) and str(path).startswith(self._prefix):
+            self._next()
+
+    def _next(self) -> None:
+        self.count += 1
+        if self.count == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def say(line: str) -> None:
+    """As the program does."""
+    print(f"{line}\n", end="", flush=True)
+
+
+def train(job: dict[str, Any], shards_dir: Path) -> int:
+    """The exit code of the program."""
+    trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
+    step_done = progress.Progress.step_done
+
+    def note(self: progress.Progress, step: int, *values: Any, **named: Any) -> None:
+        step_done(self, step, *values, **named)
+        if step in job.get("full_at_steps", ()):
+            fill(Path(job["directory"]))
+        elif step in job.get("room_at_steps", ()):
+            (Path(job["directory"]) / FILLER).unlink()
+        if step == job.get("signal_at_step"):
+            os.kill(os.getpid(), getattr(signal, job["signal"]))
+
+    progress.Progress.step_done = note
+    set_device("CPU")
+    stop = StopRequest()
+    tensorboard = Path(job["tensorboard"]) if "tensorboard" in job else None
+
+    def main(_: object) -> None:
+        recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
+        shards = read_shards(shards_dir)
+        run = plan_run(recipe, shards, job.get("planned_workers", 1), "CPU")
+        place = (shards, shards_dir, Path(job["directory"]), World(0, 1))
+        with stop.listening(distributed=False):
+            options = trainer.Options(tensorboard=tensorboard)
+            trainer.Trainer(run, *place, say, stop, options).train()
+
+    options = program.parser("").parse_args(["--outcome_file", job["directory"] + ".outcome"])
+    return program.run(main, options)
+
+
+def fill(disk: Path) -> None:
+    """To the last byte."""
+    with suppress(OSError), (disk / FILLER).open("wb", buffering=0) as file:
+        for size in (1 << 12, 1):
+            with suppress(OSError):
+                while file.write(b"0" * size):
+                    pass
+
+
+def save(job: dict[str, Any]) -> int:
+    """Save step 12 beside the steps 3, 6 and 9, and keep two."""
+    cell: TrainStep = make_step(12)
+    statistics = np.ones((2, 3), np.float32)
+    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(cell), statistics)
+    checkpoint.write(snapshot, Path(job["directory"]), state_at(12))
+    checkpoint.remove_old(Path(job["directory"]), 2, best_step=3)
+    return 0
+
+
+def act(job: dict[str, Any], shards_dir: Path) -> int:
+    """In the forked process."""
+    os.environ |= job.get("environment", {})
+    directory = Path(job["directory"])
+    log = os.open(directory.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    operations = FileOperations(directory, job.get("kill_at"))
+    if "file_limit" in job:
+        if job["kill_at_limit"]:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.RLIM_INFINITY))
+    code = save(job) if job["do"] == "save" else train(job, shards_dir)
+    directory.with_suffix(".count").write_text(str(operations.count))
+    return code
+
+
+def main() -> None:
+    """Until the end of stdin."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = act(job, Path(sys.argv[1]))
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

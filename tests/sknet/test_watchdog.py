@@ -1,0 +1,73 @@
+"""A training that stands still is ended with the stacks of all threads; a slow one is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import ctypes, sys, time
+from sknet.training import watchdog
+watchdog.GRACE_SECONDS = 0.2
+watched = watchdog.Watchdog(floor=0.5)
+def stand_still():
+    {body}
+for _ in range(3):
+    watched.step_done()
+    time.sleep(0.01)
+stand_still()
+watched.end()
+print("came to the end")
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(body=body)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("time.sleep(50)", "error: no step within 0 s; where all threads are:"),
+        # Native code that keeps Python's lock, so that no thread of Python can run.
+        ("ctypes.PyDLL(None).sleep(50)", "Timeout (0:00:01.9"),
+    ],
+    ids=["Python's lock is free", "native code has the lock"],
+)
+def test_hang_is_ended_with_stacks(body: str, said: str) -> None:
+    result = run(body)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert "in stand_still" in result.stderr
+    assert "came to the end" not in result.stdout
+
+
+def test_what_takes_its_time_but_is_no_step_is_left_alone() -> None:
+    result = run(
+        """
+    with watched.paused():
+        time.sleep(3)
+    watched.step_done()
+""".strip()
+    )
+    assert result.returncode == 0, result.stderr
+    assert "came to the end" in result.stdout
+
+
+def test_steps_may_take_a_multiple_of_their_median() -> None:
+    result = run(
+        """
+    for _ in range(12):
+        time.sleep(0.1)
+        watched.step_done()
+    assert 1.5 < watched.limit < 4, watched.limit
+    time.sleep(1)
+    watched.step_done()
+""".strip()
+    )
+    assert result.returncode == 0, result.stderr
