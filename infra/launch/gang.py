@@ -68,8 +68,8 @@ def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> Job
     try:
         with _placed(ray, gang, on_line) as hosts:
             travelling = {**travelling_environment(), **job.env}
-            gang_job = replace(job, workers=gang.slots, env=travelling)
-            return _Watch(gang_job, hosts, on_line).run()
+            here = replace(job, workers=gang.slots, env=travelling)
+            return _Watch(here, hosts, on_line).run()
     finally:
         ray.shutdown()
 
@@ -142,6 +142,8 @@ class _Watch:
         self._logs: dict[int, Any] = {}
         self._control = Control()
         self._stop_passed_on = False
+        self._last_line = time.monotonic()
+        self._hung = False
 
     def run(self) -> JobResult:
         began = time.monotonic()
@@ -158,7 +160,8 @@ class _Watch:
                     port=leader.port,
                     node_rank=node_rank,
                 )
-                host.start(replace(self._job, rendezvous=place))
+                # Silence of all ranks is what counts, and only the caller hears them all
+                host.start(replace(self._job, rendezvous=place, silence=None))
             try:
                 with stop_on_signal(self._control):
                     self._until_first_end()
@@ -177,7 +180,10 @@ class _Watch:
         return self._judge(time.monotonic() - began)
 
     def _until_first_end(self) -> None:
-        """Until all hosts are done, or one is not; then a little longer for rank 0's word."""
+        """Until all hosts are done, or one is not; then a little longer for rank 0's word.
+
+        Or until no rank has said anything for too long.
+        """
         failed_at: float | None = None
         while not all(host.over for host in self._hosts):
             self._relay()
@@ -185,6 +191,10 @@ class _Watch:
                 self._stop_passed_on = True
                 for host in self._hosts:
                     host.stop()
+            silent = time.monotonic() - self._last_line
+            if self._job.silence is not None and silent > self._job.silence:
+                self._hung = True
+                return
             if any(_ended_badly(host) for host in self._hosts):
                 failed_at = failed_at or time.monotonic()
                 if any(_is_said(host) for host in self._hosts):
@@ -207,6 +217,7 @@ class _Watch:
     def _relay(self) -> None:
         for host in self._hosts:
             for line in host.news():
+                self._last_line = time.monotonic()
                 rank, _, text = line.removeprefix("[rank ").partition("] ")
                 self._logs[int(rank)].write(f"{text}\n")
                 self._on_line(f"[{host.name}] {line}")
@@ -229,8 +240,10 @@ class _Watch:
         )
 
     def _losses(self) -> Iterator[str]:
-        lost = [host for host in self._hosts if host.lost]
-        for host in lost:
+        if self._hung:
+            yield f"no rank printed a line for {self._job.silence:g} s: ended as hung"
+            return
+        for host in [host for host in self._hosts if host.lost]:
             yield f"host {host.name} was lost: {host.lost}"
         for host in self._hosts:
             ours = host.result and "was lost" in host.result.message.partition("\n")[0]

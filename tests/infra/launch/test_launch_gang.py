@@ -48,7 +48,8 @@ def note(*_):
 signal.signal(signal.SIGUSR1, note)
 step = 0
 while not stop:
-    print(f"step {step}", flush=True)
+    if step < int(sys.argv[2]):
+        print(f"step {step}", flush=True)
     step += 1
     time.sleep(0.1)
 if os.environ["RANK_ID"] == "0":
@@ -59,7 +60,7 @@ import json, sys
 from pathlib import Path
 from infra.launch import Job
 from infra.launch.gang import Gang, run_on_hosts
-directory, mark, steps = Path(sys.argv[1]), *sys.argv[2:]
+directory, mark, steps, silence = Path(sys.argv[1]), *sys.argv[2:]
 job = Job(
     program=directory / "rank.py",
     args=(f"{directory}/outcome.json", steps),
@@ -69,7 +70,7 @@ job = Job(
     cwd=directory,
     env={"SKNET_TEST_ID": mark, "OMP_NUM_THREADS": "1"},
     deadline=None,
-    silence=None,
+    silence=float(silence),
 )
 gang = Gang(
     address="auto", hosts=2, slots=1, resource="CPU", usable=lambda ranks: True,
@@ -90,12 +91,14 @@ def cluster() -> Iterator[RayHosts]:
 class Attempt:
     """A gang at work, started on the head."""
 
-    def __init__(self, cluster: RayHosts, directory: Path, rank: str) -> None:
+    def __init__(
+        self, cluster: RayHosts, directory: Path, rank: str, steps: int, silence: float
+    ) -> None:
         (directory / "rank.py").write_text(rank)
         self.mark = {"SKNET_TEST_ID": uuid.uuid4().hex}
         self.directory = directory
         self.hosts = cluster.workers
-        arguments = (directory, *self.mark.values(), 3)
+        arguments = (directory, *self.mark.values(), steps, silence)
         self.process = cluster.start_on_head(
             sys.executable, "-c", CALLER, *arguments, stdout=subprocess.PIPE
         )
@@ -135,8 +138,8 @@ class Attempt:
 def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
     started: list[Attempt] = []
 
-    def begin(rank: str = RANK) -> Attempt:
-        started.append(Attempt(cluster, tmp_path, rank))
+    def begin(rank: str = RANK, steps: int = 100_000, silence: float = 90) -> Attempt:
+        started.append(Attempt(cluster, tmp_path, rank, steps, silence))
         return started[-1]
 
     yield begin
@@ -150,7 +153,7 @@ def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]
 def test_ranks_of_two_hosts_are_one_world_and_its_logs_come_home(
     start: Callable[..., Attempt],
 ) -> None:
-    attempt = start(MINDSPORE_RANK)
+    attempt = start(MINDSPORE_RANK, steps=3)
     assert attempt.result() == ("done", "at step 2")
     assert sum("step 2 of 2 ranks, sum 3" in line for line in attempt.said) == 2
     assert attempt.host_of_rank(0) != attempt.host_of_rank(1)
@@ -235,6 +238,16 @@ def test_killed_caller_leaves_nothing(start: Callable[..., Attempt]) -> None:
         assert time.monotonic() - began < 30
         time.sleep(0.1)
     print(f"kill_caller: empty {time.monotonic() - began:.1f} s")
+
+
+def test_silence_of_all_ranks_ends_the_gang(start: Callable[..., Attempt]) -> None:
+    attempt = start(steps=4, silence=15)
+    status, message = attempt.result()
+    assert (status, message) == (
+        "lost_worker",
+        "no rank printed a line for 15 s: ended as hung",
+    )
+    assert attempt.left() == []
 
 
 def test_request_to_stop_reaches_the_ranks_of_all_hosts(start: Callable[..., Attempt]) -> None:
