@@ -5,6 +5,10 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
+
+from prefect.states import Cancelled
 
 from infra.artifacts import (
     DamagedArtifactError,
@@ -13,25 +17,46 @@ from infra.artifacts import (
     StoreError,
 )
 from sknet.errors import UserError
+from tasks.stages import JobStoppedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run `main`: 0 done, 1 the work failed, 2 the input is wrong."""
-    # By default SIGTERM skips Python's exit handlers, and Prefect's temporary server would live on.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # By default these skip Python's exit handlers, and Prefect's temporary server would live on.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)
     try:
         main(arguments)
     except (DamagedArtifactError, DigestConflictError, RefConflictError) as error:
         return _end(str(error), EXIT_FAILED)
     except (UserError, StoreError) as error:
         return _end(str(error), EXIT_USER_ERROR)
+    except JobStoppedError as error:
+        return _end(f"stopped ({error}); the same command goes on from here", EXIT_FAILED)
     except KeyboardInterrupt:
         return _end("interrupted; the same command goes on from here", EXIT_FAILED)
     except Exception as error:  # noqa: BLE001 (Prefect has logged it with its traceback)
         return _end(f"{type(error).__name__}: {error}", EXIT_FAILED)
     return EXIT_DONE
+
+
+def stoppable(body: Callable[P, R]) -> Callable[P, R]:
+    """A flow's body, whose run ends as Stopped when a stage was asked to stop."""
+
+    @wraps(body)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return body(*args, **kwargs)
+        except JobStoppedError as error:
+            # Prefect takes the state for the run's, and raises its data to the caller.
+            return cast(R, Cancelled(name="Stopped", message=str(error), data=error))
+
+    return run
 
 
 def quieten() -> None:
@@ -43,7 +68,7 @@ def quieten() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], UserError | StoreError):
+    if record.exc_info and isinstance(record.exc_info[1], UserError | StoreError | JobStoppedError):
         record.exc_info = None
     return True
 

@@ -5,11 +5,12 @@ python -m flows.train_sknet --recipe NAME|PATH --data SOURCE --store URI --worke
 
 import argparse
 import sys
+from typing import TypeVar
 
 from prefect import flow
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from flows.command import quieten, run_flow
+from flows.command import quieten, run_flow, stoppable
 from flows.summary import print_summary
 from infra.artifacts import open_store
 from sknet.data.quarantine import MAX_QUARANTINE
@@ -19,15 +20,19 @@ from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.data import ConversionSettings, convert, stage
 from tasks.evaluation import promote, validate
+from tasks.launching import LaunchSettings, gang_of
 from tasks.reporting import report
 from tasks.stages import StageResult, results_of
 from tasks.training import train
 
 # Four shards of the original bytes, made on this host.
 AS_IT_IS = ConversionSettings()
+HERE = LaunchSettings()
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 @flow(name="train-sknet", log_prints=False)
+@stoppable
 def train_sknet(
     recipe: str = "skresnet18_digits",
     data: str = "digits",
@@ -36,13 +41,14 @@ def train_sknet(
     overrides: list[str] | None = None,
     device_target: str = "CPU",
     conversion: ConversionSettings = AS_IT_IS,
+    launch: LaunchSettings = HERE,
     full: bool = False,
 ) -> list[StageResult]:
     """Train, validate and report one recipe; finished stages are found in the store."""
     choices = load_recipe(recipe, overrides or ())
     dataset = stage(data, store, full=full, max_quarantine=conversion.max_quarantine)
-    shards = convert(data, dataset, store, conversion, workers)
-    checkpoint = train(choices, shards, store, workers, device_target)
+    shards = convert(data, dataset, store, conversion, workers, launch)
+    checkpoint = train(choices, shards, store, workers, device_target, launch)
     evaluation = validate(choices, checkpoint, shards, store, device_target)
     promotion = promote(choices, checkpoint, evaluation, store)
     pages = report(store, wait_for=[promotion])
@@ -53,9 +59,11 @@ def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print the summary."""
     recipe = load_recipe(arguments.recipe, arguments.set)
     recipe.global_batch(arguments.workers)
+    launch = settings_of(LaunchSettings, arguments)
+    gang_of(launch, recipe, arguments.workers, arguments.device_target)
     for _ in open_source(arguments.data).files():
         pass
-    conversion_of(arguments)
+    conversion = settings_of(ConversionSettings, arguments)
     open_store(arguments.store)
     quieten()
     results = train_sknet(
@@ -65,7 +73,8 @@ def main(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         overrides=arguments.set,
         device_target=arguments.device_target,
-        conversion=conversion_of(arguments),
+        conversion=conversion,
+        launch=launch,
         full=arguments.full,
     )
     print_summary(results)
@@ -77,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--recipe", default="skresnet18_digits", help="a name or a YAML file")
     result.add_argument("--data", default="digits", help="digits, fashion-mnist:DIR, DIR or s3://…")
     result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
-    result.add_argument("--workers", type=positive, default=2, help="ranks on this host")
+    result.add_argument("--workers", type=positive, default=2, help="ranks, on all hosts")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     result.add_argument("--device_target", choices=("CPU", "Ascend"), default="CPU")
     result.add_argument("--shards", default=4, help="of each split, or 'auto': of about 256 MiB")
@@ -86,19 +95,22 @@ def parser() -> argparse.ArgumentParser:
     unusable = "of the samples that may be left out"
     result.add_argument("--max-quarantine", default=MAX_QUARANTINE, metavar="SHARE", help=unusable)
     result.add_argument("--full", action="store_true", help="read unchanged files again")
-    hosts = "who converts: 'local', or a Ray cluster as 'ray:auto' or 'ray://HOST:PORT'"
-    result.add_argument("--launcher", default="local", help=hosts)
+    where = "'local', or a Ray cluster that converts and trains: 'ray:auto', 'ray://HOST:PORT'"
+    result.add_argument("--launcher", default="local", help=where)
+    result.add_argument("--hosts", default=1, help="of the cluster, that share the workers")
+    wait = "until training takes fewer hosts than that"
+    result.add_argument("--wait-for-hosts", default=60, metavar="SECONDS", help=wait)
     return result
 
 
-def conversion_of(arguments: argparse.Namespace) -> ConversionSettings:
+def settings_of(model: type[Settings], arguments: argparse.Namespace) -> Settings:
     """The settings that the options name. Raises UserError naming the option that is wrong."""
     try:
-        return ConversionSettings.model_validate(
-            {name: getattr(arguments, name) for name in ConversionSettings.model_fields}
-        )
+        return model.model_validate({name: getattr(arguments, name) for name in model.model_fields})
     except ValidationError as error:
         fault = error.errors()[0]
+        if not fault["loc"]:
+            raise UserError(fault["msg"].removeprefix("Value error, ")) from None
         option = str(fault["loc"][0]).replace("_", "-")
         raise UserError(f"--{option} is {fault['input']!r}: {fault['msg']}") from None
 

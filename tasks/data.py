@@ -23,6 +23,7 @@ from sknet.data.staging import stage as stage_source
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
 from tasks.jobs import run_program
+from tasks.launching import LaunchSettings
 from tasks.progress import ProgressArtifact
 from tasks.stages import (
     LostWorkerError,
@@ -34,6 +35,7 @@ from tasks.stages import (
 )
 
 SECONDS_BETWEEN_LINES = 10
+HERE = LaunchSettings()
 
 
 @stage_task("stage")
@@ -98,13 +100,6 @@ class ConversionSettings(BaseModel):
     """Of resized JPEGs."""
     max_quarantine: Annotated[float, Field(ge=0, le=1)] = MAX_QUARANTINE
     """Share of the samples that may fail to decode."""
-    launcher: Annotated[str, Field(pattern=r"^(local|ray:auto|ray://.+)$")] = "local"
-    """`local`, or a running Ray cluster: `ray:auto`, `ray://HOST:PORT`."""
-
-    @property
-    def ray_address(self) -> str:
-        """As Ray takes it."""
-        return "auto" if self.launcher == "ray:auto" else self.launcher
 
     @property
     def reencoding(self) -> Reencoding | None:
@@ -119,6 +114,7 @@ def convert(
     store_uri: str,
     settings: ConversionSettings,
     num_workers: int,
+    launch: LaunchSettings = HERE,
 ) -> StageResult:
     """Write the shards with several processes or hosts; a retry keeps those that are finished.
 
@@ -141,10 +137,10 @@ def convert(
         out = workspace / "shards"
         staged = artifact_of(store, dataset).directory
         source = absolute(data)
-        if settings.launcher == "local":
+        if launch.is_local:
             _convert_here(source, staged, out, settings, num_workers, workspace)
         else:
-            _convert_on_cluster(source, staged, out, settings)
+            _convert_on_cluster(source, staged, out, settings, launch.ray_address)
         shards = Shards.read(out / "shards.json")
         stats = {
             "bytes": sum(file.size + file.index_size for file in shards.files),
@@ -172,7 +168,7 @@ def _convert_here(
     told = workspace / "convert-progress.json"
     told.unlink(missing_ok=True)
 
-    def show() -> None:
+    def show(_line: str) -> None:
         if progress := read_progress(told):
             shown.update(progress.share)
 
@@ -188,12 +184,12 @@ def _convert_here(
     }
     if settings.shorter_side:
         options["shorter-side"] = settings.shorter_side
-    run_program(
-        "convert", options, workers=1, workspace=workspace, log_name="convert", after_line=show
-    )
+    run_program("convert", options, workspace=workspace, log_name="convert", after_line=show)
 
 
-def _convert_on_cluster(source: str, staged: Path, out: Path, settings: ConversionSettings) -> None:
+def _convert_on_cluster(
+    source: str, staged: Path, out: Path, settings: ConversionSettings, address: str
+) -> None:
     logger = get_run_logger()
     shown = ProgressArtifact("conversion", "Share of the images that are in shards")
     out.mkdir(parents=True, exist_ok=True)
@@ -205,7 +201,7 @@ def _convert_on_cluster(source: str, staged: Path, out: Path, settings: Conversi
             num_shards=None if settings.shards == "auto" else settings.shards,
             reencoding=settings.reencoding,
             max_quarantine=settings.max_quarantine,
-            spread=partial(map_on_cluster, address=settings.ray_address),
+            spread=partial(map_on_cluster, address=address),
             on_progress=ProgressLine(
                 logger.info, also=lambda progress: shown.update(progress.share)
             ),

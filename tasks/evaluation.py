@@ -83,7 +83,7 @@ def evaluate_checkpoint(
         "device_target": device_target,
         "json": out,
     }
-    run_program("validate", options, workers=1, workspace=workspace, log_name="validate")
+    run_program("validate", options, workspace=workspace, log_name="validate")
     return Evaluation.read(out)
 
 

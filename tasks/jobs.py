@@ -1,37 +1,56 @@
-"""Programs of sknet as supervised jobs on this host, their lines in the flow's log."""
+"""Programs of sknet as supervised jobs on one host or several, their lines in the flow's log."""
 
 import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import get_run_logger
 
 import sknet
-from infra.launch import Job, JobStatus, run
+from infra.launch import Job, JobResult, JobStatus, run
+from infra.launch.cluster import ClusterError, LostHostError
+from infra.launch.gang import Gang, run_on_hosts
+from infra.launch.timeouts import seconds
 from sknet.errors import NonFiniteLossError, UserError
-from tasks.stages import JobFailedError, LostWorkerError
+from tasks.stages import JobFailedError, JobStoppedError, LostWorkerError
 
 # Longer than start-up, graph compilation and an evaluation on a loaded machine take together.
 SILENCE_SECONDS = 1800
 # Of MindSpore itself, for its developers; errors and warnings pass, and the rank logs keep all.
-FRAMEWORK_LINE = re.compile(r"\[rank \d+\] \[INFO\] ")
+FRAMEWORK_LINE = re.compile(r"(?:\[[^]]*\] )?\[rank \d+\] \[INFO\] ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """How many processes run a program, and where."""
+
+    workers: int = 1
+    bind_core: bool = False
+    """To each its own cores, as Ascend wants it."""
+    gang: Gang | None = None
+    """The hosts; None: this one."""
+
+
+ALONE = Ranks()
 
 
 def run_program(
     module: str,
     options: Mapping[str, object],
     *,
-    workers: int,
     workspace: Path,
     log_name: str,
-    after_line: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
+    after_line: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Run `sknet/<module>.py` with `--key value` options under the supervisor.
 
-    `after_line` is called for each line that the program prints, in this thread.
-    Raises UserError, NonFiniteLossError, LostWorkerError or JobFailedError by the way it ended.
+    `after_line` is called with each line that the program prints, in this thread. Raises
+    UserError, NonFiniteLossError, LostWorkerError, JobStoppedError or JobFailedError by the way
+    it ended.
     """
     logger = get_run_logger()
     scratch = workspace / "scratch"
@@ -42,24 +61,36 @@ def run_program(
     def relay(line: str) -> None:
         if not FRAMEWORK_LINE.match(line):
             logger.info("%s", line)
-            after_line()
+            after_line(line)
 
-    result = run(
-        Job(
-            program=Path(sknet.__file__).with_name(f"{module}.py"),
-            args=(*arguments, f"--outcome_file={outcome}"),
-            workers=workers,
-            log_dir=workspace / "logs" / f"{log_name}-{uuid.uuid4().hex[:8]}",
-            outcome_file=outcome,
-            cwd=scratch,
-            env={
-                "PREFECT_PLUGINS_ENABLED": "false",
-            },
-            deadline=None,
-            silence=SILENCE_SECONDS,
-        ),
-        on_line=relay,
+    job = Job(
+        program=Path(sknet.__file__).with_name(f"{module}.py"),
+        args=(*arguments, f"--outcome_file={outcome}"),
+        workers=ranks.workers,
+        log_dir=workspace / "logs" / f"{log_name}-{uuid.uuid4().hex[:8]}",
+        outcome_file=outcome,
+        cwd=scratch,
+        env={"PREFECT_PLUGINS_ENABLED": "false"},
+        deadline=None,
+        silence=SILENCE_SECONDS,
+        grace=seconds("stop_grace"),
+        bind_core=ranks.bind_core,
     )
+    _raise_unless_done(_run(job, ranks.gang, relay))
+
+
+def _run(job: Job, gang: Gang | None, relay: Callable[[str], None]) -> JobResult:
+    if gang is None:
+        return run(job, on_line=relay)
+    try:
+        return run_on_hosts(job, gang, on_line=relay)
+    except ClusterError as error:
+        raise UserError(str(error)) from None
+    except LostHostError as error:
+        raise LostWorkerError(str(error)) from None
+
+
+def _raise_unless_done(result: JobResult) -> None:
     match result.status:
         case JobStatus.DONE:
             return
@@ -69,7 +100,9 @@ def run_program(
             raise NonFiniteLossError(result.message)
         case JobStatus.LOST_WORKER:
             raise LostWorkerError(result.message)
-        case _:
+        case JobStatus.STOPPED:
+            raise JobStoppedError(result.message)
+        case JobStatus.FAILED:
             raise JobFailedError(result.message)
 
 

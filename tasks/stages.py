@@ -23,8 +23,8 @@ from infra.artifacts import (
 )
 from sknet.errors import NonFiniteLossError, UserError
 
-RETRIES = 2
-RETRY_SECONDS = 5.0
+# The pauses before each retry: a host that restarts, or a service, gets time to come back.
+RETRY_SECONDS = [5.0, 20.0, 60.0]
 
 Status = Literal["reused", "built", "rebuilt", "refused"]
 
@@ -52,11 +52,19 @@ class JobFailedError(RuntimeError):
     """The job ended by itself with a failure that another try would repeat."""
 
 
+class JobStoppedError(RuntimeError):
+    """The job was asked to stop, and did; a new run goes on from its last checkpoint."""
+
+
 def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """I/O errors and lost workers pass; wrong input and a diverged loss stay."""
+    """I/O errors and lost workers or hosts pass; wrong input and a diverged loss stay.
+
+    A job that was asked to stop is not to start again.
+    """
     del task, task_run
     error = state.data if isinstance(state.data, Exception) else _raised(state)
-    if isinstance(error, UserError | StoreError | NonFiniteLossError | JobFailedError):
+    stays = UserError | StoreError | NonFiniteLossError | JobFailedError | JobStoppedError
+    if isinstance(error, stays):
         return False
     return isinstance(error, LostWorkerError | OSError)
 
@@ -70,7 +78,7 @@ def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     return task(
         name=name,
         cache_policy=NO_CACHE,
-        retries=RETRIES,
+        retries=len(RETRY_SECONDS),
         retry_delay_seconds=RETRY_SECONDS,
         retry_condition_fn=worth_retrying,
     )

@@ -1,5 +1,6 @@
-"""Stage `train`: a recipe and shards to a final checkpoint, through msrun."""
+"""Stage `train`: a recipe and shards to a final checkpoint, through msrun on the hosts."""
 
+import re
 import shutil
 import uuid
 from datetime import UTC, datetime
@@ -9,7 +10,9 @@ from pathlib import Path
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
-from tasks.jobs import run_program, write_recipe
+from tasks.jobs import Ranks, run_program, write_recipe
+from tasks.launching import LaunchSettings, gang_of
+from tasks.progress import ProgressArtifact
 from tasks.stages import (
     StageResult,
     artifact_of,
@@ -18,12 +21,25 @@ from tasks.stages import (
     stage_task,
 )
 
+HERE = LaunchSettings()
+# As rank 0 reports: `… step 20/300 loss …`.
+STEP = re.compile(r" step (\d+)/(\d+) ")
+
 
 @stage_task("train")
 def train(
-    recipe: Recipe, shards: StageResult, store_uri: str, num_workers: int, device_target: str
+    recipe: Recipe,
+    shards: StageResult,
+    store_uri: str,
+    num_workers: int,
+    device_target: str,
+    launch: LaunchSettings = HERE,
 ) -> StageResult:
-    """Train to the end; an interrupted training goes on from its newest valid checkpoint."""
+    """Train to the end; an interrupted training goes on from its newest valid checkpoint.
+
+    Hosts of a cluster must share the store as a file system, under the same path. After the loss
+    of a host a retry goes on with those that are left.
+    """
     store = open_store(store_uri)
     spec = ArtifactSpec(
         kind="checkpoint",
@@ -45,8 +61,20 @@ def train(
             "data_dir": artifact_of(store, shards).directory,
             "ckpt_save_dir": checkpoints,
             "device_target": device_target,
+            "planned_workers": num_workers,
         }
-        run_program("train", options, workers=num_workers, workspace=workspace, log_name="train")
+        run_program(
+            "train",
+            options,
+            workspace=workspace,
+            log_name="train",
+            ranks=Ranks(
+                workers=num_workers,
+                bind_core=device_target == "Ascend",
+                gang=gang_of(launch, recipe, num_workers, device_target),
+            ),
+            after_line=_Progress(),
+        )
         final = max(checkpoints.glob("step-*"))
         state = Checkpoint.read(final / "state.json")
         _keep_log(store, spec, recipe.name, workspace)
@@ -55,6 +83,18 @@ def train(
     resolution = resolve_stage("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
+
+
+class _Progress:
+    """Shows the share of the steps that are done."""
+
+    def __init__(self) -> None:
+        self._shown = ProgressArtifact("training", "Share of the training's steps that are done")
+
+    def __call__(self, line: str) -> None:
+        if found := STEP.search(line):
+            done, total = map(int, found.groups())
+            self._shown.update(done / total)
 
 
 def _keep_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:

@@ -11,6 +11,9 @@ from uuid import UUID
 import numpy as np
 import psutil
 from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact
 from pydantic import TypeAdapter
 
 from flows.train_sknet import train_sknet
@@ -71,6 +74,15 @@ def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[S
     )
     assert state.state_details.flow_run_id is not None
     return state.state_details.flow_run_id, state.result()
+
+
+def shown_by(flow_run: UUID) -> dict[str | None, Artifact]:
+    """The artifacts in the UI, by key."""
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
+    with get_client(sync_client=True) as client:
+        return {
+            artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)
+        }
 
 
 def write_images(root: Path) -> Path:

@@ -1,6 +1,7 @@
-"""Launch a training program on this host: msrun under a supervisor that leaves no orphan."""
+"""Launch a training program, on this host or a gang of hosts: msrun under a supervisor each."""
 
-from infra.launch.msrun import Job, JobResult, run
+from infra.launch.job import Control, Job, JobResult, Rendezvous
+from infra.launch.msrun import run
 from infra.launch.outcome import JobStatus
 
-__all__ = ["Job", "JobResult", "JobStatus", "run"]
+__all__ = ["Control", "Job", "JobResult", "JobStatus", "Rendezvous", "run"]

@@ -1,5 +1,7 @@
 """Map a function over items as tasks on a running Ray cluster, through the loss of hosts.
 
+Also: how to connect to one.
+
 The hosts need the same installation as this one (the function travels by its name), with the extra
 `cluster`. Nothing else is shared by Ray: what tasks read and write lies on a file system that all
 hosts see under the same path.
@@ -41,12 +43,9 @@ def map_on_cluster(
     two items for each CPU are taken and sent ahead. Raises what `function` raises, itself, and
     ends the other items then.
     """
-    try:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-    except ImportError:
-        raise ClusterError("work on a cluster needs Ray: pip install 'sknet[cluster]'") from None
-    _connect(ray, address)
+    ray = connect(address)
+    from ray.exceptions import RayError, RayTaskError
+
     task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")(_apply)
     shared = ray.put(function)
     waiting = iter(items)
@@ -76,7 +75,15 @@ def map_on_cluster(
         ray.shutdown()
 
 
-def _connect(ray: Any, address: str) -> None:
+def connect(address: str) -> Any:
+    """Return the module `ray`, connected to the cluster; its `shutdown` ends that.
+
+    Raises ClusterError if there is none at `address`.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ClusterError("work on a cluster needs Ray: pip install 'sknet[cluster]'") from None
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if ":" in address:
@@ -91,6 +98,7 @@ def _connect(ray: Any, address: str) -> None:
         # Ray puts its own in its place, under which SIGTERM ends this process without a word.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+    return ray
 
 
 def _apply(function: Callable[[Item], Result], item: Item) -> Result:

@@ -1,16 +1,10 @@
-"""The environment in which ranks run: timeouts, log level, threads.
+"""The environment in which ranks run: timeouts (infra.launch.timeouts), log level, threads.
 
 | variable | value | why |
 |---|---|---|
-| MS_NODE_TIMEOUT | 15 s | until the scheduler gives a silent rank up (MindSpore: 30) |
-| MS_HEARTBEAT_RETRY_TIMEOUT | 10 s | must be less than MS_NODE_TIMEOUT |
-| MS_CPU_COMM_OP_TIMEOUT | 600 s | the default of 30 s ends a job whose rank 0 saves or evaluates |
 | GLOG_v | 3 | errors only: a job prints about 60 warnings about its cluster; 2 to diagnose |
 | PYTHONUNBUFFERED | 1 | a rank's lines reach its log, and the silence watchdog, at once |
 | OMP_NUM_THREADS | cores / ranks | all ranks share this host's cores |
-
-On Ascend the collectives are HCCL's, whose defaults are kept: HCCL_EXEC_TIMEOUT (1836 s) takes
-the place of MS_CPU_COMM_OP_TIMEOUT, HCCL_CONNECT_TIMEOUT (120 s) bounds the link set-up.
 
 What the process environment or the job sets wins over this table.
 
@@ -25,13 +19,22 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from infra.launch.timeouts import timeout_variables
+
 _DEFAULTS = {
-    "MS_NODE_TIMEOUT": "15",
-    "MS_HEARTBEAT_RETRY_TIMEOUT": "10",
-    "MS_CPU_COMM_OP_TIMEOUT": "600",
+    **timeout_variables(),
     "GLOG_v": "3",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+# What the caller sets of these holds on the other hosts of its job too.
+TRAVELLING = (*timeout_variables(), "GLOG_v", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
+
+
+def travelling_environment() -> dict[str, str]:
+    """The caller's choices for ranks on other hosts."""
+    return {name: os.environ[name] for name in TRAVELLING if name in os.environ}
 
 
 def rank_environment(workers: int, additions: Mapping[str, str]) -> dict[str, str]:

@@ -1,82 +1,41 @@
-"""Run a program as the ranks of one job on this host, and say how it ended.
+"""Run a program as the ranks of one job, or this host's share of them, and say how it ended.
 
 More than one rank is started by msrun; a single one is started directly. Either way a supervisor
 process stands between the caller and the ranks, so that none outlives the call: not after an
 exception, not after SIGKILL of the caller.
 """
 
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from infra.launch.environment import rank_environment
+from infra.launch.job import Control, Job, JobResult
 from infra.launch.outcome import JobStatus, read_outcome
 from infra.launch.rank_logs import RankLogs
+from infra.launch.requests import stop_on_signal
+from infra.launch.timeouts import seconds
 from infra.launch.workers import Workers
 
 POLL_SECONDS = 0.2
-# Until all ranks have joined, which slow imports on a shared disk delay. A rank that dies before
-# is seen at once, so that being generous costs nothing.
-CLUSTER_SECONDS = 300
 MSRUN_SECONDS = 1.5  # msrun looks after its ranks each second
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A program and how to run it.
-
-    The program learns `outcome_file` from its `args`; its rank 0 writes there, as its last act,
-    `{"status": "done"|"user_error"|"non_finite"|"stopped"|"failed", "message": str}`.
-    `infra.launch.environment` says how it can tell whether it is distributed.
-    """
-
-    program: Path
-    """The script that every rank runs."""
-    args: tuple[str, ...]
-    """The script's arguments, the same for every rank."""
-    workers: int
-    """The number of ranks."""
-    log_dir: Path
-    """Empty or absent; worker_<rank>.log, and with msrun scheduler.log and msrun.log, land here."""
-    outcome_file: Path
-    """Where rank 0 reports; removed before the start."""
-    cwd: Path
-    """An existing directory that MindSpore may litter."""
-    env: Mapping[str, str]
-    """Additions to the environment."""
-    deadline: float | None
-    """Seconds until the job is ended as failed; None: no limit."""
-    silence: float | None
-    """Seconds without a new log line from any rank until it is ended as hung; None: no limit.
-
-    Must exceed the start-up, any compilation, and the 6 s that msrun may take to end.
-    """
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """How a job ended."""
-
-    status: JobStatus
-    message: str
-    """For a person; the last log lines included where a rank was lost."""
-    return_code: int
-    """That of msrun, or of the program if alone; 143 if the job was ended, 124 at its deadline."""
-    seconds: float
-    """Wall time."""
-    log_tail: tuple[str, ...]
-    """The last lines of each rank; those of msrun if no rank printed any."""
-
-
-def run(job: Job, *, on_line: Callable[[str], None]) -> JobResult:
+def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = None) -> JobResult:
     """Run `job` to its end and return how it ended.
 
     `on_line` receives each line that a rank prints as `[rank <rank>] <line>`, soon after it was
     printed and in this thread; lines that all ranks print alike come once per rank.
+
+    SIGUSR1 to this process, or `control.stop`, lets the ranks save and stop, for which they have
+    `job.grace` seconds; the status is then STOPPED unless they had finished or failed by
+    themselves. So does an exception that is no Exception (KeyboardInterrupt, an orchestrator's
+    cancellation), which is raised on afterwards; a second one ends the job at once.
 
     No process of the job is left when this returns or raises, whatever the exception.
 
@@ -90,10 +49,12 @@ def run(job: Job, *, on_line: Callable[[str], None]) -> JobResult:
         FileNotFoundError: `cwd` does not exist.
     """
     _check(job)
+    control = control or Control()
     job.log_dir.mkdir(parents=True, exist_ok=True)
     job.outcome_file.unlink(missing_ok=True)
-    launcher_log = job.log_dir / ("worker_0.log" if job.workers == 1 else "msrun.log")
-    logs = RankLogs(job.log_dir, job.workers)
+    alone = job.num_workers == 1
+    launcher_log = job.log_dir / ("worker_0.log" if alone else "msrun.log")
+    logs = RankLogs(job.log_dir, job.ranks)
 
     started = time.monotonic()
     with launcher_log.open("wb") as output:
@@ -104,20 +65,28 @@ def run(job: Job, *, on_line: Callable[[str], None]) -> JobResult:
             stderr=subprocess.STDOUT,
             cwd=job.cwd,
             env=rank_environment(job.workers, job.env),
-            start_new_session=True,  # Ctrl-C reaches the caller, which then ends the job
+            start_new_session=True,  # Ctrl-C reaches the caller, which then stops the job
         )
-    workers = Workers(supervisor.pid, job.workers)
+    workers = Workers(supervisor.pid, job.ranks, alone=alone)
     try:
-        ended_because = _watch(job, supervisor, workers, logs, on_line)
+        with stop_on_signal(control):
+            ended_because = _watch(job, supervisor, workers, logs, on_line, control)
+    except Exception:
+        raise
+    except BaseException:
+        control.stop = True
+        with suppress(BaseException):  # a second one is the end of patience
+            _watch(job, supervisor, workers, logs, on_line, control)
+        raise
     finally:
         supervisor.communicate()  # closes its stdin, on which it ends the job, and waits
     return_code = supervisor.returncode
-    seconds = time.monotonic() - started
     for line in logs.last_lines():
         on_line(line)
 
     log_tail = logs.tail() or _tail(launcher_log)
-    status, message = _judge(job, return_code, seconds)
+    took = time.monotonic() - started
+    status, message = _judge(job, return_code, took, stop_asked=control.stop)
     if status is JobStatus.LOST_WORKER:
         cause, lines = ended_because or f"exit code {return_code}", log_tail
         if failed := workers.first_failed(launcher_log):
@@ -128,7 +97,7 @@ def run(job: Job, *, on_line: Callable[[str], None]) -> JobResult:
         status=status,
         message=message,
         return_code=return_code,
-        seconds=seconds,
+        seconds=took,
         log_tail=log_tail,
     )
 
@@ -144,32 +113,42 @@ def _check(job: Job) -> None:
 
 def _command(job: Job) -> list[str]:
     supervisor = [sys.executable, "-P", str(Path(__file__).with_name("supervisor.py"))]
+    supervisor.append(f"--grace={job.grace}")
     if job.deadline is not None:
         supervisor.append(f"--deadline={job.deadline}")
     program = [str(job.program.absolute()), *job.args]
-    if job.workers == 1:
+    if job.num_workers == 1:
         return [*supervisor, "--", sys.executable, *program]
+    if job.rendezvous is None:
+        meeting = ["--master_addr=127.0.0.1", f"--master_port={free_port('127.0.0.1')}"]
+    else:
+        place = job.rendezvous
+        meeting = [
+            f"--master_addr={place.address}",
+            f"--master_port={place.port}",
+            f"--node_rank={place.node_rank}",
+        ]
     return [
         *supervisor,
         "--",
         *(sys.executable, "-m", "mindspore.parallel.cluster.run"),  # what `msrun` calls
-        f"--worker_num={job.workers}",
+        f"--worker_num={job.num_workers}",
         f"--local_worker_num={job.workers}",
-        "--master_addr=127.0.0.1",
-        f"--master_port={_free_port()}",
+        *meeting,
         "--join=True",  # without it, msrun leaves with 0 whatever happens
         f"--log_dir={job.log_dir.absolute()}",
-        f"--tail_worker_log={job.workers}",  # no such rank: this process follows the logs itself
-        f"--cluster_time_out={CLUSTER_SECONDS}",
+        f"--tail_worker_log={job.num_workers}",  # no such rank: this process follows the logs
+        f"--cluster_time_out={seconds('cluster_time_out'):g}",
+        *(["--bind_core=True"] if job.bind_core else []),
         "python3",
         *program,
     ]
 
 
-def _free_port() -> int:
-    """Return a free port of the loopback; if another process takes it first, the job fails."""
+def free_port(address: str) -> int:
+    """Return a port that is free at this host's `address`; if it is taken first, the job fails."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, 0))
         port: int = listener.getsockname()[1]
         return port
 
@@ -180,39 +159,60 @@ def _watch(
     workers: Workers,
     logs: RankLogs,
     on_line: Callable[[str], None],
+    control: Control,
 ) -> str | None:
     """Relay lines until the job has ended, or return why it is to be ended."""
     last_sign = time.monotonic()
     ranks_left: float | None = None
+    stopped_since: float | None = None
+    asked_to_stop = False
     while supervisor.poll() is None:
         now = time.monotonic()
         for line in logs.new_lines():
             last_sign = now
             on_line(line)
+        if control.stop and not asked_to_stop:
+            supervisor.send_signal(signal.SIGUSR1)
+            asked_to_stop = True
+        if control.end_because is not None:
+            return control.end_because
         if ranks_left is None and workers.all_ended():
             # Now it is up to msrun and its scheduler, which print nothing
             ranks_left = last_sign = now
-        if ranks_left is not None and now - ranks_left > MSRUN_SECONDS:
+        if ranks_left is not None and now - ranks_left > MSRUN_SECONDS and _is_leader(job):
             outcome = read_outcome(job.outcome_file)
             if outcome is None or outcome.status != "done":
                 return "all ranks have ended"
+        stopped = workers.first_stopped()
+        stopped_since = None if stopped is None else stopped_since or now
+        if stopped_since is not None and now - stopped_since > seconds("stopped_rank"):
+            return f"rank {stopped} was stopped by a signal (SIGSTOP)"
         if job.silence is not None and now - last_sign > job.silence:
             return f"no rank printed a line for {job.silence:g} s: ended as hung"
         time.sleep(POLL_SECONDS)
     return None
 
 
-def _judge(job: Job, return_code: int, seconds: float) -> tuple[JobStatus, str]:
+def _judge(job: Job, return_code: int, took: float, *, stop_asked: bool) -> tuple[JobStatus, str]:
     """Return status and message of an ended job; for done, exit code and outcome must agree."""
     outcome = read_outcome(job.outcome_file)
     if outcome is not None and outcome.status != "done":
         return JobStatus(outcome.status), outcome.message
     if outcome is not None and return_code == 0:
         return JobStatus.DONE, outcome.message
-    if job.deadline is not None and seconds >= job.deadline and return_code != 0:
+    if stop_asked:
+        return JobStatus.STOPPED, "ended on request"
+    if return_code == 0 and not _is_leader(job):
+        return JobStatus.DONE, ""
+    if job.deadline is not None and took >= job.deadline and return_code != 0:
         return JobStatus.FAILED, f"not done within {job.deadline:g} s"
     report = "there is no valid outcome" if outcome is None else "rank 0 reported done"
     return JobStatus.LOST_WORKER, report
+
+
+def _is_leader(job: Job) -> bool:
+    """Whether rank 0, who reports, is on this host."""
+    return 0 in job.ranks
 
 
 def _tail(path: Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Follow the log files of all ranks while they are written."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _TAIL_LINES = 40  # kept per rank: a Python traceback with MindSpore's C++ call stack below it
@@ -13,15 +13,15 @@ class RankLogs:
     Bytes that are not UTF-8 are replaced.
     """
 
-    def __init__(self, log_dir: Path, num_ranks: int) -> None:
-        self._paths = [log_dir / f"worker_{rank}.log" for rank in range(num_ranks)]
-        self._offsets = [0] * num_ranks
-        self._partial = [b""] * num_ranks
-        self._tails: list[deque[str]] = [deque(maxlen=_TAIL_LINES) for _ in self._paths]
+    def __init__(self, log_dir: Path, ranks: Sequence[int]) -> None:
+        self._paths = {rank: log_dir / f"worker_{rank}.log" for rank in ranks}
+        self._offsets = dict.fromkeys(ranks, 0)
+        self._partial = dict.fromkeys(ranks, b"")
+        self._tails: dict[int, deque[str]] = {rank: deque(maxlen=_TAIL_LINES) for rank in ranks}
 
     def new_lines(self) -> Iterator[str]:
         """Yield the lines completed since the last call, each as `[rank <rank>] <line>`."""
-        for rank, path in enumerate(self._paths):
+        for rank, path in self._paths.items():
             try:
                 with path.open("rb") as log:
                     log.seek(self._offsets[rank])
@@ -36,14 +36,14 @@ class RankLogs:
     def last_lines(self) -> Iterator[str]:
         """Yield what is left once the ranks have ended, an unfinished last line included."""
         yield from self.new_lines()
-        for rank, line in enumerate(self._partial):
+        for rank, line in self._partial.items():
             if line:
                 yield self._keep(rank, line)
-        self._partial = [b""] * len(self._paths)
+        self._partial = dict.fromkeys(self._paths, b"")
 
     def tail(self, rank: int | None = None) -> tuple[str, ...]:
         """Return the last lines of `rank`, or those of every rank one rank after the other."""
-        tails = self._tails if rank is None else [self._tails[rank]]
+        tails = self._tails.values() if rank is None else [self._tails[rank]]
         return tuple(line for tail in tails for line in tail)
 
     def _keep(self, rank: int, line: bytes) -> str:

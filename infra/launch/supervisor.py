@@ -1,20 +1,30 @@
 """Run one command and leave none of its processes behind.
 
-    python -m infra.launch.supervisor [--deadline SECONDS] -- COMMAND [ARGUMENT ...]
+    python -m infra.launch.supervisor [--deadline SECONDS] [--grace SECONDS] -- COMMAND [ARG ...]
 
 msrun puts each rank in a session of its own and handles SIGINT only: neither a signal to msrun nor
-one to its process group reaches the ranks. This process therefore adopts every orphan below it
+one to its process group reaches the ranks. Therefore this program adopts every orphan below it
 (PR_SET_CHILD_SUBREAPER, Linux only), so that all descendants can be found whatever session they
 are in, and ends them when
 
 - the command ends by itself: exits with its code, 128 + n if signal n ended it;
 - stdin reaches its end or the parent process dies: exits with 143. Whoever starts a supervisor
   keeps the write end of its stdin open for as long as the command may run;
-- SIGTERM or SIGINT arrives: exits with 143;
+- SIGTERM, SIGINT or SIGUSR1 arrives: a request to stop, see below; exits with 143 if the command
+  had to be ended;
 - the deadline passes: exits with 124, as timeout(1) does.
 
+A request to stop goes on as SIGUSR1 to the descendants that handle it at that moment, as their
+/proc/PID/status says: a rank that has not got so far, or one of its helpers, would die of it. They
+have the time of --grace to end; a second SIGTERM or SIGINT cuts it short. If none handles SIGUSR1
+there is nothing to wait for.
+
 A command that cannot be started gives 127. The command inherits stdout and stderr; its stdin is
-/dev/null. Only SIGKILL to the supervisor itself defeats it.
+/dev/null.
+
+Two processes supervise, so that SIGKILL to one of them changes nothing: the outer one, which the
+caller started, forked the inner one, which started the command. Either ends all the rest when it
+misses the other. Ray, for one, kills the children of an actor that it ends.
 """
 
 import argparse
@@ -24,7 +34,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -59,6 +69,18 @@ class _Children:
                 return True
             self.exit_codes[pid] = os.waitstatus_to_exitcode(status)
 
+    def ask_to_stop(self) -> bool:
+        """Send SIGUSR1 to those who handle it; return whether there is any."""
+        asked = False
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if _handles(process.pid, signal.SIGUSR1):
+                    process.send_signal(signal.SIGUSR1)
+                    asked = True
+            except (OSError, psutil.Error):
+                continue  # it has ended meanwhile
+        return asked
+
     def end(self) -> None:
         """Return once no descendant is left, those that appear meanwhile included."""
         kill_after = time.monotonic() + GRACE_SECONDS
@@ -77,36 +99,74 @@ class _Children:
             time.sleep(POLL_SECONDS / 2)
 
 
-def supervise(command: list[str], deadline: float | None) -> int:
+class _Requests:
+    """The signals that have arrived and wait for an answer."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def next(self) -> signal.Signals | None:
+        """The oldest, which is answered by that."""
+        return signal.Signals(self._numbers.pop(0)) if self._numbers else None
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._numbers.append(number)
+
+
+def supervise(command: list[str], deadline: float | None, grace: float) -> int:
     """Run `command` for at most `deadline` seconds and return the exit code of this process.
 
     Raises:
         OSError: the kernel refuses to make this process a subreaper.
     """
-    signals: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
-
-    signal.signal(signal.SIGTERM, note)
-    signal.signal(signal.SIGINT, note)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-
+    requests = _Requests()
     children = _Children()
+    parent = os.getppid()
+    _adopt_orphans()
+    inner = os.fork()
+    if not inner:
+        _adopt_orphans()  # which is not inherited
     try:
-        return _run(command, deadline, children, signals)
+        if inner:
+            return _guard(inner, parent, children, requests)
+        return _run(command, deadline, grace, children, requests)
     finally:
         children.end()
 
 
+def _adopt_orphans() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def _guard(inner: int, parent: int, children: _Children, requests: _Requests) -> int:
+    """Pass signals on to the inner process, and return the exit code that it ends with."""
+    while True:
+        children.reap()
+        if inner in children.exit_codes:
+            code = children.exit_codes[inner]
+            return code if code >= 0 else 128 - code
+        if request := requests.next():
+            os.kill(inner, request)
+        if os.getppid() != parent:
+            return STOPPED
+        time.sleep(POLL_SECONDS)
+
+
 def _run(
-    command: list[str], deadline: float | None, children: _Children, signals: Sequence[int]
+    command: list[str],
+    deadline: float | None,
+    grace: float,
+    children: _Children,
+    requests: _Requests,
 ) -> int:
     """Start `command`, wait for a reason to end, and return the exit code that goes with it."""
     parent = os.getppid()
     started = time.monotonic()
+    stopping_until: float | None = None
     try:
         # Not Popen, whose own waiting would take exit codes from reap()
         pid = os.posix_spawnp(
@@ -124,8 +184,15 @@ def _run(
         if pid in children.exit_codes:
             code = children.exit_codes[pid]
             return code if code >= 0 else 128 - code
-        if signals:
-            _say(f"{signal.Signals(signals[0]).name}: ending all processes")
+        request = requests.next()
+        if request and stopping_until is None and grace > 0 and children.ask_to_stop():
+            _say(f"{request.name}: asked all ranks to stop within {grace:g} s")
+            stopping_until = time.monotonic() + grace
+        elif request and (stopping_until is None or request is not signal.SIGUSR1):
+            _say(f"{request.name}: ending all processes")
+            return STOPPED
+        if stopping_until is not None and time.monotonic() >= stopping_until:
+            _say(f"not stopped within {grace:g} s: ending all processes")
             return STOPPED
         # A process forked off the parent may still hold the pipe open, hence the look at the parent
         if _at_end_of_stdin(POLL_SECONDS) or os.getppid() != parent:
@@ -134,6 +201,13 @@ def _run(
         if deadline is not None and time.monotonic() - started >= deadline:
             _say(f"the deadline of {deadline:g} s has passed: ending all processes")
             return DEADLINE_PASSED
+
+
+def _handles(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own for the signal. Raises OSError if it is gone."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << number - 1)
 
 
 def _at_end_of_stdin(timeout: float) -> bool:
@@ -150,9 +224,10 @@ def main() -> int:
     """Parse the command line and supervise."""
     parser = argparse.ArgumentParser(prog="python -m infra.launch.supervisor")
     parser.add_argument("--deadline", type=float, metavar="SECONDS")
+    parser.add_argument("--grace", type=float, metavar="SECONDS", default=0.0)
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
-    return supervise(arguments.command, arguments.deadline)
+    return supervise(arguments.command, arguments.deadline, arguments.grace)
 
 
 if __name__ == "__main__":

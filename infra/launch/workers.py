@@ -1,6 +1,7 @@
-"""Find the rank processes that msrun started, and tell which of them failed."""
+"""Find the processes of the ranks, and tell which of them are stopped or have failed."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -10,19 +11,32 @@ _FAILED_WORKER = re.compile(r"Worker process (\d+) exit with exception. Error co
 
 
 class Workers:
-    """The rank processes below the process `root`, known by the environment msrun gave them."""
+    """The ranks below the supervisor, known by the environment that msrun gave them.
 
-    def __init__(self, root: int, num_ranks: int) -> None:
-        self._root = root
-        self._num_ranks = num_ranks
+    A job of one rank has no msrun: its rank is the child of the inner supervisor.
+    """
+
+    def __init__(self, supervisor: int, ranks: Sequence[int], *, alone: bool) -> None:
+        self._supervisor = supervisor
+        self._ranks = ranks
+        self._alone = alone
         self._by_rank: dict[int, psutil.Process] = {}
 
     def all_ended(self) -> bool:
         """Return whether every rank was seen and has ended since."""
-        if len(self._by_rank) < self._num_ranks:
+        if len(self._by_rank) < len(self._ranks):
             self._look()
             return False
         return not any(_is_alive(process) for process in self._by_rank.values())
+
+    def first_stopped(self) -> int | None:
+        """Return a rank that is stopped, as by SIGSTOP; None if all that were seen can run."""
+        stopped = (
+            rank
+            for rank, process in self._by_rank.items()
+            if _status(process) == psutil.STATUS_STOPPED
+        )
+        return next(stopped, None)
 
     def first_failed(self, msrun_log: Path) -> tuple[int, str] | None:
         """Return the rank that msrun saw fail first, and how it ended; None if msrun saw none."""
@@ -36,7 +50,12 @@ class Workers:
 
     def _look(self) -> None:
         try:
-            processes = psutil.Process(self._root).children(recursive=True)
+            outer = psutil.Process(self._supervisor)
+            if self._alone:
+                started = [rank for inner in outer.children() for rank in inner.children()]
+                self._by_rank.update(zip(self._ranks, started, strict=False))
+                return
+            processes = outer.children(recursive=True)
         except psutil.NoSuchProcess:
             return
         for process in processes:
@@ -49,7 +68,11 @@ class Workers:
 
 
 def _is_alive(process: psutil.Process) -> bool:
+    return _status(process) not in (None, psutil.STATUS_ZOMBIE)
+
+
+def _status(process: psutil.Process) -> str | None:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.status() if process.is_running() else None
     except psutil.NoSuchProcess:
-        return False
+        return None

@@ -32,7 +32,7 @@ def test_make_test_runs_linters_types_layers_and_tests() -> None:
         assert f".venv/bin/{program}" in programs
     tests = [program for program in programs if "pytest" in program]
     assert tests == [
-        '.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"',
+        '.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not long"',
         ".venv/bin/python -m pytest -m alone",
     ]
 

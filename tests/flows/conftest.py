@@ -8,11 +8,14 @@ import pytest
 
 from flows.command import run_flow
 
+# What run_flow listens to.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+
 
 @pytest.fixture
 def refused(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
     """The last line of a refusal; nothing else is printed, unless by the parser of the options."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
 
     def run(module: ModuleType, *options: object) -> str:
         code: int | str | None
@@ -27,4 +30,5 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
         return line
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

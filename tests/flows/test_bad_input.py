@@ -8,10 +8,12 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from flows import train_sknet
-from flows.train_sknet import conversion_of, parser
+from flows.train_sknet import parser, settings_of
 from sknet.data.reencoding import reencoding_by
 from sknet.errors import UserError
+from sknet.recipe import load_recipe
 from tasks.data import ConversionSettings
+from tasks.launching import LaunchSettings, gang_of
 from tests.tiny_pipeline import RECIPE, run_command, train_command, train_options, write_recipe
 
 
@@ -126,24 +128,46 @@ def test_a_number_of_workers_below_one_is_refused(
         ("--quality", "101", "--quality is '101': "),
         ("--max-quarantine", "2", "--max-quarantine is '2': "),
         ("--launcher", "cloud", "--launcher is 'cloud': "),
+        ("--hosts", "0", "--hosts is '0': "),
+        ("--hosts", "2", "several hosts need a launcher: ray:auto or ray://HOST:PORT"),
+        ("--wait-for-hosts", "-1", "--wait-for-hosts is '-1': "),
     ],
 )
-def test_settings_of_the_conversion_are_refused_by_name(
-    option: str, value: str, message: str
-) -> None:
+def test_settings_are_refused_by_name(option: str, value: str, message: str) -> None:
+    arguments = parser().parse_args([option, value])
     with pytest.raises(UserError) as caught:
-        conversion_of(parser().parse_args([option, value]))
+        for settings in (ConversionSettings, LaunchSettings):
+            settings_of(settings, arguments)
     assert str(caught.value).startswith(message)
 
 
 def test_settings_of_the_conversion_reach_it() -> None:
-    options = ["--shards", "auto", "--shorter-side", "256", "--launcher", "ray://head:10001"]
-    settings = conversion_of(parser().parse_args(options))
-    assert (settings.shards, settings.ray_address) == ("auto", "ray://head:10001")
+    options = ["--shards", "auto", "--shorter-side", "256"]
+    settings = settings_of(ConversionSettings, parser().parse_args(options))
+    assert settings.shards == "auto"
     assert settings.reencoding == reencoding_by(256, 92)
-    assert conversion_of(parser().parse_args([])) == ConversionSettings(
-        shards=4, shorter_side=None, max_quarantine=0.001, launcher="local"
+    assert settings_of(ConversionSettings, parser().parse_args([])) == ConversionSettings(
+        shards=4, shorter_side=None, max_quarantine=0.001
     )
+
+
+def test_settings_of_the_launcher_become_a_gang() -> None:
+    options = ["--launcher", "ray://head:10001", "--hosts", "3", "--wait-for-hosts", "5"]
+    settings = settings_of(LaunchSettings, parser().parse_args(options))
+    tiny = load_recipe("skresnet18_digits", ["global_batch_size=48"])
+    gang = gang_of(settings, tiny, 6, "Ascend")
+    assert gang is not None
+    assert (gang.address, gang.resource) == ("ray://head:10001", "NPU")
+    assert (gang.hosts, gang.slots, gang.wait) == (3, 2, 5)
+    assert [ranks for ranks in range(1, 9) if gang.usable(ranks)] == [1, 2, 3, 4, 6, 8]
+    assert gang_of(LaunchSettings(), tiny, 6, "CPU") is None
+
+
+def test_workers_that_the_hosts_cannot_share_are_refused() -> None:
+    settings = LaunchSettings(launcher="ray:auto", hosts=2)
+    recipe = load_recipe("skresnet18_digits", ["global_batch_size=48"])
+    with pytest.raises(UserError, match="3 workers can't be shared equally among 2 hosts"):
+        gang_of(settings, recipe, 3, "CPU")
 
 
 @pytest.mark.slow

@@ -9,20 +9,14 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
-from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 import tasks.jobs
 from flows.summary import summary
 from sknet.recipe import load_recipe
 from tasks.evaluation import promote
 from tasks.stages import StageResult, results_of
-from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once
+from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
 
 pytestmark = pytest.mark.slow
 
@@ -49,15 +43,6 @@ def task_state_names(flow_run: UUID) -> dict[str, str]:
             if done or time.monotonic() > deadline:
                 return names
             time.sleep(0.5)
-
-
-def shown_by(flow_run: UUID) -> dict[str | None, Artifact]:
-    """The artifacts in the UI, by key."""
-    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
-    with get_client(sync_client=True) as client:
-        return {
-            artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)
-        }
 
 
 def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained) -> None:

@@ -9,17 +9,20 @@ from prefect import flow
 
 from infra.artifacts import open_store
 from tasks.data import ConversionSettings, convert, stage
+from tasks.launching import LaunchSettings
 from tasks.stages import StageResult, results_of
 from tests.ray_cluster import cluster_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("flow_harness")]
 
 
-def converted(images: Path, store: Path, settings: ConversionSettings) -> StageResult:
+def converted(images: Path, store: Path, launch: LaunchSettings) -> StageResult:
     @flow(name="convert-alone")
     def run() -> list[StageResult]:
         dataset = stage(str(images), str(store))
-        return results_of(convert(str(images), dataset, str(store), settings, 2))
+        return results_of(
+            convert(str(images), dataset, str(store), ConversionSettings(), 2, launch)
+        )
 
     (result,) = run()
     return result
@@ -32,7 +35,7 @@ def shards_being_written(store: Path) -> list[Path]:
 def test_lost_host_changes_no_byte(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = converted(images, tmp_path / "here", ConversionSettings())
+    here = converted(images, tmp_path / "here", LaunchSettings())
     store = tmp_path / "there"
     with cluster_of(3) as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
@@ -47,7 +50,7 @@ def test_lost_host_changes_no_byte(
 
         killer = threading.Thread(target=lose_a_host_while_all_write, daemon=True)
         killer.start()
-        there = converted(images, store, ConversionSettings(launcher="ray:auto"))
+        there = converted(images, store, LaunchSettings(launcher="ray:auto"))
         killer.join(10)
         assert len(lost) >= 3
     assert (there.status, there.key, there.digest) == ("built", here.key, here.digest)

@@ -11,6 +11,7 @@ from infra.artifacts import DamagedArtifactError, StoreError
 from sknet.errors import NonFiniteLossError, UserError
 from tasks.stages import (
     JobFailedError,
+    JobStoppedError,
     LostWorkerError,
     StageResult,
     completed,
@@ -50,6 +51,7 @@ def test_lost_workers_and_io_errors_are_tried_again(error: Exception) -> None:
         DamagedArtifactError("bytes differ"),
         NonFiniteLossError("loss is nan"),
         JobFailedError("exit code 1"),
+        JobStoppedError("at step 7"),
         KeyError("a fault of ours"),
     ],
 )

@@ -1,5 +1,6 @@
 """Jobs end with the status that is due, and leave no rank behind."""
 
+import json
 import os
 import re
 import signal
@@ -255,7 +256,7 @@ def test_lost_rank_ends_the_job_within_seconds(
             went.append(time.monotonic())
 
     result = run(job, on_line=note)
-    assert time.monotonic() - went[0] < 8
+    assert time.monotonic() - went[0] < 12
     assert result.status is JobStatus.LOST_WORKER
     assert "rank 1" in result.message
     assert says in result.message
@@ -357,3 +358,15 @@ def test_sigkill_of_the_caller_ends_all_ranks(
     while left := alive():
         assert time.monotonic() < end, left
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
+    body = "print(sorted(os.sched_getaffinity(0)))\ntime.sleep(1)\nreport('done')"
+    result, lines = run_collecting(make_job(body, workers=2, bind_core=True))
+    assert result.status is JobStatus.DONE, result
+    cores = [set(json.loads(line.partition("] ")[2])) for line in lines if "[" in line[9:]]
+    assert len(cores) == 2
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not cores[0] & cores[1]

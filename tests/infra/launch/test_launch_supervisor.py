@@ -55,7 +55,10 @@ def wait_for_line(process: subprocess.Popen[str], line: str) -> None:
 def test_end_of_stdin_ends_every_descendant(marker: dict[str, str], alive: Alive) -> None:
     with supervised(marker, LASTING_FAMILY) as supervisor:
         wait_for_line(supervisor, "ready")
-        assert len(alive()) == 4  # supervisor, command, two below it
+        deadline = time.monotonic() + 10
+        while len(alive()) < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)  # one that is just starting has no environment yet
+        assert len(alive()) == 5  # two supervisors, command, two below it
         supervisor.stdin.close()
         assert supervisor.wait(10) == 143
         assert alive() == set()
@@ -84,6 +87,22 @@ def test_natural_end_ends_what_the_command_left_running(
     with supervised(marker, FAMILY) as supervisor:
         assert supervisor.wait(10) == 0
         assert alive() == set()
+
+
+@pytest.mark.parametrize("victim", ["outer", "inner"])
+def test_sigkill_of_one_supervisor_ends_every_descendant(
+    marker: dict[str, str], alive: Alive, victim: str
+) -> None:
+    with supervised(marker, LASTING_FAMILY) as supervisor:
+        wait_for_line(supervisor, "ready")
+        outer = psutil.Process(supervisor.pid)
+        (inner,) = outer.children()
+        (outer if victim == "outer" else inner).kill()
+        assert supervisor.wait(10) == (-9 if victim == "outer" else 137)
+        end = time.monotonic() + 10
+        while alive():
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("pipe_held_by_a_fork", [False, True])

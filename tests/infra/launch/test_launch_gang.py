@@ -1,0 +1,277 @@
+"""A gang of two hosts on Ray: whatever is lost, all of it ends in time and nothing is left.
+
+Where only the launcher is in question, msrun starts ranks without MindSpore, which are there at
+once.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.launch.gang import Gang, hosts_to_take
+from tests.namespaces import Host
+from tests.ray_hosts import RayHosts, ray_hosts
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+MINDSPORE_RANK = """
+import json, os, sys
+from pathlib import Path
+import mindspore as ms
+from mindspore import ops
+from mindspore.communication import get_group_size, get_rank, init
+ms.set_device("CPU")
+init()
+for step in range(int(sys.argv[2])):
+    total = ops.AllReduce()(ms.Tensor([get_rank() + 1.0], ms.float32)).asnumpy()[0]
+    print(f"step {step} of {get_group_size()} ranks, sum {total:g}", flush=True)
+if get_rank() == 0:
+    Path(sys.argv[1]).write_text(json.dumps({"status": "done", "message": f"at step {step}"}))
+"""
+RANK = """
+import json, os, signal, sys, time
+from pathlib import Path
+if os.environ.get("MS_ROLE") == "MS_SCHED":
+    sys.exit()
+stop = False
+def note(*_):
+    global stop
+    stop = True
+signal.signal(signal.SIGUSR1, note)
+step = 0
+while not stop:
+    if step < int(sys.argv[2]):
+        print(f"step {step}", flush=True)
+    step += 1
+    time.sleep(0.1)
+if os.environ["RANK_ID"] == "0":
+    Path(sys.argv[1]).write_text(json.dumps({"status": "stopped", "message": "at a step"}))
+"""
+CALLER = """
+import json, sys
+from pathlib import Path
+from infra.launch import Job
+from infra.launch.gang import Gang, run_on_hosts
+directory, mark, steps, silence = Path(sys.argv[1]), *sys.argv[2:]
+job = Job(
+    program=directory / "rank.py",
+    args=(f"{directory}/outcome.json", steps),
+    workers=1,
+    log_dir=directory / "logs",
+    outcome_file=directory / "outcome.json",
+    cwd=directory,
+    env={"SKNET_TEST_ID": mark, "OMP_NUM_THREADS": "1"},
+    deadline=None,
+    silence=float(silence),
+)
+gang = Gang(
+    address="auto", hosts=2, slots=1, resource="CPU", usable=lambda ranks: True,
+    # Ray needs about a minute to see that a host whose link is cut has left.
+    wait=90,
+)
+result = run_on_hosts(job, gang, on_line=lambda line: print(line, flush=True))
+print(json.dumps([result.status, result.message]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayHosts]:
+    with ray_hosts(2) as running:
+        yield running
+
+
+class Attempt:
+    """A gang at work, started on the head."""
+
+    def __init__(
+        self, cluster: RayHosts, directory: Path, rank: str, steps: int, silence: float
+    ) -> None:
+        (directory / "rank.py").write_text(rank)
+        self.mark = {"SKNET_TEST_ID": uuid.uuid4().hex}
+        self.directory = directory
+        self.hosts = cluster.workers
+        arguments = (directory, *self.mark.values(), steps, silence)
+        self.process = cluster.start_on_head(
+            sys.executable, "-c", CALLER, *arguments, stdout=subprocess.PIPE
+        )
+        self.said: list[str] = []
+
+    def until_all_step(self) -> None:
+        assert self.process.stdout is not None
+        awaited = {0, 1}
+        for line in iter(self.process.stdout.readline, ""):
+            self.said.append(line)
+            awaited -= {rank for rank in awaited if f"[rank {rank}] step 3\n" in line}
+            if not awaited:
+                return
+        raise AssertionError(f"no step of {awaited} in {''.join(self.said)}")
+
+    def host_of_rank(self, rank: int) -> Host:
+        (line,) = {line.split("]")[0] for line in self.said if f"[rank {rank}] step" in line}
+        return next(host for host in self.hosts if line.endswith(host.address))
+
+    def rank(self, number: int) -> psutil.Process:
+        role = {**self.mark, "MS_ROLE": "MS_WORKER", "RANK_ID": str(number)}
+        (process,) = self.host_of_rank(number).marked(role)
+        return process
+
+    def result(self) -> tuple[str, str]:
+        assert self.process.stdout is not None
+        self.said += self.process.stdout.readlines()
+        assert self.process.wait(30) == 0, self.said
+        status, message = json.loads(self.said[-1])
+        return status, message
+
+    def left(self) -> list[psutil.Process]:
+        return [process for host in self.hosts for process in host.marked(self.mark)]
+
+
+@pytest.fixture
+def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
+    started: list[Attempt] = []
+
+    def begin(rank: str = RANK, steps: int = 100_000, silence: float = 90) -> Attempt:
+        started.append(Attempt(cluster, tmp_path, rank, steps, silence))
+        return started[-1]
+
+    yield begin
+    for attempt in started:
+        attempt.process.kill()
+        attempt.process.communicate()
+        for process in attempt.left():
+            process.kill()
+
+
+def test_ranks_of_two_hosts_are_one_world_and_its_logs_come_home(
+    start: Callable[..., Attempt],
+) -> None:
+    attempt = start(MINDSPORE_RANK, steps=3)
+    assert attempt.result() == ("done", "at step 2")
+    assert sum("step 2 of 2 ranks, sum 3" in line for line in attempt.said) == 2
+    assert attempt.host_of_rank(0) != attempt.host_of_rank(1)
+    logs = attempt.directory / "logs"
+    for rank in (0, 1):
+        assert "step 2 of 2 ranks, sum 3\n" in (logs / f"worker_{rank}.log").read_text()
+    leader, other = attempt.host_of_rank(0).address, attempt.host_of_rank(1).address
+    assert {path.name for path in logs.iterdir()} == {
+        *("worker_0.log", "worker_1.log"),
+        *(f"{leader}-msrun.log", f"{leader}-scheduler.log", f"{other}-msrun.log"),
+    }
+    assert attempt.left() == []
+
+
+def kill_rank(attempt: Attempt) -> None:
+    attempt.rank(1).kill()
+
+
+def freeze_rank(attempt: Attempt) -> None:
+    attempt.rank(1).suspend()
+
+
+def kill_agent(attempt: Attempt) -> None:
+    """Ray's process for the actor, under which the host's ranks run."""
+    rank = attempt.rank(1)
+    agent = next(parent for parent in rank.parents() if "ray::" in parent.name())
+    agent.kill()
+
+
+def cut_link(attempt: Attempt) -> None:
+    attempt.host_of_rank(1).cut()
+
+
+def cut_master(attempt: Attempt) -> None:
+    attempt.host_of_rank(0).cut()
+
+
+def kill_caller(attempt: Attempt) -> None:
+    attempt.process.kill()
+
+
+# As docs/clusters.md says: until the caller has its result, and until nothing is left.
+LOSSES = [
+    (kill_rank, 12, "was killed by signal 9"),
+    (freeze_rank, 15, "was stopped by a signal (SIGSTOP)"),
+    (kill_agent, 12, "was lost: "),
+    (cut_link, 25, "did not answer for 10 s"),
+    (cut_master, 25, "did not answer for 10 s"),
+]
+
+
+@pytest.mark.parametrize(("lose", "within", "says"), LOSSES)
+def test_loss_ends_the_gang_in_time(
+    lose: Callable[[Attempt], None],
+    within: float,
+    says: str,
+    start: Callable[..., Attempt],
+) -> None:
+    attempt = start()
+    attempt.until_all_step()
+    began = time.monotonic()
+    lose(attempt)
+    status, message = attempt.result()
+    detected = time.monotonic() - began
+    while attempt.left():
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    print(f"{lose.__name__}: result {detected:.1f} s, empty {time.monotonic() - began:.1f} s")
+    for host in attempt.hosts:
+        host.mend()
+    assert status == "lost_worker"
+    assert says in message
+    assert detected < within
+
+
+def test_killed_caller_leaves_nothing(start: Callable[..., Attempt]) -> None:
+    attempt = start()
+    attempt.until_all_step()
+    began = time.monotonic()
+    kill_caller(attempt)
+    while attempt.left():
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    print(f"kill_caller: empty {time.monotonic() - began:.1f} s")
+
+
+def test_silence_of_all_ranks_ends_the_gang(start: Callable[..., Attempt]) -> None:
+    attempt = start(steps=4, silence=15)
+    status, message = attempt.result()
+    assert (status, message) == (
+        "lost_worker",
+        "no rank printed a line for 15 s: ended as hung",
+    )
+    assert attempt.left() == []
+
+
+def test_request_to_stop_reaches_the_ranks_of_all_hosts(start: Callable[..., Attempt]) -> None:
+    attempt = start()
+    attempt.until_all_step()
+    attempt.process.send_signal(signal.SIGUSR1)
+    status, message = attempt.result()
+    assert (status, message) == ("stopped", "at a step")
+    assert attempt.left() == []
+
+
+@pytest.mark.parametrize(
+    ("alive", "planned", "usable", "taken"),
+    [(4, 4, {4, 2}, 4), (3, 4, {4, 2}, 2), (9, 4, {8, 4}, 4), (1, 4, {4, 2}, 0), (0, 2, {2}, 0)],
+)
+def test_as_many_hosts_are_taken_as_the_batch_can_be_shared_by(
+    alive: int, planned: int, usable: set[int], taken: int
+) -> None:
+    gang = Gang(
+        address="auto",
+        hosts=planned,
+        slots=1,
+        resource="CPU",
+        usable=usable.__contains__,
+        wait=0,
+    )
+    assert hosts_to_take(alive, gang) == taken

@@ -1,0 +1,34 @@
+"""The table of timeouts is what ranks get and what the page says."""
+
+import re
+from pathlib import Path
+
+from infra.launch.environment import rank_environment
+from infra.launch.gang import LAST_WORDS_SECONDS
+from infra.launch.supervisor import GRACE_SECONDS
+from infra.launch.timeouts import TIMEOUTS, seconds, timeout_variables
+from tasks.stages import RETRY_SECONDS
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/clusters.md"
+
+
+def test_page_shows_the_table() -> None:
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| (.+?) \| (.+) \|$", PAGE.read_text("utf-8"), re.M)
+    assert rows == [
+        (row.name, f"{row.seconds:g}", row.read_by, row.reason) for row in TIMEOUTS.values()
+    ]
+
+
+def test_ranks_get_the_variables() -> None:
+    variables = timeout_variables()
+    assert {"MS_NODE_TIMEOUT", "MS_CPU_COMM_OP_TIMEOUT", "HCCL_EXEC_TIMEOUT"} <= variables.keys()
+    assert variables.items() <= rank_environment(1, {}).items()
+
+
+def test_waits_that_depend_on_each_other_agree() -> None:
+    assert seconds("MS_HEARTBEAT_RETRY_TIMEOUT") < seconds("MS_NODE_TIMEOUT")
+    assert seconds("host_silence") < seconds("caller_silence") < 30
+    # Ranks of a cut-off host are gone before a retry starts others on their checkpoints.
+    cut_off_ranks_end = seconds("caller_silence") + GRACE_SECONDS
+    retry_starts = seconds("host_silence") + LAST_WORDS_SECONDS + min(RETRY_SECONDS)
+    assert cut_off_ranks_end < retry_starts
