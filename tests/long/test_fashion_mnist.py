@@ -1,4 +1,4 @@
-"""Fashion-MNIST, whole: trained by the flow on two ranks, interrupted three times, as good as promised.
+"""Fashion-MNIST, whole: trained by the flow, interrupted three times, as good as promised.
 
 make test-long FASHION_MNIST=DIR
 
