@@ -111,7 +111,8 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
     assert result.status is JobStatus.LOST_WORKER, result.message
     said = "\n".join(lines)
     assert "[rank 0] resuming from step-00000001: 1 of 6 steps are done" in said
-    assert f"[rank 0] error: no step within {HANG_FLOOR} s; where all threads are:" in said
+    # Which of its timers it is depends on whether MindSpore holds Python's lock meanwhile.
+    assert "[rank 0] Timeout (0:00:" in said or "[rank 0] error: no step within" in said
     assert "in _train_step" in said or "in sum" in said
 
     result, lines = launch("disturbed", at="step 5/6", number=signal.SIGKILL)
