@@ -8,16 +8,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from sknet.auto_augment import parse_auto_augment
 
 
-def _refuse_bool(value: Any) -> Any:
+def refuse_bool(value: Any) -> Any:
+    """`true` is not 1. Raises ValueError."""
     if isinstance(value, bool):
         raise ValueError("a number was expected, not true or false")
     return value
 
 
 # YAML 1.1 reads `4e-5` as text, so numbers in text are welcome; `true` is not 1.
-Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
-Whole = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
-Real = Annotated[float, BeforeValidator(_refuse_bool)]
+Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1)]
+Whole = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0)]
+Real = Annotated[float, BeforeValidator(refuse_bool)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Channels = tuple[Real, Real, Real]
@@ -28,7 +29,7 @@ def _numbers(value: object) -> list[float]:
     """Finite numbers of a list, or of one number; none if there is something else."""
     items = value if isinstance(value, list | tuple) else [value]
     try:
-        numbers = [float(_refuse_bool(item)) for item in items]
+        numbers = [float(refuse_bool(item)) for item in items]
     except (TypeError, ValueError, OverflowError):
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

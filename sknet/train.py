@@ -36,7 +36,7 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     from sknet.training.planning import plan_run
     from sknet.training.trainer import Options, Trainer
 
-    set_device(arguments.device_target)
+    set_device(arguments.device_target, recipe.mode)
     world = join_world(distribute=distribute)
 
     def say(line: str) -> None:
@@ -55,7 +55,8 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     run = plan_run(recipe, shards, workers, arguments.device_target)
     options = Options(tensorboard=arguments.tensorboard, hang_floor=arguments.hang_floor)
     place = (shards, directory, arguments.ckpt_save_dir, world)
-    Trainer(run, *place, say, stop, options).train()
+    weights = Path(recipe.ckpt_path) if recipe.ckpt_path else None
+    Trainer(run, *place, say, stop, options, weights=weights).train()
 
 
 def parser() -> argparse.ArgumentParser:

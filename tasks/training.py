@@ -41,13 +41,12 @@ def train(
     of a host a retry goes on with those that are left.
     """
     store = open_store(store_uri)
-    choices = recipe.model_dump(mode="json")
     spec = ArtifactSpec(
         kind="checkpoint",
         # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2
         format_version=3,
         params={
-            "recipe": choices,
+            "recipe": recipe.choices(),
             "world_size": num_workers,
             "device_target": device_target,
             "mindspore": version("mindspore"),
@@ -58,7 +57,7 @@ def train(
     def build(workspace: Path) -> BuildOutput:
         checkpoints = workspace / "checkpoints"
         options = {
-            "config": write_recipe(choices, workspace),
+            "config": write_recipe(recipe.model_dump(mode="json"), workspace),
             "data_dir": artifact_of(store, shards).directory,
             "ckpt_save_dir": checkpoints,
             "device_target": device_target,

@@ -209,9 +209,9 @@ class BasicBlock(nn.Cell):
         self.conv2 = ConvNorm(channels, channels, 3, relu=False)
         self.downsample = _shortcut(in_channels, channels, stride)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) → (N, C, H/stride, W/stride)."""
-        return ops.relu(self.conv2(self.conv1(x)) + self.downsample(x))
+    def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
+        """(N, C_in, H, W) → (N, C, H/stride, W/stride); `factors` (N,) are of the branch."""
+        return ops.relu(_scaled(self.conv2(self.conv1(x)), factors) + self.downsample(x))
 
 
 class Bottleneck(nn.Cell):
@@ -228,9 +228,10 @@ class Bottleneck(nn.Cell):
         self.conv3 = ConvNorm(width, out_channels, 1, relu=False)
         self.downsample = _shortcut(in_channels, out_channels, stride)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) → (N, 4C, H/stride, W/stride)."""
-        return ops.relu(self.conv3(self.conv2(self.conv1(x))) + self.downsample(x))
+    def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
+        """(N, C_in, H, W) → (N, 4C, H/stride, W/stride); `factors` (N,) are of the branch."""
+        branch = self.conv3(self.conv2(self.conv1(x)))
+        return ops.relu(_scaled(branch, factors) + self.downsample(x))
 
 
 class StemPool(nn.Cell):
@@ -300,11 +301,29 @@ class SKNet(nn.Cell):
         self.fc = nn.Dense(width, num_classes)
         _initialise(self)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes)."""
+    def twin(self) -> "SKNet":
+        """Another network of this form, with weights of its own."""
+        return SKNet(self.architecture, num_classes=self.num_classes, in_channels=self.in_channels)
+
+    def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
+        """(N, in_channels, H, W) → logits (N, num_classes).
+
+        `factors` (blocks, N), if given, are of each block's residual branch, for stochastic depth.
+        """
         x = self.pool(self.stem(x))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        if factors is None:
+            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        else:
+            index = 0
+            for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+                for block in stage.cell_list:
+                    x = block(x, factors[index])
+                    index += 1
         return self.fc(spatial_mean(x).flatten(start_dim=1))
+
+
+def _scaled(branch: Tensor, factors: Tensor | None) -> Tensor:
+    return branch if factors is None else branch * factors.reshape(-1, 1, 1, 1)
 
 
 def _unit(form: Architecture, in_channels: int, out_channels: int, stride: int) -> SelectiveKernel:

@@ -21,8 +21,10 @@ from sknet.models.weight_files import Values, read_weights, shown
 Source = Literal["sknet", "mindcv", "timm"]
 
 HEAD = ("fc.weight", "fc.bias")
-# What nn.Momentum keeps beside `moments.*`.
-OPTIMIZER_STATE = ("learning_rate", "global_step", "momentum")
+# What a training step keeps beside the network's weights: optimizer, average, loss scale.
+STATE = ("learning_rate", "global_step", "momentum", "loss_scale", "loss_scale_steps")
+STATE_PREFIXES = ("moments.", "accum.", "stat.", "ema.")
+AVERAGE = "ema."
 # Our names to theirs, applied in this order.
 _UNIT = (
     (r"^stem\.conv\.", "conv1."),
@@ -79,8 +81,9 @@ def load_weights(
 
     Strict: each parameter must be there, finite, floating and of the right shape, and nothing left
     over (what isn't a weight is left out by name: optimizer state, timm's batch counters). float16,
-    float64 and, in safetensors, bfloat16 are converted, to the nearest float32. With
-    `replace_head` the classifier stays as it is, whatever the file has for it.
+    float64 and, in safetensors, bfloat16 are converted, to the nearest float32. Of a training of
+    ours with `ema`, the averaged weights are taken. With `replace_head` the classifier stays as it
+    is, whatever the file has for it.
 
     Returns the names of the parameters that stayed. Raises UserError in one line otherwise.
     """
@@ -197,12 +200,13 @@ def _names(network: nn.Cell) -> list[str]:
 def _renamed(values: Values, names: list[str], source: Source) -> Values:
     """The weights under our names; what has none keeps a name that is none of ours."""
     ours = {name_in(source, name): name for name in names}
-    left_out = {_counter(name) for name in names} if source == "timm" else set(OPTIMIZER_STATE)
+    left_out = {_counter(name) for name in names} if source == "timm" else set(STATE)
     result = {}
     for name, value in values.items():
         if name in ours:
-            result[ours[name]] = value
-        elif name not in left_out and (source == "timm" or not name.startswith("moments.")):
+            averaged = AVERAGE + name if source == "sknet" else name
+            result[ours[name]] = values.get(averaged, value)
+        elif name not in left_out and (source == "timm" or not name.startswith(STATE_PREFIXES)):
             result[f"{name} (not a name in {source})" if name in names else name] = value
     return result
 

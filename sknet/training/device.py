@@ -32,8 +32,8 @@ def _all_reduce() -> ops.AllReduce:
     return ops.AllReduce()
 
 
-def set_device(device_target: str) -> None:
-    """Choose the device, in graph mode. Raises UserError if it is not available here."""
+def set_device(device_target: str, mode: int = ms.GRAPH_MODE) -> None:
+    """Choose the device and the mode of a recipe. Raises UserError if it is not available here."""
     # oneDNN falls back to reference convolutions, a hundred times slower, on virtual machines
     # that hide their caches from its AVX-512 code; and one instruction set on all hosts means
     # the same bits on all hosts. Read at the first convolution.
@@ -48,7 +48,7 @@ def set_device(device_target: str) -> None:
         raise UserError(
             f"device_target {device_target} is not available on this machine: use CPU"
         ) from None
-    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_context(mode=mode)
 
 
 def join_world(*, distribute: bool) -> World:

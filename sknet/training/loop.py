@@ -71,7 +71,7 @@ class Loop:
         self._progress, self._saver, self._watchdog = progress, saver, watchdog
         self._stop, self._say = stop, say
         self._synchronise = (
-            SynchroniseStatistics(network.model, world.size) if world.size > 1 else None
+            SynchroniseStatistics(network.step_cell, world.size) if world.size > 1 else None
         )
         self._checkpoint_seconds = 0.0
 
@@ -173,7 +173,7 @@ class Loop:
         if epochs_done % recipe.val_interval and epochs_done != recipe.epoch_size:
             return None
         evaluation = evaluate(
-            self._network.model,
+            self._network.step_cell.evaluated(),
             recipe,
             self._shards,
             self._shards_dir,

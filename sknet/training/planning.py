@@ -25,7 +25,7 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
             "choose a smaller batch"
         )
     return Run(
-        recipe=recipe.model_copy(update={"name": "recipe"}),
+        recipe=recipe.model_copy(update={"name": "recipe", "ckpt_path": ""}),
         classes=classes,
         shards_digest=shards.digest,
         world_size=world_size,
@@ -38,9 +38,12 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
 
 def refuse_indivisible(run: Run, world_size: int) -> None:
     """Raises UserError if `world_size` ranks can't share the run's global batch."""
-    if run.global_batch_size % world_size:
+    passes = run.recipe.gradient_accumulation_steps
+    if run.global_batch_size % (world_size * passes):
+        accumulated = f" in {passes} passes" if passes > 1 else ""
         raise UserError(
-            f"the global batch of {run.global_batch_size}, planned for {run.world_size} workers, "
+            f"the global batch of {run.global_batch_size}{accumulated}, planned for "
+            f"{run.world_size} workers, "
             f"can't be divided among {world_size}: choose a number of workers that divides it"
         )
 

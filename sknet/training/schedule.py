@@ -1,21 +1,67 @@
 """The learning rate of every step, computed before the first."""
 
 import math
+from bisect import bisect_right
 
+from sknet.recipe import Recipe
 from sknet.records import Run
+
+# one_cycle without warmup_epochs, and without warmup_factor: PyTorch's and MindCV's defaults.
+RISE_SHARE = 0.3
+RISE_START = 1 / 25
 
 
 def learning_rates(run: Run) -> list[float]:
-    """One rate a step: linear warm-up to the peak, then the recipe's decay to `min_lr`."""
+    """One rate a step: the warm-up to the peak, then the recipe's schedule.
+
+    As MindCV's per step, epochs counted from the end of the warm-up; but without `warmup_factor`
+    the warm-up starts one step later, so that no step has the rate 0.
+    """
     recipe = run.recipe
     peak = recipe.peak_lr(run.world_size)
+    if recipe.scheduler == "one_cycle":
+        return _one_cycle(recipe, peak, run.steps_per_epoch, run.total_steps)
     warmup = recipe.warmup_epochs * run.steps_per_epoch
-    decay = run.total_steps - warmup
-    rates = [peak * (step + 1) / warmup for step in range(warmup)]
-    for step in range(decay):
-        if recipe.scheduler == "constant":
-            rates.append(peak)
-        else:
-            share = (1 + math.cos(math.pi * step / decay)) / 2
-            rates.append(recipe.min_lr + (peak - recipe.min_lr) * share)
-    return rates
+    rates = [_warm_up(recipe, peak, step, warmup) for step in range(warmup)]
+    after = range(run.total_steps - warmup)
+    return rates + [_decayed(recipe, peak, step, run.steps_per_epoch, len(after)) for step in after]
+
+
+def _warm_up(recipe: Recipe, peak: float, step: int, steps: int) -> float:
+    if recipe.warmup_factor is None:
+        return peak * (step + 1) / steps
+    return peak * (recipe.warmup_factor + (1 - recipe.warmup_factor) * step / steps)
+
+
+def _decayed(recipe: Recipe, peak: float, step: int, steps_per_epoch: int, steps: int) -> float:
+    epoch = step // steps_per_epoch
+    match recipe.scheduler:
+        case "cosine_decay":
+            decay = recipe.decay_epochs * steps_per_epoch if recipe.decay_epochs else steps
+            share = (1 + math.cos(math.pi * step / decay)) / 2 if step < decay else 0.0
+            return recipe.min_lr + (peak - recipe.min_lr) * share
+        case "step_decay":
+            falls = epoch // (recipe.decay_epochs or recipe.epoch_size)
+            return peak * recipe.decay_rate**falls
+        case "multi_step_decay":
+            falls = bisect_right(recipe.multi_step_decay_milestones, epoch)
+            return peak * recipe.decay_rate**falls
+        case _:
+            return peak
+
+
+def _one_cycle(recipe: Recipe, peak: float, steps_per_epoch: int, steps: int) -> list[float]:
+    """Half a cosine up, half a cosine down to min_lr, both ends included."""
+    rise = recipe.warmup_epochs * steps_per_epoch or RISE_SHARE * steps
+    start = peak * (RISE_START if recipe.warmup_factor is None else recipe.warmup_factor)
+    top = rise - 1
+    return [
+        _half_cosine(start, peak, step / top)
+        if 0 < top >= step
+        else _half_cosine(peak, recipe.min_lr, (step - top) / (steps - 1 - top))
+        for step in range(steps)
+    ]
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

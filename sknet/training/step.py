@@ -1,87 +1,201 @@
-"""One training step as one graph: forward, backward, all-reduce, update."""
+"""One training step: forward, backward, all-reduce, update."""
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+import numpy as np
+import numpy.typing as npt
+from mindspore import Parameter, Tensor, communication, nn, ops
 
+from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
+from sknet.training.average import Average
+from sknet.training.clipping import clip
+from sknet.training.drop_path import branch_factors
+from sknet.training.freezing import freeze, keep_frozen
+from sknet.training.loss import create_loss
+from sknet.training.optimizer import create_optimizer
+from sknet.training.precision import LossScale, mixed
 
 
 class TrainStep(nn.Cell):
-    """(images (N, 3, R, R), labels as in CrossEntropy) → the mean loss over all ranks, after the
-    update.
+    """(images (N, 3, R, R), labels as in the loss) → the mean loss over all ranks, after an update.
 
-    Gradients and loss are summed over ranks in float32 and divided once; every rank then takes
-    the same update, so that ranks stay equal bit for bit.
+    The images are this rank's part of the global batch. With accumulation they are cut into as
+    many micro-batches, whose gradients are summed first. Gradients and loss are summed over ranks
+    in float32 and divided once; every rank then takes the same update, so that ranks stay equal
+    bit for bit. Whether gradients overflow shows in their sum, so all ranks drop an update or none.
+    A dropped update is a step of the schedule, but none of the momentum, of Adam's moments and of
+    the average.
+
+    All that a later step depends on is a parameter of this cell: one that gets the parameters of
+    another goes on with the same bits.
     """
 
-    def __init__(
-        self, network: nn.Cell, recipe: Recipe, rates: list[float], world_size: int
-    ) -> None:
+    def __init__(self, network: SKNet, recipe: Recipe, rates: list[float], world_size: int) -> None:
         # Without prefixes the checkpoint names weights as the network alone does.
         super().__init__(auto_prefix=False)
-        self.network = network
-        self.loss = CrossEntropy(recipe.label_smoothing)
-        self.optimizer = nn.Momentum(
-            _parameter_groups(network, recipe),
-            learning_rate=rates,
-            momentum=recipe.momentum,
-            use_nesterov=recipe.use_nesterov,
-        )
-        self.weights = self.optimizer.parameters
-        self.gradient = ms.value_and_grad(self._forward, None, self.weights)
+        self.recipe = recipe
+        self.num_blocks = sum(network.architecture.depths)
         self.world_size = world_size
+        self.rank = communication.get_rank() if world_size > 1 else 0
+        self.num_passes = recipe.gradient_accumulation_steps
+        freeze(network, recipe.freeze)
+        self.network = network
+        # What is in a tuple is no part of this cell.
+        self.twin = (network.twin(),) if recipe.ema or recipe.amp_level != "O0" else ()
+        self.average = Average(network, recipe.ema_decay) if recipe.ema else None
+        self.loss_scale = LossScale(recipe)
+        self.forward = ScaledLoss(network, recipe, self.loss_scale)
+        self.optimizer = create_optimizer(network, recipe, rates)
+        self.weights = self.optimizer.parameters
+        self.gradient = ms.value_and_grad(self.forward, None, self.weights, has_aux=True)
+        self.earlier = (GradientSum(self.forward, self.weights) if self.num_passes > 1 else None,)
         self.map = ops.Map()
         self.all_reduce = ops.AllReduce() if world_size > 1 else ops.Identity()
 
-    def _forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.loss(self.network(images), labels)
+    def set_train(self, mode: bool = True) -> "TrainStep":
+        """As of any cell, but frozen layers stay in evaluation mode."""
+        super().set_train(mode)
+        keep_frozen(self.network, self.recipe.freeze)
+        return self
 
-    def _mean_over_ranks(self, value: Tensor) -> Tensor:
-        return self.all_reduce(value) / self.world_size
+    def evaluated(self) -> nn.Cell:
+        """The network to evaluate now: in float32, with the averaged weights if there are any.
 
-    def construct(self, images: Tensor, labels: Tensor) -> Tensor:
+        It may be a copy, of this moment; the training goes on as if nobody had asked.
+        """
+        if not self.twin:
+            return self.network
+        source = self.average.average if self.average else self.network.get_parameters()
+        for target, value in zip(self.twin[0].get_parameters(), source, strict=True):
+            target.set_data(Tensor(value.asnumpy()))
+        return self.twin[0]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        loss, gradients = self.gradient(images, labels)
-        if self.world_size > 1:
-            gradients = self.map(self._mean_over_ranks, gradients)
-            loss = self._mean_over_ranks(loss)
-        return ops.depend(loss, self.optimizer(gradients))
+        *earlier, last = self._micro_batches(images, labels)
+        (gradient_sum,) = self.earlier
+        if gradient_sum is None:
+            return super().__call__(*last)
+        sums = gradient_sum.zeros
+        for micro_batch in earlier:
+            # Without `mutable` a tuple is a constant of the graph.
+            sums = gradient_sum(*micro_batch, ms.mutable(sums))
+        return super().__call__(*last, ms.mutable(sums))
 
-
-class CrossEntropy(nn.Cell):
-    """Mean cross-entropy of logits (N, C) and labels (N,) or shares of classes (N, C), of which
-    `label_smoothing` is spread evenly over all classes.
-
-    Through log_softmax: MindSpore's own loss takes ops.log, which on CPU rounds an element by its
-    place in the vector code, so that a resumed run would report another loss.
-    """
-
-    def __init__(self, label_smoothing: float) -> None:
-        super().__init__()
-        self.smoothing = label_smoothing
-
-    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See the class."""
-        num_classes = logits.shape[1]
-        spread = self.smoothing / num_classes
-        if labels.ndim == 1:
-            on = ops.cast(1 - self.smoothing + spread, logits.dtype)
-            off = ops.cast(spread, logits.dtype)
-            target = ops.one_hot(labels, num_classes, on, off)
+    def construct(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        factors: Tensor | None,
+        sums: tuple[Tensor, ...] | None = None,
+    ) -> Tensor:
+        """The last pass, and the update; `sums` are of the passes before it."""
+        (_, loss), gradients = self.gradient(images, labels, factors)
+        if sums is not None:
+            loss = loss + sums[0]
+            gradients = self.map(ops.add, gradients, sums[1:])
+        loss = self._mean(loss, 1.0)
+        scale = self.loss_scale()
+        gradients = tuple(self._mean(gradient, scale) for gradient in gradients)
+        if not self.recipe.drop_overflow_update:
+            self._update(gradients)
+            return loss
+        finite = ms.amp.all_finite(gradients)
+        self.loss_scale.adjust(finite)
+        if finite:
+            self._update(gradients)
         else:
-            target = labels * (1 - self.smoothing) + spread
-        return -(ops.log_softmax(logits, 1) * target).sum(1).mean()
+            step = self.optimizer.global_step
+            ops.assign(step, step + 1)
+        return loss
+
+    def _mean(self, value: Tensor, scale: Tensor | float) -> Tensor:
+        """Over ranks and passes, of a value that was scaled."""
+        divisor = self.world_size * self.num_passes * scale
+        return self.all_reduce(value) if divisor == 1 else self.all_reduce(value) / divisor
+
+    def _update(self, gradients: tuple[Tensor, ...]) -> None:
+        if self.recipe.clip_grad:
+            gradients = clip(gradients, self.recipe)
+        self.optimizer(gradients)
+        if self.average is not None:
+            self.average()
+
+    def _micro_batches(
+        self, images: Tensor, labels: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        if self.num_passes == 1 and not self.recipe.drop_path_rate:
+            return [(images, labels, None)]
+        size = images.shape[0] // self.num_passes
+        factors = self._branch_factors(images.shape[0])
+        return [
+            (images[part], labels[part], None if factors is None else Tensor(factors[:, part]))
+            for part in (slice(i * size, (i + 1) * size) for i in range(self.num_passes))
+        ]
+
+    def _branch_factors(self, batch_size: int) -> npt.NDArray[np.float32] | None:
+        """This rank's part of those of the global batch."""
+        if not self.recipe.drop_path_rate:
+            return None
+        drawn = branch_factors(
+            self.num_blocks,
+            self.recipe.drop_path_rate,
+            seed=self.recipe.seed,
+            step=int(self.optimizer.global_step.asnumpy()[0]),
+            global_batch=batch_size * self.world_size,
+        )
+        return drawn[:, self.rank * batch_size : (self.rank + 1) * batch_size]
+
+
+class ScaledLoss(nn.Cell):
+    """(images, labels, factors of the blocks or None) → (scaled loss, loss), means, in float32."""
+
+    def __init__(self, network: SKNet, recipe: Recipe, loss_scale: LossScale) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = mixed(network, recipe)
+        self.loss = create_loss(recipe)
+        self.loss_scale = loss_scale
+
+    def construct(
+        self, images: Tensor, labels: Tensor, factors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        loss = self.loss(self.network(images, factors), labels)
+        return loss * self.loss_scale(), loss
+
+
+class GradientSum(nn.Cell):
+    """A pass over a micro-batch: adds its loss and its gradients to the sums given."""
+
+    def __init__(self, forward: ScaledLoss, weights: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.gradient = ms.value_and_grad(forward, None, weights, has_aux=True)
+        self.map = ops.Map()
+        shapes = [(), *(weight.shape for weight in weights)]
+        self.zeros = tuple(Tensor(np.zeros(shape, np.float32)) for shape in shapes)
+
+    def construct(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        factors: Tensor | None,
+        sums: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        """See the class."""
+        (_, loss), gradients = self.gradient(images, labels, factors)
+        return (loss + sums[0], *self.map(ops.add, gradients, sums[1:]))
 
 
 class SynchroniseStatistics(nn.Cell):
-    """Sets BatchNorm's moving statistics to their mean over ranks.
+    """Sets BatchNorm's moving statistics, and their averages, to their means over ranks.
 
     Done at every checkpoint, interrupted or not, so that one file holds the state of all ranks.
     """
 
-    def __init__(self, network: nn.Cell, world_size: int) -> None:
-        super().__init__()
-        self.statistics = ms.ParameterTuple(moving_statistics(network))
+    def __init__(self, cell: nn.Cell, world_size: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.statistics = ms.ParameterTuple(moving_statistics(cell))
         self.world_size = world_size
         self.all_reduce = ops.AllReduce()
 
@@ -92,24 +206,10 @@ class SynchroniseStatistics(nn.Cell):
         return self.statistics[0]
 
 
-def moving_statistics(network: nn.Cell) -> list[Parameter]:
+def moving_statistics(cell: nn.Cell) -> list[Parameter]:
     """BatchNorm's moving means and variances, which the optimizer leaves alone."""
     return [
         parameter
-        for parameter in network.get_parameters()
+        for parameter in cell.get_parameters()
         if parameter.name.endswith((".moving_mean", ".moving_variance"))
-    ]
-
-
-def _parameter_groups(network: nn.Cell, recipe: Recipe) -> list[dict[str, object]]:
-    weights = network.trainable_params()
-    if not recipe.filter_bias_and_bn:
-        return [{"params": weights, "weight_decay": recipe.weight_decay}]
-    # Biases and BatchNorm's scale and shift are the ones with one axis.
-    decayed = [weight for weight in weights if weight.ndim > 1]
-    others = [weight for weight in weights if weight.ndim <= 1]
-    return [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-        {"order_params": weights},
     ]

@@ -11,7 +11,6 @@ from pathlib import Path
 import mindspore as ms
 
 from sknet.errors import UserError
-from sknet.models import create_model
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
 from sknet.training import checkpoint, statistics
 from sknet.training.device import World
@@ -22,6 +21,7 @@ from sknet.training.planning import refuse_indivisible, with_layout
 from sknet.training.progress import Progress
 from sknet.training.saver import Saver
 from sknet.training.schedule import learning_rates
+from sknet.training.starting import starting_network
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.tensorboard import TensorBoard
@@ -54,10 +54,12 @@ class Trainer:
         say: Callable[[str], None],
         stop: StopRequest,
         options: Options = Options(),
+        *,
+        weights: Path | None = None,
     ) -> None:
         self._planned, self._shards, self._shards_dir = run, shards, shards_dir
         self._run_dir, self._world, self._say = run_dir, world, say
-        self._stop, self._options = stop, options
+        self._stop, self._options, self._weights = stop, options, weights
 
     def train(self) -> Path:
         """Train to the end and return the final checkpoint.
@@ -106,7 +108,9 @@ class Trainer:
     def _train(self, run: Run, newest: tuple[Path, Checkpoint] | None) -> Path:
         recipe, world = run.recipe, self._world
         ms.set_seed(recipe.seed)
-        model = create_model(recipe.model, num_classes=len(run.classes))
+        # A checkpoint replaces all of them.
+        weights = None if newest else self._weights
+        model = starting_network(recipe, len(run.classes), weights)
         rates = learning_rates(run)
         step_cell = TrainStep(model, recipe, rates, world.size)
         start: int = 0

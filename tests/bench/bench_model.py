@@ -167,7 +167,7 @@ def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[
         lr=LR,
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
-        filter_bias_and_bn=False,
+        weight_decay_filter="disable",
         label_smoothing=LABEL_SMOOTHING,
     )
     step = TrainStep(network, recipe, [LR] * 10_000, world_size=1)

@@ -17,6 +17,10 @@ from tests.refusals import refusal
 OTHERS: dict[str, Any] = {
     "model": "skresnet34",
     "num_classes": 10,
+    "drop_path_rate": 0.1,
+    "ckpt_sha256": "0" * 64,
+    "replace_head": True,
+    "freeze": ["stem"],
     "image_resize": 64,
     "scale": [0.5, 1.0],
     "ratio": [0.5, 2.0],
@@ -40,16 +44,33 @@ OTHERS: dict[str, Any] = {
     "batch_size": 8,
     "global_batch_size": 32,
     "reference_global_batch_size": 256,
+    "gradient_accumulation_steps": 2,
     "epoch_size": 5,
     "scheduler": "constant",
     "lr": 0.2,
     "min_lr": 0.01,
     "warmup_epochs": 1,
+    "warmup_factor": 0.1,
+    "decay_epochs": 2,
+    "decay_rate": 0.1,
+    "multi_step_decay_milestones": [1, 2],
+    "loss": "BCE",
+    "label_smoothing": 0.1,
+    "opt": "sgd",
     "momentum": 0.8,
     "use_nesterov": True,
     "weight_decay": 1e-4,
-    "filter_bias_and_bn": False,
-    "label_smoothing": 0.1,
+    "weight_decay_filter": "disable",
+    "clip_grad": True,
+    "clip_value": 1.0,
+    "clip_mode": "value",
+    "ema": True,
+    "ema_decay": 0.99,
+    "amp_level": "O2",
+    "loss_scale_type": "dynamic",
+    "loss_scale": 1024,
+    "drop_overflow_update": True,
+    "mode": 1,
     "seed": 43,
     "checkpoint_every_steps": 10,
     "keep_checkpoint_max": 4,
@@ -134,6 +155,27 @@ def test_every_fault_is_named_at_once() -> None:
         ("seed", 1 << 32),
         ("keep_checkpoint_max", 1),
         ("warmup_epochs", 4),
+        ("mode", 2),
+        ("amp_level", "O1"),
+        ("loss_scale_type", "auto"),
+        ("loss_scale", 0.5),
+        ("loss", "JSD"),
+        ("weight_decay_filter", "bias"),
+        ("ema_decay", 1.0),
+        ("clip_value", 0),
+        ("clip_mode", "agc"),
+        ("gradient_accumulation_steps", 0),
+        ("gradient_accumulation_steps", 3),
+        ("warmup_factor", 1.1),
+        ("decay_rate", 0),
+        ("decay_epochs", 0),
+        ("multi_step_decay_milestones", [2, 1]),
+        ("multi_step_decay_milestones", [1, 1]),
+        ("multi_step_decay_milestones", []),
+        ("min_lr", 0.2),
+        ("drop_path_rate", 1.0),
+        ("ckpt_sha256", "abc"),
+        ("freeze", ["layer5"]),
     ],
 )
 def test_wrong_value_is_refused_naming_key_and_value(key: str, value: object) -> None:
@@ -259,17 +301,66 @@ def test_digest_ignores_the_name() -> None:
 
 
 def test_the_other_values_cover_every_choice() -> None:
-    # `opt` has one value so far.
-    assert OTHERS.keys() == Recipe.model_fields.keys() - {"name", "opt"}
+    # Where a file lies is no choice.
+    assert OTHERS.keys() == Recipe.model_fields.keys() - {"name", "ckpt_path"}
 
 
 @pytest.mark.parametrize("key", OTHERS)
 def test_digest_changes_with_every_choice(key: str) -> None:
-    changes = {key: OTHERS[key]}
-    if key == "batch_size":
-        changes["global_batch_size"] = None
-    assert recipe(**changes).digest != recipe().digest
+    # What one choice asks of another one.
+    needs: dict[str, dict[str, Any]] = {
+        "batch_size": {"global_batch_size": None},
+        "replace_head": {"ckpt_sha256": "0" * 64},
+        "freeze": {"ckpt_sha256": "0" * 64},
+        "loss_scale_type": {"drop_overflow_update": True},
+    }
+    common = needs.get(key, {})
+    before = recipe() if key == "batch_size" else recipe(**common)
+    assert recipe(**common, **{key: OTHERS[key]}).digest != before.digest
 
 
 def test_digest_is_of_values_not_of_their_spelling() -> None:
     assert recipe(lr="1e-1", scale=[0.08, 1]).digest == recipe().digest
+
+
+WEIGHTS = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheduler": "step_decay"}, "step_decay needs decay_epochs"),
+        ({"opt": "adamw", "use_nesterov": True}, "use_nesterov needs opt momentum or sgd"),
+        ({"momentum": 0.0, "use_nesterov": True}, "and a momentum above 0"),
+        ({"loss_scale_type": "dynamic"}, "set drop_overflow_update true"),
+        ({"replace_head": True}, "replace_head needs ckpt_path"),
+        ({"freeze": ["stem"]}, "freeze needs ckpt_path"),
+        ({"freeze": ["stem", "stem"], "ckpt_sha256": WEIGHTS}, "expected different layers"),
+        (
+            {
+                "freeze": ["stem", "layer1", "layer2", "layer3", "layer4", "fc"],
+                "ckpt_sha256": WEIGHTS,
+            },
+            "and not all of them",
+        ),
+        (
+            {"freeze": ["fc"], "replace_head": True, "ckpt_sha256": WEIGHTS},
+            "freeze has fc, but replace_head",
+        ),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert message in recipe_refusal(**changes)
+
+
+def test_global_batch_counts_the_accumulated_passes() -> None:
+    per_device = recipe(global_batch_size=None, batch_size=8, gradient_accumulation_steps=3)
+    assert [per_device.global_batch(world) for world in (1, 2)] == [24, 48]
+    fixed = recipe(gradient_accumulation_steps=4)
+    assert [fixed.global_batch(world) for world in (1, 2, 16)] == [64] * 3
+    with pytest.raises(UserError, match="among 32 workers x 4 accumulated passes"):
+        fixed.global_batch(32)
+
+
+def test_where_the_weights_lie_is_no_choice() -> None:
+    assert recipe(ckpt_path="a").digest == recipe(ckpt_path="b").digest

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from sknet.training.step import CrossEntropy
+from sknet.training.loss import CrossEntropy
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])

@@ -1,0 +1,121 @@
+"""The optimizers of recipes: MindSpore's where they are right, otherwise published formulas.
+
+- momentum, sgd: `nn.Momentum` and `nn.SGD`; the decay is added to the gradient.
+- adamw: Loshchilov & Hutter 2019, with Adam's bias correction, as in MindCV and PyTorch;
+  `nn.AdamWeightDecay` has none.
+- lamb: You et al. 2020, with bias correction, every tensor's update scaled to the norm of the
+  tensor, as `nn.Lamb`, which is for Ascend only.
+"""
+
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from sknet.recipe import Recipe
+
+BETA_1, BETA_2 = 0.9, 0.999
+ADAMW_EPSILON, LAMB_EPSILON = 1e-8, 1e-6
+
+
+def create_optimizer(network: nn.Cell, recipe: Recipe, rates: list[float]) -> nn.Optimizer:
+    """The recipe's optimizer of the network's trainable weights; `rates` has one for each step."""
+    groups = _groups(network.trainable_params(), recipe)
+    if recipe.opt == "momentum":
+        return nn.Momentum(
+            groups,
+            learning_rate=rates,
+            momentum=recipe.momentum,
+            use_nesterov=recipe.use_nesterov,
+        )
+    if recipe.opt == "sgd":
+        return nn.SGD(
+            groups, learning_rate=rates, momentum=recipe.momentum, nesterov=recipe.use_nesterov
+        )
+    return (AdamW if recipe.opt == "adamw" else Lamb)(groups, rates)
+
+
+def _groups(weights: list[Parameter], recipe: Recipe) -> list[dict[str, object]]:
+    without = [weight for weight in weights if not _decays(weight, recipe)]
+    if not without:
+        return [{"params": weights, "weight_decay": recipe.weight_decay}]
+    decayed = [weight for weight in weights if _decays(weight, recipe)]
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": without, "weight_decay": 0.0},
+        {"order_params": weights},
+    ]
+
+
+def _decays(weight: Parameter, recipe: Recipe) -> bool:
+    match recipe.weight_decay_filter:
+        case "disable":
+            return True
+        case "auto":
+            return not str(weight.name).endswith((".gamma", ".beta"))
+        case _:
+            # Biases and BatchNorm's scale and shift are the ones with one axis.
+            return bool(weight.ndim > 1)
+
+
+class _Adaptive(nn.Optimizer):
+    """Adam's moments, and their number of updates: it can be behind the steps, as a dropped update
+    is a step."""
+
+    def __init__(self, groups: list[dict[str, object]], rates: list[float], epsilon: float) -> None:
+        super().__init__(rates, groups)
+        self.epsilon = epsilon
+        self.first = self.parameters.clone(prefix="moments.first", init="zeros")
+        self.second = self.parameters.clone(prefix="moments.second", init="zeros")
+        self.beta_1_power = Parameter(Tensor(1.0, mstype.float32), name="moments.beta_1_power")
+        self.beta_2_power = Parameter(Tensor(1.0, mstype.float32), name="moments.beta_2_power")
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> bool:
+        """Take one step."""
+        rate = self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
+        ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
+        correction_1, correction_2 = 1 - self.beta_1_power, 1 - self.beta_2_power
+        for index in range(len(gradients)):
+            weight, gradient = self.parameters[index], gradients[index]
+            first = BETA_1 * self.first[index] + (1 - BETA_1) * gradient
+            second = BETA_2 * self.second[index] + (1 - BETA_2) * ops.square(gradient)
+            ops.assign(self.first[index], first)
+            ops.assign(self.second[index], second)
+            update = first / correction_1 / (ops.sqrt(second / correction_2) + self.epsilon)
+            if self.decay_flags[index]:
+                update = update + self.weight_decay[index] * weight
+            ops.assign(weight, weight - rate * self.trust(weight, update) * update)
+        return True
+
+
+class AdamW(_Adaptive):
+    """See the module."""
+
+    def __init__(self, groups: list[dict[str, object]], rates: list[float]) -> None:
+        super().__init__(groups, rates, ADAMW_EPSILON)
+
+    def trust(self, weight: Tensor, update: Tensor) -> float:  # noqa: ARG002 (Lamb's needs them)
+        """The factor of the rate."""
+        return 1.0
+
+
+class Lamb(_Adaptive):
+    """See the module."""
+
+    def __init__(self, groups: list[dict[str, object]], rates: list[float]) -> None:
+        super().__init__(groups, rates, LAMB_EPSILON)
+
+    def trust(self, weight: Tensor, update: Tensor) -> Tensor:
+        """The factor of the rate: the norms' ratio, 1 if one is 0."""
+        own, other = ops.sqrt(sum_of_squares(weight)), ops.sqrt(sum_of_squares(update))
+        some = ops.logical_and(own > 0, other > 0)
+        return ops.select(
+            some, own / ops.select(some, other, ops.ones_like(other)), ops.ones_like(own)
+        )
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """A scalar. By a matrix product: on CPU the threads of a plain sum of a large tensor add up in
+    the order in which they end."""
+    row = x.reshape(1, -1)
+    return ops.matmul(row, row.reshape(-1, 1)).reshape(())
