@@ -1,6 +1,7 @@
 """A data set and a recipe so small that a whole flow takes seconds; the commands that run it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,12 @@ def shown_by(flow_run: UUID) -> dict[str | None, Artifact]:
         return {
             artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)
         }
+
+
+def copy_shards(source: Path, store: Path) -> None:
+    """What comes before training, so that a test needs not do it again."""
+    for kind in ("dataset", "shards"):
+        shutil.copytree(source / kind, store / kind)
 
 
 def write_images(root: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.train_sknet import train_sknet
 from tasks.stages import JobStoppedError
-from tests.tiny_pipeline import Trained, digests, run_flow_once, shown_by
+from tests.tiny_pipeline import Trained, copy_shards, digests, run_flow_once, shown_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -19,6 +19,7 @@ SECONDS_TO_START = 120
 
 def test_stopped_run_says_so_and_is_gone_on_with(trained: Trained, tmp_path: Path) -> None:
     store = tmp_path / "store"
+    copy_shards(trained.store, store)
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
 
     def ask_once_it_trains() -> None:

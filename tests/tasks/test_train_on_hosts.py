@@ -18,7 +18,7 @@ from infra.artifacts import open_store
 from sknet.records import Checkpoint
 from tests.namespaces import Host
 from tests.ray_hosts import QUICK, RayHosts, ray_hosts
-from tests.tiny_pipeline import Trained, digests, train_command
+from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -36,6 +36,7 @@ class Training:
         self, cluster: RayHosts, trained: Trained, store: Path, said: IO[str], *more: str
     ) -> None:
         self.hosts, self.store = cluster.workers, store
+        copy_shards(trained.store, store)
         options = ("--launcher", "ray:auto", "--hosts", "2", "--wait-for-hosts", "20", *more)
         command = train_command(trained.recipe, trained.images, store, 2, *options)
         self.process = cluster.start_on_head(*command, stdout=said, stderr=subprocess.STDOUT)

@@ -197,11 +197,19 @@ def kill_caller(attempt: Attempt) -> None:
 
 # As docs/clusters.md says: until the caller has its result, and until nothing is left.
 LOSSES = [
-    (kill_rank, 12, "was killed by signal 9"),
-    (freeze_rank, 15, "was stopped by a signal (SIGSTOP)"),
-    (kill_agent, 12, "was lost: "),
-    (cut_link, 25, "did not answer for 10 s"),
-    (cut_master, 25, "did not answer for 10 s"),
+    pytest.param(kill_rank, 12, "was killed by signal 9", id="rank killed"),
+    pytest.param(cut_master, 25, "did not answer for 10 s", id="link of the master's host"),
+    pytest.param(
+        freeze_rank,
+        15,
+        "was stopped by a signal (SIGSTOP)",
+        id="rank frozen",
+        marks=pytest.mark.long,
+    ),
+    pytest.param(kill_agent, 12, "was lost: ", id="agent killed", marks=pytest.mark.long),
+    pytest.param(
+        cut_link, 25, "did not answer for 10 s", id="link of another host", marks=pytest.mark.long
+    ),
 ]
 
 
@@ -240,6 +248,7 @@ def test_killed_caller_leaves_nothing(start: Callable[..., Attempt]) -> None:
     print(f"kill_caller: empty {time.monotonic() - began:.1f} s")
 
 
+@pytest.mark.long
 def test_silence_of_all_ranks_ends_the_gang(start: Callable[..., Attempt]) -> None:
     attempt = start(steps=4, silence=15)
     status, message = attempt.result()
