@@ -18,7 +18,7 @@ from safetensors.torch import save_file as save_torch
 from sknet.models import create_model, fold
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
-from sknet.training.step import CrossEntropy
+from sknet.training.loss import CrossEntropy
 from tests.peers import mindcv_model, timm_model
 
 NAMES = ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")
