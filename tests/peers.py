@@ -55,8 +55,13 @@ def mindcv_model(name: str, **kwargs: Any) -> "mindspore.nn.Cell":
 
 def mindcv_data() -> ModuleType:
     """`mindcv.data`: create_dataset, create_transforms, create_loader."""
+    return mindcv_module("mindcv.data")
+
+
+def mindcv_module(name: str) -> ModuleType:
+    """One of MindCV's packages."""
     with warnings.catch_warnings(action="ignore"):
-        return importlib.import_module("mindcv.data")
+        return importlib.import_module(name)
 
 
 def mindcv_rates(steps_per_epoch: int, **choices: Any) -> list[float]:

@@ -61,7 +61,7 @@ class MetricsLog:
         try:
             fault = "" if self._file.write(line.encode()) == len(line) else "it is full"
         except OSError as error:
-            fault = error.strerror
+            fault = str(error)
         if fault:
             self._file.truncate(size)
             if not self._warned:

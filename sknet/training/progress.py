@@ -38,7 +38,12 @@ class Progress:
         if log is None:
             return
         if step == self._start + 1:
-            log.write("compile", self._start, compile_seconds=times.compile_seconds)
+            log.write(
+                "compile",
+                self._start,
+                compile_seconds=times.compile_seconds,
+                first_batch_seconds=wait,
+            )
         if step % self._run.recipe.log_interval == 0 or step == self._run.total_steps:
             measured = self._measured(self._reported)
             self._reported = times.num_steps

@@ -14,6 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from mindspore import Tensor, nn
 from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
-from sknet.training import checkpoint, progress, trainer
+from sknet.training import checkpoint, progress, starting, trainer
 from sknet.training.device import World, set_device
 from sknet.training.planning import plan_run
 from sknet.training.step import TrainStep
@@ -48,14 +49,22 @@ class ThreeLayers(nn.Cell):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
+        self.num_classes = num_classes
+        self.architecture = SimpleNamespace(depths=(1,))
         self.convolution = nn.Conv2d(3, 4, 3, stride=4, has_bias=True)
         self.norm = nn.BatchNorm2d(4)
         self.head = nn.Dense(4 * 64, num_classes)
 
-    def construct(self, images: Tensor) -> Tensor:
-        """(N, 3, 32, 32) → (N, classes)."""
-        features = self.norm(self.convolution(images))
-        return self.head(features.reshape(images.shape[0], -1))
+    def twin(self) -> "ThreeLayers":
+        """Another one."""
+        return ThreeLayers(self.num_classes)
+
+    def construct(self, images: Tensor, factors: Tensor | None = None) -> Tensor:
+        """(N, 3, 32, 32) → (N, classes); the factors (1, N) are of the layer before the last."""
+        features = self.norm(self.convolution(images)).reshape(images.shape[0], -1)
+        if factors is not None:
+            features = features * factors[0].reshape(-1, 1)
+        return self.head(features)
 
 
 class FileOperations:
@@ -95,7 +104,7 @@ def say(line: str) -> None:
 
 def train(job: dict[str, Any], shards_dir: Path) -> int:
     """The exit code of the program."""
-    trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
+    starting.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
     step_done = progress.Progress.step_done
 
     def note(self: progress.Progress, step: int, *values: Any, **named: Any) -> None:
@@ -108,12 +117,12 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
             os.kill(os.getpid(), getattr(signal, job["signal"]))
 
     progress.Progress.step_done = note
-    set_device("CPU")
+    recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
+    set_device("CPU", recipe.mode)
     stop = StopRequest()
     tensorboard = Path(job["tensorboard"]) if "tensorboard" in job else None
 
     def main(_: object) -> None:
-        recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
         shards = read_shards(shards_dir)
         run = plan_run(recipe, shards, job.get("planned_workers", 1), "CPU")
         place = (shards, shards_dir, Path(job["directory"]), World(0, 1))
