@@ -5,19 +5,19 @@ process (SIGSEGV) if the pipeline that failed is read by another. And the seed o
 setting of the whole process, read where a pipeline is made.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
 
 
-def read_pipeline(make: Callable[[], Any]) -> Iterator[tuple[Any, ...]]:
+def read_pipeline(make: Callable[[], Any]) -> Generator[tuple[Any, ...], None, None]:
     """The rows of the iterator that `make` returns; it is made at once, not with the first row."""
     return _rows(_READER.submit(make).result())
 
 
-def _rows(iterator: Any) -> Iterator[tuple[Any, ...]]:
+def _rows(iterator: Any) -> Generator[tuple[Any, ...], None, None]:
     try:
         while (row := _READER.submit(next, iterator, None).result()) is not None:
             yield row

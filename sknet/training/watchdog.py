@@ -3,7 +3,8 @@
 | | |
 |---|---|
 | a step may take | 20 (`FACTOR`) times the median of the last 100 (`WINDOW`) steps, |
-| | and not less than the floor (`--hang_floor`): 120 s; 0 for no watchdog |
+| | and not less than the floor (`--hang_floor`): 600 s, which alone counts until |
+| | there is a median; 0 for no watchdog |
 | then a rank writes its stacks, and ends after | 5 s (`GRACE_SECONDS`) |
 | or, where native code holds Python's lock, as | |
 | MindSpore does while it waits for other ranks, | |
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 
 FACTOR = 20
 WINDOW = 100
-FLOOR_SECONDS = 120.0
+FLOOR_SECONDS = 600.0
 GRACE_SECONDS = 5.0
 FALLBACK_SECONDS = 2.0
 _POLL_SECONDS = 0.25
