@@ -8,7 +8,6 @@ import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-
 # Prefect's client tries for minutes to reach a server that is gone, and the work waits meanwhile.
 SECONDS_WITHOUT = 600.0
 

@@ -228,7 +228,8 @@ def test_stopped_process_is_no_rank_to_wait_for(
             (rank,) = (p for p in alive() if str(job.program) in p.cmdline()[1:2])
             rank.suspend()
 
-        threading.Thread(target=later).start()
+        if line.endswith("in step"):
+            threading.Thread(target=later).start()
 
     result = run(job, on_line=freeze)
     assert result.status is JobStatus.LOST_WORKER
