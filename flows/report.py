@@ -42,8 +42,13 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"report      {out / 'report.html'}")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
+    result.add_argument("--out", default="reports", help="directory for a copy of the report")
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", default="artifacts", help="a path or file:/// URI")
-    parser.add_argument("--out", default="reports", help="directory for a copy of the report")
-    sys.exit(run_flow(main, parser.parse_args()))
+    sys.exit(run_flow(main, parser().parse_args()))

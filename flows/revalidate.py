@@ -33,7 +33,12 @@ def main(arguments: argparse.Namespace) -> None:
     )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", default="artifacts", help="a path or file:/// URI")
-    sys.exit(run_flow(main, parser.parse_args()))
+    sys.exit(run_flow(main, parser().parse_args()))

@@ -33,6 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"--quality is {arguments.quality}, expected at most 100")
     if not 0 <= arguments.max_quarantine <= 1:
         raise UserError(f"--max-quarantine is {arguments.max_quarantine}, expected a share: 0 to 1")
+    if arguments.json:
+        program.make_directory(arguments.json.parent, "--json")
 
     if arguments.staged:
         staged = read_staged(arguments.staged)

@@ -104,6 +104,8 @@ def main(arguments: argparse.Namespace) -> None:
     set_device(arguments.device_target)
     network = create_model(model.model, num_classes=model.num_classes)
     load_weights(network, weights)
+    out = arguments.out or Path(f"{model.model}{suffix}")
+    make_place(out)
     images = np.random.default_rng(0).standard_normal(model.input_shape, np.float32)
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"model{suffix}"
@@ -116,7 +118,6 @@ def main(arguments: argparse.Namespace) -> None:
             verdict = f"its logits differ from the network's by {difference:.1e} of the largest"
             if not difference <= MAX_DIFFERENCE:
                 raise ExportError(f"{verdict}, above {MAX_DIFFERENCE}: nothing was written")
-        out = arguments.out or Path(f"{model.model}{suffix}")
         record = ExportedFile(
             **model.model_dump(), format=arguments.format, sha256=file_sha256(file)
         )
@@ -214,14 +215,18 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return names
 
 
+def make_place(out: Path) -> None:
+    """Make the directory of --out, before the work. Raises UserError if no file can go there."""
+    if out.is_dir():
+        raise UserError(f"--out {out} is a directory, expected a file")
+    program.make_directory(out.parent, "--out")
+
+
 def publish(file: Path, record: ExportedFile, out: Path) -> None:
     """Put the file at `out` and the record beside it, each whole or not at all.
 
     Raises UserError if that is not possible.
     """
-    if out.is_dir():
-        raise UserError(f"--out {out} is a directory, expected a file")
-    program.make_directory(out.parent, "--out")
     targets = (out.with_name(f"{out.name}.json"), out)
     parts = [target.with_name(f".{target.name}.{os.getpid()}") for target in targets]
     try:

@@ -22,6 +22,8 @@ def main(arguments: argparse.Namespace) -> None:
         file /= "model.ckpt"
     if not file.is_file():
         raise UserError(f"checkpoint {file} does not exist")
+    if arguments.json:
+        program.make_directory(arguments.json.parent, "--json")
     from sknet.data.local import shards_at
     from sknet.evaluation import evaluate
     from sknet.models import create_model

@@ -1,5 +1,6 @@
 """Session-wide: an environment of its own for Prefect, one flow harness, one tiny data set."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
 
 # Read by Prefect when it is imported, and inherited by every command that a test starts.
 _prefect_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
-_cache = tempfile.TemporaryDirectory(prefix="sknet-cache-")
+_worker = "PYTEST_XDIST_WORKER" in os.environ
+if not _worker:
+    _cache = tempfile.TemporaryDirectory(prefix="sknet-cache-")
+# Of pytest-xdist's processes, the first makes the cache for all.
+_cache_name = os.environ["SKNET_CACHE"] if _worker else _cache.name
 for _name in [name for name in os.environ if name.startswith(("PREFECT_", "SKNET_"))]:
     del os.environ[_name]
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_HOME": _prefect_home.name,
-    "SKNET_CACHE": _cache.name,
+    "SKNET_CACHE": _cache_name,
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLI_COLORS": "false",
     "GLOG_v": "3",
@@ -71,15 +76,25 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(
-    flow_harness: None, tmp_path_factory: pytest.TempPathFactory, images: Path, recipe: Path
-) -> "Trained":
-    """One undisturbed run of the whole flow with two workers. Tests change copies of its store."""
-    from tests.tiny_pipeline import Trained, run_flow_once
+def trained(flow_harness: None, tmp_path_factory: pytest.TempPathFactory) -> "Trained":
+    """One undisturbed run of the whole flow with two workers. Tests change copies of its store.
 
-    store = tmp_path_factory.mktemp("trained") / "store"
-    _, results = run_flow_once(recipe, images, store)
-    return Trained(store=store, recipe=recipe, images=images, results=tuple(results))
+    It takes a minute, so that of pytest-xdist's processes only the first to need it runs it.
+    """
+    from tests.tiny_pipeline import Trained, run_flow_once, write_images, write_recipe
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if _worker else base) / "trained"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "results.json").exists():
+            shutil.rmtree(place / "images", ignore_errors=True)
+            shutil.rmtree(place / "store", ignore_errors=True)
+            recipe, images = write_recipe(place / "tiny.yaml"), write_images(place / "images")
+            _, results = run_flow_once(recipe, images, place / "store")
+            Trained.write(results, place)
+        return Trained.read(place)
 
 
 @pytest.fixture

@@ -64,6 +64,14 @@ def mindcv_module(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
+def mindcv_rates(steps_per_epoch: int, **choices: Any) -> list[float]:
+    """The learning rates of `mindcv.scheduler.create_scheduler`."""
+    with warnings.catch_warnings(action="ignore"):
+        module = importlib.import_module("mindcv.scheduler")
+    rates: list[float] = module.create_scheduler(steps_per_epoch, **choices)
+    return rates
+
+
 def _import_timm_sknet() -> ModuleType:
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:

@@ -15,12 +15,14 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
+from pydantic import TypeAdapter
 
 from flows.train_sknet import train_sknet
 from infra.artifacts import open_store
 from tasks.stages import StageResult
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = TypeAdapter(tuple[StageResult, ...])
 STAGES = ["stage", "convert", "train", "validate", "promote", "report"]
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
@@ -51,6 +53,19 @@ class Trained:
 
     def of(self, stage: str) -> StageResult:
         return next(result for result in self.results if result.stage == stage)
+
+    @staticmethod
+    def write(results: list[StageResult], place: Path) -> None:
+        (place / "results.json").write_bytes(RESULTS.dump_json(tuple(results)))
+
+    @classmethod
+    def read(cls, place: Path) -> "Trained":
+        return cls(
+            store=place / "store",
+            recipe=place / "tiny.yaml",
+            images=place / "images",
+            results=RESULTS.validate_json((place / "results.json").read_bytes()),
+        )
 
 
 def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[StageResult]]:
@@ -96,9 +111,14 @@ def write_recipe(path: Path) -> Path:
     return path
 
 
-def train_command(recipe: Path, data: Path, store: Path, workers: int, *more: str) -> list[str]:
+def train_options(recipe: Path, data: Path, store: Path, workers: int) -> list[str]:
     options = ["--recipe", recipe, "--data", data, "--store", store, "--workers", workers]
-    return [sys.executable, "-m", "flows.train_sknet", *map(str, options), *more]
+    return [*map(str, options)]
+
+
+def train_command(recipe: Path, data: Path, store: Path, workers: int, *more: str) -> list[str]:
+    options = train_options(recipe, data, store, workers)
+    return [sys.executable, "-m", "flows.train_sknet", *options, *more]
 
 
 def run_command(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:

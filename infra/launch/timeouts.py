@@ -38,9 +38,10 @@ _TABLE = (
     ),
     Timeout(
         "MS_CPU_COMM_OP_TIMEOUT",
-        600,
+        900,
         "CPU",
-        "one collective; MindSpore's 30 s end a job whose rank 0 saves or evaluates for longer",
+        "one collective; MindSpore's 30 s end a job whose rank 0 saves or evaluates for longer;"
+        " more than the 600 s of the ranks' watchdog, which says where they stand",
     ),
     Timeout(
         "HCCL_CONNECT_TIMEOUT",

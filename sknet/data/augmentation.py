@@ -1,7 +1,8 @@
-"""The C++ operations that make tensors of encoded images, for training and for evaluation.
+"""The C++ operations that make bytes (3, R, R) of encoded images, for training and for evaluation.
 
-Not among them: random erasing, mixup and CutMix. MindSpore's draw from streams of the whole process
-at run time, so that a resumed run could not repeat them; ours are in `erasing` and `mixing`.
+Not among them: normalisation, which MindSpore's is slow at (`normalisation`); random erasing, mixup
+and CutMix. MindSpore's draw from streams of the whole process at run time, so that a resumed run
+could not repeat them; ours are in `erasing` and `mixing`.
 """
 
 import math
@@ -23,7 +24,7 @@ _TRIVIAL_AUGMENT_BINS = 31
 
 
 def train_operations(recipe: Recipe) -> Operations:
-    """Random crop, flips, automatic augmentation or else colour jitter, normalisation."""
+    """Random crop, flips, automatic augmentation or else colour jitter."""
     operations: Operations = [
         vision.RandomCropDecodeResize(
             recipe.image_resize,
@@ -40,7 +41,7 @@ def train_operations(recipe: Recipe) -> Operations:
         operations.append(_auto_augment(recipe, recipe.auto_augment))
     elif recipe.color_jitter:
         operations.append(vision.RandomColorAdjust(*recipe.color_jitter))
-    return operations + _to_tensor(recipe)
+    return [*operations, vision.HWC2CHW()]
 
 
 def eval_operations(recipe: Recipe) -> Operations:
@@ -50,7 +51,7 @@ def eval_operations(recipe: Recipe) -> Operations:
         vision.Decode(),
         vision.Resize(shorter, _INTERPOLATION[recipe.interpolation]),
         vision.CenterCrop(recipe.image_resize),
-        *_to_tensor(recipe),
+        vision.HWC2CHW(),
     ]
 
 
@@ -68,11 +69,3 @@ def _auto_augment(recipe: Recipe, text: str) -> object:
         return vision.TrivialAugmentWide(_TRIVIAL_AUGMENT_BINS, **shared)
     bins = MAX_MAGNITUDE + 1
     return vision.RandAugment(wanted.num_operations, wanted.magnitude, bins, **shared)
-
-
-def _to_tensor(recipe: Recipe) -> Operations:
-    # Bytes are turned round faster than floats, and the numbers are the same.
-    return [
-        vision.HWC2CHW(),
-        vision.Normalize(list(recipe.mean), list(recipe.std), is_hwc=False),
-    ]

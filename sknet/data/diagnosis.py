@@ -1,25 +1,23 @@
 """Which sample it was: MindSpore says that some image doesn't decode, but not which one."""
 
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
 
 from sknet.data.images import refused_by_mindspore, undecodable
 from sknet.data.order import Indices
+from sknet.data.reading import read_pipeline
 from sknet.errors import SampleError
 from sknet.records import Shards
 
 
 def sample_keys(shards: Shards, directory: Path, split: str, indices: Indices) -> list[str]:
     """The keys by which the source knows the samples, in the order of the indices."""
-    rows = ds.MindDataset(
-        [str(directory / file.name) for file in shards.files_of(split)],
-        columns_list=["key"],
-        sampler=ds.SubsetSampler(indices.tolist()),
-        num_parallel_workers=1,
-    ).create_tuple_iterator(num_epochs=1, output_numpy=True)
-    return [str(key) for (key,) in rows]
+    return [str(key) for (key,) in _rows(shards, directory, split, indices, ["key"])]
 
 
 def find_undecodable(
@@ -27,15 +25,8 @@ def find_undecodable(
 ) -> SampleError | None:
     """The error for the first of the samples that doesn't decode, or None if all of them do."""
     files = shards.files_of(split)
-    # One reader and no read-ahead to speak of: the search mostly ends within a few batches.
-    rows = ds.MindDataset(
-        [str(directory / file.name) for file in files],
-        columns_list=["image", "label", "key"],
-        sampler=ds.SubsetSampler(indices.tolist()),
-        num_parallel_workers=1,
-    ).create_tuple_iterator(num_epochs=1, output_numpy=True)
     ends = np.cumsum([file.num_samples for file in files])
-    try:
+    with closing(_rows(shards, directory, split, indices, ["image", "label", "key"])) as rows:
         for index, (image, label, key) in zip(indices, rows, strict=True):
             if reason := undecodable(image.tobytes()) or refused_by_mindspore(image.tobytes()):
                 file = files[int(np.searchsorted(ends, index, side="right"))]
@@ -43,6 +34,18 @@ def find_undecodable(
                     f"{key} (class {shards.dataset.classes[int(label)]!r}) in shard "
                     f"{directory / file.name} doesn't decode: {reason}; convert the data again"
                 )
-    finally:
-        rows.stop()
     return None
+
+
+def _rows(
+    shards: Shards, directory: Path, split: str, indices: Indices, columns: list[str]
+) -> Generator[tuple[Any, ...], None, None]:
+    """As stored, by one reader and with no read-ahead to speak of: most of them aren't needed."""
+    return read_pipeline(
+        lambda: ds.MindDataset(
+            [str(directory / file.name) for file in shards.files_of(split)],
+            columns_list=columns,
+            sampler=ds.SubsetSampler(indices.tolist()),
+            num_parallel_workers=1,
+        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    )

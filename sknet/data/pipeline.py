@@ -1,6 +1,5 @@
 """Input pipelines over shards: exactly the samples that are asked for, in their order."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ import numpy.typing as npt
 
 from sknet.data.augmentation import Operations, eval_operations, train_operations
 from sknet.data.diagnosis import find_undecodable
+from sknet.data.normalisation import normalise
 from sknet.data.order import Indices, derive_seed
+from sknet.data.reading import read_pipeline
 from sknet.recipe import Recipe
 from sknet.records import Shards
 
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
-
-# The seed of operations is a setting of the whole process, read where a pipeline is built.
-_BUILDING = threading.Lock()
 
 
 def train_batches(
@@ -65,7 +63,8 @@ def _batches(
     seed: int,
 ) -> Iterator[Batch]:
     workers = recipe.num_parallel_workers
-    with _BUILDING:
+
+    def make() -> object:
         ds.config.set_seed(seed)
         data = ds.MindDataset(
             [str(directory / file.name) for file in shards.files_of(split)],
@@ -75,17 +74,28 @@ def _batches(
         )
         data = data.map(operations, input_columns="image", num_parallel_workers=workers)
         data = data.batch(batch_size, num_parallel_workers=workers)
-        iterator = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    return _read(iterator, shards, directory, split, indices, batch_size)
+        return data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+
+    rows = read_pipeline(make)
+    return (
+        (normalise(images, recipe.mean, recipe.std), labels.reshape(-1))
+        for images, labels in _explained(rows, shards, directory, split, indices, batch_size)
+    )
 
 
-def _read(
-    iterator: Any, shards: Shards, directory: Path, split: str, indices: Indices, batch_size: int
-) -> Iterator[Batch]:
+def _explained(
+    rows: Iterator[tuple[Any, ...]],
+    shards: Shards,
+    directory: Path,
+    split: str,
+    indices: Indices,
+    batch_size: int,
+) -> Iterator[tuple[Any, ...]]:
+    """The same rows; an error of MindSpore's becomes one that names the sample to blame, if any."""
     num_read = 0
     try:
-        for images, labels in iterator:
-            yield images, labels.reshape(-1)
+        for row in rows:
+            yield row
             num_read += batch_size
     except RuntimeError as error:
         # The workers were ahead, so it may be a sample of a later batch.
@@ -93,5 +103,3 @@ def _read(
         if culprit := find_undecodable(shards, directory, split, rest):
             raise culprit from error
         raise
-    finally:
-        iterator.stop()

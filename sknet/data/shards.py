@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sknet.data.reading import read_pipeline
 from sknet.data.sources import SPLITS
 from sknet.data.verification import damaged, file_sha256
 from sknet.errors import UserError
@@ -137,16 +138,15 @@ def read_rows(path: Path, numbers: Sequence[int]) -> list[Row]:
     """Rows of one shard by their numbers, read as training reads them."""
     from mindspore.dataset import MindDataset, SubsetSampler
 
-    data = MindDataset(
-        [str(path)],
-        columns_list=["image", "label", "key"],
-        sampler=SubsetSampler(list(numbers)),
-        num_parallel_workers=1,
+    rows = read_pipeline(
+        lambda: MindDataset(
+            [str(path)],
+            columns_list=["image", "label", "key"],
+            sampler=SubsetSampler(list(numbers)),
+            num_parallel_workers=1,
+        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
     )
-    return [
-        Row(image.tobytes(), int(label), str(key))
-        for image, label, key in data.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    ]
+    return [Row(image.tobytes(), int(label), str(key)) for image, label, key in rows]
 
 
 def count_rows(path: Path) -> int:

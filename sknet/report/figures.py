@@ -1,18 +1,20 @@
-"""Learning curves as SVG that stands within a page, in equal bytes for equal runs."""
+"""Learning curves as SVG that stands within a page, in equal bytes for equal runs.
+
+matplotlib takes half a second to import, so that is done where a curve is drawn: every command of
+the flows imports this module, and few of them draw.
+"""
 
 import io
 import math
 import re
 from html import escape
-from typing import Any
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from sknet.report.frames import percent
 from sknet.report.runs import TrainedRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # At least 3:1 in contrast against white and against #14171a.
 BLUE, ORANGE = "#2f7fd6", "#c8680a"
@@ -38,6 +40,9 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 def learning_curve(run: TrainedRun) -> str:
     """Loss per step and accuracy per epoch, as an `<svg>` element with a text alternative."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not the reader's own style: equal bytes everywhere
         matplotlib.rcParams.update(_STYLE)
@@ -85,14 +90,16 @@ def _accuracies(run: TrainedRun, counted: str) -> list[tuple[int, float]]:
     return [(epoch, share) for epoch, share in shares if share is not None]
 
 
-def _draw_loss(axes: Axes, run: TrainedRun) -> None:
+def _draw_loss(axes: "Axes", run: TrainedRun) -> None:
     points = [(step, loss) for step, loss in _losses(run) if math.isfinite(loss)]
     _draw(axes, points, BLUE, "loss", xlabel="step", empty="no loss was logged")
     for start in run.history.starts[1:]:
         axes.axvline(start.step, color=INK, linestyle=":", linewidth=0.8, alpha=0.7)
 
 
-def _draw_accuracy(axes: Axes, run: TrainedRun) -> None:
+def _draw_accuracy(axes: "Axes", run: TrainedRun) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     top5 = _accuracies(run, "correct_top5")
     if top5:
         _draw(axes, top5, ORANGE, "top 5", linestyle="--")
@@ -105,7 +112,7 @@ def _draw_accuracy(axes: Axes, run: TrainedRun) -> None:
 
 
 def _draw(
-    axes: Axes,
+    axes: "Axes",
     points: list[tuple[int, float]],
     colour: str,
     name: str,

@@ -168,7 +168,12 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def remove_old(directory: Path, keep: int, best_step: int | None) -> None:
-    """Keep the newest `keep` checkpoints, and the best one whatever its age."""
+    """Keep the newest `keep` checkpoints, and the best one whatever its age.
+
+    What a kill left of others goes too, so no save may be under way.
+    """
+    for name in (_SAVING, _REMOVING):
+        shutil.rmtree(directory / name, ignore_errors=True)
     for path in list_checkpoints(directory)[:-keep]:
         if best_step is None or path.name != checkpoint_name(best_step):
             _remove(path)

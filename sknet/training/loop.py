@@ -16,8 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from sknet.data.ahead import read_ahead
-from sknet.data.diagnosis import sample_keys
-from sknet.data.segments import TrainBatch, batches_of, segment_indices, segments_from
+from sknet.data.segments import TrainBatch, batches_of, segments_from
 from sknet.errors import NonFiniteLossError, StoppedError
 from sknet.evaluation import evaluate
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
@@ -25,6 +24,7 @@ from sknet.training import statistics
 from sknet.training.checkpoint import Snapshot, checkpoint_name, parameters_of
 from sknet.training.compile_cache import compile_cache
 from sknet.training.device import World
+from sknet.training.divergence import divergence
 from sknet.training.progress import Progress
 from sknet.training.saver import Saver
 from sknet.training.step import SynchroniseStatistics, TrainStep
@@ -33,8 +33,6 @@ from sknet.training.watchdog import Watchdog
 
 # Batches of this rank, ready for their step; MindSpore's pipeline holds more before them.
 BATCHES_AHEAD = 2
-# Of the batch that a non-finite loss is reported for; the others follow from the step.
-_KEYS_SHOWN = 16
 
 
 @dataclass(frozen=True)
@@ -155,18 +153,8 @@ class Loop:
                 raise self._divergence(f"{name} has non-finite values after", step)
 
     def _divergence(self, what: str, step: int) -> NonFiniteLossError:
-        run, world = self._run, self._world
-        epoch, position = divmod(step - 1, run.steps_per_epoch)
-        indices = segment_indices(
-            run, self._shards, epoch, position, position + 1, world.rank, world.size
-        )
-        keys = sample_keys(self._shards, self._shards_dir, "train", indices[:_KEYS_SHOWN])
-        more = len(indices) - len(keys)
-        return NonFiniteLossError(
-            f"{what} step {step} (epoch {epoch + 1}, learning rate "
-            f"{self._network.rates[step - 1]:.6g}): lower lr or lengthen the warm-up; samples of "
-            f"rank {world.rank}: {', '.join(keys)}{f' and {more} more' if more else ''}"
-        )
+        place = (self._run, self._shards, self._shards_dir, self._world)
+        return divergence(what, step, self._network.rates[step - 1], *place)
 
     def _evaluate(self, epochs_done: int) -> Evaluation | None:
         run, recipe = self._run, self._run.recipe

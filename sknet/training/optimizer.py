@@ -1,6 +1,7 @@
 """The optimizers of recipes: MindSpore's where they are right, otherwise published formulas.
 
-- momentum, sgd: `nn.Momentum` and `nn.SGD`; the decay is added to the gradient.
+- momentum, sgd: `nn.Momentum` and `nn.SGD`; the decay is added to the gradient. Without dampening
+  the two are the same, so Nesterov's form is left to `nn.SGD`: on CPU `nn.Momentum` ignores it.
 - adamw: Loshchilov & Hutter 2019, with Adam's bias correction, as in MindCV and PyTorch;
   `nn.AdamWeightDecay` has none.
 - lamb: You et al. 2020, with bias correction, every tensor's update scaled to the norm of the
@@ -19,14 +20,9 @@ ADAMW_EPSILON, LAMB_EPSILON = 1e-8, 1e-6
 def create_optimizer(network: nn.Cell, recipe: Recipe, rates: list[float]) -> nn.Optimizer:
     """The recipe's optimizer of the network's trainable weights; `rates` has one for each step."""
     groups = _groups(network.trainable_params(), recipe)
-    if recipe.opt == "momentum":
-        return nn.Momentum(
-            groups,
-            learning_rate=rates,
-            momentum=recipe.momentum,
-            use_nesterov=recipe.use_nesterov,
-        )
-    if recipe.opt == "sgd":
+    if recipe.opt == "momentum" and not recipe.use_nesterov:
+        return nn.Momentum(groups, learning_rate=rates, momentum=recipe.momentum)
+    if recipe.opt in ("momentum", "sgd"):
         return nn.SGD(
             groups, learning_rate=rates, momentum=recipe.momentum, nesterov=recipe.use_nesterov
         )

@@ -73,7 +73,11 @@ class Trainer:
             run = newest[1].run if newest else self._planned
             refuse_indivisible(run, self._world.size)
             if newest and newest[1].step == run.total_steps:
-                final = newest[0]
+                final, state = newest
+                if self._world.rank == 0:
+                    # It may have been killed between the last checkpoint and this.
+                    keep = run.recipe.keep_checkpoint_max
+                    checkpoint.remove_old(self._run_dir, keep, state.best_step)
             else:
                 final = self._train(run, newest)
         self._say(f"trained {run.total_steps} steps: {final}")

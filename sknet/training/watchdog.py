@@ -3,9 +3,12 @@
 | | |
 |---|---|
 | a step may take | 20 (`FACTOR`) times the median of the last 100 (`WINDOW`) steps, |
-| | and not less than the floor (`--hang_floor`): 120 s; 0 for no watchdog |
-| then a rank writes its stacks, and ends after | 5 s (`GRACE_SECONDS`): others write theirs |
-| or, if native code holds Python's lock, after | 11 s |
+| | and not less than the floor (`--hang_floor`): 600 s, which alone counts until |
+| | there is a median; 0 for no watchdog |
+| then a rank writes its stacks, and ends after | 5 s (`GRACE_SECONDS`) |
+| or, where native code holds Python's lock, as | |
+| MindSpore does while it waits for other ranks, | |
+| it writes them and ends after | 2 s (`FALLBACK_SECONDS`), before those that could |
 
 Only steps are watched: not the first one, which compiles, nor evaluations and the wait for a
 checkpoint, which take as long as they take. For these there is the launcher's limit of silence.
@@ -23,10 +26,10 @@ from contextlib import contextmanager
 
 FACTOR = 20
 WINDOW = 100
-FLOOR_SECONDS = 120.0
+FLOOR_SECONDS = 600.0
 GRACE_SECONDS = 5.0
-# Arming faulthandler's timer takes 0.1 ms, so it isn't done at each step.
-_REARM_SECONDS = 1.0
+FALLBACK_SECONDS = 2.0
+_POLL_SECONDS = 0.25
 _EXIT_CODE = 1
 
 
@@ -43,7 +46,6 @@ class Watchdog:
         """Seconds that a step may take."""
         self._durations: deque[float] = deque(maxlen=WINDOW)
         self._last: float | None = None
-        self._armed = 0.0
         self._ended = threading.Event()
         if floor:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -54,8 +56,7 @@ class Watchdog:
         if self._last is not None:
             self._durations.append(now - self._last)
         self._last = now
-        if self._floor and now - self._armed >= _REARM_SECONDS:
-            self._arm(now)
+        self._arm()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -65,20 +66,19 @@ class Watchdog:
         yield
         if was_on:
             self._last = time.monotonic()
-            if self._floor:
-                self._arm(self._last)
+            self._arm()
 
     def end(self) -> None:
         """Watch no more."""
         self._stop()
         self._ended.set()
 
-    def _arm(self, now: float) -> None:
-        self._armed = now
-        if self._durations:
-            self.limit = max(self._floor, FACTOR * statistics.median(self._durations))
-        late = self.limit + _REARM_SECONDS + 2 * GRACE_SECONDS
-        faulthandler.dump_traceback_later(late, exit=True)
+    def _arm(self) -> None:
+        if self._floor:
+            if self._durations:
+                self.limit = max(self._floor, FACTOR * statistics.median(self._durations))
+            # 0.1 ms. At each step, so that the timers of all ranks end at the same time.
+            faulthandler.dump_traceback_later(self.limit + FALLBACK_SECONDS, exit=True)
 
     def _stop(self) -> None:
         self._last = None
@@ -86,7 +86,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        while not self._ended.wait(min(1.0, self._floor / 4)):
+        while not self._ended.wait(min(_POLL_SECONDS, self._floor / 4)):
             last, limit = self._last, self.limit
             if last is not None and time.monotonic() - last > limit:
                 sys.stderr.write(f"error: no step within {limit:.0f} s; where all threads are:\n")

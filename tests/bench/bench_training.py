@@ -154,9 +154,8 @@ class Bench:
             first: list[float] = []
             started = time.time()
             self.program(directory, on_line=note_step(first), checkpoint_every_steps=1, cache=keep)
-            compiled = next(
-                line for line in lines_of(directory)[before:] if "compile" in line["type"]
-            )
+            lines = lines_of(directory)[before:]
+            compiled = next(line for line in lines if line["type"] == "compile")
             row = {
                 "detect": ended - kill.at,
                 "data": compiled["first_batch_seconds"],

@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench.test_bench_model import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def test_every_ratio_is_printed() -> None:

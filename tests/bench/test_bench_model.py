@@ -8,7 +8,7 @@ import pytest
 
 from tests.documented import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def run(module: str, *options: str) -> str:

@@ -31,9 +31,10 @@ def test_make_test_runs_linters_types_layers_and_tests() -> None:
     for program in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
         assert f".venv/bin/{program}" in programs
     tests = [program for program in programs if "pytest" in program]
+    pytest = ".venv/bin/python -m pytest"
     assert tests == [
-        '.venv/bin/python -m pytest -n 2 --dist loadfile -m "not alone"',
-        ".venv/bin/python -m pytest -m alone",
+        f'{pytest} -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not long"',
+        f'{pytest} -m "alone and not long"',
     ]
 
 

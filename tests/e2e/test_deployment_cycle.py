@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,14 +20,15 @@ import pytest
 
 from infra.artifacts import open_store
 from tests.documented import documented
-from tests.tiny_pipeline import ROOT, end, processes_marked
+from tests.tiny_pipeline import ROOT, Trained, end, processes_marked
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 MARK = "SKNET_TEST_ID"
-SECONDS_TO_START = 90
-SECONDS_TO_RUN = 150
 SECONDS_TO_VANISH = 15
+# No promise: what must come may come late where other tests run beside.
+PATIENCE = 300
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -34,6 +38,7 @@ class Server:
 
     api: str
     home: Path
+    mark: str
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,7 +52,7 @@ class Server:
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api,
             "SKNET_HOME": str(ROOT),
-            MARK: self.home.parent.name,
+            MARK: self.mark,
         }
         return {**os.environ, **own}
 
@@ -73,6 +78,10 @@ class Server:
         )
         return list(answer.raise_for_status().json())
 
+    def state_of(self, run: str) -> str:
+        answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=30)
+        return str(answer.raise_for_status().json()["state_type"])
+
 
 def prefect_command(*words: object) -> list[str]:
     return [str(Path(sys.executable).with_name("prefect")), *map(str, words)]
@@ -91,11 +100,12 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("server")
     port = free_port()
-    result = Server(f"http://127.0.0.1:{port}/api", tmp_path / "prefect")
-    log = tmp_path / "server.log"
+    result = Server(f"http://127.0.0.1:{port}/api", place / "prefect", uuid.uuid4().hex)
+    log = place / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(
             prefect_command(*documented("prefect server start")[1:], "--port", port),
@@ -113,17 +123,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
             return False
 
     try:
-        eventually(answers, SECONDS_TO_START, log)
+        eventually(answers, PATIENCE, log)
         yield result
     finally:
         end(process)
 
 
-@pytest.fixture
-def worker_log(server: Server, tmp_path: Path) -> Iterator[Path]:
-    """The log of a worker that carries out what is scheduled; the pool is made first."""
+@pytest.fixture(scope="module")
+def worker_log(server: Server) -> Iterator[Path]:
+    """The log of a worker that carries out what is scheduled; pool and deployments are there."""
     server.prefect(*documented("prefect work-pool create")[1:])
-    log = tmp_path / "worker.log"
+    server.prefect(*documented("prefect deploy --all")[1:])
+    log = server.home.with_name("worker.log")
     with log.open("w") as out:
         process = subprocess.Popen(
             prefect_command(*documented("prefect worker start")[1:]),
@@ -150,11 +161,9 @@ def test_deploy_run_by_bare_name_and_revalidate(
         def states() -> list[object]:
             return [run["state_type"] for run in server.runs(deployment)]
 
-        eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker_log)
+        eventually(lambda: sum(s in FINAL for s in states()) == count, PATIENCE, worker_log)
         ended = [state for state in states() if state in FINAL]
         assert ended == ["COMPLETED"] * count, worker_log.read_text()[-5000:]
-
-    server.prefect(*documented("prefect deploy --all")[1:])
 
     parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=1"]
     options = [word for parameter in parameters for word in ("--param", parameter)]
@@ -182,34 +191,35 @@ def test_deploy_run_by_bare_name_and_revalidate(
             if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"
         ]
 
-    eventually(lambda: bool(nights()), 60, worker_log)
+    eventually(lambda: bool(nights()), PATIENCE, worker_log)
     assert all(time_of_day(night) == "02:00:00" for night in nights())
 
 
 def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
-    server: Server, worker_log: Path, tmp_path: Path, images: Path, recipe: Path
+    server: Server, worker_log: Path, tmp_path: Path, trained: Trained
 ) -> None:
     store = tmp_path / "store"
-    server.prefect(*documented("prefect deploy --all")[1:])
-    parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=2"]
-    longer = ["overrides=" + json.dumps(["epoch_size=200"])]
-    options = [word for value in parameters + longer for word in ("--param", value)]
-    server.prefect("deployment", "run", "train-sknet", *options)
+    for kind in ("dataset", "shards"):
+        shutil.copytree(trained.store / kind, store / kind)
+    parameters = [f"recipe={trained.recipe}", f"data={trained.images}", f"store={store}"]
+    longer = "overrides=" + json.dumps(["epoch_size=200"])
+    options = [word for value in [*parameters, "workers=2", longer] for word in ("--param", value)]
+    said = server.prefect("deployment", "run", "train-sknet", *options)
+    (run,) = set(re.findall(UUID, said))
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
-    eventually(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker_log)
+    eventually(lambda: any(store.glob(checkpoints)), PATIENCE, worker_log)
     assert len(of_the_job(server)) == 3  # two ranks and the scheduler
 
-    (run,) = server.runs("train-sknet")
-    server.prefect("flow-run", "cancel", run["id"])
+    server.prefect("flow-run", "cancel", run)
 
     eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker_log)
-    eventually(lambda: server.runs("train-sknet")[0]["state_type"] == "CANCELLED", 60, worker_log)
+    eventually(lambda: server.state_of(run) == "CANCELLED", PATIENCE, worker_log)
     assert any(store.glob(checkpoints))
 
 
 def of_the_job(server: Server) -> set[psutil.Process]:
     """The ranks and the scheduler under this test's worker."""
-    own = set(processes_marked(MARK, server.home.parent.name))
+    own = set(processes_marked(MARK, server.mark))
     roles = (processes_marked("MS_ROLE", role) for role in ("MS_WORKER", "MS_SCHED"))
     return own & {process for processes in roles for process in processes}
 

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from infra.artifacts import open_store
 from tests.tiny_pipeline import ROOT, Trained, digests, processes_marked, train_command
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 # When is a stage at work? Its program runs, and has written the first of this.
 AT_WORK = {
@@ -26,8 +26,9 @@ AT_WORK = {
     "validate": ".work/evaluation/*/logs/validate-*/*",
 }
 MARK = "SKNET_TEST_ID"
-SECONDS_TO_START = 90
 SECONDS_TO_VANISH = 15
+# No promise: what must come may come late where other tests run beside.
+PATIENCE = 300
 
 
 class Runs:
@@ -76,7 +77,7 @@ class Runs:
                 process.poll() is not None
                 or (any(store.glob(AT_WORK[stage])) and f"{stage}.py" in self.programs())
             ),
-            SECONDS_TO_START,
+            PATIENCE,
             self.said,
         )
         assert process.poll() is None, f"ended before it could be stopped:\n{self.said()}"
@@ -129,7 +130,7 @@ def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(
         assert runs.signal_in(stage, store, signal.SIGKILL) == -signal.SIGKILL
 
     last = runs.start()
-    assert last.wait(120) == 0, runs.said()
+    assert last.wait(PATIENCE) == 0, runs.said()
 
     said = runs.said()
     assert "resuming from step-" in said

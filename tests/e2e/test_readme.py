@@ -13,7 +13,7 @@ from sknet.records import Evaluation
 from tests.documented import documented
 from tests.tiny_pipeline import ROOT, Trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

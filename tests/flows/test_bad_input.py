@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
+from flows import train_sknet
 from flows.train_sknet import parser, settings_of
 from sknet.data.reencoding import reencoding_by
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.data import ConversionSettings
 from tasks.launching import LaunchSettings, gang_of
-from tests.tiny_pipeline import RECIPE, run_command, train_command, write_recipe
+from tests.tiny_pipeline import RECIPE, run_command, train_command, train_options, write_recipe
 
 
 class Inputs:
@@ -24,6 +26,9 @@ class Inputs:
         self.data = data
         self.store = directory / "store"
         self.workers = 1
+
+    def options(self) -> list[str]:
+        return train_options(self.recipe, self.data, self.store, self.workers)
 
 
 def unknown_key(inputs: Inputs) -> str:
@@ -78,27 +83,39 @@ def workers_that_do_not_divide_the_batch(inputs: Inputs) -> str:
     ],
 )
 def test_wrong_input_gives_one_line_and_changes_nothing(
-    spoil: Callable[[Inputs], str], tmp_path: Path, images: Path
+    spoil: Callable[[Inputs], str], refused: Callable[..., str], tmp_path: Path, images: Path
 ) -> None:
     inputs = Inputs(tmp_path, images)
     said = spoil(inputs)
     before = sorted(tmp_path.rglob("*"))
 
-    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
+    line = refused(train_sknet, *inputs.options())
 
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
     assert said in line
-    assert ended.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_number_of_workers_below_one_is_refused(tmp_path: Path, images: Path) -> None:
+def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path, images: Path) -> None:
     inputs = Inputs(tmp_path, images)
-    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, 0))
-    assert ended.returncode == 2
-    assert "'0' is no whole number above 0" in ended.stderr
+    said = unknown_key(inputs)
+    before = sorted(tmp_path.rglob("*"))
+
+    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_number_of_workers_below_one_is_refused(
+    refused: Callable[..., str], tmp_path: Path, images: Path
+) -> None:
+    inputs = Inputs(tmp_path, images)
+    inputs.workers = 0
+    assert refused(train_sknet, *inputs.options()).endswith("'0' is no whole number above 0")
     assert not inputs.store.exists()
 
 
@@ -154,11 +171,15 @@ def test_workers_that_the_hosts_cannot_share_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_a_mistake_found_by_a_stage_ends_without_a_traceback(tmp_path: Path, images: Path) -> None:
+def test_a_mistake_found_by_a_stage_ends_without_a_traceback(
+    flow_harness: None, tmp_path: Path, images: Path
+) -> None:
     inputs = Inputs(tmp_path, shutil.copytree(images, tmp_path / "images"))
     (inputs.data / "train" / "red" / "notes.jpg").write_text("no image")
-    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
+    api = PREFECT_API_URL.value()
+    assert api, "the flow harness has no server"
+    command = train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers)
+    ended = run_command(command, PREFECT_API_URL=api)
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "1 of 67 samples (1.49%) can't be used" in line

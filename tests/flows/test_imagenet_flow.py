@@ -9,7 +9,7 @@ from sknet.records import Dataset, Evaluation, Shards
 from tests.imagenet import WORDS, write_archives
 from tests.tiny_pipeline import RECIPE, STAGES, run_flow_once
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def test_the_archives_are_trained_validated_and_found_again(

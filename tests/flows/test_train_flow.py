@@ -18,7 +18,7 @@ from tasks.evaluation import promote
 from tasks.stages import StageResult, results_of
 from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def statuses(results: list[StageResult]) -> dict[str, str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sknet.data.conversion import write_shards
-from sknet.data.sources import open_source
-from sknet.data.staging import stage
 from sknet.records import Shards
+from tests.conversions import write
 
-# Read when MindSpore is imported, here and in every process that a test starts.
-os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1"}
+# Read when MindSpore is imported, here and in every process that a test starts; the last one at the
+# first convolution: without it, as programs set it, those of some machines take a hundred times as
+# long.
+os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 CLASSES = {"cat": (220, 40, 40), "dog": (40, 200, 60), "emu": (40, 60, 220)}
 TINY_RECIPE = """\
@@ -57,13 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, Path]:
     """The images as two shards of each split, and where they lie; not to be changed."""
     out = tmp_path_factory.mktemp("shards")
-    shards = write_shards(
-        stage(open_source(str(folders))),
-        str(folders),
-        out,
-        num_shards=2,
-    )
-    return shards, out
+    return write(folders, out), out
 
 
 @pytest.fixture(scope="session")

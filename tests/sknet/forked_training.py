@@ -2,9 +2,9 @@
 
     python -m tests.sknet.forked_training SHARDS
 
-reads one JSON object a line: what to do (`train` or `save`), where, and where it is to be killed;
-it answers with the exit code and the number of file operations. The training is the real one but
-for its network, of three layers, which compiles in no time.
+reads a JSON list a line, of jobs to be started at the same time: what to do (`train` or `save`),
+where, and where it is to be killed; it answers with the list of their exit codes. The training is
+the real one but for its network, of three layers, which compiles in no time.
 """
 
 import json
@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor, nn
 
 from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
-from sknet.training import checkpoint, progress, trainer
+from sknet.training import checkpoint, progress, starting, trainer
 from sknet.training.device import World, set_device
 from sknet.training.planning import plan_run
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from tests.sknet.test_checkpoint import make_step, state_at
+from tests.sknet.three_layers import ThreeLayers
 
 RECIPE = {
     "model": "three layers",
@@ -41,21 +41,6 @@ RECIPE = {
 }
 FILLER = "filler"
 FILE_EVENTS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate"}
-
-
-class ThreeLayers(nn.Cell):
-    """With statistics, which ranks and stops must keep."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 4, 3, stride=4, has_bias=True)
-        self.norm = nn.BatchNorm2d(4)
-        self.head = nn.Dense(4 * 64, num_classes)
-
-    def construct(self, images: Tensor) -> Tensor:
-        """(N, 3, 32, 32) → (N, classes)."""
-        features = self.norm(self.convolution(images))
-        return self.head(features.reshape(images.shape[0], -1))
 
 
 class FileOperations:
@@ -95,7 +80,7 @@ def say(line: str) -> None:
 
 def train(job: dict[str, Any], shards_dir: Path) -> int:
     """The exit code of the program."""
-    trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
+    starting.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
     step_done = progress.Progress.step_done
 
     def note(self: progress.Progress, step: int, *values: Any, **named: Any) -> None:
@@ -108,12 +93,12 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
             os.kill(os.getpid(), getattr(signal, job["signal"]))
 
     progress.Progress.step_done = note
-    set_device("CPU")
+    recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
+    set_device("CPU", recipe.mode)
     stop = StopRequest()
     tensorboard = Path(job["tensorboard"]) if "tensorboard" in job else None
 
     def main(_: object) -> None:
-        recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
         shards = read_shards(shards_dir)
         run = plan_run(recipe, shards, job.get("planned_workers", 1), "CPU")
         place = (shards, shards_dir, Path(job["directory"]), World(0, 1))
@@ -161,21 +146,26 @@ def act(job: dict[str, Any], shards_dir: Path) -> int:
     return code
 
 
+def start(job: dict[str, Any], shards_dir: Path) -> int:
+    """The process that is at it."""
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            code = act(job, shards_dir)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
 def main() -> None:
     """Until the end of stdin."""
     for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                code = act(job, Path(sys.argv[1]))
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        pids = [start(job, Path(sys.argv[1])) for job in json.loads(line)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        print(json.dumps(codes), flush=True)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,47 @@ def test_a_sample_that_does_not_decode_is_named_with_shard_class_and_reason(
     assert "\n" not in message
 
 
+OTHERS_THEN_DAMAGED = """
+import sys
+from pathlib import Path
+import numpy as np
+from sknet.data.ahead import read_ahead
+from sknet.data.pipeline import eval_batches
+from sknet.data.shards import read_rows, read_shards
+from sknet.errors import SampleError
+from sknet.recipe import load_recipe
+
+recipe, directory = load_recipe(sys.argv[1], ["num_parallel_workers=2"]), Path("shards")
+shards = read_shards(directory)
+assert len(read_rows(directory / "train-0.mindrecord", [0])) == 1
+
+def batches(split, count):
+    yield from eval_batches(recipe, shards, directory, split, np.arange(count), 2)
+
+assert len(list(read_ahead(batches("train", 2), 2))) == 1
+try:
+    list(batches("val", 3))
+except SampleError as error:
+    print(error)
+"""
+
+
+def test_it_is_named_after_others_read_pipelines_and_ended(
+    folders: Path, recipe_file: Path, away: Path
+) -> None:
+    write_damaged(folders, away / "shards", "val", "garbage")
+    result = subprocess.run(
+        [sys.executable, "-c", OTHERS_THEN_DAMAGED, str(recipe_file)],
+        cwd=away,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "in shard shards/val-1.mindrecord doesn't decode: " in result.stdout, result
+    assert result.returncode == 0
+
+
 def test_an_error_that_no_sample_explains_is_told_as_it_is(
     converted: tuple[Shards, Path], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from sknet.data.conversion import write_shards
 from sknet.data.sources import Sample, open_source
 from sknet.data.sources.devkit import parse_devkit
 from sknet.data.sources.kaggle import KaggleImagenet
 from sknet.data.staging import Staged, stage
 from sknet.data.trees import LocalTree
 from sknet.errors import UserError
+from tests.conversions import write
 from tests.imagenet import (
     WORDS,
     photos,
@@ -101,14 +101,7 @@ def test_archives_and_folders_give_the_same_shards(forms: dict[str, Path], tmp_p
     written = []
     for form in ("archives", "folders"):
         out = tmp_path / form
-        out.mkdir()
-        write_shards(
-            staged_at(forms[form]),
-            str(forms[form]),
-            out,
-            num_shards=2,
-            num_workers=1,
-        )
+        write(forms[form], out)
         written.append({path.name: path.read_bytes() for path in out.glob("*.mindrecord*")})
     assert written[0] == written[1]
     assert len(written[0]) == 8

@@ -36,10 +36,20 @@ ALL_AT_ONCE = {
     "use_nesterov": True,
     "label_smoothing": 0.1,
     "warmup_epochs": 1,
+    "gradient_accumulation_steps": 2,
+    "drop_path_rate": 0.2,
+    "clip_grad": True,
+    "ema": True,
+    "amp_level": "O2",
+    "loss_scale_type": "dynamic",
+    # Of which the first steps overflow.
+    "loss_scale": 1 << 24,
+    "drop_overflow_update": True,
 }
 RECIPES = {
     "plain": {},
     "everything": ALL_AT_ONCE,
+    "pynative": ALL_AT_ONCE | {"mode": 1},
     "RandAugment": {"auto_augment": "randaug-m9-n2", "color_jitter": None},
 }
 TOTAL_STEPS = 9
@@ -59,12 +69,20 @@ class Trainings:
 
     def __call__(self, directory: Path, do: str = "train", **job: Any) -> int:
         """The exit code, -9 for killed."""
+        (code,) = self.together([directory], do, **job)
+        return code
+
+    def together(self, directories: list[Path], do: str = "train", **job: Any) -> list[int]:
+        """The exit codes of as many processes, started at the same time."""
         assert self._process.stdin
         assert self._process.stdout
-        request = {"do": do, "directory": str(directory), "recipe": {}, **job}
-        directory.with_suffix(".log").unlink(missing_ok=True)
+        for directory in directories:
+            directory.with_suffix(".log").unlink(missing_ok=True)
+        common = {"do": do, "recipe": {}, **job}
+        request = [common | {"directory": str(directory)} for directory in directories]
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
+        codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
 
     def close(self) -> None:
         self._process.communicate()
@@ -115,15 +133,18 @@ def test_killed_anywhere_any_number_of_times(
 ) -> None:
     recipe, reference = RECIPES[name], undisturbed(name)
     points = random.Random(name)
-    total = operations(reference)
-    assert total > 50
     directory, kills = tmp_path / "ckpt", 0
-    # Half of them at a file operation, half after a step; bounded, as points may be behind the end.
     for _ in range(6):
+        saved = checkpoint.list_checkpoints(directory)
+        done = int(saved[-1].name.removeprefix("step-")) if saved else 0
+        if done == TOTAL_STEPS:
+            break
+        # In the next steps, or at one of the next file operations, of which a save has about 12.
         if points.random() < 0.5:
-            code = forked(directory, recipe=recipe, kill_at=points.randint(1, total // 2))
+            code = forked(directory, recipe=recipe, kill_at=points.randint(1, 20))
         else:
-            point = {"signal": "SIGKILL", "signal_at_step": points.randint(1, TOTAL_STEPS)}
+            step = points.randint(done + 1, min(done + 4, TOTAL_STEPS))
+            point = {"signal": "SIGKILL", "signal_at_step": step}
             code = forked(directory, recipe=recipe, **point)
         assert code in (KILLED, 0)
         kills += code == KILLED
@@ -251,7 +272,7 @@ def test_full_disk_at_the_end_is_an_error_that_leaves_the_old_checkpoints(
     assert digests(directory) == digests(undisturbed("plain"))
 
 
-def test_goes_on_with_another_number_of_workers_and_records_it(
+def test_a_run_that_is_planned_for_more_workers_than_are_there_keeps_its_plan(
     forked: Trainings, tmp_path: Path
 ) -> None:
     directory = tmp_path / "ckpt"
@@ -317,6 +338,27 @@ def test_compiled_graphs_are_reused_only_where_they_fit(
     assert forked(tmp_path / "off", environment=environment | off, recipe=other) == 0
     assert len(entries()) == 2
     assert digests(tmp_path / "off") == digests(tmp_path / "other")
+
+
+def test_two_that_compile_at_the_same_time_leave_one_sound_graph(
+    undisturbed: Callable[[str], Path], forked: Trainings, tmp_path: Path
+) -> None:
+    environment = {"SKNET_CACHE": str(tmp_path / "cache")}
+    pair = [tmp_path / "one", tmp_path / "two"]
+    assert forked.together(pair, environment=environment) == [0, 0]
+    compiled = [json.loads((it / "metrics.jsonl").read_text().splitlines()[1]) for it in pair]
+    assert [line["type"] for line in compiled] == ["compile", "compile"]
+    (entry,) = (tmp_path / "cache/compiled").iterdir()
+    sums = json.loads((entry / "sha256.json").read_text())
+    files = [path for path in entry.rglob("*") if path.is_file() and path.name != "sha256.json"]
+    assert files
+    assert sums == {
+        str(path.relative_to(entry)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    third = tmp_path / "three"
+    assert forked(third, environment=environment) == 0
+    assert [digests(it) for it in (*pair, third)] == [digests(undisturbed("plain"))] * 3
 
 
 def test_tensorboard_shows_what_metrics_say_of_the_run_as_it_went(

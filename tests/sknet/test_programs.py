@@ -215,13 +215,21 @@ def test_checkpoint_directory_that_is_a_file(
     assert line == "error: --ckpt_save_dir ckpt can't be made: File exists"
 
 
-def test_record_that_cannot_be_written(
-    refused: Callable[..., str], folders: Path, away: Path
+def test_record_that_cannot_be_written_is_refused_before_the_work(
+    refused: Callable[..., str],
+    recipe: tuple[str, Path],
+    folders: Path,
+    checkpoints: dict[int, Path],
+    away: Path,
 ) -> None:
     (away / "file").write_text("")
     options = ["--source", folders, "--out", "shards", "--shards", 1, "--workers", 1]
     line = refused(convert, *options, "--json", "file/shards.json")
     assert line.startswith("error: --json file can't be made: ")
+    options = [*recipe, "--data_dir", "none", "--ckpt_path", checkpoints[3]]
+    line = refused(validate, *options, "--json", "file/evaluation.json")
+    assert line.startswith("error: --json file can't be made: ")
+    assert [path.name for path in away.iterdir()] == ["file"]
 
 
 def test_a_refusal_is_told_to_the_launcher_too(

@@ -1,12 +1,16 @@
 """The learning rate of every step: warm-up, peak, decay, end."""
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sknet.recipe import parse_recipe
 from sknet.records import Run
 from sknet.training.schedule import learning_rates
+from tests.peers import mindcv_rates
 
 
 def rates(*, world_size: int = 1, steps_per_epoch: int = 5, **choices: Any) -> list[float]:
@@ -64,3 +68,100 @@ def test_rate_scales_with_the_global_batch() -> None:
 def test_rate_without_a_reference_is_the_same_for_every_world() -> None:
     per_device = {"global_batch_size": None, "batch_size": 64}
     assert rates(world_size=8, **per_device) == rates(world_size=1, **per_device)
+
+
+SCHEDULERS = ["cosine_decay", "constant", "step_decay", "multi_step_decay", "one_cycle"]
+
+
+@given(
+    st.sampled_from(SCHEDULERS),
+    st.integers(1, 7),
+    st.integers(1, 9),
+    st.integers(0, 4),
+    st.none() | st.floats(0, 1),
+    st.none() | st.integers(1, 5),
+    st.floats(0.01, 1),
+)
+def test_every_schedule_has_a_rate_a_step_within_its_limits_and_its_peak(
+    scheduler: str,
+    steps_per_epoch: int,
+    epochs_after: int,
+    warmup_epochs: int,
+    warmup_factor: float | None,
+    decay_epochs: int | None,
+    decay_rate: float,
+) -> None:
+    if scheduler == "step_decay":
+        decay_epochs = decay_epochs or 1
+    result = rates(
+        steps_per_epoch=steps_per_epoch,
+        scheduler=scheduler,
+        epoch_size=warmup_epochs + epochs_after,
+        warmup_epochs=warmup_epochs,
+        warmup_factor=warmup_factor,
+        decay_epochs=decay_epochs,
+        decay_rate=decay_rate,
+        multi_step_decay_milestones=[1, 3],
+        min_lr=0.001,
+    )
+    assert len(result) == steps_per_epoch * (warmup_epochs + epochs_after)
+    assert all(math.isfinite(rate) and 0 <= rate <= 0.4 * (1 + 1e-12) for rate in result)
+    warmup = warmup_epochs * steps_per_epoch
+    if scheduler == "one_cycle":
+        top = result.index(max(result))
+        assert result[top:] == sorted(result[top:], reverse=True)
+        assert result[-1] == pytest.approx(0.001)
+        return
+    assert result[warmup] == 0.4
+    assert result[:warmup] == sorted(result[:warmup])
+    assert result[warmup:] == sorted(result[warmup:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"scheduler": "cosine_decay", "warmup_epochs": 2, "decay_epochs": 6},
+        {"scheduler": "cosine_decay", "warmup_epochs": 2, "decay_epochs": 4},
+        {"scheduler": "cosine_decay", "warmup_epochs": 2, "decay_epochs": 9, "warmup_factor": 0.1},
+        {"scheduler": "step_decay", "decay_epochs": 3, "decay_rate": 0.1},
+        {"scheduler": "step_decay", "warmup_epochs": 1, "decay_epochs": 2, "decay_rate": 0.5},
+        {"scheduler": "multi_step_decay", "warmup_epochs": 1, "decay_rate": 0.1},
+        {"scheduler": "constant", "warmup_epochs": 3},
+        {"scheduler": "one_cycle"},
+    ],
+    ids=lambda choices: "-".join(str(value) for value in choices.values()),
+)
+def test_with_a_warm_up_factor_the_rates_are_those_of_mindcv(choices: dict[str, Any]) -> None:
+    values: dict[str, Any] = {"warmup_epochs": 0, "warmup_factor": 0.0, "decay_epochs": 8} | choices
+    if values["scheduler"] == "one_cycle":
+        values["warmup_factor"] = None
+    expected = mindcv_rates(
+        5,
+        scheduler=values["scheduler"],
+        lr=0.4,
+        min_lr=0.001,
+        warmup_epochs=values["warmup_epochs"],
+        warmup_factor=values["warmup_factor"],
+        decay_epochs=values["decay_epochs"],
+        decay_rate=values.get("decay_rate", 0.9),
+        milestones=[2, 5],
+        num_epochs=8,
+    )
+    assert rates(
+        epoch_size=8, min_lr=0.001, multi_step_decay_milestones=[2, 5], **values
+    ) == pytest.approx(expected)
+
+
+def test_one_cycle_rises_over_the_warm_up_if_it_has_one() -> None:
+    result = rates(scheduler="one_cycle", epoch_size=8, warmup_epochs=2, warmup_factor=0.5)
+    assert result[0] == pytest.approx(0.2)
+    assert result.index(max(result)) == 9
+
+
+def test_the_papers_schedule_falls_to_a_tenth_every_thirty_epochs() -> None:
+    result = rates(
+        scheduler="step_decay", epoch_size=100, decay_epochs=30, decay_rate=0.1, steps_per_epoch=2
+    )
+    falls = [step for step in range(1, 200) if result[step] != result[step - 1]]
+    assert falls == [60, 120, 180]
+    assert [result[step] for step in (0, *falls)] == pytest.approx([0.4, 0.04, 0.004, 0.0004])

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from sknet.data.ahead import read_ahead
-from sknet.data.pipeline import eval_batches
+from sknet.data.diagnosis import sample_keys
+from sknet.data.order import epoch_order
+from sknet.data.pipeline import eval_batches, train_batches
 from sknet.data.segments import Segment, TrainBatch, batches_of, segment_batches, segments_from
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
@@ -95,6 +97,35 @@ def test_labels_are_numbers_of_classes_if_it_does_not(
     run = plan(recipe_file, converted[0], mixup=0.0, cutmix=0.0)
     for images, labels in segment_batches(SEGMENTS[0], run, *converted, 0, 1):
         assert (images.dtype, labels.dtype, labels.shape) == (np.float32, np.int32, (2,))
+
+
+def test_samples_follow_the_epoch_in_order_when_the_number_of_ranks_changes_on_the_way(
+    recipe_file: Path, converted: tuple[Shards, Path]
+) -> None:
+    # Centre crops, as in the test below, so that an image tells which sample it is.
+    changes = {"scale": [1, 1], "ratio": [0.01, 0.01], "hflip": 0, "vflip": 0, "color_jitter": None}
+    changes |= {"mixup": 0.0, "cutmix": 0.0, "re_prob": 0.0, "global_batch_size": 4}
+    run = plan(recipe_file, converted[0], 2, **changes, checkpoint_every_steps=2)
+    orders = [epoch_order(15, run.recipe.seed, epoch)[:12] for epoch in (0, 1)]
+    keys = [sample_keys(*converted, "train", order) for order in orders]
+    assert len(set(keys[0])) == 12
+    assert keys[0] != keys[1]
+    expected = np.concatenate(
+        [
+            image
+            for order in orders
+            for image, _ in train_batches(run.recipe, *converted, order, 1, seed=0)
+        ]
+    )
+    # Stopped after any step of the first epoch, within a segment or at its end.
+    for stop in (1, 2, 3):
+        ranks = [batches_of(segments_from(run, 0), run, *converted, rank, 2) for rank in (0, 1)]
+        parts = [part for step in itertools.islice(zip(*ranks, strict=True), stop) for part in step]
+        parts += batches_of(segments_from(run, stop), run, *converted, 0, 1)
+        images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+        classes = [run.classes[label] for label in labels]
+        assert classes == [key.split("/")[-2] for key in keys[0] + keys[1]]
+        assert np.array_equal(images, expected)
 
 
 def test_ranks_share_a_step_and_erase_by_its_positions(

@@ -5,19 +5,11 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-import numpy.typing as npt
 import pytest
 from mindspore import Tensor
 
-from sknet.models.sknet import Architecture, SKNet
-from sknet.training.step import TrainStep
-from tests.recipes import recipe
+from tests.sknet.steps import STEPS, differing, new_step, state, take
 
-ARCHITECTURE = Architecture("basic", (1, 1, 1, 1), attention_divisor=16, attention_reduction=8)
-BATCH, CLASSES, STEPS = 4, 3, 4
-RATES = [0.01, 0.02, 0.02, 0.01]
-
-State = dict[str, npt.NDArray[np.generic]]
 ALL_OF_FLOAT32 = {
     "opt": "adamw",
     "weight_decay": 0.1,
@@ -37,51 +29,36 @@ OVERFLOWING = {
     "drop_overflow_update": True,
     "ema": True,
 }
+HALF = {"use_nesterov": True, "amp_level": "O3", "loss_scale": 128, "loss": "BCE"}
+FROZEN = {
+    "clip_grad": True,
+    "clip_mode": "value",
+    "clip_value": 1e-3,
+    "ckpt_sha256": "0" * 64,
+    "freeze": ["stem", "layer1"],
+}
+GRAPH, PYNATIVE = ms.GRAPH_MODE, ms.PYNATIVE_MODE
 
 
-@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+@pytest.fixture(autouse=True)
+def back_to_pynative(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    ms.set_context(mode=request.param)
-    yield request.param
+    yield
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
-def new_step(**choices: Any) -> TrainStep:
-    ms.set_seed(1)
-    network = SKNet(ARCHITECTURE, num_classes=CLASSES, in_channels=3)
-    step = TrainStep(network, recipe(global_batch_size=BATCH, **choices), RATES, 1)
-    return step.set_train(True)
-
-
-def take(step: TrainStep, index: int) -> float:
-    numbers = np.random.default_rng(index)
-    images = numbers.standard_normal((BATCH, 3, 32, 32), np.float32)
-    labels = numbers.integers(0, CLASSES, BATCH).astype(np.int32)
-    return float(step(Tensor(images), Tensor(labels)).asnumpy())
-
-
-def state(step: TrainStep) -> State:
-    return {p.name: p.asnumpy().copy() for p in step.get_parameters()}
-
-
-def differing(one: State, other: State) -> list[str]:
-    assert one.keys() == other.keys()
-    return [name for name in one if one[name].tobytes() != other[name].tobytes()]
-
-
 @pytest.mark.parametrize(
-    "choices",
+    ("mode", "choices"),
     [
-        ALL_OF_FLOAT32,
-        OVERFLOWING,
-        {"opt": "sgd", "use_nesterov": True, "amp_level": "O3", "loss_scale": 128, "loss": "BCE"},
-        {"clip_grad": True, "clip_mode": "value", "clip_value": 1e-3, "ckpt_sha256": "0" * 64}
-        | {"freeze": ["stem", "layer1"]},
+        pytest.param(GRAPH, ALL_OF_FLOAT32, marks=pytest.mark.slow, id="all of float32, graph"),
+        pytest.param(PYNATIVE, ALL_OF_FLOAT32, id="all of float32, pynative"),
+        pytest.param(GRAPH, OVERFLOWING, marks=pytest.mark.slow, id="overflows, graph"),
+        pytest.param(PYNATIVE, HALF, id="float16, pynative"),
+        pytest.param(PYNATIVE, FROZEN, id="frozen, pynative"),
     ],
-    ids=["adamw", "lamb", "sgd", "momentum"],
 )
 def test_a_restored_step_goes_on_with_the_same_bits(mode: int, choices: dict[str, Any]) -> None:
+    ms.set_context(mode=mode)
     whole = new_step(**choices)
     losses = [take(whole, index) for index in range(2)]
     saved = state(whole)

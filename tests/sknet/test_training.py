@@ -17,12 +17,15 @@ import numpy as np
 import psutil
 import pytest
 
+from sknet.data.order import epoch_order
 from sknet.data.segments import Segment, segments_from
+from sknet.data.shards import read_rows
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
 from sknet.training import locking
 from sknet.training.device import World
+from sknet.training.divergence import divergence
 from sknet.training.planning import plan_run
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import Trainer
@@ -75,6 +78,33 @@ def test_segments_end_at_the_interval_and_with_the_epoch(run: Run) -> None:
     done = {2: 1, 3: 2, 5: 3, 6: 4}
     for step, number in done.items():
         assert list(segments_from(run, step)) == whole[number:]
+
+
+def keys_in_order(run: Run, shards: Shards, directory: Path, epoch: int) -> list[str]:
+    """Of all samples, as the epoch reads them."""
+    keys = [
+        row.key
+        for file in shards.files_of("train")
+        for row in read_rows(directory / file.name, range(file.num_samples))
+    ]
+    assert len(set(keys)) == 15
+    return [keys[index] for index in epoch_order(15, run.recipe.seed, epoch)]
+
+
+def test_divergence_names_the_samples_of_the_rank_and_the_step(
+    recipe: Recipe, converted: tuple[Shards, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = plan_run(recipe, converted[0], 2, "CPU")
+    in_order = keys_in_order(run, *converted, epoch=1)
+    for rank, keys in enumerate((in_order[4:6], in_order[6:8])):
+        message = str(divergence("the loss is nan at", 5, 0.01, run, *converted, World(rank, 2)))
+        assert message == (
+            "the loss is nan at step 5 (epoch 2, learning rate 0.01): lower lr or lengthen the "
+            f"warm-up; samples of rank {rank}: {keys[0]}, {keys[1]}"
+        )
+    monkeypatch.setattr("sknet.training.divergence.KEYS_SHOWN", 1)
+    message = str(divergence("the loss is nan at", 5, 0.01, run, *converted, World(1, 2)))
+    assert message.endswith(f"; samples of rank 1: {in_order[6]} and 1 more")
 
 
 def test_two_trainings_in_one_directory_are_refused(
@@ -251,12 +281,17 @@ def test_a_finished_training_does_nothing(undisturbed: Training) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("lr", "message"),
-    [("1e30", " step 2 ("), ("3e38", "after step 1 (")],
+    ("lr", "message", "step"),
+    [("1e30", " step 2 (", 2), ("3e38", "after step 1 (", 1)],
     ids=["at the second step", "at the first update"],
 )
 def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
-    new: NewTraining, lr: str, message: str
+    new: NewTraining,
+    run: Run,
+    converted: tuple[Shards, Path],
+    lr: str,
+    message: str,
+    step: int,
 ) -> None:
     training = new(
         *("--set", f"lr={lr}", "--set", "warmup_epochs=0", "--set", "checkpoint_every_steps=1")
@@ -265,6 +300,8 @@ def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
+    keys = keys_in_order(run, *converted, epoch=0)[4 * (step - 1) : 4 * step]
+    assert line.endswith(f"; samples of rank 0: {', '.join(keys)}")
     assert "Traceback" not in result.stderr
     for path in training.ckpt.glob("step-*"):
         for parameter in ms.load_checkpoint(str(path / "model.ckpt")).values():

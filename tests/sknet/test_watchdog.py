@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import ctypes, sys, time
 from sknet.training import watchdog
-watchdog.GRACE_SECONDS = 0.2
+watchdog.GRACE_SECONDS, watchdog.FALLBACK_SECONDS = 0.2, 1.4
 watched = watchdog.Watchdog(floor=0.5)
 def stand_still():
     {body}

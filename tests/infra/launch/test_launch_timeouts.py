@@ -7,6 +7,8 @@ from infra.launch.environment import rank_environment
 from infra.launch.gang import LAST_WORDS_SECONDS
 from infra.launch.supervisor import GRACE_SECONDS
 from infra.launch.timeouts import TIMEOUTS, seconds, timeout_variables
+from sknet.training.watchdog import FALLBACK_SECONDS, FLOOR_SECONDS
+from tasks.jobs import SILENCE_SECONDS
 from tasks.stages import RETRY_SECONDS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/clusters.md"
@@ -28,6 +30,9 @@ def test_ranks_get_the_variables() -> None:
 def test_waits_that_depend_on_each_other_agree() -> None:
     assert seconds("MS_HEARTBEAT_RETRY_TIMEOUT") < seconds("MS_NODE_TIMEOUT")
     assert seconds("host_silence") < seconds("caller_silence") < 30
+    watchdog_ends = FLOOR_SECONDS + FALLBACK_SECONDS
+    assert watchdog_ends < min(seconds("MS_CPU_COMM_OP_TIMEOUT"), seconds("HCCL_EXEC_TIMEOUT"))
+    assert watchdog_ends < SILENCE_SECONDS
     # Ranks of a cut-off host are gone before a retry starts others on their checkpoints.
     cut_off_ranks_end = seconds("caller_silence") + GRACE_SECONDS
     retry_starts = seconds("host_silence") + LAST_WORDS_SECONDS + min(RETRY_SECONDS)

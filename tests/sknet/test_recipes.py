@@ -1,0 +1,121 @@
+"""The recipes of the package have the numbers of their sources, and open with what a user needs."""
+
+import re
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from sknet.models import list_models
+from sknet.recipe import list_recipes, load_recipe
+
+# MindCV's configs/sknet/*_ascend.yaml: 8 devices, momentum 0.9, lr 0.1, 5 epochs of warm-up.
+MINDCV: dict[str, Any] = {
+    "opt": "momentum",
+    "momentum": 0.9,
+    "lr": 0.1,
+    "min_lr": 0.0,
+    "warmup_epochs": 5,
+    "scheduler": "cosine_decay",
+    "label_smoothing": 0.1,
+    "amp_level": "O2",
+    "color_jitter": (0.4, 0.4, 0.4, 0.0),
+    "weight_decay_filter": "disable",
+    "crop_pct": 0.875,
+    "hflip": 0.5,
+}
+MINDCV_50 = MINDCV | {
+    "batch_size": 64,
+    "epoch_size": 200,
+    "decay_epochs": 195,
+    "weight_decay": 1e-4,
+    "loss_scale": 1024,
+    "interpolation": "bicubic",
+    "re_prob": 0.1,
+    "warmup_factor": 0.0,
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "skresnet18_ascend": MINDCV
+    | {
+        "batch_size": 64,
+        "epoch_size": 200,
+        "decay_epochs": 195,
+        "weight_decay": 4e-5,
+        "loss_scale": 1024,
+        "interpolation": "bicubic",
+        "re_prob": 0.0,
+        "warmup_factor": 0.0,
+    },
+    "skresnet34_ascend": MINDCV
+    | {
+        "batch_size": 32,
+        "epoch_size": 250,
+        "decay_epochs": 245,
+        "weight_decay": 4e-5,
+        "loss_scale": 128,
+        "interpolation": "bilinear",
+        "re_prob": 0.25,
+        "warmup_factor": 0.01,
+    },
+    "skresnext50_32x4d_ascend": MINDCV_50,
+    "skresnet50_ascend": MINDCV_50,
+    # Section 4.1 of the paper.
+    "sknet50_paper": {
+        "global_batch_size": 256,
+        "epoch_size": 100,
+        "scheduler": "step_decay",
+        "lr": 0.1,
+        "decay_epochs": 30,
+        "decay_rate": 0.1,
+        "warmup_epochs": 0,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.1,
+        "image_resize": 224,
+    },
+    # timm's training examples: 8 GPUs.
+    "skresnext50_32x4d_randaug": {
+        "batch_size": 192,
+        "epoch_size": 240,
+        "lr": 0.6,
+        "warmup_epochs": 5,
+        "scheduler": "cosine_decay",
+        "weight_decay": 1e-4,
+        "use_nesterov": True,
+        "momentum": 0.9,
+        "re_prob": 0.4,
+        "re_value": "random",
+        "auto_augment": "randaug-m7-n2",
+        "label_smoothing": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_has_the_published_numbers(name: str) -> None:
+    recipe = load_recipe(name)
+    assert {key: getattr(recipe, key) for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - {"sknet50_paper"}))
+def test_published_rates_are_for_eight_devices_and_scale_from_there(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.peak_lr(8) == recipe.lr
+    assert recipe.peak_lr(4) == recipe.lr / 2
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_opens_with_its_command_its_result_and_its_source(name: str) -> None:
+    text = resources.files("sknet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
+    header = text[: text.index("\nmodel: ")]
+    assert all(line.startswith("# ") for line in header.splitlines())
+    assert re.search(rf"^#   (python -m|msrun) .*(--recipe|--config) {name} ", header, re.MULTILINE)
+    assert re.search(r"^# Expected: ", header, re.MULTILINE)
+    assert re.search(r"^# Source: ", header, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_names_a_network_and_writes_out_what_it_chooses(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.model in list_models()
+    assert recipe.model == name or name.startswith(recipe.model)

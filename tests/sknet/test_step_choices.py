@@ -1,0 +1,181 @@
+"""What each choice of a recipe does to a step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from sknet.models import create_model
+from sknet.training.clipping import clip
+from sknet.training.drop_path import branch_factors, drop_rates
+from sknet.training.loss import BinaryCrossEntropy
+from sknet.training.step import TrainStep, moving_statistics
+from tests.recipes import recipe
+from tests.sknet.steps import CLASSES, batch, differing, new_step, state, take
+
+
+@pytest.fixture(autouse=True)
+def instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+
+def weights_of(step: TrainStep) -> set[str]:
+    return {str(p.name) for p in step.network.trainable_params()}
+
+
+def test_an_overflow_drops_the_update_halves_the_scale_and_counts_as_a_step() -> None:
+    dynamic = {"loss_scale_type": "dynamic", "loss_scale": 1 << 24, "drop_overflow_update": True}
+    step = new_step(amp_level="O3", ema=True, **dynamic)
+    before = state(step)
+    assert np.isfinite(take(step, 0))
+    statistics = {str(p.name) for p in moving_statistics(step.network)}
+    assert differing(before, state(step)) == statistics | {"global_step", "loss_scale"}
+    assert float(step.loss_scale.value.asnumpy()) == 1 << 23
+    assert step.optimizer.global_step.asnumpy() == 1
+    # Without its own doubling, a scale that fits is kept, and counts.
+    step.loss_scale.value.set_data(Tensor(np.float32(128)))
+    take(step, 1)
+    assert float(step.loss_scale.value.asnumpy()) == 128
+    assert int(step.loss_scale.steps_without.asnumpy()) == 1
+    assert weights_of(step) <= differing(before, state(step))
+
+
+def test_the_average_is_mindcvs_of_weights_and_statistics() -> None:
+    step = new_step(ema=True, ema_decay=0.9)
+    expected = {p.name: p.asnumpy().astype(float) for p in step.network.get_parameters()}
+    for index in range(3):
+        take(step, index)
+        share = 0.9 * (1 - np.exp(-(index + 1) / 2000))
+        for parameter in step.network.get_parameters():
+            expected[parameter.name] *= share
+            expected[parameter.name] += (1 - share) * parameter.asnumpy()
+    evaluated = step.evaluated()
+    assert evaluated is not step.network
+    for parameter in evaluated.get_parameters():
+        np.testing.assert_allclose(
+            parameter.asnumpy(), expected[parameter.name], rtol=1e-5, atol=1e-7
+        )
+
+
+def test_without_an_average_and_in_float32_the_network_itself_is_evaluated() -> None:
+    step = new_step()
+    assert step.evaluated() is step.network
+
+
+@pytest.mark.parametrize("amp_level", ["O2", "O3"])
+def test_mixed_precision_trains_like_float32_and_is_evaluated_in_float32(amp_level: str) -> None:
+    half, full = new_step(amp_level=amp_level, loss_scale=1024), new_step()
+    assert take(half, 0) == pytest.approx(take(full, 0), rel=0.02)
+    assert {p.name for p in half.network.get_parameters()} == {
+        p.name for p in full.network.get_parameters()
+    }
+    network = half.evaluated().set_train(False)
+    images, _ = batch(1)
+    logits = network(images).asnumpy()
+    plain = create_plain(half).set_train(False)(images).asnumpy()
+    np.testing.assert_array_equal(logits, plain)
+    kinds = {type(cell).__name__ for _, cell in half.network.cells_and_names()}
+    assert ("_OutputTo16" in kinds) == (amp_level == "O2")
+
+
+def create_plain(step: TrainStep) -> nn.Cell:
+    network = step.network.twin()
+    values = {p.name: p for p in step.network.get_parameters()}
+    for parameter in network.get_parameters():
+        parameter.set_data(Tensor(values[parameter.name].asnumpy()))
+    return network
+
+
+def test_a_batch_in_two_passes_is_one_batch_but_for_batch_norm() -> None:
+    whole, parts = new_step(), new_step(gradient_accumulation_steps=2)
+    for step in (whole, parts):
+        # BatchNorm with moving statistics sees no batch.
+        for _, cell in step.network.cells_and_names():
+            if isinstance(cell, nn.BatchNorm2d):
+                cell.use_batch_statistics = False
+    losses = [(take(whole, index), take(parts, index)) for index in range(2)]
+    for one, other in losses:
+        assert one == pytest.approx(other, rel=1e-5)
+    for name, value in state(whole).items():
+        np.testing.assert_allclose(state(parts)[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+def test_frozen_layers_keep_weights_and_statistics() -> None:
+    step = new_step(freeze=["stem", "layer1", "layer2"], ckpt_sha256="0" * 64)
+    before = state(step)
+    take(step, 0)
+    changed = differing(before, state(step))
+    frozen = ("stem.", "layer1.", "layer2.")
+    assert not {name for name in changed if name.startswith(frozen)}
+    assert weights_of(step) <= changed
+    trained = {str(p.name) for p in moving_statistics(step.network)}
+    assert {name for name in trained if not name.startswith(frozen)} <= changed
+
+
+@pytest.mark.parametrize("norm", [0.5, 1e6])
+def test_clipping_by_norm_limits_all_gradients_together(norm: float) -> None:
+    gradients = tuple(Tensor(np.full(shape, 2, np.float32)) for shape in ((3, 4), (4,)))
+    clipped = clip(gradients, recipe(clip_grad=True, clip_value=norm))
+    # sixteen elements of 2
+    factor = min(1.0, norm / 8)
+    for gradient in clipped:
+        np.testing.assert_allclose(gradient.asnumpy(), 2 * factor, rtol=1e-6)
+
+
+def test_clipping_by_value_limits_each_element() -> None:
+    gradient = Tensor(np.array([-3, -0.5, 0.5, 3], np.float32))
+    (clipped,) = clip((gradient,), recipe(clip_grad=True, clip_mode="value", clip_value=1))
+    np.testing.assert_array_equal(clipped.asnumpy(), [-1, -0.5, 0.5, 1])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_is_mindspores(smoothing: float) -> None:
+    numbers = np.random.default_rng(4)
+    logits = Tensor((20 * numbers.standard_normal((8, 5))).astype(np.float32))
+    labels = numbers.integers(0, 5, 8).astype(np.int32)
+    target = np.eye(5, dtype=np.float32)[labels] * (1 - smoothing) + smoothing / 5
+    ones = ops.ones_like(logits)
+    expected = ops.binary_cross_entropy_with_logits(
+        logits, Tensor(target.astype(np.float32)), ones, ones
+    ).asnumpy()
+    assert BinaryCrossEntropy(smoothing)(logits, Tensor(labels)).asnumpy() == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_branches_are_dropped_as_often_as_their_depth_says_and_keep_their_mean() -> None:
+    factors = branch_factors(5, 0.4, seed=1, step=2, global_batch=20_000)
+    np.testing.assert_allclose(drop_rates(5, 0.4), [0, 0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose((factors == 0).mean(axis=1), drop_rates(5, 0.4), atol=0.015)
+    np.testing.assert_allclose(factors.mean(axis=1), 1, atol=0.03)
+
+
+def test_which_branches_are_dropped_follows_from_seed_and_step() -> None:
+    def drawn(seed: int, step: int) -> bytes:
+        return branch_factors(8, 0.5, seed=seed, step=step, global_batch=16).tobytes()
+
+    assert drawn(1, 1) == drawn(1, 1)
+    assert len({drawn(seed, step) for seed in range(3) for step in range(3)}) == 9
+
+
+def test_a_dropped_branch_leaves_the_shortcut() -> None:
+    network = create_model("skresnet18", num_classes=CLASSES).set_train(False)
+    block = network.layer1.cell_list[0]
+    x = Tensor(np.random.default_rng(0).random((2, 64, 8, 8), np.float32))
+    kept = block(x, Tensor(np.array([0, 1], np.float32))).asnumpy()
+    np.testing.assert_array_equal(kept[0], x.asnumpy()[0])
+    np.testing.assert_array_equal(kept[1], block(x).asnumpy()[1])
+
+
+def test_choices_reach_the_step() -> None:
+    losses: dict[str, Any] = {
+        key: [take(step, index) for index in range(2)]
+        for key, step in {
+            "plain": new_step(),
+            "clipped": new_step(clip_grad=True, clip_value=1e-3),
+            "dropped": new_step(drop_path_rate=0.9),
+        }.items()
+    }
+    assert losses["plain"][0] == losses["clipped"][0] != losses["dropped"][0]
+    assert losses["plain"][1] != losses["clipped"][1]
