@@ -1,11 +1,15 @@
 """A bar in Prefect's UI for work that takes long."""
 
+import time
 from typing import cast
 from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+# Prefect's client tries for minutes to reach a server that is gone, and the work waits meanwhile.
+SECONDS_WITHOUT = 600.0
 
 
 class ProgressArtifact:
@@ -16,11 +20,12 @@ class ProgressArtifact:
         self._description = description
         self._artifact: UUID | None = None
         self._percent = -1.0
+        self._not_before = 0.0
 
     def update(self, share: float) -> None:
         """0 … 1."""
         percent = round(100 * share, 1)
-        if percent == self._percent:
+        if percent == self._percent or time.monotonic() < self._not_before:
             return
         try:
             if self._artifact is None:
@@ -31,6 +36,7 @@ class ProgressArtifact:
             else:
                 update_progress_artifact(self._artifact, percent)
         except httpx.HTTPError as error:
-            get_run_logger().warning("progress is not shown: %s", error)
+            get_run_logger().warning("progress is not shown for a while: %s", error)
+            self._not_before = time.monotonic() + SECONDS_WITHOUT
             return
         self._percent = percent

@@ -186,11 +186,12 @@ class _Watch:
         """
         failed_at: float | None = None
         while not all(host.over for host in self._hosts):
-            self._relay()
+            # First, as the caller may take long over a line
             if self._control.stop and not self._stop_passed_on:
                 self._stop_passed_on = True
                 for host in self._hosts:
                     host.stop()
+            self._relay()
             silent = time.monotonic() - self._last_line
             if self._job.silence is not None and silent > self._job.silence:
                 self._hung = True

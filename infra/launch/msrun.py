@@ -168,12 +168,13 @@ def _watch(
     asked_to_stop = False
     while supervisor.poll() is None:
         now = time.monotonic()
-        for line in logs.new_lines():
-            last_sign = now
-            on_line(line)
+        # First, as the caller may take long over a line
         if control.stop and not asked_to_stop:
             supervisor.send_signal(signal.SIGUSR1)
             asked_to_stop = True
+        for line in logs.new_lines():
+            last_sign = now
+            on_line(line)
         if control.end_because is not None:
             return control.end_because
         if ranks_left is None and workers.all_ended():

@@ -23,8 +23,8 @@ from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 CHECKPOINTS = ".work/checkpoint/*/checkpoints/step-*"
-SECONDS_TO_START = 150
-SECONDS_TO_END = 300
+SECONDS_TO_START = 300
+SECONDS_TO_END = 400
 # As promised: from the loss to the end of the gang on all hosts.
 SECONDS_TO_NOTICE = 30
 

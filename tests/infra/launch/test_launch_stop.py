@@ -162,6 +162,32 @@ def test_second_interrupt_ends_the_job_at_once(
     assert alive() == set()
 
 
+class Interruption(BaseException):
+    """Like KeyboardInterrupt."""
+
+
+def test_caller_that_takes_long_over_a_line_delays_no_stop(
+    tmp_path: Path, marker: dict[str, str], alive: Alive
+) -> None:
+    chatty = RANK.replace("time.sleep(0.05)", "print('step', flush=True); time.sleep(0.05)")
+    job = job_of(chatty, tmp_path, marker, 1, 0, 60)
+    log = job.log_dir / "worker_0.log"
+    seen: list[bool] = []
+
+    def slow(line: str) -> None:
+        if not seen:
+            seen.append(False)
+            raise Interruption
+        if len(seen) == 1:
+            time.sleep(3)
+            seen.append("saving" in log.read_text())
+
+    with pytest.raises(Interruption):
+        run(job, on_line=slow)
+    assert seen == [False, True]
+    assert alive() == set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_supervisor_reaches_only_those_who_handle_it(
     number: signal.Signals, tmp_path: Path, marker: dict[str, str], alive: Alive
@@ -202,7 +228,8 @@ def test_stopped_process_is_no_rank_to_wait_for(
             (rank,) = (p for p in alive() if str(job.program) in p.cmdline()[1:2])
             rank.suspend()
 
-        threading.Thread(target=later).start()
+        if line.endswith("in step"):
+            threading.Thread(target=later).start()
 
     result = run(job, on_line=freeze)
     assert result.status is JobStatus.LOST_WORKER
