@@ -50,7 +50,6 @@ RECIPES = {
     "plain": {},
     "everything": ALL_AT_ONCE,
     "pynative": ALL_AT_ONCE | {"mode": 1},
-    "RandAugment": {"auto_augment": "randaug-m9-n2", "color_jitter": None},
 }
 TOTAL_STEPS = 9
 KILLED = -9
@@ -137,7 +136,7 @@ def test_killed_anywhere_any_number_of_times(
     for _ in range(6):
         saved = checkpoint.list_checkpoints(directory)
         done = int(saved[-1].name.removeprefix("step-")) if saved else 0
-        if done == TOTAL_STEPS:
+        if done == TOTAL_STEPS or kills == 3:
             break
         # In the next steps, or at one of the next file operations, of which a save has about 12.
         if points.random() < 0.5:
@@ -154,11 +153,11 @@ def test_killed_anywhere_any_number_of_times(
     assert not list(directory.glob(".saving*"))
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 8])
+@pytest.mark.parametrize("step", [2, 7])
 def test_stopped_after_any_step(
     undisturbed: Callable[[str], Path], forked: Trainings, tmp_path: Path, step: int
 ) -> None:
-    """1 and 4 are within a segment, 2 is its end, 8 is within the last one."""
+    """2 is the end of a segment, 7 is within one."""
     reference, directory = undisturbed("everything"), tmp_path / "stopped"
     number = "SIGTERM" if step == 2 else "SIGUSR1"
     stop = {"signal": number, "signal_at_step": step}
