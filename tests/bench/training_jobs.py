@@ -101,7 +101,7 @@ def measure_resume(setup: Setup) -> None:
     rounds = [_resume(setup) for _ in range(setup.options.rounds)]
     medians = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
     names = (*COLUMNS, "all")
-    print(f"\n| {setup.options.ranks} ranks, s | {' | '.join(names)} |")
+    print(f"\n| resume, ranks: {setup.options.ranks}, s | {' | '.join(names)} |")
     print("|---|" + "---:|" * len(names))
     cells = " | ".join(f"{medians[name]:.1f}" for name in names)
     print(f"| from SIGKILL to the first new step | {cells} |")

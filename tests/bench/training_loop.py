@@ -179,7 +179,8 @@ def measure_loop(setup: Setup) -> None:
 def measure_checkpoint(setup: Setup) -> None:
     """What a save takes from training: the pause for it, and the step beside which it is written.
 
-    The steps after a save are compared with the others of their round.
+    The steps after a save are compared with the others of their round, so a save has to be done
+    within `--interval` steps.
     """
     training, interval = compiled_training(setup), setup.options.interval
     batch = training.batch()
@@ -193,11 +194,11 @@ def measure_checkpoint(setup: Setup) -> None:
     print(f"| written with training waiting | {written:.1f} |\n| a step | {step:.1f} |")
     for what, milliseconds in (
         ("once a minute", 1000 * MINUTE),
-        (f"every {RECIPE_INTERVAL} steps, as the recipes for ImageNet", RECIPE_INTERVAL * step),
+        (f"every {RECIPE_INTERVAL} steps (the recipes for ImageNet)", RECIPE_INTERVAL * step),
         (f"every {interval} steps", interval * step),
     ):
         print(
-            f"checkpoint: {what} costs {pause / milliseconds:.2%} in pauses, "
+            f"checkpoint: {what}: {pause / milliseconds:.2%} of the time in pauses, "
             f"{whole / milliseconds:.2%} in all (goal at most 1 %)",
             flush=True,
         )
