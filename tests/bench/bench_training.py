@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--images", type=int, default=128, help="to train on, and to evaluate on")
     result.add_argument("--batch", type=int, default=16, help="of all ranks")
     result.add_argument("--resolution", type=int, default=224)
+    result.add_argument("--job_resolution", type=int, default=112, help="of resume and ranks")
     result.add_argument("--rounds", type=int, default=3)
     result.add_argument("--steps", type=int, default=7, help="in a turn of loop, checkpoint, ranks")
     result.add_argument("--interval", type=int, default=3, help="steps between checkpoints")

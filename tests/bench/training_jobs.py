@@ -38,6 +38,7 @@ class JobRun:
         attempt = setup.new_directory()
         recipe = attempt / "recipe.yaml"
         changes = {
+            "image_resize": setup.options.job_resolution,
             "epoch_size": ENDLESS,
             "val_interval": ENDLESS,
             "checkpoint_every_steps": 1,
