@@ -1,0 +1,232 @@
+"""The parts `loop` and `checkpoint`: our loop in this process, over one compiled step."""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from mindspore import Tensor
+
+from sknet.data.segments import batches_of, segments_from
+from sknet.errors import StoppedError
+from sknet.models import create_model
+from sknet.recipe import parse_recipe
+from sknet.training import checkpoint, loop
+from sknet.training.device import World, set_device
+from sknet.training.metrics import MetricsLog
+from sknet.training.planning import plan_run, with_layout
+from sknet.training.progress import Progress
+from sknet.training.saver import Saver
+from sknet.training.schedule import learning_rates
+from sknet.training.step import TrainStep
+from sknet.training.stopping import StopRequest
+from sknet.training.watchdog import Watchdog
+from tests.bench.bench_input import NUM_CLASSES
+from tests.bench.training_setup import MODEL, Setup, print_turns, take_turns
+
+MINUTE = 60.0
+# Of the recipes for ImageNet.
+RECIPE_INTERVAL = 500
+
+
+@dataclass
+class Clocks:
+    """When the steps of a training ended, and how long it stood still between them."""
+
+    steps: list[float] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+
+    @property
+    def milliseconds(self) -> list[float]:
+        """From each step to the next one."""
+        return [1000 * float(seconds) for seconds in np.diff(self.steps)]
+
+
+class Training:
+    """Our loop, to be started again and again over one compiled step."""
+
+    def __init__(self, setup: Setup) -> None:
+        set_device("CPU")
+        self._setup = setup
+        self.run = self._plan()
+        rates = learning_rates(self.run)
+        model = create_model(MODEL, num_classes=NUM_CLASSES)
+        step = TrainStep(model, self.run.recipe, rates, 1)
+        self.network = loop.Network(model, step, rates)
+        self._fresh = checkpoint.parameters_of(step)
+
+    def _plan(self, **changes: Any) -> Any:
+        recipe = parse_recipe(self._setup.keys | changes, where="bench")
+        return plan_run(recipe, self._setup.shards, 1, "CPU")
+
+    def reset(self) -> None:
+        """To the state before the first step, the counter of steps included."""
+        for parameter in self.network.step_cell.get_parameters():
+            parameter.set_data(Tensor(self._fresh[parameter.name]))
+
+    def batch(self) -> Any:
+        """The first one."""
+        place = (self.run, self._setup.shards, self._setup.shards_dir, 0, 1)
+        return next(batches_of(segments_from(self.run, 0), *place))
+
+    def steps_from_memory(self, batch: Any, count: int, **changes: Any) -> tuple[Clocks, Path]:
+        """`count` steps on one batch, then a stop: no evaluation, no input pipeline."""
+        if count >= self.run.steps_per_epoch:
+            raise SystemExit(f"an epoch has {self.run.steps_per_epoch} steps: give more --images")
+        with (
+            mock.patch.object(loop, "batches_of", lambda *_: itertools.repeat(batch)),
+            suppress(StoppedError),
+        ):
+            clocks, directory = Clocks(), Path(tempfile.mkdtemp(dir=self._setup.root))
+            self.train(directory, clocks, stop_after=count, **changes)
+        return clocks, directory
+
+    def epoch(self) -> float:
+        """Seconds of one from shards, its evaluation and its checkpoint included."""
+        self.reset()
+        directory = Path(tempfile.mkdtemp(dir=self._setup.root))
+        began = time.perf_counter()
+        self.train(directory, Clocks())
+        return time.perf_counter() - began
+
+    def train(
+        self, directory: Path, clocks: Clocks, *, stop_after: int | None = None, **changes: Any
+    ) -> None:
+        """One epoch into the directory, or the first steps of it."""
+        run, setup, stop = self._plan(**changes), self._setup, StopRequest()
+
+        class Observed(Progress):
+            def step_done(self, step: int, loss: float, *, wait: float, compute: float) -> None:
+                super().step_done(step, loss, wait=wait, compute=compute)
+                clocks.steps.append(time.perf_counter())
+                if step == stop_after:
+                    stop.signal = "SIGUSR1"
+
+        class Timed(Watchdog):
+            @contextmanager
+            def paused(self) -> Iterator[None]:
+                began = time.perf_counter()
+                with super().paused():
+                    yield
+                clocks.pauses.append(1000 * (time.perf_counter() - began))
+
+        log, watchdog = MetricsLog(directory / "metrics.jsonl", 0, unheard), Timed()
+        try:
+            with Saver(directory, 2, unheard) as saver:
+                loop.Loop(
+                    run,
+                    setup.shards,
+                    setup.shards_dir,
+                    World(0, 1),
+                    network=self.network,
+                    layouts=with_layout((), 0, 1),
+                    evaluations=(),
+                    progress=Observed(run, self.network.rates, 0, log, unheard),
+                    saver=saver,
+                    watchdog=watchdog,
+                    stop=stop,
+                    say=unheard,
+                ).train(0)
+        finally:
+            watchdog.end()
+            log.close()
+
+
+def unheard(_line: str) -> None:
+    """Nothing is said."""
+
+
+@cache
+def compiled_training(setup: Setup) -> Training:
+    """The one of all parts."""
+    training = Training(setup)
+    training.steps_from_memory(training.batch(), 2)
+    return training
+
+
+def measure_loop(setup: Setup) -> None:
+    """Ours and the bare step take turns on one batch in memory; ours writes a line each step."""
+    training, count = compiled_training(setup), setup.options.steps
+    batch = training.batch()
+    images, labels = (Tensor(array) for array in batch)
+
+    def bare() -> float:
+        training.reset()
+        training.network.step_cell.set_train(True)
+        clocks = Clocks()
+        for _ in range(count):
+            float(training.network.step_cell(images, labels).asnumpy())
+            clocks.steps.append(time.perf_counter())
+        return statistics.median(clocks.milliseconds)
+
+    def ours() -> float:
+        training.reset()
+        clocks, _ = training.steps_from_memory(batch, count)
+        return statistics.median(clocks.milliseconds)
+
+    turns = take_turns({"our loop": ours, "the bare step": bare}, setup.options.rounds)
+    print_turns("loop, ms a step", turns, "goal at most 1.02")
+
+
+def measure_checkpoint(setup: Setup) -> None:
+    """What a save takes from training: the pause for it, and the step beside which it is written.
+
+    The steps after a save are compared with the others of their round, so a save has to be done
+    within `--interval` steps.
+    """
+    training, interval = compiled_training(setup), setup.options.interval
+    batch = training.batch()
+    rounds = [_round(training, batch, setup, interval) for _ in range(setup.options.rounds)]
+    pause, whole, step, written = (
+        statistics.median(column) for column in zip(*rounds, strict=True)
+    )
+    print("\n| a checkpoint, ms | |\n|---|---:|")
+    print(f"| training pauses | {pause:.1f} |")
+    print(f"| the save and the step beside it take longer than a step by | {whole:.1f} |")
+    print(f"| written with training waiting | {written:.1f} |\n| a step | {step:.1f} |")
+    for what, milliseconds in (
+        ("once a minute", 1000 * MINUTE),
+        (f"every {RECIPE_INTERVAL} steps (the recipes for ImageNet)", RECIPE_INTERVAL * step),
+        (f"every {interval} steps", interval * step),
+    ):
+        print(
+            f"checkpoint: {what}: {pause / milliseconds:.2%} of the time in pauses, "
+            f"{whole / milliseconds:.2%} in all (goal at most 1 %)",
+            flush=True,
+        )
+
+
+def _round(
+    training: Training, batch: Any, setup: Setup, interval: int
+) -> tuple[float, float, float, float]:
+    """Milliseconds: of a pause, of a save in all, of a step, of writing while training waits."""
+    count = setup.options.steps
+    training.reset()
+    clocks, directory = training.steps_from_memory(batch, count, checkpoint_every_steps=interval)
+    # The i-th is of step i + 2; steps that follow a save contain its pause.
+    times = dict(enumerate(clocks.milliseconds, start=2))
+    after_save = [value for number, value in times.items() if (number - 1) % interval == 0]
+    others = [value for number, value in times.items() if (number - 1) % interval]
+    if not (after_save and others):
+        raise SystemExit(f"{count} steps hold no step after a save and one beside none: --interval")
+    step = statistics.median(others)
+    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(training.network.step_cell))
+    state = checkpoint.read_state(checkpoint.list_checkpoints(directory)[-1])
+    began = time.perf_counter()
+    checkpoint.write(snapshot, setup.new_directory(), state)
+    written = 1000 * (time.perf_counter() - began)
+    # The last pause is the stop's, in which training waits for the disk.
+    return (
+        statistics.median(clocks.pauses[:-1]),
+        statistics.median(after_save) - step,
+        step,
+        written,
+    )

@@ -1,0 +1,86 @@
+"""What the parts of the benchmark of the training loop share: images, recipe, turns, tables."""
+
+import itertools
+import statistics
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bench.bench_input import write_images
+
+MODEL = "skresnet18"
+# Takes a turn and returns what it measured.
+Contestant = Callable[[], float]
+
+
+class Setup:
+    """The same images as folders and as shards, and a recipe for all parts."""
+
+    def __init__(self, root: Path, options: Namespace) -> None:
+        from sknet.data.conversion import write_shards
+        from sknet.data.sources import open_source
+        from sknet.data.staging import stage
+
+        self.root, self.options = root, options
+        self.folders, self.shards_dir = root / "images", root / "shards"
+        write_images(self.folders, options.images)
+        self.shards_dir.mkdir()
+        self.shards = write_shards(
+            stage(open_source(str(self.folders))),
+            str(self.folders),
+            self.shards_dir,
+            num_shards=1,
+            spread=in_this_process,
+        )
+        self.keys: dict[str, Any] = {
+            "model": MODEL,
+            "image_resize": options.resolution,
+            "global_batch_size": options.batch,
+            "color_jitter": None,
+            "interpolation": "bilinear",
+            "epoch_size": 1,
+            "opt": "momentum",
+            "momentum": 0.9,
+            "lr": 0.05,
+            "log_interval": 1,
+            "num_parallel_workers": 2,
+        }
+        self._numbers = itertools.count()
+
+    def new_directory(self) -> Path:
+        """An empty one."""
+        directory = self.root / f"{next(self._numbers):03}"
+        directory.mkdir()
+        return directory
+
+
+def in_this_process(function: Callable[..., Any], items: Any, *, on_tick: object) -> Iterator[Any]:
+    """Few images need no processes, whose start takes longer."""
+    del on_tick
+    return map(function, items)
+
+
+def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
+    """What each one measures in every round."""
+    measured: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        turns = list(contestants.items())
+        for name, contestant in turns if number % 2 == 0 else reversed(turns):
+            measured[name].append(contestant())
+    return measured
+
+
+def print_turns(what: str, measured: dict[str, list[float]], goal: str) -> None:
+    """A row for each contestant, then the first as a multiple of the second, and the goal."""
+    print(f"\n| {what} | median | min-max |\n|---|---:|---:|")
+    for name, values in measured.items():
+        print(f"| {name} | {statistics.median(values):.1f} | {min(values):.1f}-{max(values):.1f} |")
+    first, second = measured
+    pairs = zip(measured[first], measured[second], strict=True)
+    ratios = sorted(above / below for above, below in pairs)
+    print(
+        f"{what.split(',')[0]}: {first} is {statistics.median(ratios):.3f} times {second} "
+        f"({ratios[0]:.3f}-{ratios[-1]:.3f}; {goal})",
+        flush=True,
+    )
