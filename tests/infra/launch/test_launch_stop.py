@@ -224,9 +224,10 @@ def test_stopped_process_is_no_rank_to_wait_for(
 
     def freeze(line: str) -> None:
         def later() -> None:
-            time.sleep(0.5)
-            (rank,) = (p for p in alive() if str(job.program) in p.cmdline()[1:2])
-            rank.suspend()
+            # Processes come and go while the table is read: one look may miss it.
+            while not (ranks := [p for p in alive() if str(job.program) in p.cmdline()[1:2]]):
+                time.sleep(0.1)
+            ranks[0].suspend()
 
         if line.endswith("in step"):
             threading.Thread(target=later).start()
