@@ -1,6 +1,6 @@
 """What the training loop costs beside its steps, and how it compares with MindCV's own.
 
-python -m tests.bench.bench_training [--images 128] [--batch 16] [--rounds 3] [--parts loop peer …]
+python -m tests.bench.bench_training [--images 96] [--batch 16] [--rounds 3] [--parts loop peer …]
 
 | part | what is measured |
 |---|---|
@@ -13,7 +13,8 @@ python -m tests.bench.bench_training [--images 128] [--batch 16] [--rounds 3] [-
   its StateMonitor, as its train.py calls them, from the same images in folders |
 
 Contestants take turns in an order that turns round with every round; a ratio is formed within each
-round, and the median over rounds is printed. Prints Markdown tables and promises nothing.
+round, and the median over rounds is printed. Prints Markdown tables, and each turn to stderr, and
+promises nothing.
 """
 
 import argparse
@@ -60,13 +61,13 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--images", type=int, default=128, help="to train on, and to evaluate on")
+    result.add_argument("--images", type=int, default=96, help="to train on, and to evaluate on")
     result.add_argument("--batch", type=int, default=16, help="of all ranks")
     result.add_argument("--resolution", type=int, default=224)
     result.add_argument("--job_resolution", type=int, default=112, help="of resume and ranks")
     result.add_argument("--rounds", type=int, default=3)
-    result.add_argument("--steps", type=int, default=7, help="in a turn of loop, checkpoint, ranks")
-    result.add_argument("--interval", type=int, default=3, help="steps between checkpoints")
+    result.add_argument("--steps", type=int, default=5, help="in a turn of loop, checkpoint, ranks")
+    result.add_argument("--interval", type=int, default=2, help="steps between checkpoints")
     result.add_argument("--ranks", type=int, default=2, help="of the job that is killed")
     result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     return result

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,7 +68,8 @@ def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, lis
     for number in range(rounds):
         turns = list(contestants.items())
         for name, contestant in turns if number % 2 == 0 else reversed(turns):
-            measured[name].append(contestant())
+            measured[name].append(value := contestant())
+            print(f"round {number + 1}: {name} {value:.1f}", file=sys.stderr)
     return measured
 
 
