@@ -1,5 +1,6 @@
 """Input pipelines over shards: exactly the samples that are asked for, in their order."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Centre crops; the last batch may be shorter. Shapes and errors as in `train_batches`."""
     operations = eval_operations(recipe)
+    # MindSpore refuses more than there are; here they draw nothing, so their number is free.
+    workers = min(recipe.num_parallel_workers, os.cpu_count() or 1)
+    recipe = recipe.model_copy(update={"num_parallel_workers": workers})
     return _batches(recipe, shards, directory, split, indices, batch_size, operations, recipe.seed)
 
 

@@ -1,5 +1,7 @@
 """What is about to be trained, and whether these ranks can do it."""
 
+import os
+
 import mindspore as ms
 
 from sknet.errors import UserError
@@ -10,12 +12,19 @@ from sknet.records import Layout, Run, Shards
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
     """The run as planned for `world_size` ranks.
 
-    Raises UserError where recipe, data and world don't fit.
+    Raises UserError where recipe, data, machine and world don't fit.
     """
     classes = shards.dataset.classes
     if recipe.num_classes not in (None, len(classes)):
         raise UserError(
             f"num_classes is {recipe.num_classes}, but the data set has {len(classes)} classes"
+        )
+    processors = os.cpu_count() or 1
+    if recipe.num_parallel_workers > processors:
+        raise UserError(
+            f"num_parallel_workers is {recipe.num_parallel_workers}, but this machine has "
+            f"{processors} processors: --set num_parallel_workers={processors}, which draws other "
+            "augmentations"
         )
     global_batch = recipe.global_batch(world_size)
     num_samples = shards.num_samples("train")

@@ -141,3 +141,16 @@ def test_ranks_share_a_step_and_erase_by_its_positions(
     for step, first, second in zip(whole, *ranks, strict=True):
         for together, *parts in zip(step, first, second, strict=True):
             assert np.array_equal(np.concatenate(parts), together)
+
+
+def test_evaluation_reads_a_recipe_for_more_processors_than_there_are(
+    recipe_file: Path, converted: tuple[Shards, Path]
+) -> None:
+    recipe = load_recipe(str(recipe_file))
+    many = load_recipe(str(recipe_file), ["num_parallel_workers=4096"])
+    few, same = (
+        list(eval_batches(each, *converted, "val", np.arange(6), 4)) for each in (recipe, many)
+    )
+    for (images, labels), (images_too, labels_too) in zip(few, same, strict=True):
+        assert np.array_equal(images, images_too)
+        assert np.array_equal(labels, labels_too)

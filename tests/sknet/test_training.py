@@ -58,6 +58,7 @@ def test_a_run_has_the_steps_that_fill_a_batch(run: Run) -> None:
         ({"num_classes": 4}, 1, "num_classes is 4, but the data set has 3 classes"),
         ({"global_batch_size": 16}, 1, "there are 15 training samples: choose a smaller batch"),
         ({}, 3, "global_batch_size 4 can't be divided among 3 workers"),
+        ({"num_parallel_workers": 4096}, 1, "num_parallel_workers is 4096, but this machine has "),
     ],
 )
 def test_recipe_that_does_not_fit_the_data_or_the_world_is_refused(
