@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,9 +145,26 @@ def contender(
 
     set_device("CPU")
     if name == "MindCV":
-        return in_mindspore(mindcv_model(model), mode, images, labels)
+        peer = mindcv_model(model)
+        return in_mindspore(trainable(peer) if mode == "step" else peer, mode, images, labels)
     network = create_model(model)
     return in_mindspore(network if mode == "step" else fold(network), mode, images, labels)
+
+
+def trainable(network: Any) -> Any:
+    """MindCV's network as our step calls one: with the factors of stochastic depth, none here."""
+    from mindspore import nn
+
+    class WithoutStochasticDepth(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__(auto_prefix=False)
+            self.network = network
+            self.architecture = SimpleNamespace(depths=())
+
+        def construct(self, images: Any, factors: Any) -> Any:  # noqa: ARG002 (as ours has them)
+            return self.network(images)
+
+    return WithoutStochasticDepth()
 
 
 def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[[], object]:
