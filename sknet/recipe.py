@@ -61,7 +61,7 @@ class Recipe(
         if self.batch_size is not None:
             return self.batch_size * passes
         fixed = self.global_batch_size or 0  # one of the two is set
-        if fixed % passes:
+        if not self.can_share(fixed, world_size):
             accumulated = (
                 f" x {self.gradient_accumulation_steps} accumulated passes"
                 if passes > world_size
@@ -73,6 +73,10 @@ class Recipe(
                 "global_batch_size"
             )
         return fixed
+
+    def can_share(self, global_batch: int, world_size: int) -> bool:
+        """Whether so many ranks, in the accumulated passes of each, can divide a global batch."""
+        return global_batch % (world_size * self.gradient_accumulation_steps) == 0
 
     def peak_lr(self, world_size: int) -> float:
         """`lr`, scaled linearly from the reference to the actual global batch."""

@@ -45,6 +45,8 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
             print(f"{line}\n", end="", flush=True)
 
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
+    if arguments.tensorboard:
+        program.make_directory(arguments.tensorboard, "--tensorboard")
     shards, directory = shards_at(
         arguments.data_dir,
         arguments.shards_dir,

@@ -1,5 +1,6 @@
 """Where the heavy stages run: one setting for conversion and training."""
 
+from functools import partial
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -58,6 +59,6 @@ def gang_of(
         hosts=settings.hosts,
         slots=num_workers // settings.hosts,
         resource="NPU" if device_target == "Ascend" else "CPU",
-        usable=lambda ranks: global_batch % ranks == 0,
+        usable=partial(recipe.can_share, global_batch),
         wait=settings.wait_for_hosts,
     )

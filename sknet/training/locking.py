@@ -16,9 +16,14 @@ LOCK_SECONDS = 60
 def locked(directory: Path, rank: int) -> Iterator[None]:
     """The rank's place in the directory, whose lock ends with the process at the latest.
 
-    Raises UserError if another process holds it for LOCK_SECONDS.
+    Raises UserError if another process holds it for LOCK_SECONDS, or the directory can't be
+    written.
     """
-    with (directory / f".rank-{rank}.lock").open("w") as lock:
+    try:
+        opened = (directory / f".rank-{rank}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"{directory} can't be written: {error.strerror}") from None
+    with opened as lock:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:

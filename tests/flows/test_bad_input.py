@@ -161,6 +161,10 @@ def test_settings_of_the_launcher_become_a_gang() -> None:
     assert (gang.hosts, gang.slots, gang.wait) == (3, 2, 5)
     assert [ranks for ranks in range(1, 9) if gang.usable(ranks)] == [1, 2, 3, 4, 6, 8]
     assert gang_of(LaunchSettings(), tiny, 6, "CPU") is None
+    in_passes = tiny.model_copy(update={"gradient_accumulation_steps": 4})
+    gang = gang_of(settings, in_passes, 6, "Ascend")
+    assert gang is not None
+    assert [ranks for ranks in range(1, 9) if gang.usable(ranks)] == [1, 2, 3, 4, 6]
 
 
 def test_workers_that_the_hosts_cannot_share_are_refused() -> None:

@@ -90,6 +90,24 @@ def test_missing_recipe(refused: Callable[..., str], folders: Path) -> None:
     assert line.startswith("error: no recipe 'none.yaml'")
 
 
+@pytest.mark.parametrize(
+    ("option", "path", "message"),
+    [
+        ("--tensorboard", "/proc/nowhere", "--tensorboard /proc/nowhere can't be made: "),
+        ("--ckpt_save_dir", "/proc", "/proc can't be written: "),
+    ],
+)
+def test_directory_that_takes_nothing(
+    refused: Callable[..., str],
+    recipe: tuple[str, Path],
+    converted: tuple[Shards, Path],
+    option: str,
+    path: str,
+    message: str,
+) -> None:
+    assert message in refused(train, *recipe, "--data_dir", converted[1], option, path)
+
+
 def test_missing_data(refused: Callable[..., str], recipe: tuple[str, Path]) -> None:
     assert "does not exist" in refused(train, *recipe, "--data_dir", "none")
     assert "does not exist" in refused(
