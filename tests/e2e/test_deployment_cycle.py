@@ -25,9 +25,9 @@ from tests.tiny_pipeline import ROOT, Trained, end, processes_marked
 pytestmark = pytest.mark.slow
 
 MARK = "SKNET_TEST_ID"
+SECONDS_TO_START = 90
+SECONDS_TO_RUN = 150
 SECONDS_TO_VANISH = 15
-# No promise: what must come may come late where other tests run beside.
-PATIENCE = 300
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -123,7 +123,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             return False
 
     try:
-        eventually(answers, PATIENCE, log)
+        eventually(answers, SECONDS_TO_START, log)
         yield result
     finally:
         end(process)
@@ -161,7 +161,7 @@ def test_deploy_run_by_bare_name_and_revalidate(
         def states() -> list[object]:
             return [run["state_type"] for run in server.runs(deployment)]
 
-        eventually(lambda: sum(s in FINAL for s in states()) == count, PATIENCE, worker_log)
+        eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker_log)
         ended = [state for state in states() if state in FINAL]
         assert ended == ["COMPLETED"] * count, worker_log.read_text()[-5000:]
 
@@ -191,7 +191,7 @@ def test_deploy_run_by_bare_name_and_revalidate(
             if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"
         ]
 
-    eventually(lambda: bool(nights()), PATIENCE, worker_log)
+    eventually(lambda: bool(nights()), 60, worker_log)
     assert all(time_of_day(night) == "02:00:00" for night in nights())
 
 
@@ -207,13 +207,13 @@ def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
     said = server.prefect("deployment", "run", "train-sknet", *options)
     (run,) = set(re.findall(UUID, said))
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
-    eventually(lambda: any(store.glob(checkpoints)), PATIENCE, worker_log)
+    eventually(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker_log)
     assert len(of_the_job(server)) == 3  # two ranks and the scheduler
 
     server.prefect("flow-run", "cancel", run)
 
     eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker_log)
-    eventually(lambda: server.state_of(run) == "CANCELLED", PATIENCE, worker_log)
+    eventually(lambda: server.state_of(run) == "CANCELLED", 60, worker_log)
     assert any(store.glob(checkpoints))
 
 

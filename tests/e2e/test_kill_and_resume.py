@@ -1,100 +1,18 @@
 """Killed at any stage and started again, a run ends with the bytes of an undisturbed one."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL
 
 from infra.artifacts import open_store
-from tests.tiny_pipeline import ROOT, Trained, digests, processes_marked, train_command
+from tests.runs import AT_WORK, Runs
+from tests.tiny_pipeline import Trained, digests, train_command
 
 pytestmark = pytest.mark.slow
-
-# When is a stage at work? Its program runs, and has written the first of this.
-AT_WORK = {
-    "convert": ".work/shards/*/logs/convert-*/*",
-    "train": ".work/checkpoint/*/checkpoints/step-*",
-    "validate": ".work/evaluation/*/logs/validate-*/*",
-}
-MARK = "SKNET_TEST_ID"
-SECONDS_TO_VANISH = 15
-# No promise: what must come may come late where other tests run beside.
-PATIENCE = 300
-
-
-class Runs:
-    """Starts one command again and again, each time in a session of its own, marked."""
-
-    def __init__(self, command: list[str], log: Path) -> None:
-        self.mark = uuid.uuid4().hex
-        self._command = command
-        self._log = log
-
-    def start(self, *, own_server: bool = False) -> subprocess.Popen[bytes]:
-        """With the harness's server, which is there already, or with a temporary one as at home."""
-        env = {**os.environ, MARK: self.mark}
-        if not own_server:
-            api = PREFECT_API_URL.value()
-            assert api, "the flow harness has no server"
-            env["PREFECT_API_URL"] = api
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=env,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def living(self) -> list[psutil.Process]:
-        return processes_marked(MARK, self.mark)
-
-    def programs(self) -> set[str]:
-        """Names of the files that the processes run."""
-        names = set()
-        for process in self.living():
-            try:
-                names |= {Path(word).name for word in process.cmdline()}
-            except psutil.Error:
-                continue
-        return names
-
-    def signal_in(self, stage: str, store: Path, number: int, *, own_server: bool = False) -> int:
-        """Run until the stage is at work, signal the flow's process alone, return its exit code."""
-        process = self.start(own_server=own_server)
-        wait_for(
-            lambda: (
-                process.poll() is not None
-                or (any(store.glob(AT_WORK[stage])) and f"{stage}.py" in self.programs())
-            ),
-            PATIENCE,
-            self.said,
-        )
-        assert process.poll() is None, f"ended before it could be stopped:\n{self.said()}"
-        process.send_signal(number)
-        code = process.wait(SECONDS_TO_VANISH)
-        wait_for(lambda: not self.living(), SECONDS_TO_VANISH, lambda: str(self.living()))
-        return code
-
-    def said(self) -> str:
-        return self._log.read_text("utf-8")
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
-        time.sleep(0.05)
 
 
 def losses(store: Path) -> list[tuple[str, int, float]]:
@@ -130,7 +48,7 @@ def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(
         assert runs.signal_in(stage, store, signal.SIGKILL) == -signal.SIGKILL
 
     last = runs.start()
-    assert last.wait(PATIENCE) == 0, runs.said()
+    assert last.wait(120) == 0, runs.said()
 
     said = runs.said()
     assert "resuming from step-" in said

@@ -18,7 +18,7 @@ import pytest
 from infra.artifacts import open_store
 from sknet.recipe import load_recipe
 from sknet.records import Evaluation
-from tests.e2e.test_kill_and_resume import Runs, wait_for
+from tests.runs import Runs, wait_for
 from tests.tiny_pipeline import train_command
 
 pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.slow]

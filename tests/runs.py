@@ -1,0 +1,89 @@
+"""One command of a flow, started again and again, and what is left of it when it is interrupted."""
+
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from prefect.settings import PREFECT_API_URL
+
+from tests.tiny_pipeline import ROOT, processes_marked
+
+# When is a stage at work? Its program runs, and has written the first of this.
+AT_WORK = {
+    "convert": ".work/shards/*/logs/convert-*/*",
+    "train": ".work/checkpoint/*/checkpoints/step-*",
+    "validate": ".work/evaluation/*/logs/validate-*/*",
+}
+MARK = "SKNET_TEST_ID"
+SECONDS_TO_START = 90
+SECONDS_TO_VANISH = 15
+
+
+class Runs:
+    """Starts one command again and again, each time in a session of its own, marked."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self._command = command
+        self._log = log
+
+    def start(self, *, own_server: bool = False) -> subprocess.Popen[bytes]:
+        """With the harness's server, which is there already, or with a temporary one as at home."""
+        env = {**os.environ, MARK: self.mark}
+        if not own_server:
+            api = PREFECT_API_URL.value()
+            assert api, "the flow harness has no server"
+            env["PREFECT_API_URL"] = api
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def living(self) -> list[psutil.Process]:
+        return processes_marked(MARK, self.mark)
+
+    def programs(self) -> set[str]:
+        """Names of the files that the processes run."""
+        names = set()
+        for process in self.living():
+            try:
+                names |= {Path(word).name for word in process.cmdline()}
+            except psutil.Error:
+                continue
+        return names
+
+    def signal_in(self, stage: str, store: Path, number: int, *, own_server: bool = False) -> int:
+        """Run until the stage is at work, signal the flow's process alone, return its exit code."""
+        process = self.start(own_server=own_server)
+        wait_for(
+            lambda: (
+                process.poll() is not None
+                or (any(store.glob(AT_WORK[stage])) and f"{stage}.py" in self.programs())
+            ),
+            SECONDS_TO_START,
+            self.said,
+        )
+        assert process.poll() is None, f"ended before it could be stopped:\n{self.said()}"
+        process.send_signal(number)
+        code = process.wait(SECONDS_TO_VANISH)
+        wait_for(lambda: not self.living(), SECONDS_TO_VANISH, lambda: str(self.living()))
+        return code
+
+    def said(self) -> str:
+        return self._log.read_text("utf-8")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
+        time.sleep(0.05)
