@@ -190,7 +190,7 @@ class GradientSum(nn.Cell):
 class SynchroniseStatistics(nn.Cell):
     """Sets BatchNorm's moving statistics, and their averages, to their means over ranks.
 
-    Done at every planned checkpoint, interrupted or not: one file then holds the state of all ranks.
+    Done at every planned checkpoint, interrupted or not: one file then holds all ranks' state.
     """
 
     def __init__(self, cell: nn.Cell, world_size: int) -> None:
