@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
     def note(self: progress.Progress, step: int, *values: Any, **named: Any) -> None:
         step_done(self, step, *values, **named)
         if step in job.get("full_at_steps", ()):
+            wait_for_saves()
             fill(Path(job["directory"]))
         elif step in job.get("room_at_steps", ()):
             (Path(job["directory"]) / FILLER).unlink()
@@ -108,6 +110,13 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
 
     options = program.parser("").parse_args(["--outcome_file", job["directory"] + ".outcome"])
     return program.run(main, options)
+
+
+def wait_for_saves() -> None:
+    """A save of an earlier step, still under way, would be the one that the disk refuses."""
+    for thread in threading.enumerate():
+        if thread.name == "saver":
+            thread.join()
 
 
 def fill(disk: Path) -> None:
@@ -154,8 +163,9 @@ def start(job: dict[str, Any], shards_dir: Path) -> int:
         try:
             code = act(job, shards_dir)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # the limit holds for the log too
+                    stream.flush()
             os._exit(code)
     return pid
 

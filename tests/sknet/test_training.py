@@ -35,6 +35,8 @@ ENVIRONMENT = {
     "MS_NODE_TIMEOUT": "15",
     "MS_HEARTBEAT_RETRY_TIMEOUT": "10",
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    # The programs run in directories of their own, and one of them is of these tests.
+    "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
 }
 
 
