@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from infra.artifacts.errors import StoreError, one_line
+from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import MANIFEST
 from infra.artifacts.files import read_document, scan, sha256_of
 from infra.artifacts.records import Damage, Manifest
@@ -22,11 +20,7 @@ def read_manifest(directory: Path, *, kind: str, key: str) -> Manifest:
     Raises:
         StoreError: it is missing, too big, not valid, or another artifact's.
     """
-    document = read_document(directory / MANIFEST)
-    try:
-        manifest = Manifest.model_validate_json(document)
-    except ValidationError as error:
-        raise StoreError(one_line(error)) from error
+    manifest = Manifest.decode(read_document(directory / MANIFEST))
     if (manifest.kind, manifest.key) != (kind, key):
         raise StoreError(f"describes {manifest.kind}/{manifest.key}, expected {kind}/{key}")
     return manifest

@@ -4,28 +4,16 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 (`Manifest.digest`). Both are sha256 over canonical JSON, so that any language can recompute them.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from infra.artifacts.documents import Record, SealedRecord
 from infra.artifacts.errors import StoreError, one_line
 from infra.artifacts.fields import Digests, FilePath, JsonObject, Kind, Sha256, sha256_of_json
-
-
-class Record(BaseModel):
-    """A frozen record; unknown fields and values of another type are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    def encode(self) -> bytes:
-        """Return the record as a stable, readable JSON document."""
-        document = self.model_dump(mode="json")
-        text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return text.encode() + b"\n"
 
 
 class ArtifactSpec(Record):
@@ -55,7 +43,7 @@ class FileEntry(Record):
     sha256: Sha256
 
 
-class Manifest(Record):
+class Manifest(SealedRecord):
     """An artifact's own description; it is valid only if its key and digest can be recomputed."""
 
     kind: Kind
