@@ -5,6 +5,7 @@
     <root>/.work/<kind>/<key>/      a build under way, or to be resumed; <key>.lock beside
     <root>/.staging/<uuid>/         a commit under way; <uuid>.lock beside
     <root>/.quarantine/             damaged artifacts; <name>.damage.json beside each
+    <root>/.digests/<kind>/<digest> the key of the artifact with this digest: a hint
     <root>/.lock                    held while what is visible changes
 
 An artifact appears by one rename of a directory that is already on disk, so a crash at any moment
@@ -13,7 +14,7 @@ leaves it whole or absent.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -31,6 +32,8 @@ from infra.artifacts.staging import gather, stage, staging_directory, sweep
 from infra.artifacts.store import ArtifactStore, Lookup
 
 logger = logging.getLogger(__name__)
+
+KEY_LENGTH = 64
 
 
 class LocalStore(ArtifactStore):
@@ -55,7 +58,7 @@ class LocalStore(ArtifactStore):
             except FileNotFoundError:
                 continue  # another process has set it aside: look at what is there now
             if manifest is not None and not damages:
-                return Lookup(Artifact(manifest, directory))
+                return Lookup(self._artifact(manifest))
             with self._visible_change():
                 if _identity(directory) == seen:
                     self._set_aside(kind, key, damages)
@@ -69,7 +72,7 @@ class LocalStore(ArtifactStore):
             raise DamagedArtifactError(
                 f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
             )
-        return Artifact(manifest, self._directory(kind, key))
+        return self._artifact(manifest)
 
     @contextmanager
     def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
@@ -83,6 +86,11 @@ class LocalStore(ArtifactStore):
         with exclusive(directory.with_suffix(".lock"), on_wait=say_so):
             directory.mkdir(exist_ok=True)
             yield directory
+
+    def keeping(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+        """Do nothing: who reaches this store reaches its workspaces; see `ArtifactStore`."""
+        del spec, directory
+        return nullcontext()
 
     def put(
         self,
@@ -103,6 +111,7 @@ class LocalStore(ArtifactStore):
             # What can't be read back, such as a manifest too big, must not be committed.
             read_manifest(staging, kind=spec.kind, key=spec.key)
             fsync_tree(staging)
+            self._index(manifest)
             with self._visible_change():
                 artifact = self._publish(staging, manifest)
         for path in paths:
@@ -130,6 +139,25 @@ class LocalStore(ArtifactStore):
             except StoreError as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
+    def _indexed(self, kind: str, digest: str) -> str | None:
+        try:
+            with (self.root / ".digests" / kind / digest).open("rb") as file:
+                return file.read(KEY_LENGTH).decode("ascii", "replace")
+        except OSError:
+            return None
+
+    def _index(self, manifest: Manifest) -> None:
+        path = self.root / ".digests" / manifest.kind / manifest.digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(manifest.key, "ascii")
+
+    def _has(self, kind: str, key: str) -> bool:
+        return _identity(self._directory(kind, key)) is not None
+
+    def _artifact(self, manifest: Manifest) -> Artifact:
+        directory = self._directory(manifest.kind, manifest.key)
+        return Artifact(manifest, lambda _entries: directory)
+
     def _directory(self, kind: str, key: str) -> Path:
         return self.root / kind / key
 
@@ -155,13 +183,13 @@ class LocalStore(ArtifactStore):
             present, damages = inspect(directory, kind=kind, key=key, level="size")
             if present is not None and not damages:
                 _require_same_digest(present, manifest)
-                return Artifact(present, directory)
+                return self._artifact(present)
             self._set_aside(kind, key, damages)
         directory.parent.mkdir(exist_ok=True)
         staging.rename(directory)
         fsync_directory(directory.parent)
         fsync_directory(self.root)
-        return Artifact(manifest, directory)
+        return self._artifact(manifest)
 
     def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
         quarantine = self.root / ".quarantine"

@@ -4,8 +4,8 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 (`Manifest.digest`). Both are sha256 over canonical JSON, so that any language can recompute them.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
@@ -138,25 +138,32 @@ class DamageReport(Record):
 
 @dataclass(frozen=True)
 class Artifact:
-    """An immutable set of files, present in a local directory."""
+    """An immutable set of files, which come to this host when they are asked for."""
 
     manifest: Manifest
-    directory: Path
+    bring: Callable[[tuple[FileEntry, ...]], Path] = field(compare=False, repr=False)
+    """Has these files here, as the manifest describes them, and tells in which directory."""
 
     @property
     def digest(self) -> str:
         """The identity of the content: what a dependent artifact's spec names as its input."""
         return self.manifest.digest
 
+    @property
+    def directory(self) -> Path:
+        """Where all of its files are."""
+        return self.bring(self.manifest.files)
+
     def path(self, name: str) -> Path:
-        """Return where the file of this name is.
+        """Return where the file of this name is, without bringing the others.
 
         Raises:
             StoreError: the artifact has no such file.
         """
-        if all(entry.path != name for entry in self.manifest.files):
+        wanted = tuple(entry for entry in self.manifest.files if entry.path == name)
+        if not wanted:
             raise StoreError(
                 f"{self.manifest.kind}/{self.manifest.key} has no file {name!r}; "
                 f"its manifest lists {len(self.manifest.files)} others"
             )
-        return self.directory / name
+        return self.bring(wanted) / name
