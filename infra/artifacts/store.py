@@ -129,9 +129,26 @@ class ArtifactStore(ABC):
                 a manifest can't hold.
         """
 
+    def commit(self, manifest: Manifest, directory: Path) -> Artifact:
+        """Commit the files of a directory that this manifest was made of just now; else as `put`.
+
+        A store may rely on that, so that nothing is read twice.
+
+        Raises:
+            DigestConflictError: the key is there with another digest.
+            StoreError: a file isn't any more what the manifest says.
+        """
+        return self.put(
+            manifest.spec,
+            directory,
+            files=[entry.path for entry in manifest.files],
+            stats=manifest.stats,
+            provenance=manifest.provenance,
+        )
+
     @abstractmethod
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
-        """Return all that is wrong with an artifact, changing nothing.
+        """Return all that is wrong with an artifact, changing nothing of it.
 
         Raises:
             StoreError: there is none, or kind or key has the wrong form.
