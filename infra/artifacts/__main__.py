@@ -8,9 +8,10 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from infra.artifacts.errors import DamagedArtifactError, StoreError
+from infra.artifacts.inspection import Level
 from infra.artifacts.opening import open_store
 from infra.artifacts.records import Manifest
 from infra.artifacts.refs import Ref
@@ -54,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", parents=[common], help="look for damage")
     verify.add_argument("artifact", nargs="?", help="KIND/KEY, or the name of a ref; without, all")
-    verify.add_argument("--level", choices=["size", "full"], default="full", help="default: full")
+    verify.add_argument(
+        "--level",
+        choices=get_args(Level),
+        default="full",
+        help="what is read: no file (size), files whose status has changed since they were last "
+        "read (changed), all (full, the default)",
+    )
     verify.set_defaults(command=_verify)
 
     refs = commands.add_parser("refs", parents=[common], help="show where refs point")

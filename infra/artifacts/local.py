@@ -5,6 +5,8 @@
     <root>/.work/<kind>/<key>/      a build under way, or to be resumed; <key>.lock beside
     <root>/.staging/<uuid>/         a commit under way; <uuid>.lock beside
     <root>/.quarantine/             damaged artifacts; <name>.damage.json beside each
+    <root>/.digests/<kind>/<digest> the key of the artifact with this digest: a hint
+    <root>/.verified/<kind>/<key>.json   which of its files were read whole: a hint
     <root>/.lock                    held while what is visible changes
 
 An artifact appears by one rename of a directory that is already on disk, so a crash at any moment
@@ -13,7 +15,7 @@ leaves it whole or absent.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -27,10 +29,13 @@ from infra.artifacts.inspection import Level, inspect, read_manifest
 from infra.artifacts.local_refs import LocalRefs
 from infra.artifacts.locks import exclusive
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
-from infra.artifacts.staging import gather, stage, staging_directory, sweep
+from infra.artifacts.staging import describe, gather, stage, staging_directory, sweep
 from infra.artifacts.store import ArtifactStore, Lookup
+from infra.artifacts.verified import forget_verified, write_verified
 
 logger = logging.getLogger(__name__)
+
+KEY_LENGTH = 64
 
 
 class LocalStore(ArtifactStore):
@@ -51,11 +56,11 @@ class LocalStore(ArtifactStore):
         directory = self._directory(kind, key)
         while (seen := _identity(directory)) is not None:
             try:
-                manifest, damages = inspect(directory, kind=kind, key=key, level=level)
+                manifest, damages = self._compare(kind, key, level)
             except FileNotFoundError:
                 continue  # another process has set it aside: look at what is there now
             if manifest is not None and not damages:
-                return Lookup(Artifact(manifest, directory))
+                return Lookup(self._artifact(manifest))
             with self._visible_change():
                 if _identity(directory) == seen:
                     self._set_aside(kind, key, damages)
@@ -69,7 +74,7 @@ class LocalStore(ArtifactStore):
             raise DamagedArtifactError(
                 f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
             )
-        return Artifact(manifest, self._directory(kind, key))
+        return self._artifact(manifest)
 
     @contextmanager
     def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
@@ -84,6 +89,11 @@ class LocalStore(ArtifactStore):
             directory.mkdir(exist_ok=True)
             yield directory
 
+    def keeping(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+        """Do nothing: who reaches this store reaches its workspaces; see `ArtifactStore`."""
+        del spec, directory
+        return nullcontext()
+
     def put(
         self,
         spec: ArtifactSpec,
@@ -93,21 +103,29 @@ class LocalStore(ArtifactStore):
         stats: Mapping[str, JsonValue],
         provenance: Mapping[str, JsonValue],
     ) -> Artifact:
+        """Read the files, then `commit`; see `ArtifactStore`."""
+        entries = describe(directory, gather(directory, files))
+        manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
+        return self.commit(manifest, directory)
+
+    def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
-        paths = gather(directory, files)
+        kind, key = manifest.kind, manifest.key
         sweep(self.root / ".staging")
         with staging_directory(self.root / ".staging") as staging:
-            entries = stage(directory, paths, staging)
-            manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
+            statuses = stage(directory, manifest.files, staging)
             write_durably(staging / MANIFEST, manifest.encode())
             # What can't be read back, such as a manifest too big, must not be committed.
-            read_manifest(staging, kind=spec.kind, key=spec.key)
+            read_manifest(staging, kind=kind, key=key)
             fsync_tree(staging)
+            self._index(manifest)
             with self._visible_change():
                 artifact = self._publish(staging, manifest)
-        for path in paths:
+        for entry in manifest.files:
             # Left in place, they would be second names of the artifact's files, open to change.
-            (directory / path).unlink(missing_ok=True)
+            (directory / entry.path).unlink(missing_ok=True)
+        if artifact.manifest == manifest:
+            write_verified(self._record(kind, key), manifest, statuses)
         return artifact
 
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
@@ -130,17 +148,45 @@ class LocalStore(ArtifactStore):
             except StoreError as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
+    def _indexed(self, kind: str, digest: str) -> str | None:
+        try:
+            with (self.root / ".digests" / kind / digest).open("rb") as file:
+                return file.read(KEY_LENGTH).decode("ascii", "replace")
+        except OSError:
+            return None
+
+    def _index(self, manifest: Manifest) -> None:
+        path = self.root / ".digests" / manifest.kind / manifest.digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(manifest.key, "ascii")
+
+    def _has(self, kind: str, key: str) -> bool:
+        return _identity(self._directory(kind, key)) is not None
+
+    def _artifact(self, manifest: Manifest) -> Artifact:
+        directory = self._directory(manifest.kind, manifest.key)
+        return Artifact(manifest, lambda _entries: directory)
+
     def _directory(self, kind: str, key: str) -> Path:
         return self.root / kind / key
+
+    def _record(self, kind: str, key: str) -> Path:
+        return self.root / ".verified" / kind / f"{key}.json"
 
     def _inspect(
         self, kind: str, key: str, level: Level
     ) -> tuple[Manifest | None, tuple[Damage, ...]]:
         check_address(kind, key)
         try:
-            return inspect(self._directory(kind, key), kind=kind, key=key, level=level)
+            return self._compare(kind, key, level)
         except FileNotFoundError:
             raise StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}") from None
+
+    def _compare(
+        self, kind: str, key: str, level: Level
+    ) -> tuple[Manifest | None, tuple[Damage, ...]]:
+        directory, record = self._directory(kind, key), self._record(kind, key)
+        return inspect(directory, kind=kind, key=key, level=level, record=record)
 
     @contextmanager
     def _visible_change(self) -> Iterator[None]:
@@ -152,16 +198,16 @@ class LocalStore(ArtifactStore):
         kind, key = manifest.kind, manifest.key
         directory = self._directory(kind, key)
         if _identity(directory) is not None:
-            present, damages = inspect(directory, kind=kind, key=key, level="size")
+            present, damages = self._compare(kind, key, "size")
             if present is not None and not damages:
                 _require_same_digest(present, manifest)
-                return Artifact(present, directory)
+                return self._artifact(present)
             self._set_aside(kind, key, damages)
         directory.parent.mkdir(exist_ok=True)
         staging.rename(directory)
         fsync_directory(directory.parent)
         fsync_directory(self.root)
-        return Artifact(manifest, directory)
+        return self._artifact(manifest)
 
     def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
         quarantine = self.root / ".quarantine"
@@ -170,6 +216,7 @@ class LocalStore(ArtifactStore):
         report = DamageReport(kind=kind, key=key, damages=damages)
         write_durably(place.with_suffix(".damage.json"), report.encode())
         self._directory(kind, key).rename(place)
+        forget_verified(self._record(kind, key))
         fsync_directory(quarantine)
         fsync_directory(self.root / kind)
         logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from infra.artifacts.errors import StoreError
+from infra.artifacts.fields import check_address, is_address
 from infra.artifacts.inspection import Level
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
 from infra.artifacts.refs import Refs
@@ -25,7 +27,7 @@ class Lookup:
 class ArtifactStore(ABC):
     """Immutable artifacts under ``<kind>/<key>``, and refs that point to them.
 
-    Artifacts are handed out as local directories: a remote store fetches them into a cache first.
+    Artifacts are handed out with what they hold; their files come to this host when asked for.
     """
 
     @property
@@ -50,11 +52,53 @@ class ArtifactStore(ABC):
             StoreError: there is none, or kind or key has the wrong form.
         """
 
+    def find(self, kind: str, digest: str) -> Artifact:
+        """Return an artifact of a kind that has this digest.
+
+        Costs one lookup, whatever else is in the store, unless the index has been lost.
+
+        Raises:
+            DamagedArtifactError: it is damaged; it stays where it is.
+            StoreError: there is none.
+        """
+        check_address(kind, digest)
+        key = self._indexed(kind, digest)
+        if key is not None and is_address(kind, key) and self._has(kind, key):
+            artifact = self.load(kind, key)
+            if artifact.digest == digest:
+                return artifact
+        for manifest in self.list(kind):
+            if manifest.digest == digest:
+                self._index(manifest)
+                return self.load(kind, manifest.key)
+        raise StoreError(f"the store holds no {kind} with digest {digest}: run the pipeline again")
+
+    @abstractmethod
+    def _indexed(self, kind: str, digest: str) -> str | None:
+        """Return the key that the index gives, a hint that nobody relies on."""
+
+    @abstractmethod
+    def _index(self, manifest: Manifest) -> None:
+        """Write the index's entry."""
+
+    @abstractmethod
+    def _has(self, kind: str, key: str) -> bool:
+        """Tell whether anything is there."""
+
     @abstractmethod
     def workspace(self, spec: ArtifactSpec) -> AbstractContextManager[Path]:
         """Hold the directory in which a spec is built, waiting for another builder to leave it.
 
         What is in it survives a crash, so that the next builder can go on from there.
+        """
+
+    @abstractmethod
+    def keeping(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+        """Keep what a build has finished so far where a builder on another host finds it.
+
+        Meanwhile, whenever a directory has been renamed into `directory`, a part of the workspace,
+        all that is in there is kept. The next holder of the workspace finds the newest of what is
+        here and what was kept. No fault of the store disturbs the build.
         """
 
     @abstractmethod
@@ -85,9 +129,26 @@ class ArtifactStore(ABC):
                 a manifest can't hold.
         """
 
+    def commit(self, manifest: Manifest, directory: Path) -> Artifact:
+        """Commit the files of a directory that this manifest was made of just now; else as `put`.
+
+        A store may rely on that, so that nothing is read twice.
+
+        Raises:
+            DigestConflictError: the key is there with another digest.
+            StoreError: a file isn't any more what the manifest says.
+        """
+        return self.put(
+            manifest.spec,
+            directory,
+            files=[entry.path for entry in manifest.files],
+            stats=manifest.stats,
+            provenance=manifest.provenance,
+        )
+
     @abstractmethod
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
-        """Return all that is wrong with an artifact, changing nothing.
+        """Return all that is wrong with an artifact, changing nothing of it.
 
         Raises:
             StoreError: there is none, or kind or key has the wrong form.

@@ -1,5 +1,7 @@
 """Tiny artifacts, and processes that die while they make them."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -39,6 +41,16 @@ def commit(
     """Put files through a directory beside the store's root."""
     source = write_files(store.root.parent / f"source-{uuid4()}", files)
     return store.put(spec or make_spec(), source, stats={"num_files": len(files)}, provenance={})
+
+
+def reseal(document: bytes, **change: Any) -> bytes:
+    """The document with other values, and the checksum that they should have."""
+    fields = {**json.loads(document), **change}
+    fields.pop("checksum")
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    fields["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
+    text = json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False)
+    return text.encode() + b"\n"
 
 
 OPERATIONS = {

@@ -48,7 +48,7 @@ def test_verify_finds_damage_and_exits_1(store, run):
     assert run("verify") == (0, "", "2 artifacts verified, 0 damages\n")
     artifact.path("index.json").write_bytes(b"{}")
     name = f"shards/{artifact.manifest.key}"
-    assert run("verify", "--level", "size")[0] == 0
+    assert [run("verify", "--level", level)[0] for level in ("size", "changed")] == [0, 1]
     assert run("verify", f"shards/{sound.key}")[0] == 0
     code, out, _ = run("verify", "--json")
     (damage,) = json.loads(out)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from artifact_examples import FILES, commit, make_spec, read_files
+from artifact_examples import FILES, commit, make_spec, read_files, reseal
 
 from infra.artifacts import DamagedArtifactError, LocalStore, Lookup
 from infra.artifacts import files as store_files
@@ -47,7 +47,7 @@ def directory_instead_of_a_file(directory: Path) -> None:
 def edit_manifest(**change):
     def edit(directory: Path) -> None:
         path = directory / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+        path.write_bytes(reseal(path.read_bytes(), **change))
 
     return edit
 

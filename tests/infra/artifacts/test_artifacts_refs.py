@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from artifact_examples import commit, make_spec, run_and_die_at
+from artifact_examples import commit, make_spec, reseal, run_and_die_at
 
 from infra.artifacts import LocalStore, Manifest, RefConflictError, StoreError, open_store
 
@@ -64,6 +64,14 @@ def test_a_ref_that_moved_meanwhile_is_not_overwritten(store, manifests):
     assert store.refs.get("production") == second
 
 
+def test_each_move_has_an_id_of_its_own(store, manifests):
+    one = store.refs.set("one", manifests[0], expected=None, reason="first")
+    other = store.refs.set("other", manifests[0], expected=None, reason="first")
+    assert one.id != other.id
+    with pytest.raises(RefConflictError):
+        store.refs.set("one", manifests[1], expected=other, reason="another's entry")
+
+
 def test_names_are_sorted(store, manifests):
     assert store.refs.names() == ()
     for name in ("production", "best.top-1", "Last_good"):
@@ -94,13 +102,14 @@ def test_a_reason_is_required(store, manifests, reason):
         {"kind": ".."},
         {"history": None},
         {"time": "2026-01-01T00:00:00"},
+        {"id": "0" * 31},
         {"author": "me"},
     ],
 )
 def test_a_stored_document_is_refused(store, manifests, change):
     store.refs.set("production", manifests[0], expected=None, reason="first")
     path = store.root / "refs" / "production.json"
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    path.write_bytes(reseal(path.read_bytes(), **change))
     for read in (store.refs.get, store.refs.history):
         with pytest.raises(StoreError, match="ref 'production' is not valid") as caught:
             read("production")

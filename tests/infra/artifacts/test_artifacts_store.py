@@ -210,3 +210,37 @@ def test_list_skips_what_has_no_valid_manifest_with_a_warning(store, caplog):
     assert list(store.list()) == [artifact.manifest]
     assert sorted(record.levelno for record in caplog.records) == [logging.WARNING] * 2
     assert len(list(store.addresses())) == 3
+
+
+def test_an_artifact_is_found_by_its_digest(store):
+    for seed in range(3):
+        commit(store, make_spec(seed), files={"data": bytes([seed])})
+    wanted = store.get(make_spec(1))
+    assert store.find("shards", wanted.digest) == wanted
+    with pytest.raises(StoreError, match="holds no index with digest"):
+        store.find("index", wanted.digest)
+
+
+def spoil_index(index: Path) -> None:
+    index.write_bytes(b"\xff" * 100)
+
+
+def point_index_elsewhere(index: Path) -> None:
+    index.write_text(make_spec(2).key)
+
+
+def point_index_outside(index: Path) -> None:
+    index.write_text("../../etc/passwd")
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, spoil_index, point_index_elsewhere, point_index_outside]
+)
+def test_a_digest_is_found_without_its_index_which_is_mended(store, spoil):
+    for seed in range(3):
+        commit(store, make_spec(seed), files={"data": bytes([seed])})
+    wanted = store.get(make_spec(1))
+    index = store.root / ".digests" / "shards" / wanted.digest
+    spoil(index)
+    assert store.find("shards", wanted.digest) == wanted
+    assert index.read_text() == make_spec(1).key
