@@ -67,7 +67,7 @@ OPERATIONS = {
 
 # Forking the test process itself would copy the threads' locks of whatever else it has loaded.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["infra.artifacts", "artifact_examples"])
+CONTEXT.set_forkserver_preload(["infra.artifacts", "infra.artifacts.s3", "artifact_examples"])
 
 
 def run_and_die_at(operation: int, work: Callable[..., Any], *arguments: Any) -> bool:
