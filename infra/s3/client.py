@@ -1,0 +1,108 @@
+"""Clients for S3 from the standard AWS settings; nothing secret in their logs."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from infra.s3.errors import S3Error, number, reason
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+# At debug level they write signatures, tokens, and answers that hold credentials.
+_TALKATIVE = (
+    *("botocore.auth", "botocore.endpoint", "botocore.parsers", "botocore.credentials"),
+    *("botocore.utils", "botocore.awsrequest", "botocore.hooks", "botocore.signers"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A bucket, and a prefix that is empty or ends in a slash."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, uri: str) -> "Location":
+        """Raises S3Error."""
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not uri.startswith("s3://") or not bucket:
+            raise S3Error(0, f"{uri!r} is no S3 location, expected s3://bucket/prefix")
+        return cls(bucket, prefix.strip("/") + "/" if prefix.strip("/") else "")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def new_client(session: Any, **options: Any) -> Any:
+    """Raises S3Error. `options` are botocore.config.Config's."""
+    _silence()
+    config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, **options)
+    try:
+        client = session.client("s3", config=config)
+        if _needs_paths(client):
+            config = config.merge(Config(s3={"addressing_style": "path"}))
+            client = session.client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise S3Error(number(error), reason(error)) from None
+    return client
+
+
+def new_session() -> Any:
+    """Not boto3's default session, which keeps the first credentials that it met."""
+    return boto3.session.Session()
+
+
+class Clients:
+    """The client for all threads, made at the first request and anew after a failed one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._client: Any = None
+
+    def current(self) -> Any:
+        """Raises S3Error."""
+        with self._lock:
+            if self._client is None:
+                self._session = self._session or new_session()
+                self._client = new_client(
+                    self._session,
+                    # Repeated here, where it is known what was sent already.
+                    retries={"total_max_attempts": 1},
+                    # Compared here, once, with the SHA-256 that is expected.
+                    response_checksum_validation="when_required",
+                )
+            return self._client
+
+    def give_up(self, failed: Any, *, credentials: bool) -> None:
+        """Take another one from now on, if need be with credentials that are read again."""
+        with self._lock:
+            if self._client is failed:
+                self._client = None
+                if credentials:
+                    self._session = None
+
+
+def _needs_paths(client: Any) -> bool:
+    """Whether buckets can't be expected to be host names, as they are at AWS."""
+    style = (client.meta.config.s3 or {}).get("addressing_style")
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    return style is None and not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+def _silence() -> None:
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        if _above_debug not in logger.filters:
+            logger.addFilter(_above_debug)
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
