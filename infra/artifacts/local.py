@@ -15,7 +15,7 @@ leaves it whole or absent.
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -140,8 +140,9 @@ class LocalStore(ArtifactStore):
 
     def _index(self, manifest: Manifest) -> None:
         path = self.root / ".digests" / manifest.kind / manifest.digest
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(manifest.key, "ascii")
+        with suppress(OSError):  # the store may be full, or not ours to write
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(manifest.key.encode())
 
     def _has(self, kind: str, key: str) -> bool:
         return _identity(self._directory(kind, key)) is not None
@@ -201,6 +202,7 @@ class LocalStore(ArtifactStore):
         self._directory(kind, key).rename(place)
         forget_verified(self._record(kind, key))
         fsync_directory(quarantine)
+        fsync_directory(self.root)
         fsync_directory(self.root / kind)
         logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])
 
