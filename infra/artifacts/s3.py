@@ -40,7 +40,7 @@ from infra.artifacts.records import (
 )
 from infra.artifacts.s3_refs import S3Refs
 from infra.artifacts.store import ArtifactStore, Lookup, require_same_digest
-from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError, Stored
+from infra.s3 import BUDGET_SECONDS, Bucket, DamagedObjectError, Expect, PreconditionError, Stored
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +66,14 @@ class S3Store(ArtifactStore):
         *,
         cache_limit: int | None = None,
         lease_expiry: float = EXPIRY_SECONDS,
+        budget: float = BUDGET_SECONDS,
     ) -> None:
-        """`cache_limit` in bytes, see `Cache`; a builder silent for `lease_expiry` s is dead."""
-        self._bucket = Bucket(location)
+        """`cache_limit` in bytes, see `Cache`.
+
+        `lease_expiry`: seconds after which a silent builder counts as dead. `budget`: seconds for
+        which a request is tried again, see `Bucket`.
+        """
+        self._bucket = Bucket(location, budget=budget)
         self._lease_expiry = lease_expiry
         self._refs = S3Refs(self._bucket)
         self._cache = Cache(cache / "artifacts", cache_limit)
@@ -211,7 +216,10 @@ class S3Store(ArtifactStore):
             try:
                 self._bucket.download(key, path, size=entry.size, sha256=entry.sha256)
             except DamagedObjectError as error:
-                raise DamagedArtifactError(f"{prefix} is damaged: {error.strerror}") from None
+                raise DamagedArtifactError(
+                    f"{prefix} is damaged: {error.strerror}; after `python -m infra.artifacts "
+                    "repair` the same command builds it again"
+                ) from None
 
         return Artifact(manifest, lambda entries: self._cache.bring(manifest, entries, fetch))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from artifact_examples import make_spec, write_files
-from stores import S3Place
 
 from infra.artifacts import Artifact, ArtifactStore, LocalStore, StoreError, open_store
+from tests.places import S3Place
 
 
 def opened_root(uri: str) -> Path:

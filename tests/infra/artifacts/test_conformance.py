@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from artifact_examples import CONTEXT, FILES, make_spec, read_files, write_files
-from stores import EXPIRY_SECONDS, LocalPlace, Place, S3Place
 
 from infra.artifacts import (
     Artifact,
@@ -24,6 +23,7 @@ from infra.artifacts import (
     StoreError,
     resolve,
 )
+from tests.places import EXPIRY_SECONDS, LocalPlace, Place, S3Place
 
 NUM_WRITERS = 16
 
