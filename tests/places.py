@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from infra.artifacts import ArtifactStore, LocalStore
 from infra.artifacts.s3 import S3Store
+from infra.s3 import Bucket
 
 EXPIRY_SECONDS = 4.0
 BUCKET = "artifacts"
@@ -89,7 +90,7 @@ class S3Place(Place):
         return self._hosts / name
 
     def host(self, name: str) -> S3Store:
-        return S3Store(self.uri, self.cache(name), lease_expiry=EXPIRY_SECONDS)
+        return S3Store(Bucket(self.uri), self.cache(name), lease_expiry=EXPIRY_SECONDS)
 
     def forget(self, name: str) -> None:
         """The host gets a new disk."""

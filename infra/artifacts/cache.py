@@ -172,7 +172,7 @@ def _write_verified(place: Path, entries: tuple[FileEntry, ...], known: _Verifie
 
 def _num_bytes(place: Path) -> int:
     with suppress(FileNotFoundError):  # another process has just removed it
-        return sum(status.st_size for _, status in scan(place))
+        return sum(status.st_size for _, status in scan(place / "files"))
     return 0
 
 

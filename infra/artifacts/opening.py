@@ -44,11 +44,11 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
 def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
     # boto3 takes as long to import as all else here: only those who need it wait for it.
     from infra.artifacts.s3 import S3Store
-    from infra.s3 import S3Error
+    from infra.s3 import Bucket, S3Error
 
     try:
         _check_bucket(uri, create)
-        return S3Store(uri, cache_directory(), cache_limit=_cache_limit())
+        return S3Store(Bucket(uri), cache_directory(), cache_limit=_cache_limit())
     except S3Error as error:
         raise StoreError(f"store {uri!r} can't be used: {error.strerror}") from None
 

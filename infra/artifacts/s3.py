@@ -40,7 +40,7 @@ from infra.artifacts.records import (
 )
 from infra.artifacts.s3_refs import S3Refs
 from infra.artifacts.store import ArtifactStore, Lookup, require_same_digest
-from infra.s3 import BUDGET_SECONDS, Bucket, DamagedObjectError, Expect, PreconditionError, Stored
+from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError, Stored
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +61,14 @@ class S3Store(ArtifactStore):
 
     def __init__(
         self,
-        location: str,
+        bucket: Bucket,
         cache: Path,
         *,
         cache_limit: int | None = None,
         lease_expiry: float = EXPIRY_SECONDS,
-        budget: float = BUDGET_SECONDS,
     ) -> None:
-        """`cache_limit` in bytes, see `Cache`.
-
-        `lease_expiry`: seconds after which a silent builder counts as dead. `budget`: seconds for
-        which a request is tried again, see `Bucket`.
-        """
-        self._bucket = Bucket(location, budget=budget)
+        """`cache_limit` in bytes, see `Cache`; a builder silent for `lease_expiry` s is dead."""
+        self._bucket = bucket
         self._lease_expiry = lease_expiry
         self._refs = S3Refs(self._bucket)
         self._cache = Cache(cache / "artifacts", cache_limit)
