@@ -69,6 +69,7 @@ class Clients:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._client: Any = None
+        self._addressing: dict[str, Any] | None = None
 
     def current(self) -> Any:
         """Raises S3Error."""
@@ -79,7 +80,9 @@ class Clients:
                     retries={"total_max_attempts": 1},
                     # Compared here, once, with the SHA-256 that is expected.
                     response_checksum_validation="when_required",
+                    s3=self._addressing,
                 )
+                self._addressing = self._client.meta.config.s3
             return self._client
 
     def give_up(self, failed: Any) -> None:
