@@ -10,8 +10,8 @@ from pathlib import Path
 
 from infra.artifacts.errors import StoreError
 
-MAX_DOCUMENT_BYTES = 64 * 2**20
-"""Limit of a manifest or a ref: some 400,000 files. Anything bigger is refused unread."""
+MAX_DOCUMENT_BYTES = 32 * 2**20
+"""Limit of a manifest or a ref. Anything bigger is refused unread."""
 
 # Another file system, one without hard links, a file of another user, or too many links.
 _CANNOT_LINK = {errno.EXDEV, errno.ENOTSUP, errno.EPERM, errno.EMLINK}

@@ -14,23 +14,20 @@ leaves it whole or absent.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from pydantic import JsonValue
-
-from infra.artifacts.errors import DamagedArtifactError, DigestConflictError, StoreError
+from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address, is_address
 from infra.artifacts.files import fsync_directory, fsync_tree, write_durably
 from infra.artifacts.inspection import Level, inspect, read_manifest
 from infra.artifacts.local_refs import LocalRefs
 from infra.artifacts.locks import exclusive
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
-from infra.artifacts.staging import describe, gather, stage, staging_directory, sweep
-from infra.artifacts.store import ArtifactStore, Lookup
+from infra.artifacts.staging import stage, staging_directory, sweep
+from infra.artifacts.store import ArtifactStore, Lookup, require_same_digest
 from infra.artifacts.verified import forget_verified, write_verified
 
 logger = logging.getLogger(__name__)
@@ -94,20 +91,6 @@ class LocalStore(ArtifactStore):
         del spec, directory
         return nullcontext()
 
-    def put(
-        self,
-        spec: ArtifactSpec,
-        directory: Path,
-        *,
-        files: Iterable[str] | None = None,
-        stats: Mapping[str, JsonValue],
-        provenance: Mapping[str, JsonValue],
-    ) -> Artifact:
-        """Read the files, then `commit`; see `ArtifactStore`."""
-        entries = describe(directory, gather(directory, files))
-        manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
-        return self.commit(manifest, directory)
-
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
         kind, key = manifest.kind, manifest.key
@@ -157,8 +140,9 @@ class LocalStore(ArtifactStore):
 
     def _index(self, manifest: Manifest) -> None:
         path = self.root / ".digests" / manifest.kind / manifest.digest
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(manifest.key, "ascii")
+        with suppress(OSError):  # the store may be full, or not ours to write
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(manifest.key.encode())
 
     def _has(self, kind: str, key: str) -> bool:
         return _identity(self._directory(kind, key)) is not None
@@ -200,7 +184,7 @@ class LocalStore(ArtifactStore):
         if _identity(directory) is not None:
             present, damages = self._compare(kind, key, "size")
             if present is not None and not damages:
-                _require_same_digest(present, manifest)
+                require_same_digest(present, manifest)
                 return self._artifact(present)
             self._set_aside(kind, key, damages)
         directory.parent.mkdir(exist_ok=True)
@@ -218,6 +202,7 @@ class LocalStore(ArtifactStore):
         self._directory(kind, key).rename(place)
         forget_verified(self._record(kind, key))
         fsync_directory(quarantine)
+        fsync_directory(self.root)
         fsync_directory(self.root / kind)
         logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])
 
@@ -229,14 +214,3 @@ def _identity(directory: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _require_same_digest(present: Manifest, other: Manifest) -> None:
-    if present.digest == other.digest:
-        return
-    differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})
-    shown = ", ".join(map(repr, islice(differing, 3)))
-    raise DigestConflictError(
-        f"{present.kind}/{present.key} is in the store with digest {present.digest}, and was "
-        f"built again with digest {other.digest}: {len(differing)} files differ, first {shown}"
-    )

@@ -7,13 +7,22 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import FailFast, JsonValue, ValidationError, model_validator
 
 from infra.artifacts.documents import Record, SealedRecord
 from infra.artifacts.errors import StoreError, one_line
-from infra.artifacts.fields import Digests, FilePath, JsonObject, Kind, Sha256, sha256_of_json
+from infra.artifacts.fields import (
+    Count,
+    Digests,
+    FilePath,
+    JsonObject,
+    Kind,
+    Sha256,
+    Version,
+    sha256_of_json,
+)
 
 
 class ArtifactSpec(Record):
@@ -21,7 +30,7 @@ class ArtifactSpec(Record):
 
     kind: Kind
     """The stage's output, such as ``shards`` or ``checkpoint``."""
-    format_version: int = Field(ge=1)
+    format_version: Version
     """Raised when the code that builds this kind gives other files for the same params."""
     params: JsonObject
     inputs: Digests
@@ -38,7 +47,7 @@ class FileEntry(Record):
 
     path: FilePath
     """Relative to the artifact's directory."""
-    size: int = Field(ge=0)
+    size: Count
     """Bytes."""
     sha256: Sha256
 
@@ -48,10 +57,10 @@ class Manifest(SealedRecord):
 
     kind: Kind
     key: Sha256
-    format_version: int = Field(ge=1)
+    format_version: Version
     params: JsonObject
     inputs: Digests
-    files: tuple[FileEntry, ...]
+    files: Annotated[tuple[FileEntry, ...], FailFast()]
     """Sorted by path."""
     digest: Sha256
     """sha256 over the canonical JSON of the list of ``[path, size, sha256]``, sorted."""

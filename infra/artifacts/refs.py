@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pydantic import (
     AwareDatetime,
-    Field,
+    FailFast,
     StringConstraints,
     TypeAdapter,
     ValidationError,
@@ -16,7 +16,7 @@ from pydantic import (
 
 from infra.artifacts.documents import Record, SealedRecord
 from infra.artifacts.errors import RefConflictError, StoreError, one_line
-from infra.artifacts.fields import Kind, Sha256
+from infra.artifacts.fields import Kind, Sha256, Version
 from infra.artifacts.records import Manifest
 
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -39,7 +39,7 @@ def check_ref_name(name: str) -> None:
 class Ref(Record):
     """Where a name points, since when, and why."""
 
-    version: int = Field(ge=1)
+    version: Version
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     """Drawn for each move, so that a writer knows its own entry from another's equal one."""
     kind: Kind
@@ -52,7 +52,7 @@ class Ref(Record):
 class RefDocument(SealedRecord, Ref):
     """A ref as stored: the present entry, and all former ones, oldest first."""
 
-    history: tuple[Ref, ...]
+    history: Annotated[tuple[Ref, ...], FailFast()]
 
     @classmethod
     def parse(cls, name: str, document: bytes) -> Self:

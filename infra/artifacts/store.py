@@ -4,15 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from infra.artifacts.errors import StoreError
+from infra.artifacts.errors import DigestConflictError, StoreError
 from infra.artifacts.fields import check_address, is_address
 from infra.artifacts.inspection import Level
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
 from infra.artifacts.refs import Refs
+from infra.artifacts.staging import describe, gather
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,6 @@ class ArtifactStore(ABC):
         here and what was kept. No fault of the store disturbs the build.
         """
 
-    @abstractmethod
     def put(
         self,
         spec: ArtifactSpec,
@@ -128,23 +129,18 @@ class ArtifactStore(ABC):
             StoreError: there is nothing to commit, or a symlink or special file, or a name that
                 a manifest can't hold.
         """
+        entries = describe(directory, gather(directory, files))
+        manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
+        return self.commit(manifest, directory)
 
+    @abstractmethod
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Commit the files of a directory that this manifest was made of just now; else as `put`.
-
-        A store may rely on that, so that nothing is read twice.
 
         Raises:
             DigestConflictError: the key is there with another digest.
             StoreError: a file isn't any more what the manifest says.
         """
-        return self.put(
-            manifest.spec,
-            directory,
-            files=[entry.path for entry in manifest.files],
-            stats=manifest.stats,
-            provenance=manifest.provenance,
-        )
 
     @abstractmethod
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
@@ -161,3 +157,15 @@ class ArtifactStore(ABC):
     @abstractmethod
     def list(self, kind: str | None = None) -> Iterator[Manifest]:
         """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
+
+
+def require_same_digest(present: Manifest, other: Manifest) -> None:
+    """Raise DigestConflictError, naming what differs, if two builds of a key differ."""
+    if present.digest == other.digest:
+        return
+    differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})
+    shown = ", ".join(map(repr, islice(differing, 3)))
+    raise DigestConflictError(
+        f"{present.kind}/{present.key} is in the store with digest {present.digest}, and was "
+        f"built again with digest {other.digest}: {len(differing)} files differ, first {shown}"
+    )

@@ -8,7 +8,9 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import FailFast
 
 from infra.artifacts.documents import SealedRecord
 from infra.artifacts.errors import StoreError
@@ -35,7 +37,7 @@ class VerifiedFiles(SealedRecord):
 
     manifest: Sha256
     """The checksum of the manifest that the files were compared with."""
-    files: dict[str, FileStatus]
+    files: Annotated[tuple[tuple[str, FileStatus], ...], FailFast()]
 
 
 def read_verified(path: Path, manifest: Manifest) -> Mapping[str, FileStatus]:
@@ -44,12 +46,12 @@ def read_verified(path: Path, manifest: Manifest) -> Mapping[str, FileStatus]:
         verified = VerifiedFiles.decode(read_document(path))
     except (StoreError, OSError):
         return {}
-    return verified.files if verified.manifest == manifest.checksum else {}
+    return dict(verified.files) if verified.manifest == manifest.checksum else {}
 
 
 def write_verified(path: Path, manifest: Manifest, files: Mapping[str, FileStatus]) -> None:
     """Keep the statuses, where they can be kept: the store may be full, or not ours to write."""
-    document = VerifiedFiles(manifest=manifest.checksum, files=dict(files)).encode()
+    document = VerifiedFiles(manifest=manifest.checksum, files=tuple(files.items())).encode()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(document)

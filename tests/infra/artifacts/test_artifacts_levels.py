@@ -1,6 +1,5 @@
 """How much a verification reads, and what it finds."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -97,9 +96,8 @@ def claim(**change):
 
 
 def flip_a_digit(path: Path) -> None:
-    document = json.loads(path.read_bytes())
-    document["files"]["one.bin"][1] += 1
-    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    document = path.read_bytes()
+    path.write_bytes(document.replace(str(4 * MIB).encode(), str(4 * MIB + 1).encode(), 1))
 
 
 def replace_with_a_directory(path: Path) -> None:
@@ -122,9 +120,9 @@ def replace_with_a_device(path: Path) -> None:
         lambda path: path.write_bytes(b"["),
         lambda path: os.truncate(path, 2**40),
         claim(manifest="0" * 64),
-        claim(files={}),
-        claim(files={"one.bin": [4 * MIB, 0, -1], "../../x": [1, 1, 1]}),
-        claim(files={"one.bin": "sound"}),
+        claim(files=[]),
+        claim(files=[["one.bin", [4 * MIB, 0, -1]], ["../../x", [1, 1, 1]]]),
+        claim(files=[["one.bin", "sound"]]),
         claim(author="me"),
     ],
 )

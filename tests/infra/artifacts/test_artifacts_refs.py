@@ -1,13 +1,12 @@
 """Refs move by compare-and-swap and keep their history."""
 
-import functools
 import json
 import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from artifact_examples import commit, make_spec, reseal, run_and_die_at
+from artifact_examples import commit, make_spec, reseal
 
 from infra.artifacts import LocalStore, Manifest, RefConflictError, StoreError, open_store
 
@@ -122,27 +121,6 @@ def test_a_document_that_is_no_file_is_refused(store, spoil):
     spoil(store.root / "refs" / "production.json")
     with pytest.raises(StoreError, match="not a regular file"):
         store.refs.get("production")
-
-
-def test_a_killed_set_leaves_the_old_entry_or_the_new_one(store, manifests):
-    first = store.refs.set("production", manifests[0], expected=None, reason="first")
-    path = store.root / "refs" / "production.json"
-    before = path.read_bytes()
-    outcomes = set()
-    operation = 1
-    while run_and_die_at(
-        operation,
-        functools.partial(
-            store.refs.set, "production", manifests[1], expected=first, reason="second"
-        ),
-    ):
-        entries = store.refs.history("production")
-        assert entries[0] == first
-        outcomes.add(len(entries))
-        path.write_bytes(before)
-        operation += 1
-    assert outcomes == {1, 2}
-    assert store.refs.get("production").version == 2
 
 
 def increment(root: str, key: str, times: int) -> None:

@@ -134,34 +134,6 @@ def test_a_manifest_that_could_not_be_read_is_not_written(store, tmp_path, monke
     assert visible(store) == []
 
 
-def test_everything_is_on_disk_before_the_artifact_appears(store, tmp_path, monkeypatch):
-    steps: list[tuple[str, str]] = []
-    fsync, rename = os.fsync, os.rename
-
-    def record_fsync(descriptor):
-        steps.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
-        fsync(descriptor)
-
-    def record_rename(source, target):
-        steps.append(("rename", str(target)))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(os, "rename", record_rename)
-    artifact = put(store, write_files(tmp_path / "source"))
-
-    at = steps.index(("rename", str(artifact.directory)))
-    staged = [Path(path) for _, path in steps[:at]]
-    staging = staged[-1]
-    assert staging.parent == store.root / ".staging"
-    names = [str(path.relative_to(staging)) for path in staged]
-    assert names == ["index.json", "shards/0.bin", "shards/1.bin", "manifest.json", "shards", "."]
-    assert steps[at + 1 :] == [
-        ("fsync", str(artifact.directory.parent)),
-        ("fsync", str(store.root)),
-    ]
-
-
 def test_path_names_a_file_of_the_artifact_only(store):
     artifact = commit(store)
     assert artifact.path("shards/0.bin").read_bytes() == b"zero"
