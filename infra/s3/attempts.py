@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from botocore.exceptions import ClientError, FlexibleChecksumError
+from botocore.exceptions import FlexibleChecksumError
 
 from infra.s3.client import Clients
 from infra.s3.errors import Again, AnswerError, DamagedObjectError, S3Error, judge, number, reason
@@ -84,7 +84,7 @@ class Operation:
                 return self._within(client, request, self._limits.attempt(size))
             except Exception as error:  # noqa: BLE001 (judge raises what isn't S3's)
                 again = judge(error)
-                self._clients.give_up(client, credentials=isinstance(error, ClientError))
+                self._clients.give_up(client)
                 doubtful += again is Again.A_FEW_TIMES
                 pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS)
                 pause *= random.uniform(0.5, 1)

@@ -44,7 +44,7 @@ from infra.s3.objects import (
     head,
     length_of,
 )
-from infra.s3.uploading import FileUpload
+from infra.s3.uploading import LocalFile, upload
 
 MOST_DELETED = 1000
 """Keys that one request may name."""
@@ -197,15 +197,8 @@ class Bucket:
         S3Error too if the file hasn't this size and SHA-256; the file's own OSError.
         """
         with self._operation("can't be written", key, size) as operation:
-            FileUpload(
-                operation,
-                self._at(key),
-                path,
-                size=size,
-                sha256=sha256,
-                expected=expected,
-                limits=self._limits,
-            ).run()
+            file = LocalFile(path, size, sha256)
+            upload(operation, self._at(key), file, expected, self._limits)
 
     def download(self, key: str, path: Path, *, size: int, sha256: str) -> None:
         """Write a new file. After an error there is none.

@@ -115,11 +115,12 @@ def judge(error: Exception) -> Again:
         return _judge_refusal(error)
     if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return Again.NEVER
-    if isinstance(error, AnswerError | FlexibleChecksumError):
+    # botocore raises ValueError for a field that it can't parse.
+    if isinstance(error, AnswerError | FlexibleChecksumError | ValueError):
         return Again.A_FEW_TIMES
     if isinstance(error, _CONNECTION):
         return Again.UNTIL_THE_BUDGET_ENDS
-    if isinstance(error, BotoCoreError | ValueError):
+    if isinstance(error, BotoCoreError):
         return Again.NEVER
     raise error
 

@@ -1,67 +1,106 @@
 """An object that is put together from parts, all of them or none."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from infra.s3.attempts import Attempt, Operation
 from infra.s3.errors import Absent, S3Error, UploadGone
-from infra.s3.limits import Limits
 from infra.s3.parts import Part, in_order
 
-Send = Callable[[Any, str, Part], dict[str, Any]]
-"""Of a client, an upload's id and a part: makes the request, returns S3's word on the part."""
+RESTARTS = 3
 
 
-def assemble(
-    operation: Operation,
-    where: dict[str, str],
-    parts: Sequence[Part],
-    send: Send,
-    *,
-    check: Callable[[Part], None] | None = None,
-    limits: Limits,
-    creation: dict[str, Any],
-    condition: dict[str, str],
-) -> None:
-    """`check` sees every part that has arrived, in order, before the object exists.
+class Assembly(ABC):
+    """One object and where its parts come from."""
 
-    Raises S3Error, and the answers ConditionFailed, UploadGone and Absent to the completion, which
-    may be those of an earlier try that succeeded. Whatever is raised, the parts are given up.
-    """
+    def __init__(
+        self,
+        operation: Operation,
+        target: dict[str, str],
+        parts: Sequence[Part],
+        *,
+        threads: int,
+        creation: dict[str, Any],
+        condition: dict[str, str],
+    ) -> None:
+        """`creation`, `condition`: further parameters of the first and of the last request."""
+        self._operation = operation
+        self._target = target
+        self._parts = parts
+        self._threads = threads
+        self._creation = creation
+        self._condition = condition
 
-    def create(client: Any, _: Attempt) -> str:
-        return str(client.create_multipart_upload(**where, **creation)["UploadId"])
+    @abstractmethod
+    def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
+        """Make the request that brings a part, return S3's word on it."""
 
-    upload_id = operation.run(create)
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether the object is there: tells a completed upload from one that others aborted."""
 
-    def deliver(part: Part) -> dict[str, Any]:
-        return operation.run(lambda client, _: send(client, upload_id, part), part.size)
+    def begin_check(self) -> Callable[[Part], None]:
+        """Of a try; called with every part that has arrived, in order, before the object exists."""
+        return lambda part: None  # noqa: ARG005
 
-    try:
-        delivered = []
-        for part, word in zip(parts, in_order(deliver, parts, limits.threads), strict=True):
-            if check:
-                check(part)
-            delivered.append(_named(part, word))
-        operation.run(
-            lambda client, _: client.complete_multipart_upload(
-                **where, UploadId=upload_id, MultipartUpload={"Parts": delivered}, **condition
+    def run(self) -> None:
+        """Raises S3Error, and the answers ConditionFailed and Absent to the last request.
+
+        They may be due to an earlier try of it that succeeded. Whatever is raised, no parts stay.
+        """
+        for _ in range(RESTARTS):
+            try:
+                self._assemble()
+                return
+            except UploadGone:
+                if self.is_done():
+                    return
+        what = self._operation.what
+        raise S3Error(0, f"{what}: its multipart upload was aborted by others {RESTARTS} times")
+
+    def _assemble(self) -> None:
+        operation = self._operation
+
+        def create(client: Any, _: Attempt) -> str:
+            answer = client.create_multipart_upload(**self._target, **self._creation)
+            return str(answer["UploadId"])
+
+        upload_id = operation.run(create)
+
+        def deliver(part: Part) -> dict[str, Any]:
+            return operation.run(lambda client, _: self.send(client, upload_id, part), part.size)
+
+        def complete(client: Any, _: Attempt) -> None:
+            client.complete_multipart_upload(
+                **self._target,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": delivered},
+                **self._condition,
             )
-        )
-    except BaseException:
-        # What can't be aborted now is swept later.
-        with contextlib.suppress(S3Error, UploadGone, Absent):
-            abort(operation.brief(), where, upload_id)
-        raise
+
+        try:
+            delivered = []
+            check = self.begin_check()
+            answers = in_order(deliver, self._parts, self._threads)
+            for part, answer in zip(self._parts, answers, strict=True):
+                check(part)
+                delivered.append(_named(part, answer))
+            operation.run(complete)
+        except BaseException:
+            # What can't be aborted now is swept later.
+            with contextlib.suppress(S3Error, UploadGone, Absent):
+                abort(operation.brief(), self._target, upload_id)
+            raise
 
 
-def abort(operation: Operation, where: dict[str, str], upload_id: str) -> None:
+def abort(operation: Operation, target: dict[str, str], upload_id: str) -> None:
     """Raises S3Error, and UploadGone if there is nothing to abort."""
     with operation:
-        operation.run(lambda client, _: client.abort_multipart_upload(**where, UploadId=upload_id))
+        operation.run(lambda client, _: client.abort_multipart_upload(**target, UploadId=upload_id))
 
 
-def _named(part: Part, word: dict[str, Any]) -> dict[str, Any]:
-    checksums = {name: value for name, value in word.items() if name == "ChecksumCRC32"}
-    return {"PartNumber": part.number, "ETag": word["ETag"], **checksums}
+def _named(part: Part, answer: dict[str, Any]) -> dict[str, Any]:
+    checksums = {name: value for name, value in answer.items() if name == "ChecksumCRC32"}
+    return {"PartNumber": part.number, "ETag": answer["ETag"], **checksums}

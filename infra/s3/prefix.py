@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from infra.s3.client import Location, new_client, new_session
+from infra.s3.client import Location, new_client
 from infra.s3.errors import S3Error, number, reason
 
 # The default of 3 rides out two faults, and no restart of a server.
@@ -37,7 +37,7 @@ class Prefix:
         self._bucket = location.bucket
         self._prefix = location.prefix
         retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
-        self._client = new_client(new_session(), retries=retries)
+        self._client = new_client(retries=retries)
         self.children("")
 
     def children(self, folder: str) -> tuple[list[str], list[str]]:

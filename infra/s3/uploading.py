@@ -1,16 +1,17 @@
 """From a file into an object whose bytes are known to be the file's."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s3transfer.utils import ReadFileChunk
 
 from infra.s3.attempts import Attempt, Operation
-from infra.s3.errors import Absent, ConditionFailed, PreconditionError, S3Error, UploadGone
+from infra.s3.errors import Absent, ConditionFailed, PreconditionError, S3Error
 from infra.s3.limits import Limits
-from infra.s3.multipart import assemble
+from infra.s3.multipart import Assembly
 from infra.s3.objects import (
     ABSENT,
     ANY,
@@ -26,89 +27,110 @@ from infra.s3.objects import (
 from infra.s3.parts import Part, parts_of
 
 BLOCK = 1 << 20
-RESTARTS = 3
 
 
-class FileUpload:
-    """One file on its way to one object."""
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that is said to have these bytes."""
+
+    path: Path
+    size: int
+    sha256: str
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """That its object carries."""
+        return {SHA256_NAME: self.sha256}
+
+    def opened(self, part: Part) -> Any:
+        """A part of it, for botocore."""
+        return ReadFileChunk.from_filename(str(self.path), part.start, part.size)
+
+    def is_object(self, found: dict[str, Any] | None) -> bool:
+        """Whether S3's word on an object is that it was written with these bytes."""
+        return (
+            found is not None
+            and length_of(found) == self.size
+            and recorded_sha256(found) == self.sha256
+        )
+
+
+def upload(
+    operation: Operation,
+    target: dict[str, str],
+    file: LocalFile,
+    expected: Expect | str,
+    limits: Limits,
+) -> None:
+    """Raises S3Error, PreconditionError, and the file's own OSError."""
+    parts = parts_of(file.size, limits.part_bytes)
+    try:
+        if len(parts) == 1:
+            _put(operation, target, file, parts[0], expected)
+        else:
+            _check_condition(operation, target, expected)
+            LargeUpload(operation, target, parts, file, expected, limits.threads).run()
+    except (ConditionFailed, Absent):
+        found = head(operation, target)
+        if not file.is_object(found):
+            etag = etag_of(found) if found else None
+            raise PreconditionError.found(operation.what, etag) from None
+
+
+def _put(
+    operation: Operation,
+    target: dict[str, str],
+    file: LocalFile,
+    whole: Part,
+    expected: Expect | str,
+) -> None:
+    # The server computes the checksum of what it stores, and refuses another than this.
+    options = {"ChecksumSHA256": checksum(file.sha256), **condition(expected)}
+
+    def request(client: Any, _: Attempt) -> None:
+        with file.opened(whole) as body:
+            client.put_object(**target, Body=body, Metadata=file.metadata, **options)
+
+    operation.run(request, file.size)
+
+
+def _check_condition(operation: Operation, target: dict[str, str], expected: Expect | str) -> None:
+    """A request more saves sending in vain. Raises ConditionFailed."""
+    if expected is ANY:
+        return
+    found = head(operation, target)
+    if (etag_of(found) if found else ABSENT) != expected:
+        raise ConditionFailed
+
+
+class LargeUpload(Assembly):
+    """A file in parts, each compared with its checksum by the server; the file with its own."""
 
     def __init__(
         self,
         operation: Operation,
-        where: dict[str, str],
-        path: Path,
-        *,
-        size: int,
-        sha256: str,
+        target: dict[str, str],
+        parts: list[Part],
+        file: LocalFile,
         expected: Expect | str,
-        limits: Limits,
+        threads: int,
     ) -> None:
-        self._operation = operation
-        self._where = where
-        self._path = path
-        self._size = size
-        self._sha256 = sha256
-        self._expected = expected
-        self._limits = limits
+        creation = {"Metadata": file.metadata, "ChecksumAlgorithm": "CRC32"}
+        super().__init__(
+            operation,
+            target,
+            parts,
+            threads=threads,
+            creation=creation,
+            condition=condition(expected),
+        )
+        self._file = file
 
-    def run(self) -> None:
-        """Raises S3Error, PreconditionError."""
-        parts = parts_of(self._size, self._limits.part_bytes)
-        try:
-            if len(parts) == 1:
-                self._put(parts[0])
-            else:
-                self._check_condition()
-                self._assemble(parts)
-        except (ConditionFailed, Absent):
-            found = self._found()
-            if not self._is_ours(found):
-                etag = etag_of(found) if found else None
-                raise PreconditionError.found(self._operation.what, etag) from None
-
-    def _put(self, whole: Part) -> None:
-        # The server computes the checksum of what it stores, and refuses another than this.
-        options = {"ChecksumSHA256": checksum(self._sha256), **condition(self._expected)}
-
-        def put(client: Any, _: Attempt) -> None:
-            with self._opened(whole) as body:
-                client.put_object(**self._where, Body=body, Metadata=self._metadata, **options)
-
-        self._operation.run(put, self._size)
-
-    def _check_condition(self) -> None:
-        """A request more saves sending in vain. Raises ConditionFailed."""
-        if self._expected is ANY:
-            return
-        found = self._found()
-        if (etag_of(found) if found else ABSENT) != self._expected:
-            raise ConditionFailed
-
-    def _assemble(self, parts: Sequence[Part]) -> None:
-        """Raises S3Error, ConditionFailed, Absent."""
-        for _ in range(RESTARTS):
-            try:
-                assemble(
-                    self._operation,
-                    self._where,
-                    parts,
-                    self._send,
-                    check=self._comparison(),
-                    limits=self._limits,
-                    creation={"Metadata": self._metadata, "ChecksumAlgorithm": "CRC32"},
-                    condition=condition(self._expected),
-                )
-                return
-            except UploadGone:
-                # By an earlier try of the completion, if the object is there.
-                if self._is_ours(self._found()):
-                    return
-        raise S3Error(0, f"{self._operation.what}: the upload was aborted {RESTARTS} times")
-
-    def _send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
-        with self._opened(part) as body:
+    def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
+        """See Assembly."""
+        with self._file.opened(part) as body:
             answer: dict[str, Any] = client.upload_part(
-                **self._where,
+                **self._target,
                 UploadId=upload_id,
                 PartNumber=part.number,
                 Body=body,
@@ -116,34 +138,22 @@ class FileUpload:
             )
         return answer
 
-    def _comparison(self) -> Callable[[Part], None]:
-        """Of the whole file with its SHA-256, beside that of the parts on their way."""
-        digest = hashlib.sha256()
+    def is_done(self) -> bool:
+        """See Assembly."""
+        return self._file.is_object(head(self._operation, self._target))
 
-        def compare(part: Part) -> None:
-            with self._path.open("rb") as file:
+    def begin_check(self) -> Callable[[Part], None]:
+        """See Assembly."""
+        digest = hashlib.sha256()
+        path, size, expected = self._file.path, self._file.size, self._file.sha256
+
+        def check(part: Part) -> None:
+            with path.open("rb") as file:
                 file.seek(part.start)
                 for at in range(part.start, part.stop, BLOCK):
                     digest.update(file.read(min(BLOCK, part.stop - at)))
-            if part.stop == self._size and digest.hexdigest() != self._sha256:
-                found = f"{self._path} has SHA-256 {digest.hexdigest()}, expected {self._sha256}"
+            if part.stop == size and digest.hexdigest() != expected:
+                found = f"{path} has SHA-256 {digest.hexdigest()}, expected {expected}"
                 raise S3Error(0, f"{self._operation.what}: {found}")
 
-        return compare
-
-    def _opened(self, part: Part) -> Any:
-        return ReadFileChunk.from_filename(str(self._path), part.start, part.size)
-
-    @property
-    def _metadata(self) -> dict[str, str]:
-        return {SHA256_NAME: self._sha256}
-
-    def _found(self) -> dict[str, Any] | None:
-        return head(self._operation, self._where)
-
-    def _is_ours(self, found: dict[str, Any] | None) -> bool:
-        return (
-            found is not None
-            and length_of(found) == self._size
-            and recorded_sha256(found) == self._sha256
-        )
+        return check
