@@ -69,9 +69,11 @@ class LocalPlace(Place):
 class S3Place(Place):
     """A prefix of its own in a bucket of the test's server."""
 
-    def __init__(self, hosts: Path) -> None:
+    def __init__(self, hosts: Path, endpoint: str | None = None) -> None:
+        """`endpoint`: of the server, where the settings name another one."""
         self._hosts = hosts
-        self._prefix = f"stores/{uuid4().hex[:12]}"
+        self._endpoint = endpoint
+        self.prefix = f"stores/{uuid4().hex[:12]}"
         try:
             self._client.head_bucket(Bucket=BUCKET)
         except ClientError:
@@ -80,11 +82,11 @@ class S3Place(Place):
     @property
     def _client(self) -> Any:
         """Made anew, as places go to other processes."""
-        return boto3.session.Session().client("s3")
+        return boto3.session.Session().client("s3", endpoint_url=self._endpoint)
 
     @property
     def uri(self) -> str:
-        return f"s3://{BUCKET}/{self._prefix}"
+        return f"s3://{BUCKET}/{self.prefix}"
 
     def cache(self, name: str) -> Path:
         return self._hosts / name
@@ -97,18 +99,18 @@ class S3Place(Place):
         shutil.rmtree(self.cache(name))
 
     def read(self, path: str) -> bytes:
-        answer = self._client.get_object(Bucket=BUCKET, Key=f"{self._prefix}/{path}")
+        answer = self._client.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
         return answer["Body"].read()
 
     def write(self, path: str, content: bytes) -> None:
-        self._client.put_object(Bucket=BUCKET, Key=f"{self._prefix}/{path}", Body=content)
+        self._client.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}", Body=content)
 
     def remove(self, path: str) -> None:
-        self._client.delete_object(Bucket=BUCKET, Key=f"{self._prefix}/{path}")
+        self._client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
 
     def paths(self, prefix: str) -> list[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=BUCKET, Prefix=f"{self._prefix}/{prefix}"
+            Bucket=BUCKET, Prefix=f"{self.prefix}/{prefix}"
         )
         keys = (item["Key"] for page in pages for item in page.get("Contents", []))
-        return sorted(key.removeprefix(f"{self._prefix}/") for key in keys)
+        return sorted(key.removeprefix(f"{self.prefix}/") for key in keys)

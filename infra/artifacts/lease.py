@@ -29,6 +29,9 @@ BEATS = 4
 MAX_LEASE_BYTES = 1 << 20
 POLL_SECONDS = 1.0
 
+_held: set[str] = set()
+"""By this process."""
+
 
 class LeaseDocument(SealedRecord):
     """The lease as stored."""
@@ -62,6 +65,7 @@ class Lease:
         self._interval = expiry / BEATS
         self._document, self._etag = document, etag
         self._lost = ""
+        _held.add(document.holder)
         self._confirmed = time.monotonic()
         self._released = threading.Event()
         self._writing = threading.Lock()
@@ -89,6 +93,7 @@ class Lease:
         """Let the next builder have it at once."""
         self._released.set()
         self._heart.join()
+        _held.discard(self._document.holder)
         if not self._lost:
             try:
                 self._write(self._bucket, released=True)
@@ -174,7 +179,10 @@ def acquire(
 
 
 def _is_free(lease: LeaseDocument, unchanged: float, expiry: float) -> bool:
-    return lease.released or unchanged > expiry or lease.process.is_known_dead
+    if lease.released or unchanged > expiry or lease.process.is_known_dead:
+        return True
+    # Ours, and given up, but the store never learned of it.
+    return lease.process == ProcessIdentity.own() and lease.holder not in _held
 
 
 def _describe(lease: LeaseDocument) -> str:
