@@ -45,6 +45,18 @@ def exclusive(
             _close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds the lock file at this path, which stays as it is."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def _acquire(path: Path, *, wait: bool, on_wait: Callable[[], None] | None) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
