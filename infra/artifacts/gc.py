@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.artifacts.records import ArtifactSpec, Manifest
+from infra.artifacts.records import Manifest
 from infra.artifacts.refs import Ref
-from infra.artifacts.store import ArtifactStore, Leftover
+from infra.artifacts.store import ArtifactStore, Build, Leftover
 
 Address = tuple[str, str]
 """Kind and key."""
@@ -45,7 +45,7 @@ class Plan:
 def plan(
     artifacts: Iterable[Stored],
     refs: Mapping[str, Iterable[Ref]],
-    held: Iterable[ArtifactSpec],
+    held: Iterable[Build],
     *,
     unused_since: datetime,
 ) -> Plan:
@@ -81,7 +81,7 @@ def _roots(
     stored: Mapping[Address, Stored],
     by_digest: Mapping[str, list[Address]],
     refs: Mapping[str, Iterable[Ref]],
-    held: Iterable[ArtifactSpec],
+    held: Iterable[Build],
     unused_since: datetime,
 ) -> Iterator[tuple[Address, str]]:
     targets = {}
@@ -90,11 +90,11 @@ def _roots(
             said = f"refs/{name} version {ref.version}"
             targets[ref.key] = targets[ref.digest] = said
             yield (ref.kind, ref.key), said
-    for spec in held:
-        yield (spec.kind, spec.key), "being built"
-        for digest in spec.inputs.values():
+    for build in held:
+        yield (build.kind, build.key), "being built"
+        for digest in build.inputs.values():
             for address in by_digest.get(digest, ()):
-                yield address, f"input of {spec.kind}/{spec.key[:12]}, which is being built"
+                yield address, f"input of {build.kind}/{build.key[:12]}, which is being built"
     for address, artifact in stored.items():
         named = _named(artifact.manifest) & targets.keys()
         if named:
@@ -123,7 +123,7 @@ def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> N
     """Remove what a plan calls garbage, but for what has come into use since it was made."""
     for artifact in planned.garbage:
         kind, key = artifact.address
-        wanted = {digest for spec in store.held() for digest in (spec.key, *spec.inputs.values())}
+        wanted = {name for build in store.held() for name in (build.key, *build.inputs.values())}
         used = store.last_used(kind, key)
         if used < unused_since and not wanted & {key, artifact.manifest.digest}:
             store.remove(kind, key)

@@ -25,7 +25,16 @@ def read_manifest(directory: Path, *, kind: str, key: str) -> Manifest:
     Raises:
         StoreError: it is missing, too big, not valid, or another artifact's.
     """
-    manifest = Manifest.decode(read_document(directory / MANIFEST))
+    return parse_manifest(read_document(directory / MANIFEST), kind=kind, key=key)
+
+
+def parse_manifest(document: bytes, *, kind: str, key: str) -> Manifest:
+    """Return the manifest of an artifact of this kind and key.
+
+    Raises:
+        StoreError: it is not valid, or another artifact's.
+    """
+    manifest = Manifest.decode(document)
     if (manifest.kind, manifest.key) != (kind, key):
         raise StoreError(f"describes {manifest.kind}/{manifest.key}, expected {kind}/{key}")
     return manifest

@@ -15,16 +15,13 @@ leaves it whole or absent.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
-from pydantic import JsonValue
-
-from infra.artifacts.errors import DamagedArtifactError, DigestConflictError, StoreError
+from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address, is_address
 from infra.artifacts.files import fsync_directory, fsync_tree, write_durably
 from infra.artifacts.inspection import Level, inspect, read_manifest
@@ -34,13 +31,13 @@ from infra.artifacts.local_leftovers import (
     WORK,
     clear_leftover,
     find_leftovers,
-    held_specs,
+    held_builds,
 )
 from infra.artifacts.local_refs import LocalRefs
 from infra.artifacts.locks import exclusive
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
-from infra.artifacts.staging import describe, gather, stage, staging_directory, sweep
-from infra.artifacts.store import ArtifactStore, Leftover, Lookup
+from infra.artifacts.staging import stage, staging_directory, sweep
+from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
 from infra.artifacts.verified import forget_verified, write_verified
 
 logger = logging.getLogger(__name__)
@@ -108,20 +105,6 @@ class LocalStore(ArtifactStore):
         del spec, directory
         return nullcontext()
 
-    def put(
-        self,
-        spec: ArtifactSpec,
-        directory: Path,
-        *,
-        files: Iterable[str] | None = None,
-        stats: Mapping[str, JsonValue],
-        provenance: Mapping[str, JsonValue],
-    ) -> Artifact:
-        """Read the files, then `commit`; see `ArtifactStore`."""
-        entries = describe(directory, gather(directory, files))
-        manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
-        return self.commit(manifest, directory)
-
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
         kind, key = manifest.kind, manifest.key
@@ -170,9 +153,9 @@ class LocalStore(ArtifactStore):
             raise self._absent(kind, key) from None
         return datetime.fromtimestamp(status.st_mtime, UTC)
 
-    def held(self) -> Iterator[ArtifactSpec]:
+    def held(self) -> Iterator[Build]:
         """Yield the specs in the held locks of ``.work/``; see `ArtifactStore`."""
-        return held_specs(self.root)
+        return held_builds(self.root)
 
     def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
         """Look into ``.staging/``, ``.work/`` and ``.quarantine/``; see `ArtifactStore`."""
@@ -254,7 +237,7 @@ class LocalStore(ArtifactStore):
         if _identity(directory) is not None:
             present, damages = self._compare(kind, key, "size")
             if present is not None and not damages:
-                _require_same_digest(present, manifest)
+                require_same_digest(present, manifest)
                 return self._artifact(present)
             self._set_aside(kind, key, damages)
         directory.parent.mkdir(exist_ok=True)
@@ -284,14 +267,3 @@ def _identity(directory: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _require_same_digest(present: Manifest, other: Manifest) -> None:
-    if present.digest == other.digest:
-        return
-    differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})
-    shown = ", ".join(map(repr, islice(differing, 3)))
-    raise DigestConflictError(
-        f"{present.kind}/{present.key} is in the store with digest {present.digest}, and was "
-        f"built again with digest {other.digest}: {len(differing)} files differ, first {shown}"
-    )

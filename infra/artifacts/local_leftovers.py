@@ -12,18 +12,19 @@ from infra.artifacts.errors import StoreError
 from infra.artifacts.files import read_document, scan
 from infra.artifacts.locks import exclusive, is_held
 from infra.artifacts.records import ArtifactSpec
-from infra.artifacts.store import Leftover
+from infra.artifacts.store import Build, Leftover
 
 WORK, STAGING, QUARANTINE = ".work", ".staging", ".quarantine"
 
 
-def held_specs(root: Path) -> Iterator[ArtifactSpec]:
+def held_builds(root: Path) -> Iterator[Build]:
     """Yield what living builders have written into the locks of their workspaces."""
     for lock in sorted(root.glob(f"{WORK}/*/*.lock")):
         if is_held(lock):
             # A builder that has only just come has yet to write; it has used its inputs just now.
             with suppress(StoreError, ValidationError):
-                yield ArtifactSpec.model_validate_json(read_document(lock))
+                spec = ArtifactSpec.model_validate_json(read_document(lock))
+                yield Build(spec.kind, spec.key, spec.inputs)
 
 
 def find_leftovers(root: Path, unused_since: datetime) -> Iterator[Leftover]:

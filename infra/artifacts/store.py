@@ -5,15 +5,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from infra.artifacts.errors import StoreError
+from infra.artifacts.errors import DigestConflictError, StoreError
 from infra.artifacts.fields import check_address, is_address
 from infra.artifacts.inspection import Level
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
 from infra.artifacts.refs import Refs
+from infra.artifacts.staging import describe, gather
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class Lookup:
     artifact: Artifact | None
     damages: tuple[Damage, ...] = ()
     """Why what was there has been set aside."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What somebody is building now."""
+
+    kind: str
+    key: str
+    inputs: Mapping[str, str]
+    """Name of each input artifact → its digest."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,6 @@ class ArtifactStore(ABC):
         here and what was kept. No fault of the store disturbs the build.
         """
 
-    @abstractmethod
     def put(
         self,
         spec: ArtifactSpec,
@@ -139,23 +150,18 @@ class ArtifactStore(ABC):
             StoreError: there is nothing to commit, or a symlink or special file, or a name that
                 a manifest can't hold.
         """
+        entries = describe(directory, gather(directory, files))
+        manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
+        return self.commit(manifest, directory)
 
+    @abstractmethod
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Commit the files of a directory that this manifest was made of just now; else as `put`.
-
-        A store may rely on that, so that nothing is read twice.
 
         Raises:
             DigestConflictError: the key is there with another digest.
             StoreError: a file isn't any more what the manifest says.
         """
-        return self.put(
-            manifest.spec,
-            directory,
-            files=[entry.path for entry in manifest.files],
-            stats=manifest.stats,
-            provenance=manifest.provenance,
-        )
 
     @abstractmethod
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
@@ -181,8 +187,8 @@ class ArtifactStore(ABC):
         """
         raise StoreError(f"{type(self).__name__} doesn't collect garbage: {kind}/{key} stays")
 
-    def held(self) -> Iterator[ArtifactSpec]:
-        """Yield the specs whose workspaces are held by a living builder."""
+    def held(self) -> Iterator[Build]:
+        """Yield what living builders are building."""
         raise StoreError(f"{type(self).__name__} doesn't collect garbage")
 
     def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
@@ -197,3 +203,15 @@ class ArtifactStore(ABC):
     def clear(self, leftover: Leftover) -> None:
         """Remove what `leftovers` has named, unless somebody holds it by now."""
         raise StoreError(f"{type(self).__name__} doesn't collect garbage: {leftover.name} stays")
+
+
+def require_same_digest(present: Manifest, other: Manifest) -> None:
+    """Raise DigestConflictError, naming what differs, if two builds of a key differ."""
+    if present.digest == other.digest:
+        return
+    differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})
+    shown = ", ".join(map(repr, islice(differing, 3)))
+    raise DigestConflictError(
+        f"{present.kind}/{present.key} is in the store with digest {present.digest}, and was "
+        f"built again with digest {other.digest}: {len(differing)} files differ, first {shown}"
+    )

@@ -83,6 +83,17 @@ class Bucket:
     def __repr__(self) -> str:
         return f"Bucket({self.location!r})"
 
+    def within(self, budget: float) -> "Bucket":
+        """The same objects, with other seconds for one call."""
+        other = Bucket(self.location, budget=budget, limits=self._limits)
+        other._clients = self._clients
+        return other
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the service. Raises S3Error if the settings give none."""
+        return str(self._clients.current().meta.endpoint_url)
+
     def check(self, *, write: bool) -> None:
         """That the bucket exists and may be listed; `write`: that conditional writes work."""
         with self._operation("can't be listed") as operation:

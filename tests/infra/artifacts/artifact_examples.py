@@ -52,4 +52,4 @@ def reseal(document: bytes, **change: Any) -> bytes:
 
 # Forking the test process itself would copy the threads' locks of whatever else it has loaded.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["infra.artifacts", "artifact_examples"])
+CONTEXT.set_forkserver_preload(["infra.artifacts", "infra.artifacts.s3", "artifact_examples"])
