@@ -145,6 +145,14 @@ class LocalStore(ArtifactStore):
             except StoreError as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Move it to ``.quarantine/`` if it is damaged; see `ArtifactStore`."""
+        with self._visible_change():
+            _, damages = self._inspect(kind, key, level)
+            if damages:
+                self._set_aside(kind, key, damages)
+        return damages
+
     def last_used(self, kind: str, key: str) -> datetime:
         """Return the time of the directory's last change; see `ArtifactStore`."""
         try:

@@ -179,6 +179,14 @@ class ArtifactStore(ABC):
     def list(self, kind: str | None = None) -> Iterator[Manifest]:
         """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
 
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Set an artifact aside if it is damaged, and return how.
+
+        Raises:
+            StoreError: there is none, or kind or key has the wrong form.
+        """
+        raise StoreError(f"{type(self).__name__} doesn't repair: {kind}/{key}, {level}")
+
     def last_used(self, kind: str, key: str) -> datetime:
         """Return when an artifact was made, or last returned by `lookup`, `load` or `find`.
 
