@@ -107,6 +107,16 @@ class LocalStore(ArtifactStore):
 
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
+        try:
+            return self._commit(manifest, directory)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{manifest.kind}/{manifest.key} can't be committed to {str(self.root)!r} "
+                f"({error.strerror}); its files stay where they are for the next try",
+            ) from error
+
+    def _commit(self, manifest: Manifest, directory: Path) -> Artifact:
         kind, key = manifest.kind, manifest.key
         sweep(self.root / STAGING)
         with staging_directory(self.root / STAGING) as staging:
