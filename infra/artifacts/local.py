@@ -14,8 +14,10 @@ leaves it whole or absent.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,11 +25,19 @@ from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address, is_address
 from infra.artifacts.files import fsync_directory, fsync_tree, write_durably
 from infra.artifacts.inspection import Level, inspect, read_manifest
+from infra.artifacts.local_leftovers import (
+    QUARANTINE,
+    STAGING,
+    WORK,
+    clear_leftover,
+    find_leftovers,
+    held_builds,
+)
 from infra.artifacts.local_refs import LocalRefs
 from infra.artifacts.locks import exclusive
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
 from infra.artifacts.staging import stage, staging_directory, sweep
-from infra.artifacts.store import ArtifactStore, Lookup, require_same_digest
+from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
 from infra.artifacts.verified import forget_verified, write_verified
 
 logger = logging.getLogger(__name__)
@@ -57,6 +67,7 @@ class LocalStore(ArtifactStore):
             except FileNotFoundError:
                 continue  # another process has set it aside: look at what is there now
             if manifest is not None and not damages:
+                self._touch(kind, key)
                 return Lookup(self._artifact(manifest))
             with self._visible_change():
                 if _identity(directory) == seen:
@@ -71,18 +82,21 @@ class LocalStore(ArtifactStore):
             raise DamagedArtifactError(
                 f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
             )
+        self._touch(kind, key)
         return self._artifact(manifest)
 
     @contextmanager
     def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
         """Hold ``.work/<kind>/<key>/``; see `ArtifactStore`."""
-        directory = self.root / ".work" / spec.kind / spec.key
+        directory = self.root / WORK / spec.kind / spec.key
         directory.parent.mkdir(parents=True, exist_ok=True)
 
         def say_so() -> None:
             logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
 
-        with exclusive(directory.with_suffix(".lock"), on_wait=say_so):
+        lock = directory.with_suffix(".lock")
+        with exclusive(lock, on_wait=say_so):
+            lock.write_bytes(spec.encode())  # for `held`
             directory.mkdir(exist_ok=True)
             yield directory
 
@@ -93,9 +107,19 @@ class LocalStore(ArtifactStore):
 
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
+        try:
+            return self._commit(manifest, directory)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{manifest.kind}/{manifest.key} can't be committed to {str(self.root)!r} "
+                f"({error.strerror}); its files stay where they are for the next try",
+            ) from error
+
+    def _commit(self, manifest: Manifest, directory: Path) -> Artifact:
         kind, key = manifest.kind, manifest.key
-        sweep(self.root / ".staging")
-        with staging_directory(self.root / ".staging") as staging:
+        sweep(self.root / STAGING)
+        with staging_directory(self.root / STAGING) as staging:
             statuses = stage(directory, manifest.files, staging)
             write_durably(staging / MANIFEST, manifest.encode())
             # What can't be read back, such as a manifest too big, must not be committed.
@@ -131,6 +155,53 @@ class LocalStore(ArtifactStore):
             except StoreError as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Move it to ``.quarantine/`` if it is damaged; see `ArtifactStore`."""
+        with self._visible_change():
+            _, damages = self._inspect(kind, key, level)
+            if damages:
+                self._set_aside(kind, key, damages)
+        return damages
+
+    def last_used(self, kind: str, key: str) -> datetime:
+        """Return the time of the directory's last change; see `ArtifactStore`."""
+        try:
+            status = self._directory(kind, key).lstat()
+        except FileNotFoundError:
+            raise self._absent(kind, key) from None
+        return datetime.fromtimestamp(status.st_mtime, UTC)
+
+    def held(self) -> Iterator[Build]:
+        """Yield the specs in the held locks of ``.work/``; see `ArtifactStore`."""
+        return held_builds(self.root)
+
+    def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
+        """Look into ``.staging/``, ``.work/`` and ``.quarantine/``; see `ArtifactStore`."""
+        return find_leftovers(self.root, unused_since)
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove it under its lock; see `ArtifactStore`."""
+        clear_leftover(self.root, leftover)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Rename the directory away, then remove it; see `ArtifactStore`."""
+        check_address(kind, key)
+        with staging_directory(self.root / STAGING) as going:
+            with self._visible_change():
+                try:
+                    self._directory(kind, key).rename(going / key)
+                except FileNotFoundError:
+                    raise self._absent(kind, key) from None
+                fsync_directory(self.root / kind)
+            forget_verified(self._record(kind, key))
+
+    def _touch(self, kind: str, key: str) -> None:
+        with suppress(OSError):  # the store may not be ours to write
+            os.utime(self._directory(kind, key))
+
+    def _absent(self, kind: str, key: str) -> StoreError:
+        return StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}")
+
     def _indexed(self, kind: str, digest: str) -> str | None:
         try:
             with (self.root / ".digests" / kind / digest).open("rb") as file:
@@ -164,7 +235,7 @@ class LocalStore(ArtifactStore):
         try:
             return self._compare(kind, key, level)
         except FileNotFoundError:
-            raise StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}") from None
+            raise self._absent(kind, key) from None
 
     def _compare(
         self, kind: str, key: str, level: Level
@@ -194,7 +265,7 @@ class LocalStore(ArtifactStore):
         return self._artifact(manifest)
 
     def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
-        quarantine = self.root / ".quarantine"
+        quarantine = self.root / QUARANTINE
         quarantine.mkdir(exist_ok=True)
         place = quarantine / f"{kind}-{key}-{uuid4()}"
         report = DamageReport(kind=kind, key=key, damages=damages)

@@ -45,6 +45,18 @@ def exclusive(
             _close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds the lock file at this path, which stays as it is."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def share_for_life(path: Path) -> None:
     """Hold the lock file at this path beside other sharers, until this process ends."""
     _acquire(path, fcntl.LOCK_SH)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +25,26 @@ class Lookup:
     artifact: Artifact | None
     damages: tuple[Damage, ...] = ()
     """Why what was there has been set aside."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What somebody is building now."""
+
+    kind: str
+    key: str
+    inputs: Mapping[str, str]
+    """Name of each input artifact → its digest."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a dead process or a repair has left in a store beside its artifacts."""
+
+    name: str
+    """Where it is, in the store's own terms."""
+    num_bytes: int
+    reason: str
 
 
 class ArtifactStore(ABC):
@@ -157,6 +178,39 @@ class ArtifactStore(ABC):
     @abstractmethod
     def list(self, kind: str | None = None) -> Iterator[Manifest]:
         """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
+
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Set an artifact aside if it is damaged, and return how.
+
+        Raises:
+            StoreError: there is none, or kind or key has the wrong form.
+        """
+        raise StoreError(f"{type(self).__name__} doesn't repair: {kind}/{key}, {level}")
+
+    def last_used(self, kind: str, key: str) -> datetime:
+        """Return when an artifact was made, or last returned by `lookup`, `load` or `find`.
+
+        Raises:
+            StoreError: there is none, or this store keeps no such record.
+        """
+        raise StoreError(f"{type(self).__name__} doesn't collect garbage: {kind}/{key} stays")
+
+    def held(self) -> Iterator[Build]:
+        """Yield what living builders are building."""
+        raise StoreError(f"{type(self).__name__} doesn't collect garbage")
+
+    def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
+        """Yield commits of dead processes, and workspaces and damaged artifacts that are older."""
+        del unused_since
+        raise StoreError(f"{type(self).__name__} doesn't collect garbage")
+
+    def remove(self, kind: str, key: str) -> None:
+        """Remove an artifact; killed anywhere, it is whole or absent."""
+        raise StoreError(f"{type(self).__name__} doesn't collect garbage: {kind}/{key} stays")
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove what `leftovers` has named, unless somebody holds it by now."""
+        raise StoreError(f"{type(self).__name__} doesn't collect garbage: {leftover.name} stays")
 
 
 def require_same_digest(present: Manifest, other: Manifest) -> None:

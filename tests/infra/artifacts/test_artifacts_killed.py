@@ -19,21 +19,26 @@ def traced() -> Iterator[Tracer]:
         yield made
 
 
-def assert_whole_or_absent(store: LocalStore) -> bool:
+def assert_whole_or_absent(store: LocalStore, num_others: int = 0) -> bool:
     lookup = store.lookup(make_spec(), level="full")
     assert lookup.damages == ()
-    assert len(list(store.addresses())) == len(list(store.list())) == int(bool(lookup.artifact))
+    num_shown = num_others + int(bool(lookup.artifact))
+    assert len(list(store.addresses())) == len(list(store.list())) == num_shown
     if lookup.artifact is not None:
         assert read_files(lookup.artifact) == FILES
     return lookup.artifact is not None
 
 
 def killed_at_each_call(
-    traced: Tracer, work: Callable[..., None], prepare: Callable[[Path], list[Path]], parent: Path
+    traced: Tracer,
+    work: Callable[..., None],
+    prepare: Callable[[Path], list[Path]],
+    parent: Path,
+    expected: frozenset[str] | set[str] = frozenset({"write", "fsync", "rename", "flock"}),
 ) -> Iterator[list[Path]]:
     """Kill the work at each of its calls, and yield the arguments that were prepared for it."""
     calls = traced.calls(work, *prepare(parent / "whole"), log=parent / "log")
-    assert {call.name for call in calls} >= {"openat", "write", "fsync", "rename", "flock"}
+    assert {call.name for call in calls} >= expected
     for number, call in enumerate(calls):
         arguments = prepare(parent / str(number))
         traced.kill(call, work, *arguments)
@@ -113,6 +118,29 @@ def test_a_killed_move_of_a_ref_leaves_the_old_entry_or_the_new_one(traced, tmp_
         assert len(refs.history("production")) == outcomes[-1] + 1
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {1, 2}
+
+
+def test_a_collection_killed_anywhere_leaves_whole_artifacts(traced, tmp_path):
+    full = LocalStore(tmp_path / "full" / "store")
+    kept = commit(full, make_spec(1)).manifest
+    full.refs.set("production", kept, expected=None, reason="first")
+    commit(full)
+
+    def prepare(place: Path) -> list[Path]:
+        return [shutil.copytree(full.root, place)]
+
+    outcomes = []
+    for (root,) in killed_at_each_call(
+        traced, traced_work.collect_garbage, prepare, tmp_path, {"rename", "unlinkat"}
+    ):
+        store = LocalStore(root)
+        outcomes.append(not assert_whole_or_absent(store, num_others=1))
+        assert store.verify("shards", kept.key) == ()
+        traced_work.collect_garbage(str(root))
+        assert [manifest.key for manifest in store.list()] == [kept.key]
+        assert [path for path in (root / ".staging").iterdir() if path.is_dir()] == []
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {False, True}
 
 
 CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (?!-1)")

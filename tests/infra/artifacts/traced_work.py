@@ -1,11 +1,13 @@
 """What `traced` traces: each function changes something in the store at a root."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from artifact_examples import make_spec, write_files
 
 from infra.artifacts import BuildOutput, LocalStore
 from infra.artifacts import resolve as resolve_spec
+from infra.artifacts.gc import collect, survey
 
 
 def build(workspace: Path) -> BuildOutput:
@@ -28,3 +30,8 @@ def move_ref(root: str) -> None:
     store = LocalStore(Path(root))
     manifest = store.load("shards", make_spec().key).manifest
     store.refs.set("production", manifest, expected=store.refs.get("production"), reason="one more")
+
+
+def collect_garbage(root: str) -> None:
+    store, now = LocalStore(Path(root)), datetime.now(UTC)
+    collect(store, survey(store, unused_since=now), unused_since=now)
