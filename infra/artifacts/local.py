@@ -82,7 +82,6 @@ class LocalStore(ArtifactStore):
             raise DamagedArtifactError(
                 f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
             )
-        self._touch(kind, key)
         return self._artifact(manifest)
 
     @contextmanager

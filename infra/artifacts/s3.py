@@ -17,14 +17,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256 as hash_of
 from pathlib import Path
-from uuid import uuid4
 
 from infra.artifacts.cache import FETCHERS, Cache, CacheFullError
 from infra.artifacts.errors import DamagedArtifactError, StoreError
-from infra.artifacts.fields import MANIFEST, check_address, is_address
+from infra.artifacts.fields import MANIFEST, check_address
 from infra.artifacts.files import MAX_DOCUMENT_BYTES, link_or_copy
 from infra.artifacts.inspection import Level, parse_manifest
 from infra.artifacts.keeping import Keeper, restore
@@ -34,26 +33,28 @@ from infra.artifacts.records import (
     Artifact,
     ArtifactSpec,
     Damage,
-    DamageReport,
     FileEntry,
     Manifest,
 )
+from infra.artifacts.s3_inspection import Found, inspect, set_aside
+from infra.artifacts.s3_leftovers import (
+    DIGESTS,
+    LEASES,
+    USES,
+    WORK,
+    address_of,
+    clear,
+    committed,
+    find_leftovers,
+    held_builds,
+)
 from infra.artifacts.s3_refs import S3Refs
-from infra.artifacts.store import ArtifactStore, Lookup, require_same_digest
-from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError, Stored
+from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
+from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
 
 Address = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What is under a key that has a manifest object."""
-
-    stored: Stored
-    manifest: Manifest | None
-    damages: tuple[Damage, ...]
 
 
 class S3Store(ArtifactStore):
@@ -83,17 +84,17 @@ class S3Store(ArtifactStore):
     def lookup(self, spec: ArtifactSpec, *, level: Level = "size") -> Lookup:
         """Find a sound artifact, or set a damaged one aside; see `ArtifactStore`."""
         kind, key = spec.kind, spec.key
-        found = self._inspect(kind, key, level)
+        found = inspect(self._bucket, kind, key, level)
         if found is None:
             return Lookup(None)
         if not (found.manifest is None or found.damages):
-            self._bucket.put(f".uses/{kind}/{key}", b"", expected=Expect.ANY)
+            self._bucket.put(f"{USES}/{kind}/{key}", b"", expected=Expect.ANY)
             return Lookup(self._artifact(found.manifest))
-        with self._lease(spec):
-            again = self._inspect(kind, key, level)
-            if again is None or again.stored.etag != found.stored.etag:
+        with self._lease(*_leased(spec)):
+            again = inspect(self._bucket, kind, key, level)
+            if again is None or again.etag != found.etag:
                 return self.lookup(spec, level=level)  # another has set it aside, or rebuilt it
-            self._set_aside(kind, key, again)
+            set_aside(self._bucket, kind, key, again)
             return Lookup(None, again.damages)
 
     def load(self, kind: str, key: str, *, level: Level = "size") -> Artifact:
@@ -114,7 +115,7 @@ class S3Store(ArtifactStore):
         def say_so() -> None:
             logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
 
-        with exclusive(directory.with_suffix(".lock"), on_wait=say_so), self._lease(spec):
+        with exclusive(directory.with_suffix(".lock"), on_wait=say_so), self._lease(*_leased(spec)):
             directory.mkdir(exist_ok=True)
             restore(self._bucket, _work_prefix(spec), directory)
             yield directory
@@ -131,7 +132,7 @@ class S3Store(ArtifactStore):
                 f"the manifest of {manifest.kind}/{manifest.key} has {len(document)} bytes, "
                 f"expected at most {MAX_DOCUMENT_BYTES}"
             )
-        with self._lease(manifest.spec) as lease:
+        with self._lease(*_leased(manifest.spec)) as lease:
             present = self._present(manifest)
             committed = present or self._publish(manifest, document, directory, lease)
         self._adopt(manifest, directory)
@@ -145,12 +146,9 @@ class S3Store(ArtifactStore):
 
     def addresses(self, kind: str | None = None) -> Iterator[Address]:
         """Yield what has a manifest; see `ArtifactStore`."""
-        kinds = [kind] if kind is not None else self._bucket.folders("")
-        for each in kinds:
-            for listed in self._bucket.list(f"{each}/"):
-                *address, name = listed.key.split("/")
-                if name == MANIFEST and len(address) == 2 and is_address(*address):
-                    yield address[0], address[1]
+        for listed in committed(self._bucket, kind):
+            found, key, _ = listed.key.split("/")
+            yield found, key
 
     def list(self, kind: str | None = None) -> Iterator[Manifest]:
         """Yield the manifests in ``<kind>/<key>/``; see `ArtifactStore`."""
@@ -163,12 +161,59 @@ class S3Store(ArtifactStore):
             except StoreError as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Move what is damaged to ``.quarantine/``; see `ArtifactStore`."""
+        with self._lease(kind, key, {}):
+            found = self._required(kind, key, level)
+            if found.damages:
+                set_aside(self._bucket, kind, key, found)
+            return found.damages
+
+    def last_used(self, kind: str, key: str) -> datetime:
+        """Return the time of the manifest or of its last use; see `ArtifactStore`."""
+        check_address(kind, key)
+        made = self._bucket.head(f"{kind}/{key}/{MANIFEST}")
+        if made is None:
+            raise self._absent(kind, key)
+        used = self._bucket.head(f"{USES}/{kind}/{key}")
+        return max(made.modified, used.modified) if used else made.modified
+
+    def held(self) -> Iterator[Build]:
+        """Yield what ``.leases/`` says; see `ArtifactStore`."""
+        return held_builds(self._bucket)
+
+    def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
+        """Look for objects without a manifest, and for what is old; see `ArtifactStore`."""
+        return find_leftovers(self._bucket, unused_since)
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove it, if need be under the lease of its builder; see `ArtifactStore`."""
+        address = address_of(leftover)
+        if address is None:
+            clear(self._bucket, leftover)
+            return
+        if any((build.kind, build.key) == address for build in self.held()):
+            return
+        with self._lease(*address, {}):
+            if not (leftover.name.startswith(address[0]) and self._has(*address)):
+                clear(self._bucket, leftover)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Delete the manifest, then all else; see `ArtifactStore`."""
+        with self._lease(kind, key, {}):
+            manifest = self._required(kind, key, "size").manifest
+            self._bucket.delete([f"{kind}/{key}/{MANIFEST}"])
+            rest = [listed.key for listed in self._bucket.list(f"{kind}/{key}/")]
+            self._bucket.delete([*rest, f"{USES}/{kind}/{key}"])
+            if manifest is not None and self._indexed(kind, manifest.digest) == key:
+                self._bucket.delete([f"{DIGESTS}/{kind}/{manifest.digest}"])
+
     def _indexed(self, kind: str, digest: str) -> str | None:
-        stored = self._bucket.get(f".digests/{kind}/{digest}", max_bytes=MAX_DOCUMENT_BYTES)
+        stored = self._bucket.get(f"{DIGESTS}/{kind}/{digest}", max_bytes=MAX_DOCUMENT_BYTES)
         return stored.content.decode("ascii", "replace") if stored else None
 
     def _index(self, manifest: Manifest) -> None:
-        where = f".digests/{manifest.kind}/{manifest.digest}"
+        where = f"{DIGESTS}/{manifest.kind}/{manifest.digest}"
         self._bucket.put(where, manifest.key.encode(), expected=Expect.ANY)
 
     def _has(self, kind: str, key: str) -> bool:
@@ -178,9 +223,9 @@ class S3Store(ArtifactStore):
         return self._work / spec.kind / spec.key
 
     @contextmanager
-    def _lease(self, spec: ArtifactSpec) -> Iterator[Lease]:
-        """Hold the lease of a spec, or go on holding it if this thread does."""
-        address = (spec.kind, spec.key)
+    def _lease(self, kind: str, key: str, inputs: dict[str, str]) -> Iterator[Lease]:
+        """Hold the lease of a key, or go on holding it if this thread does."""
+        address = (kind, key)
         mine = (threading.get_ident(), address)
         if held := self._leases.get(mine):
             yield held
@@ -191,8 +236,8 @@ class S3Store(ArtifactStore):
 
         lease = acquire(
             self._bucket,
-            f".leases/{spec.kind}/{spec.key}.json",
-            spec.inputs,
+            f"{LEASES}/{kind}/{key}.json",
+            inputs,
             expiry=self._lease_expiry,
             on_wait=say_who,
         )
@@ -220,11 +265,11 @@ class S3Store(ArtifactStore):
 
     def _present(self, manifest: Manifest) -> Manifest | None:
         """What is there soundly under the manifest's key. Raises DigestConflictError."""
-        found = self._inspect(manifest.kind, manifest.key, "size")
+        found = inspect(self._bucket, manifest.kind, manifest.key, "size")
         if found is None:
             return None
         if found.manifest is None or found.damages:
-            self._set_aside(manifest.kind, manifest.key, found)
+            set_aside(self._bucket, manifest.kind, manifest.key, found)
             return None
         require_same_digest(found.manifest, manifest)
         return found.manifest
@@ -286,69 +331,23 @@ class S3Store(ArtifactStore):
         with suppress(CacheFullError):
             self._cache.bring(manifest, manifest.files, link)
 
-    def _required(self, kind: str, key: str, level: Level) -> _Found:
+    def _required(self, kind: str, key: str, level: Level) -> Found:
         check_address(kind, key)
-        found = self._inspect(kind, key, level)
+        found = inspect(self._bucket, kind, key, level)
         if found is None:
-            raise StoreError(f"{self._bucket.location!r} has no artifact {kind}/{key}")
+            raise self._absent(kind, key)
         return found
 
-    def _inspect(self, kind: str, key: str, level: Level) -> _Found | None:
-        """Compare what is stored with its manifest, looking twice before anything is damaged."""
-        found = self._look(kind, key, level)
-        return self._look(kind, key, level) if found and found.damages else found
+    def _absent(self, kind: str, key: str) -> StoreError:
+        return StoreError(f"{self._bucket.location!r} has no artifact {kind}/{key}")
 
-    def _look(self, kind: str, key: str, level: Level) -> _Found | None:
-        stored = self._bucket.get(f"{kind}/{key}/{MANIFEST}", max_bytes=MAX_DOCUMENT_BYTES)
-        if stored is None:
-            return None
-        try:
-            manifest = parse_manifest(stored.content, kind=kind, key=key)
-        except StoreError as error:
-            damage = Damage(problem="manifest", path=MANIFEST, detail=str(error))
-            return _Found(stored, None, (damage,))
-        return _Found(stored, manifest, tuple(self._compare_files(manifest, level)))
 
-    def _compare_files(self, manifest: Manifest, level: Level) -> Iterator[Damage]:
-        prefix = f"{manifest.kind}/{manifest.key}/"
-        sizes = {
-            listed.key.removeprefix(prefix): listed.size for listed in self._bucket.list(prefix)
-        }
-        sizes.pop(MANIFEST, None)
-        for entry in manifest.files:
-            size = sizes.pop(entry.path, None)
-            if size is None:
-                yield Damage(problem="missing", path=entry.path, detail="no such file")
-            elif size != entry.size:
-                detail = f"has {size} bytes, expected {entry.size}"
-                yield Damage(problem="size", path=entry.path, detail=detail)
-            elif level == "full":
-                sha256 = self._bucket.sha256(prefix + entry.path, size=entry.size)
-                if sha256 != entry.sha256:
-                    detail = f"has sha256 {sha256}, expected {entry.sha256}"
-                    yield Damage(problem="sha256", path=entry.path, detail=detail)
-        for path in sizes:
-            yield Damage(problem="extra", path=path, detail="not in the manifest")
-
-    def _set_aside(self, kind: str, key: str, found: _Found) -> None:
-        """Copy what is damaged, then let the artifact vanish; sound files wait for a rebuild."""
-        prefix, place = f"{kind}/{key}/", f".quarantine/{kind}-{key}-{uuid4()}"
-        report = DamageReport(kind=kind, key=key, damages=found.damages)
-        self._bucket.put(f"{place}.damage.json", report.encode(), expected=Expect.ABSENT)
-        self._bucket.put(f"{place}/{MANIFEST}", found.stored.content, expected=Expect.ABSENT)
-        paths = [
-            damage.path for damage in found.damages if damage.problem not in ("missing", "manifest")
-        ]
-        for path in paths:
-            self._bucket.copy(prefix + path, f"{place}/{path}")
-        self._bucket.delete([prefix + MANIFEST])
-        self._bucket.delete(prefix + path for path in paths)
-        where = f"{self._bucket.location}/{place}"
-        logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, where, found.damages[0])
+def _leased(spec: ArtifactSpec) -> tuple[str, str, dict[str, str]]:
+    return spec.kind, spec.key, spec.inputs
 
 
 def _work_prefix(spec: ArtifactSpec) -> str:
-    return f".work/{spec.kind}/{spec.key}/"
+    return f"{WORK}/{spec.kind}/{spec.key}/"
 
 
 def _short_name(bucket: Bucket) -> str:

@@ -179,38 +179,43 @@ class ArtifactStore(ABC):
     def list(self, kind: str | None = None) -> Iterator[Manifest]:
         """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
 
+    @abstractmethod
     def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
         """Set an artifact aside if it is damaged, and return how.
 
         Raises:
             StoreError: there is none, or kind or key has the wrong form.
         """
-        raise StoreError(f"{type(self).__name__} doesn't repair: {kind}/{key}, {level}")
 
+    @abstractmethod
     def last_used(self, kind: str, key: str) -> datetime:
-        """Return when an artifact was made, or last returned by `lookup`, `load` or `find`.
+        """Return when an artifact was made, or last found by `lookup`: a run reused it then.
+
+        `load` and `find` don't count, as reports look at whatever there is.
 
         Raises:
-            StoreError: there is none, or this store keeps no such record.
+            StoreError: there is none.
         """
-        raise StoreError(f"{type(self).__name__} doesn't collect garbage: {kind}/{key} stays")
 
+    @abstractmethod
     def held(self) -> Iterator[Build]:
         """Yield what living builders are building."""
-        raise StoreError(f"{type(self).__name__} doesn't collect garbage")
 
+    @abstractmethod
     def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
         """Yield commits of dead processes, and workspaces and damaged artifacts that are older."""
-        del unused_since
-        raise StoreError(f"{type(self).__name__} doesn't collect garbage")
 
+    @abstractmethod
     def remove(self, kind: str, key: str) -> None:
-        """Remove an artifact; killed anywhere, it is whole or absent."""
-        raise StoreError(f"{type(self).__name__} doesn't collect garbage: {kind}/{key} stays")
+        """Remove an artifact; killed anywhere, it is whole or absent.
 
+        Raises:
+            StoreError: there is none, or kind or key has the wrong form.
+        """
+
+    @abstractmethod
     def clear(self, leftover: Leftover) -> None:
         """Remove what `leftovers` has named, unless somebody holds it by now."""
-        raise StoreError(f"{type(self).__name__} doesn't collect garbage: {leftover.name} stays")
 
 
 def require_same_digest(present: Manifest, other: Manifest) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from infra.artifacts import (
     StoreError,
     resolve,
 )
+from infra.artifacts.gc import collect, survey
+from infra.artifacts.transfer import push
 from tests.places import EXPIRY_SECONDS, LocalPlace, Place, S3Place
 
 NUM_WRITERS = 16
@@ -260,6 +263,69 @@ def test_two_hosts_that_need_one_artifact_build_it_once(store, other):
         thread.join()
     assert sorted(statuses) == ["built", "reused"]
     assert len(built) == 1
+
+
+def tomorrow() -> datetime:
+    """Everything is older."""
+    return datetime.now(UTC) + timedelta(days=1)
+
+
+def test_garbage_goes_and_what_a_ref_or_a_builder_needs_stays(place, store, other, tmp_path):
+    artifacts = [
+        commit(store, tmp_path / str(seed), make_spec(seed), {"a": bytes([seed])})
+        for seed in range(3)
+    ]
+    promoted, needed, garbage = artifacts
+    store.refs.set("production", promoted.manifest, expected=None, reason="good")
+    spec = ArtifactSpec(kind="index", format_version=1, params={}, inputs={"shards": needed.digest})
+    with store.workspace(spec):
+        assert [(build.kind, build.key) for build in other.held()] == [("index", spec.key)]
+        planned = survey(other, unused_since=tomorrow())
+        collect(other, planned, unused_since=tomorrow())
+    assert {manifest.digest for manifest in store.list()} == {promoted.digest, needed.digest}
+    assert place.paths(f"shards/{garbage.manifest.key}") == []
+    with pytest.raises(StoreError, match="holds no shards with digest"):
+        store.find("shards", garbage.digest)
+    collect(store, survey(store, unused_since=tomorrow()), unused_since=tomorrow())
+    assert [manifest.digest for manifest in store.list()] == [promoted.digest]
+    assert list(store.held()) == []
+
+
+def test_what_was_used_lately_stays(store, tmp_path):
+    artifact = commit(store, tmp_path / "source")
+    made = store.last_used("shards", artifact.manifest.key)
+    time.sleep(1.1)  # S3 counts seconds
+    assert store.get(make_spec()) == artifact
+    assert store.last_used("shards", artifact.manifest.key) > made
+    planned = survey(store, unused_since=datetime.now(UTC) - timedelta(days=1))
+    assert planned.garbage == ()
+
+
+def test_what_dead_builders_and_repairs_left_is_cleared(place, store, tmp_path):
+    with pytest.raises(KilledError), store.workspace(make_spec(5)) as workspace:
+        (workspace / "checkpoints").mkdir()
+        with store.keeping(make_spec(5), workspace / "checkpoints"):
+            write_files(workspace / "checkpoints" / "step-1")
+            raise KilledError
+    commit(store, tmp_path / "source")
+    place.write(address("index.json"), b"[")
+    assert store.set_aside("shards", make_spec().key, level="size") != ()
+    assert place.paths(".work/") != []
+    assert place.paths(".quarantine/") != []
+    collect(store, survey(store, unused_since=tomorrow()), unused_since=tomorrow())
+    for left in ("shards/", ".work/", ".quarantine/", ".leases/", ".staging/"):
+        assert [path for path in place.paths(left) if not path.endswith(".lock")] == [], left
+
+
+def test_an_artifact_goes_from_one_kind_of_store_to_the_other(place, store, tmp_path, s3_server):
+    artifact = commit(store, tmp_path / "source")
+    target = (
+        S3Place(tmp_path / "targets") if isinstance(place, LocalPlace) else LocalPlace(tmp_path)
+    ).host("target")
+    assert push(store, artifact.manifest, target)
+    assert not push(store, artifact.manifest, target)
+    assert read_files(target.get(make_spec(), level="full")) == FILES
+    assert target.get(make_spec()) == artifact
 
 
 class KilledError(Exception):
