@@ -58,32 +58,6 @@ def test_sweeping_spares_the_staging_of_a_living_process(store, tmp_path, monkey
     assert list((store.root / ".staging").iterdir()) == []
 
 
-def put_together(root: Path, source: Path, barrier, results) -> None:
-    store = LocalStore(root)
-    barrier.wait()
-    artifact = store.put(make_spec(), source, stats={}, provenance={"by": source.name})
-    results.put(artifact.manifest.encode())
-
-
-def test_16_processes_that_put_one_key_agree_on_one_artifact(store, tmp_path):
-    barrier, results = CONTEXT.Barrier(16), CONTEXT.Queue()
-    processes = [
-        CONTEXT.Process(
-            target=put_together,
-            args=(store.root, write_files(tmp_path / f"source-{number}"), barrier, results),
-        )
-        for number in range(16)
-    ]
-    for process in processes:
-        process.start()
-    manifests = {results.get(timeout=20) for _ in processes}
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    assert len(manifests) == 1
-    assert assert_whole_or_absent(store)
-
-
 def look_up_together(root: Path, barrier, results) -> None:
     store = LocalStore(root)
     barrier.wait()

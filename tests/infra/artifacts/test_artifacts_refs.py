@@ -1,14 +1,13 @@
 """Refs move by compare-and-swap and keep their history."""
 
 import json
-import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from artifact_examples import commit, make_spec, reseal
 
-from infra.artifacts import LocalStore, Manifest, RefConflictError, StoreError, open_store
+from infra.artifacts import LocalStore, Manifest, RefConflictError, StoreError
 
 
 @pytest.fixture
@@ -121,32 +120,3 @@ def test_a_document_that_is_no_file_is_refused(store, spoil):
     spoil(store.root / "refs" / "production.json")
     with pytest.raises(StoreError, match="not a regular file"):
         store.refs.get("production")
-
-
-def increment(root: str, key: str, times: int) -> None:
-    store = open_store(root)
-    manifest = store.load("shards", key).manifest
-    for _ in range(times):
-        while True:
-            present = store.refs.get("counter")
-            try:
-                store.refs.set("counter", manifest, expected=present, reason="one more")
-                break
-            except RefConflictError:
-                continue
-
-
-def test_16_processes_lose_no_increment(store, manifests):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["infra.artifacts"])
-    processes = [
-        context.Process(target=increment, args=(str(store.root), manifests[0].key, 3))
-        for _ in range(16)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    versions = [entry.version for entry in store.refs.history("counter")]
-    assert versions == list(range(1, 49))
