@@ -63,6 +63,8 @@ def quieten() -> None:
     """Leave the terminal to the stages: no chatter, and no traceback for a user's mistake."""
     for name in ("httpx", "alembic", "docket"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Who waits for whom, and what goes on from where.
+    logging.getLogger("infra").setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
 

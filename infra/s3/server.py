@@ -81,6 +81,8 @@ def start(directory: Path, *, bucket: str | None = None) -> Running:
     (directory / "data").mkdir(parents=True, exist_ok=True)
     before = _read(directory)
     if before is not None and before.process is not None:
+        if bucket is not None:
+            _make_bucket(before, bucket)
         return before
     access_key = before.access_key if before else secrets.token_hex(8)
     secret_key = before.secret_key if before else secrets.token_hex(16)

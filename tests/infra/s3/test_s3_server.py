@@ -40,7 +40,10 @@ def test_its_commands_start_it_say_how_to_use_it_and_stop_it(directory, monkeypa
         monkeypatch.setenv(name, value)
     boto3.session.Session().client("s3").put_object(Bucket="mine", Key="kept", Body=b"1")
     # Started twice it is the same; stopped and started again it has kept data and credentials.
-    assert command("start", "--directory", str(directory)).stdout.startswith("S3 on")
+    again = command("start", "--directory", str(directory), "--bucket", "another")
+    assert again.stdout.startswith("S3 on")
+    buckets = boto3.session.Session().client("s3").list_buckets()["Buckets"]
+    assert [bucket["Name"] for bucket in buckets] == ["another", "mine"]
     before = environment_of(directory)
     assert command("stop", "--directory", str(directory)).stdout == "stopped\n"
     assert command("stop", "--directory", str(directory)).stdout == "no server runs there\n"

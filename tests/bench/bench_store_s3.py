@@ -1,0 +1,192 @@
+"""The artifact store on S3 against boto3's own transfers and hashing, in one run.
+
+python -m tests.bench.bench_store_s3 [--mib 1024] [--artifacts 10000] [--files 10000] [--rounds 5]
+
+Its server (SeaweedFS) runs on this machine for the time of the benchmark. put and get of one
+artifact of four files take turns with boto3's upload_file and download_file and the sha256 of the
+same bytes; a ratio is formed within each round, its median and range are printed. Then the requests
+of a lookup beside few and beside many artifacts, and those of an artifact of many small files.
+Prints Markdown tables, and promises nothing.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from infra.artifacts import ArtifactSpec, Manifest
+from infra.artifacts.files import sha256_of
+from infra.artifacts.s3 import S3Store
+from infra.s3 import Bucket
+from infra.s3.server import serving, start
+from tests.bench.bench_store import FEW, MIB, NUM_PARTS, ratio, spec, timed
+from tests.fault_proxy import FaultProxy, running_proxy
+
+GOAL = 0.9
+BUCKET = "bench"
+WRITERS = 16
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure large files, lookups, and many files."""
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.dir) as folder,
+        serving(Path(folder) / "server") as server,
+    ):
+        start(Path(folder) / "server", bucket=BUCKET)
+        os.environ.update(server.environment)
+        large(Path(folder), arguments.mib, arguments.rounds)
+        with running_proxy(server.port) as proxy:
+            os.environ["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{proxy.port}"
+            lookups(Path(folder), proxy, arguments.artifacts)
+            many(Path(folder), proxy, arguments.files)
+
+
+def store_of(folder: Path, name: str, host: str) -> S3Store:
+    """A store of its own, as one host sees it."""
+    return S3Store(Bucket(f"s3://{BUCKET}/{name}"), folder / f"cache-{host}")
+
+
+def large(folder: Path, mib: int, rounds: int) -> None:
+    """put and get of so many MiB against boto3 + sha256."""
+    source = folder / "source"
+    source.mkdir()
+    for part in range(NUM_PARTS):
+        with (source / f"{part}.bin").open("wb") as file:
+            for _ in range(mib // NUM_PARTS):
+                file.write(os.urandom(MIB))
+    client = boto3.session.Session().client("s3")
+    names = ["boto3 upload + sha256", "put", "boto3 download + sha256", "get"]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    ratios: dict[str, list[float]] = {"put": [], "get": []}
+    for number in range(rounds):
+        prefix = f"round-{number}"
+        ready = shutil.copytree(source, folder / "ready")
+        writer, reader = (store_of(folder, prefix, host) for host in ("writer", "reader"))
+        works: dict[str, Callable[[], object]] = {
+            names[0]: partial(plain_upload, client, source, f"plain-{number}"),
+            "put": partial(writer.put, spec(number), ready, stats={}, provenance={}),
+            names[2]: partial(plain_download, client, f"plain-{number}", folder / "plain"),
+            "get": partial(get, reader, number),
+        }
+        for name, work in works.items():
+            seconds[name].append(timed(work))
+        for name, plain in (("put", names[0]), ("get", names[2])):
+            ratios[name].append(seconds[plain][-1] / seconds[name][-1])
+        remove_all(client, prefix, f"plain-{number}")
+        for used in ("ready", "plain", "cache-writer", "cache-reader"):
+            shutil.rmtree(folder / used, ignore_errors=True)
+    shutil.rmtree(source)
+    print(f"\n{mib} MiB in {NUM_PARTS} files\n\n| | s | times boto3 + sha256 (goal {GOAL}) |")
+    print("|---|---:|---:|")
+    for name, measured in seconds.items():
+        shown = ratio(ratios[name]) if name in ratios else ""
+        print(f"| {name} | {statistics.median(measured):.2f} | {shown} |")
+
+
+def get(store: S3Store, number: int) -> Path:
+    """Have all files of an artifact on this host."""
+    return store.load("bench", spec(number).key).directory
+
+
+def plain_upload(client: Any, source: Path, prefix: str) -> None:
+    """What a careful script would do."""
+    for path in source.iterdir():
+        sha256_of(path)
+        client.upload_file(str(path), BUCKET, f"{prefix}/{path.name}")
+
+
+def plain_download(client: Any, prefix: str, target: Path) -> None:
+    """The same, back."""
+    target.mkdir()
+    for part in range(NUM_PARTS):
+        path = target / f"{part}.bin"
+        client.download_file(BUCKET, f"{prefix}/{path.name}", str(path))
+        sha256_of(path)
+
+
+def remove_all(client: Any, *prefixes: str) -> None:
+    """The server's disk is this machine's."""
+    for prefix in prefixes:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+        for page in pages:
+            for item in page.get("Contents", []):
+                client.delete_object(Bucket=BUCKET, Key=item["Key"])
+
+
+def lookups(folder: Path, proxy: FaultProxy, num_artifacts: int) -> None:
+    """The requests of one lookup, by key and by digest, in stores of two sizes."""
+    print("\n| artifacts | requests of a lookup | of find by digest |\n|---:|---:|---:|")
+    for count in (FEW, num_artifacts):
+        name = f"lookups-{count}"
+        store = store_of(folder, name, "lookups")
+        first = filled(store, folder, name, count)
+        by_key = num_requests(proxy, name, partial(store.get, spec(0)))
+        by_digest = num_requests(proxy, name, partial(store.find, "bench", first.digest))
+        print(f"| {count} | {by_key} | {by_digest} |")
+
+
+def filled(store: S3Store, folder: Path, name: str, count: int) -> Manifest:
+    """Make a store of so many artifacts; all but the first are copies of it under other keys."""
+    source = folder / f"source-{name}"
+    source.mkdir()
+    (source / "a").write_bytes(b"a")
+    first = store.put(spec(0), source, stats={}, provenance={}).manifest
+    bucket = boto3.session.Session().resource("s3").Bucket(BUCKET)
+
+    def copy(number: int) -> None:
+        other: ArtifactSpec = spec(number)
+        manifest = Manifest.describe(other, first.files, stats={}, provenance={})
+        prefix = f"{name}/bench/{other.key}"
+        bucket.put_object(Key=f"{prefix}/a", Body=b"a")
+        bucket.put_object(Key=f"{prefix}/manifest.json", Body=manifest.encode())
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for _ in writers.map(copy, range(1, count)):
+            pass
+    return first
+
+
+def num_requests(proxy: FaultProxy, name: str, work: Callable[[], object]) -> int:
+    """How many requests the server gets."""
+    scene = proxy.scene(name)
+    work()
+    return len(scene.requests)
+
+
+def many(folder: Path, proxy: FaultProxy, num_files: int) -> None:
+    """The requests of an artifact of many small files."""
+    source = folder / "many"
+    for file in range(num_files):
+        path = source / f"{file // 100:04}" / f"{file:06}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"{file}".encode())
+    store = store_of(folder, "many", "many")
+    works: dict[str, Callable[[], object]] = {
+        "commit": partial(store.put, spec(0), source, stats={}, provenance={}),
+        "lookup": partial(store.get, spec(0)),
+        "get": partial(get, store_of(folder, "many", "other"), 0),
+    }
+    counts = {name: num_requests(proxy, "many", work) for name, work in works.items()}
+    print(f"\n{num_files} files\n\n| | requests | beyond the files |\n|---|---:|---:|")
+    for name, count in counts.items():
+        beyond = count if name == "lookup" else count - num_files
+        print(f"| {name} | {count} | {beyond} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--artifacts", type=int, default=10_000)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
+    main(parser.parse_args())
