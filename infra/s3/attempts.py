@@ -16,6 +16,8 @@ from infra.s3.limits import Limits
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
+LEAST_SECONDS = 0.1
+"""With less than that left, no further attempt begins."""
 FEW = 3
 
 T = TypeVar("T")
@@ -85,12 +87,14 @@ class Operation:
             except Exception as error:  # noqa: BLE001 (judge raises what isn't S3's)
                 again = judge(error)
                 self._clients.give_up(client)
-                doubtful += again is Again.A_FEW_TIMES
-                pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS)
-                pause *= random.uniform(0.5, 1)
-                last = again is Again.NEVER or doubtful == FEW
-                if last or time.monotonic() + pause >= self._deadline:
-                    raise self._failure(error, tries) from None
+                failure = self._failure(error, tries)
+            doubtful += again is Again.A_FEW_TIMES
+            pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS)
+            pause *= random.uniform(0.5, 1)
+            last = again is Again.NEVER or doubtful == FEW
+            if last or time.monotonic() + pause + LEAST_SECONDS >= self._deadline:
+                # Here, so that it doesn't carry the original, which may hold secrets.
+                raise failure
             if self.over.wait(pause):
                 raise Abandoned
         raise AssertionError("unreachable")

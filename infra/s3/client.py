@@ -21,6 +21,7 @@ _LOADER = create_loader()
 _TALKATIVE = (
     *("botocore.auth", "botocore.endpoint", "botocore.parsers", "botocore.credentials"),
     *("botocore.utils", "botocore.awsrequest", "botocore.hooks", "botocore.signers"),
+    *("botocore.regions", "botocore.client", "botocore.handlers"),
 )
 
 
