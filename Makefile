@@ -1,4 +1,5 @@
 # make demo: fresh machine → trained, validated, promoted, reported. make test: every check.
+# make demo STORE=s3: the same, its artifacts on an S3 server that runs here for the time of it.
 # make test-long: what takes minutes each, as root: losses on several hosts.
 # Tests of whole flows take longest: in the order of the tree they come first.
 PYTHON ?= python3
@@ -6,8 +7,15 @@ BIN := .venv/bin
 
 .PHONY: demo test test-fast test-long lint clean
 
+TRAIN_DIGITS := $(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --workers 2
+
 demo: .venv/demo
-	$(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --store artifacts --workers 2
+ifeq ($(STORE),s3)
+	$(BIN)/python -m infra.s3 start
+	. .s3/environment; trap '$(BIN)/python -m infra.s3 stop' EXIT; $(TRAIN_DIGITS) --store s3://artifacts/demo
+else
+	$(TRAIN_DIGITS) --store artifacts
+endif
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not long"

@@ -24,7 +24,6 @@ from tasks.stages import (
     Status,
     artifact_of,
     completed,
-    find_by_digest,
     finish,
     newest,
     resolve_stage,
@@ -162,7 +161,7 @@ def verify_promoted(store_uri: str) -> Ref:
         if manifest.digest != ref.digest:
             faults.append(f"checkpoint: digest is {manifest.digest}, {ref.digest} was promoted")
         else:
-            shards = find_by_digest(store, "shards", manifest.inputs["shards"]).manifest
+            shards = store.find("shards", manifest.inputs["shards"]).manifest
             damages = store.verify("shards", shards.key, level="full")
             faults += [f"shards: {damage}" for damage in damages]
     if faults:
@@ -177,7 +176,7 @@ def reevaluate_promoted(ref: Ref, store_uri: str, scratch: Path) -> dict[str, in
     store = open_store(store_uri, create=False)
     checkpoint = store.load(ref.kind, ref.key)
     state = Checkpoint.read(checkpoint.path("state.json"))
-    shards = find_by_digest(store, "shards", checkpoint.manifest.inputs["shards"])
+    shards = store.find("shards", checkpoint.manifest.inputs["shards"])
     recorded = newest(
         manifest
         for manifest in store.list("evaluation")

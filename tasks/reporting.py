@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, Manifest, open_store
 from sknet.records import Checkpoint, Evaluation
 from sknet.report import EvaluationCounts, StageTime, TrainedRun, write_report
-from tasks.stages import StageResult, find_by_digest, finish, newest, resolve_stage, stage_task
+from tasks.stages import StageResult, finish, newest, resolve_stage, stage_task
 
 # Raised whenever the same runs would give other pages.
 REPORT_VERSION = 1
@@ -62,8 +62,8 @@ def _trained_run(
 ) -> TrainedRun:
     state = Checkpoint.read(store.load("checkpoint", checkpoint.key).path("state.json"))
     evaluation = Evaluation.read(store.load("evaluation", evaluated.key).path("evaluation.json"))
-    shards = find_by_digest(store, "shards", checkpoint.inputs["shards"]).manifest
-    dataset = find_by_digest(store, "dataset", shards.inputs["dataset"]).manifest
+    shards = store.find("shards", checkpoint.inputs["shards"]).manifest
+    dataset = store.find("dataset", shards.inputs["dataset"]).manifest
     stages = {"stage": dataset, "convert": shards, "train": checkpoint, "validate": evaluated}
     lines = []
     name = "recipe"

@@ -139,14 +139,6 @@ def artifact_of(store: ArtifactStore, result: StageResult) -> Artifact:
     return store.load(result.kind, result.key)
 
 
-def find_by_digest(store: ArtifactStore, kind: str, digest: str) -> Artifact:
-    """The artifact of a kind with this digest. Raises StoreError if there is none."""
-    for manifest in store.list(kind):
-        if manifest.digest == digest:
-            return store.load(kind, manifest.key)
-    raise StoreError(f"the store holds no {kind} with digest {digest}: run the pipeline again")
-
-
 def newest(manifests: Iterable[Manifest]) -> Manifest | None:
     """The one that was made last."""
     return max(manifests, key=lambda m: str(m.provenance.get("created", "")), default=None)

@@ -63,18 +63,19 @@ def train(
             "device_target": device_target,
             "planned_workers": num_workers,
         }
-        run_program(
-            "train",
-            options,
-            workspace=workspace,
-            log_name="train",
-            ranks=Ranks(
-                workers=num_workers,
-                bind_core=device_target == "Ascend",
-                gang=gang_of(launch, recipe, num_workers, device_target),
-            ),
-            after_line=_Progress(),
-        )
+        with store.keeping(spec, checkpoints):
+            run_program(
+                "train",
+                options,
+                workspace=workspace,
+                log_name="train",
+                ranks=Ranks(
+                    workers=num_workers,
+                    bind_core=device_target == "Ascend",
+                    gang=gang_of(launch, recipe, num_workers, device_target),
+                ),
+                after_line=_Progress(),
+            )
         final = max(checkpoints.glob("step-*"))
         state = Checkpoint.read(final / "state.json")
         _keep_log(store, spec, recipe.name, workspace)

@@ -111,12 +111,14 @@ def write_recipe(path: Path) -> Path:
     return path
 
 
-def train_options(recipe: Path, data: Path, store: Path, workers: int) -> list[str]:
+def train_options(recipe: Path, data: Path, store: Path | str, workers: int) -> list[str]:
     options = ["--recipe", recipe, "--data", data, "--store", store, "--workers", workers]
     return [*map(str, options)]
 
 
-def train_command(recipe: Path, data: Path, store: Path, workers: int, *more: str) -> list[str]:
+def train_command(
+    recipe: Path, data: Path, store: Path | str, workers: int, *more: str
+) -> list[str]:
     options = train_options(recipe, data, store, workers)
     return [sys.executable, "-m", "flows.train_sknet", *options, *more]
 
@@ -134,7 +136,7 @@ def run_command(command: list[str], **env: str) -> subprocess.CompletedProcess[s
     )
 
 
-def digests(store: Path) -> dict[tuple[str, str], str]:
+def digests(store: Path | str) -> dict[tuple[str, str], str]:
     """Kind and key → digest of all that is the same in every execution."""
     return {
         (manifest.kind, manifest.key): manifest.digest

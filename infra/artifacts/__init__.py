@@ -10,6 +10,7 @@ Try ``python -m infra.artifacts --help`` to look into a store.
 from infra.artifacts.errors import (
     DamagedArtifactError,
     DigestConflictError,
+    LostLeaseError,
     RefConflictError,
     StoreError,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Level",
     "LocalStore",
     "Lookup",
+    "LostLeaseError",
     "Manifest",
     "Ref",
     "RefConflictError",

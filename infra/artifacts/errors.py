@@ -19,6 +19,10 @@ class RefConflictError(StoreError):
     """A ref moved since the caller read it."""
 
 
+class LostLeaseError(OSError):
+    """Another builder took the key over; what it commits will be found when this is tried again."""
+
+
 def one_line(error: ValidationError) -> str:
     """Return the first findings of a validation, as ``field: what is wrong``."""
     findings = error.errors(include_url=False, include_input=False)

@@ -5,11 +5,20 @@ import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, JsonValue, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from infra.artifacts.errors import StoreError, one_line
 
 MANIFEST = "manifest.json"
+MAX_INPUTS = 1000
 RESERVED_KINDS = {"refs"}  # shares the store's root with the kinds
 
 
@@ -35,6 +44,12 @@ def _has_canonical_json(value: Any) -> Any:
     return value
 
 
+def _has_few_entries(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_INPUTS:
+        raise ValueError(f"has {len(value)} entries, expected at most {MAX_INPUTS}")
+    return value
+
+
 def _not_reserved(kind: str) -> str:
     if kind in RESERVED_KINDS:
         raise ValueError(f"{kind!r} is reserved by the layout of the store")
@@ -57,9 +72,14 @@ Kind = Annotated[
     StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=64),
     AfterValidator(_not_reserved),
 ]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Version = Annotated[int, Field(ge=1, lt=2**63)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FilePath = Annotated[str, AfterValidator(_stays_inside)]
-Digests = Annotated[dict[str, Sha256], AfterValidator(_has_canonical_json)]
+# Counted first, as each wrong entry costs a kilobyte of complaint.
+Digests = Annotated[
+    dict[str, Sha256], BeforeValidator(_has_few_entries), AfterValidator(_has_canonical_json)
+]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_has_canonical_json)]
 
 _ADDRESS = TypeAdapter(tuple[Kind, Sha256])

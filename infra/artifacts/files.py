@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.artifacts.errors import StoreError
-from infra.artifacts.records import FileEntry
 
-MAX_DOCUMENT_BYTES = 64 * 2**20
-"""Limit of a manifest or a ref: some 400,000 files. Anything bigger is refused unread."""
+MAX_DOCUMENT_BYTES = 32 * 2**20
+"""Limit of a manifest or a ref. Anything bigger is refused unread."""
 
 # Another file system, one without hard links, a file of another user, or too many links.
 _CANNOT_LINK = {errno.EXDEV, errno.ENOTSUP, errno.EPERM, errno.EMLINK}
@@ -34,8 +33,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or its content a second file where a link can't be made."""
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a file a second name, or its content a second file where a link can't be made.
+
+    Returns:
+        Whether it is the same file.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target, follow_symlinks=False)
@@ -43,14 +46,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno not in _CANNOT_LINK:
             raise
         shutil.copyfile(source, target, follow_symlinks=False)
+        return False
+    return True
 
 
-def seal(directory: Path, name: str) -> FileEntry:
-    """Bring a file to disk and return its entry."""
-    with (directory / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def bring_to_disk(path: Path) -> os.stat_result:
+    """Wait until a file's content is on disk, and return its status."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
-        return FileEntry(path=name, size=os.fstat(file.fileno()).st_size, sha256=digest)
+        return os.fstat(file.fileno())
 
 
 def write_durably(path: Path, content: bytes) -> None:

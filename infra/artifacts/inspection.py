@@ -1,19 +1,22 @@
-"""Is an artifact on disk what its manifest says? Nothing here changes a file."""
+"""Is an artifact on disk what its manifest says? Nothing here changes a file of it."""
 
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
-from pydantic import ValidationError
-
-from infra.artifacts.errors import StoreError, one_line
+from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import MANIFEST
 from infra.artifacts.files import read_document, scan, sha256_of
-from infra.artifacts.records import Damage, Manifest
+from infra.artifacts.records import Damage, FileEntry, Manifest
+from infra.artifacts.verified import FileStatus, read_verified, write_verified
 
-Level = Literal["size", "full"]
-"""How much is compared: names, types and sizes; or the sha256 of every file as well."""
+Level = Literal["size", "changed", "full"]
+"""How much is compared: names, types and sizes; the sha256 of each file too whose status isn't the
+one at which it was last read whole; or the sha256 of every file."""
 
 
 def read_manifest(directory: Path, *, kind: str, key: str) -> Manifest:
@@ -22,20 +25,32 @@ def read_manifest(directory: Path, *, kind: str, key: str) -> Manifest:
     Raises:
         StoreError: it is missing, too big, not valid, or another artifact's.
     """
-    document = read_document(directory / MANIFEST)
-    try:
-        manifest = Manifest.model_validate_json(document)
-    except ValidationError as error:
-        raise StoreError(one_line(error)) from error
+    return parse_manifest(read_document(directory / MANIFEST), kind=kind, key=key)
+
+
+def parse_manifest(document: bytes, *, kind: str, key: str) -> Manifest:
+    """Return the manifest of an artifact of this kind and key.
+
+    Raises:
+        StoreError: it is not valid, or another artifact's.
+    """
+    manifest = Manifest.decode(document)
     if (manifest.kind, manifest.key) != (kind, key):
         raise StoreError(f"describes {manifest.kind}/{manifest.key}, expected {kind}/{key}")
     return manifest
 
 
 def inspect(
-    directory: Path, *, kind: str, key: str, level: Level
+    directory: Path, *, kind: str, key: str, level: Level, record: Path | None = None
 ) -> tuple[Manifest | None, tuple[Damage, ...]]:
     """Compare a directory with the manifest in it.
+
+    Args:
+        directory: Where the artifact of this kind and key belongs.
+        kind: See `directory`.
+        key: See `directory`.
+        level: How much to compare.
+        record: Where it is kept which files were read whole; without, all count as changed.
 
     Returns:
         The manifest, if it is valid, and all that is wrong.
@@ -49,23 +64,67 @@ def inspect(
         manifest = read_manifest(directory, kind=kind, key=key)
     except StoreError as error:
         return None, (Damage(problem="manifest", path=MANIFEST, detail=str(error)),)
-    return manifest, tuple(_compare_files(directory, manifest, level))
+    verified = read_verified(record, manifest) if record and level == "changed" else {}
+    comparison = compare(directory, manifest, level, verified=verified)
+    if record and level != "size" and not comparison.damages and comparison.verified != verified:
+        write_verified(record, manifest, comparison.verified)
+    return manifest, comparison.damages
 
 
-def _compare_files(directory: Path, manifest: Manifest, level: Level) -> Iterator[Damage]:
+@dataclass(frozen=True)
+class Comparison:
+    """Files on disk against a manifest."""
+
+    damages: tuple[Damage, ...]
+    verified: Mapping[str, FileStatus]
+    """The files that were read whole, now or before, and are sound."""
+
+
+def compare(
+    directory: Path,
+    manifest: Manifest,
+    level: Level,
+    *,
+    verified: Mapping[str, FileStatus] = MappingProxyType({}),
+) -> Comparison:
+    """Compare the files in a directory with those of a manifest.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+    """
     present = dict(scan(directory))
     present.pop(MANIFEST, None)
+    damages, sound = [], {}
     for entry in manifest.files:
         status = present.pop(entry.path, None)
-        if status is None:
-            yield Damage(problem="missing", path=entry.path, detail="no such file")
-        elif not stat.S_ISREG(status.st_mode):
-            yield Damage(problem="type", path=entry.path, detail="not a regular file")
-        elif status.st_size != entry.size:
-            detail = f"has {status.st_size} bytes, expected {entry.size}"
-            yield Damage(problem="size", path=entry.path, detail=detail)
-        elif level == "full" and (sha256 := sha256_of(directory / entry.path)) != entry.sha256:
-            detail = f"has sha256 {sha256}, expected {entry.sha256}"
-            yield Damage(problem="sha256", path=entry.path, detail=detail)
-    for path in present:
-        yield Damage(problem="extra", path=path, detail="not in the manifest")
+        damage = _wrong_status(entry, status)
+        if damage is None and status is not None and level != "size":
+            seen = FileStatus.of(status)
+            if level == "full" or verified.get(entry.path) != seen:
+                damage = _wrong_content(entry, directory)
+            sound[entry.path] = seen
+        if damage is not None:
+            damages.append(damage)
+    damages += [
+        Damage(problem="extra", path=path, detail="not in the manifest") for path in present
+    ]
+    return Comparison(tuple(damages), sound)
+
+
+def _wrong_status(entry: FileEntry, status: os.stat_result | None) -> Damage | None:
+    if status is None:
+        return Damage(problem="missing", path=entry.path, detail="no such file")
+    if not stat.S_ISREG(status.st_mode):
+        return Damage(problem="type", path=entry.path, detail="not a regular file")
+    if status.st_size != entry.size:
+        detail = f"has {status.st_size} bytes, expected {entry.size}"
+        return Damage(problem="size", path=entry.path, detail=detail)
+    return None
+
+
+def _wrong_content(entry: FileEntry, directory: Path) -> Damage | None:
+    sha256 = sha256_of(directory / entry.path)
+    if sha256 == entry.sha256:
+        return None
+    detail = f"has sha256 {sha256}, expected {entry.sha256}"
+    return Damage(problem="sha256", path=entry.path, detail=detail)

@@ -5,6 +5,8 @@
     <root>/.work/<kind>/<key>/      a build under way, or to be resumed; <key>.lock beside
     <root>/.staging/<uuid>/         a commit under way; <uuid>.lock beside
     <root>/.quarantine/             damaged artifacts; <name>.damage.json beside each
+    <root>/.digests/<kind>/<digest> the key of the artifact with this digest: a hint
+    <root>/.verified/<kind>/<key>.json   which of its files were read whole: a hint
     <root>/.lock                    held while what is visible changes
 
 An artifact appears by one rename of a directory that is already on disk, so a crash at any moment
@@ -12,25 +14,35 @@ leaves it whole or absent.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import islice
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from pydantic import JsonValue
-
-from infra.artifacts.errors import DamagedArtifactError, DigestConflictError, StoreError
+from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address, is_address
 from infra.artifacts.files import fsync_directory, fsync_tree, write_durably
 from infra.artifacts.inspection import Level, inspect, read_manifest
+from infra.artifacts.local_leftovers import (
+    QUARANTINE,
+    STAGING,
+    WORK,
+    clear_leftover,
+    find_leftovers,
+    held_builds,
+)
 from infra.artifacts.local_refs import LocalRefs
 from infra.artifacts.locks import exclusive
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
-from infra.artifacts.staging import gather, stage, staging_directory, sweep
-from infra.artifacts.store import ArtifactStore, Lookup
+from infra.artifacts.staging import stage, staging_directory, sweep
+from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
+from infra.artifacts.verified import forget_verified, write_verified
 
 logger = logging.getLogger(__name__)
+
+KEY_LENGTH = 64
 
 
 class LocalStore(ArtifactStore):
@@ -51,11 +63,12 @@ class LocalStore(ArtifactStore):
         directory = self._directory(kind, key)
         while (seen := _identity(directory)) is not None:
             try:
-                manifest, damages = inspect(directory, kind=kind, key=key, level=level)
+                manifest, damages = self._compare(kind, key, level)
             except FileNotFoundError:
                 continue  # another process has set it aside: look at what is there now
             if manifest is not None and not damages:
-                return Lookup(Artifact(manifest, directory))
+                self._touch(kind, key)
+                return Lookup(self._artifact(manifest))
             with self._visible_change():
                 if _identity(directory) == seen:
                     self._set_aside(kind, key, damages)
@@ -69,45 +82,56 @@ class LocalStore(ArtifactStore):
             raise DamagedArtifactError(
                 f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
             )
-        return Artifact(manifest, self._directory(kind, key))
+        return self._artifact(manifest)
 
     @contextmanager
     def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
         """Hold ``.work/<kind>/<key>/``; see `ArtifactStore`."""
-        directory = self.root / ".work" / spec.kind / spec.key
+        directory = self.root / WORK / spec.kind / spec.key
         directory.parent.mkdir(parents=True, exist_ok=True)
 
         def say_so() -> None:
             logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
 
-        with exclusive(directory.with_suffix(".lock"), on_wait=say_so):
+        lock = directory.with_suffix(".lock")
+        with exclusive(lock, on_wait=say_so):
+            lock.write_bytes(spec.encode())  # for `held`
             directory.mkdir(exist_ok=True)
             yield directory
 
-    def put(
-        self,
-        spec: ArtifactSpec,
-        directory: Path,
-        *,
-        files: Iterable[str] | None = None,
-        stats: Mapping[str, JsonValue],
-        provenance: Mapping[str, JsonValue],
-    ) -> Artifact:
+    def keeping(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+        """Do nothing: who reaches this store reaches its workspaces; see `ArtifactStore`."""
+        del spec, directory
+        return nullcontext()
+
+    def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
-        paths = gather(directory, files)
-        sweep(self.root / ".staging")
-        with staging_directory(self.root / ".staging") as staging:
-            entries = stage(directory, paths, staging)
-            manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
+        try:
+            return self._commit(manifest, directory)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{manifest.kind}/{manifest.key} can't be committed to {str(self.root)!r} "
+                f"({error.strerror}); its files stay where they are for the next try",
+            ) from error
+
+    def _commit(self, manifest: Manifest, directory: Path) -> Artifact:
+        kind, key = manifest.kind, manifest.key
+        sweep(self.root / STAGING)
+        with staging_directory(self.root / STAGING) as staging:
+            statuses = stage(directory, manifest.files, staging)
             write_durably(staging / MANIFEST, manifest.encode())
             # What can't be read back, such as a manifest too big, must not be committed.
-            read_manifest(staging, kind=spec.kind, key=spec.key)
+            read_manifest(staging, kind=kind, key=key)
             fsync_tree(staging)
+            self._index(manifest)
             with self._visible_change():
                 artifact = self._publish(staging, manifest)
-        for path in paths:
+        for entry in manifest.files:
             # Left in place, they would be second names of the artifact's files, open to change.
-            (directory / path).unlink(missing_ok=True)
+            (directory / entry.path).unlink(missing_ok=True)
+        if artifact.manifest == manifest:
+            write_verified(self._record(kind, key), manifest, statuses)
         return artifact
 
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
@@ -130,17 +154,93 @@ class LocalStore(ArtifactStore):
             except StoreError as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Move it to ``.quarantine/`` if it is damaged; see `ArtifactStore`."""
+        with self._visible_change():
+            _, damages = self._inspect(kind, key, level)
+            if damages:
+                self._set_aside(kind, key, damages)
+        return damages
+
+    def last_used(self, kind: str, key: str) -> datetime:
+        """Return the time of the directory's last change; see `ArtifactStore`."""
+        try:
+            status = self._directory(kind, key).lstat()
+        except FileNotFoundError:
+            raise self._absent(kind, key) from None
+        return datetime.fromtimestamp(status.st_mtime, UTC)
+
+    def held(self) -> Iterator[Build]:
+        """Yield the specs in the held locks of ``.work/``; see `ArtifactStore`."""
+        return held_builds(self.root)
+
+    def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
+        """Look into ``.staging/``, ``.work/`` and ``.quarantine/``; see `ArtifactStore`."""
+        return find_leftovers(self.root, unused_since)
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove it under its lock; see `ArtifactStore`."""
+        clear_leftover(self.root, leftover)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Rename the directory away, then remove it; see `ArtifactStore`."""
+        check_address(kind, key)
+        with staging_directory(self.root / STAGING) as going:
+            with self._visible_change():
+                try:
+                    self._directory(kind, key).rename(going / key)
+                except FileNotFoundError:
+                    raise self._absent(kind, key) from None
+                fsync_directory(self.root / kind)
+            forget_verified(self._record(kind, key))
+
+    def _touch(self, kind: str, key: str) -> None:
+        with suppress(OSError):  # the store may not be ours to write
+            os.utime(self._directory(kind, key))
+
+    def _absent(self, kind: str, key: str) -> StoreError:
+        return StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}")
+
+    def _indexed(self, kind: str, digest: str) -> str | None:
+        try:
+            with (self.root / ".digests" / kind / digest).open("rb") as file:
+                return file.read(KEY_LENGTH).decode("ascii", "replace")
+        except OSError:
+            return None
+
+    def _index(self, manifest: Manifest) -> None:
+        path = self.root / ".digests" / manifest.kind / manifest.digest
+        with suppress(OSError):  # the store may be full, or not ours to write
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(manifest.key.encode())
+
+    def _has(self, kind: str, key: str) -> bool:
+        return _identity(self._directory(kind, key)) is not None
+
+    def _artifact(self, manifest: Manifest) -> Artifact:
+        directory = self._directory(manifest.kind, manifest.key)
+        return Artifact(manifest, lambda _entries: directory)
+
     def _directory(self, kind: str, key: str) -> Path:
         return self.root / kind / key
+
+    def _record(self, kind: str, key: str) -> Path:
+        return self.root / ".verified" / kind / f"{key}.json"
 
     def _inspect(
         self, kind: str, key: str, level: Level
     ) -> tuple[Manifest | None, tuple[Damage, ...]]:
         check_address(kind, key)
         try:
-            return inspect(self._directory(kind, key), kind=kind, key=key, level=level)
+            return self._compare(kind, key, level)
         except FileNotFoundError:
-            raise StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}") from None
+            raise self._absent(kind, key) from None
+
+    def _compare(
+        self, kind: str, key: str, level: Level
+    ) -> tuple[Manifest | None, tuple[Damage, ...]]:
+        directory, record = self._directory(kind, key), self._record(kind, key)
+        return inspect(directory, kind=kind, key=key, level=level, record=record)
 
     @contextmanager
     def _visible_change(self) -> Iterator[None]:
@@ -152,25 +252,27 @@ class LocalStore(ArtifactStore):
         kind, key = manifest.kind, manifest.key
         directory = self._directory(kind, key)
         if _identity(directory) is not None:
-            present, damages = inspect(directory, kind=kind, key=key, level="size")
+            present, damages = self._compare(kind, key, "size")
             if present is not None and not damages:
-                _require_same_digest(present, manifest)
-                return Artifact(present, directory)
+                require_same_digest(present, manifest)
+                return self._artifact(present)
             self._set_aside(kind, key, damages)
         directory.parent.mkdir(exist_ok=True)
         staging.rename(directory)
         fsync_directory(directory.parent)
         fsync_directory(self.root)
-        return Artifact(manifest, directory)
+        return self._artifact(manifest)
 
     def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
-        quarantine = self.root / ".quarantine"
+        quarantine = self.root / QUARANTINE
         quarantine.mkdir(exist_ok=True)
         place = quarantine / f"{kind}-{key}-{uuid4()}"
         report = DamageReport(kind=kind, key=key, damages=damages)
         write_durably(place.with_suffix(".damage.json"), report.encode())
         self._directory(kind, key).rename(place)
+        forget_verified(self._record(kind, key))
         fsync_directory(quarantine)
+        fsync_directory(self.root)
         fsync_directory(self.root / kind)
         logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])
 
@@ -182,14 +284,3 @@ def _identity(directory: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _require_same_digest(present: Manifest, other: Manifest) -> None:
-    if present.digest == other.digest:
-        return
-    differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})
-    shown = ", ".join(map(repr, islice(differing, 3)))
-    raise DigestConflictError(
-        f"{present.kind}/{present.key} is in the store with digest {present.digest}, and was "
-        f"built again with digest {other.digest}: {len(differing)} files differ, first {shown}"
-    )

@@ -56,3 +56,4 @@ class LocalRefs(Refs):
         write_durably(replacement, document.encode())
         replacement.replace(path)
         fsync_directory(path.parent)
+        fsync_directory(path.parent.parent)  # this may be the first ref

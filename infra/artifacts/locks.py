@@ -36,7 +36,7 @@ def exclusive(
     Raises:
         BlockingIOError: another holds it, and `wait` is off.
     """
-    descriptor = _acquire(path, wait=wait, on_wait=on_wait)
+    descriptor = _acquire(path, fcntl.LOCK_EX, wait=wait, on_wait=on_wait)
     try:
         yield
     finally:
@@ -45,20 +45,39 @@ def exclusive(
             _close(descriptor)
 
 
-def _acquire(path: Path, *, wait: bool, on_wait: Callable[[], None] | None) -> int:
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds the lock file at this path, which stays as it is."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def share_for_life(path: Path) -> None:
+    """Hold the lock file at this path beside other sharers, until this process ends."""
+    _acquire(path, fcntl.LOCK_SH)
+
+
+def _acquire(
+    path: Path, operation: int, *, wait: bool = True, on_wait: Callable[[], None] | None = None
+) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         _open_locks.add(descriptor)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     raise
                 if on_wait is not None:
                     on_wait()
                     on_wait = None
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, operation)
             if os.fstat(descriptor).st_nlink > 0:
                 return descriptor
         except BaseException:

@@ -1,7 +1,9 @@
 """From a store's URI to the store."""
 
+import os
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,19 +12,27 @@ from infra.artifacts.local import LocalStore
 from infra.artifacts.store import ArtifactStore
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_FORMS = "file:///abs/path, s3://bucket/prefix or a plain path"
+_GIGABYTE = 10**9
 
 
 def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
-    """Open the artifact store at ``file:///abs/path`` or a plain path.
+    """Open the artifact store at ``file:///abs/path``, a plain path, or ``s3://bucket/prefix``.
+
+    On S3, endpoint, region, credentials and certificates come from the standard AWS settings, and
+    this host's copies are kept below ``SKNET_CACHE`` (default: ``sknet`` in the user's cache), at
+    most ``SKNET_CACHE_GB`` of them (default: half of that disk).
 
     Args:
         uri: Where the store is; a relative path is taken from the working directory.
-        create: Make the directory if need be, and check that it can be written. Without, an
-            existing directory is opened as it is, for reading.
+        create: Make the directory if need be, and check that it can be written; a bucket has to
+            be there. Without, what exists is opened as it is, for reading.
 
     Raises:
-        StoreError: the URI has another form, or the directory can't be used.
+        StoreError: the URI has another form, or the place can't be used.
     """
+    if uri.startswith("s3://"):
+        return _open_s3(uri, create=create)
     root = _local_path(uri)
     if create:
         _make_writable(root)
@@ -31,21 +41,51 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     return LocalStore(root)
 
 
+def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
+    # boto3 takes as long to import as all else here: only those who need it wait for it.
+    from infra.artifacts.s3 import S3Store
+    from infra.s3 import Bucket, S3Error
+
+    try:
+        _check_bucket(uri, create)
+        return S3Store(Bucket(uri), cache_directory(), cache_limit=_cache_limit())
+    except S3Error as error:
+        raise StoreError(f"store {uri!r} can't be used: {error.strerror}") from None
+
+
+@cache
+def _check_bucket(uri: str, write: bool) -> None:
+    """Once a process: every stage opens the store."""
+    from infra.s3 import Bucket
+
+    Bucket(uri).check(write=write)
+
+
+def cache_directory() -> Path:
+    """Where this host keeps copies, and builds under way, of stores on S3."""
+    if chosen := os.environ.get("SKNET_CACHE"):
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sknet"
+
+
+def _cache_limit() -> int | None:
+    text = os.environ.get("SKNET_CACHE_GB")
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        raise StoreError(f"SKNET_CACHE_GB is {text!r}, expected a number of gigabytes")
+    return int(float(text) * _GIGABYTE)
+
+
 def _local_path(uri: str) -> Path:
     scheme = _SCHEME.match(uri)
-    if scheme is not None and scheme[1] == "s3":
-        raise StoreError(
-            f"store {uri!r} is on S3, this version opens local stores only: "
-            "give file:///abs/path or a plain path"
-        )
     if scheme is not None and not uri.startswith("file:///"):
         raise StoreError(
-            f"store {uri!r} has an unknown form, expected file:///abs/path or a plain path "
-            "(one with a colon as ./a:b)"
+            f"store {uri!r} has an unknown form, expected {_FORMS} (one with a colon as ./a:b)"
         )
     path = unquote(uri.removeprefix("file://")) if scheme is not None else uri
     if not path or "\0" in path:
-        raise StoreError(f"store {uri!r} is no path, expected file:///abs/path or a plain path")
+        raise StoreError(f"store {uri!r} is no path, expected {_FORMS}")
     return Path(path).absolute()
 
 

@@ -4,28 +4,25 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 (`Manifest.digest`). Both are sha256 over canonical JSON, so that any language can recompute them.
 """
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import FailFast, JsonValue, ValidationError, model_validator
 
+from infra.artifacts.documents import Record, SealedRecord
 from infra.artifacts.errors import StoreError, one_line
-from infra.artifacts.fields import Digests, FilePath, JsonObject, Kind, Sha256, sha256_of_json
-
-
-class Record(BaseModel):
-    """A frozen record; unknown fields and values of another type are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    def encode(self) -> bytes:
-        """Return the record as a stable, readable JSON document."""
-        document = self.model_dump(mode="json")
-        text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return text.encode() + b"\n"
+from infra.artifacts.fields import (
+    Count,
+    Digests,
+    FilePath,
+    JsonObject,
+    Kind,
+    Sha256,
+    Version,
+    sha256_of_json,
+)
 
 
 class ArtifactSpec(Record):
@@ -33,7 +30,7 @@ class ArtifactSpec(Record):
 
     kind: Kind
     """The stage's output, such as ``shards`` or ``checkpoint``."""
-    format_version: int = Field(ge=1)
+    format_version: Version
     """Raised when the code that builds this kind gives other files for the same params."""
     params: JsonObject
     inputs: Digests
@@ -50,20 +47,20 @@ class FileEntry(Record):
 
     path: FilePath
     """Relative to the artifact's directory."""
-    size: int = Field(ge=0)
+    size: Count
     """Bytes."""
     sha256: Sha256
 
 
-class Manifest(Record):
+class Manifest(SealedRecord):
     """An artifact's own description; it is valid only if its key and digest can be recomputed."""
 
     kind: Kind
     key: Sha256
-    format_version: int = Field(ge=1)
+    format_version: Version
     params: JsonObject
     inputs: Digests
-    files: tuple[FileEntry, ...]
+    files: Annotated[tuple[FileEntry, ...], FailFast()]
     """Sorted by path."""
     digest: Sha256
     """sha256 over the canonical JSON of the list of ``[path, size, sha256]``, sorted."""
@@ -150,25 +147,32 @@ class DamageReport(Record):
 
 @dataclass(frozen=True)
 class Artifact:
-    """An immutable set of files, present in a local directory."""
+    """An immutable set of files, which come to this host when they are asked for."""
 
     manifest: Manifest
-    directory: Path
+    bring: Callable[[tuple[FileEntry, ...]], Path] = field(compare=False, repr=False)
+    """Has these files here, as the manifest describes them, and tells in which directory."""
 
     @property
     def digest(self) -> str:
         """The identity of the content: what a dependent artifact's spec names as its input."""
         return self.manifest.digest
 
+    @property
+    def directory(self) -> Path:
+        """Where all of its files are."""
+        return self.bring(self.manifest.files)
+
     def path(self, name: str) -> Path:
-        """Return where the file of this name is.
+        """Return where the file of this name is, without bringing the others.
 
         Raises:
             StoreError: the artifact has no such file.
         """
-        if all(entry.path != name for entry in self.manifest.files):
+        wanted = tuple(entry for entry in self.manifest.files if entry.path == name)
+        if not wanted:
             raise StoreError(
                 f"{self.manifest.kind}/{self.manifest.key} has no file {name!r}; "
                 f"its manifest lists {len(self.manifest.files)} others"
             )
-        return self.directory / name
+        return self.bring(wanted) / name

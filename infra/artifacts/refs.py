@@ -3,19 +3,21 @@
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Annotated, Self
+from uuid import uuid4
 
 from pydantic import (
     AwareDatetime,
-    Field,
+    FailFast,
     StringConstraints,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 
+from infra.artifacts.documents import Record, SealedRecord
 from infra.artifacts.errors import RefConflictError, StoreError, one_line
-from infra.artifacts.fields import Kind, Sha256
-from infra.artifacts.records import Manifest, Record
+from infra.artifacts.fields import Kind, Sha256, Version
+from infra.artifacts.records import Manifest
 
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
@@ -37,7 +39,9 @@ def check_ref_name(name: str) -> None:
 class Ref(Record):
     """Where a name points, since when, and why."""
 
-    version: int = Field(ge=1)
+    version: Version
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    """Drawn for each move, so that a writer knows its own entry from another's equal one."""
     kind: Kind
     key: Sha256
     digest: Sha256
@@ -45,10 +49,10 @@ class Ref(Record):
     time: AwareDatetime
 
 
-class RefDocument(Ref):
+class RefDocument(SealedRecord, Ref):
     """A ref as stored: the present entry, and all former ones, oldest first."""
 
-    history: tuple[Ref, ...]
+    history: Annotated[tuple[Ref, ...], FailFast()]
 
     @classmethod
     def parse(cls, name: str, document: bytes) -> Self:
@@ -58,14 +62,14 @@ class RefDocument(Ref):
             StoreError: it is not valid.
         """
         try:
-            return cls.model_validate_json(document)
-        except ValidationError as error:
-            raise StoreError(f"ref {name!r} is not valid: {one_line(error)}") from error
+            return cls.decode(document)
+        except StoreError as error:
+            raise StoreError(f"ref {name!r} is not valid: {error}") from error
 
     @property
     def current(self) -> Ref:
         """The present entry alone."""
-        return Ref(**self.model_dump(exclude={"history"}))
+        return Ref(**self.model_dump(exclude={"history", "checksum"}))
 
     @property
     def entries(self) -> tuple[Ref, ...]:
@@ -104,6 +108,7 @@ def next_document(
     try:
         return RefDocument(
             version=len(history) + 1,
+            id=uuid4().hex,
             kind=target.kind,
             key=target.key,
             digest=target.digest,

@@ -1,7 +1,6 @@
 """Reuse or build: one step of a DAG that any retry, run or host resumes."""
 
 import platform
-import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,9 @@ from typing import Literal
 from pydantic import JsonValue
 
 from infra.artifacts.inspection import Level
-from infra.artifacts.records import Artifact, ArtifactSpec, Damage
+from infra.artifacts.pending import Pending, discard
+from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
+from infra.artifacts.staging import describe, gather
 from infra.artifacts.store import ArtifactStore
 
 
@@ -50,7 +51,8 @@ def resolve(
     """Return the artifact of a spec, building it if the store has no sound one.
 
     Builders of one key wait for each other. `build` gets the workspace, with whatever an
-    interrupted build left in it; when it raises, the workspace stays and the error goes on.
+    interrupted build left in it; when it raises, the workspace stays and the error goes on. When
+    the commit fails, the next call commits what was built, if it still is what it was.
 
     Raises:
         DigestConflictError: the key is there with another digest.
@@ -73,19 +75,15 @@ def resolve(
         second = store.lookup(spec, level=level)
         damages = first.damages + second.damages
         if second.artifact is not None:
-            shutil.rmtree(workspace)
+            discard(workspace)
             return resolution(second.artifact, "reused", damages)
-        artifact = _build(store, spec, build, workspace)
-        shutil.rmtree(workspace)
+        built = Pending.find(spec, workspace) or _build(spec, build, workspace)
+        artifact = store.commit(built.manifest, workspace / built.output)
+        discard(workspace)
     return resolution(artifact, "rebuilt" if damages else "built", damages)
 
 
-def _build(
-    store: ArtifactStore,
-    spec: ArtifactSpec,
-    build: Callable[[Path], BuildOutput],
-    workspace: Path,
-) -> Artifact:
+def _build(spec: ArtifactSpec, build: Callable[[Path], BuildOutput], workspace: Path) -> Pending:
     start = time.perf_counter()
     output = build(workspace)
     provenance: dict[str, JsonValue] = {
@@ -95,4 +93,11 @@ def _build(
         "host": socket.gethostname(),
         "python": platform.python_version(),
     }
-    return store.put(spec, output.directory, stats=output.stats, provenance=provenance)
+    entries = describe(output.directory, gather(output.directory, None))
+    manifest = Manifest.describe(spec, entries, stats=output.stats, provenance=provenance)
+    built = Pending(
+        output=output.directory.relative_to(workspace).as_posix(),
+        manifest=manifest,
+    )
+    built.keep(workspace)
+    return built

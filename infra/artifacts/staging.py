@@ -10,9 +10,10 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from infra.artifacts.errors import StoreError, one_line
-from infra.artifacts.files import link_or_copy, scan, seal
+from infra.artifacts.files import bring_to_disk, link_or_copy, scan, sha256_of
 from infra.artifacts.locks import exclusive
 from infra.artifacts.records import FileEntry
+from infra.artifacts.verified import FileStatus
 
 
 def gather(directory: Path, files: Iterable[str] | None) -> tuple[str, ...]:
@@ -35,22 +36,42 @@ def gather(directory: Path, files: Iterable[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def stage(directory: Path, paths: Iterable[str], staging: Path) -> tuple[FileEntry, ...]:
-    """Link the files into the staging directory, bring them to disk, and describe them.
-
-    Links leave the source whole if the process dies before the commit.
+def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
+    """Read the files whole and return their entries.
 
     Raises:
         StoreError: a manifest can't hold one of the names.
     """
-    entries = []
-    for path in paths:
-        link_or_copy(directory / path, staging / path)
-        try:
-            entries.append(seal(staging, path))
-        except ValidationError as error:
-            raise StoreError(f"file can't be committed: {one_line(error)}") from error
-    return tuple(entries)
+    try:
+        return tuple(
+            FileEntry(
+                path=path,
+                size=(directory / path).lstat().st_size,
+                sha256=sha256_of(directory / path),
+            )
+            for path in paths
+        )
+    except ValidationError as error:
+        raise StoreError(f"file can't be committed: {one_line(error)}") from error
+
+
+def stage(directory: Path, entries: Iterable[FileEntry], staging: Path) -> dict[str, FileStatus]:
+    """Link the files into the staging directory, bring them to disk, and return their statuses.
+
+    Links leave the source whole if the process dies before the commit.
+
+    Raises:
+        StoreError: a file isn't any more what its entry says.
+    """
+    statuses = {}
+    for entry in entries:
+        staged = staging / entry.path
+        same = link_or_copy(directory / entry.path, staged)
+        status = bring_to_disk(staged)
+        if status.st_size != entry.size or not (same or sha256_of(staged) == entry.sha256):
+            raise StoreError(f"{str(directory / entry.path)!r} was changed while it was committed")
+        statuses[entry.path] = FileStatus.of(status)
+    return statuses
 
 
 @contextmanager

@@ -3,30 +3,19 @@
 Endpoint, region, credentials and certificates come from the standard AWS settings.
 """
 
-import errno
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from infra.s3.client import Location, new_client
+from infra.s3.errors import S3Error, number, reason
 
 # The default of 3 rides out two faults, and no restart of a server.
 ATTEMPTS = 10
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
 BUFFER_BYTES = 1 << 20
-_NUMBERS = {
-    "NoSuchKey": errno.ENOENT,
-    "NoSuchBucket": errno.ENOENT,
-    "AccessDenied": errno.EACCES,
-}
-
-
-class S3Error(OSError):
-    """S3 refused, or could not be reached; `strerror` says why in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +33,11 @@ class Prefix:
 
     def __init__(self, uri: str) -> None:
         """Raises S3Error if the URI is none, and if the bucket can't be listed."""
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        if not uri.startswith("s3://") or not bucket:
-            raise S3Error(0, f"{uri!r} is no S3 location, expected s3://bucket/prefix")
-        self._bucket = bucket
-        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-        )
-        try:
-            # Not the default session, which keeps the first credentials that it met.
-            self._client = boto3.session.Session().client("s3", config=config)
-        except (BotoCoreError, ValueError) as error:
-            raise _error(error) from None
+        location = Location.parse(uri)
+        self._bucket = location.bucket
+        self._prefix = location.prefix
+        retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+        self._client = new_client(retries=retries)
         self.children("")
 
     def children(self, folder: str) -> tuple[list[str], list[str]]:
@@ -181,6 +160,4 @@ class _ObjectReader(io.RawIOBase):
 
 
 def _error(error: Exception) -> S3Error:
-    """With the number that a file system would give, 0 where another try may end otherwise."""
-    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-    return S3Error(_NUMBERS.get(code, 0), " ".join(str(error).split()))
+    return S3Error(number(error), reason(error))

@@ -19,6 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from sknet.records import Shards
 from sknet.training import checkpoint
+from tests import disks
 from tests.sknet.test_checkpoint import make_run, make_step, never, save
 
 pytestmark = pytest.mark.slow
@@ -221,15 +222,8 @@ def test_save_that_ends_within_a_file(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """256 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disks.small_disk(tmp_path / "disk", "size=256k") as disk:
+        yield disk
 
 
 def test_full_disk_costs_a_checkpoint_but_not_the_training(

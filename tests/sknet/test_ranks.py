@@ -111,7 +111,7 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
     assert state.samples_seen == 24
 
 
-# The scale overflows float16 in the first steps, on both sides of the stop.
+# The scale overflows float16 in the first four steps, on both sides of the checkpoint at step 3.
 OVERFLOWING = (
     *("amp_level=O2", "loss_scale_type=dynamic", "loss_scale=262144", "drop_overflow_update=true"),
     *("gradient_accumulation_steps=2", "ema=true", "ema_decay=0.9"),
@@ -123,17 +123,23 @@ def test_average_passes_and_scale_of_two_ranks_go_on_with_the_same_bits(
 ) -> None:
     result, said = launch("undisturbed", choices=OVERFLOWING)
     assert result.status is JobStatus.DONE, said
-    result, said = launch("disturbed", "0 1 SIGUSR1", choices=OVERFLOWING)
-    assert result.status is JobStatus.STOPPED, said
-    result, said = launch("disturbed", choices=OVERFLOWING)
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/step-00000006")
+    result, said = launch("resumed", choices=OVERFLOWING)
     assert result.status is JobStatus.DONE, said
-    assert "resuming from step-00000001: 1 of 6 steps are done" in said
-    assert files(tmp_path / "disturbed") == files(tmp_path / "undisturbed")
+    assert "resuming from step-00000003: 3 of 6 steps are done" in said
+    assert files(tmp_path / "resumed") == files(tmp_path / "undisturbed")
 
-    path = tmp_path / "undisturbed/step-00000006/model.ckpt"
-    parameters = {name: p.asnumpy() for name, p in load_checkpoint(str(path)).items()}
-    print(parameters["loss_scale"], parameters["ema.updates"])
-    updates = int(parameters["ema.updates"])
-    # Each step either updates or halves the scale.
-    assert 0 < updates < 5
-    assert parameters["loss_scale"] == 262144 / 2 ** (6 - updates)
+    scales, updates = zip(
+        *(state_of_precision(tmp_path / f"undisturbed/step-0000000{step}") for step in (3, 6)),
+        strict=True,
+    )
+    # A step either updates the weights or halves the scale.
+    assert scales == (1 << 18 >> 3, 1 << 18 >> 4)
+    assert updates == (0, 2)
+
+
+def state_of_precision(path: Path) -> tuple[float, float]:
+    """The loss scale, and how many updates the average has followed."""
+    parameters = load_checkpoint(str(path / "model.ckpt"))
+    return float(parameters["loss_scale"].asnumpy()), float(parameters["ema.updates"].asnumpy())

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from artifact_examples import commit, make_spec
+from artifact_examples import FILES, commit, make_spec, read_files
 
+from infra.artifacts import ArtifactSpec, LocalStore
 from infra.artifacts.__main__ import main
 
 
@@ -25,7 +26,12 @@ def test_ls_prints_a_line_per_artifact(store, run):
     artifact = commit(store)
     commit(store, make_spec(kind="index"))
     name = f"shards/{artifact.manifest.key}"
-    assert run("ls", "shards") == (0, f"{name}  3  9  -\n", "")
+    code, out, _ = run("ls", "shards")
+    heading, rule, row = out.splitlines()
+    assert (code, heading.split()) == (0, ["artifact", "files", "bytes", "created"])
+    assert row.split() == [name, "3", "9", "-"]
+    assert row.index("3  ") == heading.index("files")  # aligned
+    assert set(rule) == {"-", " "}
     code, out, _ = run("ls", "--json")
     assert (code, len(json.loads(out))) == (0, 2)
     assert json.loads(out)[1] == {"artifact": name, "files": 3, "bytes": 9, "created": None}
@@ -48,7 +54,7 @@ def test_verify_finds_damage_and_exits_1(store, run):
     assert run("verify") == (0, "", "2 artifacts verified, 0 damages\n")
     artifact.path("index.json").write_bytes(b"{}")
     name = f"shards/{artifact.manifest.key}"
-    assert run("verify", "--level", "size")[0] == 0
+    assert [run("verify", "--level", level)[0] for level in ("size", "changed")] == [0, 1]
     assert run("verify", f"shards/{sound.key}")[0] == 0
     code, out, _ = run("verify", "--json")
     (damage,) = json.loads(out)
@@ -60,7 +66,10 @@ def test_verify_finds_damage_and_exits_1(store, run):
     )
     (artifact.directory / "manifest.json").unlink()
     code, out, _ = run("verify", name)
-    assert (code, out) == (1, f"{name}  manifest  manifest.json  'manifest.json' is missing\n")
+    assert code == 1
+    assert out.splitlines()[2].split() == [
+        name, "manifest", "manifest.json", "'manifest.json'", "is", "missing",
+    ]  # fmt: skip
     assert artifact.directory.exists()
     code, out, err = run("show", name)
     assert (code, out) == (1, "")
@@ -80,7 +89,7 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
     )
     code, out, _ = run("refs", "production")
     assert code == 0
-    assert [line.split()[1] for line in out.splitlines()] == ["1", "2"]
+    assert [line.split()[1] for line in out.splitlines()[2:]] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -92,12 +101,125 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
         (["verify", "shards/0"], "can be called"),
         (["refs", "absent"], "there is no ref"),
         (["refs", "../x"], "no ref can be called"),
+        (["refs", "rollback", "absent"], "there is no ref"),
+        (["refs", "a", "b", "c"], "expected NAME or rollback NAME"),
+        (["fetch", "absent", "--out", "x"], "expected KIND/KEY"),
+        (["push", "absent", "--to", "x"], "expected KIND/KEY"),
     ],
 )
 def test_wrong_input_is_one_line_and_exits_2(run, arguments, said):
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+@pytest.fixture
+def lineage(store):
+    """Shards, and an index made from them, to which a ref points."""
+    made_from_nothing = ArtifactSpec(kind="shards", format_version=1, params={}, inputs={})
+    shards = commit(store, made_from_nothing).manifest
+    spec = ArtifactSpec(kind="index", format_version=1, params={}, inputs={"shards": shards.digest})
+    index = commit(store, spec, {"index.json": b"[1]"}).manifest
+    store.refs.set("production", index, expected=None, reason="first")
+    return shards, index
+
+
+def test_fetch_copies_the_files_verified_into_a_new_directory(store, run, lineage, tmp_path):
+    shards, _ = lineage
+    code, out, _ = run("fetch", f"shards/{shards.key}", "--out", str(tmp_path / "a/b"), "--json")
+    assert (code, [row["path"] for row in json.loads(out)]) == (0, sorted(FILES))
+    for name, content in FILES.items():
+        assert (tmp_path / "a/b" / name).read_bytes() == content
+    code, out, err = run("fetch", "production", "--out", str(tmp_path / "a/b"))
+    assert (code, out) == (2, "")
+    assert "not empty" in err
+    (tmp_path / "empty").mkdir()
+    assert run("fetch", "production", "--out", str(tmp_path / "empty"))[0] == 0
+
+
+def test_fetch_leaves_nothing_of_a_damaged_artifact(store, run, tmp_path):
+    artifact = commit(store)
+    artifact.path("shards/1.bin").write_bytes(b"two")
+    out = tmp_path / "out"
+    code, said, err = run("fetch", f"shards/{artifact.manifest.key}", "--out", str(out))
+    assert (code, said, err.count("\n")) == (1, "", 1)
+    assert "'shards/1.bin'" in err
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_push_copies_an_artifact_with_what_it_was_made_from(store, run, lineage, tmp_path):
+    shards, index = lineage
+    other = tmp_path / "other"
+    code, out, _ = run("push", "production", "--to", str(other), "--json")
+    assert (code, [row["status"] for row in json.loads(out)]) == (0, ["pushed"])
+    code, out, _ = run("push", "production", "--to", str(other), "--with-inputs", "--json")
+    assert [(row["artifact"], row["status"]) for row in json.loads(out)] == [
+        (f"shards/{shards.key}", "pushed"),
+        (f"index/{index.key}", "was there"),
+    ]
+    there = LocalStore(other)
+    assert list(there.list()) == [index, shards]
+    assert read_files(there.get(shards.spec, level="full")) == FILES
+    assert store.verify("index", index.key) == ()
+    assert list(there.root.glob(".work/*/*")) == []
+
+
+def test_push_refuses_another_digest_and_a_missing_input(store, run, lineage, tmp_path):
+    shards, _ = lineage
+    other = LocalStore(tmp_path / "other")
+    commit(other, shards.spec, {"index.json": b"other"})
+    code, _, err = run("push", f"shards/{shards.key}", "--to", str(other.root))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "3 files differ" in err
+    store.remove("shards", shards.key)
+    code, _, err = run("push", "production", "--with-inputs", "--to", str(other.root))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not in the store" in err
+
+
+def test_gc_shows_what_would_go_and_why_the_rest_stays_and_deletes_when_told(store, run, lineage):
+    old = commit(store, make_spec(7), {"other": b"123456789"}).manifest
+    arguments = ("gc", "--days", "0", "--json")
+    code, out, err = run(*arguments)
+    fates = {row["what"]: (row["fate"], row["why"]) for row in json.loads(out)}
+    shards, index = lineage
+    assert code == 0
+    assert fates[f"index/{index.key}"] == ("stays", "refs/production version 1")
+    assert fates[f"shards/{shards.key}"] == ("stays", f"input of index/{index.key[:12]}")
+    assert fates[f"shards/{old.key}"][0] == "would go"
+    assert err == "1 of 3 would go, 9 bytes; --delete removes it\n"
+    assert len(list(store.list())) == 3
+    assert run("gc")[2] == "0 of 3 would go, 0 bytes\n"
+    assert run(*arguments, "--delete")[2] == "1 of 3 removed, 9 bytes\n"
+    assert list(store.list()) == [index, shards]
+
+
+def test_refs_rollback_goes_back_by_a_new_entry(store, run, lineage):
+    shards, index = lineage
+    assert run("refs", "rollback", "production")[0] == 2
+    current = store.refs.get("production")
+    store.refs.set("production", shards, expected=current, reason="better")
+    code, out, _ = run("refs", "rollback", "production", "--json")
+    (row,) = json.loads(out)
+    assert (code, row["version"], row["artifact"]) == (0, 3, f"index/{index.key}")
+    assert row["reason"] == "rolled back from version 2 to version 1"
+    assert [entry.key for entry in store.refs.history("production")] == [
+        index.key, shards.key, index.key,
+    ]  # fmt: skip
+
+
+def test_repair_sets_aside_what_is_damaged_and_clears_dead_commits(store, run, lineage):
+    shards, index = lineage
+    (store.root / "index" / index.key / "index.json").write_bytes(b"[2]")
+    (store.root / ".staging" / "dead").mkdir()
+    code, out, _ = run("repair", "--json")
+    damaged, dead = json.loads(out)
+    assert (code, damaged["what"], dead["what"]) == (0, f"index/{index.key}", ".staging/dead")
+    assert "sha256" in damaged["problem"]
+    assert "builds it again; refs/production points to it" in damaged["done"]
+    assert list(store.list()) == [shards]
+    assert run("repair", "--json")[1] == "[]\n"
+    assert run("verify")[0] == 0
 
 
 def test_a_store_that_is_not_there_exits_2(tmp_path, capsys):
@@ -110,4 +232,4 @@ def test_the_module_runs(store):
     manifest = commit(store).manifest
     command = [sys.executable, "-m", "infra.artifacts", "ls", "--store", store.root.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"shards/{manifest.key}")
+    assert f"\nshards/{manifest.key}" in done.stdout

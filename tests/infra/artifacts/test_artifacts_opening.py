@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from artifact_examples import make_spec, write_files
 
-from infra.artifacts import LocalStore, StoreError, open_store
+from infra.artifacts import Artifact, ArtifactStore, LocalStore, StoreError, open_store
+from tests.places import S3Place
 
 
 def opened_root(uri: str) -> Path:
@@ -26,8 +28,8 @@ def test_a_plain_path_a_relative_one_and_a_file_uri_are_opened(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("s3://bucket/prefix", "opens local stores only: give file:///abs/path"),
-        ("http://host/x", "unknown form, expected file:///abs/path or a plain path"),
+        ("s3://", "is no S3 location, expected s3://bucket/prefix"),
+        ("http://host/x", "expected file:///abs/path, s3://bucket/prefix or a plain path"),
         ("file://host/x", "unknown form"),
         ("file:x", "unknown form"),
         ("C:\\store", "unknown form"),
@@ -55,3 +57,55 @@ def test_a_store_to_look_into_is_not_created(tmp_path):
     with pytest.raises(StoreError, match="does not exist"):
         open_store(str(tmp_path / "absent"), create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+NOWHERE = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"AWS_ACCESS_KEY_ID": None}, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ENDPOINT_URL_S3": "nonsense"}, "nonsense"),
+    ],
+)
+def test_settings_of_s3_that_are_wrong_are_said_in_one_line(monkeypatch, change, said):
+    for name, value in {**NOWHERE, **change}.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=r"^store 's3://bucket/x' can't be used: ") as caught:
+        open_store("s3://bucket/x")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_has_to_be_there(s3_server):
+    with pytest.raises(StoreError, match=r"NoSuchBucket.*create the bucket"):
+        open_store("s3://no-such-bucket/x")
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "nan", "1e3"])
+def test_a_limit_of_the_cache_that_is_none_is_refused(s3_server, monkeypatch, tmp_path, text):
+    monkeypatch.setenv("SKNET_CACHE_GB", text)
+    with pytest.raises(StoreError, match=f"SKNET_CACHE_GB is '{text}', expected a number"):
+        open_store(S3Place(tmp_path).uri)
+
+
+def test_a_store_on_s3_keeps_its_copies_where_the_setting_says(s3_server, monkeypatch, tmp_path):
+    monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SKNET_CACHE_GB", "0.5")
+    store = open_store(S3Place(tmp_path).uri)
+    artifact = commit(store, write_files(tmp_path / "source"))
+    assert artifact.directory.is_relative_to(tmp_path / "cache")
+
+
+def commit(store: ArtifactStore, directory: Path) -> Artifact:
+    return store.put(make_spec(), directory, stats={}, provenance={})

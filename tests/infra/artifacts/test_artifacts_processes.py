@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -13,7 +12,6 @@ from artifact_examples import (
     FILES,
     make_spec,
     read_files,
-    run_and_die_at,
     write_files,
 )
 
@@ -37,53 +35,6 @@ def assert_whole_or_absent(store: LocalStore) -> bool:
     return lookup.artifact is not None
 
 
-def test_a_put_killed_anywhere_leaves_the_artifact_whole_or_absent_and_loses_no_file(tmp_path):
-    outcomes = []
-    while True:
-        place = tmp_path / str(len(outcomes))
-        store, source = LocalStore(place / "store"), write_files(place / "source")
-        if not run_and_die_at(len(outcomes) + 1, put, store, source):
-            break
-        outcomes.append(assert_whole_or_absent(store))
-        if not outcomes[-1]:
-            put(store, source)
-            assert assert_whole_or_absent(store)
-            assert list((store.root / ".staging").iterdir()) == []
-        shutil.rmtree(place)
-    assert len(outcomes) > 20
-    assert outcomes == sorted(outcomes)
-    assert set(outcomes) == {False, True}
-
-
-def test_a_resolve_killed_anywhere_is_repaired_by_the_next(tmp_path):
-    operation = 1
-    while True:
-        store = LocalStore(tmp_path / str(operation))
-        if not run_and_die_at(operation, resolve, store, make_spec(), build):
-            break
-        whole = assert_whole_or_absent(store)
-        resolution = resolve(store, make_spec(), build)
-        assert resolution.status == ("reused" if whole else "built")
-        assert resolution.damages == ()
-        assert read_files(resolution.artifact) == FILES
-        operation += 1
-    assert operation > 20
-
-
-def test_a_quarantine_killed_anywhere_never_shows_a_damaged_artifact(tmp_path):
-    operation = 1
-    while True:
-        store = LocalStore(tmp_path / str(operation))
-        (resolve(store, make_spec(), build).artifact.directory / "index.json").unlink()
-        if not run_and_die_at(operation, store.get, make_spec()):
-            break
-        assert store.get(make_spec()) is None
-        for kept in (store.root / ".quarantine").glob(f"shards-{make_spec().key}-*[!n]"):
-            assert kept.with_suffix(".damage.json").is_file()
-        operation += 1
-    assert operation > 5
-
-
 def test_sweeping_spares_the_staging_of_a_living_process(store, tmp_path, monkeypatch):
     other_is_staging, may_go_on = threading.Event(), threading.Event()
     fsync = os.fsync
@@ -105,32 +56,6 @@ def test_sweeping_spares_the_staging_of_a_living_process(store, tmp_path, monkey
     other.join()
     assert assert_whole_or_absent(store)
     assert list((store.root / ".staging").iterdir()) == []
-
-
-def put_together(root: Path, source: Path, barrier, results) -> None:
-    store = LocalStore(root)
-    barrier.wait()
-    artifact = store.put(make_spec(), source, stats={}, provenance={"by": source.name})
-    results.put(artifact.manifest.encode())
-
-
-def test_8_processes_that_put_one_key_agree_on_one_artifact(store, tmp_path):
-    barrier, results = CONTEXT.Barrier(8), CONTEXT.Queue()
-    processes = [
-        CONTEXT.Process(
-            target=put_together,
-            args=(store.root, write_files(tmp_path / f"source-{number}"), barrier, results),
-        )
-        for number in range(8)
-    ]
-    for process in processes:
-        process.start()
-    manifests = {results.get(timeout=20) for _ in processes}
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    assert len(manifests) == 1
-    assert assert_whole_or_absent(store)
 
 
 def look_up_together(root: Path, barrier, results) -> None:

@@ -1,13 +1,18 @@
 """Reuse or build: what a DAG's step does on every start."""
 
+import os
+import shutil
 import threading
-from datetime import datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from artifact_examples import FILES, commit, make_spec, read_files, write_files
+from artifact_examples import FILES, commit, make_spec, read_files, reseal, write_files
 
-from infra.artifacts import BuildOutput, DigestConflictError, LocalStore, resolve
+from infra.artifacts import BuildOutput, DigestConflictError, LocalStore, Manifest, resolve
+from infra.artifacts.pending import Pending
+from infra.artifacts.staging import describe
 
 
 class Builder:
@@ -29,7 +34,7 @@ def builder() -> Builder:
 
 
 def workspaces(store: LocalStore) -> list[Path]:
-    return list((store.root / ".work").glob("*/*"))
+    return [path for path in (store.root / ".work").glob("*/*") if path.is_dir()]
 
 
 def test_the_first_call_builds_and_later_ones_reuse(store, builder):
@@ -121,3 +126,89 @@ def test_builders_of_one_key_build_once(store, builder):
     assert builder.num_builds == 1
     assert sorted(resolution.status for resolution in resolutions) == ["built"] + ["reused"] * 3
     assert workspaces(store) == []
+
+
+def fail_to_commit(store: LocalStore, builder: Builder) -> Path:
+    """Build where no commit is possible, and return the workspace."""
+    (store.root / ".staging").touch()
+    with pytest.raises(FileExistsError):
+        resolve(store, make_spec(), builder)
+    (store.root / ".staging").unlink()
+    (workspace,) = workspaces(store)
+    return workspace
+
+
+def test_what_could_not_be_committed_is_committed_by_the_next_call_without_a_build(store, builder):
+    fail_to_commit(store, builder)
+    time.sleep(1.1)  # the times in provenance are of the build, not of the commit
+    before = datetime.now(UTC)
+    resolution = resolve(store, make_spec(), builder)
+    assert (resolution.status, builder.num_builds) == ("built", 1)
+    assert read_files(resolution.artifact) == FILES
+    manifest = resolution.artifact.manifest
+    assert manifest.stats == {"n": 3}
+    assert datetime.fromisoformat(manifest.provenance["created"]) < before
+    assert list((store.root / ".work" / "shards").iterdir()) == []
+
+
+def flip_a_byte(workspace: Path) -> None:
+    (workspace / "out/shards/0.bin").write_bytes(b"zerO")
+
+
+def remove_a_file(workspace: Path) -> None:
+    (workspace / "out/shards/0.bin").unlink()
+
+
+def add_a_file(workspace: Path) -> None:
+    (workspace / "out/extra").touch()
+
+
+def remove_all(workspace: Path) -> None:
+    shutil.rmtree(workspace / "out")
+
+
+def pending(workspace: Path) -> Path:
+    return workspace.with_name(f"{workspace.name}.pending.json")
+
+
+def tear_the_description(workspace: Path) -> None:
+    os.truncate(pending(workspace), 500)
+
+
+def change_the_description(workspace: Path) -> None:
+    document = pending(workspace).read_bytes()
+    pending(workspace).write_bytes(document.replace(b'"n": 3', b'"n": 4'))
+
+
+def describe_an_output_elsewhere(workspace: Path) -> None:
+    shutil.move(workspace / "out", workspace.parent / "elsewhere")
+    path = pending(workspace)
+    path.write_bytes(reseal(path.read_bytes(), output="../elsewhere"))
+
+
+def describe_another_spec(workspace: Path) -> None:
+    entries = describe(workspace / "out", FILES)
+    other = Manifest.describe(make_spec(1), entries, stats={"n": 4}, provenance={})
+    Pending(output="out", manifest=other).keep(workspace)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        flip_a_byte,
+        remove_a_file,
+        add_a_file,
+        remove_all,
+        tear_the_description,
+        change_the_description,
+        describe_an_output_elsewhere,
+        describe_another_spec,
+    ],
+)
+def test_an_output_that_is_not_what_was_described_is_built_again(store, builder, spoil):
+    spoil(fail_to_commit(store, builder))
+    resolution = resolve(store, make_spec(), builder)
+    assert builder.num_builds == 2
+    assert FILES.items() <= read_files(resolution.artifact).items()
+    assert resolution.artifact.manifest.spec == make_spec()
+    assert resolution.artifact.manifest.stats == {"n": 3}

@@ -134,34 +134,6 @@ def test_a_manifest_that_could_not_be_read_is_not_written(store, tmp_path, monke
     assert visible(store) == []
 
 
-def test_everything_is_on_disk_before_the_artifact_appears(store, tmp_path, monkeypatch):
-    steps: list[tuple[str, str]] = []
-    fsync, rename = os.fsync, os.rename
-
-    def record_fsync(descriptor):
-        steps.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
-        fsync(descriptor)
-
-    def record_rename(source, target):
-        steps.append(("rename", str(target)))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(os, "rename", record_rename)
-    artifact = put(store, write_files(tmp_path / "source"))
-
-    at = steps.index(("rename", str(artifact.directory)))
-    staged = [Path(path) for _, path in steps[:at]]
-    staging = staged[-1]
-    assert staging.parent == store.root / ".staging"
-    names = [str(path.relative_to(staging)) for path in staged]
-    assert names == ["index.json", "shards/0.bin", "shards/1.bin", "manifest.json", "shards", "."]
-    assert steps[at + 1 :] == [
-        ("fsync", str(artifact.directory.parent)),
-        ("fsync", str(store.root)),
-    ]
-
-
 def test_path_names_a_file_of_the_artifact_only(store):
     artifact = commit(store)
     assert artifact.path("shards/0.bin").read_bytes() == b"zero"
@@ -210,3 +182,37 @@ def test_list_skips_what_has_no_valid_manifest_with_a_warning(store, caplog):
     assert list(store.list()) == [artifact.manifest]
     assert sorted(record.levelno for record in caplog.records) == [logging.WARNING] * 2
     assert len(list(store.addresses())) == 3
+
+
+def test_an_artifact_is_found_by_its_digest(store):
+    for seed in range(3):
+        commit(store, make_spec(seed), files={"data": bytes([seed])})
+    wanted = store.get(make_spec(1))
+    assert store.find("shards", wanted.digest) == wanted
+    with pytest.raises(StoreError, match="holds no index with digest"):
+        store.find("index", wanted.digest)
+
+
+def spoil_index(index: Path) -> None:
+    index.write_bytes(b"\xff" * 100)
+
+
+def point_index_elsewhere(index: Path) -> None:
+    index.write_text(make_spec(2).key)
+
+
+def point_index_outside(index: Path) -> None:
+    index.write_text("../../etc/passwd")
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, spoil_index, point_index_elsewhere, point_index_outside]
+)
+def test_a_digest_is_found_without_its_index_which_is_mended(store, spoil):
+    for seed in range(3):
+        commit(store, make_spec(seed), files={"data": bytes([seed])})
+    wanted = store.get(make_spec(1))
+    index = store.root / ".digests" / "shards" / wanted.digest
+    spoil(index)
+    assert store.find("shards", wanted.digest) == wanted
+    assert index.read_text() == make_spec(1).key

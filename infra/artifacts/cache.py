@@ -1,0 +1,194 @@
+"""Artifacts' files on this host: fetched once, checked, and within a limit of bytes.
+
+    <root>/<digest>/files/         files of the artifact with this digest, each of them whole
+    <root>/<digest>/verified.json  the status of each when it was found to be right
+    <root>/<digest>.use            shared by the processes that use it, so that none loses its files
+    <root>/<digest>.fetch          held by the one that fetches
+
+What was least recently used goes first. A file whose status has changed since it was verified, or
+that was verified before the machine went down, is read whole before it is trusted again.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from infra.artifacts.documents import SealedRecord
+from infra.artifacts.errors import StoreError
+from infra.artifacts.files import read_document, scan, sha256_of
+from infra.artifacts.host import boot_id
+from infra.artifacts.locks import exclusive, share_for_life
+from infra.artifacts.records import FileEntry, Manifest
+from infra.artifacts.verified import FileStatus
+
+logger = logging.getLogger(__name__)
+
+FETCHERS = 8
+"""Files fetched at a time: more than one hides the latency of small ones."""
+
+Fetch = Callable[[FileEntry, Path], None]
+"""Writes the file of an entry, exactly as the entry describes it, to a path."""
+
+
+class CacheFullError(StoreError):
+    """The limit leaves no room for what is needed."""
+
+
+class _Verified(SealedRecord):
+    boot: str
+    """Of the machine's start: what was written before it may not have reached the disk."""
+    files: dict[str, FileStatus]
+
+
+class Cache:
+    """Safe for any number of threads and processes of one host."""
+
+    _in_use: set[tuple[Path, int]] = set()  # noqa: RUF012 (of this process, by all its caches)
+
+    def __init__(self, root: Path, limit: int | None = None) -> None:
+        """`limit` counts bytes of files; None: half of the file system that `root` is on."""
+        self.root = root
+        self._limit = limit
+
+    def bring(self, manifest: Manifest, entries: tuple[FileEntry, ...], fetch: Fetch) -> Path:
+        """Have these files of an artifact here; return the directory they are in.
+
+        They stay at least until this process ends.
+
+        Raises:
+            CacheFullError: what other processes use leaves too little room.
+        """
+        place = self.root / manifest.digest
+        self._use(place)
+        with exclusive(place.with_suffix(".fetch")):
+            known = _read_verified(place)
+            missing = [entry for entry in entries if not _is_right(place, entry, known)]
+            if missing:
+                self._make_room(sum(entry.size for entry in missing), manifest)
+                _fetch_all(place, missing, fetch)
+            _write_verified(place, entries, known)
+            os.utime(place)
+        return place / "files"
+
+    @property
+    def limit(self) -> int:
+        """Bytes of files that may be here."""
+        if self._limit is not None:
+            return self._limit
+        return shutil.disk_usage(self.root).total // 2
+
+    def _use(self, place: Path) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        user = (place, os.getpid())
+        if user not in self._in_use:
+            share_for_life(place.with_suffix(".use"))
+            self._in_use.add(user)
+        (place / "files").mkdir(parents=True, exist_ok=True)
+
+    def _make_room(self, needed: int, manifest: Manifest) -> None:
+        sizes = {place: _num_bytes(place) for place in self._places()}
+        excess = sum(sizes.values()) + needed - self.limit
+        for place in sorted(sizes, key=_last_used):
+            if excess <= 0:
+                return
+            if _evict(place):
+                excess -= sizes[place]
+        if excess > 0:
+            raise CacheFullError(
+                f"{manifest.kind}/{manifest.key} needs {needed} bytes in the cache {self.root}, "
+                f"{excess} more than its limit of {self.limit} leaves beside what is in use: "
+                "raise SKNET_CACHE_GB, or let SKNET_CACHE name a bigger disk"
+            )
+
+    def _places(self) -> Iterator[Path]:
+        for path in self.root.iterdir():
+            if path.is_dir() and not path.name.startswith("."):
+                yield path
+
+
+def _fetch_all(place: Path, entries: list[FileEntry], fetch: Fetch) -> None:
+    def fetch_one(entry: FileEntry) -> None:
+        # Of its own name, as a fetch that was given up may still write.
+        part = place / f".part-{uuid4().hex}"
+        try:
+            fetch(entry, part)
+            path = place / "files" / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    for leftover in place.glob(".part-*"):
+        leftover.unlink()
+    with ThreadPoolExecutor(min(FETCHERS, len(entries))) as fetchers:
+        try:
+            for _ in fetchers.map(fetch_one, entries):
+                pass
+        except BaseException:
+            fetchers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _is_right(place: Path, entry: FileEntry, known: _Verified) -> bool:
+    path = place / "files" / entry.path
+    status = _status(path)
+    if status is None or status.size != entry.size:
+        return False
+    return known.files.get(entry.path) == status or sha256_of(path) == entry.sha256
+
+
+def _status(path: Path) -> FileStatus | None:
+    try:
+        return FileStatus.of(path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read_verified(place: Path) -> _Verified:
+    nothing = _Verified(boot=boot_id(), files={})
+    try:
+        known = _Verified.decode(read_document(place / "verified.json"))
+    except (StoreError, OSError):
+        return nothing
+    return known if known.boot == nothing.boot else nothing
+
+
+def _write_verified(place: Path, entries: tuple[FileEntry, ...], known: _Verified) -> None:
+    files = dict(known.files)
+    for entry in entries:
+        if status := _status(place / "files" / entry.path):
+            files[entry.path] = status
+    if files == known.files:
+        return
+    replacement = place / ".verified.json"
+    replacement.write_bytes(_Verified(boot=known.boot, files=files).encode())
+    replacement.replace(place / "verified.json")
+
+
+def _num_bytes(place: Path) -> int:
+    with suppress(FileNotFoundError):  # another process has just removed it
+        return sum(status.st_size for _, status in scan(place / "files"))
+    return 0
+
+
+def _last_used(place: Path) -> float:
+    with suppress(FileNotFoundError):
+        return place.stat().st_mtime
+    return 0.0
+
+
+def _evict(place: Path) -> bool:
+    """Remove it, unless a process uses it."""
+    with suppress(BlockingIOError), exclusive(place.with_suffix(".use"), wait=False):
+        doomed = place.with_name(f".evicted-{uuid4().hex}")
+        with suppress(FileNotFoundError):
+            place.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        logger.info("removed %s from the cache", place.name)
+        return True
+    return False

@@ -1,0 +1,227 @@
+"""What each command of ``python -m infra.artifacts`` does and prints."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tabulate import tabulate
+
+from infra.artifacts.errors import StoreError
+from infra.artifacts.gc import collect, survey
+from infra.artifacts.opening import open_store
+from infra.artifacts.records import Manifest
+from infra.artifacts.refs import Ref
+from infra.artifacts.store import ArtifactStore
+from infra.artifacts.transfer import fetch as fetch_files
+from infra.artifacts.transfer import push as push_one
+from infra.artifacts.transfer import with_inputs
+
+OK, FAILED, WRONG_INPUT = 0, 1, 2
+
+Row = dict[str, Any]
+
+
+def ls(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """List artifacts."""
+    rows = [
+        {
+            "artifact": f"{manifest.kind}/{manifest.key}",
+            "files": len(manifest.files),
+            "bytes": _num_bytes(manifest),
+            "created": manifest.provenance.get("created"),
+        }
+        for manifest in store.list(options.kind)
+    ]
+    _print(rows, options)
+    return OK
+
+
+def show(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Show one artifact."""
+    artifact = store.load(*_address(store, options.artifact))
+    manifest = artifact.manifest
+    if options.json:
+        sys.stdout.write(manifest.encode().decode())
+        return OK
+    for name in ("kind", "key", "digest", "format_version"):
+        sys.stdout.write(f"{name}: {getattr(manifest, name)}\n")
+    for name in ("params", "inputs", "stats", "provenance"):
+        for field, value in sorted(getattr(manifest, name).items()):
+            sys.stdout.write(f"{name}.{field}: {json.dumps(value, sort_keys=True)}\n")
+    _print([entry.model_dump() for entry in manifest.files], options)
+    return OK
+
+
+def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Look for damage; nothing of an artifact is changed."""
+    if options.artifact is not None:
+        addresses = [_address(store, options.artifact)]
+    else:
+        addresses = list(store.addresses())
+    rows = [
+        {"artifact": f"{kind}/{key}", **damage.model_dump()}
+        for kind, key in addresses
+        for damage in store.verify(kind, key, level=options.level)
+    ]
+    _print(rows, options)
+    sys.stderr.write(f"{len(addresses)} artifacts verified, {len(rows)} damages\n")
+    return FAILED if rows else OK
+
+
+def fetch(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Copy an artifact's files into a directory, verified."""
+    artifact = store.load(*_address(store, options.artifact))
+    fetch_files(artifact, options.out)
+    rows = [entry.model_dump() for entry in artifact.manifest.files]
+    _print(rows, options)
+    return OK
+
+
+def push(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Copy an artifact to another store, verified."""
+    manifest = store.load(*_address(store, options.artifact)).manifest
+    manifests = list(with_inputs(store, manifest)) if options.with_inputs else [manifest]
+    target = open_store(options.to)
+    rows = [
+        {
+            "artifact": f"{each.kind}/{each.key}",
+            "bytes": _num_bytes(each),
+            "status": "pushed" if push_one(store, each, target) else "was there",
+        }
+        for each in manifests
+    ]
+    _print(rows, options)
+    return OK
+
+
+def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Show what nobody needs any more, and why the rest stays; with --delete, remove it."""
+    unused_since = datetime.now(UTC) - timedelta(days=options.days)
+    planned = survey(store, unused_since=unused_since)
+    goes = "removed" if options.delete else "would go"
+    sizes = {(m.kind, m.key): _num_bytes(m) for m in store.list()}
+    rows: list[Row] = [
+        {"what": f"{kind}/{key}", "bytes": sizes.get((kind, key)), "fate": "stays", "why": why}
+        for (kind, key), why in planned.kept.items()
+    ]
+    rows += [
+        {
+            "what": f"{artifact.manifest.kind}/{artifact.manifest.key}",
+            "bytes": _num_bytes(artifact.manifest),
+            "fate": goes,
+            "why": f"unused since {artifact.used:%Y-%m-%d}",
+        }
+        for artifact in planned.garbage
+    ]
+    rows += [
+        {"what": left.name, "bytes": left.num_bytes, "fate": goes, "why": left.reason}
+        for left in planned.leftovers
+    ]
+    if options.delete:
+        collect(store, planned, unused_since=unused_since)
+    _print(rows, options)
+    gone = [int(row["bytes"] or 0) for row in rows if row["fate"] == goes]
+    hint = "" if options.delete or not gone else "; --delete removes it"
+    sys.stderr.write(f"{len(gone)} of {len(rows)} {goes}, {sum(gone)} bytes{hint}\n")
+    return OK
+
+
+def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Show where refs point, the history of one, or roll one back."""
+    match options.words:
+        case []:
+            names = store.refs.names()
+            rows = [_row(name, ref) for name in names if (ref := store.refs.get(name)) is not None]
+        case [name]:
+            rows = [_row(name, ref) for ref in _history(store, name)]
+        case ["rollback", name]:
+            rows = [_row(name, _roll_back(store, name))]
+        case words:
+            said = " ".join(words)
+            raise StoreError(f"{said!r} is not understood, expected NAME or rollback NAME")
+    _print(rows, options)
+    return OK
+
+
+def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Set damaged artifacts aside, and remove what dead commits have left."""
+    pointing = {
+        (ref.kind, ref.key): name
+        for name in store.refs.names()
+        if (ref := store.refs.get(name)) is not None
+    }
+    rows = []
+    for kind, key in store.addresses():
+        damages = store.set_aside(kind, key, level=options.level)
+        if damages:
+            name = pointing.get((kind, key))
+            target = f"; refs/{name} points to it until then" if name else ""
+            rows.append(
+                {
+                    "what": f"{kind}/{key}",
+                    "problem": str(damages[0]),
+                    "done": f"set aside: the next run that needs it builds it again{target}",
+                }
+            )
+    for leftover in store.leftovers(datetime.min.replace(tzinfo=UTC)):
+        store.clear(leftover)
+        rows.append({"what": leftover.name, "problem": leftover.reason, "done": "removed"})
+    _print(rows, options)
+    return OK
+
+
+def _history(store: ArtifactStore, name: str) -> tuple[Ref, ...]:
+    entries = store.refs.history(name)
+    if not entries:
+        raise StoreError(f"there is no ref {name!r}, expected one that `refs` lists")
+    return entries
+
+
+def _roll_back(store: ArtifactStore, name: str) -> Ref:
+    *_, former, current = (None, *_history(store, name))
+    if former is None:
+        raise StoreError(f"ref {name!r} has one entry only, there is none to go back to")
+    target = store.load(former.kind, former.key).manifest
+    if target.digest != former.digest:
+        raise StoreError(
+            f"{former.kind}/{former.key} has digest {target.digest}, but version {former.version} "
+            f"of ref {name!r} was set to {former.digest}"
+        )
+    reason = f"rolled back from version {current.version} to version {former.version}"
+    return store.refs.set(name, target, expected=current, reason=reason)
+
+
+def _row(name: str, ref: Ref) -> Row:
+    return {
+        "ref": name,
+        "version": ref.version,
+        "artifact": f"{ref.kind}/{ref.key}",
+        "digest": ref.digest,
+        "time": ref.time.isoformat(timespec="seconds"),
+        "reason": ref.reason,
+    }
+
+
+def _address(store: ArtifactStore, text: str) -> tuple[str, str]:
+    kind, slash, key = text.partition("/")
+    if slash:
+        return kind, key
+    ref = store.refs.get(text)
+    if ref is None:
+        raise StoreError(f"{text!r} is no artifact, expected KIND/KEY or the name of a ref")
+    return ref.kind, ref.key
+
+
+def _num_bytes(manifest: Manifest) -> int:
+    return sum(entry.size for entry in manifest.files)
+
+
+def _print(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    if options.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    elif rows:
+        table = tabulate(rows, headers="keys", missingval="-", disable_numparse=True)
+        sys.stdout.write(table + "\n")

@@ -1,0 +1,131 @@
+"""Garbage: what nobody needs any more. First a plan, a function of what is there; then the removal.
+
+Kept are the targets of refs, present and former; what was made from these; what was made or used
+lately; what a builder holds; and all that any of these was made from. Damaged artifacts are not
+garbage: they are for `repair`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from infra.artifacts.records import Manifest
+from infra.artifacts.refs import Ref
+from infra.artifacts.store import ArtifactStore, Build, Leftover
+
+Address = tuple[str, str]
+"""Kind and key."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact in a store, as far as a plan needs it."""
+
+    manifest: Manifest
+    used: datetime
+    """When it was made or last used."""
+
+    @property
+    def address(self) -> Address:
+        """Kind and key."""
+        return self.manifest.kind, self.manifest.key
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to stay and what is to go."""
+
+    kept: Mapping[Address, str]
+    """Why each stays."""
+    garbage: tuple[Stored, ...]
+    leftovers: tuple[Leftover, ...] = ()
+
+
+def plan(
+    artifacts: Iterable[Stored],
+    refs: Mapping[str, Iterable[Ref]],
+    held: Iterable[Build],
+    *,
+    unused_since: datetime,
+) -> Plan:
+    """Decide about each artifact.
+
+    Args:
+        artifacts: All that are sound.
+        refs: All entries of each ref.
+        held: What is being built.
+        unused_since: Anything made or used later stays.
+    """
+    stored = {artifact.address: artifact for artifact in artifacts}
+    by_digest = defaultdict(list)
+    for address, artifact in stored.items():
+        by_digest[artifact.manifest.digest].append(address)
+    reasons: dict[Address, str] = {}
+    for address, reason in _roots(stored, by_digest, refs, held, unused_since):
+        if address in stored:
+            reasons.setdefault(address, reason)
+    unvisited = list(reasons)
+    while unvisited:
+        kind, key = unvisited.pop()
+        for digest in stored[kind, key].manifest.inputs.values():
+            for address in by_digest[digest]:
+                if address not in reasons:
+                    reasons[address] = f"input of {kind}/{key[:12]}"
+                    unvisited.append(address)
+    garbage = tuple(stored[address] for address in sorted(stored.keys() - reasons.keys()))
+    return Plan({address: reasons[address] for address in sorted(reasons)}, garbage)
+
+
+def _roots(
+    stored: Mapping[Address, Stored],
+    by_digest: Mapping[str, list[Address]],
+    refs: Mapping[str, Iterable[Ref]],
+    held: Iterable[Build],
+    unused_since: datetime,
+) -> Iterator[tuple[Address, str]]:
+    targets = {}
+    for name, entries in refs.items():
+        for ref in entries:
+            said = f"refs/{name} version {ref.version}"
+            targets[ref.key] = targets[ref.digest] = said
+            yield (ref.kind, ref.key), said
+    for build in held:
+        yield (build.kind, build.key), "being built"
+        for digest in build.inputs.values():
+            for address in by_digest.get(digest, ()):
+                yield address, f"input of {build.kind}/{build.key[:12]}, which is being built"
+    for address, artifact in stored.items():
+        named = _named(artifact.manifest) & targets.keys()
+        if named:
+            yield address, f"made from the target of {targets[min(named)]}"
+        if artifact.used >= unused_since:
+            yield address, f"used {artifact.used:%Y-%m-%d}"
+
+
+def _named(manifest: Manifest) -> set[str]:
+    """What an artifact says it came from: digests, and keys, of which a log is to its run."""
+    params = {value for value in manifest.params.values() if isinstance(value, str)}
+    return {*manifest.inputs.values(), *params}
+
+
+def survey(store: ArtifactStore, *, unused_since: datetime) -> Plan:
+    """Plan for a store as it is now."""
+    # Asked before and after: a builder that ends meanwhile leaves an artifact, which is new.
+    held = tuple(store.held())
+    artifacts = [Stored(m, store.last_used(m.kind, m.key)) for m in store.list()]
+    refs = {name: store.refs.history(name) for name in store.refs.names()}
+    planned = plan(artifacts, refs, (*held, *store.held()), unused_since=unused_since)
+    return Plan(planned.kept, planned.garbage, tuple(store.leftovers(unused_since)))
+
+
+def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> None:
+    """Remove what a plan calls garbage, but for what has come into use since it was made."""
+    for artifact in planned.garbage:
+        kind, key = artifact.address
+        wanted = {name for build in store.held() for name in (build.key, *build.inputs.values())}
+        used = store.last_used(kind, key)
+        if used < unused_since and not wanted & {key, artifact.manifest.digest}:
+            store.remove(kind, key)
+    for leftover in planned.leftovers:
+        store.clear(leftover)

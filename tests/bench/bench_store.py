@@ -1,0 +1,197 @@
+"""The artifact store in a directory against plain copying and hashing, in one run.
+
+python -m tests.bench.bench_store [--mib 1024] [--artifacts 10000] [--files 10000] [--rounds 5]
+
+put, get and fetch of one artifact of four files, which lie on disk and in memory, take turns with a
+plain copy, which waits for no disk, and the sha256 of the same bytes; a ratio is formed within each
+round, its median and range are printed.
+Then: a lookup beside few and beside many artifacts, and an artifact of many small files. Prints
+Markdown tables, and promises nothing.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.artifacts import ArtifactSpec, LocalStore
+from infra.artifacts.files import bring_to_disk, sha256_of
+from infra.artifacts.transfer import fetch
+
+MIB = 2**20
+GOAL = 0.8
+FEW = 10
+NUM_PARTS = 4
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure large files, lookups, and many files."""
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+        large(Path(folder), arguments.mib, arguments.rounds)
+        lookups(Path(folder), arguments.artifacts, arguments.rounds)
+        many(Path(folder), arguments.files, arguments.rounds)
+
+
+def spec(number: int, kind: str = "bench") -> ArtifactSpec:
+    """The spec of an artifact that nothing else resembles."""
+    return ArtifactSpec(kind=kind, format_version=1, params={"number": number}, inputs={})
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def large(root: Path, mib: int, rounds: int) -> None:
+    """put, get and fetch of so many MiB against copy + sha256."""
+    source = root / "source"
+    source.mkdir()
+    for part in range(NUM_PARTS):
+        with (source / f"{part}.bin").open("wb") as file:
+            for _ in range(mib // NUM_PARTS):
+                file.write(os.urandom(MIB))
+            os.fsync(file.fileno())
+    ratios: dict[str, list[float]] = {"put": [], "get, every byte": [], "fetch": []}
+    seconds: dict[str, list[float]] = {"copy + sha256": [], **{name: [] for name in ratios}}
+    for number in range(rounds):
+        store = LocalStore(root / "store")
+        ready = root / "ready"
+        copy_and_hash(source, ready)
+        for path in ready.iterdir():
+            bring_to_disk(path)
+
+        def put(store: LocalStore = store, number: int = number, ready: Path = ready) -> None:
+            store.put(spec(number), ready, stats={}, provenance={})
+
+        def get(store: LocalStore = store, number: int = number) -> None:
+            assert store.get(spec(number), level="full")
+
+        def fetched(store: LocalStore = store, number: int = number) -> None:
+            fetch(store.load("bench", spec(number).key), root / "fetched")
+
+        plain = timed(lambda: copy_and_hash(source, root / "copy"))
+        seconds["copy + sha256"].append(plain)
+        for name, work in (("put", put), ("get, every byte", get), ("fetch", fetched)):
+            seconds[name].append(timed(work))
+            ratios[name].append(plain / seconds[name][-1])
+        for used in ("copy", "fetched", "ready", "store"):
+            shutil.rmtree(root / used)
+    shutil.rmtree(source)
+    print(f"\n{mib} MiB in {NUM_PARTS} files\n\n| | s | times copy + sha256 (goal {GOAL}) |")
+    print("|---|---:|---:|")
+    for name, measured in seconds.items():
+        shown = ratio(ratios[name]) if name in ratios else ""
+        print(f"| {name} | {statistics.median(measured):.2f} | {shown} |")
+
+
+def copy_and_hash(source: Path, target: Path) -> None:
+    """What a careful script would do."""
+    target.mkdir()
+    for path in source.iterdir():
+        shutil.copyfile(path, target / path.name)
+        sha256_of(target / path.name)
+
+
+def lookups(root: Path, num_artifacts: int, rounds: int) -> None:
+    """One lookup, by key and by digest, in stores of two sizes."""
+    stores = {count: filled(root / f"store-{count}", count) for count in (FEW, num_artifacts)}
+    print("\n| artifacts | lookup, ms | find by digest, ms | file operations |")
+    print("|---:|---:|---:|---:|")
+    digest = stores[FEW].load("bench", spec(0).key).digest
+    medians = {}
+    for count, store in stores.items():
+        by_key = [timed(lambda s=store: s.get(spec(0))) for _ in range(20 * rounds)]
+        by_digest = [timed(lambda s=store: s.find("bench", digest)) for _ in range(20 * rounds)]
+        medians[count] = statistics.median(by_key)
+        found = 1000 * statistics.median(by_digest)
+        operations = num_operations(lambda s=store: s.get(spec(0)))
+        print(f"| {count} | {1000 * medians[count]:.3f} | {found:.3f} | {operations} |")
+    print(f"\nlookup: {medians[num_artifacts] / medians[FEW]:.2f} times as long beside many")
+
+
+def filled(root: Path, count: int) -> LocalStore:
+    """A store of so many artifacts; all but the first are copies of it under keys of their own."""
+    store = LocalStore(root)
+    source = root.with_name(f"{root.name}-source")
+    source.mkdir()
+    (source / "a").write_bytes(b"a")
+    first = store.put(spec(0), source, stats={}, provenance={})
+    for number in range(1, count):
+        other = spec(number)
+        directory = root / "bench" / other.key
+        directory.mkdir()
+        (directory / "a").write_bytes(b"a")
+        manifest = type(first.manifest).describe(
+            other, first.manifest.files, stats={}, provenance={}
+        )
+        (directory / "manifest.json").write_bytes(manifest.encode())
+    return store
+
+
+_counted = 0
+
+
+def _count(event: str, _: object) -> None:
+    global _counted
+    _counted += event == "open" or event.startswith("os.")
+
+
+def num_operations(work: Callable[[], object]) -> int:
+    """How many files and directories Python opens, lists or changes."""
+    before = _counted
+    work()
+    return _counted - before
+
+
+def many(root: Path, num_files: int, rounds: int) -> None:
+    """An artifact of many small files: commit, and verification by status."""
+    seconds: dict[str, list[float]] = {"commit": [], "verify changed": [], "verify full": []}
+    opened = 0
+    for number in range(min(rounds, 3)):
+        source = root / f"many-{number}"
+        for file in range(num_files):
+            path = source / f"{file // 100:04}" / f"{file:06}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{file}".encode())
+        os.sync()
+        store, key = LocalStore(root / f"store-many-{number}"), spec(number).key
+
+        def verify(level: str, store: LocalStore = store, key: str = key) -> None:
+            assert store.verify("bench", key, level=level) == ()  # type: ignore[arg-type]
+
+        def put(store: LocalStore = store, number: int = number, source: Path = source) -> None:
+            store.put(spec(number), source, stats={}, provenance={})
+
+        seconds["commit"].append(timed(put))
+        before = _counted
+        seconds["verify changed"].append(timed(lambda: verify("changed")))
+        opened = _counted - before
+        seconds["verify full"].append(timed(lambda: verify("full")))
+    print(f"\n{num_files} files\n\n| | s | ms a file |\n|---|---:|---:|")
+    for name, measured in seconds.items():
+        median = statistics.median(measured)
+        print(f"| {name} | {median:.2f} | {1000 * median / num_files:.3f} |")
+    print(f"\nverify changed: {opened} files and directories opened, listed or changed")
+
+
+def ratio(values: list[float]) -> str:
+    """The median with the range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--artifacts", type=int, default=10_000)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
+    sys.addaudithook(_count)
+    main(parser.parse_args())

@@ -1,0 +1,265 @@
+"""Stands between an S3 client and its server, and does to one request what networks do."""
+
+import contextlib
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import unquote, urlsplit
+
+DRIP_SECONDS = 0.02
+
+
+class Fault(StrEnum):
+    RESET_BEFORE = "reset-before"
+    """The server never hears of the request."""
+    RESET_AFTER = "reset-after"
+    """The server has done it, and its answer is lost."""
+    STATUS_500 = "status-500"
+    """The server has done it, and says that it failed."""
+    SLOW_DOWN = "slow-down"
+    TRUNCATED = "truncated"
+    STALL = "stall"
+    DRIP = "drip"
+    FLIP_REQUEST = "flip-request"
+    """One bit of the body, or of the path where there is no body."""
+    FLIP_ANSWER = "flip-answer"
+    """One bit of the body, if there is one."""
+    ERROR_BODY = "error-body"
+    """Status 200, and an error in the body."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    query: str
+
+
+@dataclass
+class Scene:
+    """The requests that name one thing, in the order of their arrival, and what befalls them."""
+
+    name: str
+    fault: Fault | None
+    at: int
+    """The request that is hit, counted from 0."""
+    lasting: bool
+    """Every later one too."""
+    requests: list[Asked] = field(default_factory=list)
+
+    @property
+    def hit(self) -> bool:
+        """Whether the fault has happened."""
+        return self.fault is not None and len(self.requests) > self.at
+
+
+@dataclass
+class _Request:
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass
+class _Answer:
+    head: bytes
+    body: bytes
+
+
+class FaultProxy:
+    """Listens on `port`. Threads end with `close`."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._scenes: list[Scene] = []
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._closed = threading.Event()
+        self._start(self._accept)
+
+    def scene(
+        self, name: str, fault: Fault | None = None, at: int = 0, *, lasting: bool = False
+    ) -> Scene:
+        """From now on, for requests that have `name` in their path, query or body."""
+        scene = Scene(name, fault, at, lasting)
+        with self._lock:
+            self._scenes = [other for other in self._scenes if other.name != name] + [scene]
+        return scene
+
+    def close(self) -> None:
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self, work: object, *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._sockets.add(client)
+            self._start(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError, http.client.HTTPException):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with client.makefile("rb") as incoming:
+                while (request := _read(incoming, client)) is not None:
+                    if not self._pass_on(request, client):
+                        # With a pending reset instead of an orderly end.
+                        client.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
+                        break
+        with self._lock:
+            self._sockets.discard(client)
+
+    def _pass_on(self, request: _Request, client: socket.socket) -> bool:
+        """Whether the connection goes on."""
+        fault = self._fault(request)
+        match fault:
+            case Fault.RESET_BEFORE:
+                return False
+            case Fault.STALL:
+                self._stall(client)
+                return False
+            case Fault.SLOW_DOWN:
+                client.sendall(_error("503 Slow Down", "SlowDown", request))
+                return True
+            case Fault.ERROR_BODY:
+                client.sendall(_error("200 OK", "InternalError", request))
+                return True
+            case Fault.FLIP_REQUEST:
+                _flip_request(request)
+        answer = self._ask(request)
+        match fault:
+            case Fault.RESET_AFTER:
+                return False
+            case Fault.STATUS_500:
+                client.sendall(_error("500 Internal Server Error", "InternalError", request))
+                return True
+            case Fault.TRUNCATED:
+                whole = answer.head + answer.body
+                client.sendall(whole[: len(whole) - 1 - len(answer.body) // 2])
+                return False
+            case Fault.FLIP_ANSWER:
+                answer.body = _flipped(answer.body)
+            case Fault.DRIP:
+                for byte in answer.head + answer.body:
+                    if self._closed.wait(DRIP_SECONDS):
+                        break
+                    client.sendall(bytes([byte]))
+                return False
+        client.sendall(answer.head + answer.body)
+        return True
+
+    def _fault(self, request: _Request) -> Fault | None:
+        text = unquote(request.target) + request.body[:2000].decode("latin-1")
+        with self._lock:
+            for scene in self._scenes:
+                if scene.name in text:
+                    url = urlsplit(request.target)
+                    number = len(scene.requests)
+                    scene.requests.append(Asked(request.method, url.path, url.query))
+                    hit = number == scene.at or (scene.lasting and number > scene.at)
+                    return scene.fault if hit else None
+        return None
+
+    def _stall(self, client: socket.socket) -> None:
+        """Until the client has had enough, or the test."""
+        while not self._closed.wait(0.05):
+            client.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                if not client.recv(1, socket.MSG_PEEK):
+                    return
+
+    def _ask(self, request: _Request) -> _Answer:
+        server = http.client.HTTPConnection("127.0.0.1", self._target, timeout=60)
+        try:
+            server.putrequest(
+                request.method, request.target, skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in request.headers:
+                server.putheader(name, value)
+            server.endheaders(request.body or None)
+            answer = server.getresponse()
+            body = answer.read()
+        finally:
+            server.close()
+        lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                lines.append(f"{name}: {value}")
+        # HEAD tells a length without a body.
+        length = answer.getheader("Content-Length") or str(len(body))
+        lines.append(f"Content-Length: {length}")
+        return _Answer("\r\n".join([*lines, "", ""]).encode("latin-1"), body)
+
+
+@contextlib.contextmanager
+def running_proxy(target: int) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(target)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+def _read(incoming: object, client: socket.socket) -> _Request | None:
+    line = incoming.readline().decode("latin-1")  # type: ignore[attr-defined]
+    if not line:
+        return None
+    method, target, _ = line.split(" ", 2)
+    headers: list[tuple[str, str]] = []
+    for name, value in http.client.parse_headers(incoming).items():  # type: ignore[arg-type]
+        if name.lower() == "expect":
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        else:
+            headers.append((name, value))
+    length = int(next((value for name, value in headers if name.lower() == "content-length"), 0))
+    return _Request(method, target, headers, incoming.read(length))  # type: ignore[attr-defined]
+
+
+def _flipped(content: bytes) -> bytes:
+    changed = bytearray(content)
+    if changed:
+        changed[len(changed) // 2] ^= 1
+    return bytes(changed)
+
+
+def _flip_request(request: _Request) -> None:
+    if request.body:
+        request.body = _flipped(request.body)
+    else:
+        path, mark, query = request.target.partition("?")
+        request.target = path[:-1] + chr(ord(path[-1]) ^ 1) + mark + query
+
+
+def _error(status: str, code: str, request: _Request) -> bytes:
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
+        "<Message>a fault of this test</Message></Error>"
+    )
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
+    return (head + "\r\n" + (body if request.method != "HEAD" else "")).encode()

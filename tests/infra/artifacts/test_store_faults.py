@@ -1,0 +1,222 @@
+"""Whatever befalls the requests of a store on S3: the whole artifact, or one clear error."""
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from artifact_examples import make_spec, read_files, write_files
+
+from infra.artifacts import Damage
+from infra.artifacts.s3 import S3Store
+from infra.s3 import Bucket, Limits
+from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
+from tests.places import S3Place
+from tests.s3_server import S3Server
+
+pytestmark = pytest.mark.slow
+
+# The least that S3 allows for a part that is written.
+PART = 5 << 20
+LIMITS = Limits(attempt_seconds=2, slowest_attempt=5 << 20, part_bytes=PART, copied_bytes=PART)
+FILES = {
+    "index.json": b"[]",
+    "shards/0.bin": random.Random(0).randbytes(1000),
+    "shards/1.bin": random.Random(1).randbytes(PART + 1000),
+}
+SPEC = make_spec()
+# Of all pairs of a fault and a request; `-m long` takes each.
+EVERY = 7
+_names = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    with running_proxy(s3_server.port) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{proxy.port}")
+        yield proxy
+
+
+class Stage:
+    """A store of its own: as its host sees it through the proxy, and as it is."""
+
+    def __init__(self, proxy: FaultProxy, server: S3Server, directory: Path) -> None:
+        self.directory = directory / f"stage-{next(_names)}"
+        self.place = S3Place(self.directory, server.environment["AWS_ENDPOINT_URL_S3"])
+        self._proxy = proxy
+
+    def host(self, name: str, budget: float = 30) -> S3Store:
+        bucket = Bucket(self.place.uri, budget=budget, limits=LIMITS)
+        return S3Store(bucket, self.directory / name)
+
+    def put(self, store: S3Store) -> str:
+        source = write_files(self.directory / f"source-{next(_names)}", FILES)
+        return store.put(SPEC, source, stats={}, provenance={}).digest
+
+    def scene(self, fault: Fault | None, at: int, *, lasting: bool = False) -> Scene:
+        return self._proxy.scene(self.place.prefix, fault, at, lasting=lasting)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done before, what the faults befall, and what it returns."""
+
+    prepare: Callable[[Stage], object]
+    act: Callable[[Stage, S3Store], object]
+
+
+def nothing(stage: Stage) -> None:
+    del stage
+
+
+def set_ref(stage: Stage, store: S3Store) -> int:
+    manifest = stage.host("reader").load(SPEC.kind, SPEC.key).manifest
+    return store.refs.set("production", manifest, expected=None, reason="first").version
+
+
+def fetch(stage: Stage, store: S3Store) -> dict[str, bytes]:
+    del stage
+    return read_files(store.load(SPEC.kind, SPEC.key))
+
+
+def verify(stage: Stage, store: S3Store) -> tuple[Damage, ...]:
+    del stage
+    return store.verify(SPEC.kind, SPEC.key)
+
+
+def lease(stage: Stage, store: S3Store) -> str:
+    del stage
+    with store.workspace(SPEC) as workspace:
+        return workspace.name
+
+
+OPERATIONS = {
+    "put": Operation(nothing, lambda stage, store: stage.put(store)),
+    "get": Operation(
+        lambda stage: stage.put(stage.host("writer")),
+        fetch,
+    ),
+    "verify": Operation(
+        lambda stage: stage.put(stage.host("writer")),
+        verify,
+    ),
+    "ref": Operation(lambda stage: stage.put(stage.host("writer")), set_ref),
+    "lease": Operation(nothing, lease),
+}
+
+
+def played(
+    name: str, stage: Stage, fault: Fault | None, at: int = 0, *, lasting: bool = False
+) -> tuple[object, Scene]:
+    operation = OPERATIONS[name]
+    stage.scene(None, 0)
+    operation.prepare(stage)
+    store = stage.host("host", budget=3 if lasting else 30)
+    scene = stage.scene(fault, at, lasting=lasting)
+    try:
+        return operation.act(stage, store), scene
+    except OSError as error:
+        return error, scene
+
+
+def undisturbed(stage: Stage) -> None:
+    """The store works as if nothing had been, for whoever comes next."""
+    stage.scene(None, 0)
+    host = stage.host("next")
+    with host.workspace(SPEC):
+        pass
+    digest = stage.put(host)
+    assert host.load(SPEC.kind, SPEC.key, level="full").digest == digest
+    assert read_files(stage.host("another").load(SPEC.kind, SPEC.key)) == FILES
+
+
+@pytest.fixture(scope="module")
+def expected(
+    proxy: FaultProxy, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[object, int]]:
+    """What each operation returns, and how many requests it makes."""
+    results = {}
+    for name in OPERATIONS:
+        stage = Stage(proxy, s3_server, tmp_path_factory.mktemp("undisturbed"))
+        returned, scene = played(name, stage, None)
+        assert not isinstance(returned, OSError), returned
+        results[name] = returned, len(scene.requests)
+    return results
+
+
+def check_each(
+    name: str,
+    fault: Fault,
+    points: list[int],
+    expected: dict[str, tuple[object, int]],
+    new_stage: Callable[[], Stage],
+) -> None:
+    def check(at: int) -> None:
+        stage = new_stage()
+        returned, scene = played(name, stage, fault, at)
+        assert returned == expected[name][0], (at, returned)
+        assert scene.hit
+        if name == "put":
+            assert [manifest.key for manifest in stage.host("next").list()] == [SPEC.key]
+        undisturbed(stage)
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in pool.map(check, points):
+            pass
+
+
+CASES = [(name, fault) for name in OPERATIONS for fault in Fault]
+
+
+@pytest.fixture
+def new_stage(proxy: FaultProxy, s3_server: S3Server, tmp_path: Path) -> Callable[[], Stage]:
+    return lambda: Stage(proxy, s3_server, tmp_path)
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_fault_at_a_request_changes_nothing(name, fault, expected, new_stage):
+    first = CASES.index((name, fault)) % EVERY
+    points = list(range(first, expected[name][1], EVERY))
+    check_each(name, fault, points, expected, new_stage)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_fault_at_any_request_changes_nothing(name, fault, expected, new_stage):
+    check_each(name, fault, list(range(expected[name][1])), expected, new_stage)
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.STALL])
+def test_a_server_that_is_gone_for_good_ends_in_one_clear_error_and_no_half_artifact(
+    fault, expected, new_stage
+):
+    def check(at: int) -> None:
+        stage = new_stage()
+        began = time.monotonic()
+        returned, _ = played("put", stage, fault, at, lasting=True)
+        if isinstance(returned, OSError):
+            assert str(returned).count("\n") == 0
+            assert stage.place.uri in str(returned)
+        else:
+            # All that failed came after the commit.
+            stage.scene(None, 0)
+            assert returned == expected["put"][0]
+            assert len(list(stage.host("next").addresses())) == 1
+        # Several calls with a budget each, the heartbeat's last word, and the transfer's time.
+        assert time.monotonic() - began < 60
+        stage.scene(None, 0)
+        direct = stage.host("direct")
+        assert all(direct.verify(*address) == () for address in direct.addresses())
+        undisturbed(stage)
+
+    # The lease, the files, the manifest.
+    points = (0, expected["put"][1] // 2, expected["put"][1] - 4)
+    with ThreadPoolExecutor(3) as pool:
+        for _ in pool.map(check, points):
+            pass

@@ -1,0 +1,110 @@
+"""The settings of a bucket for artifacts, on a real server as far as it has them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.validate import validate_parameters
+
+import infra.s3
+from infra.s3.server import serving
+
+SETTINGS = Path(infra.s3.__file__).with_name("settings")
+BUCKET = "artifacts"
+
+# What each request needs, as AWS documents it.
+ACTIONS = {
+    "AbortMultipartUpload": {"s3:AbortMultipartUpload"},
+    "CompleteMultipartUpload": {"s3:PutObject"},
+    "CopyObject": {"s3:GetObject", "s3:PutObject"},
+    "CreateMultipartUpload": {"s3:PutObject"},
+    "DeleteObjects": {"s3:DeleteObject"},
+    "GetObject": {"s3:GetObject"},
+    "HeadObject": {"s3:GetObject"},
+    "ListMultipartUploads": {"s3:ListBucketMultipartUploads"},
+    "ListObjectsV2": {"s3:ListBucket"},
+    "PutObject": {"s3:PutObject"},
+    "UploadPart": {"s3:PutObject"},
+    "UploadPartCopy": {"s3:GetObject", "s3:PutObject"},
+}
+# Each setting: the operation that sets it, and the name of its parameter.
+OPERATIONS = {
+    "public-access-block": ("PutPublicAccessBlock", "PublicAccessBlockConfiguration"),
+    "versioning": ("PutBucketVersioning", "VersioningConfiguration"),
+    "lifecycle": ("PutBucketLifecycleConfiguration", "LifecycleConfiguration"),
+}
+
+
+def setting(name: str, prefix: str = "store") -> dict[str, Any]:
+    text = (SETTINGS / f"{name}.json").read_text()
+    return json.loads(text.replace("BUCKET", BUCKET).replace("PREFIX", prefix))
+
+
+def requests_of_the_code() -> set[str]:
+    """Every operation of S3 that the code names."""
+    source = "\n".join(path.read_text() for path in SETTINGS.parent.glob("*.py"))
+    source = source.replace((SETTINGS.parent / "server.py").read_text(), "")
+    model = boto3.client("s3", region_name="us-east-1").meta
+    named = {
+        operation
+        for method, operation in model.method_to_api_mapping.items()
+        if f".{method}(" in source or f".{method}\n" in source or f'"{method}"' in source
+    }
+    assert "PutObject" in named
+    return named
+
+
+def test_the_policy_allows_what_the_code_asks_for_and_nothing_else():
+    allowed = {action for rule in setting("iam-policy")["Statement"] for action in rule["Action"]}
+    needed = set().union(*(ACTIONS[name] for name in requests_of_the_code()))
+    assert allowed == needed
+
+
+def test_the_policy_reaches_no_other_prefix():
+    for rule in setting("iam-policy", "my/store")["Statement"]:
+        assert rule["Effect"] == "Allow"
+        within = rule.get("Condition", {"": rule["Resource"]})
+        assert "my/store/*" in json.dumps(within)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_setting_has_the_form_that_the_api_takes(name):
+    operation, parameter = OPERATIONS[name]
+    shape = boto3.client("s3", region_name="us-east-1").meta.service_model.operation_model(
+        operation
+    )
+    validate_parameters({"Bucket": BUCKET, parameter: setting(name)}, shape.input_shape)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Any]:
+    with serving(tmp_path) as running:
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=running.environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=running.access_key,
+            aws_secret_access_key=running.secret_key,
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+@pytest.mark.slow
+def test_a_server_takes_versioning_and_life_cycle_and_then_refuses_all_without_tls(client):
+    client.put_object(Bucket=BUCKET, Key="x", Body=b"1")
+    for name in ("versioning", "lifecycle"):
+        operation, parameter = OPERATIONS[name]
+        (method,) = [m for m, o in client.meta.method_to_api_mapping.items() if o == operation]
+        getattr(client, method)(Bucket=BUCKET, **{parameter: setting(name)})
+    client.put_object(Bucket=BUCKET, Key="x", Body=b"2")
+    versions = client.list_object_versions(Bucket=BUCKET, Prefix="x")["Versions"]
+    assert len(versions) == 2
+
+    client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(setting("bucket-policy")))
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.get_object(Bucket=BUCKET, Key="x")

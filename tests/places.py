@@ -1,0 +1,116 @@
+"""Both kinds of store, as two hosts see them, and ways to reach behind them."""
+
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+from botocore.exceptions import ClientError
+
+from infra.artifacts import ArtifactStore, LocalStore
+from infra.artifacts.s3 import S3Store
+from infra.s3 import Bucket
+
+EXPIRY_SECONDS = 4.0
+BUCKET = "artifacts"
+
+
+class Place(ABC):
+    """Where a store's files are, and the stores of hosts that use it."""
+
+    @abstractmethod
+    def host(self, name: str) -> ArtifactStore:
+        """The store as this host opens it."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """A file of the store, as it is there."""
+
+    @abstractmethod
+    def write(self, path: str, content: bytes) -> None:
+        """Make or change a file of the store behind its back."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file of the store behind its back."""
+
+    @abstractmethod
+    def paths(self, prefix: str) -> list[str]:
+        """The files below a prefix, sorted."""
+
+
+class LocalPlace(Place):
+    """A directory that hosts share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def host(self, name: str) -> ArtifactStore:
+        del name  # they share the directory
+        return LocalStore(self.root)
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def write(self, path: str, content: bytes) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(content)
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink()
+
+    def paths(self, prefix: str) -> list[str]:
+        found = (str(path.relative_to(self.root)) for path in self.root.rglob("*"))
+        return sorted(p for p in found if p.startswith(prefix) and (self.root / p).is_file())
+
+
+class S3Place(Place):
+    """A prefix of its own in a bucket of the test's server."""
+
+    def __init__(self, hosts: Path, endpoint: str | None = None) -> None:
+        """`endpoint`: of the server, where the settings name another one."""
+        self._hosts = hosts
+        self._endpoint = endpoint
+        self.prefix = f"stores/{uuid4().hex[:12]}"
+        try:
+            self._client.head_bucket(Bucket=BUCKET)
+        except ClientError:
+            self._client.create_bucket(Bucket=BUCKET)
+
+    @property
+    def _client(self) -> Any:
+        """Made anew, as places go to other processes."""
+        return boto3.session.Session().client("s3", endpoint_url=self._endpoint)
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{BUCKET}/{self.prefix}"
+
+    def cache(self, name: str) -> Path:
+        return self._hosts / name
+
+    def host(self, name: str) -> S3Store:
+        return S3Store(Bucket(self.uri), self.cache(name), lease_expiry=EXPIRY_SECONDS)
+
+    def forget(self, name: str) -> None:
+        """The host gets a new disk."""
+        shutil.rmtree(self.cache(name))
+
+    def read(self, path: str) -> bytes:
+        answer = self._client.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
+        return answer["Body"].read()
+
+    def write(self, path: str, content: bytes) -> None:
+        self._client.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}", Body=content)
+
+    def remove(self, path: str) -> None:
+        self._client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
+
+    def paths(self, prefix: str) -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=f"{self.prefix}/{prefix}"
+        )
+        keys = (item["Key"] for page in pages for item in page.get("Contents", []))
+        return sorted(key.removeprefix(f"{self.prefix}/") for key in keys)
