@@ -57,7 +57,8 @@ def train_sknet(
 
 def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print the summary."""
-    recipe = load_recipe(arguments.recipe, arguments.set)
+    # The flow loads it too, and says what it ignores.
+    recipe = load_recipe(arguments.recipe, arguments.set, say_ignored=False)
     recipe.global_batch(arguments.workers)
     launch = settings_of(LaunchSettings, arguments)
     gang_of(launch, recipe, arguments.workers, arguments.device_target)

@@ -93,10 +93,13 @@ def list_recipes() -> list[str]:
     )
 
 
-def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str, overrides: Iterable[str] = (), *, say_ignored: bool = True
+) -> Recipe:
     """A recipe by name or from a YAML file, MindCV's too, with `key=value` overrides applied.
 
-    The weights to start from are named by their SHA-256 then, and their path is absolute.
+    The weights to start from are named by their SHA-256 then, and their path is absolute. What has
+    no effect here of MindCV's file is named in a warning, with `say_ignored`.
 
     Raises UserError with one line for a missing file, bad YAML, an unknown key (naming the nearest
     known one) or a bad value.
@@ -121,7 +124,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         values |= parse_override(override)
     if from_mindcv:
         values, ignored = mindcv_config.translate(values, where=where)
-        if ignored:
+        if ignored and say_ignored:
             _log.warning("%s is MindCV's; without effect here: %s", where, ", ".join(ignored))
     return parse_recipe(with_weights({"name": name, **values}), where=where)
 

@@ -1,4 +1,4 @@
-"""The commands of the README, for the tests that run them."""
+"""The commands of the README and of other pages, for the tests that run them."""
 
 import re
 import shlex
@@ -8,15 +8,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def commands() -> list[str]:
+def commands(page: str = "README.md") -> list[str]:
     """As a reader types them, without the path of the virtual environment."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    text = (ROOT / page).read_text("utf-8")
     found = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
     return [command.replace(".venv/bin/", "").removesuffix(" &") for command in found]
 
 
-def documented(start: str, replace: Mapping[str, object] | None = None) -> list[str]:
+def documented(
+    start: str, replace: Mapping[str, object] | None = None, *, page: str = "README.md"
+) -> list[str]:
     """The words of the one command that starts so, with some of them replaced."""
-    (command,) = [command for command in commands() if command.startswith(start)]
+    (command,) = [command for command in commands(page) if command.startswith(start)]
     values = replace or {}
     return [str(values.get(word, word)) for word in shlex.split(command)]

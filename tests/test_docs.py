@@ -41,6 +41,14 @@ def test_no_test_runs_a_command_that_is_not_documented() -> None:
     assert {start for start in RUN_BY for c in commands() if c.startswith(start)} == set(RUN_BY)
 
 
+def test_the_command_of_the_recipes_page_is_run_by_a_test() -> None:
+    page = "docs/recipes.md"
+    (command,) = commands(page)
+    assert command.startswith("python -m sknet.train")
+    text = (ROOT / "tests/e2e/test_readme.py").read_text("utf-8")
+    assert f'documented("python -m sknet.train", weights, page="{page}")' in text
+
+
 def test_every_file_of_the_documented_tree_exists() -> None:
     tree = re.search(r"```text\nprefect\.yaml.*?```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree is not None

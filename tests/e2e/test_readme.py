@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mindspore import load_checkpoint
 from prefect.settings import PREFECT_API_URL
 
+from infra.artifacts import open_store
 from sknet.records import Evaluation
 from tests.documented import documented
 from tests.tiny_pipeline import ROOT, Trained
@@ -83,6 +85,26 @@ def test_train_on_two_workers_then_alone_then_validate(place: Path) -> None:
     words = documented("python -m sknet.export", {"ckpt/step-00000100": "ckpt/step-00000012"})
     assert "wrote skresnet18.onnx for input (1, 3, 32, 32)" in run(place, words)
     assert (place / "skresnet18.onnx").is_file()
+
+
+def test_fine_tune(place: Path, trained: Trained) -> None:
+    old = open_store(str(trained.store)).load("checkpoint", trained.of("train").key)
+    weights = {"ckpt_path=WEIGHTS": f"ckpt_path={old.path('model.ckpt')}"}
+    words = documented("python -m sknet.train", weights, page="docs/recipes.md")
+    shorter = ["epoch_size=1", "warmup_epochs=0", "image_resize=32"]
+    options = (word for value in shorter for word in ("--set", value))
+    said = run(place, [*words, *options])
+    assert "trained 3 steps: ckpt/step-00000003" in said
+    before = load_checkpoint(str(old.path("model.ckpt")))
+    after = load_checkpoint(str(place / "ckpt/step-00000003/model.ckpt"))
+    layers: dict[str, list[bool]] = {}
+    for name in before:
+        layer = name.split(".")[0]
+        if layer in ("stem", "layer1", "layer2", "fc"):
+            equal = before[name].asnumpy().tobytes() == after[name].asnumpy().tobytes()
+            layers.setdefault(layer, []).append(equal)
+    assert all(layers["stem"] + layers["layer1"])
+    assert not any(layers["layer2"] + layers["fc"])
 
 
 def test_convert(place: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -57,23 +57,31 @@ def test_it_learns_fashion_mnist_though_interrupted_three_times(runs: Runs, tmp_
     recipe = load_recipe(RECIPE)
     total = recipe.epoch_size * (NUM_TRAINING // recipe.global_batch(2))
 
-    def reaches(share: float) -> Callable[[], bool]:
-        return lambda: flow.poll() is not None or steps_done(store) >= share * total
+    def train_until(share: float) -> None:
+        wait_for(
+            lambda: flow.poll() is not None or steps_done(store) >= share * total,
+            HOURS,
+            runs.said,
+        )
+        assert flow.poll() is None, runs.said()
 
-    # The flow's process alone: the supervisor ends the ranks.
+    # The flow's process alone: the supervisor ends the ranks, and nobody its temporary server.
     flow = runs.start(own_server=True)
-    wait_for(reaches(0.2), HOURS, runs.said)
+    train_until(0.2)
     flow.kill()
+    wait_for(lambda: "train.py" not in runs.programs(), 30, lambda: str(runs.living()))
+    for server in runs.living():
+        server.kill()
     wait_for(lambda: not runs.living(), 30, lambda: str(runs.living()))
 
     # A rank: the stage is tried again by the flow itself.
     flow = runs.start(own_server=True)
-    wait_for(reaches(0.45), HOURS, runs.said)
+    train_until(0.45)
     rank_of(runs, 1).kill()
     time.sleep(1)
 
     # All of it, by the signal that asks for an end.
-    wait_for(reaches(0.7), HOURS, runs.said)
+    train_until(0.7)
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(120) == 1, runs.said()
     wait_for(lambda: not runs.living(), 30, lambda: str(runs.living()))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mindspore import load_checkpoint
 
 import sknet
 from infra.launch import Job, JobResult, JobStatus, run
@@ -25,7 +26,9 @@ Launch = Callable[..., tuple[JobResult, str]]
 def launch(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) -> Launch:
     count = iter(range(99))
 
-    def start(name: str, disturbance: str = "", *, workers: int = 2) -> tuple[JobResult, str]:
+    def start(
+        name: str, disturbance: str = "", *, workers: int = 2, choices: tuple[str, ...] = ()
+    ) -> tuple[JobResult, str]:
         """A training in tmp_path/name, and what its ranks said."""
         lines: list[str] = []
         attempt = tmp_path / f"attempt-{next(count)}"
@@ -34,6 +37,7 @@ def launch(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) ->
             program=Path(__file__).with_name("disturbed_training.py"),
             args=(
                 *("--config", str(recipe_file), "--data_dir", str(converted[1]), *OPTIONS),
+                *(word for choice in choices for word in ("--set", choice)),
                 *("--ckpt_save_dir", str(tmp_path / name), "--hang_floor", HANG_FLOOR),
                 *("--outcome_file", str(attempt / "outcome.json")),
             ),
@@ -105,3 +109,37 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
     )
     assert (state.run.world_size, state.run.global_batch_size) == (2, 4)
     assert state.samples_seen == 24
+
+
+# The scale overflows float16 in the first four steps, on both sides of the checkpoint at step 3.
+OVERFLOWING = (
+    *("amp_level=O2", "loss_scale_type=dynamic", "loss_scale=262144", "drop_overflow_update=true"),
+    *("gradient_accumulation_steps=2", "ema=true", "ema_decay=0.9"),
+)
+
+
+def test_average_passes_and_scale_of_two_ranks_go_on_with_the_same_bits(
+    launch: Launch, tmp_path: Path
+) -> None:
+    result, said = launch("undisturbed", choices=OVERFLOWING)
+    assert result.status is JobStatus.DONE, said
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/step-00000006")
+    result, said = launch("resumed", choices=OVERFLOWING)
+    assert result.status is JobStatus.DONE, said
+    assert "resuming from step-00000003: 3 of 6 steps are done" in said
+    assert files(tmp_path / "resumed") == files(tmp_path / "undisturbed")
+
+    scales, updates = zip(
+        *(state_of_precision(tmp_path / f"undisturbed/step-0000000{step}") for step in (3, 6)),
+        strict=True,
+    )
+    # A step either updates the weights or halves the scale.
+    assert scales == (1 << 18 >> 3, 1 << 18 >> 4)
+    assert updates == (0, 2)
+
+
+def state_of_precision(path: Path) -> tuple[float, float]:
+    """The loss scale, and how many updates the average has followed."""
+    parameters = load_checkpoint(str(path / "model.ckpt"))
+    return float(parameters["loss_scale"].asnumpy()), float(parameters["ema.updates"].asnumpy())
