@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
+    result.add_argument("--store", default="artifacts", help="a path, file:///… or s3://…")
     return result
 
 

@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     result.add_argument("--recipe", default="skresnet18_digits", help="a name or a YAML file")
     result.add_argument("--data", default="digits", help="digits, fashion-mnist:DIR, DIR or s3://…")
-    result.add_argument("--store", default="artifacts", help="a path or file:/// URI")
+    result.add_argument("--store", default="artifacts", help="a path, file:///… or s3://…")
     result.add_argument("--workers", type=positive, default=2, help="ranks, on all hosts")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     result.add_argument("--device_target", choices=("CPU", "Ascend"), default="CPU")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.s3_server import S3Server
+    from infra.s3.server import Running
     from tests.tiny_pipeline import Trained
 
 # Read by Prefect when it is imported, and inherited by every command that a test starts.
@@ -49,11 +49,11 @@ def flow_harness() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
     """A real S3 server, whose address and credentials are this process's AWS settings."""
-    from tests.s3_server import running_s3
+    from infra.s3.server import serving
 
-    with running_s3(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+    with serving(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server

@@ -26,6 +26,21 @@ def demo_command() -> list[str]:
     return command
 
 
+def test_the_demo_on_s3_starts_its_server_and_stops_it_whatever_happens() -> None:
+    lines = subprocess.run(
+        ["make", "--dry-run", "demo", "STORE=s3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    begun, trained = lines[-2:]
+    assert begun == ".venv/bin/python -m infra.s3 start"
+    assert trained.startswith(". .s3/environment; trap '.venv/bin/python -m infra.s3 stop' EXIT; ")
+    flow = " ".join(demo_command()).replace("--store artifacts", "--store s3://artifacts/demo")
+    assert trained.endswith(flow)
+
+
 def test_make_test_runs_linters_types_layers_and_tests() -> None:
     programs = [" ".join(words) for words in recipe_of_make(documented("make test"))]
     for program in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):

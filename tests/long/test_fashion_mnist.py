@@ -31,7 +31,7 @@ HOURS = 3600
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
+def runs(flow_harness: None, tmp_path: Path) -> Iterator[Runs]:
     if not DATA.is_dir():
         pytest.skip(f"{DATA} is missing: make test-long FASHION_MNIST=DIR")
     command = train_command(Path(RECIPE), Path(f"fashion-mnist:{DATA}"), tmp_path / "store", 2)
@@ -66,7 +66,7 @@ def test_it_learns_fashion_mnist_though_interrupted_three_times(runs: Runs, tmp_
         assert flow.poll() is None, runs.said()
 
     # The flow's process alone: the supervisor ends the ranks, and nobody its temporary server.
-    flow = runs.start(own_server=True)
+    flow = runs.start()
     train_until(0.2)
     flow.kill()
     wait_for(lambda: "train.py" not in runs.programs(), 30, lambda: str(runs.living()))
@@ -75,7 +75,7 @@ def test_it_learns_fashion_mnist_though_interrupted_three_times(runs: Runs, tmp_
     wait_for(lambda: not runs.living(), 30, lambda: str(runs.living()))
 
     # A rank: the stage is tried again by the flow itself.
-    flow = runs.start(own_server=True)
+    flow = runs.start()
     train_until(0.45)
     rank_of(runs, 1).kill()
     time.sleep(1)
@@ -86,7 +86,7 @@ def test_it_learns_fashion_mnist_though_interrupted_three_times(runs: Runs, tmp_
     assert flow.wait(120) == 1, runs.said()
     wait_for(lambda: not runs.living(), 30, lambda: str(runs.living()))
 
-    flow = runs.start(own_server=True)
+    flow = runs.start()
     assert flow.wait(HOURS) == 0, runs.said()
 
     opened = open_store(str(store))

@@ -12,18 +12,18 @@ import boto3
 import pytest
 
 from infra.s3 import Prefix
+from infra.s3.server import Running
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import stage
 from tasks.s3_tree import S3Tree
 from tests.imagenet import write_archives, write_folders
 from tests.refusals import refusal
-from tests.s3_server import S3Server
 
 BUCKET = "images"
 
 
 @pytest.fixture(scope="module")
-def uploaded(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def uploaded(s3_server: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The miniature of ImageNet below s3://images/archives and s3://images/data/folders."""
     root = tmp_path_factory.mktemp("imagenet")
     forms = {
@@ -148,7 +148,7 @@ class CuttingProxy:
 
 
 @pytest.fixture
-def cutting(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingProxy]:
+def cutting(s3_server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingProxy]:
     proxy = CuttingProxy(s3_server.port, limit=200_000)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{proxy.port}")
     yield proxy
@@ -166,7 +166,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
 
 
 def test_an_object_that_is_replaced_meanwhile_is_not_mixed(
-    uploaded: dict[str, Path], cutting: CuttingProxy, s3_server: S3Server
+    uploaded: dict[str, Path], cutting: CuttingProxy, s3_server: Running
 ) -> None:
     direct = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3_server.port}")
     direct.put_object(Bucket=BUCKET, Key="archives/changing", Body=b"a" * 4_000_000)

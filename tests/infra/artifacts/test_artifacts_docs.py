@@ -12,6 +12,8 @@ from infra.artifacts.__main__ import main
 TEXT = (Path(__file__).parents[3] / "docs" / "artifacts.md").read_text("utf-8")
 START = "python -m infra.artifacts "
 
+TESTS = Path(__file__).parents[2]
+
 
 def test_each_command_runs_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -53,5 +55,5 @@ def test_each_promise_names_tests_that_exist():
         named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", promise)
         assert named, promise
         for file, test in named:
-            text = (Path(__file__).parent / file).read_text("utf-8")
-            assert f"\ndef {test}(" in text, f"{file}::{test}"
+            (path,) = TESTS.rglob(file)
+            assert f"\ndef {test}(" in path.read_text("utf-8"), f"{file}::{test}"

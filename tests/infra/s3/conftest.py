@@ -6,7 +6,7 @@ import boto3
 import pytest
 
 from infra.s3 import Bucket, Limits
-from tests.s3_server import S3Server
+from infra.s3.server import Running
 
 # Parts of the least size that S3 allows: 11,000,000 bytes travel in three.
 SMALL = Limits(part_bytes=5 << 20, copied_bytes=5 << 20)
@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def s3_bucket_name(s3_server: S3Server) -> str:
+def s3_bucket_name(s3_server: Running) -> str:
     name = "objects"
     boto3.session.Session().client("s3").create_bucket(Bucket=name)
     return name
