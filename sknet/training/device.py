@@ -59,17 +59,4 @@ def join_world(*, distribute: bool) -> World:
     if not distribute:
         return World(rank=0, size=1)
     communication.init()
-    _share_cores(communication.get_local_rank(), communication.get_local_rank_size())
     return World(rank=communication.get_rank(), size=communication.get_group_size())
-
-
-def _share_cores(rank: int, num_ranks: int) -> None:
-    """Ranks of one host that have a core each, at most, keep to it.
-
-    MindSpore starts a thread for every core that it sees, and these wait for each other without
-    sleeping: with more threads than cores, half of a step is waiting.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    if num_ranks > 1 and num_ranks >= len(cores):
-        os.sched_setaffinity(0, {cores[rank % len(cores)]})
-        ms.runtime.dispatch_threads_num(1)
