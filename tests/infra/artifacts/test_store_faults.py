@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from artifact_examples import make_spec, read_files, write_files
 
-from infra.artifacts import Damage
+from infra.artifacts import BuildOutput, Damage, resolve
 from infra.artifacts.s3 import S3Store
 from infra.s3 import Bucket, Limits
 from infra.s3.server import Running
@@ -220,3 +220,25 @@ def test_a_server_that_is_gone_for_good_ends_in_one_clear_error_and_no_half_arti
     with ThreadPoolExecutor(3) as pool:
         for _ in pool.map(check, points):
             pass
+
+
+def test_what_s3_did_not_take_is_committed_by_the_next_try_without_a_build(new_stage):
+    stage = new_stage()
+    store = stage.host("host", budget=3)
+
+    def build(workspace: Path) -> BuildOutput:
+        output = write_files(workspace / "out", FILES)
+        stage.scene(Fault.RESET_BEFORE, 0, lasting=True)
+        return BuildOutput(output, stats={}, provenance={})
+
+    def build_again(workspace: Path) -> BuildOutput:
+        raise AssertionError(workspace)
+
+    with pytest.raises(OSError, match=stage.place.uri):
+        resolve(store, SPEC, build)
+    stage.scene(None, 0)
+    assert list(store.addresses()) == []
+    resolution = resolve(store, SPEC, build_again)
+    assert resolution.status == "built"
+    assert read_files(resolution.artifact) == FILES
+    assert read_files(stage.host("another").load(SPEC.kind, SPEC.key)) == FILES
