@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DamagedArtifactError as error:
         sys.stderr.write(f"damaged: {error}\n")
         return FAILED
-    except (DigestConflictError, RefConflictError) as error:
+    except (DigestConflictError, RefConflictError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
-    except (StoreError, OSError) as error:
+    except StoreError as error:
         sys.stderr.write(f"error: {error}\n")
         return WRONG_INPUT
     except KeyboardInterrupt:

@@ -103,7 +103,7 @@ def test_a_read_only_store_is_read_and_refuses_the_rest_in_one_line(disk, capsys
         assert main([*command, *at]) == 0
     capsys.readouterr()
     for command in (["gc", "--days", "0", "--delete"], ["repair"]):
-        assert main([*command, *at]) == 2
+        assert main([*command, *at]) == 1
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert "Read-only file system" in err
