@@ -132,6 +132,8 @@ class S3Store(ArtifactStore):
                 f"the manifest of {manifest.kind}/{manifest.key} has {len(document)} bytes, "
                 f"expected at most {MAX_DOCUMENT_BYTES}"
             )
+        # What can't be read back must not be committed.
+        parse_manifest(document, kind=manifest.kind, key=manifest.key)
         with self._lease(*_leased(manifest.spec)) as lease:
             present = self._present(manifest)
             committed = present or self._publish(manifest, document, directory, lease)
@@ -153,12 +155,12 @@ class S3Store(ArtifactStore):
     def list(self, kind: str | None = None) -> Iterator[Manifest]:
         """Yield the manifests in ``<kind>/<key>/``; see `ArtifactStore`."""
         for found, key in self.addresses(kind):
-            stored = self._bucket.get(f"{found}/{key}/{MANIFEST}", max_bytes=MAX_DOCUMENT_BYTES)
-            if stored is None:
-                continue  # removed meanwhile
+            where = f"{found}/{key}/{MANIFEST}"
             try:
-                yield parse_manifest(stored.content, kind=found, key=key)
-            except StoreError as error:
+                stored = self._bucket.get(where, max_bytes=MAX_DOCUMENT_BYTES)
+                if stored is not None:  # it may have been removed meanwhile
+                    yield parse_manifest(stored.content, kind=found, key=key)
+            except (StoreError, DamagedObjectError) as error:
                 logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
     def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:

@@ -24,11 +24,13 @@ from infra.artifacts import (
     StoreError,
     resolve,
 )
+from infra.artifacts.files import MAX_DOCUMENT_BYTES
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
 from tests.places import EXPIRY_SECONDS, LocalPlace, Place, S3Place
 
 NUM_WRITERS = 16
+TOO_BIG = MAX_DOCUMENT_BYTES + 1
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -123,6 +125,7 @@ DAMAGES = {
     "removed": (lambda place: place.remove(address("shards/0.bin")), "missing"),
     "added": (lambda place: place.write(address("more"), b""), "extra"),
     "no manifest": (lambda place: place.write(address("manifest.json"), b"{}"), "manifest"),
+    "too big": (lambda place: place.write(address("manifest.json"), bytes(TOO_BIG)), "manifest"),
     "no JSON": (lambda place: place.write(address("manifest.json"), b"\xff"), "manifest"),
 }
 
@@ -136,6 +139,7 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
     spoil(place)
     (damage,) = other.verify("shards", key)
     assert damage.problem == problem
+    assert len(list(other.list())) == (problem != "manifest")
     with pytest.raises(DamagedArtifactError, match=r"is damaged in 1 ways"):
         other.load("shards", key, level="full")
     resolution = resolve(other, make_spec(), build, level="full")
