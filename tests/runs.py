@@ -30,6 +30,7 @@ class Runs:
         self.mark = uuid.uuid4().hex
         self._command = command
         self._log = log
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, own_server: bool = False) -> subprocess.Popen[bytes]:
         """With the harness's server, which is there already, or with a temporary one as at home."""
@@ -39,7 +40,7 @@ class Runs:
             assert api, "the flow harness has no server"
             env["PREFECT_API_URL"] = api
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
                 env=env,
@@ -47,6 +48,15 @@ class Runs:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what is left of it."""
+        for process in self.living():
+            process.kill()
+        for started in self._started:
+            started.wait()
 
     def living(self) -> list[psutil.Process]:
         return processes_marked(MARK, self.mark)

@@ -28,7 +28,8 @@ def demo_command() -> list[str]:
 
 def test_the_demo_on_s3_starts_its_server_and_stops_it_whatever_happens() -> None:
     lines = subprocess.run(
-        ["make", "--dry-run", "demo", "STORE=s3"],
+        # Under `make test`, make would tell of the directories that it enters and leaves.
+        ["make", "--no-print-directory", "--dry-run", "demo", "STORE=s3"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -37,8 +37,7 @@ def runs(trained: Trained, store: Path, tmp_path: Path) -> Iterator[Runs]:
     command = train_command(trained.recipe, trained.images, store, 2)
     result = Runs(command, tmp_path / "runs.log")
     yield result
-    for process in result.living():
-        process.kill()
+    result.end()
 
 
 def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(

@@ -26,8 +26,7 @@ def runs(trained: Trained, place: S3Place, tmp_path: Path) -> Iterator[Runs]:
     command = train_command(trained.recipe, trained.images, place.uri, 2)
     result = Runs(command, tmp_path / "runs.log")
     yield result
-    for process in result.living():
-        process.kill()
+    result.end()
 
 
 def on_host(place: S3Place, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:

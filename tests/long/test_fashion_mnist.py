@@ -37,8 +37,7 @@ def runs(flow_harness: None, tmp_path: Path) -> Iterator[Runs]:
     command = train_command(Path(RECIPE), Path(f"fashion-mnist:{DATA}"), tmp_path / "store", 2)
     result = Runs(command, tmp_path / "runs.log")
     yield result
-    for process in result.living():
-        process.kill()
+    result.end()
 
 
 def steps_done(store: Path) -> int:

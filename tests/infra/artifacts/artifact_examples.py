@@ -3,7 +3,9 @@
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -53,3 +55,15 @@ def reseal(document: bytes, **change: Any) -> bytes:
 # Forking the test process itself would copy the threads' locks of whatever else it has loaded.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["infra.artifacts", "infra.artifacts.s3", "artifact_examples"])
+
+
+def another_process(work: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    """A process, not yet started, with the settings of this one: the server keeps its first."""
+    return CONTEXT.Process(target=_work_with, args=(dict(os.environ), work, arguments), daemon=True)
+
+
+def _work_with(
+    settings: dict[str, str], work: Callable[..., None], arguments: tuple[object, ...]
+) -> None:
+    os.environ.update(settings)
+    work(*arguments)

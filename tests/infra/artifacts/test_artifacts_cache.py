@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from artifact_examples import CONTEXT, make_spec
+from artifact_examples import CONTEXT, another_process, make_spec
 
 from infra.artifacts import FileEntry, Manifest
 from infra.artifacts.cache import Cache, CacheFullError
@@ -107,7 +107,7 @@ def leave(root: Path, limit: int, seed: int) -> None:
 
 
 def in_a_process_that_ends(root: Path, limit: int, seed: int) -> int:
-    process = CONTEXT.Process(target=leave, args=(root, limit, seed), daemon=True)
+    process = another_process(leave, root, limit, seed)
     process.start()
     process.join(60)
     assert process.exitcode is not None
@@ -150,9 +150,7 @@ def bring_many(root: Path, results) -> None:
 
 def test_processes_and_threads_that_need_the_same_fetch_it_once(tmp_path):
     results = CONTEXT.Queue()
-    processes = [
-        CONTEXT.Process(target=bring_many, args=(tmp_path, results), daemon=True) for _ in range(4)
-    ]
+    processes = [another_process(bring_many, tmp_path, results) for _ in range(4)]
     for process in processes:
         process.start()
     fetched = [name for _ in processes for name in results.get(timeout=60)]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from artifact_examples import CONTEXT, commit, make_spec, write_files
+from artifact_examples import CONTEXT, another_process, commit, make_spec, write_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,7 +146,7 @@ def hold(root: Path, connection) -> None:
 
 def test_the_workspace_of_a_living_builder_stays_and_a_dead_ones_goes_when_it_is_old(store):
     ours, theirs = CONTEXT.Pipe()
-    builder = CONTEXT.Process(target=hold, args=(store.root, theirs))
+    builder = another_process(hold, store.root, theirs)
     builder.start()
     ours.recv()
     with store.workspace(make_spec(2)) as recent:

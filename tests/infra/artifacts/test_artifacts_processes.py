@@ -10,6 +10,7 @@ import pytest
 from artifact_examples import (
     CONTEXT,
     FILES,
+    another_process,
     make_spec,
     read_files,
     write_files,
@@ -68,10 +69,7 @@ def look_up_together(root: Path, barrier, results) -> None:
 def test_8_processes_that_find_one_damaged_artifact_rebuild_it_once(store):
     (resolve(store, make_spec(), build).artifact.directory / "index.json").unlink()
     barrier, results = CONTEXT.Barrier(8), CONTEXT.Queue()
-    processes = [
-        CONTEXT.Process(target=look_up_together, args=(store.root, barrier, results))
-        for _ in range(8)
-    ]
+    processes = [another_process(look_up_together, store.root, barrier, results) for _ in range(8)]
     for process in processes:
         process.start()
     answers = [results.get(timeout=20) for _ in processes]
@@ -97,7 +95,7 @@ def hold_workspace(root: Path, connection, with_child: bool) -> None:
 def test_a_killed_builder_frees_its_workspace_and_leaves_its_work(store, caplog, with_child):
     caplog.set_level(logging.INFO)
     ours, theirs = CONTEXT.Pipe()
-    holder = CONTEXT.Process(target=hold_workspace, args=(store.root, theirs, with_child))
+    holder = another_process(hold_workspace, store.root, theirs, with_child)
     holder.start()
     child = ours.recv()
     entered: list[list[str]] = []

@@ -10,7 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from artifact_examples import CONTEXT, FILES, make_spec, read_files, write_files
+from artifact_examples import (
+    CONTEXT,
+    FILES,
+    another_process,
+    make_spec,
+    read_files,
+    write_files,
+)
 
 from infra.artifacts import (
     Artifact,
@@ -193,7 +200,7 @@ def count_up(place: Place, number: int, times: int) -> None:
 
 
 def together(work, *arguments_of_each: tuple[object, ...]) -> None:
-    processes = [CONTEXT.Process(target=work, args=each, daemon=True) for each in arguments_of_each]
+    processes = [another_process(work, *each) for each in arguments_of_each]
     for process in processes:
         process.start()
     for process in processes:
@@ -228,7 +235,7 @@ def hold(place: Place, entered: "multiprocessing.synchronize.Event") -> None:
 
 def test_the_workspace_of_a_killed_builder_is_free_at_once(place, other):
     entered = CONTEXT.Event()
-    holder = CONTEXT.Process(target=hold, args=(place, entered), daemon=True)
+    holder = another_process(hold, place, entered)
     holder.start()
     assert entered.wait(60)
     waited: list[float] = []
@@ -371,9 +378,7 @@ def test_a_builder_that_was_taken_over_commits_nothing(place, tmp_path):
         pytest.skip("the kernel gives a lock to nobody else while its holder lives")
     go_on = CONTEXT.Event()
     entered, outcome = CONTEXT.Event(), CONTEXT.Queue()
-    sleeper = CONTEXT.Process(
-        target=commit_late, args=(place, tmp_path / "late", entered, go_on, outcome), daemon=True
-    )
+    sleeper = another_process(commit_late, place, tmp_path / "late", entered, go_on, outcome)
     sleeper.start()
     assert entered.wait(60)
     os.kill(sleeper.pid, signal.SIGSTOP)
