@@ -11,7 +11,8 @@ from pathlib import Path
 from prefect import flow
 
 from flows.command import quieten, run_flow
-from tasks.evaluation import promoted, reevaluate_promoted, verify_promoted
+from tasks.promotion import promoted
+from tasks.revalidation import reevaluate_promoted, verify_promoted
 
 
 @flow(name="revalidate")

@@ -19,8 +19,9 @@ from sknet.data.sources import open_source
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.data import ConversionSettings, convert, stage
-from tasks.evaluation import promote, validate
+from tasks.evaluation import validate
 from tasks.launching import LaunchSettings, gang_of
+from tasks.promotion import promote
 from tasks.reporting import report
 from tasks.stages import StageResult, results_of
 from tasks.training import train

@@ -43,8 +43,9 @@ def train(
     store = open_store(store_uri)
     spec = ArtifactSpec(
         kind="checkpoint",
-        # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2
-        format_version=3,
+        # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2;
+        # 4: its evaluations have more fields
+        format_version=4,
         params={
             "recipe": recipe.choices(),
             "world_size": num_workers,

@@ -11,7 +11,7 @@ import flows.revalidate
 from flows.revalidate import revalidate
 from infra.artifacts import ArtifactSpec, open_store
 from sknet.records import Evaluation
-from tasks.evaluation import RegressionError, differing_counts
+from tasks.revalidation import RegressionError, differing_counts
 from tests.tiny_pipeline import Trained, run_command
 
 COUNTS = Evaluation(

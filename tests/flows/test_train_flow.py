@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 import tasks.jobs
 from flows.summary import summary
 from sknet.recipe import load_recipe
-from tasks.evaluation import promote
+from tasks.promotion import promote
 from tasks.stages import StageResult, results_of
 from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
 

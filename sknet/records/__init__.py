@@ -1,0 +1,73 @@
+"""What moves between the stages, in their order; JSON in and out, never file handles."""
+
+from sknet.records.base import (
+    MAX_RECORD_BYTES,
+    FileName,
+    NonNegativeInt,
+    Record,
+    Sha256,
+)
+from sknet.records.data import (
+    Dataset,
+    QuarantinedSample,
+    Reencoding,
+    ShardFile,
+    Shards,
+)
+from sknet.records.evaluation import (
+    Attention,
+    CalibrationBin,
+    Check,
+    CheckpointChecks,
+    ConfusedPair,
+    Evaluation,
+    Example,
+    Examples,
+    UnitAttention,
+)
+from sknet.records.training import (
+    Checkpoint,
+    CheckpointFile,
+    Layout,
+    Run,
+)
+from sknet.records.verdicts import (
+    Counts,
+    DifferingSample,
+    PairedCounts,
+    Promotion,
+    Repair,
+    Revalidation,
+)
+
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "Attention",
+    "CalibrationBin",
+    "Check",
+    "Checkpoint",
+    "CheckpointChecks",
+    "CheckpointFile",
+    "ConfusedPair",
+    "Counts",
+    "Dataset",
+    "DifferingSample",
+    "Evaluation",
+    "Example",
+    "Examples",
+    "FileName",
+    "Layout",
+    "NonNegativeInt",
+    "PairedCounts",
+    "Promotion",
+    "QuarantinedSample",
+    "Record",
+    "Reencoding",
+    "Repair",
+    "Revalidation",
+    "Run",
+    "Sha256",
+    "ShardFile",
+    "Shards",
+    "UnitAttention",
+]

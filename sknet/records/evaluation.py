@@ -1,0 +1,117 @@
+"""What is found out about a checkpoint: its soundness, its counts, what it looks at."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sknet.records.base import FileName, NonNegativeInt, Record
+
+
+class ConfusedPair(Record):
+    """A class that was taken for another one."""
+
+    label: NonNegativeInt
+    predicted: NonNegativeInt
+    count: Annotated[int, Field(ge=1)]
+
+
+class CalibrationBin(Record):
+    """Predictions whose probability lies in one part of 0 … 1."""
+
+    seen: NonNegativeInt
+    correct: NonNegativeInt
+    confidence_sum: float
+    """Of the probabilities of the predicted classes."""
+
+
+class Evaluation(Record):
+    """Counts over a split; shares are derived, never averaged."""
+
+    format_version: Literal[2] = 2
+    split: str
+    resolution: int
+    seen: NonNegativeInt
+    correct_top1: NonNegativeInt
+    correct_top5: NonNegativeInt
+    loss_sum: float
+    class_seen: tuple[NonNegativeInt, ...]
+    class_correct: tuple[NonNegativeInt, ...]
+    confused: tuple[ConfusedPair, ...] = ()
+    """The most frequent ones, most first; none in evaluations while training."""
+    calibration: tuple[CalibrationBin, ...] = ()
+    """Equal parts of 0 … 1, from below; none in evaluations while training."""
+
+    @property
+    def accuracy_top1(self) -> float:
+        """As a share."""
+        return self.correct_top1 / self.seen
+
+    @property
+    def accuracy_top5(self) -> float:
+        """As a share; of fewer than five classes all count."""
+        return self.correct_top5 / self.seen
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy without label smoothing."""
+        return self.loss_sum / self.seen
+
+
+class Check(Record):
+    """One condition, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+    """In one line: what was found, and what was expected if it did not pass."""
+
+
+class CheckpointChecks(Record):
+    """`checks.json`: whether a checkpoint is what it should be, before it is evaluated."""
+
+    format_version: Literal[1] = 1
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of them did."""
+        return all(check.passed for check in self.checks)
+
+
+class UnitAttention(Record):
+    """Of one SK unit."""
+
+    unit: str
+    """The paper's name, as `SK_2_1`."""
+    differences: tuple[float, ...]
+    """For each scale: mean share of the largest kernel's path minus that of the smallest one's."""
+
+
+class Attention(Record):
+    """`attention.json`: what the units attend to as the object grows (the paper's section 4.4)."""
+
+    format_version: Literal[1] = 1
+    split: str
+    num_images: Annotated[int, Field(ge=1)]
+    scales: tuple[float, ...]
+    """Of the central crop's object: at 1.5 the crop is two thirds as wide, enlarged again."""
+    units: tuple[UnitAttention, ...]
+    """In the network's order; none if the network's units have one path."""
+
+
+class Example(Record):
+    """A sample of a confused pair, with a thumbnail."""
+
+    file: FileName
+    key: str
+    label: NonNegativeInt
+    predicted: NonNegativeInt
+    probability: float
+    """Of the predicted class."""
+
+
+class Examples(Record):
+    """`examples.json`: the surest wrong predictions of the most confused pairs."""
+
+    format_version: Literal[1] = 1
+    examples: tuple[Example, ...]
