@@ -126,7 +126,8 @@ def lookups(folder: Path, proxy: FaultProxy, num_artifacts: int) -> None:
     """The requests of one lookup, by key and by digest, in stores of two sizes."""
     print("\n| artifacts | requests of a lookup | of find by digest |\n|---:|---:|---:|")
     for count in (FEW, num_artifacts):
-        name = f"lookups-{count}"
+        # Scenes are told apart by a name within the request: none may begin like another.
+        name = f"{count}-lookups"
         store = store_of(folder, name, "lookups")
         first = filled(store, folder, name, count)
         by_key = num_requests(proxy, name, partial(store.get, spec(0)))
