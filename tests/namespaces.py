@@ -4,7 +4,6 @@ They share the file system and the clock, as hosts with a shared directory do.
 """
 
 import os
-import shutil
 import subprocess
 import time
 import uuid
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
+
+from tests.programs import require
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ def hosts(count: int) -> Iterator[list[Host]]:
     """So many hosts, gone afterwards with all that runs on them. Skips where that isn't allowed."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
-    if shutil.which("ip") is None:
-        pytest.skip("network namespaces need iproute2")
+    require("ip")
     name = uuid.uuid4().hex[:6]
     bridge = f"br{name}"
     made: list[Host] = []

@@ -6,7 +6,6 @@ One process imports the store once, and forks for each piece of work.
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.programs import require
 
 # All that names a file or uses an open one.
 CALLS = "%file,%desc"
@@ -78,8 +79,7 @@ class Tracer:
 @contextmanager
 def tracer() -> Iterator[Tracer]:
     """A tracer, or a skipped test with the reason why there is none."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
+    require("strace")
     tried = subprocess.run(["strace", "-qq", "true"], capture_output=True, text=True)
     if tried.returncode != 0:
         pytest.skip(f"strace may not trace here: {tried.stderr.strip()}")

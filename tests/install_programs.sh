@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs the Debian packages whose programs the tests run, where they are missing; needs root.
+# Without them `make test` skips those tests and says why; in CI it fails.
+set -euo pipefail
+
+declare -A packages=([strace]=strace [ip]=iproute2 [chromium]=chromium [chromedriver]=chromium-driver)
+missing=()
+for program in "${!packages[@]}"; do
+  command -v "$program" > /dev/null || missing+=("${packages[$program]}")
+done
+if ((${#missing[@]})); then
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}"
+fi
