@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from prefect import flow
+from pydantic import JsonValue
 
 from flows.command import quieten, run_flow
 from tasks.promotion import promoted
@@ -16,7 +17,7 @@ from tasks.revalidation import reevaluate_promoted, verify_promoted
 
 
 @flow(name="revalidate")
-def revalidate(store: str = "artifacts") -> dict[str, int]:
+def revalidate(store: str = "artifacts") -> dict[str, JsonValue]:
     """Fails, saying what differs, unless everything is as it was recorded."""
     ref = verify_promoted(store)
     with tempfile.TemporaryDirectory(prefix="revalidate-") as scratch:

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sknet.errors import (
@@ -67,10 +68,22 @@ def write_record(record: Record, path: Path | None) -> None:
     """Write the record to the path of a --json option, if given. Raises UserError if it can't."""
     if path:
         make_directory(path.parent, "--json")
-        try:
-            record.write(path)
-        except OSError as error:
-            raise UserError(f"--json {path} can't be written: {error.strerror}") from None
+        write(record, path, "--json")
+
+
+def write(record: Record, path: Path, option: str) -> None:
+    """Write the record where an option says. Raises UserError if that is not possible."""
+    with writing(path, option):
+        record.write(path)
+
+
+@contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """What is done while this is open writes where an option says. Raises UserError if it can't."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {path} can't be written: {error.strerror}") from None
 
 
 def make_directory(path: Path, option: str) -> None:
@@ -79,6 +92,26 @@ def make_directory(path: Path, option: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{option} {path} can't be made: {error.strerror}") from None
+
+
+def is_distributed(option: bool | None, module: str) -> bool:
+    """Whether this is one of msrun's ranks: by the option --distribute, or as it was started.
+
+    Raises UserError if it should be one and isn't.
+    """
+    started = "MS_ROLE" in os.environ
+    if option and not started:
+        raise UserError(
+            f"--distribute True without msrun: start with `msrun --worker_num N … {module}`"
+        )
+    return started if option is None else option
+
+
+def boolean(text: str) -> bool:
+    """True or False, as MindCV's options have it."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() == "true"
 
 
 def _end(arguments: argparse.Namespace, status: str, message: str, code: int) -> int:

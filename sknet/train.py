@@ -5,25 +5,17 @@ python -m sknet.train --config R --data_dir D --distribute False
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from sknet import program
-from sknet.errors import UserError
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Train; the last line of rank 0 names the final checkpoint."""
-    distribute = arguments.distribute
-    if distribute is None:
-        distribute = "MS_ROLE" in os.environ
-    elif distribute and "MS_ROLE" not in os.environ:
-        raise UserError(
-            "--distribute True without msrun: start with `msrun --worker_num N … sknet/train.py`"
-        )
+    distribute = program.is_distributed(arguments.distribute, "sknet/train.py")
     stop = StopRequest()
     with stop.listening(distributed=distribute):
         _train(arguments, stop, distribute=distribute)
@@ -68,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--data_dir", required=True, help="folders of images, shards, or 'digits'")
     result.add_argument("--ckpt_save_dir", type=Path, default=Path("ckpt"))
     result.add_argument("--shards_dir", type=Path, default=Path("shards"), help="cache of shards")
-    result.add_argument("--distribute", type=_boolean, help="default: True under msrun")
+    result.add_argument("--distribute", type=program.boolean, help="default: True under msrun")
     result.add_argument("--device_target", default="CPU", help="CPU or Ascend")
     result.add_argument(
         "--planned_workers",
@@ -83,12 +75,6 @@ def parser() -> argparse.ArgumentParser:
         help="seconds that any step may take before the job counts as hung; 0: any time",
     )
     return result
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return text.lower() == "true"
 
 
 def _positive(text: str) -> int:

@@ -1,9 +1,12 @@
-"""Stage `validate`: a checkpoint, evaluated."""
+"""Stage `validate`: a checkpoint, checked and evaluated."""
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
+from pydantic import JsonValue
 
 from infra.artifacts import (
     Artifact,
@@ -11,10 +14,12 @@ from infra.artifacts import (
     BuildOutput,
     open_store,
 )
+from sknet.evaluation.files import CHECKS_FILE, evaluation_file
 from sknet.recipe import Recipe
-from sknet.records import Evaluation
+from sknet.records import CheckpointChecks, Evaluation
 from tasks.jobs import run_program, write_recipe
 from tasks.stages import (
+    JobFailedError,
     StageResult,
     artifact_of,
     finish,
@@ -22,57 +27,104 @@ from tasks.stages import (
     stage_task,
 )
 
+EVALUATION_FORMAT = 2
+"""Of the artifact: 2 has checks, predictions, attention and examples."""
+
 
 @stage_task("validate")
 def validate(
     recipe: Recipe, checkpoint: StageResult, shards: StageResult, store_uri: str, device_target: str
 ) -> StageResult:
-    """Verify the checkpoint's files and count its correct predictions."""
+    """Check the checkpoint, and if it is sound predict every validation sample.
+
+    A checkpoint that fails a check gets an artifact that says so, and no counts.
+    """
     store = open_store(store_uri)
     spec = ArtifactSpec(
         kind="evaluation",
-        format_version=1,
-        params={"device_target": device_target, "mindspore": version("mindspore")},
+        format_version=EVALUATION_FORMAT,
+        params=software(device_target),
         inputs={"checkpoint": checkpoint.digest, "shards": shards.digest},
     )
 
     def build(workspace: Path) -> BuildOutput:
-        evaluation = evaluate_checkpoint(
+        out = evaluate_checkpoint(
             recipe,
             artifact_of(store, checkpoint),
             artifact_of(store, shards),
             device_target,
             workspace,
         )
-        (workspace / "out").mkdir(exist_ok=True)
-        evaluation.write(workspace / "out" / "evaluation.json")
-        return BuildOutput(workspace / "out", {}, {})
+        return BuildOutput(out, {}, {})
 
     resolution = resolve_stage("validate", store, spec, build)
-    evaluation = Evaluation.read(resolution.artifact.path("evaluation.json"))
+    checks = CheckpointChecks.read(resolution.artifact.path(CHECKS_FILE))
+    if not checks.passed:
+        return finish("validate", resolution, _show_failed(checks, checkpoint.key))
+    evaluations = [
+        Evaluation.read(resolution.artifact.path(evaluation_file(recipe, side)))
+        for side in recipe.resolutions
+    ]
     create_table_artifact(
-        [table_row(evaluation)], key="accuracy", description=f"Accuracy of {checkpoint.key[:10]}"
+        [table_row(evaluation) for evaluation in evaluations],
+        key="accuracy",
+        description=f"Accuracy of {checkpoint.key[:10]}",
     )
-    return finish("validate", resolution, evaluation_facts(evaluation))
+    return finish("validate", resolution, evaluation_facts(evaluations[0]))
+
+
+def software(device_target: str) -> dict[str, JsonValue]:
+    """All by which the same checkpoint and shards could give other files."""
+    packages = ("mindspore", "numpy", "pillow", "pyarrow")
+    return {"device_target": device_target, **{name: version(name) for name in packages}}
 
 
 def evaluate_checkpoint(
     recipe: Recipe, checkpoint: Artifact, shards: Artifact, device_target: str, workspace: Path
-) -> Evaluation:
-    """Evaluate in a process of its own, which verifies all files before it opens them."""
-    out = workspace / "evaluation.json"
+) -> Path:
+    """Check and evaluate in a process of its own; return the directory of what it wrote.
+
+    If a check failed, `checks.json` is alone in it.
+    """
+    out = workspace / "out"
     options = {
         "config": write_recipe(recipe.model_dump(mode="json"), workspace),
         "data_dir": shards.directory,
         "ckpt_path": checkpoint.directory,
         "device_target": device_target,
-        "json": out,
+        "out": out,
     }
-    run_program("validate", options, workspace=workspace, log_name="validate")
-    return Evaluation.read(out)
+    # What an earlier try left may belong to another outcome.
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        run_program("validate", options, workspace=workspace, log_name="validate")
+    except JobFailedError:
+        if not _refused(out / CHECKS_FILE):
+            raise
+    return out
 
 
-def evaluation_facts(evaluation: Evaluation) -> dict[str, int]:
+def _refused(file: Path) -> bool:
+    return file.is_file() and not CheckpointChecks.read(file).passed
+
+
+def _show_failed(checks: CheckpointChecks, key: str) -> dict[str, JsonValue]:
+    """In the log and as a table; returns the stage's facts."""
+    failed = [check for check in checks.checks if not check.passed]
+    for check in failed:
+        get_run_logger().error("validate: %s: %s", check.name, check.detail)
+    create_table_artifact(
+        [
+            {"check": check.name, "passed": "yes" if check.passed else "NO", "found": check.detail}
+            for check in checks.checks
+        ],
+        key="checks",
+        description=f"Checkpoint {key[:10]} is not sound and was not evaluated",
+    )
+    return {"checks_failed": len(failed)}
+
+
+def evaluation_facts(evaluation: Evaluation) -> dict[str, JsonValue]:
     """The counts that summaries show."""
     return {
         "correct_top1": evaluation.correct_top1,
@@ -83,11 +135,15 @@ def evaluation_facts(evaluation: Evaluation) -> dict[str, int]:
 
 def table_row(evaluation: Evaluation) -> dict[str, object]:
     """Of the table that Prefect shows."""
+    low, high = evaluation.interval_top1
+    error = evaluation.calibration_error
     return {
         "split": evaluation.split,
         "resolution": evaluation.resolution,
         "accuracy@1": f"{evaluation.accuracy_top1:.2%}",
+        "95 % interval": f"{low:.2%} to {high:.2%}",
         "accuracy@5": f"{evaluation.accuracy_top5:.2%}",
         **evaluation_facts(evaluation),
         "loss": round(evaluation.loss, 4),
+        "calibration error": None if error is None else round(error, 4),
     }

@@ -71,7 +71,7 @@ def _trained_run(
         name = str(log.params["recipe_name"])
         metrics = store.load("training-log", log.key).path("metrics.jsonl")
         lines = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
-    counts = evaluation.model_dump(exclude={"class_seen", "class_correct"})
+    counts = evaluation.model_dump(include={*EvaluationCounts.model_fields})
     return TrainedRun(
         run=checkpoint.key,
         recipe=state.run.recipe.model_copy(update={"name": name}),

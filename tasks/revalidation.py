@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
+from pydantic import JsonValue
 
 from infra.artifacts import Ref, StoreError, open_store
 from sknet.records import Checkpoint, Evaluation
@@ -38,7 +39,7 @@ def verify_promoted(store_uri: str) -> Ref:
 
 
 @stage_task("reevaluate-promoted")
-def reevaluate_promoted(ref: Ref, store_uri: str, scratch: Path) -> dict[str, int]:
+def reevaluate_promoted(ref: Ref, store_uri: str, scratch: Path) -> dict[str, JsonValue]:
     """Evaluate again and compare with the record, count by count. Raises RegressionError."""
     store = open_store(store_uri, create=False)
     checkpoint = store.load(ref.kind, ref.key)
@@ -52,9 +53,10 @@ def reevaluate_promoted(ref: Ref, store_uri: str, scratch: Path) -> dict[str, in
     if recorded is None:
         raise StoreError(f"no evaluation of checkpoint {ref.key} is recorded: run train-sknet")
     record = Evaluation.read(store.load("evaluation", recorded.key).path("evaluation.json"))
-    fresh = evaluate_checkpoint(
+    out = evaluate_checkpoint(
         state.run.recipe, checkpoint, shards, state.run.device_target, scratch
     )
+    fresh = Evaluation.read(out / "evaluation.json")
     create_table_artifact(
         [
             {"evaluation": "recorded", **table_row(record)},

@@ -6,13 +6,14 @@ could not repeat them; ours are in `erasing` and `mixing`.
 """
 
 import math
+from collections.abc import Sequence
 
 from mindspore.dataset import vision
 
 from sknet.auto_augment import MAX_MAGNITUDE, parse_auto_augment
 from sknet.recipe import Recipe
 
-Operations = list[object]
+Operations = Sequence[object]
 
 _INTERPOLATION = {
     "nearest": vision.Inter.NEAREST,
@@ -25,7 +26,7 @@ _TRIVIAL_AUGMENT_BINS = 31
 
 def train_operations(recipe: Recipe) -> Operations:
     """Random crop, flips, automatic augmentation or else colour jitter."""
-    operations: Operations = [
+    operations: list[object] = [
         vision.RandomCropDecodeResize(
             recipe.image_resize,
             recipe.scale,
@@ -44,13 +45,15 @@ def train_operations(recipe: Recipe) -> Operations:
     return [*operations, vision.HWC2CHW()]
 
 
-def eval_operations(recipe: Recipe) -> Operations:
-    """The centre, of an image whose shorter side is resized to floor(image_resize / crop_pct)."""
-    shorter = math.floor(recipe.image_resize / recipe.crop_pct)
+def eval_operations(recipe: Recipe, resolution: int, scale: float = 1.0) -> Operations:
+    """The centre of a decoded image whose shorter side is resized to floor(resolution / crop_pct).
+
+    With a `scale`, what is in the centre is so many times as large.
+    """
+    shorter = math.floor(resolution * scale / recipe.crop_pct)
     return [
-        vision.Decode(),
         vision.Resize(shorter, _INTERPOLATION[recipe.interpolation]),
-        vision.CenterCrop(recipe.image_resize),
+        vision.CenterCrop(resolution),
         vision.HWC2CHW(),
     ]
 

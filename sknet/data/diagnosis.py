@@ -20,6 +20,14 @@ def sample_keys(shards: Shards, directory: Path, split: str, indices: Indices) -
     return [str(key) for (key,) in _rows(shards, directory, split, indices, ["key"])]
 
 
+def sample_images(shards: Shards, directory: Path, split: str, indices: Indices) -> list[bytes]:
+    """The samples' encoded images, in the order of the indices."""
+    if not len(indices):
+        return []
+    rows = _rows(shards, directory, split, indices, ["image"])
+    return [image.tobytes() for (image,) in rows]
+
+
 def find_undecodable(
     shards: Shards, directory: Path, split: str, indices: Indices
 ) -> SampleError | None:

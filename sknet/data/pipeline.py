@@ -1,13 +1,15 @@
 """Input pipelines over shards: exactly the samples that are asked for, in their order."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
 import numpy.typing as npt
+from mindspore.dataset import transforms, vision
 
 from sknet.data.augmentation import Operations, eval_operations, train_operations
 from sknet.data.diagnosis import find_undecodable
@@ -17,7 +19,11 @@ from sknet.data.reading import read_pipeline
 from sknet.recipe import Recipe
 from sknet.records import Shards
 
-Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+Batch = tuple[Images, Labels]
+BatchAt = tuple[tuple[Images, ...], Labels]
+"""Images at several resolutions."""
 
 
 def train_batches(
@@ -35,20 +41,56 @@ def train_batches(
     whatever was read before it, or is read at the same time. Raises SampleError for a sample that
     doesn't decode.
     """
-    return _batches(
-        recipe, shards, directory, "train", indices, batch_size, train_operations(recipe), seed
+    columns = {"image": train_operations(recipe)}
+    batches = _batches(
+        recipe, shards, directory, "train", indices, batch_size, columns=columns, seed=seed
     )
+    return ((images, labels) for (images,), labels in batches)
 
 
 def eval_batches(
     recipe: Recipe, shards: Shards, directory: Path, split: str, indices: Indices, batch_size: int
 ) -> Iterator[Batch]:
     """Centre crops; the last batch may be shorter. Shapes and errors as in `train_batches`."""
-    operations = eval_operations(recipe)
+    batches = eval_batches_at(
+        recipe, shards, directory, split, indices, batch_size, [recipe.image_resize]
+    )
+    return ((images, labels) for (images,), labels in batches)
+
+
+def eval_batches_at(
+    recipe: Recipe,
+    shards: Shards,
+    directory: Path,
+    split: str,
+    indices: Indices,
+    batch_size: int,
+    resolutions: Sequence[int],
+    scales: Sequence[float] = (1.0,),
+) -> Iterator[BatchAt]:
+    """As `eval_batches`, with the images at each resolution, and of these at each scale.
+
+    Each image is read and decoded once.
+    """
     # MindSpore refuses more than there are; here they draw nothing, so their number is free.
     workers = min(recipe.num_parallel_workers, os.cpu_count() or 1)
     recipe = recipe.model_copy(update={"num_parallel_workers": workers})
-    return _batches(recipe, shards, directory, split, indices, batch_size, operations, recipe.seed)
+    columns = {
+        f"image-{resolution}-{scale}": eval_operations(recipe, resolution, scale)
+        for resolution in resolutions
+        for scale in scales
+    }
+    return _batches(
+        recipe,
+        shards,
+        directory,
+        split,
+        indices,
+        batch_size,
+        first=[vision.Decode()],
+        columns=columns,
+        seed=recipe.seed,
+    )
 
 
 def segment_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:
@@ -63,10 +105,14 @@ def _batches(
     split: str,
     indices: Indices,
     batch_size: int,
-    operations: Operations,
+    *,
+    first: Operations = (),
+    columns: Mapping[str, Operations],
     seed: int,
-) -> Iterator[Batch]:
+) -> Iterator[BatchAt]:
+    """The image after the `first` operations becomes one column for each of `columns`."""
     workers = recipe.num_parallel_workers
+    names = list(columns)
 
     def make() -> object:
         ds.config.set_seed(seed)
@@ -76,14 +122,21 @@ def _batches(
             sampler=ds.SubsetSampler(indices.tolist()),
             num_parallel_workers=workers,
         )
-        data = data.map(operations, input_columns="image", num_parallel_workers=workers)
-        data = data.batch(batch_size, num_parallel_workers=workers)
+        if len(names) == 1:
+            data = data.map([*first, *columns[names[0]]], "image", names, workers)
+        else:
+            data = data.map([*first, transforms.Duplicate()], "image", names[:2], workers)
+            for one, other in pairwise(names[1:]):
+                data = data.map(transforms.Duplicate(), one, [one, other], workers)
+            for name, operations in columns.items():
+                data = data.map(operations, name, num_parallel_workers=workers)
+        data = data.project([*names, "label"]).batch(batch_size, num_parallel_workers=workers)
         return data.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
     rows = read_pipeline(make)
     return (
-        (normalise(images, recipe.mean, recipe.std), labels.reshape(-1))
-        for images, labels in _explained(rows, shards, directory, split, indices, batch_size)
+        (tuple(normalise(each, recipe.mean, recipe.std) for each in images), labels.reshape(-1))
+        for *images, labels in _explained(rows, shards, directory, split, indices, batch_size)
     )
 
 

@@ -59,6 +59,9 @@ class DataChoices(Choices):
     crop_pct: Annotated[Share, Field(gt=0)] = 0.875
     """Evaluation resizes the shorter side to image_resize / crop_pct, rounded down as MindCV does,
     then crops the centre."""
+    val_resolutions: tuple[Annotated[Count, Field(ge=32)], ...] = ()
+    """Sides at which `sknet.validate` evaluates beside image_resize, which it always does; at each
+    with the same crop_pct. Training evaluates at image_resize only."""
     mean: Channels = (123.675, 116.28, 103.53)
     """Per RGB channel, of values in 0 … 255 (ImageNet's)."""
     std: Channels = (58.395, 57.12, 57.375)
@@ -75,4 +78,14 @@ class DataChoices(Choices):
                 raise ValueError(f"{key} is [{low}, {high}], expected 0 < low <= high")
         if min(self.std) <= 0:
             raise ValueError(f"std is {list(self.std)}, expected values above 0")
+        if len({*self.val_resolutions}) < len(self.val_resolutions):
+            raise ValueError(
+                f"val_resolutions is {list(self.val_resolutions)}, expected different sides"
+            )
         return self
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """At which `sknet.validate` evaluates: image_resize first."""
+        others = (side for side in self.val_resolutions if side != self.image_resize)
+        return (self.image_resize, *others)

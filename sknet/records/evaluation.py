@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sknet.intervals import wilson_interval
 from sknet.records.base import FileName, NonNegativeInt, Record
 
 
@@ -55,6 +56,23 @@ class Evaluation(Record):
     def loss(self) -> float:
         """Mean cross entropy without label smoothing."""
         return self.loss_sum / self.seen
+
+    @property
+    def interval_top1(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of accuracy@1, as shares."""
+        return wilson_interval(self.correct_top1, self.seen)
+
+    @property
+    def interval_top5(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of accuracy@5, as shares."""
+        return wilson_interval(self.correct_top5, self.seen)
+
+    @property
+    def calibration_error(self) -> float | None:
+        """The expected calibration error: mean distance of accuracy and confidence in the bins."""
+        if not self.calibration:
+            return None
+        return sum(abs(part.correct - part.confidence_sum) for part in self.calibration) / self.seen
 
 
 class Check(Record):

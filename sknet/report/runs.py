@@ -1,18 +1,15 @@
 """TrainedRun: everything that a report needs to know of one run, and the reading of its log."""
 
-import math
 from functools import cached_property
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
+from sknet.intervals import wilson_interval
 from sknet.recipe import Recipe
 
 SHOWN_DIGITS = 10
 """Hex digits of a key that people see."""
-
-Z_95 = 1.959963984540054
-"""Quantile of the normal distribution for a two-sided 95 % interval."""
 
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -186,12 +183,3 @@ class TrainedRun(_Record):
                 case "end":
                     end = EndLine.model_validate(line)
         return History(starts=tuple(starts), steps=tuple(steps), epochs=tuple(epochs), end=end)
-
-
-def wilson_interval(correct: int, seen: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; it stays within 0 … 1, also for 0 or all correct."""
-    share = correct / seen
-    spread = Z_95**2 / seen
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -18,7 +18,7 @@ from mindspore import Tensor, nn
 from sknet.data.ahead import read_ahead
 from sknet.data.segments import TrainBatch, batches_of, segments_from
 from sknet.errors import NonFiniteLossError, StoppedError
-from sknet.evaluation import evaluate
+from sknet.evaluation.predicting import evaluate
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
 from sknet.training import statistics
 from sknet.training.checkpoint import Snapshot, checkpoint_name, parameters_of

@@ -1,6 +1,7 @@
-"""Evaluation counts: as sorting would have it, summed over any split, each sample once."""
+"""Evaluation counts: as sorting would have it, of any batches and ranks, each sample once."""
 
-import itertools
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from mindspore import Tensor
 from PIL import Image
 
 from sknet.data.augmentation import eval_operations
-from sknet.errors import NonFiniteLossError
-from sknet.evaluation import batch_counts, evaluate
+from sknet.errors import NonFiniteLossError, UserError
+from sknet.evaluation.counting import evaluation_of
+from sknet.evaluation.predicting import evaluate, predict
+from sknet.evaluation.predictions import Predictions, interleaved
+from sknet.intervals import wilson_interval
 from sknet.recipe import load_recipe
 from sknet.records import Evaluation, Shards
 
@@ -44,10 +48,22 @@ def counts_by_sorting(logits: Logits, labels: Labels) -> list[float]:
     return [sum(correct), top5, *seen, *correct]
 
 
+def counted(predictions: Predictions, num_classes: int = CLASSES) -> Evaluation:
+    return evaluation_of(
+        predictions, split="val", resolution=32, num_classes=num_classes, in_detail=True
+    )
+
+
 @given(logits_and_labels)
 def test_counts_are_those_of_sorting_with_ties(batch: tuple[Logits, Labels]) -> None:
-    counts = batch_counts(*batch).tolist()
-    assert counts[:2] + counts[3:] == counts_by_sorting(*batch)
+    result = counted(Predictions.of_logits(*batch))
+    counts = [
+        *(result.correct_top1, result.correct_top5),
+        *result.class_seen,
+        *result.class_correct,
+    ]
+    assert counts == counts_by_sorting(*batch)
+    assert result.seen == len(batch[1])
 
 
 @given(logits_and_labels)
@@ -56,26 +72,104 @@ def test_loss_is_the_summed_cross_entropy(batch: tuple[Logits, Labels]) -> None:
     shares = np.exp(logits.astype(float))
     shares /= shares.sum(axis=1, keepdims=True)
     expected = -np.log(shares[np.arange(len(labels)), labels]).sum()
-    assert batch_counts(logits, labels)[2] == pytest.approx(expected)
+    predictions = Predictions.of_logits(logits, labels)
+    assert counted(predictions).loss_sum == pytest.approx(expected)
+    assert predictions.probability == pytest.approx(shares.max(axis=1))
 
 
 def test_large_logits_do_not_overflow() -> None:
     logits = np.array([[3e38, -3e38]], np.float32)
-    assert batch_counts(logits, np.array([0], np.int32)).tolist() == [1, 1, 0, 1, 0, 1, 0]
+    result = counted(Predictions.of_logits(logits, np.array([0], np.int32)), num_classes=2)
+    assert (result.correct_top1, result.correct_top5, result.loss_sum) == (1, 1, 0)
+    assert (result.class_seen, result.class_correct) == ((1, 0), (1, 0))
+
+
+@given(
+    st.tuples(*[st.sampled_from([0.0, 1.0, math.inf, -math.inf, math.nan])] * 3),
+    st.integers(0, 2),
+)
+def test_logits_that_are_not_finite_have_no_finite_loss(
+    logits: tuple[float, ...], label: int
+) -> None:
+    rows = np.array([logits], np.float32)
+    (loss,) = Predictions.of_logits(rows, np.array([label], np.int32)).loss
+    assert math.isfinite(loss) == all(map(math.isfinite, logits))
 
 
 @given(logits_and_labels, st.data())
-def test_counts_of_parts_sum_to_those_of_the_whole(
+def test_any_batches_and_ranks_give_the_same_predictions_and_counts(
     batch: tuple[Logits, Labels], data: st.DataObject
 ) -> None:
     logits, labels = batch
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(labels)), max_size=4)))
-    bounds = [0, *cuts, len(labels)]
-    parts = [batch_counts(logits[a:b], labels[a:b]) for a, b in itertools.pairwise(bounds) if a < b]
-    whole = batch_counts(logits, labels)
-    exact = [0, 1, *range(3, len(whole))]
-    assert sum(parts)[exact].tolist() == whole[exact].tolist()
-    assert sum(parts)[2] == pytest.approx(whole[2])
+    num_ranks = data.draw(st.integers(1, len(labels) + 2))
+    most = -(-len(labels) // num_ranks)
+    gathered = np.full((num_ranks, most, 5 + 3), np.nan, np.float32)
+    for rank in range(num_ranks):
+        own_logits, own_labels = logits[rank::num_ranks], labels[rank::num_ranks]
+        cut = data.draw(st.integers(0, len(own_labels)))
+        parts = [
+            Predictions.of_logits(own_logits[part], own_labels[part]).rows
+            for part in (slice(cut), slice(cut, None))
+        ]
+        own = np.concatenate(parts)
+        gathered[rank, : len(own)] = own
+    merged = Predictions.of_rows(interleaved(gathered, len(labels)))
+    whole = Predictions.of_logits(logits, labels)
+    assert merged.rows.tobytes() == whole.rows.tobytes()
+    assert counted(merged) == counted(whole)
+
+
+@given(logits_and_labels)
+def test_confused_pairs_are_all_wrong_ones_most_frequent_first(
+    batch: tuple[Logits, Labels],
+) -> None:
+    predictions = Predictions.of_logits(*batch)
+    wrong = Counter(
+        (label, first)
+        for label, first in zip(
+            predictions.labels.tolist(), predictions.top[:, 0].tolist(), strict=True
+        )
+        if label != first
+    )
+    found = [(pair.label, pair.predicted, pair.count) for pair in counted(predictions).confused]
+    expected = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
+    assert found == [(*pair, count) for pair, count in expected]
+
+
+def test_of_many_confused_pairs_fifty_are_kept() -> None:
+    labels = np.arange(60, dtype=np.int32)
+    logits = np.eye(61, dtype=np.float32)[labels + 1]
+    pairs = counted(Predictions.of_logits(logits, labels), num_classes=61).confused
+    assert [(pair.label, pair.predicted) for pair in pairs] == [(n, n + 1) for n in range(50)]
+
+
+@given(logits_and_labels)
+def test_calibration_has_each_sample_in_the_part_of_its_probability(
+    batch: tuple[Logits, Labels],
+) -> None:
+    predictions = Predictions.of_logits(*batch)
+    result = counted(predictions)
+    assert len(result.calibration) == 15
+    for number, part in enumerate(result.calibration):
+        inside = [
+            (float(p), bool(c))
+            for p, c in zip(predictions.probability, predictions.correct, strict=True)
+            if number / 15 <= p < (number + 1) / 15 or p == number + 1 == 15
+        ]
+        assert (part.seen, part.correct) == (len(inside), sum(c for _, c in inside))
+        assert part.confidence_sum == math.fsum(p for p, _ in inside)
+
+
+def test_the_calibration_error_is_the_mean_distance_of_accuracy_and_confidence() -> None:
+    # Two samples at 3/4, one of them right; four at 1/2, all of them right.
+    sure, even = [math.log(3), 0.0], [0.0, 0.0]
+    logits = np.array([sure] * 2 + [even] * 4, np.float32)
+    result = counted(
+        Predictions.of_logits(logits, np.array([0, 1, 0, 0, 0, 0], np.int32)), num_classes=2
+    )
+    expected = (2 * abs(1 / 2 - 3 / 4) + 4 * abs(1 - 1 / 2)) / 6
+    assert result.calibration_error == pytest.approx(expected)
+    assert result.interval_top1 == wilson_interval(5, 6)
 
 
 class ColourNetwork:
@@ -110,24 +204,8 @@ def test_each_sample_is_seen_once_whatever_the_batch(
     assert (result.seen, result.class_seen) == (6, (2, 2, 2))
     assert (result.correct_top1, result.class_correct) == (6, (2, 2, 2))
     assert result.correct_top5 == 6
-    assert result.loss_sum == pytest.approx(evaluated(batch_size=2).loss_sum)
-
-
-@pytest.mark.parametrize("world_size", [2, 3, 4, 5, 6, 7])
-def test_each_sample_is_seen_by_one_rank(
-    evaluated: Callable[..., Evaluation], world_size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Every rank keeps its own counts, which are summed here.
-    monkeypatch.setattr("sknet.evaluation.ops.AllReduce", lambda: lambda counts: counts)
-    parts = [
-        evaluated(batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
-    assert np.sum([part.class_seen for part in parts], axis=0).tolist() == [2, 2, 2]
-    assert sum(part.correct_top1 for part in parts) == 6
-    assert {part.seen for part in parts} == {6}
-    # Every sample has a loss of its own, so none stands in for another.
-    whole = evaluated(batch_size=4).loss_sum
-    assert sum(part.loss_sum for part in parts) == pytest.approx(whole, rel=1e-6)
+    assert result == evaluated(batch_size=2)
+    assert (result.confused, result.calibration) == ((), ())
 
 
 def test_another_split_can_be_asked_for(evaluated: Callable[..., Evaluation]) -> None:
@@ -142,8 +220,29 @@ def test_diverged_weights_have_no_accuracy(evaluated: Callable[..., Evaluation])
 
 def test_the_shorter_side_is_resized_to_mindcvs_rounded_down_size(recipe_file: Path) -> None:
     for side, crop_pct, shorter in ((224, 0.875, 256), (224, 0.95, 235), (128, 0.875, 146)):
-        recipe = load_recipe(str(recipe_file), [f"image_resize={side}", f"crop_pct={crop_pct}"])
+        recipe = load_recipe(str(recipe_file), [f"crop_pct={crop_pct}"])
         wide = Image.new("RGB", (600, 500))
-        (_, resize, crop, *_) = eval_operations(recipe)
+        (resize, crop, *_) = eval_operations(recipe, side)
         assert min(resize(wide).size) == shorter
         assert crop(resize(wide)).size == (side, side)
+
+
+def test_several_resolutions_in_one_pass_are_those_of_a_pass_each(
+    converted: tuple[Shards, Path], recipe_file: Path
+) -> None:
+    recipe = load_recipe(str(recipe_file))
+    network = ColourNetwork()
+    together = predict(network, recipe, *converted, batch_size=4, resolutions=[32, 40, 64])
+    for side, predictions in together.items():
+        alone = predict(network, recipe, *converted, batch_size=6, resolutions=[side])
+        assert predictions.rows.tobytes() == alone[side].rows.tobytes()
+    # The crops differ, so that one doesn't stand in for another.
+    assert len({predictions.loss.tobytes() for predictions in together.values()}) == 3
+
+
+def test_a_split_without_samples_is_refused(
+    converted: tuple[Shards, Path], recipe_file: Path
+) -> None:
+    recipe = load_recipe(str(recipe_file))
+    with pytest.raises(UserError, match=r"^the split test has no samples"):
+        evaluate(ColourNetwork(), recipe, *converted, split="test", batch_size=4)

@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {
     "cutmix": 1.0,
     "cutmix_prob": 0.5,
     "crop_pct": 1.0,
+    "val_resolutions": [224, 320],
     "mean": [0, 0, 0],
     "std": [1, 1, 1],
     "num_parallel_workers": 3,

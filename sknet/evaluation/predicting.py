@@ -1,0 +1,117 @@
+"""Networks → predictions: each sample on one rank, all predictions on every rank."""
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from sknet.data.ahead import read_ahead
+from sknet.data.pipeline import BatchAt, eval_batches_at
+from sknet.errors import NonFiniteLossError, UserError
+from sknet.evaluation.counting import evaluation_of
+from sknet.evaluation.predictions import Floats, Predictions, interleaved
+from sknet.recipe import Recipe
+from sknet.records import Evaluation, Shards
+
+# Batches decoded and normalised while one is computed.
+BATCHES_AHEAD = 2
+
+
+def evaluate(
+    network: nn.Cell,
+    recipe: Recipe,
+    shards: Shards,
+    directory: Path,
+    *,
+    split: str = "val",
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Evaluation:
+    """Count over all samples of the split at the recipe's resolution, as training does."""
+    resolution = recipe.image_resize
+    predictions = predict(
+        network,
+        recipe,
+        shards,
+        directory,
+        split=split,
+        batch_size=batch_size,
+        resolutions=[resolution],
+        rank=rank,
+        world_size=world_size,
+    )
+    return evaluation_of(
+        predictions[resolution],
+        split=split,
+        resolution=resolution,
+        num_classes=len(shards.dataset.classes),
+    )
+
+
+def predict(
+    network: nn.Cell,
+    recipe: Recipe,
+    shards: Shards,
+    directory: Path,
+    *,
+    split: str = "val",
+    batch_size: int,
+    resolutions: Sequence[int],
+    rank: int = 0,
+    world_size: int = 1,
+) -> dict[int, Predictions]:
+    """By resolution, the predictions of all samples of the split, with centre crops.
+
+    One pass over the shards, in which a rank reads the samples rank, rank + world_size, …; all
+    ranks return the predictions of all of them. The network is put in evaluation mode and stays
+    there. Raises NonFiniteLossError, on all ranks, if it has diverged.
+    """
+    network.set_train(False)
+    num_samples = shards.num_samples(split)
+    if not num_samples:
+        raise UserError(f"the split {split} has no samples: nothing can be evaluated")
+    num_classes = len(shards.dataset.classes)
+    indices = np.arange(rank, num_samples, world_size)
+    # More ranks than samples leave some without any.
+    batches: Iterable[BatchAt] = (
+        eval_batches_at(recipe, shards, directory, split, indices, batch_size, resolutions)
+        if len(indices)
+        else ()
+    )
+    rows = {side: [Predictions.none(num_classes).rows] for side in resolutions}
+    with closing(read_ahead(iter(batches), BATCHES_AHEAD)) as ahead:
+        for images, labels in ahead:
+            for side, at_side in zip(resolutions, images, strict=True):
+                logits = _logits(network, at_side, batch_size)
+                rows[side].append(Predictions.of_logits(logits, labels).rows)
+    result = {}
+    for side, parts in rows.items():
+        every = gather(np.concatenate(parts), num_samples, world_size)
+        result[side] = Predictions.of_rows(every)
+        loss = math.fsum(result[side].loss.tolist())
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(f"the loss on {split} is {loss}: the weights have diverged")
+    return result
+
+
+def gather(rows: Floats, num_samples: int, world_size: int) -> Floats:
+    """The rows of all ranks in the samples' order; to be called by all of them."""
+    if world_size == 1:
+        return rows
+    # All ranks have to give as many.
+    most = -(-num_samples // world_size)
+    filled = np.pad(rows, ((0, most - len(rows)), (0, 0)))
+    gathered = ops.AllGather()(Tensor(filled[None])).asnumpy()
+    return interleaved(gathered, num_samples)
+
+
+def _logits(network: nn.Cell, images: Floats, batch_size: int) -> Floats:
+    # A shorter last batch is filled up: another shape would compile another graph.
+    missing = batch_size - len(images)
+    filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+    logits: Floats = network(Tensor(filled)).asnumpy()
+    return logits[: len(images)]
