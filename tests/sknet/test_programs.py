@@ -13,10 +13,24 @@ import mindspore as ms
 import pytest
 
 from sknet import convert, program, train, validate
+from sknet.data.shards import Row, count_rows, read_rows
+from sknet.evaluation.files import read_predictions
 from sknet.models import create_model
-from sknet.records import Evaluation, Shards
+from sknet.recipe import load_recipe
+from sknet.records import (
+    Attention,
+    Checkpoint,
+    CheckpointChecks,
+    Evaluation,
+    Examples,
+    Layout,
+    Shards,
+)
 from sknet.training import device
+from sknet.training.checkpoint import Snapshot, write
 from sknet.training.device import World
+from sknet.training.planning import plan_run
+from tests.conversions import contents
 
 pytestmark = pytest.mark.usefixtures("program_state")
 
@@ -299,6 +313,108 @@ def test_validating_twice_gives_equal_records(
     assert sum(record.class_correct) == record.correct_top1
     assert outputs[0] == outputs[1]
     assert f"({record.correct_top1}/6)" in outputs[0]
+
+
+def rows_of(shard: Path) -> list[Row]:
+    return read_rows(shard, range(count_rows(shard)))
+
+
+@pytest.fixture
+def finished(
+    checkpoints: dict[int, Path], converted: tuple[Shards, Path], recipe_file: Path, away: Path
+) -> Path:
+    """The directory of a training's last checkpoint; its one evaluation is made up."""
+    network = create_model("skresnet18", num_classes=3)
+    weights = ms.load_checkpoint(str(checkpoints[3]))
+    run = plan_run(load_recipe(str(recipe_file)), converted[0], 1, "CPU")
+    evaluation = Evaluation(
+        split="val",
+        resolution=32,
+        seen=6,
+        correct_top1=2,
+        correct_top5=6,
+        loss_sum=6.5,
+        class_seen=(2, 2, 2),
+        class_correct=(2, 0, 0),
+    )
+    state = Checkpoint(
+        run=run,
+        layouts=(Layout(first_step=0, world_size=1),),
+        step=6,
+        epoch=2,
+        samples_seen=24,
+        num_params=sum(p.size for p in network.trainable_params()),
+        best_top1=2,
+        best_step=6,
+        evaluations=((2, evaluation),),
+        files=(),
+    )
+    snapshot = Snapshot({name: value.asnumpy() for name, value in weights.items()})
+    return write(snapshot, away / "ckpt", state)
+
+
+def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examples(
+    call: Callable[..., tuple[int, str, str]],
+    recipe: tuple[str, Path],
+    converted: tuple[Shards, Path],
+    finished: Path,
+    away: Path,
+) -> None:
+    options = [*recipe, "--data_dir", converted[1], "--ckpt_path", finished]
+    code, output, errors = call(validate, *options, "--out", "one", "--json", "primary.json")
+    assert (code, errors) == (0, "")
+    checks = CheckpointChecks.read(away / "one/checks.json")
+    assert checks.passed
+    record = Evaluation.read(away / "one/evaluation.json")
+    assert (away / "primary.json").read_bytes() == (away / "one/evaluation.json").read_bytes()
+    low, high = record.interval_top1
+    assert f"95 % interval {low:.2%} to {high:.2%}" in output
+    assert f"calibration error {record.calibration_error:.4f}" in output
+
+    kept = read_predictions(away / "one/predictions.parquet")
+    assert (len(kept.keys), kept.correct.sum()) == (6, record.correct_top1)
+    rows = [
+        row for file in converted[0].files_of("val") for row in rows_of(converted[1] / file.name)
+    ]
+    assert kept.keys == tuple(row.key for row in rows)
+    assert kept.labels.tolist() == [row.label for row in rows]
+    examples = Examples.read(away / "one/examples.json").examples
+    assert len(examples) == record.seen - record.correct_top1
+    for example in examples:
+        number = kept.keys.index(example.key)
+        assert (example.label, example.predicted) == (kept.labels[number], kept.top[number, 0])
+        assert (away / "one" / example.file).is_file()
+    attention = Attention.read(away / "one/attention.json")
+    assert [unit.unit for unit in attention.units][:2] == ["SK_2_1", "SK_2_2"]
+
+    assert call(validate, *options, "--out", "two")[0] == 0
+    assert contents(away / "one") == contents(away / "two")
+
+
+def test_a_checkpoint_that_fails_a_check_is_not_evaluated(
+    call: Callable[..., tuple[int, str, str]],
+    recipe: tuple[str, Path],
+    converted: tuple[Shards, Path],
+    finished: Path,
+    away: Path,
+) -> None:
+    options = [*recipe, "--data_dir", converted[1], "--ckpt_path", finished, "--set", "lr=0.5"]
+    code, output, errors = call(validate, *options, "--out", "out")
+    assert (code, output) == (1, "")
+    (line,) = errors.splitlines()
+    assert line == f"error: {finished} is not evaluated: recipe: lr is 0.01, expected 0.5"
+    assert contents(away / "out").keys() == {"checks.json"}
+    assert not CheckpointChecks.read(away / "out/checks.json").passed
+
+
+def test_an_output_directory_with_something_in_it_is_refused(
+    refused: Callable[..., str], recipe: tuple[str, Path], checkpoints: dict[int, Path], away: Path
+) -> None:
+    (away / "out").mkdir()
+    (away / "out/evaluation.json").write_text("{}")
+    options = [*recipe, "--data_dir", "none", "--ckpt_path", checkpoints[3], "--out", "out"]
+    line = refused(validate, *options)
+    assert line == "error: --out out is not empty: give another directory"
 
 
 def test_as_a_process_the_code_and_the_line_are_the_same(folders: Path, away: Path) -> None:

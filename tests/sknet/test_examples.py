@@ -1,0 +1,96 @@
+"""Examples: the surest wrong predictions of the most confused pairs, as small pictures."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sknet.evaluation.counting import confused_pairs
+from sknet.evaluation.examples import chosen, thumbnail, write_examples
+from sknet.evaluation.predictions import Predictions
+from sknet.records import Examples
+from tests.conversions import contents
+
+CLASSES = 3
+
+
+def predictions(samples: list[tuple[int, int, float]]) -> Predictions:
+    """Of (label, prediction, probability)."""
+    labels, first, probability = (np.array(column) for column in zip(*samples, strict=True))
+    return Predictions(
+        labels=labels.astype(np.int32),
+        top=first.astype(np.int32)[:, None],
+        probability=probability.astype(np.float32),
+        loss=np.zeros(len(samples), np.float32),
+    )
+
+
+# Few probabilities, so that ties are the rule.
+samples = st.lists(
+    st.tuples(
+        st.integers(0, CLASSES - 1),
+        st.integers(0, CLASSES - 1),
+        st.sampled_from([0.25, 0.5, 1.0]),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(samples)
+def test_every_pair_has_its_turn_with_its_surest_sample_left(
+    drawn: list[tuple[int, int, float]],
+) -> None:
+    made = predictions(drawn)
+    pairs = [(pair.label, pair.predicted) for pair in confused_pairs(made)]
+    numbers = chosen(made, count=1000)
+    assert sorted(numbers) == [n for n, (label, first, _) in enumerate(drawn) if label != first]
+    turns: list[int] = []
+    by_pair = {
+        pair: sorted(
+            (n for n, sample in enumerate(drawn) if sample[:2] == pair),
+            key=lambda n: (-drawn[n][2], n),
+        )
+        for pair in pairs
+    }
+    while any(by_pair.values()):
+        turns += [by_pair[pair].pop(0) for pair in pairs if by_pair[pair]]
+    assert numbers == turns
+    assert chosen(made) == turns[:12]
+
+
+def encoded(size: tuple[int, int], form: str = "JPEG", mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, form)
+    return buffer.getvalue()
+
+
+def test_thumbnails_are_small_and_small_images_stay() -> None:
+    assert thumbnail(encoded((500, 375))).size == (96, 72)
+    assert thumbnail(encoded((20, 400), "PNG", "P")).size == (5, 96)
+    assert thumbnail(encoded((32, 20), mode="CMYK")).size == (32, 20)
+
+
+def test_what_is_written_is_named_in_the_record_and_the_same_each_time(tmp_path: Path) -> None:
+    made = predictions([(0, 1, 0.5), (1, 1, 0.9), (0, 1, 0.75), (2, 0, 1.0)])
+    images = [encoded((40, 40)), encoded((50, 40)), encoded((60, 40))]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_examples(tmp_path / name, made, ["a", "b", "c", "d"], images)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    record = Examples.read(tmp_path / "one/examples.json").examples
+    assert [(e.key, e.label, e.predicted, e.probability) for e in record] == [
+        ("c", 0, 1, 0.75),
+        ("d", 2, 0, 1.0),
+        ("a", 0, 1, 0.5),
+    ]
+    files = [(tmp_path / "one" / example.file).read_bytes() for example in record]
+    assert [Image.open(io.BytesIO(file)).width for file in files] == [40, 50, 60]
+
+
+def test_without_a_wrong_prediction_there_is_no_example(tmp_path: Path) -> None:
+    write_examples(tmp_path, predictions([(1, 1, 0.5)]), ["a"], [])
+    assert contents(tmp_path).keys() == {"examples.json"}
