@@ -83,13 +83,18 @@ def measure(model: str, mode: str, arguments: argparse.Namespace) -> dict[str, M
 
 
 @contextmanager
-def children(options: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Connection]]:
-    """A process for each contestant, started one after the other; EOFError if one fails."""
+def children(
+    options: dict[str, tuple[Any, ...]], run: Callable[..., None] | None = None
+) -> Iterator[dict[str, Connection]]:
+    """A process for each contestant, started one after the other; EOFError if one fails.
+
+    Each calls `run`, or else `contestant`, with its end of a pipe and its options.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name, option in options.items():
         pipes[name], theirs = context.Pipe()
-        process = context.Process(target=contestant, args=(theirs, *option), daemon=True)
+        process = context.Process(target=run or contestant, args=(theirs, *option), daemon=True)
         process.start()
         # or a child's end would not be seen as one
         theirs.close()
