@@ -55,7 +55,9 @@ def test_a_checkpoint_that_fails_a_check_is_stored_and_shown_without_counts(
         params={"by": "a test"},
         inputs=found.manifest.inputs,
     )
-    other = store.put(spec, tmp_path / "other", stats={}, provenance={"created": "9999-01-01"}).manifest
+    other = store.put(
+        spec, tmp_path / "other", stats={}, provenance={"created": "9999-01-01"}
+    ).manifest
     checkpoint = train.model_copy(update={"key": other.key, "digest": other.digest})
 
     @flow(name="only-validate")
