@@ -1,92 +1,110 @@
-"""Stage `report`: all runs of a store as tables, curves and one page."""
+"""Stage `report`: all runs of a store as tables, figures and one page."""
 
+import base64
 import hashlib
-import json
+from importlib.metadata import version
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact
+import pandas as pd
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+from pydantic import JsonValue
 
-from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, Manifest, open_store
-from sknet.records import Checkpoint, Evaluation
-from sknet.report import EvaluationCounts, StageTime, TrainedRun, write_report
-from tasks.stages import StageResult, finish, newest, resolve_stage, stage_task
+from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, StoreError, open_store
+from sknet.report import Comparison, Findings, write_report
+from sknet.report.render import shown_in_full
+from tasks.collecting import collect
+from tasks.comparing import compare_named, evaluation_of
+from tasks.stages import StageResult, finish, resolve_stage, stage_task
 
-# Raised whenever the same runs would give other pages.
-REPORT_VERSION = 1
+# Raised whenever the same findings would give other pages.
+REPORT_VERSION = 2
+# They decide bytes of drawings, tables and pages.
+LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
+# Of a thumbnail: more is none, and a page has dozens.
+MAX_PICTURE_BYTES = 64 * 1024
+MOST_ROWS = 200
+"""Of the table that Prefect shows."""
 
 
 @stage_task("report")
-def report(store_uri: str) -> StageResult:
-    """Write the report over every evaluated run; the same runs give the same report."""
+def report(
+    store_uri: str, compare: tuple[str, str] | None = None, price: float | None = None
+) -> StageResult:
+    """Write the report over every run; the same findings give the same report.
+
+    `compare` names two runs to show side by side, `price` is that of a device-hour.
+    """
     store = open_store(store_uri)
-    runs = collect_runs(store)
-    content = json.dumps([run.model_dump(mode="json") for run in runs], sort_keys=True)
+    findings = collect(store, price=price)
+    comparison = compare_named(store, findings, *compare) if compare else None
     spec = ArtifactSpec(
         kind="report",
         format_version=REPORT_VERSION,
-        params={"runs_digest": hashlib.sha256(content.encode()).hexdigest()},
+        params={
+            "findings": _sha256(findings.model_dump_json()),
+            "comparison": _sha256(comparison.model_dump_json()) if comparison else None,
+            "libraries": {name: version(name) for name in LIBRARIES},
+        },
         inputs={},
     )
 
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "out"
         out.mkdir(exist_ok=True)
-        write_report(runs, out)
-        return BuildOutput(out, {"runs": len(runs)}, {})
+        pictures = _pictures(store, findings, comparison)
+        write_report(findings, out, comparison=comparison, pictures=pictures)
+        return BuildOutput(out, {"runs": len(findings.runs)}, {})
 
     resolution = resolve_stage("report", store, spec, build)
     directory = resolution.artifact.directory
+    _show(directory)
+    facts: dict[str, JsonValue] = {
+        "runs": len(findings.runs),
+        "unreadable": len(findings.unreadable),
+        "html": str(directory / "report.html"),
+    }
+    return finish("report", resolution, facts)
+
+
+def _show(directory: Path) -> None:
+    """Table, text and figure in Prefect's UI."""
+    table = pd.read_csv(directory / "table.csv", dtype=str, keep_default_na=False)
+    create_table_artifact(
+        [dict(zip(table.columns, row, strict=True)) for row in table.head(MOST_ROWS).values],
+        key="results",
+        description="All runs",
+    )
     create_markdown_artifact(
         (directory / "report.md").read_text("utf-8"), key="report", description="All runs"
     )
-    return finish("report", resolution, {"runs": len(runs), "html": str(directory / "report.html")})
-
-
-def collect_runs(store: ArtifactStore) -> list[TrainedRun]:
-    """Every evaluated checkpoint of the store with what was measured of it, by key."""
-    logs: dict[str, list[Manifest]] = {}
-    for manifest in store.list("training-log"):
-        logs.setdefault(str(manifest.params["run"]), []).append(manifest)
-    evaluations: dict[str, list[Manifest]] = {}
-    for manifest in store.list("evaluation"):
-        evaluations.setdefault(manifest.inputs["checkpoint"], []).append(manifest)
-    return [
-        _trained_run(store, checkpoint, newest(logs.get(checkpoint.key, ())), evaluated)
-        for checkpoint in store.list("checkpoint")
-        if (evaluated := newest(evaluations.get(checkpoint.digest, ())))
-    ]
-
-
-def _trained_run(
-    store: ArtifactStore, checkpoint: Manifest, log: Manifest | None, evaluated: Manifest
-) -> TrainedRun:
-    state = Checkpoint.read(store.load("checkpoint", checkpoint.key).path("state.json"))
-    evaluation = Evaluation.read(store.load("evaluation", evaluated.key).path("evaluation.json"))
-    shards = store.find("shards", checkpoint.inputs["shards"]).manifest
-    dataset = store.find("dataset", shards.inputs["dataset"]).manifest
-    stages = {"stage": dataset, "convert": shards, "train": checkpoint, "validate": evaluated}
-    lines = []
-    name = "recipe"
-    if log:
-        name = str(log.params["recipe_name"])
-        metrics = store.load("training-log", log.key).path("metrics.jsonl")
-        lines = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
-    counts = evaluation.model_dump(include={*EvaluationCounts.model_fields})
-    return TrainedRun(
-        run=checkpoint.key,
-        recipe=state.run.recipe.model_copy(update={"name": name}),
-        model=state.run.recipe.model,
-        params=state.num_params,
-        world_size=state.run.world_size,
-        global_batch_size=state.run.global_batch_size,
-        device_target=state.run.device_target,
-        mindspore=state.run.mindspore,
-        steps=state.step,
-        evaluation=EvaluationCounts.model_validate(counts),
-        log=tuple(lines),
-        stages=tuple(
-            StageTime(stage=stage, seconds=float(str(manifest.provenance["seconds"])))
-            for stage, manifest in stages.items()
-        ),
-        checkpoint_digest=checkpoint.digest,
+    drawing = base64.b64encode((directory / "accuracy.svg").read_bytes()).decode()
+    create_image_artifact(
+        f"data:image/svg+xml;base64,{drawing}",
+        key="accuracy-intervals",
+        description="Accuracy with 95 % intervals, beside published results",
     )
+
+
+def _pictures(
+    store: ArtifactStore, findings: Findings, comparison: Comparison | None
+) -> dict[str, bytes]:
+    """The thumbnails of the runs that are shown in full, by sha256; a page does without others."""
+    pictures = {}
+    for run in shown_in_full(findings, comparison):
+        for shown in run.examples:
+            try:
+                path = evaluation_of(store, run).path(shown.example.file)
+                content = path.read_bytes() if path.stat().st_size <= MAX_PICTURE_BYTES else b""
+            except (StoreError, OSError):
+                continue
+            if hashlib.sha256(content).hexdigest() == shown.sha256:
+                pictures[shown.sha256] = content
+    return pictures
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

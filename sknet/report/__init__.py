@@ -1,17 +1,32 @@
-"""Performance report: what runs recorded, as tables, curves and one page that stands alone."""
+"""Performance report: what runs recorded, as tables, figures and one page that stands alone."""
 
-from sknet.report.figures import learning_curve
-from sknet.report.frames import epochs_table, evaluations_table, published_table
+from sknet.report.comparison import Comparison, compare_runs, find_run
+from sknet.report.frames import all_frames, epochs_table, evaluations_table, published_table
 from sknet.report.render import write_report
-from sknet.report.runs import EvaluationCounts, StageTime, TrainedRun
+from sknet.report.runs import (
+    DataFacts,
+    EvaluationCounts,
+    Findings,
+    ShownExample,
+    StageTime,
+    TrainedRun,
+    Unreadable,
+)
 
 __all__ = [
+    "Comparison",
+    "DataFacts",
     "EvaluationCounts",
+    "Findings",
+    "ShownExample",
     "StageTime",
     "TrainedRun",
+    "Unreadable",
+    "all_frames",
+    "compare_runs",
     "epochs_table",
     "evaluations_table",
-    "learning_curve",
+    "find_run",
     "published_table",
     "write_report",
 ]

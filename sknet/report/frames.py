@@ -1,102 +1,25 @@
-"""Tables: the 13 columns that MindCV publishes, the epochs, and the evaluations."""
+"""Tables: the 13 columns that MindCV publishes, and everything that runs and nights recorded."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from sknet.report.runs import EpochLine, TrainedRun
-
-PUBLISHED_COLUMNS = {
-    "model name": "string",
-    "params(M)": "Float64",
-    "cards": "Int64",
-    "batch size": "Int64",  # per card, as MindCV gives it
-    "resolution": "string",
-    "jit level": "string",
-    "graph compile": "Float64",  # seconds
-    "ms/step": "Float64",
-    "img/s": "Float64",
-    "acc@top1": "Float64",  # percent
-    "acc@top5": "Float64",
-    "recipe": "string",
-    "weight": "string",
-}
-EPOCH_COLUMNS = {
-    "run": "string",
-    "epoch": "Int64",  # from 1
-    "train loss": "Float64",
-    "lr at the end": "Float64",
-    "accuracy@1": "Float64",  # percent
-    "accuracy@5": "Float64",
-    "validation loss": "Float64",
-    "correct@1": "Int64",
-    "correct@5": "Int64",
-    "seen": "Int64",
-    "seconds": "Float64",
-    "note": "string",
-}
-EVALUATION_COLUMNS = {
-    "run": "string",
-    "recipe": "string",
-    "split": "string",
-    "resolution": "string",
-    "accuracy@1": "Float64",  # percent
-    "95 % from": "Float64",
-    "95 % to": "Float64",
-    "accuracy@5": "Float64",
-    "loss": "Float64",
-    "correct@1": "Int64",
-    "correct@5": "Int64",
-    "seen": "Int64",
-    "note": "string",
-}
-
-_ON_ASCEND = {"cards": 8, "batch size": 64, "resolution": "224x224", "jit level": "O2"}
-_MINDCV = {"cards": 8, "batch size": 64, "resolution": "224x224", "recipe": "published: MindCV"}
-_TIMM = {"resolution": "224x224", "recipe": "published: timm"}
-_PAPER = "published: paper"
-
-# ImageNet-1K. MindCV's configs/sknet/README.md and model list; timm's results; the paper's table
-# (100 minus its errors). MindCV counts the statistics of BatchNorm as parameters.
-PUBLISHED: tuple[Mapping[str, object], ...] = (
-    {
-        **_ON_ASCEND,
-        "model name": "skresnet18",
-        "params(M)": 11.97,
-        "graph compile": 134.0,
-        "ms/step": 46.83,
-        "img/s": 10933.16,
-        "acc@top1": 72.85,
-        "acc@top5": 90.83,
-        "recipe": "published: MindCV, 8x Ascend 910*",
-    },
-    {
-        **_ON_ASCEND,
-        "model name": "skresnet18",
-        "params(M)": 11.97,
-        "graph compile": 60.0,
-        "ms/step": 45.84,
-        "img/s": 11169.28,
-        "acc@top1": 73.09,
-        "acc@top5": 91.20,
-        "recipe": "published: MindCV, 8x Ascend 910",
-    },
-    {**_MINDCV, "model name": "skresnet34", "params(M)": 22.31, "acc@top1": 76.71}
-    | {"acc@top5": 93.10},
-    {**_MINDCV, "model name": "skresnext50_32x4d", "params(M)": 37.31, "acc@top1": 79.08}
-    | {"acc@top5": 94.60, "recipe": "published: MindCV (built without groups, not SKNet-50)"},
-    {**_TIMM, "model name": "skresnet18", "params(M)": 11.96, "acc@top1": 73.02}
-    | {"acc@top5": 91.17},
-    {**_TIMM, "model name": "skresnet34", "params(M)": 22.28, "acc@top1": 76.96}
-    | {"acc@top5": 93.32},
-    {**_TIMM, "model name": "skresnext50_32x4d", "params(M)": 27.48, "acc@top1": 80.17}
-    | {"acc@top5": 94.64},
-    {"model name": "SKNet-50", "resolution": "224x224", "acc@top1": 79.21, "recipe": _PAPER},
-    {"model name": "SKNet-50", "resolution": "320x320", "acc@top1": 80.68, "recipe": _PAPER},
-    {"model name": "SKNet-101", "resolution": "224x224", "acc@top1": 79.81, "recipe": _PAPER},
-    {"model name": "SKNet-101", "resolution": "320x320", "acc@top1": 81.60, "recipe": _PAPER},
+from sknet.report.columns import (
+    EPOCH_COLUMNS,
+    EVALUATION_COLUMNS,
+    NIGHT_COLUMNS,
+    PUBLISHED_COLUMNS,
+    QUARANTINE_COLUMNS,
+    RUN_COLUMNS,
+    STAGE_COLUMNS,
+    UNREADABLE_COLUMNS,
 )
+from sknet.report.history import EpochLine
+from sknet.report.published import PUBLISHED, published_params
+from sknet.report.runs import EvaluationCounts, Findings, StageTime, TrainedRun
+
+Row = Mapping[str, object]
 
 
 def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
@@ -104,15 +27,79 @@ def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     return _frame([*map(_published_row, runs), *PUBLISHED], PUBLISHED_COLUMNS)
 
 
+def runs_table(findings: Findings) -> pd.DataFrame:
+    """One row per run: what it reached, how fast, and what it cost."""
+    return _frame((_run_row(run, findings.price) for run in findings.runs), RUN_COLUMNS)
+
+
 def epochs_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     """One row per run and epoch."""
-    rows = [_epoch_row(run, epoch) for run in runs for epoch in run.history.epochs]
+    rows = (row for run in runs for row in _epoch_rows(run))
     return _frame(rows, EPOCH_COLUMNS)
 
 
 def evaluations_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """One row per run: its final evaluation, with Wilson's 95 % interval of accuracy@1."""
-    return _frame(map(_evaluation_row, runs), EVALUATION_COLUMNS)
+    """One row per run and resolution, with Wilson's 95 % interval of accuracy@1."""
+    rows = (_evaluation_row(run, counts) for run in runs for counts in run.evaluations)
+    return _frame(rows, EVALUATION_COLUMNS)
+
+
+def stages_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
+    """One row per run and stage: seconds, bytes, and whether an earlier run had made it."""
+    rows = (_stage_row(run, stage) for run in runs for stage in run.stages)
+    return _frame(rows, STAGE_COLUMNS)
+
+
+def nights_table(findings: Findings) -> pd.DataFrame:
+    """One row per nightly re-validation."""
+    shown = {run.checkpoint_digest: run.short for run in findings.runs}
+    rows = [
+        {
+            "began": night.began.isoformat(timespec="seconds"),
+            "run": shown.get(night.checkpoint, ""),
+            "outcome": night.outcome,
+            "recorded correct@1": night.recorded.correct_top1 if night.recorded else None,
+            "found correct@1": night.found.correct_top1 if night.found else None,
+            "seen": night.found.seen if night.found else None,
+            "differing": night.num_differing,
+            "repairs": len(night.repairs),
+            "said": night.said,
+        }
+        for night in findings.nights
+    ]
+    return _frame(rows, NIGHT_COLUMNS)
+
+
+def quarantine_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
+    """One row per data set and sample that was left out of it."""
+    data = {run.data.shards: run.data for run in runs if run.data is not None}
+    rows = (
+        {"data": each.digest, "split": sample.split, "key": sample.key, "reason": sample.reason}
+        for each in data.values()
+        for sample in each.quarantined
+    )
+    return _frame(rows, QUARANTINE_COLUMNS)
+
+
+def unreadable_table(findings: Findings) -> pd.DataFrame:
+    """One row per thing that could not be read."""
+    rows = [each.model_dump() for each in findings.unreadable]
+    return _frame(rows, UNREADABLE_COLUMNS)
+
+
+def all_frames(findings: Findings) -> dict[str, pd.DataFrame]:
+    """Every table, by the name of its files."""
+    runs = findings.runs
+    return {
+        "table": published_table(runs),
+        "runs": runs_table(findings),
+        "epochs": epochs_table(runs),
+        "evaluations": evaluations_table(runs),
+        "nights": nights_table(findings),
+        "stages": stages_table(runs),
+        "quarantine": quarantine_table(runs),
+        "unreadable": unreadable_table(findings),
+    }
 
 
 def percent(part: int | None, whole: int | None) -> float | None:
@@ -122,8 +109,46 @@ def percent(part: int | None, whole: int | None) -> float | None:
     return round(100 * part / whole, 2)
 
 
-def _published_row(run: TrainedRun) -> Mapping[str, object]:
+def compared_params(run: TrainedRun) -> tuple[int | None, str | None]:
+    """What the published network has with as many classes, and how the run's own compares."""
+    published = published_params(run.model, len(run.classes)) if run.classes else None
+    if published is None:
+        return None, None
+    if published == run.params:
+        return published, "equal"
+    return published, f"differs by {run.params - published:+,}"
+
+
+def verdict(run: TrainedRun) -> str | None:
+    """What became of the run: production's, promoted, or refused and why."""
+    if run.is_production:
+        return "production"
+    if run.promotion is None:
+        return None
+    if run.promotion.granted:
+        return "promoted"
+    refused = next(each for each in run.promotion.criteria if not each.passed)
+    return f"refused: {refused.name}: {refused.detail}"
+
+
+def _accuracy(counts: EvaluationCounts | None) -> Row:
+    if counts is None:
+        return {}
+    low, high = counts.interval_top1
+    return {
+        "accuracy@1": percent(counts.correct_top1, counts.seen),
+        "95 % from": round(100 * low, 2),
+        "95 % to": round(100 * high, 2),
+        "accuracy@5": percent(counts.correct_top5, counts.seen),
+        "correct@1": counts.correct_top1,
+        "correct@5": counts.correct_top5,
+        "seen": counts.seen,
+    }
+
+
+def _published_row(run: TrainedRun) -> Row:
     end, counts = run.history.end, run.evaluation
+    side = run.recipe.image_resize if counts is None else counts.resolution
     numbers = {
         "graph compile": end.compile_seconds,
         "ms/step": end.ms_per_step_p50,
@@ -131,27 +156,76 @@ def _published_row(run: TrainedRun) -> Mapping[str, object]:
     }
     note = _not_finite(numbers)
     starts = run.history.starts
+    accuracy = _accuracy(counts)
     return {
         "model name": run.model,
         "params(M)": round(run.params / 1e6, 2),
         "cards": run.world_size,
         "batch size": run.global_batch_size // run.world_size,
-        "resolution": f"{counts.resolution}x{counts.resolution}",
+        "resolution": f"{side}x{side}",
         "jit level": starts[-1].jit_level if starts else None,
         **numbers,
-        "acc@top1": percent(counts.correct_top1, counts.seen),
-        "acc@top5": percent(counts.correct_top5, counts.seen),
+        "acc@top1": accuracy.get("accuracy@1"),
+        "acc@top5": accuracy.get("accuracy@5"),
         "recipe": f"{run.recipe.name}, {run.world_size}x {run.device_target}, run {run.short}"
         + (f" ({note})" if note else ""),
         "weight": run.checkpoint_digest[: len(run.short)],
     }
 
 
-def _epoch_row(run: TrainedRun, line: EpochLine) -> Mapping[str, object]:
-    rates = [step.lr for step in run.history.steps if step.epoch == line.epoch]
+def _run_row(run: TrainedRun, price: float | None) -> Row:
+    end, counts, data = run.history.end, run.evaluation, run.data
+    numbers = {
+        "loss": counts.loss if counts else None,
+        "ms/step p50": end.ms_per_step_p50,
+        "ms/step p90": end.ms_per_step_p90,
+        "ms/step p99": end.ms_per_step_p99,
+        "img/s": end.images_per_second,
+        "data-wait share": end.data_wait_share,
+        "compile seconds": end.compile_seconds,
+        "train seconds": run.train_seconds,
+        "device-hours": run.device_hours,
+    }
+    hours = run.device_hours
+    published, compared = compared_params(run)
+    said = [_not_finite(numbers), None if counts else "not evaluated"]
+    return {
+        "run": run.short,
+        "key": run.run,
+        "recipe": run.recipe.name,
+        "model": run.model,
+        "created": run.created or None,
+        "verdict": verdict(run),
+        "data": data.source if data else None,
+        "cards": run.world_size,
+        "global batch": run.global_batch_size,
+        "steps": run.steps,
+        "epochs": run.recipe.epoch_size,
+        "parameters": run.params,
+        "published parameters": published,
+        "parameters are": compared,
+        **_accuracy(counts),
+        **numbers,
+        "cost": None if price is None or hours is None else round(hours * price, 6),
+        "bytes": sum(stage.num_bytes or 0 for stage in run.stages),
+        "restarts": end.restarts,
+        "quarantined": len(data.quarantined) if data else None,
+        "device": run.device_target,
+        "mindspore": run.mindspore,
+        "checkpoint": run.checkpoint_digest,
+        "note": "; ".join(each for each in said if each) or None,
+    }
+
+
+def _epoch_rows(run: TrainedRun) -> Iterable[Row]:
+    last_rates = {step.epoch: step.lr for step in run.history.steps}
+    return (_epoch_row(run, epoch, last_rates.get(epoch.epoch)) for epoch in run.history.epochs)
+
+
+def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row:
     numbers = {
         "train loss": line.train_loss,
-        "lr at the end": rates[-1] if rates else None,
+        "lr at the end": last_rate,
         "validation loss": line.validation_loss,
         "seconds": line.seconds,
     }
@@ -168,23 +242,29 @@ def _epoch_row(run: TrainedRun, line: EpochLine) -> Mapping[str, object]:
     }
 
 
-def _evaluation_row(run: TrainedRun) -> Mapping[str, object]:
-    counts = run.evaluation
-    low, high = counts.interval_top1
+def _evaluation_row(run: TrainedRun, counts: EvaluationCounts) -> Row:
+    error = counts.calibration_error
+    numbers = {"loss": counts.loss, "calibration error": error}
     return {
         "run": run.short,
         "recipe": run.recipe.name,
         "split": counts.split,
         "resolution": f"{counts.resolution}x{counts.resolution}",
-        "accuracy@1": percent(counts.correct_top1, counts.seen),
-        "95 % from": round(100 * low, 2),
-        "95 % to": round(100 * high, 2),
-        "accuracy@5": percent(counts.correct_top5, counts.seen),
-        "loss": counts.loss,
-        "correct@1": counts.correct_top1,
-        "correct@5": counts.correct_top5,
-        "seen": counts.seen,
-        "note": _not_finite({"loss": counts.loss}),
+        **_accuracy(counts),
+        **numbers,
+        "note": _not_finite(numbers),
+    }
+
+
+def _stage_row(run: TrainedRun, stage: StageTime) -> Row:
+    return {
+        "run": run.short,
+        "stage": stage.stage,
+        "artifact": stage.artifact,
+        "digest": stage.digest,
+        "seconds": stage.seconds,
+        "bytes": stage.num_bytes,
+        "reused": stage.reused,
     }
 
 
@@ -198,7 +278,7 @@ def _not_finite(numbers: Mapping[str, float | None]) -> str | None:
     return "not finite: " + ", ".join(faults) if faults else None
 
 
-def _frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
+def _frame(rows: Iterable[Row], columns: Mapping[str, str]) -> pd.DataFrame:
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
     return pd.DataFrame(cells, columns=list(columns), dtype=object).astype(dict(columns))
 

@@ -1,4 +1,4 @@
-"""TrainedRun: everything that a report needs to know of one run, and the reading of its log."""
+"""Findings: everything that a report tells, and of each run everything that it needs to know."""
 
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -7,23 +7,35 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_valid
 
 from sknet.intervals import wilson_interval
 from sknet.recipe import Recipe
+from sknet.records import (
+    Attention,
+    CalibrationBin,
+    Check,
+    ConfusedPair,
+    Example,
+    Promotion,
+    QuarantinedSample,
+    Revalidation,
+)
+from sknet.report.history import History, Positive, Whole, history_of
+from sknet.report.statistics import calibration_error
 
 SHOWN_DIGITS = 10
 """Hex digits of a key that people see."""
 
-Whole = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
-class _Record(BaseModel):
+class Finding(BaseModel):
+    """Frozen and typed; unlike the records of stages it may hold what is not finite."""
+
     # A loss can be NaN, and JSON has to bring it back as that.
     model_config = ConfigDict(
         frozen=True, extra="forbid", ser_json_inf_nan="constants", use_attribute_docstrings=True
     )
 
 
-class EvaluationCounts(_Record):
+class EvaluationCounts(Finding):
     """What an evaluation counted; shares and means are derived, never stored."""
 
     split: str
@@ -34,6 +46,10 @@ class EvaluationCounts(_Record):
     correct_top5: Whole
     loss_sum: float
     """Sum over the samples seen."""
+    class_seen: tuple[Whole, ...] = ()
+    class_correct: tuple[Whole, ...] = ()
+    confused: tuple[ConfusedPair, ...] = ()
+    calibration: tuple[CalibrationBin, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -42,6 +58,11 @@ class EvaluationCounts(_Record):
                 f"correct_top1 {self.correct_top1}, correct_top5 {self.correct_top5} and "
                 f"seen {self.seen}: expected them in rising order"
             )
+        if len(self.class_seen) != len(self.class_correct) or any(
+            correct > seen
+            for correct, seen in zip(self.class_correct, self.class_seen, strict=True)
+        ):
+            raise ValueError("class_correct and class_seen don't go together")
         return self
 
     @property
@@ -54,78 +75,49 @@ class EvaluationCounts(_Record):
         """Wilson's 95 % interval of accuracy@1, as shares."""
         return wilson_interval(self.correct_top1, self.seen)
 
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error, as a share."""
+        return calibration_error(self.calibration)
 
-class StageTime(_Record):
-    """How long one stage of the pipeline took."""
+
+class StageTime(Finding):
+    """One stage of the pipeline: what it made, from what, and what that took."""
 
     stage: str
-    seconds: float
+    seconds: float | None
+    artifact: str = ""
+    """As `checkpoint/KEY`."""
+    digest: str = ""
+    num_bytes: Whole | None = None
+    """Of its files."""
+    inputs: tuple[str, ...] = ()
+    """Stages whose artifacts it was made from."""
+    reused: bool = False
+    """An earlier run had made it."""
 
 
-class _Line(BaseModel):
-    # The log may say more than the report reads; a value that wasn't measured may be missing.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class DataFacts(Finding):
+    """The data that a run has learned from."""
+
+    source: str
+    digest: str
+    """Of the samples, in order."""
+    shards: str
+    """Digest of the shards."""
+    splits: dict[str, Whole]
+    quarantined: tuple[QuarantinedSample, ...] = ()
+    """Left out when the source was read, or when it was converted."""
 
 
-class StartLine(_Line):
-    """The training starts, or goes on after `step` steps."""
+class ShownExample(Finding):
+    """A wrong prediction, and the digest of its picture."""
 
-    step: Whole
-    jit_level: str | None = None
-
-
-class StepLine(_Line):
-    """Progress after `step` steps."""
-
-    step: Whole
-    epoch: Whole
-    loss: float | None = None
-    lr: float | None = None
+    example: Example
+    sha256: Hex
 
 
-class EpochLine(_Line):
-    """The end of an epoch, with an evaluation or without."""
-
-    step: Whole
-    epoch: Whole
-    train_loss: float | None = None
-    correct_top1: Whole | None = None
-    correct_top5: Whole | None = None
-    seen: Positive | None = None
-    loss_sum: float | None = None
-    seconds: float | None = None
-
-    @property
-    def validation_loss(self) -> float | None:
-        """Mean per sample."""
-        if self.loss_sum is None or self.seen is None:
-            return None
-        return self.loss_sum / self.seen
-
-
-class EndLine(_Line):
-    """The speed of the whole training."""
-
-    compile_seconds: float | None = None
-    ms_per_step_p50: float | None = None
-    ms_per_step_p90: float | None = None
-    ms_per_step_p99: float | None = None
-    images_per_second: float | None = None
-    data_wait_share: float | None = None
-    restarts: Whole | None = None
-
-
-class History(_Line):
-    """The lines of a log that led to the final weights."""
-
-    starts: tuple[StartLine, ...]
-    steps: tuple[StepLine, ...]
-    epochs: tuple[EpochLine, ...]
-    end: EndLine
-    """Without values if the log has no end."""
-
-
-class TrainedRun(_Record):
+class TrainedRun(Finding):
     """All that a report needs of one run."""
 
     run: Hex
@@ -140,11 +132,26 @@ class TrainedRun(_Record):
     mindspore: str
     """Version."""
     steps: Whole
-    evaluation: EvaluationCounts
+    evaluation: EvaluationCounts | None
+    """At the recipe's resolution."""
     log: tuple[dict[str, Any], ...]
     """Lines of metrics.jsonl, parsed; lines of unknown types are ignored."""
     stages: tuple[StageTime, ...] = ()
     checkpoint_digest: str
+    created: str = ""
+    """When the training ended, as ISO time."""
+    classes: tuple[str, ...] = ()
+    """Readable names by label."""
+    data: DataFacts | None = None
+    software: dict[str, str] = {}
+    """Versions that the training and the evaluation ran on."""
+    other_resolutions: tuple[EvaluationCounts, ...] = ()
+    checks: tuple[Check, ...] = ()
+    """Whether the checkpoint is sound."""
+    promotion: Promotion | None = None
+    is_production: bool = False
+    attention: Attention | None = None
+    examples: tuple[ShownExample, ...] = ()
 
     @model_validator(mode="after")
     def _readable_log(self) -> Self:
@@ -161,25 +168,73 @@ class TrainedRun(_Record):
         """The key as people see it."""
         return self.run[:SHOWN_DIGITS]
 
+    @property
+    def title(self) -> str:
+        """The run as a heading names it."""
+        return f"{self.recipe.name}, run {self.short}"
+
     @cached_property
     def history(self) -> History:
         """The log without what a restart took back: steps after the checkpoint it began from."""
-        starts: list[StartLine] = []
-        steps: list[StepLine] = []
-        epochs: list[EpochLine] = []
-        end = EndLine()
-        for line in self.log:
-            match line.get("type"):
-                case "start":
-                    start = StartLine.model_validate(line)
-                    starts.append(start)
-                    steps = [each for each in steps if each.step <= start.step]
-                    epochs = [each for each in epochs if each.step <= start.step]
-                    end = EndLine()
-                case "step":
-                    steps.append(StepLine.model_validate(line))
-                case "epoch":
-                    epochs.append(EpochLine.model_validate(line))
-                case "end":
-                    end = EndLine.model_validate(line)
-        return History(starts=tuple(starts), steps=tuple(steps), epochs=tuple(epochs), end=end)
+        return history_of(self.log)
+
+    @property
+    def evaluations(self) -> tuple[EvaluationCounts, ...]:
+        """At all resolutions, the recipe's first."""
+        first = () if self.evaluation is None else (self.evaluation,)
+        return (*first, *self.other_resolutions)
+
+    @property
+    def accuracy_top1(self) -> float | None:
+        """As a share."""
+        return (
+            None
+            if self.evaluation is None
+            else (self.evaluation.correct_top1 / self.evaluation.seen)
+        )
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Of the stage that trained it."""
+        return next((each.seconds for each in self.stages if each.stage == "train"), None)
+
+    @property
+    def device_hours(self) -> float | None:
+        """Of the training: seconds times ranks."""
+        seconds = self.train_seconds
+        return None if seconds is None else seconds * self.world_size / 3600
+
+    def class_name(self, label: int) -> str:
+        """The readable name, or the label itself if there is none."""
+        return self.classes[label] if label < len(self.classes) else str(label)
+
+
+class Unreadable(Finding):
+    """Something in the store that the report can't tell about, and why."""
+
+    artifact: str
+    reason: str
+
+
+class Findings(Finding):
+    """What a store holds, for a report."""
+
+    runs: tuple[TrainedRun, ...] = ()
+    """The newest first."""
+    nights: tuple[Revalidation, ...] = ()
+    """In their order."""
+    unreadable: tuple[Unreadable, ...] = ()
+    price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of a device-hour."""
+
+    @property
+    def best(self) -> TrainedRun | None:
+        """The run of the highest accuracy@1, the first of equals."""
+        evaluated = [run for run in self.runs if run.accuracy_top1 is not None]
+        return max(evaluated, key=lambda run: run.accuracy_top1 or 0.0, default=None)
+
+    def detailed(self, most: int) -> tuple[TrainedRun, ...]:
+        """The runs that a page shows in full: the best, production's, then the newest."""
+        first = [run for run in (self.best,) if run is not None]
+        order = [*first, *(run for run in self.runs if run.is_production), *self.runs]
+        return tuple({run.run: run for run in order}.values())[:most]

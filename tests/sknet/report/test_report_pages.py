@@ -1,11 +1,14 @@
 """The written report: its bytes, its safety, its form."""
 
+import base64
 import csv
+import hashlib
 import math
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib import resources
 from xml.etree import ElementTree
 
 import matplotlib
@@ -13,10 +16,27 @@ import pytest
 from test_report_runs import COLUMNS, END, LOG, START, epoch_line, make_run, step_line
 
 from sknet.recipe import Recipe
-from sknet.report import learning_curve, write_report
+from sknet.report import Findings, write_report
+from sknet.report.curves import learning_curve
 
-FILES = ["report.html", "report.md", "table.csv", "epochs.csv"]
+TABLES = [
+    "table",
+    "runs",
+    "epochs",
+    "evaluations",
+    "nights",
+    "stages",
+    "quarantine",
+    "unreadable",
+]
+FILES = [
+    "report.html",
+    "report.md",
+    "accuracy.svg",
+    *(f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")),
+]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
+OWN_SCRIPT = resources.files("sknet.report").joinpath("report.js").read_text("utf-8").strip()
 EVIL = '<script>alert("x")</script>|`**&'
 
 
@@ -67,7 +87,7 @@ def runs():
         log=[START, step_line(22, math.nan), step_line(44, 1.5), {"type": "start", "step": 44}],
         evaluation=make_run().evaluation.model_dump() | {"correct_top1": 340},
     )
-    return [other, make_run()]
+    return Findings(runs=(other, make_run()))
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +95,11 @@ def folder(runs, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("report")
     assert write_report(runs, out_dir) == FILES
     return out_dir
+
+
+def text_of_script(folder):
+    (script,) = re.findall(r"<script>(.*?)</script>", read(folder, "report.html"), re.DOTALL)
+    return script
 
 
 def read(folder, name):
@@ -123,7 +148,7 @@ def test_the_page_is_balanced_and_its_tables_are_accessible(folder):
         "meta"
     )
     assert all(cell.get("scope") in {"col", "row"} for cell in page.all("th"))
-    scrolling = [each for each in page.all("div") if each.get("class") == "scroll"]
+    scrolling = [each for each in page.all("div") if "scroll" in str(each.get("class")).split()]
     assert len(scrolling) == len(page.all("table"))
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
 
@@ -143,16 +168,33 @@ def test_references_within_curves_resolve(folder):
 def test_the_page_loads_nothing(folder):
     text = read(folder, "report.html")
     page = Page(text)
-    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert page.all("script") == [{}]
+    assert all(picture["src"].startswith("data:image/png;base64,") for picture in page.all("img"))
     loads = [
         value
-        for _, attrs in page.tags
+        for tag, attrs in page.tags
         for name, value in attrs.items()
-        if name in {"src", "href", "xlink:href", "srcset", "action", "data"}
+        if tag != "img" and name in {"src", "href", "xlink:href", "srcset", "action", "data"}
     ]
     assert all(value is not None and value.startswith("#") for value in loads)
     assert "@import" not in text
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_only_the_reports_own_script_may_run(folder):
+    (policy,) = re.findall(
+        r'Content-Security-Policy" content="([^"]+)"', read(folder, "report.html")
+    )
+    digest = base64.b64encode(hashlib.sha256(text_of_script(folder).encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        f"script-src 'sha256-{digest}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
 
 
 def test_the_page_knows_light_and_dark(folder):
@@ -160,9 +202,10 @@ def test_the_page_knows_light_and_dark(folder):
 
 
 def test_names_stay_text(tmp_path):
-    write_report([evil_run()], tmp_path)
+    write_report(Findings(runs=(evil_run(),)), tmp_path)
     page = Page(read(tmp_path, "report.html"))
-    assert page.all("script") == []
+    assert page.all("script") == [{}]
+    assert text_of_script(tmp_path) == OWN_SCRIPT
     assert "&lt;script&gt;" in read(tmp_path, "report.html")
     markdown, fence, recipe = read(tmp_path, "report.md").partition("```yaml\n")
     assert fence
@@ -177,7 +220,7 @@ def test_names_stay_text(tmp_path):
 
 def test_no_name_can_close_the_markdown_fence(tmp_path):
     recipe = Recipe(model="a\n```\n# b", batch_size=1, epoch_size=1, lr=1)
-    write_report([make_run(recipe=recipe)], tmp_path)
+    write_report(Findings(runs=(make_run(recipe=recipe),)), tmp_path)
     assert "````yaml\n" in read(tmp_path, "report.md")
 
 
@@ -199,7 +242,7 @@ def test_a_curve_says_what_it_could_not_draw():
 
 
 def test_without_runs_the_report_says_so(tmp_path):
-    assert write_report([], tmp_path) == FILES
+    assert write_report(Findings(), tmp_path) == FILES
     for name in ("report.html", "report.md"):
         assert "There are no runs yet" in read(tmp_path, name)
         assert "published: MindCV" in read(tmp_path, name)

@@ -1,0 +1,49 @@
+"""Two runs of a store side by side, on the predictions that were kept of both."""
+
+from pathlib import Path
+
+from infra.artifacts import Artifact, ArtifactStore, StoreError
+from sknet.errors import UserError
+from sknet.report import Comparison, Findings, TrainedRun, compare_runs, find_run
+from sknet.report.comparison import pair_predictions
+from sknet.report.statistics import Paired
+
+
+def compare_named(store: ArtifactStore, findings: Findings, first: str, second: str) -> Comparison:
+    """Compare two runs that are named by a key's beginning or a ref.
+
+    Raises UserError if a name tells no run, or not one alone.
+    """
+    refs = {name: ref.digest for name in store.refs.names() if (ref := store.refs.get(name))}
+    own, other = find_run(findings, first, refs), find_run(findings, second, refs)
+    if own.run == other.run:
+        raise UserError(f"{first!r} and {second!r} are the same run, {own.short}: name two")
+    shared = {counts.resolution for counts in own.evaluations} & {
+        counts.resolution for counts in other.evaluations
+    }
+    pairs = {side: _paired(store, own, other, side) for side in shared}
+    return compare_runs(own, other, {side: pair for side, pair in pairs.items() if pair})
+
+
+def _paired(
+    store: ArtifactStore, first: TrainedRun, second: TrainedRun, side: int
+) -> Paired | None:
+    try:
+        return pair_predictions(_predictions(store, first, side), _predictions(store, second, side))
+    except (StoreError, UserError, OSError):
+        return None  # the page says that the samples were taken as independent
+
+
+def _predictions(store: ArtifactStore, run: TrainedRun, side: int) -> Path:
+    artifact = evaluation_of(store, run)
+    at_recipe = "" if side == run.recipe.image_resize else f"-{side}"
+    return artifact.path(f"predictions{at_recipe}.parquet")
+
+
+def evaluation_of(store: ArtifactStore, run: TrainedRun) -> Artifact:
+    """The artifact of a run's evaluation. Raises StoreError if there is none."""
+    for stage in run.stages:
+        if stage.stage == "validate":
+            kind, _, key = stage.artifact.partition("/")
+            return store.load(kind, key)
+    raise StoreError(f"run {run.short} is not evaluated")
