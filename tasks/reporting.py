@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from prefect.artifacts import (
 from pydantic import JsonValue
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, StoreError, open_store
-from sknet.report import Comparison, Findings, write_report
+from sknet.report import TrainedRun, write_report
 from sknet.report.render import shown_in_full
 from tasks.collecting import collect
 from tasks.comparing import compare_named, evaluation_of
@@ -55,7 +56,7 @@ def report(
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "out"
         out.mkdir(exist_ok=True)
-        pictures = _pictures(store, findings, comparison)
+        pictures = thumbnails(store, shown_in_full(findings, comparison))
         write_report(findings, out, comparison=comparison, pictures=pictures)
         return BuildOutput(out, {"runs": len(findings.runs)}, {})
 
@@ -89,12 +90,10 @@ def _show(directory: Path) -> None:
     )
 
 
-def _pictures(
-    store: ArtifactStore, findings: Findings, comparison: Comparison | None
-) -> dict[str, bytes]:
-    """The thumbnails of the runs that are shown in full, by sha256; a page does without others."""
+def thumbnails(store: ArtifactStore, runs: Iterable[TrainedRun]) -> dict[str, bytes]:
+    """The pictures of the runs' examples by sha256; a page does without those that are unsound."""
     pictures = {}
-    for run in shown_in_full(findings, comparison):
+    for run in runs:
         for shown in run.examples:
             try:
                 path = evaluation_of(store, run).path(shown.example.file)

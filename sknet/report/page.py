@@ -32,7 +32,6 @@ from sknet.report.frames import (
 )
 from sknet.report.numbers import shown
 from sknet.report.overview import (
-    accuracy_figure,
     describe_accuracy,
     describe_nights,
     describe_speed,
@@ -55,10 +54,11 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def render_html(
     findings: Findings,
     detailed: Sequence[TrainedRun],
+    accuracy: str,
     comparison: Comparison | None = None,
     pictures: Pictures | None = None,
 ) -> str:
-    """The page; `detailed` runs have a section each."""
+    """The page; `detailed` runs have a section each, `accuracy` is the figure that comes first."""
     folder = resources.files("sknet.report")
     css, script = (
         folder.joinpath(name).read_text("utf-8").strip() for name in ("report.css", "report.js")
@@ -78,7 +78,7 @@ def render_html(
         published=story.published_shown(findings),
         anchors=[f"run-{run.short}" if run in detailed else None for run in findings.runs],
         num_own=len(findings.runs),
-        overview=list(_overview(findings, detailed)),
+        overview=list(_overview(findings, detailed, accuracy)),
         nights=_first(shown(nights_table(findings)).iloc[::-1], "nights.csv"),
         unreadable=_first(shown(unreadable_table(findings)), "unreadable.csv"),
         comparison=_comparison(comparison),
@@ -87,8 +87,10 @@ def render_html(
     return text.rstrip() + "\n"
 
 
-def _overview(findings: Findings, detailed: Sequence[TrainedRun]) -> Iterable[dict[str, Any]]:
-    yield _figure(accuracy_figure(findings), describe_accuracy(findings))
+def _overview(
+    findings: Findings, detailed: Sequence[TrainedRun], accuracy: str
+) -> Iterable[dict[str, Any]]:
+    yield _figure(accuracy, describe_accuracy(findings))
     if speed_rows(detailed):
         yield _figure(speed_figure(detailed), describe_speed(detailed))
     if findings.nights:

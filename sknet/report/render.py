@@ -26,10 +26,11 @@ def write_report(
     equal bytes.
     """
     detailed = shown_in_full(findings, comparison)
+    accuracy = accuracy_figure(findings)
     texts = {
-        "report.html": render_html(findings, detailed, comparison, pictures),
+        "report.html": render_html(findings, detailed, accuracy, comparison, pictures),
         "report.md": render_markdown(findings, detailed, comparison),
-        "accuracy.svg": printed(accuracy_figure(findings)),
+        "accuracy.svg": printed(accuracy),
     }
     if comparison is not None:
         texts["comparison.md"] = render_comparison(comparison)
