@@ -1,0 +1,300 @@
+"""Reading a store for a report: what is sound is told, what is not has a row that says so."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from infra.artifacts import Manifest, open_store
+from sknet.errors import UserError
+from sknet.report import Findings, all_frames
+from sknet.report.comparison import pair_predictions
+from sknet.report.published import PUBLISHED
+from sknet.report.statistics import Paired
+from tasks.collecting import collect
+from tasks.comparing import compare_named
+from tests.synthetic_store import SEEN, Filler, fill
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("filled") / "store"
+    fill(root, 3, num_nights=5)
+    return root
+
+
+@pytest.fixture
+def root(filled: Path, tmp_path: Path) -> Path:
+    """The store, free to be damaged."""
+    return shutil.copytree(filled, tmp_path / "store")
+
+
+def found(root: Path) -> Findings:
+    return collect(open_store(str(root)))
+
+
+def newest(root: Path, kind: str) -> Path:
+    """The directory of the newest run's artifact of a kind."""
+    run = found(root).runs[0]
+    if kind == "training-log":
+        (log,) = (m for m in open_store(str(root)).list(kind) if m.params["run"] == run.run)
+        return root / kind / log.key
+    artifacts = {stage.artifact.split("/")[0]: stage.artifact for stage in run.stages}
+    return root / artifacts[kind]
+
+
+def rewrite(directory: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change a file, and the manifest with it, as a program of another version would have."""
+    content = change((directory / name).read_bytes())
+    manifest = Manifest.decode((directory / "manifest.json").read_bytes())
+    scratch = directory.with_name("scratch")
+    shutil.copytree(directory, scratch)
+    (scratch / "manifest.json").unlink()
+    (scratch / name).unlink()
+    (scratch / name).write_bytes(content)
+    store = open_store(str(directory.parent.parent))
+    store.remove(manifest.kind, manifest.key)
+    store.put(manifest.spec, scratch, stats={}, provenance=dict(manifest.provenance))
+    shutil.rmtree(scratch)
+
+
+def change_json(directory: Path, name: str, **fields: object) -> None:
+    rewrite(directory, name, lambda old: json.dumps({**json.loads(old), **fields}).encode())
+
+
+def faults(root: Path) -> dict[str, str]:
+    return {each.artifact: each.reason for each in found(root).unreadable}
+
+
+def test_everything_recorded_is_found(filled: Path) -> None:
+    findings = found(filled)
+    assert findings.unreadable == ()
+    assert [run.recipe.seed for run in findings.runs] == [2, 1, 0]
+    assert [night.began for night in findings.nights] == sorted(
+        night.began for night in findings.nights
+    )
+    run = findings.runs[-1]
+    assert run.is_production
+    assert [stage.stage for stage in run.stages] == [
+        "stage",
+        "convert",
+        "train",
+        "validate",
+        "promote",
+    ]
+    assert [counts.resolution for counts in run.evaluations] == [32, 40]
+    assert run.data is not None
+    assert [sample.key for sample in run.data.quarantined] == [
+        "train/7/0042.png",
+        "val/3/0007.png",
+    ]
+    assert run.attention is not None
+    assert run.attention.scales == (1.0, 1.5)
+    assert run.examples
+    assert all(check.passed for check in run.checks)
+    assert run.software["numpy"] == "1.26.4"
+    assert "host" not in findings.model_dump_json()
+
+
+def test_who_comes_later_reuses_what_the_first_run_made(filled: Path) -> None:
+    frame = all_frames(found(filled))["stages"]
+    reused = frame[frame["reused"]].groupby("stage").size()
+    assert reused.to_dict() == {"convert": 2, "stage": 2}
+    manifest = json.loads(next((filled / "shards").glob("*/manifest.json")).read_text("utf-8"))
+    size = sum(entry["size"] for entry in manifest["files"])
+    assert set(frame[frame["stage"] == "convert"]["bytes"]) == {size}
+
+
+def test_the_frames_say_what_runs_reached_and_cost(filled: Path) -> None:
+    findings = collect(open_store(str(filled)), price=3.0)
+    frames = all_frames(findings)
+    runs = frames["runs"]
+    assert list(runs["verdict"])[1:] == [
+        "refused: floor: " + findings.runs[1].promotion.criteria[1].detail,  # type: ignore[union-attr]
+        "production",
+    ]
+    # 11,958,056 with 1000 classes; the classifier reads 512 features.
+    assert set(runs["published parameters"]) == {11_958_056 - 990 * 513}
+    assert set(runs["parameters are"]) == {"equal"}
+    hours = findings.runs[0].train_seconds * 2 / 3600  # type: ignore[operator]
+    assert runs.loc[0, "device-hours"] == pytest.approx(hours)
+    assert runs.loc[0, "cost"] == pytest.approx(3 * hours, abs=1e-6)
+    assert len(frames["table"]) == 3 + len(PUBLISHED)
+    assert len(frames["epochs"]) == 3 * 8
+    assert len(frames["evaluations"]) == 6
+    assert list(frames["nights"]["outcome"])[-1] == "within tolerance"
+    assert list(frames["quarantine"]["reason"]) == ["not an image", "does not decode: truncated"]
+
+
+def test_parameters_that_are_not_the_published_ones_are_said(filled: Path) -> None:
+    findings = found(filled)
+    run = findings.runs[0].model_copy(update={"params": 11_450_187})
+    frame = all_frames(findings.model_copy(update={"runs": (run,)}))["runs"]
+    assert frame.loc[0, "parameters are"] == "differs by +1"
+
+
+def test_an_empty_store_gives_empty_findings(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    assert found(tmp_path / "store") == Findings()
+
+
+def test_an_older_state_is_a_row_and_its_run_is_left_out(root: Path) -> None:
+    directory = newest(root, "checkpoint")
+    change_json(directory, "state.json", format_version=1)
+    said = faults(root)
+    assert said[f"checkpoint/{directory.name}/state.json"] == (
+        "is no valid Checkpoint: format_version: Input should be 2"
+    )
+    assert len(found(root).runs) == 2
+
+
+def test_an_evaluation_of_a_newer_format_is_a_row_and_its_run_stays(root: Path) -> None:
+    directory = newest(root, "evaluation")
+    change_json(directory, "evaluation.json", format_version=3)
+    (said,) = found(root).unreadable
+    assert said.artifact == f"evaluation/{directory.name}/evaluation.json"
+    assert "format_version: Input should be 2" in said.reason
+    findings = found(root)
+    assert len(findings.runs) == 3
+    assert findings.runs[0].evaluation is None
+    assert "not evaluated" in all_frames(findings)["runs"].loc[0, "note"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_loss_that_is_not_finite_is_a_row(root: Path, value: str) -> None:
+    directory = newest(root, "evaluation")
+    rewrite(
+        directory,
+        "evaluation.json",
+        lambda old: json.dumps({**json.loads(old), "loss_sum": float(value)}).encode(),
+    )
+    (reason,) = faults(root).values()
+    assert reason.startswith("is no valid Evaluation: ")
+
+
+def test_counts_that_contradict_each_other_are_a_row(root: Path) -> None:
+    directory = newest(root, "evaluation")
+    change_json(directory, "evaluation.json", correct_top1=SEEN + 1)
+    (reason,) = faults(root).values()
+    assert "expected them in rising order" in reason
+
+
+def test_a_log_cut_short_keeps_its_other_lines(root: Path) -> None:
+    directory = newest(root, "training-log")
+    rewrite(directory, "metrics.jsonl", lambda old: old[:-20] + b"\n[]\n")
+    (reason,) = faults(root).values()
+    assert reason.startswith("2 lines can't be read, first line ")
+    assert len(found(root).runs[0].history.epochs) == 8
+
+
+def test_a_damaged_artifact_is_one_row_however_many_records_it_holds(root: Path) -> None:
+    directory = newest(root, "evaluation")
+    (directory / "evaluation.json").write_bytes(b"")
+    said = faults(root)
+    assert list(said) == [f"evaluation/{directory.name}"]
+    assert "has 0 bytes, expected " in said[f"evaluation/{directory.name}"]
+
+
+def test_half_written_artifacts_and_unfinished_trainings_are_rows(root: Path) -> None:
+    checkpoint = newest(root, "checkpoint")
+    log = newest(root, "training-log")
+    (checkpoint / "manifest.json").write_text("{")
+    (root / "revalidation" / ("0" * 64)).mkdir()
+    said = faults(root)
+    assert set(said) == {f"checkpoint/{checkpoint.name}", f"revalidation/{'0' * 64}"}
+    shutil.rmtree(checkpoint)
+    assert faults(root)[f"checkpoint/{checkpoint.name}"] == (
+        f"its log {log.name[:12]} is there, its checkpoint is not"
+    )
+
+
+def test_missing_parts_leave_a_run_with_what_there_is(root: Path) -> None:
+    for kind in ("dataset", "shards", "training-log", "evaluation", "promotion"):
+        shutil.rmtree(root / kind)
+    findings = found(root)
+    assert findings.unreadable == ()
+    assert [[stage.stage for stage in run.stages] for run in findings.runs] == [["train"]] * 3
+    frames = all_frames(findings)
+    assert frames["runs"][["accuracy@1", "ms/step p50", "quarantined"]].isna().all(axis=None)
+
+
+def test_a_broken_ref_is_a_row(root: Path) -> None:
+    (root / "refs" / "production.json").write_text("{}")
+    assert list(faults(root)) == ["refs/production.json"]
+
+
+def test_two_runs_are_compared_on_the_samples_that_both_predicted(filled: Path) -> None:
+    store, findings = open_store(str(filled)), found(filled)
+    second = findings.runs[0]
+    comparison = compare_named(store, findings, "production", second.run[:12])
+    assert comparison.first.is_production
+    assert [(change.of, change.name) for change in comparison.changes] == [("recipe", "seed")]
+    at_32 = comparison.accuracies[0]
+    assert at_32.paired is not None
+    assert at_32.paired.seen == SEEN
+    assert at_32.difference.value == pytest.approx(
+        (at_32.second.correct_top1 - at_32.first.correct_top1) / SEEN
+    )
+    assert at_32.p_value is not None
+    # No predictions were kept at the other resolution.
+    assert comparison.accuracies[1].paired is None
+    speeds = [run.history.end.ms_per_step_p50 for run in (comparison.first, second)]
+    assert comparison.speed_ratio == pytest.approx(speeds[0] / speeds[1])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("zzzz", "no run or ref 'zzzz': expected the beginning of a run's key"),
+        ("", "'' is the beginning of 3 runs ("),
+        ("staging", "no run or ref 'staging'"),
+    ],
+)
+def test_names_that_tell_no_run_are_refused_in_one_line(filled: Path, name: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compare_named(open_store(str(filled)), found(filled), "production", name)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_not_compared_with_itself(filled: Path) -> None:
+    findings = found(filled)
+    production = next(run for run in findings.runs if run.is_production)
+    with pytest.raises(UserError, match="are the same run"):
+        compare_named(open_store(str(filled)), findings, "production", production.run)
+
+
+def write_predictions(path: Path, labels: list[int], tops: list[int], key: str = "k") -> Path:
+    frame = pd.DataFrame(
+        {
+            "key": [f"{key}{place}" for place in range(len(labels))],
+            "label": pd.array(labels, dtype="int32"),
+            "top5": [[top] for top in tops],
+            "probability": [0.5] * len(labels),
+        }
+    )
+    frame.to_parquet(path, index=False)
+    return path
+
+
+def test_predictions_are_paired_sample_by_sample(tmp_path: Path) -> None:
+    labels = [0, 1, 2, 3, 4, 5]
+    first = write_predictions(tmp_path / "a", labels, [0, 1, 2, 0, 0, 0])
+    second = write_predictions(tmp_path / "b", labels, [0, 1, 0, 3, 4, 0])
+    assert pair_predictions(first, second) == Paired(2, 1, 2, 1)
+    others = write_predictions(tmp_path / "c", labels, labels, key="other")
+    assert pair_predictions(first, others) is None
+    (tmp_path / "d").write_bytes(b"PAR1 nothing")
+    with pytest.raises(UserError, match="d holds no predictions"):
+        pair_predictions(first, tmp_path / "d")
+
+
+def test_a_run_without_evaluation_takes_no_part_in_the_headline(tmp_path: Path) -> None:
+    filler = Filler(tmp_path / "store")
+    filler.run(0, evaluated=False)
+    findings = found(tmp_path / "store")
+    assert findings.best is None
+    assert len(findings.detailed(5)) == 1
