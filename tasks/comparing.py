@@ -1,11 +1,9 @@
 """Two runs of a store side by side, on the predictions that were kept of both."""
 
-from pathlib import Path
-
 from infra.artifacts import Artifact, ArtifactStore, StoreError
 from sknet.errors import UserError
+from sknet.evaluation.files import KeptPredictions, predictions_file, read_predictions
 from sknet.report import Comparison, Findings, TrainedRun, compare_runs, find_run
-from sknet.report.comparison import pair_predictions
 from sknet.report.statistics import Paired
 
 
@@ -25,19 +23,26 @@ def compare_named(store: ArtifactStore, findings: Findings, first: str, second: 
     return compare_runs(own, other, {side: pair for side, pair in pairs.items() if pair})
 
 
+def pair(first: KeptPredictions, second: KeptPredictions) -> Paired | None:
+    """Counts over two runs' predictions; None if these are not of the same samples."""
+    if first.keys != second.keys or first.labels.tolist() != second.labels.tolist():
+        return None
+    own, other = first.correct, second.correct
+    parts = (own & other, own & ~other, ~own & other, ~own & ~other)
+    return Paired(*(int(part.sum()) for part in parts))
+
+
 def _paired(
     store: ArtifactStore, first: TrainedRun, second: TrainedRun, side: int
 ) -> Paired | None:
     try:
-        return pair_predictions(_predictions(store, first, side), _predictions(store, second, side))
+        return pair(_predictions(store, first, side), _predictions(store, second, side))
     except (StoreError, UserError, OSError):
         return None  # the page says that the samples were taken as independent
 
 
-def _predictions(store: ArtifactStore, run: TrainedRun, side: int) -> Path:
-    artifact = evaluation_of(store, run)
-    at_recipe = "" if side == run.recipe.image_resize else f"-{side}"
-    return artifact.path(f"predictions{at_recipe}.parquet")
+def _predictions(store: ArtifactStore, run: TrainedRun, side: int) -> KeptPredictions:
+    return read_predictions(evaluation_of(store, run).path(predictions_file(run.recipe, side)))
 
 
 def evaluation_of(store: ArtifactStore, run: TrainedRun) -> Artifact:

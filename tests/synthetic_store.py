@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from infra.artifacts import ArtifactSpec, LocalStore, Manifest
+from sknet.evaluation.files import write_predictions
+from sknet.evaluation.predictions import Predictions
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import (
     Attention,
@@ -164,13 +165,11 @@ class Filler:
         evaluation = evaluation_of(labels, predicted, rng)
         keys = [f"val/{label}/{index:04}.png" for index, label in enumerate(labels)]
         top5 = [[int((top + place) % 10) for place in range(5)] for top in predicted]
-        predictions = pd.DataFrame(
-            {
-                "key": pd.array(keys, dtype="string"),
-                "label": labels.astype(np.int32),
-                "top5": top5,
-                "probability": rng.uniform(0.5, 1, SEEN).astype(np.float32),
-            }
+        predictions = Predictions(
+            labels=labels.astype(np.int32),
+            top=np.array(top5, np.int32),
+            probability=rng.uniform(0.5, 1, SEEN).astype(np.float32),
+            loss=np.zeros(SEEN, np.float32),
         )
         pairs = {(pair.label, pair.predicted) for pair in evaluation.confused[:4]}
         shown = [index for index in missed if (int(labels[index]), int(predicted[index])) in pairs][
@@ -215,7 +214,7 @@ class Filler:
                 "checks.json": checks,
                 "evaluation.json": evaluation,
                 "evaluation-40.json": small,
-                "predictions.parquet": predictions.to_parquet(index=False),
+                "predictions.parquet": kept(keys, predictions, self._scratch),
                 "attention.json": attention,
                 "examples.json": examples,
                 **{each.file: thumbnail(rng, self._scratch) for each in examples.examples},
@@ -356,6 +355,15 @@ def metrics(rng: np.random.Generator, epochs: int, wrong: int) -> bytes:
         | {"images_per_second": 100.0 - wrong / 8, "data_wait_share": 0.012}
     )
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def kept(keys: list[str], predictions: Predictions, scratch: Path) -> bytes:
+    """A predictions.parquet."""
+    path = scratch.with_suffix(".parquet")
+    write_predictions(path, keys, predictions)
+    content = path.read_bytes()
+    path.unlink()
+    return content
 
 
 def thumbnail(rng: np.random.Generator, scratch: Path) -> bytes:

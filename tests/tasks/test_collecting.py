@@ -5,17 +5,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 
 from infra.artifacts import Manifest, open_store
 from sknet.errors import UserError
+from sknet.evaluation.files import KeptPredictions
 from sknet.report import Findings, all_frames
-from sknet.report.comparison import pair_predictions
 from sknet.report.published import PUBLISHED
 from sknet.report.statistics import Paired
 from tasks.collecting import collect
-from tasks.comparing import compare_named
+from tasks.comparing import compare_named, pair
 from tests.synthetic_store import SEEN, Filler, fill
 
 
@@ -267,29 +267,29 @@ def test_a_run_is_not_compared_with_itself(filled: Path) -> None:
         compare_named(open_store(str(filled)), findings, "production", production.run)
 
 
-def write_predictions(path: Path, labels: list[int], tops: list[int], key: str = "k") -> Path:
-    frame = pd.DataFrame(
-        {
-            "key": [f"{key}{place}" for place in range(len(labels))],
-            "label": pd.array(labels, dtype="int32"),
-            "top5": [[top] for top in tops],
-            "probability": [0.5] * len(labels),
-        }
+def predictions(labels: list[int], tops: list[int], key: str = "k") -> KeptPredictions:
+    return KeptPredictions(
+        keys=tuple(f"{key}{place}" for place in range(len(labels))),
+        labels=np.array(labels, np.int32),
+        top=np.array(tops, np.int32)[:, None],
+        probability=np.full(len(labels), 0.5, np.float32),
     )
-    frame.to_parquet(path, index=False)
-    return path
 
 
-def test_predictions_are_paired_sample_by_sample(tmp_path: Path) -> None:
+def test_predictions_are_paired_sample_by_sample() -> None:
     labels = [0, 1, 2, 3, 4, 5]
-    first = write_predictions(tmp_path / "a", labels, [0, 1, 2, 0, 0, 0])
-    second = write_predictions(tmp_path / "b", labels, [0, 1, 0, 3, 4, 0])
-    assert pair_predictions(first, second) == Paired(2, 1, 2, 1)
-    others = write_predictions(tmp_path / "c", labels, labels, key="other")
-    assert pair_predictions(first, others) is None
-    (tmp_path / "d").write_bytes(b"PAR1 nothing")
-    with pytest.raises(UserError, match="d holds no predictions"):
-        pair_predictions(first, tmp_path / "d")
+    first = predictions(labels, [0, 1, 2, 0, 0, 0])
+    second = predictions(labels, [0, 1, 0, 3, 4, 0])
+    assert pair(first, second) == Paired(2, 1, 2, 1)
+    assert pair(first, predictions(labels, labels, key="other")) is None
+
+
+def test_predictions_that_cannot_be_read_leave_the_samples_independent(root: Path) -> None:
+    directory = newest(root, "evaluation")
+    rewrite(directory, "predictions.parquet", lambda old: old[:-9])
+    store, findings = open_store(str(root)), found(root)
+    comparison = compare_named(store, findings, "production", findings.runs[0].run)
+    assert [change.paired for change in comparison.accuracies] == [None, None]
 
 
 def test_a_run_without_evaluation_takes_no_part_in_the_headline(tmp_path: Path) -> None:
