@@ -1,5 +1,6 @@
 """The whole pipeline: what it says, and that a second run finds everything or heals the damage."""
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -73,13 +74,18 @@ def test_accuracy_and_report_are_shown_in_the_ui(trained: Trained, copied_store:
     flow_run, _ = run_flow_once(trained.recipe, trained.images, copied_store)
 
     shown = shown_by(flow_run)
-    assert shown.keys() == {"accuracy", "report"}
+    assert shown.keys() == {"accuracy", "accuracy-intervals", "report", "results"}
     (row,) = json.loads(str(shown["accuracy"].data))
     counts = trained.of("validate").facts
     assert {key: row[key] for key in counts} == counts
     assert shown["accuracy"].type == "table"
     page = Path(str(trained.of("report").facts["html"])).with_name("report.md")
     assert (shown["report"].type, shown["report"].data) == ("markdown", page.read_text("utf-8"))
+    assert shown["results"].type == "table"
+    assert json.loads(str(shown["results"].data))[0]["model name"] == "skresnet18"
+    drawing = base64.b64encode(page.with_name("accuracy.svg").read_bytes()).decode()
+    figure = shown["accuracy-intervals"]
+    assert (figure.type, figure.data) == ("image", f"data:image/svg+xml;base64,{drawing}")
 
 
 def test_a_second_run_reuses_all_stages_and_starts_no_process(

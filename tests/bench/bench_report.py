@@ -1,0 +1,52 @@
+"""The report over many runs: how long it takes, how large its page is.
+
+python -m tests.bench.bench_report [--runs 1000] [--nights 365]
+
+The runs are synthetic, with records in the true format, committed through the store; that is not
+part of what is measured. Prints a Markdown table, and promises nothing.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from sknet.report import write_report
+from sknet.report.render import shown_in_full
+from tasks.collecting import collect
+from tasks.reporting import thumbnails
+from tests.synthetic_store import fill
+
+MAX_SECONDS, MAX_MEBIBYTES = 20, 5
+MIB = 2**20
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fill a store, report, print."""
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+        store = fill(Path(folder) / "store", arguments.runs, arguments.nights).store
+        marks = [(time.perf_counter(), time.process_time())]
+        findings = collect(store)
+        digest = findings.model_dump_json()
+        marks.append((time.perf_counter(), time.process_time()))
+        pictures = thumbnails(store, shown_in_full(findings))
+        write_report(findings, Path(folder) / "out", pictures=pictures)
+        marks.append((time.perf_counter(), time.process_time()))
+        page = (Path(folder) / "out" / "report.html").stat().st_size / MIB
+    begin, read, end = marks
+    print(
+        f"{len(findings.runs)} runs, {len(findings.nights)} nights, findings {len(digest)} bytes\n"
+    )
+    print("| | s | s of processor | goal |\n|---|---:|---:|---:|")
+    for name, one, other in (("read", begin, read), ("write", read, end), ("all", begin, end)):
+        goal = f"{MAX_SECONDS}" if name == "all" else ""
+        print(f"| {name} | {other[0] - one[0]:.2f} | {other[1] - one[1]:.2f} | {goal} |")
+    print(f"\nreport.html: {page:.2f} MiB (goal {MAX_MEBIBYTES})")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--nights", type=int, default=365)
+    parser.add_argument("--dir", help="where the store is made (default: the temporary one)")
+    main(parser.parse_args())

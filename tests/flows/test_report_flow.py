@@ -1,0 +1,97 @@
+"""`python -m flows.report`: its files, the comparison that it prints, and what it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flows import report
+from infra.artifacts import open_store
+from tests.synthetic_store import fill
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("flow") / "store"
+    fill(root, 2, num_nights=3)
+    return root
+
+
+@pytest.fixture
+def root(filled: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(filled, tmp_path / "store")
+
+
+def run(*options: object) -> None:
+    report.main(report.parser().parse_args([*map(str, options)]))
+
+
+def keys_of_reports(root: Path) -> set[str]:
+    return {manifest.key for manifest in open_store(str(root)).list("report")}
+
+
+def test_every_choice_and_every_finding_makes_a_report_of_its_own(
+    flow_harness: None, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--store", root, "--out", tmp_path / "out"]
+    run(*options)
+    first = keys_of_reports(root)
+    page = (tmp_path / "out" / "report.html").read_bytes()
+    run(*options)
+    assert keys_of_reports(root) == first
+    assert b"data:image/png;base64," in page
+    runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    assert runs["cost"].isna().all()
+
+    run(*options, "--price", "2.5")
+    assert len(keys_of_reports(root)) == 2
+    runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    assert runs["cost"].tolist() == pytest.approx([2.5 * hours for hours in runs["device-hours"]])
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "out" / "runs.csv", dtype_backend="numpy_nullable")[["run", "cost"]],
+        runs[["run", "cost"]],
+        check_dtype=False,
+    )
+
+    capsys.readouterr()
+    newest = runs.loc[0, "key"]
+    run(*options, "--compare", "production", newest[:8])
+    said = capsys.readouterr().out
+    assert "the same samples, McNemar's exact p = " in said
+    assert "| recipe | seed" in said
+    assert f"report      {tmp_path / 'out' / 'report.html'}" in said
+    assert "Accuracy@1 at 32x32: " in (tmp_path / "out" / "comparison.md").read_text("utf-8")
+    assert b'id="comparison"' in (tmp_path / "out" / "report.html").read_bytes()
+
+    thumbnail = next((root / "evaluation").glob("*/example-00.png"))
+    manifest = json.loads(thumbnail.with_name("manifest.json").read_text("utf-8"))
+    shutil.rmtree(root / "evaluation" / manifest["key"])
+    before = len(keys_of_reports(root))
+    run(*options)
+    assert len(keys_of_reports(root)) == before + 1
+
+
+def test_runs_that_cannot_be_told_are_refused_in_one_line(
+    flow_harness: None, root: Path, tmp_path: Path
+) -> None:
+    options = ["--store", root, "--out", tmp_path / "out", "--compare", "production"]
+    with pytest.raises(ValueError, match=r"^no run or ref 'nothing': expected .*[^\n]$"):
+        run(*options, "nothing")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("price", ["-1", "nan", "inf", "much"])
+def test_a_price_that_is_none_is_refused(refused: Callable[..., str], price: str) -> None:
+    line = refused(report, f"--price={price}")
+    assert line.endswith(f"{price!r} is no price: expected a number from 0 on")
+
+
+def test_an_empty_store_has_a_report_that_says_so(flow_harness: None, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    run("--store", tmp_path / "store", "--out", tmp_path / "out")
+    assert "There are no runs yet" in (tmp_path / "out" / "report.html").read_text("utf-8")
