@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-long lint browser clean
+.PHONY: demo test test-fast test-long lint clean
 
 TRAIN_DIGITS := $(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --workers 2
 
@@ -17,7 +17,7 @@ else
 	$(TRAIN_DIGITS) --store artifacts
 endif
 
-test: lint browser
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not long"
 	$(BIN)/python -m pytest -m "alone and not long"
 
@@ -26,16 +26,6 @@ test-long: .venv/dev
 
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"
-
-# Reports are looked at in Debian's Chromium; where there is none those tests are skipped, saying so.
-browser:
-	@if [ ! -x /usr/bin/chromium ] || [ ! -x /usr/bin/chromedriver ]; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-			apt-get update -qq && apt-get install -qq -y --no-install-recommends \
-				chromium chromium-driver fonts-dejavu-core > /dev/null \
-			|| echo "Chromium can't be installed: the tests that look at reports are skipped"; \
-		else echo "no Chromium, and no root to install it: the tests that look at reports are skipped"; fi; \
-	fi
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -2,19 +2,20 @@
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-HOW = "no Chromium here: apt-get install chromium chromium-driver (make browser, as root)"
+from tests.programs import require
+
+CHROMIUM, DRIVER = "chromium", "chromedriver"
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -34,14 +35,14 @@ SECONDS = 300
 @contextmanager
 def chromium(profile: Path) -> Iterator["Browser"]:
     """A browser with a fresh profile; skips the test where there is none."""
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        pytest.skip(HOW)
+    for program in (CHROMIUM, DRIVER):
+        require(program)
     options = Options()
-    options.binary_location = str(CHROMIUM)
+    options.binary_location = str(shutil.which(CHROMIUM))
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which(DRIVER)))
     try:
         driver.command_executor.client_config.timeout = SECONDS + 30
         driver.set_page_load_timeout(SECONDS)
