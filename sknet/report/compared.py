@@ -5,8 +5,6 @@ import pandas as pd
 from sknet.report.comparison import AccuracyChange, Comparison
 from sknet.report.numbers import accuracy
 
-_NOWHERE = "Nothing differs in recipe, data, software or layout."
-
 
 def sentences(comparison: Comparison) -> list[str]:
     """What the comparison comes to, the most important first."""
@@ -23,8 +21,8 @@ def sentences(comparison: Comparison) -> list[str]:
             f"Speed: the median step takes {second:.2f} ms against {first:.2f} ms, {ratio:.2f} "
             "times as fast."
         )
-    count = len(comparison.changes)
-    said.append(f"{count} things differ otherwise." if count else _NOWHERE)
+    if not comparison.changes:
+        said.append("Nothing differs in recipe, data, software or layout.")
     return said
 
 

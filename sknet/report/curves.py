@@ -154,10 +154,9 @@ def _draw_distribution(axes: "Axes", run: TrainedRun) -> None:
     axes.hist(times, bins=min(30, max(5, len(times) // 2)), color=BLUE, alpha=0.75)
     for (name, value), style in zip(marks, ("-", "--", ":"), strict=False):
         axes.axvline(value, color=ORANGE, linestyle=style, linewidth=1.4, label=name)
-    axes.set_xlim(left=0)
     axes.set_xlabel("ms")
     if marks:
-        axes.legend(loc="upper left", title=None)
+        axes.legend(loc="best")
 
 
 def _line(
