@@ -18,7 +18,7 @@ from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, StoreError
 from sknet.report import TrainedRun, write_report
 from sknet.report.render import shown_in_full
 from tasks.collecting import collect
-from tasks.comparing import compare_named, evaluation_of
+from tasks.pairing import compare_named, evaluation_of
 from tasks.stages import StageResult, finish, resolve_stage, stage_task
 
 # Raised whenever the same findings would give other pages.

@@ -15,7 +15,7 @@ from sknet.report import Findings, all_frames
 from sknet.report.published import PUBLISHED
 from sknet.report.statistics import Paired
 from tasks.collecting import collect
-from tasks.comparing import compare_named, pair
+from tasks.pairing import compare_named, pair
 from tests.synthetic_store import SEEN, Filler, fill
 
 

@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from sknet.report import write_report
 from sknet.report.numbers import UNKNOWN
 from tasks.collecting import collect
-from tasks.comparing import compare_named
+from tasks.pairing import compare_named
 from tasks.reporting import thumbnails
 from tests.browser import PHONE, WIDE, Browser, chromium
 from tests.screenshots import MAX_BYTES, take
