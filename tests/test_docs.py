@@ -49,6 +49,15 @@ def test_the_command_of_the_recipes_page_is_run_by_a_test() -> None:
     assert f'documented("python -m sknet.train", weights, page="{page}")' in text
 
 
+def test_the_command_of_the_evaluation_page_is_run_by_a_test() -> None:
+    page = "docs/evaluation.md"
+    (command,) = commands(page)
+    assert command.startswith("python -m sknet.validate")
+    text = (ROOT / "tests/e2e/test_readme.py").read_text("utf-8")
+    assert f'page = "{page}"' in text
+    assert 'documented("python -m sknet.validate", step, page=page)' in text
+
+
 def test_every_file_of_the_documented_tree_exists() -> None:
     tree = re.search(r"```text\nprefect\.yaml.*?```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree is not None
