@@ -12,7 +12,10 @@ from sknet.judgement.comparison import join
 from sknet.records import DifferingSample, Evaluation
 
 TOLERANCE = 0.005
-"""Share of the samples that other software or another device may take for another class."""
+"""Share of the samples that other software or another device may take for another class.
+
+Other rounding turns only predictions whose first two classes are as good as equal, and those are
+few; whatever changes more of them is another computation."""
 
 MAX_LISTED = 100
 """Differing samples that a record names: enough to see what they have in common."""
