@@ -57,11 +57,12 @@ def main(arguments: argparse.Namespace) -> None:
     quieten()
     found = revalidate(arguments.store, arguments.replica, arguments.data, arguments.tolerance)
     for repair in found.repairs:
-        print(f"{repair.how}     {repair.artifact}: {repair.damages[0]}")
-    print(f"production is {found.outcome}: {found.said}")
+        print(f"{repair.artifact} was damaged and {repair.how}: {repair.damages[0]}")
+    if found.outcome == "within tolerance":
+        print(found.said)
     if counts := found.found:
         print(
-            f"accuracy@1 {counts.correct_top1}/{counts.seen}, "
+            f"production is {found.outcome}: accuracy@1 {counts.correct_top1}/{counts.seen}, "
             f"accuracy@5 {counts.correct_top5}/{counts.seen}"
         )
 

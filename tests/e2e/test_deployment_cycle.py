@@ -20,6 +20,7 @@ import pytest
 
 from infra.artifacts import open_store
 from sknet.records import Revalidation
+from tests.candidates import flip_a_bit
 from tests.documented import documented
 from tests.tiny_pipeline import ROOT, Trained, end, processes_marked
 
@@ -30,7 +31,7 @@ SECONDS_TO_START = 90
 SECONDS_TO_RUN = 150
 SECONDS_TO_VANISH = 15
 SECONDS_TO_SCHEDULE = 15
-# A server looks for late runs, and a run for a free place, as seldom as real nights allow.
+# By default a run is late after 15 s, and one that waits for another looks every 30 s.
 SOON = {
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
@@ -288,13 +289,6 @@ def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
     eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker_log)
     eventually(lambda: server.state_of(run) == "CANCELLED", 60, worker_log)
     assert any(store.glob(checkpoints))
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(content)
 
 
 def of_the_job(server: Server) -> set[psutil.Process]:

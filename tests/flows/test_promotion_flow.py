@@ -187,6 +187,11 @@ def test_below_the_floor_nothing_is_promoted(case: Case) -> None:
     assert (refused.status, failed(refused)) == ("refused", ["accuracy@1"])
     assert case.production == before
 
+    Path(case.uri, "refs", "production.json").unlink()
+    refused = case.promote(case.candidate("low", with_wrong(0)), floor=0.95)
+    assert (refused.status, failed(refused)) == ("refused", ["accuracy@1"])
+    assert case.store.refs.get("production") is None
+
 
 def test_an_unsound_checkpoint_is_refused_and_named(case: Case) -> None:
     def unsound(directory: Path) -> None:
