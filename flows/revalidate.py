@@ -17,13 +17,13 @@ from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
 from tasks.promotion import promoted
 from tasks.revalidation import (
-    RegressionError,
     begin_night,
     caught_up,
     record_night,
     reevaluate_promoted,
     verify_promoted,
 )
+from tasks.stages import RegressionError
 
 
 @flow(name="revalidate")
@@ -38,12 +38,12 @@ def revalidate(
         return cast(Revalidation, Completed(name="CaughtUp", message=made_up))
     night = begin_night(store)
     soundness = verify_promoted(night, store, replica, data)
-    found = reevaluate_promoted(night, soundness, store, tolerance)
-    try:
-        return record_night(night, found, store)
-    except RegressionError as error:
-        # As a state: one line, where an exception would be logged with its traceback.
-        return cast(Revalidation, Failed(message=str(error), data=error))
+    found = record_night(night, reevaluate_promoted(night, soundness, store, tolerance), store)
+    if not found.sound:
+        said = f"production ({night.ref.key[:10]}) is {found.outcome}: {found.said}"
+        # As a state, as an exception would be logged with its traceback.
+        return cast(Revalidation, Failed(message=said, data=RegressionError(said)))
+    return found
 
 
 def main(arguments: argparse.Namespace) -> None:

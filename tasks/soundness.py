@@ -56,20 +56,21 @@ def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[Source]) -> 
     """
     damages = damages_of(store, wanted)
     repairs = []
-    if damages:
+    if wanted.key and not damages:
+        artifact = store.load(wanted.kind, wanted.key)
+    else:
         unrepaired = list(damages)
         for source in sources:
             try:
-                replaced = replace_damaged(store, source.copy(wanted), digest=wanted.digest)
+                artifact = replace_damaged(store, source.copy(wanted), digest=wanted.digest)
             except (*FAILURES, LostWorkerError, OSError) as error:
                 unrepaired.append(f"{wanted}: not from {source.name}: {error}")
                 continue
-            name = f"{replaced.manifest.kind}/{replaced.manifest.key}"
+            name = f"{artifact.manifest.kind}/{artifact.manifest.key}"
             repairs.append(Repair(artifact=name, how=source.how, damages=damages))
             break
         else:
             return Examined(None, tuple(unrepaired))
-    artifact = store.find(wanted.kind, wanted.digest)
     if copies := store.check_copies(artifact):
         found = tuple(f"this host's copy of {wanted}: {damage}" for damage in copies)
         repairs.append(Repair(artifact=str(wanted), how="fetched", damages=found))

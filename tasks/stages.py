@@ -56,6 +56,10 @@ class JobStoppedError(RuntimeError):
     """The job was asked to stop, and did; a new run goes on from its last checkpoint."""
 
 
+class RegressionError(RuntimeError):
+    """The promoted checkpoint is not what was recorded of it."""
+
+
 FAILURES = (UserError, StoreError, NonFiniteLossError, JobFailedError)
 """What another try would only repeat."""
 

@@ -17,7 +17,8 @@ from infra.artifacts.gc import survey
 from sknet.evaluation.files import read_predictions
 from sknet.records import Evaluation, Revalidation
 from tasks.recorded import night_since
-from tasks.revalidation import REGRESSED, RegressionError
+from tasks.revalidation import REGRESSED
+from tasks.stages import RegressionError
 from tests.candidates import flip_a_bit, put_changed, remove_all, with_wrong
 from tests.tiny_pipeline import Trained, run_command
 
