@@ -17,7 +17,7 @@ from infra.artifacts import (
     StoreError,
 )
 from sknet.errors import UserError
-from tasks.stages import JobStoppedError
+from tasks.stages import JobStoppedError, RegressionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +36,8 @@ def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
         return _end(str(error), EXIT_FAILED)
     except (UserError, StoreError) as error:
         return _end(str(error), EXIT_USER_ERROR)
+    except RegressionError as error:
+        return _end(str(error), EXIT_FAILED)
     except JobStoppedError as error:
         return _end(f"stopped ({error}); the same command goes on from here", EXIT_FAILED)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from pydantic import JsonValue
 
+from tasks.promotion import as_table
 from tasks.stages import StageResult
 
 
@@ -20,6 +21,8 @@ def summary(results: list[StageResult]) -> list[str]:
     lines.append(f"checkpoint  {checkpoint.kind}/{checkpoint.key}")
     pointed = "NOT promoted" if promotion.status == "refused" else f"refs/{promotion.facts['ref']}"
     lines.append(f"promoted    {pointed}: {promotion.facts['reason']}")
+    if "criteria" in promotion.facts:
+        lines += ["", *as_table(promotion.facts["criteria"]).splitlines(), ""]
     lines.append(f"report      {by_stage['report'].facts['html']}")
     built = [result.stage for result in results if result.status in ("built", "rebuilt")]
     reused = [result.stage for result in results if result.status == "reused"]

@@ -40,12 +40,7 @@ def validate(
     A checkpoint that fails a check gets an artifact that says so, and no counts.
     """
     store = open_store(store_uri)
-    spec = ArtifactSpec(
-        kind="evaluation",
-        format_version=EVALUATION_FORMAT,
-        params=software(device_target),
-        inputs={"checkpoint": checkpoint.digest, "shards": shards.digest},
-    )
+    spec = evaluation_spec(checkpoint.digest, shards.digest, device_target)
 
     def build(workspace: Path) -> BuildOutput:
         out = evaluate_checkpoint(
@@ -73,6 +68,16 @@ def validate(
     return finish("validate", resolution, evaluation_facts(evaluations[0]))
 
 
+def evaluation_spec(checkpoint: str, shards: str, device_target: str) -> ArtifactSpec:
+    """Of the evaluation that the software here makes of a checkpoint, on the shards it is of."""
+    return ArtifactSpec(
+        kind="evaluation",
+        format_version=EVALUATION_FORMAT,
+        params=software(device_target),
+        inputs={"checkpoint": checkpoint, "shards": shards},
+    )
+
+
 def software(device_target: str) -> dict[str, JsonValue]:
     """All by which the same checkpoint and shards could give other files."""
     packages = ("mindspore", "numpy", "pillow", "pyarrow")
@@ -80,17 +85,24 @@ def software(device_target: str) -> dict[str, JsonValue]:
 
 
 def evaluate_checkpoint(
-    recipe: Recipe, checkpoint: Artifact, shards: Artifact, device_target: str, workspace: Path
+    recipe: Recipe,
+    checkpoint: Artifact,
+    shards: Artifact,
+    device_target: str,
+    workspace: Path,
+    *,
+    own_shards: bool = True,
 ) -> Path:
     """Check and evaluate in a process of its own; return the directory of what it wrote.
 
-    If a check failed, `checks.json` is alone in it.
+    If a check failed, `checks.json` is alone in it. On other shards than the checkpoint's own,
+    only its files are checked, and there is no `checks.json`.
     """
     out = workspace / "out"
     options = {
         "config": write_recipe(recipe.model_dump(mode="json"), workspace),
         "data_dir": shards.directory,
-        "ckpt_path": checkpoint.directory,
+        "ckpt_path": checkpoint.directory / ("" if own_shards else "model.ckpt"),
         "device_target": device_target,
         "out": out,
     }

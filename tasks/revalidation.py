@@ -1,83 +1,298 @@
-"""The nightly check of what was promoted."""
+"""The nightly check of what was promoted: its bytes, then its counts, then what follows."""
 
-import json
+import tempfile
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
-from pydantic import JsonValue
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from infra.artifacts import Ref, StoreError, open_store
-from sknet.records import Checkpoint, Evaluation
-from tasks.evaluation import evaluate_checkpoint, evaluation_facts, table_row
-from tasks.promotion import PRODUCTION, promoted
-from tasks.stages import newest, stage_task
+from infra.artifacts import (
+    Artifact,
+    ArtifactSpec,
+    ArtifactStore,
+    Ref,
+    RefConflictError,
+    open_store,
+)
+from sknet.errors import UserError
+from sknet.evaluation.files import CHECKS_FILE, evaluation_file, predictions_file
+from sknet.judgement import MAX_LISTED, AtResolution, judge_night, read_predictions
+from sknet.recipe import Recipe
+from sknet.records import (
+    Checkpoint,
+    CheckpointChecks,
+    Counts,
+    Evaluation,
+    Repair,
+    Revalidation,
+)
+from tasks.evaluation import evaluate_checkpoint, software
+from tasks.keeping import put_record
+from tasks.promotion import MAX_RACES, PRODUCTION, promoted
+from tasks.rebuilding import rebuild_evaluation, rebuild_shards
+from tasks.recorded import night_since, recorded_evaluation
+from tasks.soundness import Examined, Source, Wanted, copy_in, examine, locate
+from tasks.stages import FAILURES, stage_task
+
+REGRESSED = "sknet.validation.regressed"
 
 
-class RegressionError(RuntimeError):
-    """The promoted checkpoint is not what was recorded of it."""
+class Night(BaseModel):
+    """What a night looks at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ref: Ref
+    began: AwareDatetime
+    scheduled: AwareDatetime | None
+    """For when, if by a schedule."""
+
+
+class Soundness(BaseModel):
+    """What reading every byte has shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evaluation: str | None
+    """Key of the recorded evaluation, if all is sound by now."""
+    damages: tuple[str, ...]
+    repairs: tuple[Repair, ...]
+
+
+def caught_up(store_uri: str) -> str | None:
+    """Why a scheduled run has nothing to do: a night began since it was due. None if it has.
+
+    When a server or worker was down, several runs are late; one of them makes up for all.
+    """
+    scheduled = _scheduled()
+    if scheduled is None:
+        return None
+    night = night_since(open_store(store_uri, create=False), scheduled)
+    if night is None:
+        return None
+    return f"the night of {scheduled:%Y-%m-%d %H:%M} was made up for at {night.params['began']}"
+
+
+def _scheduled() -> datetime | None:
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run.expected_start_time if run and run.auto_scheduled else None
+
+
+@stage_task("begin-night")
+def begin_night(store_uri: str) -> Night:
+    """What production points to, and when."""
+    return Night(ref=promoted(store_uri), began=datetime.now(UTC), scheduled=_scheduled())
 
 
 @stage_task("verify-promoted")
-def verify_promoted(store_uri: str) -> Ref:
-    """Read every byte of the promoted checkpoint and its shards. Raises RegressionError."""
+def verify_promoted(
+    night: Night, store_uri: str, replica: str | None, data: str | None
+) -> Soundness:
+    """Read every byte of the promoted checkpoint, its shards and its recorded evaluation.
+
+    What is damaged is replaced by a sound copy, if there is one.
+    """
     store = open_store(store_uri, create=False)
-    ref = promoted(store_uri)
-    faults = [f"checkpoint: {damage}" for damage in store.verify(ref.kind, ref.key, level="full")]
-    if not faults:
-        manifest = store.load(ref.kind, ref.key).manifest
-        if manifest.digest != ref.digest:
-            faults.append(f"checkpoint: digest is {manifest.digest}, {ref.digest} was promoted")
-        else:
-            shards = store.find("shards", manifest.inputs["shards"]).manifest
-            damages = store.verify("shards", shards.key, level="full")
-            faults += [f"shards: {damage}" for damage in damages]
-    if faults:
-        raise RegressionError(f"{PRODUCTION} ({ref.key[:10]}) is damaged: {'; '.join(faults)}")
-    get_run_logger().info("%s: every file of checkpoint and shards is sound", PRODUCTION)
-    return ref
+    with tempfile.TemporaryDirectory(prefix="revalidate-") as scratch:
+        found = _examined(night.ref, store, _copies(store_uri, replica), data, Path(scratch))
+        damages = tuple(damage for each in found for damage in each.damages)
+        repairs = tuple(repair for each in found for repair in each.repairs)
+    logger = get_run_logger()
+    for repair in repairs:
+        logger.warning("%s was damaged and %s: %s", repair.artifact, repair.how, repair.damages[0])
+    for damage in damages:
+        logger.error("%s", damage)
+    evaluation = found[-1].artifact
+    key = evaluation.manifest.key if evaluation and not damages else None
+    return Soundness(evaluation=key, damages=damages, repairs=repairs)
+
+
+def _copies(store_uri: str, replica: str | None) -> list[Source]:
+    """Where copies may be: what this host has of a bucket, then the replica."""
+    places = [("this host's copies", store_uri)] if store_uri.startswith("s3://") else []
+    if replica:
+        places.append((f"replica {replica}", replica))
+    return [Source("fetched", name, partial(_copy_at, uri)) for name, uri in places]
+
+
+def _copy_at(uri: str, wanted: Wanted) -> Artifact:
+    return copy_in(open_store(uri, create=False), wanted)
+
+
+def _examined(
+    ref: Ref, store: ArtifactStore, copies: list[Source], data: str | None, scratch: Path
+) -> list[Examined]:
+    """Each needs those before it: what they are is told by the checkpoint's manifest."""
+    found = [examine(store, Wanted(ref.kind, ref.digest, ref.key), copies)]
+    if (checkpoint := found[-1].artifact) is None:
+        return found
+    sources = list(copies)
+    if data:
+        again = partial(rebuild_shards, store, data=data, scratch=scratch / "shards")
+        sources.append(Source("rebuilt", f"data {data}", again))
+    found.append(
+        examine(store, locate(store, "shards", checkpoint.manifest.inputs["shards"]), sources)
+    )
+    if (shards := found[-1].artifact) is None:
+        return found
+    recorded = recorded_evaluation(store, ref, shards.digest)
+    if recorded is None:
+        return [*found, Examined(None, ("no evaluation of it is recorded: run train-sknet",))]
+    again = partial(
+        rebuild_evaluation, checkpoint=checkpoint, shards=shards, scratch=scratch / "evaluation"
+    )
+    sources = [*copies, Source("rebuilt", "the checkpoint", again)]
+    return [*found, examine(store, recorded, sources)]
 
 
 @stage_task("reevaluate-promoted")
-def reevaluate_promoted(ref: Ref, store_uri: str, scratch: Path) -> dict[str, JsonValue]:
-    """Evaluate again and compare with the record, count by count. Raises RegressionError."""
+def reevaluate_promoted(
+    night: Night, soundness: Soundness, store_uri: str, tolerance: float
+) -> Revalidation:
+    """Evaluate production again and compare with the record; say what was found."""
     store = open_store(store_uri, create=False)
+    blank = Revalidation(
+        checkpoint=night.ref.digest,
+        began=night.began,
+        scheduled=night.scheduled,
+        outcome="damaged",
+        said=f"{'; '.join(soundness.damages[:2])} ({len(soundness.damages)} findings)",
+        damages=soundness.damages,
+        repairs=soundness.repairs,
+        recorded_software={},
+        software={},
+        recorded=None,
+        found=None,
+        tolerance=tolerance,
+        num_differing=0,
+        differing=(),
+    )
+    if soundness.evaluation is None:
+        return blank
+    with tempfile.TemporaryDirectory(prefix="revalidate-") as scratch:
+        return _compared(blank, night.ref, store, soundness.evaluation, Path(scratch))
+
+
+def _compared(
+    blank: Revalidation, ref: Ref, store: ArtifactStore, evaluation: str, scratch: Path
+) -> Revalidation:
     checkpoint = store.load(ref.kind, ref.key)
-    state = Checkpoint.read(checkpoint.path("state.json"))
     shards = store.find("shards", checkpoint.manifest.inputs["shards"])
-    recorded = newest(
-        manifest
-        for manifest in store.list("evaluation")
-        if manifest.inputs.get("checkpoint") == ref.digest
+    recorded = store.load("evaluation", evaluation)
+    run = Checkpoint.read(checkpoint.path("state.json")).run
+    before, now = dict(recorded.manifest.params), dict(software(run.device_target))
+    known = blank.model_copy(
+        update={
+            "recorded_software": {name: str(value) for name, value in before.items()},
+            "software": {name: str(value) for name, value in now.items()},
+        }
     )
-    if recorded is None:
-        raise StoreError(f"no evaluation of checkpoint {ref.key} is recorded: run train-sknet")
-    record = Evaluation.read(store.load("evaluation", recorded.key).path("evaluation.json"))
-    out = evaluate_checkpoint(
-        state.run.recipe, checkpoint, shards, state.run.device_target, scratch
+    try:
+        out = evaluate_checkpoint(run.recipe, checkpoint, shards, run.device_target, scratch)
+        _require_sound(out)
+        pairs = [_at(run.recipe, side, recorded, out) for side in run.recipe.resolutions]
+    except FAILURES as error:
+        said = f"it can't be evaluated as it was: {error}"
+        return known.model_copy(update={"outcome": "regressed", "said": said})
+    finding = judge_night(pairs, same_software=before == now, tolerance=blank.tolerance)
+    return known.model_copy(
+        update={
+            "outcome": finding.outcome,
+            "said": finding.said,
+            "recorded": _counts(pairs[0].recorded),
+            "found": _counts(pairs[0].found),
+            "num_differing": len(finding.differing),
+            "differing": finding.differing[:MAX_LISTED],
+        }
     )
-    fresh = Evaluation.read(out / "evaluation.json")
+
+
+def _require_sound(out: Path) -> None:
+    checks = CheckpointChecks.read(out / CHECKS_FILE)
+    failed = [f"{check.name}: {check.detail}" for check in checks.checks if not check.passed]
+    if failed:
+        raise UserError(f"checks fail that had passed: {'; '.join(failed)}")
+
+
+def _at(recipe: Recipe, side: int, recorded: Artifact, out: Path) -> AtResolution:
+    counts, predictions = evaluation_file(recipe, side), predictions_file(recipe, side)
+    return AtResolution(
+        recorded=Evaluation.read(recorded.path(counts)),
+        found=Evaluation.read(out / counts),
+        recorded_predictions=read_predictions(recorded.path(predictions)),
+        found_predictions=read_predictions(out / predictions),
+    )
+
+
+def _counts(evaluation: Evaluation) -> Counts:
+    return Counts(**evaluation.model_dump(include={*Counts.model_fields}))
+
+
+@stage_task("record-night")
+def record_night(night: Night, found: Revalidation, store_uri: str) -> Revalidation:
+    """Append what was found to the history, let the ref say it too, and tell of a regression."""
+    store = open_store(store_uri, create=False)
+    spec = ArtifactSpec(
+        kind="revalidation",
+        format_version=1,
+        params={"checkpoint": found.checkpoint, "began": found.began.isoformat()},
+        inputs={},
+    )
+    put_record(store, spec, found, "revalidation.json")
+    _mark(store, night, found, suspect=None if found.sound else f"{found.outcome}: {found.said}")
     create_table_artifact(
-        [
-            {"evaluation": "recorded", **table_row(record)},
-            {"evaluation": "tonight", **table_row(fresh)},
-        ],
-        key="revalidation",
-        description=f"{PRODUCTION} ({ref.key[:10]}) against its recorded evaluation",
+        _table(found), key="revalidation", description=f"{_name(night)}: {found.outcome}"
     )
-    if differences := differing_counts(record, fresh):
-        raise RegressionError(
-            f"{PRODUCTION} ({ref.key[:10]}) differs from its recorded evaluation: "
-            f"{'; '.join(differences)}"
+    get_run_logger().info("%s is %s: %s", _name(night), found.outcome, found.said)
+    if not found.sound:
+        emit_event(
+            REGRESSED,
+            resource={
+                "prefect.resource.id": f"sknet.ref.{PRODUCTION}",
+                "prefect.resource.name": PRODUCTION,
+            },
+            payload={
+                "store": store_uri,
+                "key": night.ref.key,
+                **found.model_dump(mode="json", exclude={"differing"}),
+                "differing": [sample.key for sample in found.differing],
+            },
         )
-    return evaluation_facts(fresh)
+    return found
 
 
-def differing_counts(recorded: Evaluation, fresh: Evaluation) -> list[str]:
-    """Every field that is not equal, with both values."""
-    before, now = recorded.model_dump(mode="json"), fresh.model_dump(mode="json")
+def _name(night: Night) -> str:
+    return f"{PRODUCTION} ({night.ref.key[:10]})"
+
+
+def _mark(store: ArtifactStore, night: Night, found: Revalidation, *, suspect: str | None) -> None:
+    """Say of the present entry that it is suspect, or that it is not any more; never move it."""
+    for _ in range(MAX_RACES):
+        current = store.refs.get(PRODUCTION)
+        if current is None or (current.kind, current.key) != (night.ref.kind, night.ref.key):
+            get_run_logger().warning("%s is not production any more: not marked", _name(night))
+            return
+        if current.suspect == suspect:
+            return
+        reason = f"revalidation of {found.began:%Y-%m-%d %H:%M}: {found.outcome}"
+        with suppress(RefConflictError):
+            store.refs.set(PRODUCTION, current, expected=current, reason=reason, suspect=suspect)
+            return
+    raise RefConflictError(f"refs/{PRODUCTION} moved {MAX_RACES} times while it was marked")
+
+
+def _table(found: Revalidation) -> list[dict[str, object]]:
+    """Of the counts then and now; of what was found, if there are none."""
+    if found.recorded is None or found.found is None:
+        return [{"finding": damage} for damage in found.damages or (found.said,)]
     return [
-        f"{name} was {json.dumps(before[name])}, is {json.dumps(now[name])}"
-        for name in before
-        if before[name] != now[name]
+        {"evaluation": "recorded", **found.recorded.model_dump(), **found.recorded_software},
+        {"evaluation": "tonight", **found.found.model_dump(), **found.software},
     ]

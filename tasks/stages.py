@@ -56,6 +56,14 @@ class JobStoppedError(RuntimeError):
     """The job was asked to stop, and did; a new run goes on from its last checkpoint."""
 
 
+class RegressionError(RuntimeError):
+    """The promoted checkpoint is not what was recorded of it."""
+
+
+FAILURES = (UserError, StoreError, NonFiniteLossError, JobFailedError)
+"""What another try would only repeat."""
+
+
 def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """I/O errors and lost workers or hosts pass; wrong input and a diverged loss stay.
 
@@ -63,8 +71,7 @@ def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -
     """
     del task, task_run
     error = state.data if isinstance(state.data, Exception) else _raised(state)
-    stays = UserError | StoreError | NonFiniteLossError | JobFailedError | JobStoppedError
-    if isinstance(error, stays):
+    if isinstance(error, (*FAILURES, JobStoppedError)):
         return False
     return isinstance(error, LostWorkerError | OSError)
 

@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+import flows.revalidate
+from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Production, judge_promotion
+from sknet.records import CheckpointChecks
 from tests.documented import ROOT, commands
 
 # Start of a command → the test that calls `documented` with it and runs what it gets.
@@ -49,6 +52,15 @@ def test_the_command_of_the_recipes_page_is_run_by_a_test() -> None:
     assert f'documented("python -m sknet.train", weights, page="{page}")' in text
 
 
+def test_the_command_of_the_evaluation_page_is_run_by_a_test() -> None:
+    page = "docs/evaluation.md"
+    (command,) = commands(page)
+    assert command.startswith("python -m sknet.validate")
+    text = (ROOT / "tests/e2e/test_readme.py").read_text("utf-8")
+    assert f'page = "{page}"' in text
+    assert 'documented("python -m sknet.validate", step, page=page)' in text
+
+
 def test_every_file_of_the_documented_tree_exists() -> None:
     tree = re.search(r"```text\nprefect\.yaml.*?```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree is not None
@@ -62,3 +74,24 @@ def test_every_file_of_the_documented_tree_exists() -> None:
             assert (parent / name).exists(), line
         if not names[1] and names[2].endswith("/"):
             parent = ROOT / names[2]
+
+
+def test_the_page_on_nights_names_every_criterion_and_its_commands_are_understood() -> None:
+    page = (ROOT / "docs/revalidation.md").read_text("utf-8")
+    said = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", page, re.MULTILINE))
+    production = Production("a" * 64, ("cat",), None, "", None)
+    candidate = Candidate("c" * 64, ("cat",), CheckpointChecks(checks=()), None, None, False)
+    judgement = judge_promotion(candidate, production, floor=0.5, by_hand="")
+    assert [name for name in said if name in {c.name for c in judgement.criteria}] == [
+        criterion.name for criterion in judgement.criteria
+    ]
+    assert f"p at least {SIGNIFICANCE}" in said["not worse than production"]
+    assert f"at most {TOLERANCE:.1%}".replace("%", " %") in page
+    nights = [
+        line.removeprefix("python -m flows.revalidate").split()
+        for line in commands("docs/revalidation.md")
+        if line.startswith("python -m flows.revalidate")
+    ]
+    assert len(nights) == 2
+    for words in nights:
+        flows.revalidate.parser().parse_args(words)

@@ -19,6 +19,7 @@ from infra.artifacts.local import LocalStore
 from infra.artifacts.opening import open_store
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, FileEntry, Manifest
 from infra.artifacts.refs import Ref, Refs
+from infra.artifacts.replacing import replace_damaged
 from infra.artifacts.resolution import BuildOutput, Resolution, resolve
 from infra.artifacts.store import ArtifactStore, Lookup
 
@@ -42,5 +43,6 @@ __all__ = [
     "Resolution",
     "StoreError",
     "open_store",
+    "replace_damaged",
     "resolve",
 ]

@@ -90,9 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     gc = add(commands.gc)
     gc.add_argument("--days", type=_days, default=30.0, help="how long unused things stay (30)")
     gc.add_argument("--delete", action="store_true", help="remove it, instead of showing it")
-    add(commands.refs).add_argument(
-        "words", nargs="*", metavar="[NAME | rollback NAME]", help="show one, or take it back"
-    )
+    refs = add(commands.refs)
+    forms = "[NAME | rollback NAME | set NAME KIND/KEY]"
+    refs.add_argument("words", nargs="*", metavar=forms, help="show one, take it back, or move it")
+    refs.add_argument("--reason", metavar="TEXT", help="of set: why, for the history")
     add(commands.repair, level)
     return parser
 

@@ -4,6 +4,7 @@
     <root>/<digest>/verified.json  the status of each when it was found to be right
     <root>/<digest>.use            shared by the processes that use it, so that none loses its files
     <root>/<digest>.fetch          held by the one that fetches
+    <root>/.damaged/               files that `check` found damaged; beside the limit
 
 What was least recently used goes first. A file whose status has changed since it was verified, or
 that was verified before the machine went down, is read whole before it is trusted again.
@@ -22,8 +23,9 @@ from infra.artifacts.documents import SealedRecord
 from infra.artifacts.errors import StoreError
 from infra.artifacts.files import read_document, scan, sha256_of
 from infra.artifacts.host import boot_id
+from infra.artifacts.inspection import damage_of
 from infra.artifacts.locks import exclusive, share_for_life
-from infra.artifacts.records import FileEntry, Manifest
+from infra.artifacts.records import Damage, FileEntry, Manifest
 from infra.artifacts.verified import FileStatus
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,32 @@ class Cache:
             _write_verified(place, entries, known)
             os.utime(place)
         return place / "files"
+
+    def check(self, manifest: Manifest, fetch: Fetch) -> tuple[Damage, ...]:
+        """Read the files of an artifact that are here whole; fetch again what is damaged.
+
+        A damaged file is set aside under ``.damaged/``.
+
+        Returns:
+            What was wrong.
+        """
+        place = self.root / manifest.digest
+        if not place.is_dir():
+            return ()
+        self._use(place)
+        with exclusive(place.with_suffix(".fetch")):
+            here = [e for e in manifest.files if os.path.lexists(place / "files" / e.path)]
+            found = [(e, d) for e in here if (d := damage_of(e, place / "files")) is not None]
+            for entry, _ in found:
+                aside = self.root / ".damaged" / f"{manifest.digest}-{uuid4().hex}" / entry.path
+                aside.parent.mkdir(parents=True)
+                (place / "files" / entry.path).rename(aside)
+                logger.warning("%s of the cache is damaged, moved to %s", entry.path, aside)
+            if found:
+                again = [entry for entry, _ in found]
+                _fetch_all(place, again, fetch)
+                _write_verified(place, tuple(again), _read_verified(place))
+        return tuple(damage for _, damage in found)
 
     @property
     def limit(self) -> int:

@@ -13,7 +13,7 @@ from infra.artifacts.errors import StoreError
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.opening import open_store
 from infra.artifacts.records import Manifest
-from infra.artifacts.refs import Ref
+from infra.artifacts.refs import Ref, former_target
 from infra.artifacts.store import ArtifactStore
 from infra.artifacts.transfer import fetch as fetch_files
 from infra.artifacts.transfer import push as push_one
@@ -130,7 +130,7 @@ def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
 
 
 def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Show where refs point, the history of one, or roll one back."""
+    """Show where refs point, the history of one, point one to an artifact, or roll one back."""
     match options.words:
         case []:
             names = store.refs.names()
@@ -139,9 +139,14 @@ def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
             rows = [_row(name, ref) for ref in _history(store, name)]
         case ["rollback", name]:
             rows = [_row(name, _roll_back(store, name))]
+        case ["set", name, artifact]:
+            rows = [_row(name, _set(store, name, artifact, options.reason))]
         case words:
             said = " ".join(words)
-            raise StoreError(f"{said!r} is not understood, expected NAME or rollback NAME")
+            raise StoreError(
+                f"{said!r} is not understood, "
+                "expected NAME, rollback NAME or set NAME KIND/KEY --reason TEXT"
+            )
     _print(rows, options)
     return OK
 
@@ -181,16 +186,27 @@ def _history(store: ArtifactStore, name: str) -> tuple[Ref, ...]:
 
 
 def _roll_back(store: ArtifactStore, name: str) -> Ref:
-    *_, former, current = (None, *_history(store, name))
+    history = _history(store, name)
+    current, former = history[-1], former_target(history)
     if former is None:
-        raise StoreError(f"ref {name!r} has one entry only, there is none to go back to")
-    target = store.load(former.kind, former.key).manifest
+        raise StoreError(f"ref {name!r} has pointed to one artifact only: there is no way back")
+    target = store.load(former.kind, former.key, level="full").manifest
     if target.digest != former.digest:
         raise StoreError(
             f"{former.kind}/{former.key} has digest {target.digest}, but version {former.version} "
             f"of ref {name!r} was set to {former.digest}"
         )
     reason = f"rolled back from version {current.version} to version {former.version}"
+    return store.refs.set(name, target, expected=current, reason=reason, suspect=former.suspect)
+
+
+def _set(store: ArtifactStore, name: str, artifact: str, reason: str | None) -> Ref:
+    if reason is None:
+        raise StoreError(
+            f"ref {name!r} can't be set without --reason TEXT, which its history keeps"
+        )
+    current = store.refs.get(name)
+    target = store.load(*_address(store, artifact), level="full").manifest
     return store.refs.set(name, target, expected=current, reason=reason)
 
 
@@ -202,6 +218,7 @@ def _row(name: str, ref: Ref) -> Row:
         "digest": ref.digest,
         "time": ref.time.isoformat(timespec="seconds"),
         "reason": ref.reason,
+        "suspect": ref.suspect,
     }
 
 

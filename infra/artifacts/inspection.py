@@ -111,6 +111,15 @@ def compare(
     return Comparison(tuple(damages), sound)
 
 
+def damage_of(entry: FileEntry, directory: Path) -> Damage | None:
+    """Read the file of an entry whole, and return what is wrong with it."""
+    try:
+        status = (directory / entry.path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _wrong_status(entry, None)
+    return _wrong_status(entry, status) or _wrong_content(entry, directory)
+
+
 def _wrong_status(entry: FileEntry, status: os.stat_result | None) -> Damage | None:
     if status is None:
         return Damage(problem="missing", path=entry.path, detail="no such file")

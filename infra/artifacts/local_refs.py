@@ -26,11 +26,21 @@ class LocalRefs(Refs):
         document = self._read(name)
         return document.current if document is not None else None
 
-    def set(self, name: str, target: Manifest, *, expected: Ref | None, reason: str) -> Ref:
+    def set(
+        self,
+        name: str,
+        target: Manifest | Ref,
+        *,
+        expected: Ref | None,
+        reason: str,
+        suspect: str | None = None,
+    ) -> Ref:
         """Compare and replace under the store's lock; see `Refs`."""
         with self._lock():
             present = self._read(name)
-            document = next_document(name, present, target, expected=expected, reason=reason)
+            document = next_document(
+                name, present, target, expected=expected, reason=reason, suspect=suspect
+            )
             self._write(name, document)
         return document.current
 

@@ -1,6 +1,7 @@
 """Refs: names that point to artifacts and move by compare-and-swap, with their history kept."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Self
 from uuid import uuid4
@@ -19,6 +20,7 @@ from infra.artifacts.errors import RefConflictError, StoreError, one_line
 from infra.artifacts.fields import Kind, Sha256, Version
 from infra.artifacts.records import Manifest
 
+Text = Annotated[str, StringConstraints(min_length=1)]
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 _REF_NAME = TypeAdapter(RefName)
@@ -45,7 +47,9 @@ class Ref(Record):
     kind: Kind
     key: Sha256
     digest: Sha256
-    reason: Annotated[str, StringConstraints(min_length=1)]
+    reason: Text
+    suspect: Text | None = None
+    """Why what it points to is in doubt; None: nothing is known against it."""
     time: AwareDatetime
 
 
@@ -87,16 +91,17 @@ class RefDocument(SealedRecord, Ref):
 def next_document(
     name: str,
     present: RefDocument | None,
-    target: Manifest,
+    target: Manifest | Ref,
     *,
     expected: Ref | None,
     reason: str,
+    suspect: str | None,
 ) -> RefDocument:
     """Return a ref's document after it has moved from the expected entry to the target.
 
     Raises:
         RefConflictError: the present entry is not the expected one.
-        StoreError: the reason is empty or not Unicode.
+        StoreError: the reason, or why it is suspect, is empty or not Unicode.
     """
     current = present.current if present is not None else None
     if current != expected:
@@ -113,11 +118,21 @@ def next_document(
             key=target.key,
             digest=target.digest,
             reason=reason,
+            suspect=suspect,
             time=datetime.now(UTC),
             history=history,
         )
     except ValidationError as error:
         raise StoreError(f"ref {name!r} can't be moved: {one_line(error)}") from error
+
+
+def former_target(history: Sequence[Ref]) -> Ref | None:
+    """Return the newest entry that points elsewhere than the last one; None if there is none.
+
+    Entries that only mark a target as suspect, or as sound again, are no move.
+    """
+    present = (history[-1].kind, history[-1].key)
+    return next((ref for ref in reversed(history) if (ref.kind, ref.key) != present), None)
 
 
 def _describe(ref: Ref | None) -> str:
@@ -140,12 +155,28 @@ class Refs(ABC):
         """
 
     @abstractmethod
-    def set(self, name: str, target: Manifest, *, expected: Ref | None, reason: str) -> Ref:
+    def set(
+        self,
+        name: str,
+        target: Manifest | Ref,
+        *,
+        expected: Ref | None,
+        reason: str,
+        suspect: str | None = None,
+    ) -> Ref:
         """Point a name to an artifact, if it still is where the caller saw it.
+
+        Args:
+            name: Of the ref.
+            target: The artifact's manifest; or an entry that points to it, as its manifest may be
+                what is damaged.
+            expected: The entry that the caller saw.
+            reason: Why it moves.
+            suspect: Why the target is in doubt.
 
         Raises:
             RefConflictError: the name is not at `expected`.
-            StoreError: what is stored is not valid, or the reason is empty.
+            StoreError: what is stored is not valid, or one of the texts is empty.
         """
 
     @abstractmethod

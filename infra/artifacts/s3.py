@@ -21,7 +21,7 @@ from datetime import datetime
 from hashlib import sha256 as hash_of
 from pathlib import Path
 
-from infra.artifacts.cache import FETCHERS, Cache, CacheFullError
+from infra.artifacts.cache import FETCHERS, Cache, CacheFullError, Fetch
 from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address
 from infra.artifacts.files import MAX_DOCUMENT_BYTES, link_or_copy
@@ -146,6 +146,10 @@ class S3Store(ArtifactStore):
         """Compare ``<kind>/<key>/`` with its manifest; see `ArtifactStore`."""
         return self._required(kind, key, level).damages
 
+    def check_copies(self, artifact: Artifact) -> tuple[Damage, ...]:
+        """Read what the cache has; see `ArtifactStore`."""
+        return self._cache.check(artifact.manifest, self._fetcher(artifact.manifest))
+
     def addresses(self, kind: str | None = None) -> Iterator[Address]:
         """Yield what has a manifest; see `ArtifactStore`."""
         for listed in committed(self._bucket, kind):
@@ -251,6 +255,10 @@ class S3Store(ArtifactStore):
             lease.release()
 
     def _artifact(self, manifest: Manifest) -> Artifact:
+        fetch = self._fetcher(manifest)
+        return Artifact(manifest, lambda entries: self._cache.bring(manifest, entries, fetch))
+
+    def _fetcher(self, manifest: Manifest) -> Fetch:
         prefix = f"{manifest.kind}/{manifest.key}"
 
         def fetch(entry: FileEntry, path: Path) -> None:
@@ -263,7 +271,7 @@ class S3Store(ArtifactStore):
                     "repair` the same command builds it again"
                 ) from None
 
-        return Artifact(manifest, lambda entries: self._cache.bring(manifest, entries, fetch))
+        return fetch
 
     def _present(self, manifest: Manifest) -> Manifest | None:
         """What is there soundly under the manifest's key. Raises DigestConflictError."""

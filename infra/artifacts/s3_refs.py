@@ -31,10 +31,20 @@ class S3Refs(Refs):
         document, _ = self._read(name)
         return document.current if document is not None else None
 
-    def set(self, name: str, target: Manifest, *, expected: Ref | None, reason: str) -> Ref:
+    def set(
+        self,
+        name: str,
+        target: Manifest | Ref,
+        *,
+        expected: Ref | None,
+        reason: str,
+        suspect: str | None = None,
+    ) -> Ref:
         """Compare and replace by a conditional put; see `Refs`."""
         present, stored = self._read(name)
-        document = next_document(name, present, target, expected=expected, reason=reason)
+        document = next_document(
+            name, present, target, expected=expected, reason=reason, suspect=suspect
+        )
         version = stored.etag if stored is not None else Expect.ABSENT
         try:
             self._bucket.put(_key(name), document.encode(), expected=version)

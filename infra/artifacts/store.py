@@ -172,6 +172,16 @@ class ArtifactStore(ABC):
         """
 
     @abstractmethod
+    def check_copies(self, artifact: Artifact) -> tuple[Damage, ...]:
+        """Read whole what this host has copied of a remote store's artifact.
+
+        A damaged copy is set aside and fetched again.
+
+        Returns:
+            What was wrong; nothing of a store that is read where it is.
+        """
+
+    @abstractmethod
     def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         """Yield kind and key of all that is in the store, sound or not, sorted."""
 

@@ -4,6 +4,7 @@ Whatever the directory holds, the result is a list of checks with what was found
 needs what another one refused is not made.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def check_checkpoint(
     try:
         state = Checkpoint.read(directory / STATE_FILE)
     except UserError as error:
-        checks.append(_failed("state", str(error)))
+        checks.append(_failed("state", _told(error, directory)))
     else:
         checks.append(Check(name="state", passed=True, detail=f"step {_short(state.step)}"))
         checks += _of_state(state, network, recipe, shards)
@@ -173,7 +174,7 @@ def _of_weights(file: Path, network: nn.Cell) -> Iterator[Check]:
     try:
         values = read_weights(file)
     except UserError as error:
-        yield _failed("weights", str(error))
+        yield _failed("weights", _told(error, file.parent))
         return
     yield Check(name="weights", passed=True, detail=f"{len(values)} arrays")
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
@@ -225,6 +226,11 @@ def _verdict(name: str, faults: Sequence[str] | Iterator[str], detail: str) -> C
 
 def _failed(name: str, detail: str) -> Check:
     return Check(name=name, passed=False, detail=" ".join(detail.split()))
+
+
+def _told(error: UserError, directory: Path) -> str:
+    """Without where the checkpoint lies: it is the same anywhere."""
+    return str(error).replace(f"{directory}{os.sep}", "")
 
 
 def _short(value: object) -> str:

@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         pa.field("probability", pa.float32(), nullable=False),
     ]
 )
-# Thirty times ImageNet's validation images; their keys are paths.
+# A hundred times what ImageNet's 50,000 validation images take.
 MAX_BYTES = 1 << 28
 
 

@@ -102,3 +102,8 @@ class Revalidation(Record):
     num_differing: NonNegativeInt
     differing: tuple[DifferingSample, ...]
     """The first of them."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether the checkpoint is what it was, as far as can be told."""
+        return self.outcome in ("as recorded", "within tolerance")

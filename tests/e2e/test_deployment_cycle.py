@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,6 +19,8 @@ import psutil
 import pytest
 
 from infra.artifacts import open_store
+from sknet.records import Revalidation
+from tests.candidates import flip_a_bit
 from tests.documented import documented
 from tests.tiny_pipeline import ROOT, Trained, end, processes_marked
 
@@ -28,6 +30,12 @@ MARK = "SKNET_TEST_ID"
 SECONDS_TO_START = 90
 SECONDS_TO_RUN = 150
 SECONDS_TO_VANISH = 15
+SECONDS_TO_SCHEDULE = 15
+# By default a run is late after 15 s, and one that waits for another looks every 30 s.
+SOON = {
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+}
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -71,11 +79,11 @@ class Server:
         return ended.stdout
 
     def runs(self, deployment: str) -> list[dict[str, object]]:
-        answer = httpx.post(
-            f"{self.api}/flow_runs/filter",
-            json={"deployments": {"name": {"any_": [deployment]}}},
-            timeout=30,
-        )
+        of_deployment = {"deployments": {"name": {"any_": [deployment]}}}
+        return self.post("flow_runs/filter", of_deployment)
+
+    def post(self, path: str, body: object) -> list[dict[str, object]]:
+        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
         return list(answer.raise_for_status().json())
 
     def state_of(self, run: str) -> str:
@@ -110,7 +118,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process = subprocess.Popen(
             prefect_command(*documented("prefect server start")[1:], "--port", port),
             cwd=ROOT,
-            env=result.environment,
+            env={**result.environment, **SOON},
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
@@ -130,10 +138,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def worker_log(server: Server) -> Iterator[Path]:
-    """The log of a worker that carries out what is scheduled; pool and deployments are there."""
+def deployed(server: Server) -> None:
+    """Pool and deployments are there, and no worker yet."""
     server.prefect(*documented("prefect work-pool create")[1:])
     server.prefect(*documented("prefect deploy --all")[1:])
+
+
+@pytest.fixture(scope="module")
+def worker_log(server: Server, deployed: None) -> Iterator[Path]:
+    """The log of a worker that carries out what is scheduled."""
     log = server.home.with_name("worker.log")
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -150,6 +163,65 @@ def worker_log(server: Server) -> Iterator[Path]:
         end(process)
 
 
+def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
+    server: Server,
+    deployed: None,
+    trained: Trained,
+    copied_store: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    flip_a_bit(copied_store / "checkpoint" / trained.of("train").key / "model.ckpt")
+    (nightly,) = server.post("deployments/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
+    first = datetime.now(UTC) + timedelta(seconds=SECONDS_TO_SCHEDULE)
+    # Two seconds stand for the day between two nights.
+    rule = f"DTSTART:{first:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=SECONDLY;INTERVAL=2;COUNT=2"
+    schedule = {"rrule": rule, "timezone": "UTC"}
+    parameters = {"store": str(copied_store)}
+    of_test = {"schedule": schedule, "active": True, "slug": "missed", "parameters": parameters}
+    server.post(f"deployments/{nightly['id']}/schedules", [of_test])
+
+    def nights() -> list[dict[str, object]]:
+        return [run for run in server.runs("nightly") if run["parameters"] == parameters]
+
+    def names() -> list[str]:
+        return sorted(str(run["state_name"]) for run in nights())
+
+    log = server.home.with_name("server.log")
+    eventually(lambda: names() == ["Late", "Late"], 4 * SECONDS_TO_SCHEDULE, log)
+    assert all(run["auto_scheduled"] for run in nights())
+    worker_log = request.getfixturevalue("worker_log")
+
+    eventually(lambda: names() == ["CaughtUp", "Failed"], SECONDS_TO_RUN, worker_log)
+
+    store = open_store(str(copied_store))
+    (night,) = store.list("revalidation")
+    record = Revalidation.read(store.load("revalidation", night.key).path("revalidation.json"))
+    (failed,) = [run for run in nights() if run["state_name"] == "Failed"]
+    assert record.outcome == "damaged"
+    assert record.scheduled == datetime.fromisoformat(str(failed["expected_start_time"]))
+    assert record.scheduled is not None
+    assert record.scheduled < record.began
+    (damage,) = record.damages
+    assert "'model.ckpt': sha256" in damage
+    production = store.refs.get("production")
+    assert production is not None
+    assert production.digest == trained.of("train").digest
+    assert production.suspect == f"damaged: {record.said}"
+
+    def reports() -> list[object]:
+        return [
+            (run["parameters"], run["state_type"])
+            for run in server.runs("report")
+            if run["created_by"] and run["created_by"]["type"] == "AUTOMATION"  # type: ignore[index]
+        ]
+
+    eventually(lambda: reports() == [(parameters, "COMPLETED")], SECONDS_TO_RUN, worker_log)
+    automations = server.post("automations/filter", {})
+    enabled = {str(each["name"]): each["enabled"] for each in automations}
+    assert enabled == {"report after a regression": True, "retrain after a regression": False}
+    assert server.runs("train-sknet") == []
+
+
 def test_deploy_run_by_bare_name_and_revalidate(
     server: Server, worker_log: Path, tmp_path: Path, images: Path, recipe: Path
 ) -> None:
@@ -159,7 +231,9 @@ def test_deploy_run_by_bare_name_and_revalidate(
         """Wait until that many runs have ended; the schedule's own runs lie in the future."""
 
         def states() -> list[object]:
-            return [run["state_type"] for run in server.runs(deployment)]
+            runs = server.runs(deployment)
+            own = [run for run in runs if run["parameters"].get("store") == str(store)]  # type: ignore[attr-defined]
+            return [run["state_type"] for run in own]
 
         eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker_log)
         ended = [state for state in states() if state in FINAL]

@@ -1,6 +1,7 @@
 """The README's commands, as a reader types them, on a data set of this test's own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from mindspore import load_checkpoint
 from prefect.settings import PREFECT_API_URL
 
 from infra.artifacts import open_store
-from sknet.records import Evaluation
+from sknet.records import CheckpointChecks, Evaluation
 from tests.documented import documented
 from tests.tiny_pipeline import ROOT, Trained
 
@@ -81,6 +82,14 @@ def test_train_on_two_workers_then_alone_then_validate(place: Path) -> None:
     evaluation = Evaluation.read(place / "evaluation.json")
     assert evaluation.seen == 18
     assert f"({evaluation.correct_top1}/18)" in said
+
+    page = "docs/evaluation.md"
+    step = {"ckpt/step-00000100": "ckpt/step-00000012"}
+    run(place, documented("python -m sknet.validate", step, page=page))
+    assert CheckpointChecks.read(place / "evaluation/checks.json").passed
+    assert Evaluation.read(place / "evaluation/evaluation.json") == evaluation
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    assert run(place, [sys.executable, "-c", snippet]).startswith(f"{evaluation.accuracy_top1} ")
 
     words = documented("python -m sknet.export", {"ckpt/step-00000100": "ckpt/step-00000012"})
     assert "wrote skresnet18.onnx for input (1, 3, 32, 32)" in run(place, words)

@@ -8,15 +8,12 @@ from typing import NoReturn
 from uuid import UUID
 
 import pytest
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 import tasks.jobs
 from flows.summary import summary
-from sknet.recipe import load_recipe
-from tasks.promotion import promote
-from tasks.stages import StageResult, results_of
+from tasks.stages import StageResult
 from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
 
 pytestmark = pytest.mark.slow
@@ -134,30 +131,3 @@ def test_a_truncated_shard_is_set_aside_and_rebuilt_alone(
     (report,) = (copied_store / ".quarantine").glob("shards-*.damage.json")
     (damage,) = json.loads(report.read_text("utf-8"))["damages"]
     assert (damage["path"], damage["problem"]) == (victim.name, "size")
-
-
-def test_below_the_floor_nothing_is_promoted(trained: Trained, copied_store: Path) -> None:
-    production = copied_store / "refs" / "production.json"
-    before = production.read_bytes()
-    choices = load_recipe(str(trained.recipe), ["min_accuracy=1.0"])
-    counted = trained.of("validate").facts
-    assert counted["correct_top1"] != counted["seen"], "too easy: the floor could be reached"
-
-    @flow(name="only-promote")
-    def only_promote() -> list[StageResult]:
-        return results_of(
-            promote(choices, trained.of("train"), trained.of("validate"), str(copied_store))
-        )
-
-    (refused,) = only_promote()
-
-    assert refused.status == "refused"
-    assert production.read_bytes() == before
-    stages = [refused if result.stage == "promote" else result for result in trained.results]
-    (line,) = [line for line in summary(stages) if line.startswith("promoted")]
-    assert line.startswith("promoted    NOT promoted: accuracy@1 ")
-    assert line.endswith(", floor 100.00%")
-
-    production.unlink()
-    only_promote()
-    assert not production.exists()

@@ -93,6 +93,7 @@ def copy(sound: Path, tmp_path: Path) -> Path:
 def faults(checks: CheckpointChecks) -> dict[str, str]:
     for each in checks.checks:
         assert len(each.detail.splitlines()) == 1, each
+        assert "/" not in each.detail, "where it lies is no fact of a checkpoint"
     return {each.name: each.detail for each in checks.checks if not each.passed}
 
 

@@ -155,3 +155,28 @@ def test_processes_and_threads_that_need_the_same_fetch_it_once(tmp_path):
         process.start()
     fetched = [name for _ in processes for name in results.get(timeout=60)]
     assert sorted(fetched) == ["index", "shards/0"]
+
+
+def test_a_check_reads_what_is_here_whole_and_fetches_again_what_rotted(tmp_path):
+    cache = Cache(tmp_path)
+    manifest = manifest_of(0, contents(0))
+    assert cache.check(manifest, Remote({})) == ()
+    bring(cache, 0, "shards/0")
+    path = directory_of(cache, 0) / "shards/0"
+    times = path.stat()
+    path.write_bytes(b"S" + contents(0)["shards/0"][1:])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    remote = Remote(contents(0))
+    directory = cache.bring(manifest, manifest.files[1:], remote)
+    assert remote.fetched == [], "a status that is the same is trusted"
+    assert (directory / "shards/0").read_bytes()[:1] == b"S"
+
+    (damage,) = cache.check(manifest, remote)
+
+    assert (damage.path, damage.problem) == ("shards/0", "sha256")
+    assert remote.fetched == ["shards/0"]
+    assert path.read_bytes() == contents(0)["shards/0"]
+    (aside,) = tmp_path.glob(".damaged/*/shards/0")
+    assert aside.read_bytes()[:1] == b"S"
+    assert cache.check(manifest, remote) == ()
+    assert bring(cache, 0, "shards/0") == []

@@ -90,6 +90,10 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
     code, out, _ = run("refs", "production")
     assert code == 0
     assert [line.split()[1] for line in out.splitlines()[2:]] == ["1", "2"]
+    second = store.refs.get("production")
+    store.refs.set("production", second, expected=second, reason="checked", suspect="a bit flipped")
+    _, out, _ = run("refs", "production")
+    assert [line.split()[-1] for line in out.splitlines()[2:]] == ["-", "-", "flipped"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,10 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
         (["refs", "absent"], "there is no ref"),
         (["refs", "../x"], "no ref can be called"),
         (["refs", "rollback", "absent"], "there is no ref"),
-        (["refs", "a", "b", "c"], "expected NAME or rollback NAME"),
+        (["refs", "a", "b", "c"], "expected NAME, rollback NAME or set NAME KIND/KEY"),
+        (["refs", "set", "production", "shards/" + "0" * 64], "can't be set without --reason"),
+        (["refs", "set", "production", "absent", "--reason", "x"], "expected KIND/KEY"),
+        (["refs", "set", "production", "shards/" + "0" * 64, "--reason", "x"], "has no artifact"),
         (["fetch", "absent", "--out", "x"], "expected KIND/KEY"),
         (["push", "absent", "--to", "x"], "expected KIND/KEY"),
     ],
@@ -206,6 +213,70 @@ def test_refs_rollback_goes_back_by_a_new_entry(store, run, lineage):
     assert [entry.key for entry in store.refs.history("production")] == [
         index.key, shards.key, index.key,
     ]  # fmt: skip
+
+
+def test_rollback_passes_over_marks_and_takes_the_mark_of_its_target_along(store, run, lineage):
+    shards, index = lineage
+    current = store.refs.get("production")
+    for target, reason, suspect in (
+        (current, "checked", "one bit is wrong"),
+        (shards, "better", None),
+        (shards, "checked", "two bits are wrong"),
+    ):
+        current = store.refs.set(
+            "production", target, expected=current, reason=reason, suspect=suspect
+        )
+    code, out, _ = run("refs", "rollback", "production", "--json")
+    (row,) = json.loads(out)
+    assert (code, row["artifact"]) == (0, f"index/{index.key}")
+    assert row["reason"] == "rolled back from version 4 to version 2"
+    assert row["suspect"] == "one bit is wrong"
+
+
+def test_rollback_to_a_rotten_artifact_is_refused(store, run, lineage):
+    shards, index = lineage
+    current = store.refs.get("production")
+    moved = store.refs.set("production", shards, expected=current, reason="better")
+    (store.root / "index" / index.key / "index.json").write_bytes(b"[2]")
+    code, out, err = run("refs", "rollback", "production")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "sha256" in err
+    assert store.refs.get("production") == moved
+
+
+def test_refs_set_points_a_name_to_a_sound_artifact_and_keeps_the_reason(store, run, lineage):
+    shards, index = lineage
+    to_shards = ("refs", "set", "production", f"shards/{shards.key}", "--reason", "by hand")
+    code, out, _ = run(*to_shards, "--json")
+    (row,) = json.loads(out)
+    assert (code, row["version"], row["reason"], row["suspect"]) == (0, 2, "by hand", None)
+    assert [ref.key for ref in store.refs.history("production")] == [index.key, shards.key]
+    code, out, _ = run("refs", "set", "best", "production", "--reason", "as production", "--json")
+    assert (code, json.loads(out)[0]["artifact"]) == (0, f"shards/{shards.key}")
+
+    moved = store.refs.get("production")
+    (store.root / "index" / index.key / "index.json").write_bytes(b"[2]")
+    code, out, err = run("refs", "set", "production", f"index/{index.key}", "--reason", "back")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "sha256" in err
+    assert store.refs.get("production") == moved
+
+
+def test_refs_set_fails_if_another_moved_the_ref_meanwhile(store, run, lineage, monkeypatch):
+    shards, index = lineage
+    load = LocalStore.load
+
+    def slowly(self, kind, key, *, level="size"):
+        loaded = load(self, kind, key, level=level)
+        current = store.refs.get("production")
+        store.refs.set("production", shards, expected=current, reason="meanwhile")
+        return loaded
+
+    monkeypatch.setattr(LocalStore, "load", slowly)
+    code, out, err = run("refs", "set", "production", f"index/{index.key}", "--reason", "late")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "read it again before you move it" in err
+    assert store.refs.get("production").reason == "meanwhile"
 
 
 def test_repair_sets_aside_what_is_damaged_and_clears_dead_commits(store, run, lineage):

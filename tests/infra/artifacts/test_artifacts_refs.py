@@ -70,6 +70,35 @@ def test_each_move_has_an_id_of_its_own(store, manifests):
         store.refs.set("one", manifests[1], expected=other, reason="another's entry")
 
 
+def test_a_target_is_marked_as_suspect_and_as_sound_again_without_a_move(store, manifests):
+    sound = store.refs.set("production", manifests[0], expected=None, reason="first")
+    marked = store.refs.set(
+        "production", sound, expected=sound, reason="checked", suspect="one bit differs"
+    )
+    again = store.refs.set("production", marked, expected=marked, reason="checked again")
+    assert [ref.suspect for ref in (sound, marked, again)] == [None, "one bit differs", None]
+    assert {(ref.kind, ref.key, ref.digest) for ref in (sound, marked, again)} == {
+        ("shards", manifests[0].key, manifests[0].digest)
+    }
+    assert store.refs.history("production") == (sound, marked, again)
+    with pytest.raises(RefConflictError):
+        store.refs.set("production", sound, expected=sound, reason="late", suspect="late")
+
+
+def test_the_mark_is_part_of_the_sealed_document(store, manifests):
+    sound = store.refs.set("production", manifests[0], expected=None, reason="first")
+    store.refs.set("production", sound, expected=sound, reason="checked", suspect="doubt")
+    path = store.root / "refs" / "production.json"
+    path.write_bytes(path.read_bytes().replace(b'"suspect": "doubt"', b'"suspect": null'))
+    with pytest.raises(StoreError, match="checksum"):
+        store.refs.get("production")
+
+
+def test_why_a_target_is_suspect_is_required(store, manifests):
+    with pytest.raises(StoreError, match="suspect"):
+        store.refs.set("production", manifests[0], expected=None, reason="first", suspect="")
+
+
 def test_names_are_sorted(store, manifests):
     assert store.refs.names() == ()
     for name in ("production", "best.top-1", "Last_good"):

@@ -29,6 +29,7 @@ from infra.artifacts import (
     LostLeaseError,
     RefConflictError,
     StoreError,
+    replace_damaged,
     resolve,
 )
 from infra.artifacts.files import MAX_DOCUMENT_BYTES
@@ -156,6 +157,42 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
     assert any(path.endswith(".damage.json") for path in place.paths(".quarantine/"))
 
 
+@pytest.mark.parametrize("how", [*DAMAGES, "gone"])
+def test_a_sound_copy_takes_the_place_of_what_is_damaged_or_gone(place, store, tmp_path, how):
+    manifest = commit(store, tmp_path / "source").manifest
+    replica = LocalPlace(tmp_path / "replica").host("replica")
+    push(store, manifest, replica)
+    copy = replica.load("shards", manifest.key)
+    if how == "gone":
+        store.remove("shards", manifest.key)
+    else:
+        DAMAGES[how][0](place)
+
+    replaced = replace_damaged(store, copy, digest=manifest.digest)
+
+    assert (replaced.manifest, read_files(replaced)) == (manifest, FILES)
+    assert store.verify("shards", manifest.key) == ()
+    aside = [path for path in place.paths(".quarantine/") if path.endswith(".damage.json")]
+    assert len(aside) == (how != "gone")
+
+
+def test_a_copy_that_is_damaged_or_another_changes_nothing(place, store, tmp_path):
+    manifest = commit(store, tmp_path / "source").manifest
+    replica = LocalPlace(tmp_path / "replica").host("replica")
+    push(store, manifest, replica)
+    DAMAGES["changed"][0](place)
+    before = place.paths("shards/")
+    copy = replica.load("shards", manifest.key)
+    with pytest.raises(DigestConflictError, match="expected 000"):
+        replace_damaged(store, copy, digest="0" * 64)
+    copy.path("index.json").write_bytes(b"{}")
+    with pytest.raises(DamagedArtifactError, match=r"index\.json"):
+        replace_damaged(store, copy, digest=manifest.digest)
+    assert place.paths("shards/") == before
+    (damage,) = store.verify("shards", manifest.key)
+    assert damage.problem == "sha256"
+
+
 @pytest.mark.parametrize(
     ("kind", "key", "said"),
     [
@@ -169,6 +206,20 @@ def test_what_is_no_artifact_is_refused(store, kind, key, said):
     for method in (store.load, store.verify):
         with pytest.raises(StoreError, match=said):
             method(kind, key)
+
+
+def test_a_copy_of_this_host_that_rotted_is_fetched_again(place, store, other, tmp_path):
+    commit(store, tmp_path / "source")
+    artifact = other.load("shards", make_spec().key)
+    path = artifact.path("index.json")
+    if isinstance(place, LocalPlace):
+        assert other.check_copies(artifact) == ()
+        return
+    path.write_bytes(b"{}")
+    (damage,) = other.check_copies(artifact)
+    assert (damage.path, damage.problem) == ("index.json", "sha256")
+    assert read_files(artifact) == FILES
+    assert other.check_copies(artifact) == ()
 
 
 def test_a_ref_moves_from_where_it_was_seen_only(store, other, tmp_path):

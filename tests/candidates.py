@@ -1,0 +1,98 @@
+"""Checkpoints, shards and evaluations made by hand beside those of a trained store."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+
+from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore
+from sknet.evaluation.files import read_predictions, write_predictions
+from sknet.evaluation.predictions import Predictions
+from sknet.records import Evaluation
+from tasks.stages import StageResult
+
+
+def put_changed(
+    store: ArtifactStore,
+    original: Artifact,
+    change: Callable[[Path], None],
+    *,
+    params: Mapping[str, JsonValue] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    created: str = "2026-01-01T00:00:00+00:00",
+) -> Artifact:
+    """A changed copy of an artifact's files, under params and inputs that differ as given."""
+    manifest = original.manifest
+    spec = ArtifactSpec(
+        kind=manifest.kind,
+        format_version=manifest.format_version,
+        params={**manifest.params, **(params or {})},
+        inputs={**manifest.inputs, **(inputs or {})},
+    )
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "copy"
+        shutil.copytree(original.directory, copy, ignore=shutil.ignore_patterns("manifest.json"))
+        for path in copy.iterdir():
+            path.chmod(0o644)
+        change(copy)
+        return store.put(spec, copy, stats={}, provenance={"created": created, "seconds": 1.0})
+
+
+def with_note(text: str) -> Callable[[Path], None]:
+    """One file more: the digest is another one, and nothing that is read differs."""
+
+    def change(directory: Path) -> None:
+        (directory / "note").write_text(text, "utf-8")
+
+    return change
+
+
+def with_wrong(*positions: int) -> Callable[[Path], None]:
+    """An evaluation that takes these samples for another class, and all others for their own."""
+
+    def change(directory: Path) -> None:
+        file = directory / "predictions.parquet"
+        kept = read_predictions(file)
+        num_classes = int(kept.labels.max()) + 1
+        first = kept.labels.copy()
+        first[list(positions)] = (first[list(positions)] + 1) % num_classes
+        rest = [(first + offset) % num_classes for offset in range(1, kept.top.shape[1])]
+        top = np.stack([first, *rest], axis=1).astype(np.int32)
+        loss = np.zeros_like(kept.probability)
+        write_predictions(file, kept.keys, Predictions(kept.labels, top, kept.probability, loss))
+        counts = Evaluation.read(directory / "evaluation.json")
+        correct = counts.seen - len(positions)
+        counts.model_copy(update={"correct_top1": correct}).write(directory / "evaluation.json")
+
+    return change
+
+
+def result_of(artifact: Artifact, stage: str) -> StageResult:
+    """As the stage would have returned it."""
+    manifest = artifact.manifest
+    return StageResult(
+        stage=stage,
+        status="built",
+        seconds=0.0,
+        kind=manifest.kind,
+        key=manifest.key,
+        digest=manifest.digest,
+    )
+
+
+def remove_all(store: ArtifactStore, kind: str) -> None:
+    """As if none had ever been made."""
+    for manifest in list(store.list(kind)):
+        store.remove(kind, manifest.key)
+
+
+def flip_a_bit(path: Path) -> bytes:
+    """In the middle of a file of a store; returns what is there now."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    return bytes(content)

@@ -1,0 +1,343 @@
+"""Production moves to a candidate that passes every criterion; a refusal shows all of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from flows.summary import summary
+from infra.artifacts import (
+    Artifact,
+    LocalStore,
+    Manifest,
+    Ref,
+    RefConflictError,
+    open_store,
+)
+from infra.artifacts.__main__ import main as artifacts_command
+from infra.artifacts.local_refs import LocalRefs
+from sknet.recipe import load_recipe
+from sknet.records import Check, CheckpointChecks, Promotion, Shards
+from tasks.promotion import MAX_RACES, promote
+from tasks.stages import StageResult, results_of
+from tests.candidates import put_changed, remove_all, result_of, with_note, with_wrong
+from tests.tiny_pipeline import Trained, shown_by
+
+pytestmark = pytest.mark.slow
+
+NUM_SAMPLES = 18
+
+
+@flow(name="only-promote")
+def only_promote(
+    recipe: str, floor: float, checkpoint: StageResult, evaluation: StageResult, store: str
+) -> list[StageResult]:
+    choices = load_recipe(recipe, [f"min_accuracy={floor}"])
+    return results_of(promote(choices, checkpoint, evaluation, store))
+
+
+class Case:
+    """A store in which production has every sample right, and candidates for it."""
+
+    def __init__(self, trained: Trained, store: Path) -> None:
+        self.trained = trained
+        self.store = open_store(str(store))
+        self.uri = str(store)
+        remove_all(self.store, "promotion")
+        recorded = self.store.load("evaluation", trained.of("validate").key)
+        put_changed(self.store, recorded, with_wrong(), params={"numpy": "as production"})
+        self.store.remove("evaluation", recorded.manifest.key)
+        (self.evaluation,) = (
+            self.store.load("evaluation", manifest.key)
+            for manifest in self.store.list("evaluation")
+        )
+
+    @property
+    def production(self) -> Ref:
+        ref = self.store.refs.get("production")
+        assert ref is not None
+        return ref
+
+    def candidate(
+        self, name: str, change: Callable[[Path], None], *, shards: Artifact | None = None
+    ) -> tuple[StageResult, StageResult]:
+        """Another checkpoint, and its evaluation."""
+        checkpoint = put_changed(
+            self.store,
+            self.store.load("checkpoint", self.trained.of("train").key),
+            with_note(name),
+            params={"world_size": 1000 + len(name)},
+        )
+        inputs = {"checkpoint": checkpoint.digest}
+        if shards:
+            inputs["shards"] = shards.digest
+        evaluation = put_changed(self.store, self.evaluation, change, inputs=inputs)
+        return result_of(checkpoint, "train"), result_of(evaluation, "validate")
+
+    def promote(
+        self, candidate: tuple[StageResult, StageResult], floor: float = 0.5
+    ) -> StageResult:
+        (result,) = only_promote(str(self.trained.recipe), floor, *candidate, self.uri)
+        return result
+
+    def records(self) -> list[tuple[Manifest, Promotion]]:
+        return [
+            (
+                manifest,
+                Promotion.read(self.store.load("promotion", manifest.key).path("promotion.json")),
+            )
+            for manifest in self.store.list("promotion")
+        ]
+
+
+@pytest.fixture
+def case(trained: Trained, copied_store: Path) -> Case:
+    return Case(trained, copied_store)
+
+
+def failed(result: StageResult) -> list[str]:
+    criteria = result.facts.get("criteria", [])
+    assert isinstance(criteria, list)
+    return [str(row["name"]) for row in criteria if isinstance(row, dict) and not row["passed"]]
+
+
+def test_the_first_promotion_is_recorded_with_what_it_was_judged_by(trained: Trained) -> None:
+    store = open_store(str(trained.store))
+    (manifest,) = store.list("promotion")
+    record = Promotion.read(store.load("promotion", manifest.key).path("promotion.json"))
+    assert record.granted
+    assert (record.candidate, record.production) == (trained.of("train").digest, None)
+    assert record.comparison is None
+    assert manifest.inputs == {"candidate": trained.of("validate").digest}
+    assert manifest.params["evaluation"] == trained.of("validate").key
+    assert [check.name for check in record.criteria] == ["the checkpoint is sound", "accuracy@1"]
+
+
+def test_what_is_in_production_already_is_reused_and_not_judged_again(case: Case) -> None:
+    before = case.production
+    candidate = case.trained.of("train"), result_of(case.evaluation, "validate")
+    assert case.promote(candidate).status == "reused"
+    assert case.production == before
+    assert case.records() == []
+
+
+def test_a_candidate_that_is_not_significantly_worse_replaces_production(case: Case) -> None:
+    before = case.production
+    checkpoint, evaluation = case.candidate("good", with_wrong(0, 1, 2, 3))
+
+    result = case.promote((checkpoint, evaluation))
+
+    assert result.status == "built"
+    assert case.production.digest == checkpoint.digest
+    said = "accuracy@1 77.78% (14/18), floor 50.00%, p 0.0625 against production"
+    assert (case.production.reason, result.facts["reason"]) == (said, said)
+    ((manifest, record),) = case.records()
+    assert record.granted
+    assert (record.candidate, record.production) == (checkpoint.digest, before.digest)
+    assert record.comparison is not None
+    assert record.comparison.model_dump() == {
+        "both_correct": 14,
+        "only_production": 4,
+        "only_candidate": 0,
+        "neither": 0,
+        "p_value": pytest.approx(1 / 16),
+    }
+    assert manifest.inputs == {"candidate": evaluation.digest, "production": case.evaluation.digest}
+
+
+def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: Case) -> None:
+    before = case.production
+    checkpoint, evaluation = case.candidate("worse", with_wrong(0, 1, 2, 3, 4))
+
+    state = only_promote(
+        str(case.trained.recipe), 0.5, checkpoint, evaluation, case.uri, return_state=True
+    )
+
+    (result,) = state.result()
+    assert (result.status, failed(result)) == ("refused", ["not worse than production"])
+    assert case.production == before
+    stages = [result if stage.stage == "promote" else stage for stage in case.trained.results]
+    lines = summary(stages)
+    (line,) = [line for line in lines if line.startswith("promoted")]
+    assert line.startswith("promoted    NOT promoted: accuracy@1 72.22% (13/18), floor 50.00%, ")
+    assert line.endswith("; failed: not worse than production")
+    table = lines[lines.index(line) + 2 :][:7]
+    assert table[0].split() == ["name", "passed", "found", "expected"]
+    assert [row.split("  ")[0] for row in table[2:]] == [
+        "the checkpoint is sound",
+        "accuracy@1",
+        "classes",
+        "not worse than production",
+        "not taken back",
+    ]
+    shown = shown_by(state.state_details.flow_run_id)["promotion"]
+    rows = json.loads(str(shown.data))
+    assert (shown.type, len(rows)) == ("table", 5)
+    assert rows[3]["found"].startswith("p 0.03125: 5 samples right by production only, 0 by")
+    ((_, record),) = case.records()
+    assert not record.granted
+    assert [check.passed for check in record.criteria] == [True, True, True, False, True]
+
+
+def test_below_the_floor_nothing_is_promoted(case: Case) -> None:
+    before = case.production
+    refused = case.promote(case.candidate("low", with_wrong(0)), floor=0.95)
+    assert (refused.status, failed(refused)) == ("refused", ["accuracy@1"])
+    assert case.production == before
+
+    Path(case.uri, "refs", "production.json").unlink()
+    refused = case.promote(case.candidate("low", with_wrong(0)), floor=0.95)
+    assert (refused.status, failed(refused)) == ("refused", ["accuracy@1"])
+    assert case.store.refs.get("production") is None
+
+
+def test_an_unsound_checkpoint_is_refused_and_named(case: Case) -> None:
+    def unsound(directory: Path) -> None:
+        for path in directory.iterdir():
+            path.unlink()
+        check = Check(name="finite", passed=False, detail="fc.weight has values that are not")
+        CheckpointChecks(checks=(check,)).write(directory / "checks.json")
+
+    before = case.production
+    refused = case.promote(case.candidate("unsound", unsound))
+    assert refused.status == "refused"
+    assert failed(refused) == ["the checkpoint is sound", "accuracy@1", "not worse than production"]
+    assert str(refused.facts["reason"]).startswith("not evaluated, ")
+    assert case.production == before
+
+
+def test_other_classes_are_refused_and_the_command_that_is_told_promotes_by_hand(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_another_class(directory: Path) -> None:
+        shards = Shards.read(directory / "shards.json")
+        dataset = shards.dataset.model_copy(update={"classes": ("blue", "green", "pink")})
+        shards.model_copy(update={"dataset": dataset}).write(directory / "shards.json")
+
+    shards = put_changed(
+        case.store,
+        case.store.load("shards", case.trained.of("convert").key),
+        with_another_class,
+        params={"num_shards": 1000},
+    )
+    checkpoint, evaluation = case.candidate("pink", with_wrong(), shards=shards)
+
+    refused = case.promote((checkpoint, evaluation))
+
+    assert failed(refused) == ["classes", "not worse than production"]
+    criteria = refused.facts["criteria"]
+    assert isinstance(criteria, list)
+    expected = str(criteria[2]["expected"])  # type: ignore[index,call-overload]
+    command = expected.partition("by hand: ")[2]
+    words = command.removeprefix("python -m infra.artifacts ").replace("…", "agreed").split()
+    assert artifacts_command([*words, "--store", case.uri]) == 0
+    assert case.production.digest == checkpoint.digest
+    assert case.production.reason == "agreed"
+    capsys.readouterr()
+
+
+def test_production_is_evaluated_on_the_candidates_samples_if_it_never_was(case: Case) -> None:
+    def of_another_plan(directory: Path) -> None:
+        shards = Shards.read(directory / "shards.json")
+        shards.model_copy(update={"plan": "0" * 64}).write(directory / "shards.json")
+
+    shards = put_changed(
+        case.store,
+        case.store.load("shards", case.trained.of("convert").key),
+        of_another_plan,
+        params={"num_shards": 1000},
+    )
+    checkpoint, evaluation = case.candidate("elsewhere", with_wrong(), shards=shards)
+    before = case.production
+
+    assert case.promote((checkpoint, evaluation)).status == "built"
+
+    (comparison,) = case.store.list("comparison")
+    assert comparison.inputs == {"checkpoint": before.digest, "shards": shards.digest}
+    ((manifest, record),) = case.records()
+    assert manifest.inputs["production"] == comparison.digest
+    assert record.comparison is not None
+    correct = int(str(case.trained.of("validate").facts["correct_top1"]))
+    assert record.comparison.both_correct == correct
+    assert record.comparison.only_candidate == NUM_SAMPLES - correct
+
+
+def test_a_suspect_production_is_measured_by_its_recorded_predictions_and_said_to_be_suspect(
+    case: Case,
+) -> None:
+    current = case.production
+    case.store.refs.set(
+        "production", current, expected=current, reason="night", suspect="regressed: 2 differ"
+    )
+    assert case.promote(case.candidate("next", with_wrong())).status == "built"
+    assert case.production.suspect is None
+    ((_, record),) = case.records()
+    assert "production is suspect (regressed: 2 differ)" in record.criteria[3].detail
+
+
+def test_what_was_rolled_back_stays_back(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    candidate = case.candidate("bad", with_wrong())
+    former = case.production.digest
+    assert case.promote(candidate).status == "built"
+    assert artifacts_command(["refs", "rollback", "production", "--store", case.uri]) == 0
+    assert case.production.digest == former
+    capsys.readouterr()
+
+    again = case.promote(candidate)
+
+    assert (again.status, failed(again)) == ("refused", ["not taken back"])
+    assert case.production.digest == former
+
+
+class Rivals:
+    """Other writers, each of whom moves production just before this one does."""
+
+    def __init__(self, moves: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.moves = moves
+        self._set = LocalRefs.set
+        rivals = self
+
+        def set_late(refs: LocalRefs, *args: object, **kwargs: object) -> Ref:
+            if rivals.moves:
+                target = rivals.moves.pop(0)
+                current = refs.get("production")
+                rivals._set(refs, "production", target, expected=current, reason="a rival's")
+            return rivals._set(refs, *args, **kwargs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(LocalRefs, "set", set_late)
+
+
+def test_a_race_is_judged_again_against_the_winner(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival, _ = case.candidate("rival", with_wrong(0))
+    assert isinstance(case.store, LocalStore)
+    before = case.production.digest
+    Rivals([case.store.load("checkpoint", rival.key).manifest], monkeypatch)
+    checkpoint, evaluation = case.candidate("mine", with_wrong(0, 1))
+
+    assert case.promote((checkpoint, evaluation)).status == "built"
+
+    assert [ref.digest for ref in case.store.refs.history("production")] == [
+        before, rival.digest, checkpoint.digest,
+    ]  # fmt: skip
+    judged = {record.production: record for _, record in case.records()}
+    assert judged.keys() == {before, rival.digest}
+    won = judged[rival.digest].comparison
+    assert won is not None
+    assert (won.only_production, won.both_correct, won.neither) == (1, 16, 1)
+
+
+def test_a_race_that_never_ends_is_given_up_in_one_line(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival, _ = case.candidate("rival", with_wrong(0))
+    other, _ = case.candidate("other one", with_wrong(0))
+    manifests = [case.store.load("checkpoint", each.key).manifest for each in (rival, other)]
+    Rivals(manifests * MAX_RACES, monkeypatch)
+    mine = case.candidate("mine", with_wrong(0, 1))
+    with pytest.raises(RefConflictError, match=f"moved {MAX_RACES} times while .* was judged"):
+        case.promote(mine)
+    assert case.production.digest in (rival.digest, other.digest)
