@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infra.artifacts import ArtifactStore, Manifest
+from infra.artifacts import ArtifactStore, Manifest, Ref
 from sknet.errors import UserError
 from sknet.records import (
     Attention,
@@ -42,7 +42,7 @@ def collect(store: ArtifactStore, *, price: float | None = None) -> Findings:
     runs = [
         run
         for checkpoint in sorted(checkpoints, key=_created)
-        if (run := collector.run(checkpoint, production.digest if production else None))
+        if (run := collector.run(checkpoint, production))
     ]
     nights = [
         night
@@ -70,7 +70,7 @@ class _Collector:
         self._data: dict[str, DataFacts | None] = {}
         self._used: set[str] = set()
 
-    def run(self, checkpoint: Manifest, production: str | None) -> TrainedRun | None:
+    def run(self, checkpoint: Manifest, production: Ref | None) -> TrainedRun | None:
         """Whatever is sound of a run; None if its checkpoint's state is not."""
         state = self.record(checkpoint, "state.json", Checkpoint)
         if state is None:
@@ -96,7 +96,8 @@ class _Collector:
                 what = f"its log {logs[0].key[:12]} is there, its checkpoint is not"
                 self._shelf.fault(f"checkpoint/{run}", what)
 
-    def _run(self, checkpoint: Manifest, state: Checkpoint, production: str | None) -> TrainedRun:
+    def _run(self, checkpoint: Manifest, state: Checkpoint, production: Ref | None) -> TrainedRun:
+        is_production = production is not None and production.digest == checkpoint.digest
         evaluated = newest(self._evaluations.get(checkpoint.digest, ()))
         log = newest(self._logs.get(checkpoint.key, ()))
         shards = self._shards.get(checkpoint.inputs.get("shards", ""))
@@ -132,7 +133,8 @@ class _Collector:
             stages=self._stages(made),
             data=data,
             checkpoint_digest=checkpoint.digest,
-            is_production=checkpoint.digest == production,
+            is_production=is_production,
+            suspect=(production.suspect or "") if production and is_production else "",
             **self._findings(evaluated),
             promotion=self.record(promoted, "promotion.json", Promotion) if promoted else None,
         )

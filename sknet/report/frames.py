@@ -122,7 +122,7 @@ def compared_params(run: TrainedRun) -> tuple[int | None, str | None]:
 def verdict(run: TrainedRun) -> str | None:
     """What became of the run: production's, promoted, or refused and why."""
     if run.is_production:
-        return "production"
+        return f"production, suspect: {run.suspect}" if run.suspect else "production"
     if run.promotion is None:
         return None
     if run.promotion.granted:

@@ -150,6 +150,8 @@ class TrainedRun(Finding):
     """Whether the checkpoint is sound."""
     promotion: Promotion | None = None
     is_production: bool = False
+    suspect: str = ""
+    """Why a night has marked it, if it is production's and one has."""
     attention: Attention | None = None
     examples: tuple[ShownExample, ...] = ()
 

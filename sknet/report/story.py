@@ -55,7 +55,7 @@ def tiles(findings: Findings) -> dict[str, tuple[str, str]]:
     result["runs"] = (f"{len(findings.runs):,}", f"{len(findings.unreadable)} things unreadable")
     production = next((each for each in findings.runs if each.is_production), None)
     result["production"] = (
-        (production.short, production.recipe.name)
+        (production.short, "suspect" if production.suspect else production.recipe.name)
         if production
         else ("none", "nothing is promoted")
     )

@@ -226,6 +226,16 @@ def test_a_broken_ref_is_a_row(root: Path) -> None:
     assert list(faults(root)) == ["refs/production.json"]
 
 
+def test_a_mark_on_production_is_told(root: Path) -> None:
+    store = open_store(str(root))
+    ref = store.refs.get("production")
+    assert ref is not None
+    target = store.load(ref.kind, ref.key).manifest
+    why = "9 samples are predicted otherwise"
+    store.refs.set("production", target, expected=ref, reason="the night", suspect=why)
+    assert all_frames(found(root))["runs"]["verdict"].iloc[-1] == f"production, suspect: {why}"
+
+
 def test_two_runs_are_compared_on_the_samples_that_both_predicted(filled: Path) -> None:
     store, findings = open_store(str(filled)), found(filled)
     second = findings.runs[0]
