@@ -141,7 +141,7 @@ def _draw_times(axes: "Axes", run: TrainedRun) -> None:
     _line(axes, points, BLUE, "median")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
-    axes.legend(loc="lower right", ncols=2)
+    axes.legend(loc="best", ncols=2)
 
 
 def _draw_distribution(axes: "Axes", run: TrainedRun) -> None:

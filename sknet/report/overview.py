@@ -89,7 +89,7 @@ def describe_accuracy(findings: Findings) -> str:
         return f"Accuracy@1 as published. {said}"
     best = own[0]
     return (
-        f"Accuracy@1 of {len(own)} own runs, filled, and of published ones, hollow. Best own: "
+        f"Accuracy@1 of own runs (the best {len(own)}), filled, and of published ones, hollow. Best: "
         f"{100 * best.share:.2f} % ({100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}), "
         f"{best.name}. {said}"
     )
@@ -174,8 +174,8 @@ def describe_speed(runs: Sequence[TrainedRun]) -> str:
     rows = speed_rows(runs)
     fastest = min(rows, key=lambda row: row[1])
     return (
-        f"Milliseconds a step of {len(rows)} runs: the median as a dot, the 90th and the 99th "
-        f"percentile as strokes. Least median: {fastest[1]:.1f}, {fastest[0]}."
+        f"Milliseconds a step: the median as a dot, the 90th and the 99th percentile as strokes, "
+        f"of the runs in detail ({len(rows)}). Least median: {fastest[1]:.1f}, {fastest[0]}."
     )
 
 
