@@ -89,8 +89,8 @@ def describe_accuracy(findings: Findings) -> str:
         return f"Accuracy@1 as published. {said}"
     best = own[0]
     return (
-        f"Accuracy@1 of own runs (the best {len(own)}), filled, and of published ones, hollow. Best: "
-        f"{100 * best.share:.2f} % ({100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}), "
+        f"Accuracy@1 of own runs (the best {len(own)}), filled, and of published ones, hollow. "
+        f"Best: {100 * best.share:.2f} % ({100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}), "
         f"{best.name}. {said}"
     )
 
