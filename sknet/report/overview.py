@@ -88,10 +88,10 @@ def describe_accuracy(findings: Findings) -> str:
     if not own:
         return f"Accuracy@1 as published. {said}"
     best = own[0]
+    low, high = (100 * bound for bound in best.interval)
     return (
         f"Accuracy@1 of own runs (the best {len(own)}), filled, and of published ones, hollow. "
-        f"Best: {100 * best.share:.2f} % ({100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}), "
-        f"{best.name}. {said}"
+        f"Best: {100 * best.share:.2f} % ({low:.2f} to {high:.2f}), {best.name}. {said}"
     )
 
 
