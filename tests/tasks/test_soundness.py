@@ -1,0 +1,140 @@
+"""Damage is found to the byte, and a sound copy takes its place, from wherever there is one."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore, StoreError
+from infra.artifacts.transfer import push
+from tasks.soundness import Source, Wanted, copy_in, examine, locate
+from tests.places import LocalPlace, Place, S3Place
+
+SPEC = ArtifactSpec(kind="shards", format_version=1, params={}, inputs={})
+
+
+def put(store: ArtifactStore, directory: Path) -> Wanted:
+    directory.mkdir(parents=True)
+    (directory / "a").write_bytes(b"first")
+    (directory / "b").write_bytes(b"second")
+    digest = store.put(SPEC, directory, stats={}, provenance={}).digest
+    return Wanted("shards", digest, SPEC.key)
+
+
+def address(file: str) -> str:
+    return f"shards/{SPEC.key}/{file}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "local":
+        return LocalPlace(tmp_path / "store")
+    request.getfixturevalue("s3_server")
+    return S3Place(tmp_path / "hosts")
+
+
+@pytest.fixture
+def store(place: Place) -> ArtifactStore:
+    return place.host("one")
+
+
+@pytest.fixture
+def replica(store: ArtifactStore, wanted: Wanted, tmp_path: Path) -> Source:
+    there = LocalPlace(tmp_path / "replica").host("replica")
+    push(store, store.load("shards", SPEC.key).manifest, there)
+    return Source("fetched", "the replica", partial(copy_in, there))
+
+
+@pytest.fixture
+def wanted(store: ArtifactStore, tmp_path: Path) -> Wanted:
+    return put(store, tmp_path / "source")
+
+
+def absent(_: Wanted) -> Artifact:
+    raise StoreError("there is nothing")
+
+
+NOTHING = Source("fetched", "nowhere", absent)
+UNREACHABLE = Source("fetched", "far away", lambda _: (_ for _ in ()).throw(OSError("is down")))
+
+
+def test_what_is_sound_needs_no_source(store: ArtifactStore, wanted: Wanted) -> None:
+    found = examine(store, wanted, [NOTHING])
+    assert (found.damages, found.repairs) == ((), ())
+    assert found.artifact == store.load("shards", SPEC.key)
+
+
+@pytest.mark.parametrize("file", ["a", "manifest.json"])
+def test_the_first_source_that_has_a_sound_copy_gives_it(
+    place: Place, store: ArtifactStore, wanted: Wanted, replica: Source, file: str
+) -> None:
+    place.write(address(file), b"First")
+    found = examine(store, wanted, [NOTHING, UNREACHABLE, replica])
+    assert found.damages == ()
+    (repair,) = found.repairs
+    assert (repair.artifact, repair.how) == (f"shards/{SPEC.key}", "fetched")
+    assert repr(file) in repair.damages[0]
+    assert store.verify("shards", SPEC.key) == ()
+    assert any(path.endswith(f"/{file}") for path in place.paths(".quarantine/"))
+
+
+def test_what_is_gone_with_its_manifest_comes_back_by_its_digest(
+    store: ArtifactStore, wanted: Wanted, replica: Source
+) -> None:
+    store.remove("shards", SPEC.key)
+    unknown = locate(store, "shards", wanted.digest)
+    assert unknown.key is None
+    found = examine(store, unknown, [replica])
+    assert found.artifact == store.load("shards", SPEC.key)
+    assert found.repairs[0].damages == (
+        f"no shards with digest {wanted.digest} can be read in the store",
+    )
+
+
+def test_what_no_source_has_stays_and_each_source_says_why(
+    place: Place, store: ArtifactStore, wanted: Wanted
+) -> None:
+    place.write(address("a"), b"First")
+    found = examine(store, wanted, [NOTHING, UNREACHABLE])
+    assert found.artifact is None
+    damage, *reasons = found.damages
+    assert "'a': sha256" in damage
+    assert reasons == [
+        f"shards/{SPEC.key}: not from nowhere: there is nothing",
+        f"shards/{SPEC.key}: not from far away: is down",
+    ]
+    assert place.read(address("a")) == b"First"
+    assert place.paths(".quarantine/") == []
+
+
+def test_another_digest_than_was_promoted_is_damage_that_a_copy_does_not_hide(
+    store: ArtifactStore, wanted: Wanted, replica: Source
+) -> None:
+    promoted = Wanted("shards", "0" * 64, SPEC.key)
+    found = examine(store, promoted, [replica])
+    assert found.artifact is None
+    assert f"digest is {wanted.digest}, expected 000" in found.damages[0]
+    assert "expected 000" in found.damages[1]
+
+
+def test_a_copy_of_this_host_that_rotted_is_fetched_again(
+    place: Place, store: ArtifactStore, wanted: Wanted
+) -> None:
+    if isinstance(place, LocalPlace):
+        pytest.skip("files are read where they are")
+    store.load("shards", SPEC.key).path("a").write_bytes(b"First")
+    found = examine(store, wanted, [NOTHING])
+    assert (found.damages, found.repairs[0].how) == ((), "fetched")
+    assert f"this host's copy of shards/{SPEC.key}: 'a': sha256" in found.repairs[0].damages[0]
+    assert store.load("shards", SPEC.key).path("a").read_bytes() == b"first"
+
+
+def test_a_rotten_bucket_gets_the_copy_that_this_host_has(
+    place: Place, store: ArtifactStore, wanted: Wanted
+) -> None:
+    if isinstance(place, LocalPlace):
+        pytest.skip("there is no copy")
+    place.write(address("a"), b"First")
+    found = examine(store, wanted, [Source("fetched", "this host", partial(copy_in, store))])
+    assert (found.damages, len(found.repairs)) == ((), 1)
+    assert place.read(address("a")) == b"first"
