@@ -1,5 +1,6 @@
 """Stage `validate`: a checkpoint, checked and evaluated."""
 
+import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,7 @@ def validate(
             device_target,
             workspace,
         )
-        return BuildOutput(out, {}, {})
+        return BuildOutput(out, {}, {"processor": processor(device_target)})
 
     resolution = resolve_stage("validate", store, spec, build)
     checks = CheckpointChecks.read(resolution.artifact.path(CHECKS_FILE))
@@ -82,6 +83,15 @@ def software(device_target: str) -> dict[str, JsonValue]:
     """All by which the same checkpoint and shards could give other files."""
     packages = ("mindspore", "numpy", "pillow", "pyarrow")
     return {"device_target": device_target, **{name: version(name) for name in packages}}
+
+
+def processor(device_target: str) -> str:
+    """Of this host, as it names itself: another kind may round otherwise. No part of any key."""
+    if device_target != "CPU":
+        return device_target
+    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def evaluate_checkpoint(

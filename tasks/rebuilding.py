@@ -15,7 +15,7 @@ from infra.artifacts import (
 )
 from sknet.records import Checkpoint
 from tasks.data import ConversionSettings, convert, stage
-from tasks.evaluation import evaluate_checkpoint, evaluation_spec
+from tasks.evaluation import evaluate_checkpoint, evaluation_spec, processor
 from tasks.soundness import Wanted, manifest_of
 from tasks.stages import artifact_of, results_of
 
@@ -53,7 +53,7 @@ def rebuild_evaluation(
 
     def build(workspace: Path) -> BuildOutput:
         out = evaluate_checkpoint(run.recipe, checkpoint, shards, run.device_target, workspace)
-        return BuildOutput(out, {}, {})
+        return BuildOutput(out, {}, {"processor": processor(run.device_target)})
 
     return resolve(open_store(str(scratch)), spec, build).artifact
 

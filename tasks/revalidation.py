@@ -32,7 +32,7 @@ from sknet.records import (
     Repair,
     Revalidation,
 )
-from tasks.evaluation import evaluate_checkpoint, software
+from tasks.evaluation import evaluate_checkpoint, processor, software
 from tasks.keeping import put_record
 from tasks.promotion import MAX_RACES, PRODUCTION, promoted
 from tasks.rebuilding import rebuild_evaluation, rebuild_shards
@@ -187,7 +187,10 @@ def _compared(
     shards = store.find("shards", checkpoint.manifest.inputs["shards"])
     recorded = store.load("evaluation", evaluation)
     run = Checkpoint.read(checkpoint.path("state.json")).run
-    before, now = dict(recorded.manifest.params), dict(software(run.device_target))
+    device = run.device_target
+    then = recorded.manifest.provenance.get("processor", "unknown")
+    before = {**recorded.manifest.params, "processor": then}
+    now = {**software(device), "processor": processor(device)}
     known = blank.model_copy(
         update={
             "recorded_software": {name: str(value) for name, value in before.items()},
@@ -195,7 +198,7 @@ def _compared(
         }
     )
     try:
-        out = evaluate_checkpoint(run.recipe, checkpoint, shards, run.device_target, scratch)
+        out = evaluate_checkpoint(run.recipe, checkpoint, shards, device, scratch)
         _require_sound(out)
         pairs = [_at(run.recipe, side, recorded, out) for side in run.recipe.resolutions]
     except FAILURES as error:

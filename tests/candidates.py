@@ -22,9 +22,10 @@ def put_changed(
     *,
     params: Mapping[str, JsonValue] | None = None,
     inputs: Mapping[str, str] | None = None,
+    provenance: Mapping[str, JsonValue] | None = None,
     created: str = "2026-01-01T00:00:00+00:00",
 ) -> Artifact:
-    """A changed copy of an artifact's files, under params and inputs that differ as given."""
+    """A changed copy of an artifact's files, where params and the rest differ as given."""
     manifest = original.manifest
     spec = ArtifactSpec(
         kind=manifest.kind,
@@ -38,7 +39,8 @@ def put_changed(
         for path in copy.iterdir():
             path.chmod(0o644)
         change(copy)
-        return store.put(spec, copy, stats={}, provenance={"created": created, "seconds": 1.0})
+        made = {**manifest.provenance, **(provenance or {}), "created": created, "seconds": 1.0}
+        return store.put(spec, copy, stats={}, provenance=made)
 
 
 def with_note(text: str) -> Callable[[Path], None]:

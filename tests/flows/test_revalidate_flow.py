@@ -269,6 +269,27 @@ def test_other_software_may_predict_a_share_otherwise_and_a_later_sound_night_cl
 
 
 @pytest.mark.slow
+def test_another_kind_of_processor_may_round_otherwise(
+    trained: Trained, copied_store: Path
+) -> None:
+    store = open_store(str(copied_store))
+    original = store.load("evaluation", trained.of("validate").key)
+    put_changed(store, original, unchanged, params={"mindspore": "soon gone"})
+    (passing,) = (m for m in store.list("evaluation") if m.key != original.manifest.key)
+    held = store.load("evaluation", passing.key)
+    store.remove("evaluation", original.manifest.key)
+    elsewhere = {"processor": "of another kind"}
+    put_changed(store, held, unchanged, params=original.manifest.params, provenance=elsewhere)
+    store.remove("evaluation", passing.key)
+
+    record = revalidate(str(copied_store))
+
+    assert (record.outcome, record.num_differing) == ("within tolerance", 0)
+    assert record.recorded_software["processor"] == "of another kind"
+    assert record.software["processor"] not in ("of another kind", "")
+
+
+@pytest.mark.slow
 def test_on_the_same_software_one_count_that_differs_is_a_regression(
     trained: Trained, copied_store: Path
 ) -> None:
