@@ -25,19 +25,20 @@ Line = Annotated[str, Field(min_length=1)]
 INTRODUCTION = """\
 # Troubleshooting
 
-Every message that a command or a run of a flow ends with, with its cause and its cure; `…` stands for
-what the message fills in. Look for its longest fixed words. This page is made from the code and
+Every message that a command or a run of a flow ends with, with its cause and its cure; `…` stands
+for what the message fills in. Look for its longest fixed words. This page is made from the code and
 tested against it (`python -m tests.docs.troubleshooting`).
 
 | a command ends with | means |
 |---|---|
 | 0 | done |
-| 1 | the work failed; `stopped` and `interrupted` say that the same command goes on from there |
-| 2 | the input is wrong, in one line; after `usage:`, an option is misspelled, missing or of a wrong form: `--help` lists them |
+| 1 | the work failed; after `stopped` or `interrupted` the same command goes on from there |
+| 2 | the input is wrong, in one line |
+| 2, after `usage:` | an option is misspelled, missing or of a wrong form: `--help` lists them |
 
-A flow tries a stage again only where that can help (a lost rank or host, a disk or S3 that fails for a
-while), after 5, 20 and 60 s; everything else ends it at once. Images that are left out are named in
-the log with their reasons: [data.md](data.md#what-is-accepted-what-is-quarantined).
+A flow tries a stage again only where that can help (a lost rank or host, a disk or S3 that fails
+for a while), after 5, 20 and 60 s; everything else ends it at once. Images that are left out are named
+in the log with their reasons: [data.md](data.md#what-is-accepted-what-is-quarantined).
 """
 
 
