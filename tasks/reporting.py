@@ -3,13 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, Manifest, open_store
 from sknet.records import Checkpoint, Evaluation
-from sknet.report import EvaluationCounts, StageTime, TrainedRun, write_report
 from tasks.stages import StageResult, finish, newest, resolve_stage, stage_task
+
+if TYPE_CHECKING:
+    from sknet.report import TrainedRun
 
 # Raised whenever the same runs would give other pages.
 REPORT_VERSION = 1
@@ -29,6 +32,8 @@ def report(store_uri: str) -> StageResult:
     )
 
     def build(workspace: Path) -> BuildOutput:
+        from sknet.report import write_report  # here, as it imports pandas and jinja2
+
         out = workspace / "out"
         out.mkdir(exist_ok=True)
         write_report(runs, out)
@@ -42,7 +47,7 @@ def report(store_uri: str) -> StageResult:
     return finish("report", resolution, {"runs": len(runs), "html": str(directory / "report.html")})
 
 
-def collect_runs(store: ArtifactStore) -> list[TrainedRun]:
+def collect_runs(store: ArtifactStore) -> "list[TrainedRun]":
     """Every evaluated checkpoint of the store with what was measured of it, by key."""
     logs: dict[str, list[Manifest]] = {}
     for manifest in store.list("training-log"):
@@ -59,7 +64,9 @@ def collect_runs(store: ArtifactStore) -> list[TrainedRun]:
 
 def _trained_run(
     store: ArtifactStore, checkpoint: Manifest, log: Manifest | None, evaluated: Manifest
-) -> TrainedRun:
+) -> "TrainedRun":
+    from sknet.report import EvaluationCounts, StageTime, TrainedRun
+
     state = Checkpoint.read(store.load("checkpoint", checkpoint.key).path("state.json"))
     evaluation = Evaluation.read(store.load("evaluation", evaluated.key).path("evaluation.json"))
     shards = store.find("shards", checkpoint.inputs["shards"]).manifest

@@ -37,8 +37,8 @@ tested against it (`python -m tests.docs.troubleshooting`).
 | 2, after `usage:` | an option is misspelled, missing or of a wrong form: `--help` lists them |
 
 A flow tries a stage again only where that can help (a lost rank or host, a disk or S3 that fails
-for a while), after 5, 20 and 60 s; everything else ends it at once. Images that are left out are named
-in the log with their reasons: [data.md](data.md#what-is-accepted-what-is-quarantined).
+for a while), after 5, 20 and 60 s; everything else ends it at once. Images that are left out are
+named in the log with their reasons: [data.md](data.md#what-is-accepted-what-is-quarantined).
 """
 
 
