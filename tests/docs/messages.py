@@ -17,8 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sknet", "infra", "tasks", "flows")
-# Functions whose returned or yielded texts become messages.
+# Functions whose returned, yielded or filled in texts become messages.
 SAID_IN = {
+    "flows/revalidate.py": ("revalidate",),
     "infra/launch/msrun.py": ("_watch", "_judge"),
     "infra/launch/gang.py": ("_losses",),
 }
@@ -116,6 +117,8 @@ def _said(function: ast.FunctionDef) -> Iterator[ast.expr]:
                 yield from values
             case ast.Assign(value=ast.IfExp(body=one, orelse=other)):
                 yield from (one, other)
+            case ast.Assign(value=ast.JoinedStr() as value):
+                yield value
             case ast.Return(value=ast.expr() as value) | ast.Yield(value=ast.expr() as value):
                 yield value
 
