@@ -55,7 +55,6 @@ RUN_WHOLE = {
         'commands("docs/revalidation.md")',
     ),
     "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
-    "docs/scale.md": ("tests/bench/test_scale_model.py", "scale_model"),
     "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
 }
 # Pages with commands for machines that are not here, and the words in which they say so.

@@ -244,10 +244,15 @@ def main(arguments: argparse.Namespace) -> None:
     PAGE.write_text(page(), "utf-8")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--measure", action="store_true")
+    result.add_argument("--laws", type=int, nargs="+", metavar="SAMPLES", default=[])
+    result.add_argument("--samples", type=int, default=1_000_000)
+    result.add_argument("--shards", type=int, default=200)
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--laws", type=int, nargs="+", metavar="SAMPLES", default=[])
-    parser.add_argument("--samples", type=int, default=1_000_000)
-    parser.add_argument("--shards", type=int, default=200)
-    main(parser.parse_args())
+    main(parser().parse_args())

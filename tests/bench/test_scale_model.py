@@ -1,6 +1,8 @@
 """docs/scale.md follows from kept figures, and unit costs stay the same as a data set grows."""
 
+import importlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from tests.bench.scale_costs import CASES, HOSTS, costs, num_shards, open_files
 from tests.bench.scale_limits import limits
 from tests.bench.scale_model import LAWS, PAGE, UNITS, page
-from tests.documented import ROOT
+from tests.documented import ROOT, commands
 
 FEW, MANY = 4_000, 40_000
 # Bytes don't depend on what else the machine does.
@@ -108,6 +110,12 @@ def test_the_kept_runs_show_the_laws_over_a_factor_of_ten_at_least() -> None:
         assert runs[-1][name] <= EXACT[name] * runs[0][name]
 
 
-def test_the_command_of_the_page_is_that_of_the_module() -> None:
-    assert "$ python -m tests.bench.scale_model\n" in PAGE.read_text("utf-8")
-    assert Path(UNITS).parent == Path(__file__).parent
+def test_the_commands_of_the_page_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = importlib.import_module("tests.bench.scale_model")
+    monkeypatch.setattr(model, "PAGE", tmp_path / "scale.md")
+    given = [
+        model.parser().parse_args(shlex.split(command)[3:]) for command in commands("docs/scale.md")
+    ]
+    assert [arguments.laws != [] for arguments in given] == [False, True]
+    model.main(given[0])
+    assert (tmp_path / "scale.md").read_bytes() == PAGE.read_bytes()
