@@ -1,11 +1,12 @@
 # make demo: fresh machine → trained, validated, promoted, reported. make test: every check.
 # make demo STORE=s3: the same, its artifacts on an S3 server that runs here for the time of it.
+# make bench: the benchmarks in small form, some ten minutes on two quiet cores; tests/bench says the rest.
 # make test-long: what takes minutes each, as root: losses on several hosts.
 # Tests of whole flows take longest: in the order of the tree they come first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-long lint clean
+.PHONY: demo test test-fast test-long bench lint clean
 
 TRAIN_DIGITS := $(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --workers 2
 
@@ -23,6 +24,9 @@ test: lint
 
 test-long: .venv/dev
 	$(BIN)/python -m pytest -m long
+
+bench: .venv/dev
+	$(BIN)/python -m pytest --durations 0 -m "not long" tests/bench
 
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"

@@ -78,7 +78,7 @@ def check(
     Raises CheckpointError if a check failed, and UserError for damaged files.
     """
     from sknet.evaluation.checks import check_checkpoint
-    from sknet.evaluation.files import CHECKS_FILE
+    from sknet.evaluation.names import CHECKS_FILE
     from sknet.training.checkpoint import read_state
 
     given: Path = arguments.ckpt_path
@@ -128,7 +128,7 @@ def evaluate(
     }
     if arguments.out:
         from sknet.evaluation.attention import attention
-        from sknet.evaluation.files import ATTENTION_FILE
+        from sknet.evaluation.names import ATTENTION_FILE
 
         # By every rank, as they would have to wait for it anyway.
         seen = attention(network, recipe, shards, directory, split=SPLIT, batch_size=BATCH_SIZE)
@@ -161,7 +161,8 @@ def write_files(
 
     from sknet.data.diagnosis import sample_images, sample_keys
     from sknet.evaluation.examples import chosen, write_examples
-    from sknet.evaluation.files import evaluation_file, predictions_file, write_predictions
+    from sknet.evaluation.files import write_predictions
+    from sknet.evaluation.names import evaluation_file, predictions_file
 
     place = (shards, directory, SPLIT)
     keys = sample_keys(*place, np.arange(shards.num_samples(SPLIT)))

@@ -15,7 +15,7 @@ from infra.artifacts import (
     BuildOutput,
     open_store,
 )
-from sknet.evaluation.files import CHECKS_FILE, evaluation_file
+from sknet.evaluation.names import CHECKS_FILE, evaluation_file
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
 from tasks.jobs import run_program, write_recipe

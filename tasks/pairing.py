@@ -2,7 +2,8 @@
 
 from infra.artifacts import Artifact, ArtifactStore, StoreError
 from sknet.errors import UserError
-from sknet.evaluation.files import KeptPredictions, predictions_file, read_predictions
+from sknet.evaluation.files import KeptPredictions, read_predictions
+from sknet.evaluation.names import predictions_file
 from sknet.report import Comparison, Findings, TrainedRun, compare_runs, find_run
 from sknet.report.statistics import Paired
 

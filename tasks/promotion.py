@@ -19,7 +19,7 @@ from infra.artifacts import (
     StoreError,
     open_store,
 )
-from sknet.evaluation.files import CHECKS_FILE
+from sknet.evaluation.names import CHECKS_FILE
 from sknet.judgement import (
     Candidate,
     judge_promotion,

@@ -1,12 +1,15 @@
-"""Stage `report`: all runs of a store as tables, figures and one page."""
+"""Stage `report`: all runs of a store as tables, figures and one page.
+
+What draws and tabulates is imported where it is used: flows are imported wherever they register.
+"""
 
 import base64
 import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
@@ -15,11 +18,10 @@ from prefect.artifacts import (
 from pydantic import JsonValue
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, StoreError, open_store
-from sknet.report import TrainedRun, write_report
-from sknet.report.render import shown_in_full
-from tasks.collecting import collect
-from tasks.pairing import compare_named, evaluation_of
 from tasks.stages import StageResult, finish, resolve_stage, stage_task
+
+if TYPE_CHECKING:
+    from sknet.report import TrainedRun
 
 # Raised whenever the same findings would give other pages.
 REPORT_VERSION = 2
@@ -39,6 +41,11 @@ def report(
 
     `compare` names two runs to show side by side, `price` is that of a device-hour.
     """
+    from sknet.report import write_report
+    from sknet.report.render import shown_in_full
+    from tasks.collecting import collect
+    from tasks.pairing import compare_named
+
     store = open_store(store_uri)
     findings = collect(store, price=price)
     comparison = compare_named(store, findings, *compare) if compare else None
@@ -73,6 +80,8 @@ def report(
 
 def _show(directory: Path) -> None:
     """Table, text and figure in Prefect's UI."""
+    import pandas as pd
+
     table = pd.read_csv(directory / "table.csv", dtype=str, keep_default_na=False)
     create_table_artifact(
         [dict(zip(table.columns, row, strict=True)) for row in table.head(MOST_ROWS).values],
@@ -90,8 +99,10 @@ def _show(directory: Path) -> None:
     )
 
 
-def thumbnails(store: ArtifactStore, runs: Iterable[TrainedRun]) -> dict[str, bytes]:
+def thumbnails(store: ArtifactStore, runs: "Iterable[TrainedRun]") -> dict[str, bytes]:
     """The pictures of the runs' examples by sha256; a page does without those that are unsound."""
+    from tasks.pairing import evaluation_of
+
     pictures = {}
     for run in runs:
         for shown in run.examples:

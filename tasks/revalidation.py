@@ -21,7 +21,7 @@ from infra.artifacts import (
     open_store,
 )
 from sknet.errors import UserError
-from sknet.evaluation.files import CHECKS_FILE, evaluation_file, predictions_file
+from sknet.evaluation.names import CHECKS_FILE, evaluation_file, predictions_file
 from sknet.judgement import MAX_LISTED, AtResolution, judge_night, read_predictions
 from sknet.recipe import Recipe
 from sknet.records import (

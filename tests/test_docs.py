@@ -1,11 +1,15 @@
-"""Every command of the README is run by a test, and its tree is the one that is there."""
+"""Every command of the pages is run by a test or says where it runs; trees and links are true."""
 
+import importlib
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 import flows.revalidate
 from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Production, judge_promotion
+from sknet.recipe import list_recipes
 from sknet.records import CheckpointChecks
 from tests.documented import ROOT, commands
 
@@ -13,6 +17,7 @@ from tests.documented import ROOT, commands
 RUN_BY = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": "tests/e2e/test_demo.py",
+    "make bench": "tests/e2e/test_demo.py",
     "python -m flows.train_sknet": "tests/e2e/test_readme.py",
     "msrun": "tests/e2e/test_readme.py",
     "python -m sknet.train": "tests/e2e/test_readme.py",
@@ -34,6 +39,38 @@ RUN_BY = {
 }
 
 
+# Pages whose commands one test runs, and what shows that it takes them from the page.
+RUN_WHOLE = {
+    "docs/artifacts.md": (
+        "tests/infra/artifacts/test_artifacts_docs.py",
+        '"docs" / "artifacts.md"',
+    ),
+    "docs/contributing.md": ("tests/e2e/test_demo.py", 'documented("make test")'),
+    "docs/evaluation.md": (
+        "tests/e2e/test_readme.py",
+        'documented("python -m sknet.validate", step, page=page)',
+    ),
+    "docs/revalidation.md": (
+        "tests/infra/artifacts/test_artifacts_docs.py",
+        'commands("docs/revalidation.md")',
+    ),
+    "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
+    "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
+}
+# Pages with commands for machines that are not here, and the words in which they say so.
+ELSEWHERE = {
+    "docs/ascend.md": "this page lists what has to be run there",
+    "docs/clusters.md": "Commands for a machine with Ascend",
+    "docs/imagenet.md": "The commands are for such a machine and were not run on one",
+}
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", "infra/s3/README.md", *DOCS]
+PROGRAMS = ("flows.train_sknet", "sknet.train", "sknet.convert", "sknet.validate")
+COMMAND = re.compile(
+    r"(?:[A-Za-z_]+=\S+ )*(?:\.venv/bin/)?(?:python|msrun|ray|prefect|make|msprof)\S* -?\w"
+)
+
+
 @pytest.mark.parametrize("command", commands())
 def test_a_documented_command_is_run_by_a_test(command: str) -> None:
     (start,) = [start for start in RUN_BY if command.startswith(start)]
@@ -44,21 +81,66 @@ def test_no_test_runs_a_command_that_is_not_documented() -> None:
     assert {start for start in RUN_BY for c in commands() if c.startswith(start)} == set(RUN_BY)
 
 
-def test_the_command_of_the_recipes_page_is_run_by_a_test() -> None:
-    page = "docs/recipes.md"
-    (command,) = commands(page)
-    assert command.startswith("python -m sknet.train")
-    text = (ROOT / "tests/e2e/test_readme.py").read_text("utf-8")
-    assert f'documented("python -m sknet.train", weights, page="{page}")' in text
+@pytest.mark.parametrize("page", PAGES[1:])
+def test_the_commands_of_a_page_are_run_by_a_test(page: str) -> None:
+    for command in commands(page):
+        bench = re.match(r"python -m tests\.bench\.(\w+)", command)
+        if bench:
+            tests = [path.read_text("utf-8") for path in (ROOT / "tests/bench").glob("test_*.py")]
+            assert any(f'"tests.bench.{bench[1]}"' in text for text in tests), command
+        else:
+            test, word = RUN_WHOLE[page]
+            assert word in (ROOT / test).read_text("utf-8"), command
 
 
-def test_the_command_of_the_evaluation_page_is_run_by_a_test() -> None:
-    page = "docs/evaluation.md"
-    (command,) = commands(page)
-    assert command.startswith("python -m sknet.validate")
-    text = (ROOT / "tests/e2e/test_readme.py").read_text("utf-8")
-    assert f'page = "{page}"' in text
-    assert 'documented("python -m sknet.validate", step, page=page)' in text
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_where_the_commands_run_that_no_test_runs(page: str) -> None:
+    unrun = [line for line in others(page) if COMMAND.match(line)]
+    text = " ".join((ROOT / page).read_text("utf-8").split())
+    assert not unrun or ELSEWHERE.get(page, "nowhere") in text, unrun
+
+
+@pytest.mark.parametrize("page", sorted(ELSEWHERE))
+def test_their_options_are_those_of_the_programs(page: str) -> None:
+    for line in others(page):
+        words = shlex.split(line)
+        module = next((word for word in words if word in PROGRAMS), None)
+        if module:
+            parser = importlib.import_module(module).parser()
+            given = parser.parse_args(words[words.index(module) + 1 :])
+            name = getattr(given, "recipe", None) or getattr(given, "config", None)
+            assert name in (None, "RECIPE.yaml", *list_recipes()), line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    place = (ROOT / page).parent
+    for target, anchor in re.findall(
+        r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text("utf-8")
+    ):
+        file = place / target if target else ROOT / page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+def others(page: str) -> list[str]:
+    """Lines of the blocks that no test runs."""
+    text = (ROOT / page).read_text("utf-8")
+    blocks = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
 
 
 def test_every_file_of_the_documented_tree_exists() -> None:

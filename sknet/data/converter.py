@@ -8,8 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from sknet.data.conversion_directory import PLAN_FILE, WORK, ShardRecord, sync, write_durably
 from sknet.data.images import undecodable
@@ -22,6 +21,9 @@ from sknet.data.staging import INDEX_COLUMNS
 from sknet.data.trees import lasting_fault
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROWS_PER_BLOCK = 1024
 # A range of an S3 object has no checksum on its way: what arrives wrong once is read once more.
@@ -129,7 +131,7 @@ def _read(source: Source, sample: Sample) -> bytes:
     )
 
 
-def _samples(rows: pd.DataFrame) -> Iterator[Sample]:
+def _samples(rows: "pd.DataFrame") -> Iterator[Sample]:
     """Block by block: a million rows as objects would take a gigabyte."""
     for start in range(0, len(rows), ROWS_PER_BLOCK):
         block = rows.iloc[start : start + ROWS_PER_BLOCK]

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
-
 from sknet.cache import cache_directory, is_settled
 from sknet.data.sources.source import Image, Source
 from sknet.data.trees import Skipped, SourceFile
@@ -31,6 +29,10 @@ class Ledger:
         self._known = self._read()
 
     def _read(self) -> dict[tuple[str, int, str], Found]:
+        if not self._file.is_file():
+            return {}
+        import pandas as pd  # here: see sknet.data.staging
+
         try:
             table = pd.read_parquet(self._file, columns=COLUMNS)
         except (OSError, ValueError):
@@ -57,6 +59,8 @@ class Ledger:
         Files that changed shortly before `began_ns`, when listing began, may change once more
         without a new stamp: they are read again the next time. Without a place to keep it, all is.
         """
+        import pandas as pd
+
         rows = [
             (file.path, file.size, file.stamp, *row)
             for file, found in read

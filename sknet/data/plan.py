@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sknet.data.order import order_slice
 from sknet.data.shards import SCHEMA, SHARDS_FORMAT
 from sknet.data.sources import SPLITS
 from sknet.data.staging import Staged
 from sknet.records import Dataset, Reencoding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Samples are spread by this fixed permutation, so that a few shards hold all classes.
 SPREAD_SEED = 0
@@ -27,7 +30,7 @@ class ShardPlan:
 
     split: str
     name: str
-    rows: pd.DataFrame
+    rows: "pd.DataFrame"
     """Its part of the index, in its order."""
 
 

@@ -21,6 +21,7 @@ SHARDS_FORMAT = 2
 """To be raised with every change to the bytes that the same data and settings give."""
 SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "key": {"type": "string"}}
 MIN_HEADER_BYTES = 1 << 14
+MAX_HEADER_BYTES = 1 << 27
 MIN_PAGE_BYTES = 1 << 20  # MindRecord's default of 32 MiB makes a 50 MB file of a 17 MB payload
 MAX_PAGE_BYTES = 1 << 28
 ROWS_PER_WRITE = 64
@@ -47,17 +48,23 @@ class Layout:
 def layout_for(sizes: Sequence[int], key_bytes: int) -> Layout:
     """The smallest that holds samples of these sizes, with keys of `key_bytes` in all.
 
-    A page holds the largest sample, and the header about 200 bytes for each page. Raises UserError
-    for a sample beyond MindRecord's limit.
+    A page holds the largest sample, and the header about 200 bytes for each page: a shard of more
+    than 256 GiB needs larger pages. Raises UserError for a sample beyond MindRecord's limit.
     """
     largest = max(sizes, default=0)
     if largest >= MAX_PAGE_BYTES:
         raise UserError(f"a sample of {largest} bytes exceeds MindRecord's limit: make it smaller")
     page = max(MIN_PAGE_BYTES, _power_of_two(largest + 1024))
     # A page may be left half empty, since no sample lies across two.
-    blob_pages = 2 * sum(sizes) // page + 1
-    row_pages = (key_bytes + 64 * len(sizes)) // page + 1
-    return Layout(max(MIN_HEADER_BYTES, _power_of_two(256 * (blob_pages + row_pages + 16))), page)
+    blob_bytes, row_bytes = 2 * sum(sizes), key_bytes + 64 * len(sizes)
+    while (header := _header_bytes(blob_bytes, row_bytes, page)) > MAX_HEADER_BYTES:
+        page *= 2
+    return Layout(max(MIN_HEADER_BYTES, header), page)
+
+
+def _header_bytes(blob_bytes: int, row_bytes: int, page: int) -> int:
+    num_pages = blob_bytes // page + 1 + row_bytes // page + 1
+    return _power_of_two(256 * (num_pages + 16))
 
 
 def write_shard(path: Path, split: str, rows: Iterable[Row], layout: Layout) -> ShardFile:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from sknet.data.ledger import Found, Ledger
 from sknet.data.quarantine import MAX_QUARANTINE, refuse_too_many
@@ -17,6 +16,9 @@ from sknet.data.sources.source import SPLITS, Sample, Source
 from sknet.data.trees import Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
 # Hashing gives up the interpreter's lock, and a network file system answers several at once.
@@ -32,7 +34,7 @@ class Staged:
     """A data set and the index of its samples: one row each, with INDEX_COLUMNS."""
 
     dataset: Dataset
-    index: pd.DataFrame
+    index: "pd.DataFrame"
     ignored: tuple[str, ...] = ()
     """Files beside the samples that are none by their names; of no consequence."""
     files_read: int = 0
@@ -171,6 +173,8 @@ def _describe(
     ignored: tuple[str, ...],
     files_read: int,
 ) -> Staged:
+    import pandas as pd  # here, as it takes a third of the time in which Prefect is imported
+
     index = pd.DataFrame(
         {column: [getattr(sample, column) for sample in samples] for column in INDEX_COLUMNS}
     )
@@ -189,6 +193,8 @@ def _describe(
 
 def read_staged(directory: Path) -> Staged:
     """What `Staged.write` wrote. Raises UserError if index and record don't agree."""
+    import pandas as pd
+
     dataset = Dataset.read(directory / "dataset.json")
     try:
         index = pd.read_parquet(directory / "samples.parquet", columns=INDEX_COLUMNS)
@@ -200,7 +206,7 @@ def read_staged(directory: Path) -> Staged:
     return Staged(dataset, index)
 
 
-def _digest(index: pd.DataFrame, columns: list[str]) -> str:
+def _digest(index: "pd.DataFrame", columns: list[str]) -> str:
     hasher = hashlib.sha256()
     for row in index[columns].itertuples(index=False, name=None):
         hasher.update("\0".join(map(str, row)).encode() + b"\n")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sknet.evaluation.counting import confused_pairs
-from sknet.evaluation.files import EXAMPLES_FILE
+from sknet.evaluation.names import EXAMPLES_FILE
 from sknet.evaluation.predictions import Predictions
 from sknet.records import Example, Examples
 

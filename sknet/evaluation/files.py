@@ -1,4 +1,4 @@
-"""The files of an evaluation: their names, and the keeping of predictions as Parquet."""
+"""Predictions kept as Parquet."""
 
 import os
 from collections.abc import Sequence
@@ -12,11 +12,7 @@ import pyarrow.parquet as pq
 
 from sknet.errors import UserError
 from sknet.evaluation.predictions import TOP, Floats, Predictions, Whole
-from sknet.recipe import Recipe
 
-CHECKS_FILE = "checks.json"
-ATTENTION_FILE = "attention.json"
-EXAMPLES_FILE = "examples.json"
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -46,16 +42,6 @@ class KeptPredictions:
         """(N,): whether the first class is the label."""
         correct: npt.NDArray[np.bool_] = self.top[:, 0] == self.labels
         return correct
-
-
-def evaluation_file(recipe: Recipe, resolution: int) -> str:
-    """Name of the counts at a resolution."""
-    return f"evaluation{_suffix(recipe, resolution)}.json"
-
-
-def predictions_file(recipe: Recipe, resolution: int) -> str:
-    """Name of the predictions at a resolution."""
-    return f"predictions{_suffix(recipe, resolution)}.parquet"
 
 
 def write_predictions(path: Path, keys: Sequence[str], predictions: Predictions) -> None:
@@ -123,7 +109,3 @@ def _checked(table: pa.Table, path: Path) -> KeptPredictions:
     if not ((kept.probability >= 0) & (kept.probability <= 1)).all():
         raise UserError(f"{path} holds no predictions: a probability is not within 0 and 1")
     return kept
-
-
-def _suffix(recipe: Recipe, resolution: int) -> str:
-    return "" if resolution == recipe.image_resize else f"-{resolution}"

@@ -1,13 +1,16 @@
 """Two sets of predictions for the same samples, joined by key."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from sknet.errors import UserError
 from sknet.records import PairedCounts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class PredictionPair:
     second: npt.NDArray[np.int32]
 
 
-def join(first: pd.DataFrame, second: pd.DataFrame) -> PredictionPair:
+def join(first: "pd.DataFrame", second: "pd.DataFrame") -> PredictionPair:
     """Pair the predictions of two evaluations.
 
     Raises:
@@ -45,7 +48,7 @@ def join(first: pd.DataFrame, second: pd.DataFrame) -> PredictionPair:
     )
 
 
-def paired_counts(candidate: pd.DataFrame, production: pd.DataFrame) -> PairedCounts:
+def paired_counts(candidate: "pd.DataFrame", production: "pd.DataFrame") -> PairedCounts:
     """Count which of two checkpoints is right where, and test the difference.
 
     Raises:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from sknet.judgement.comparison import paired_counts
 from sknet.records import Check, CheckpointChecks, Evaluation, PairedCounts, Promotion
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIGNIFICANCE = 0.05
 """The customary level: one in twenty candidates that are exactly as good is refused by chance, and
@@ -38,7 +40,7 @@ class Production:
     """Digest."""
     classes: tuple[str, ...] | None
     """None if its checkpoint can't be read."""
-    predictions: pd.DataFrame | None
+    predictions: "pd.DataFrame | None"
     """Of the candidate's samples."""
     not_compared: str
     """Why there are none."""
@@ -56,7 +58,7 @@ class Candidate:
     checks: CheckpointChecks
     evaluation: Evaluation | None
     """None if a check failed."""
-    predictions: pd.DataFrame | None
+    predictions: "pd.DataFrame | None"
     taken_back: bool
     """Whether production was rolled back from it."""
 

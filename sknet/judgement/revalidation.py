@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from sknet.errors import UserError
 from sknet.judgement.comparison import join
 from sknet.records import DifferingSample, Evaluation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLERANCE = 0.005
 """Share of the samples that other software or another device may take for another class.
@@ -27,8 +28,8 @@ class AtResolution:
 
     recorded: Evaluation
     found: Evaluation
-    recorded_predictions: pd.DataFrame
-    found_predictions: pd.DataFrame
+    recorded_predictions: "pd.DataFrame"
+    found_predictions: "pd.DataFrame"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def judge_night(pairs: Sequence[AtResolution], *, same_software: bool, tolerance
     return Finding("within tolerance" if within else "regressed", f"{told} ({limit})", listed)
 
 
-def differing_samples(recorded: pd.DataFrame, found: pd.DataFrame) -> tuple[DifferingSample, ...]:
+def differing_samples(
+    recorded: "pd.DataFrame", found: "pd.DataFrame"
+) -> tuple[DifferingSample, ...]:
     """The samples that are taken for another class, in the recorded order.
 
     Raises:

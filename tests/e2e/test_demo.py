@@ -40,6 +40,8 @@ def test_the_demo_on_s3_starts_its_server_and_stops_it_whatever_happens() -> Non
     assert trained.startswith(". .s3/environment; trap '.venv/bin/python -m infra.s3 stop' EXIT; ")
     flow = " ".join(demo_command()).replace("--store artifacts", "--store s3://artifacts/demo")
     assert trained.endswith(flow)
+    typed = documented("python -m flows.train_sknet", page="infra/s3/README.md")
+    assert flow == " ".join([".venv/bin/python", *typed[1:]])
 
 
 def test_make_test_runs_linters_types_layers_and_tests() -> None:
@@ -52,6 +54,11 @@ def test_make_test_runs_linters_types_layers_and_tests() -> None:
         f'{pytest} -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not long"',
         f'{pytest} -m "alone and not long"',
     ]
+
+
+def test_make_bench_runs_every_benchmark_in_small_form() -> None:
+    (words,) = [w for w in recipe_of_make(documented("make bench")) if "pytest" in w]
+    assert words[1:] == ["-m", "pytest", "--durations", "0", "-m", '"not', 'long"', "tests/bench"]
 
 
 def test_make_demo_trains_the_digits_on_two_workers() -> None:

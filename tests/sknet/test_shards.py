@@ -69,6 +69,14 @@ def test_shard_without_samples_is_one(tmp_path: Path) -> None:
     assert write_shard(tmp_path / "no.mindrecord", "val", [], layout_for([], 0)).num_samples == 0
 
 
+def test_pages_grow_where_a_header_could_not_hold_them() -> None:
+    sizes = [100_000] * 1000
+    assert layout_for(sizes, 0).page_bytes == 1 << 20
+    # ImageNet-21K in four shards.
+    layout = layout_for([100_000] * 3_500_000, 60 * 3_500_000)
+    assert layout == Layout(1 << 27, 1 << 21)
+
+
 def test_sample_beyond_mindrecord_is_refused() -> None:
     message = refusal(lambda: layout_for([1 << 28], 0))
     assert message == "a sample of 268435456 bytes exceeds MindRecord's limit: make it smaller"

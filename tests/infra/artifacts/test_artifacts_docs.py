@@ -8,6 +8,7 @@ from artifact_examples import FILES, commit, make_spec
 
 from infra.artifacts import ArtifactSpec, LocalStore
 from infra.artifacts.__main__ import main
+from tests.documented import commands
 
 TEXT = (Path(__file__).parents[3] / "docs" / "artifacts.md").read_text("utf-8")
 START = "python -m infra.artifacts "
@@ -45,6 +46,28 @@ def test_each_command_runs_as_written(tmp_path, monkeypatch, capsys):
     }
     assert len(list(LocalStore(Path("archive")).list())) == 2
     assert damaged.manifest.key not in {manifest.key for manifest in store.list()}
+
+
+def test_the_commands_of_the_page_on_nights_run_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    store = LocalStore(Path("artifacts"))
+    store.root.mkdir()
+    shards = commit(store, ArtifactSpec(kind="shards", format_version=1, params={}, inputs={}))
+    made = {"shards": shards}
+    for kind, source in (("checkpoint", "shards"), ("evaluation", "checkpoint")):
+        inputs = {source: made[source].digest}
+        made[kind] = commit(
+            store, ArtifactSpec(kind=kind, format_version=1, params={"is": kind}, inputs=inputs)
+        )
+    lines = [line for line in commands("docs/revalidation.md") if line.startswith(START)]
+    assert len(lines) == 3
+    for line in lines:
+        words = line.removeprefix(START).replace("/mnt/archive", "archive")
+        for kind in ("checkpoint", "evaluation"):
+            words = words.replace(f"{kind}/KEY", f"{kind}/{made[kind].manifest.key}")
+        assert main(shlex.split(words)) == 0, capsys.readouterr().err
+    assert store.refs.get("production").digest == made["checkpoint"].digest
+    assert len(list(LocalStore(Path("archive")).list())) == 3
 
 
 def test_each_promise_names_tests_that_exist():

@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from infra.s3.server import ServerError, serving, start, stop
+from tests.documented import documented
 
 pytestmark = pytest.mark.slow
 
@@ -27,28 +28,34 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def documented_command(start: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    words = documented(start, {".s3": directory}, page="infra/s3/README.md")
+    return command(*words[3:])
+
+
 def environment_of(directory: Path) -> dict[str, str]:
     lines = (directory / "environment").read_text().splitlines()
     return dict(line.removeprefix("export ").split("=", 1) for line in lines)
 
 
 def test_its_commands_start_it_say_how_to_use_it_and_stop_it(directory, monkeypatch):
-    started = command("start", "--directory", str(directory), "--bucket", "mine")
+    started = documented_command("python -m infra.s3 start", directory)
     assert started.returncode == 0, started.stderr
     assert f". {directory}/environment" in started.stdout
     for name, value in environment_of(directory).items():
         monkeypatch.setenv(name, value)
-    boto3.session.Session().client("s3").put_object(Bucket="mine", Key="kept", Body=b"1")
+    boto3.session.Session().client("s3").put_object(Bucket="artifacts", Key="kept", Body=b"1")
     # Started twice it is the same; stopped and started again it has kept data and credentials.
     again = command("start", "--directory", str(directory), "--bucket", "another")
     assert again.stdout.startswith("S3 on")
     buckets = boto3.session.Session().client("s3").list_buckets()["Buckets"]
-    assert [bucket["Name"] for bucket in buckets] == ["another", "mine"]
+    assert [bucket["Name"] for bucket in buckets] == ["another", "artifacts"]
     before = environment_of(directory)
-    assert command("stop", "--directory", str(directory)).stdout == "stopped\n"
+    stopped = documented_command("python -m infra.s3 stop", directory)
+    assert stopped.stdout == "stopped\n"
     assert command("stop", "--directory", str(directory)).stdout == "no server runs there\n"
     assert start(directory).environment == before
-    answer = boto3.session.Session().client("s3").get_object(Bucket="mine", Key="kept")
+    answer = boto3.session.Session().client("s3").get_object(Bucket="artifacts", Key="kept")
     assert answer["Body"].read() == b"1"
 
 

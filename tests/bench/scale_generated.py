@@ -1,0 +1,66 @@
+"""Samples and shards of names alone, which take no files."""
+
+import hashlib
+from collections.abc import Iterator
+
+from sknet.data.sources.source import Image, Place
+from sknet.data.trees import SourceFile
+from sknet.records import Dataset, ShardFile, Shards
+
+NUM_CLASSES = 1000
+VAL_EVERY = 26  # of ImageNet-1K, one image in 26 is for validation
+
+
+class Generated:
+    """A source of names alone: each file holds one image, of which only a digest is known."""
+
+    kind = "generated"
+    location = "generated://"
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        num_classes = max(1, min(NUM_CLASSES, count // VAL_EVERY))
+        self.classes = self.titles = tuple(f"n{number:08}" for number in range(num_classes))
+
+    def files(self) -> Iterator[SourceFile]:
+        """All of them."""
+        for number in range(self._count):
+            split = "train" if number % VAL_EVERY else "val"
+            name = self.classes[number // VAL_EVERY % len(self.classes)]
+            yield SourceFile(f"{split}/{name}/{name}_{number:09}.JPEG", 110_000, "1-1", 1)
+
+    def scan(self, file: SourceFile) -> Iterator[Image]:
+        """The one image."""
+        yield Image("", 0, 110_000, sha256_of(file.path))
+
+    def place(self, file: str, name: str) -> Place:
+        """By its folders."""
+        del name
+        split, folder, _ = file.split("/")
+        return Place(split, file, int(folder[1:]))
+
+
+def shards_of(count: int) -> Shards:
+    """The record of that many shards of 2,500 samples."""
+    nothing = {"samples_digest": sha256_of(0), "index_sha256": sha256_of(0), "quarantined": ()}
+    names = ("one",)
+    split = {"train": 2500 * count, "val": 0}
+    dataset = Dataset(source="generated", classes=names, titles=names, splits=split, **nothing)
+    files = tuple(
+        ShardFile(
+            split="train",
+            name=f"train-{number:05}-of-{count:05}.mindrecord",
+            num_samples=2500,
+            size=1 << 28,
+            sha256=sha256_of(number),
+            index_size=1 << 18,
+            index_sha256=sha256_of(number),
+        )
+        for number in range(count)
+    )
+    return Shards(dataset=dataset, files=files, quarantined=())
+
+
+def sha256_of(number: object) -> str:
+    """One that nothing else has."""
+    return hashlib.sha256(str(number).encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""docs/troubleshooting.md explains every message that the code has, and no other."""
+
+import re
+import textwrap
+
+import pytest
+from pydantic import ValidationError
+
+from tests.docs.messages import messages, messages_of
+from tests.docs.troubleshooting import (
+    PAGE,
+    Entry,
+    explained,
+    read_groups,
+    render,
+    without_entry,
+    without_message,
+)
+
+HOW = "python -m tests.docs.troubleshooting"
+
+
+def texts(source: str, place: str = "sknet/example.py") -> list[str]:
+    return sorted(message.text for message in messages_of(textwrap.dedent(source), place))
+
+
+def test_every_message_has_an_entry() -> None:
+    missing = without_entry(read_groups(), messages())
+    assert not missing, f"explain these in tests/docs/troubleshooting.yaml ({HOW} --stubs)"
+
+
+def test_every_entry_has_a_message() -> None:
+    assert not without_message(read_groups(), messages()), "remove these from troubleshooting.yaml"
+
+
+def test_no_message_is_explained_twice() -> None:
+    assert [text for text, times in explained(read_groups()).items() if times > 1] == []
+
+
+def test_the_page_is_made_from_them() -> None:
+    assert PAGE.read_text("utf-8") == render(read_groups()), f"run {HOW}"
+
+
+def test_the_page_shows_every_message_in_a_cell_of_its_own() -> None:
+    page = PAGE.read_text("utf-8")
+    shown = [
+        says
+        for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+        for says in row.split("<br>")
+    ]
+    assert len(shown) == len(explained(read_groups()))
+    assert "`the loss on … is …: the weights have diverged`" in shown
+
+
+def test_an_entry_without_cause_or_cure_is_refused() -> None:
+    with pytest.raises(ValidationError, match="cure"):
+        Entry(says=("a",), cause="b", cure="")
+
+
+def test_a_message_is_its_text_with_dots_for_what_is_filled_in() -> None:
+    source = """
+        raise UserError(
+            f"{where}: {key} is {value!r}, "
+            f"expected {'one' if one else 'many'}"
+        )
+    """
+    assert texts(source) == ["…: … is …, expected …"]
+
+
+def test_names_of_files_are_part_of_a_message() -> None:
+    assert texts('NAME = "a.csv"\nraise UserError(f"no {NAME} in {place}")') == ["no a.csv in …"]
+
+
+def test_an_error_that_is_made_elsewhere_than_it_is_raised_is_found() -> None:
+    source = """
+        def absent(self) -> StoreError:
+            return StoreError(f"{self.root} has no such thing")
+
+        class OddError(OSError):
+            @classmethod
+            def found(cls) -> "OddError":
+                return cls(2, "it is not there")
+    """
+    assert texts(source) == ["it is not there", "… has no such thing"]
+
+
+def test_a_message_that_is_only_passed_on_is_none_of_its_own() -> None:
+    assert texts('raise UserError(str(error))\nraise UserError(f"{error}")') == []
+
+
+def test_what_is_no_error_is_no_message() -> None:
+    assert texts('print("hello world")\nraise AssertionError("unreachable")') == []
+
+
+def test_the_words_of_a_launcher_are_messages() -> None:
+    source = """
+        def _judge(code: int) -> tuple[str, str]:
+            report = "all is well" if code == 0 else "nothing is"
+            return "failed", f"not done within {code} s"
+    """
+    found = texts(source, "infra/launch/msrun.py")
+    assert found == ["all is well", "failed", "not done within … s", "nothing is"]
+    assert texts(source, "infra/launch/other.py") == []

@@ -1,0 +1,19 @@
+"""What deployments import when they register: no framework, no plots, nothing of the cluster's."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.documented import ROOT
+
+HEAVY = ["mindspore", "torch", "matplotlib", "ray", "pandas", "pyarrow", "scipy", "boto3"]
+
+
+@pytest.mark.parametrize("module", ["flows.train_sknet", "flows.report", "flows.revalidate"])
+def test_a_flow_is_imported_without_what_only_its_stages_need(module: str) -> None:
+    program = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []
