@@ -33,7 +33,7 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     """
     if uri.startswith("s3://"):
         return _open_s3(uri, create=create)
-    root = _local_path(uri)
+    root = local_path(uri)
     if create:
         _make_writable(root)
     elif not root.is_dir():
@@ -77,7 +77,8 @@ def _cache_limit() -> int | None:
     return int(float(text) * _GIGABYTE)
 
 
-def _local_path(uri: str) -> Path:
+def local_path(uri: str) -> Path:
+    """Return where a store that isn't on S3 lies. Raises StoreError for a URI of another form."""
     scheme = _SCHEME.match(uri)
     if scheme is not None and not uri.startswith("file:///"):
         raise StoreError(

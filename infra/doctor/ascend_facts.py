@@ -1,0 +1,145 @@
+"""Facts about a host with Ascend devices: what its tools and version files say."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from infra.doctor.ascend_outputs import (
+    NpuSmi,
+    parse_address,
+    parse_link,
+    parse_npu_smi,
+    parse_ping,
+    parse_version_file,
+)
+
+ROOT = Path("/usr/local/Ascend")
+TOOL_SECONDS = 60.0
+"""npu-smi takes seconds on a busy host; a ping of three lost packets as well."""
+MAX_FILE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The network port of one device."""
+
+    device: int
+    link: str | None
+    """UP, DOWN, or None if it can't be read."""
+    address: str | None
+    pings: Mapping[str, tuple[int, int] | None]
+    """Address of another host's device → packets sent, and received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ascend:
+    """What was found on this host."""
+
+    npu_smi: NpuSmi | None
+    """None if there is no npu-smi, or it doesn't work."""
+    trouble: str
+    """Why not."""
+    driver: Mapping[str, str]
+    firmware: Mapping[str, str]
+    cann: Mapping[str, str]
+    ports: tuple[Port, ...]
+    has_hccn_tool: bool
+
+
+def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
+    """Read version files, ask npu-smi, and ask hccn_tool about each device's port.
+
+    `peers` are addresses of devices of other hosts.
+    """
+    try:
+        smi: NpuSmi | None = parse_npu_smi(_run("npu-smi", "info"))
+        trouble = ""
+    except (OSError, subprocess.SubprocessError) as error:
+        smi, trouble = None, _reason(error)
+    tool = _hccn_tool(root)
+    ports: tuple[Port, ...] = ()
+    if tool is not None and smi is not None:
+        ports = _ports(tool, len(smi.devices), peers)
+    return Ascend(
+        npu_smi=smi,
+        trouble=trouble,
+        driver=_version_file(root / "driver" / "version.info"),
+        firmware=_version_file(root / "firmware" / "version.info"),
+        cann=_cann(root),
+        ports=ports,
+        has_hccn_tool=tool is not None,
+    )
+
+
+def _ports(tool: str, num_devices: int, peers: Sequence[str]) -> tuple[Port, ...]:
+    """Devices side by side, as each lost ping takes seconds."""
+    if not num_devices:
+        return ()
+    with ThreadPoolExecutor(num_devices) as pool:
+        return tuple(pool.map(partial(_port, tool, peers), range(num_devices)))
+
+
+def _port(tool: str, peers: Sequence[str], device: int) -> Port:
+    def ask(*words: str) -> str:
+        try:
+            return _run(tool, "-i", str(device), *words)
+        except (OSError, subprocess.SubprocessError):
+            return ""
+
+    return Port(
+        device=device,
+        link=parse_link(ask("-link", "-g")),
+        address=parse_address(ask("-ip", "-g")),
+        pings={peer: parse_ping(ask("-ping", "-g", "address", peer)) for peer in peers},
+    )
+
+
+def _hccn_tool(root: Path) -> str | None:
+    return shutil.which("hccn_tool") or shutil.which(str(root / "driver" / "tools" / "hccn_tool"))
+
+
+def _cann(root: Path) -> Mapping[str, str]:
+    """The toolkit that set_env.sh has chosen, or the latest one."""
+    chosen = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
+    places = [Path(chosen)] if chosen else [root / "ascend-toolkit" / "latest", root / "cann"]
+    machine = platform.machine()
+    names = [f"{machine}-linux/ascend_toolkit_install.info", "ascend_toolkit_install.info"]
+    files = (_version_file(place / name) for place in places for name in names)
+    return next(filter(None, files), {})
+
+
+def _version_file(path: Path) -> Mapping[str, str]:
+    try:
+        with path.open("rb") as file:
+            return parse_version_file(file.read(MAX_FILE).decode("utf-8", "replace"))
+    except OSError:
+        return {}
+
+
+def _run(*words: str) -> str:
+    ended = subprocess.run(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=TOOL_SECONDS,
+        check=True,
+    )
+    return ended.stdout.decode("utf-8", "replace")
+
+
+def _reason(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "not found"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {TOOL_SECONDS:g} s"
+    if isinstance(error, subprocess.CalledProcessError):
+        said = bytes(error.stdout or b"").decode("utf-8", "replace").strip().splitlines()
+        return f"exit code {error.returncode}" + (f": {said[-1]}" if said else "")
+    return str(error)

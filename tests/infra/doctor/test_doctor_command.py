@@ -1,0 +1,234 @@
+"""`python -m infra.doctor`: what it finds, prints and ends with."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from infra.doctor.__main__ import main
+from infra.doctor.connections import check_prefect, check_store
+from infra.doctor.findings import Finding, Status, as_json, as_table, redacted
+from infra.doctor.gathering import Installation, Resources, installation
+from infra.doctor.machine import NAMED, check_installation, check_resources
+from infra.doctor.services import Api, Store, ask_prefect
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # argparse's
+            assert isinstance(ended.code, int)
+            code = ended.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_command
+
+
+@contextmanager
+def prefect_answering(clock: float = 0.0, code: int = 200) -> Iterator[str]:
+    """The two answers of a Prefect server, on a clock that is ahead by so many seconds."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(code)
+            self.send_header("Date", formatdate(time.time() + clock, usegmt=True))
+            self.end_headers()
+            self.wfile.write(b"true" if self.path == "/api/health" else b'"3.8.8"')
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/api"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_this_machine_is_fit_and_says_so_for_people_and_programs(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    with prefect_answering() as api:
+        arguments = ("--store", tmp_path / "new", "--api", api, "--json", report, "--disk", 0)
+        code, out, err = run(*arguments)
+    findings = {each["check"]: each for each in json.loads(report.read_bytes())["findings"]}
+    assert (code, err) == (0, "")
+    assert {*NAMED, "Python", "cores", "free memory", "free disk", "store"} <= findings.keys()
+    assert all(findings[name]["status"] == "ok" for name in (*NAMED, "store", "Prefect API"))
+    assert all(name in out for name in findings)
+    # Nothing is left, and nothing was made that wasn't there.
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_store_that_cannot_be_written_fails(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, _ = run("--store", "/proc/nowhere", "--disk", 0)
+    assert code == 1
+    assert "make it writable" in out
+
+
+def test_a_store_on_s3_is_tried_and_left_as_it_was(run: Run, s3_server: Any) -> None:
+    import boto3
+
+    client = boto3.session.Session().client("s3")
+    client.create_bucket(Bucket="doctor")
+    code, out, _ = run("--store", "s3://doctor/prefix", "--disk", 0)
+    assert code == 0, out
+    assert "writes, and heeds" in out
+    assert client.list_objects_v2(Bucket="doctor").get("KeyCount") == 0
+    code, out, _ = run("--store", "s3://no-such-bucket/prefix", "--disk", 0)
+    assert code == 1
+    assert "create the bucket" in " ".join(out.split())
+
+
+def test_wrong_credentials_of_s3_fail_and_are_not_shown(
+    run: Run, s3_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONGWRONG")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong/secret/wrong")
+    code, out, err = run("--store", "s3://doctor/prefix", "--disk", 0)
+    assert code == 1
+    assert "WRONG" not in out + err
+    assert "wrong/" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--store", "ftp://host/x"], "unknown form"),
+        (["--store", "s3://AKIAX:abc/d+f=@bucket/x"], "holds credentials"),
+        (["--api", "localhost:4200"], "no address of a Prefect API"),
+        (["--workers", "0"], "no number of ranks"),
+        (["--disk", "much"], "no number of gigabytes"),
+        (["--peer", "host-2"], "no IP address"),
+        (["--json", "/proc/nowhere/x.json"], "can't be written"),
+        (["--jso", "x"], "unrecognized"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_one_line(run: Run, arguments: list[str], said: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "abc/d" not in err
+    assert "Traceback" not in err
+
+
+def test_credentials_of_an_address_are_not_shown(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    code, out, err = run("--api", "http://me:pass/word@127.0.0.1:9/api", "--json", report)
+    assert code == 1
+    assert "word" not in out + err + report.read_text()
+    assert "http://***@127.0.0.1:9/api" in report.read_text()
+
+
+@given(st.from_regex(r"[A-Za-z0-9/+=]{8,40}", fullmatch=True))
+def test_no_secret_survives_in_any_place(secret: str) -> None:
+    environment = {"PREFECT_API_KEY": secret}
+    assert redacted(f"refused: {secret}.", environment) == "refused: ***."
+    shown = redacted(f"s3://KEY:{secret}@bucket/x can't be read", {})
+    assert shown == "s3://***@bucket/x can't be read"
+
+
+def test_what_is_shown_cannot_take_over_a_terminal() -> None:
+    finding = Finding("store", Status.OK, "a\x1b[2Jb\nc")
+    assert "\x1b" not in as_table([finding])
+    assert json.loads(as_json([finding]))["findings"][0]["found"] == "a [2Jb c"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"), [(0, "ok"), (30, "warn"), (-30, "warn"), (600, "fail"), (-600, "fail")]
+)
+def test_a_clock_that_differs_is_measured(ahead: float, status: str) -> None:
+    with prefect_answering(ahead) as api:
+        _, clock = check_prefect(ask_prefect(api, {}), "3.8.8")
+    assert clock.status == status
+    if ahead:
+        assert float(clock.found.split()[0]) == pytest.approx(abs(ahead), abs=2)
+        assert clock.found.endswith("ahead" if ahead > 0 else "behind")
+
+
+def test_a_server_of_another_version_or_without_an_answer_is_named() -> None:
+    with prefect_answering() as api:
+        finding, _ = check_prefect(ask_prefect(api, {}), "3.9.1")
+        assert (finding.status, finding.needed) == ("warn", "3.9.1, as installed here")
+    with prefect_answering(code=401) as api:
+        (finding,) = check_prefect(ask_prefect(api, {}), "3.8.8")
+        assert (finding.status, finding.found) == ("fail", f"{api}: HTTP 401 Unauthorized")
+    (finding,) = check_prefect(ask_prefect(api, {}), "3.8.8")
+    assert (finding.status, finding.found) == ("fail", f"{api}: Connection refused")
+    (finding,) = check_prefect(Api(None), "3.8.8")
+    assert finding.status == "warn"
+
+
+def test_pins_come_from_the_installed_distribution() -> None:
+    facts = installation()
+    pins = {each.name: str(each.specifier) for each in facts.requirements}
+    assert pins["mindspore"] == "==2.10.0"
+    assert all(each.status is Status.OK for each in check_installation(facts))
+    assert installation("no-such-distribution").requires_python is None
+
+
+def test_each_wrong_version_fails_by_name() -> None:
+    requirements = tuple(map(Requirement, ("numpy>=1.26,<2", "prefect==3.8.8", "pillow>=11")))
+    versions = {"numpy": "2.1.0", "pillow": "10.0"}
+    facts = Installation("3.13.1", ">=3.11,<3.13", requirements, versions)
+    failed = {each.check: each.found for each in check_installation(facts)}
+    assert failed == {
+        "Python": "3.13.1",
+        "numpy": "2.1.0",
+        "prefect": "not installed",
+        "pillow": "10.0",
+    }
+    assert {each.status for each in check_installation(facts)} == {Status.FAIL}
+    (absent,) = check_installation(Installation("3.11.7", None))
+    assert (absent.status, absent.found) == (Status.FAIL, "sknet is not installed")
+
+
+def test_too_little_disk_fails_and_too_few_cores_or_memory_warn() -> None:
+    facts = Resources(cores=2, free_memory=4 * 10**9, disk="/", free_disk=10**9, browser=None)
+    findings = check_resources(facts, workers=8, disk_gigabytes=2)
+    shown = {each.check: str(each.status) for each in findings}
+    assert shown == {
+        "cores": "warn",
+        "free memory": "warn",
+        "free disk": "fail",
+        "Chromium": "warn",
+    }
+
+
+def test_a_check_that_breaks_is_a_failure_beside_the_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of a check")
+
+    monkeypatch.setattr("infra.doctor.__main__.check_resources", broken)
+    code, out, _ = run()
+    assert code == 1
+    assert "ZeroDivisionError" in out
+    assert "mindspore" in out
+
+
+def test_a_store_in_trouble_is_one_line() -> None:
+    (finding,) = check_store(Store("s3://bucket/x", trouble="no answer within 20 s"))
+    assert (finding.status, finding.found) == ("fail", "no answer within 20 s")
