@@ -1,6 +1,6 @@
 # make demo: fresh machine → trained, validated, promoted, reported. make test: every check.
 # make demo STORE=s3: the same, its artifacts on an S3 server that runs here for the time of it.
-# make test-long: what takes minutes each, as root: losses on several hosts.
+# make test-long: what takes minutes each, as root: losses on several hosts, Prefect on PostgreSQL.
 # Tests of whole flows take longest: in the order of the tree they come first.
 PYTHON ?= python3
 BIN := .venv/bin

@@ -3,7 +3,10 @@
 # Without them `make test` skips those tests and says why; in CI it fails.
 set -euo pipefail
 
-declare -A packages=([strace]=strace [ip]=iproute2 [chromium]=chromium [chromedriver]=chromium-driver)
+declare -A packages=(
+  [strace]=strace [ip]=iproute2 [chromium]=chromium [chromedriver]=chromium-driver
+  [systemd-analyze]=systemd
+)
 missing=()
 for program in "${!packages[@]}"; do
   command -v "$program" > /dev/null || missing+=("${packages[$program]}")

@@ -1,0 +1,104 @@
+"""Tell people of crashed runs and failed nightlies: ``python -m infra.prefect.notifications``.
+
+Where to is read from the environment, as such addresses hold tokens: SKNET_NOTIFY_WEBHOOK (takes
+JSON with a `text`, as Slack and Mattermost do), or SKNET_NOTIFY_SENDGRID_KEY, SKNET_NOTIFY_FROM and
+SKNET_NOTIFY_TO (e-mail). Run again, it replaces what it made. Exit codes: 0 done, 1 the server
+refused or isn't reached, 2 the environment is wrong.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import yaml
+from httpx import HTTPError
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail
+from prefect.client.orchestration import get_client
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import PrefectException
+from pydantic import SecretStr
+
+FILE = Path(__file__).with_name("notifications.yaml")
+BLOCK = "sknet-notifications"
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+
+
+class WrongInputError(ValueError):
+    """The environment doesn't say where to; the message is one line."""
+
+
+def block_of(environment: Mapping[str, str]) -> NotificationBlock:
+    """The block that sends, of one kind or the other. Raises WrongInputError."""
+    webhook = environment.get("SKNET_NOTIFY_WEBHOOK", "")
+    mail = {name: environment.get(f"SKNET_NOTIFY_{name}", "") for name in _MAIL}
+    if bool(webhook) == any(mail.values()):
+        raise WrongInputError("set SKNET_NOTIFY_WEBHOOK, or those of e-mail, and not both")
+    if webhook:
+        if not webhook.startswith(("https://", "http://")):
+            raise WrongInputError("SKNET_NOTIFY_WEBHOOK is no address: https://…")
+        return CustomWebhookNotificationBlock(
+            name="sknet",
+            # Among the secrets the server doesn't show it.
+            url="{{address}}",
+            secrets={"address": webhook},
+            json_data={"text": "{{subject}}\n{{body}}"},
+        )
+    missing = [f"SKNET_NOTIFY_{name}" for name, value in mail.items() if not value]
+    if missing:
+        raise WrongInputError(f"e-mail needs {', '.join(missing)} as well")
+    return SendgridEmail(
+        api_key=SecretStr(mail["SENDGRID_KEY"]),
+        sender_email=mail["FROM"],
+        to_emails=[address.strip() for address in mail["TO"].split(",")],
+    )
+
+
+_MAIL = ("SENDGRID_KEY", "FROM", "TO")
+
+
+def automations(block: UUID) -> list[AutomationCore]:
+    """Those of the file, sent with this block."""
+    described: list[dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))["automations"]
+    for each in described:
+        for action in each["actions"]:
+            action["block_document_id"] = str(block)
+    return [AutomationCore.model_validate(each) for each in described]
+
+
+async def register(block: NotificationBlock) -> list[str]:
+    """Save the block, make or replace the automations, and return their names."""
+    identifier = await block.save(BLOCK, overwrite=True)  # type: ignore[misc]
+    wanted = automations(identifier)
+    async with get_client() as client:
+        for automation in wanted:
+            present = await client.read_automations_by_name(automation.name)
+            if present:
+                await client.update_automation(present[0].id, automation)
+            else:
+                await client.create_automation(automation)
+    return [automation.name for automation in wanted]
+
+
+def main() -> int:
+    """Do it, and say what was made."""
+    try:
+        block = block_of(os.environ)
+        names = asyncio.run(register(block))
+    except WrongInputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return WRONG_INPUT
+    except (HTTPError, PrefectException, OSError) as error:
+        first = str(error).partition("\n")[0]
+        sys.stderr.write(f"error: the Prefect server can't be used: {first}\n")
+        return FAILED
+    sys.stdout.writelines(f"{name}\n" for name in names)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

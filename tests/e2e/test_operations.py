@@ -1,0 +1,239 @@
+"""What infra/prefect ships, on a real server: pools, automations, notifications."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from serving import prefect_server, prefect_worker, run_module, shipped_settings
+from test_deployment_cycle import Server, eventually
+
+from infra.doctor.connections import check_prefect
+from infra.doctor.services import ask_prefect
+from tests.documented import ROOT
+from tests.tiny_pipeline import processes_marked
+
+pytestmark = pytest.mark.slow
+
+SECONDS_TO_BE_SEEN = 120
+"""From the death of a flow's process until its run is Crashed."""
+SECONDS_TO_RUN = 240
+
+SLEEPER = """
+import time
+
+from prefect import flow
+
+
+@flow(name="sleeper")
+def sleeper() -> None:
+    time.sleep(600)
+
+
+sleeper()
+"""
+
+
+class Inbox:
+    """An HTTP server that keeps what is sent to it."""
+
+    def __init__(self) -> None:
+        inbox = self
+        self.messages: list[dict[str, str]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                inbox.messages.append(json.loads(body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook/secret-token"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def texts(self, start: str) -> list[str]:
+        return [each["text"] for each in self.messages if each["text"].startswith(start)]
+
+
+@pytest.fixture(scope="module")
+def inbox() -> Iterator[Inbox]:
+    result = Inbox()
+    yield result
+    result.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[Server]:
+    """With the pools, the automations and the notifications, made by the documented commands."""
+    with prefect_server(tmp_path_factory.mktemp("operations"), {}) as result:
+        for name, kind, template in (
+            ("sknet-process", "process", "infra/prefect/process-pool.json"),
+            ("sknet-volcano", "kubernetes", "infra/kubernetes/volcano-pool.json"),
+        ):
+            options = ("--type", kind, "--base-job-template", template)
+            result.prefect("work-pool", "create", name, *options)
+        result.prefect("automation", "create", "--from-file", "infra/prefect/automations.yaml")
+        # Twice, as after a change of the address.
+        for _ in range(2):
+            made = run_module(result, "infra.prefect.notifications", SKNET_NOTIFY_WEBHOOK=inbox.url)
+            assert made.returncode == 0, made.stderr
+            assert "secret-token" not in made.stdout + made.stderr
+        yield result
+
+
+def post(server: Server, path: str, body: object) -> Any:
+    return httpx.post(f"{server.api}/{path}", json=body, timeout=30).raise_for_status().json()
+
+
+def test_pools_and_automations_are_there_once(server: Server) -> None:
+    pools = {pool["name"]: pool for pool in post(server, "work_pools/filter", {})}
+    for name, path in (
+        ("sknet-process", "infra/prefect/process-pool.json"),
+        ("sknet-volcano", "infra/kubernetes/volcano-pool.json"),
+    ):
+        assert pools[name]["base_job_template"] == json.loads((ROOT / path).read_text("utf-8"))
+    files = ("automations.yaml", "notifications.yaml")
+    described = [yaml.safe_load((ROOT / "infra/prefect" / name).read_text()) for name in files]
+    names = sorted(each["name"] for file in described for each in file["automations"])
+    assert sorted(each["name"] for each in post(server, "automations/filter", {})) == names
+
+
+def test_the_address_of_notifications_is_a_secret_of_the_server(
+    server: Server, inbox: Inbox
+) -> None:
+    (block,) = post(server, "block_documents/filter", {"include_secrets": False})
+    assert "secret-token" not in json.dumps(block)
+
+
+def test_the_doctor_finds_a_real_server_in_order(server: Server) -> None:
+    found = check_prefect(ask_prefect(server.api, {}), "3.8.8")
+    assert [str(each.status) for each in found] == ["ok", "ok"]
+
+
+def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
+    server: Server, inbox: Inbox, tmp_path: Path
+) -> None:
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER)
+    log = tmp_path / "sleeper.log"
+    with log.open("w") as out:
+        flow = subprocess.Popen(
+            [sys.executable, script],
+            cwd=tmp_path,
+            env={**server.environment, **shipped_settings()},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        run = {}
+
+        def beats() -> bool:
+            runs = post(server, "flow_runs/filter", {"flows": {"name": {"any_": ["sleeper"]}}})
+            run.update(*runs)
+            seen = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+            return bool(runs) and post(server, "events/filter", seen)["total"] > 0
+
+        eventually(beats, SECONDS_TO_RUN, log)
+        os.kill(flow.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        flow.wait()
+        assert server.state_of(run["id"]) == "RUNNING"
+
+        eventually(lambda: server.state_of(run["id"]) == "CRASHED", SECONDS_TO_BE_SEEN, log)
+
+        print(f"crashed {time.monotonic() - killed:.0f} s after SIGKILL")
+        eventually(lambda: bool(inbox.texts("sleeper crashed")), 60, log)
+        (text,) = inbox.texts("sleeper crashed")
+        assert run["name"] in text
+        assert "No heartbeat for 90 s" in text
+    finally:
+        flow.kill()
+        flow.wait()
+
+
+def test_a_failed_nightly_is_told_and_a_run_sees_only_its_devices(
+    server: Server, inbox: Inbox, tmp_path: Path
+) -> None:
+    server.prefect("deploy", "--all", "--no-prompt")
+    nowhere = tmp_path / "nowhere"
+    devices = ("--job-variable", "devices=5")
+    server.prefect(
+        *("deployment", "run", "revalidate/nightly", *devices, "--param", f"store={nowhere}")
+    )
+    with prefect_worker(server, tmp_path) as log:
+        shown = lambda: bool(processes_marked("ASCEND_RT_VISIBLE_DEVICES", "5"))  # noqa: E731
+        eventually(shown, SECONDS_TO_RUN, log)
+        eventually(lambda: bool(inbox.texts("the nightly failed")), SECONDS_TO_RUN, log)
+    (text,) = inbox.texts("the nightly failed")
+    assert "nowhere" in text
+
+
+def test_silence_is_no_crash_after_any_end_that_flows_give_themselves() -> None:
+    """A named state sends an event of its name: unknown here, it would be taken for silence."""
+    (automation,) = yaml.safe_load((ROOT / "infra/prefect/automations.yaml").read_text())[
+        "automations"
+    ]
+    named = {
+        name
+        for directory in ("flows", "tasks")
+        for path in (ROOT / directory).glob("*.py")
+        for name in re.findall(
+            r"(?:Completed|Failed|Cancelled|Crashed)\(\s*name=\"(\w+)\"", path.read_text("utf-8")
+        )
+    }
+    assert "Stopped" in named
+    assert {f"prefect.flow-run.{name}" for name in named} <= set(automation["trigger"]["expect"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "set SKNET_NOTIFY_WEBHOOK"),
+        ({"SKNET_NOTIFY_WEBHOOK": "host/token"}, "no address"),
+        ({"SKNET_NOTIFY_SENDGRID_KEY": "token"}, "needs SKNET_NOTIFY_FROM, SKNET_NOTIFY_TO"),
+        ({"SKNET_NOTIFY_WEBHOOK": "https://x", "SKNET_NOTIFY_TO": "a@b.org"}, "not both"),
+    ],
+)
+def test_notifications_without_a_way_to_send_them_are_refused(
+    environment: dict[str, str], said: str
+) -> None:
+    from infra.prefect.notifications import WrongInputError, block_of
+
+    with pytest.raises(WrongInputError, match=said) as refused:
+        block_of(environment)
+    assert "token" not in str(refused.value)
+
+
+def test_mail_goes_through_prefects_own_block() -> None:
+    from infra.prefect.notifications import block_of
+
+    block = block_of(
+        {
+            "SKNET_NOTIFY_SENDGRID_KEY": "key",
+            "SKNET_NOTIFY_FROM": "sknet@example.org",
+            "SKNET_NOTIFY_TO": "a@example.org, b@example.org",
+        }
+    )
+    assert type(block).__name__ == "SendgridEmail"
+    assert block.to_emails == ["a@example.org", "b@example.org"]  # type: ignore[attr-defined]

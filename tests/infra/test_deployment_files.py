@@ -1,0 +1,343 @@
+"""Images, manifests, units and scripts: against the schemas and linters of those who read them."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+from infra.s3.server import serving
+from tests.documented import ROOT
+from tests.programs import require
+
+INFRA = ROOT / "infra"
+COMPOSE = INFRA / "docker/compose.yaml"
+CONTAINERS = sorted((INFRA / "docker").glob("Dockerfile.*"))
+MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
+POOLS = [INFRA / "prefect/process-pool.json", INFRA / "kubernetes/volcano-pool.json"]
+UNITS = sorted((INFRA / "systemd").glob("*.service"))
+
+
+def program(name: str) -> str:
+    """One of the virtual environment's."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in MANIFESTS:
+        for document in yaml.safe_load_all(path.read_text("utf-8")):
+            yield path, document
+
+
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    return [document for _, document in documents() if document["kind"] == kind]
+
+
+def settings() -> dict[str, str]:
+    lines = (INFRA / "prefect/settings.env").read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def pod_templates() -> list[dict[str, Any]]:
+    """Of everything that makes pods: manifests, the Ray cluster, the work pool."""
+    (cluster,) = of_kind("RayCluster")
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    job = filled(POOLS[1])
+    return [
+        *(each["spec"]["template"] for each in of_kind("Deployment")),
+        *(each["template"] for each in groups),
+        job["job_manifest"]["spec"]["template"],
+    ]
+
+
+def filled(pool: Path, **values: Any) -> Any:
+    """A work pool's job as a worker would make it."""
+    from prefect.utilities.templating import apply_values
+
+    template = json.loads(pool.read_text("utf-8"))
+    properties = template["variables"]["properties"]
+    defaults = {name: each["default"] for name, each in properties.items() if "default" in each}
+    given = {"name": "run", "labels": {"a": "b"}, "env": [{"name": "A", "value": "b"}]}
+    # Prefect's Kubernetes worker splits the command and lists the environment so.
+    given["command"] = ["python", "-m", "prefect.engine"]
+    return apply_values(template["job_configuration"], {**defaults, **given, **values})
+
+
+# Docker
+
+
+@pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.suffix[1:])
+def test_hadolint_has_nothing_to_say(path: Path) -> None:
+    checked = subprocess.run([program("hadolint"), path], capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.suffix[1:])
+def test_an_image_runs_as_nobody_special_and_installs_what_is_pinned(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001:10001"
+    installs = re.findall(r"pip install .*", text)
+    assert all("--constraint constraints.txt" in each or "--no-deps" in each for each in installs)
+    bases = re.findall(r"^(?:FROM|ARG CANN=)\s*(\S+:\S+)", text, re.MULTILINE)
+    assert bases
+    assert not any(base.endswith(":latest") for base in bases)
+
+
+def test_what_an_image_copies_is_let_into_its_context() -> None:
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    allowed = {line[1:] for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    for path in CONTAINERS:
+        for words in re.findall(r"^COPY (?!--from)(.*)$", path.read_text("utf-8"), re.MULTILINE):
+            assert set(words.split()) - {".", "./"} <= allowed
+    assert all((ROOT / name).exists() for name in allowed)
+    # Secrets are below a directory that is let in.
+    assert ignored.index("infra/docker/secrets") > ignored.index("!infra")
+
+
+def test_the_compose_file_is_one_by_the_specification() -> None:
+    compose = PyCompose.from_yaml(resolved_compose())
+    assert set(compose.service_names()) == {"database", "server", "worker", "s3"}
+
+
+def resolved_compose() -> str:
+    """With YAML's merge keys carried out, as Docker reads it."""
+    return yaml.safe_dump(yaml.safe_load(COMPOSE.read_text("utf-8")), sort_keys=False)
+
+
+def test_what_compose_starts_is_reached_from_this_host_only_and_may_do_little() -> None:
+    services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        for file in service["env_file"]:
+            place = COMPOSE.parent / file
+            assert place.exists() or place.parent.name == "secrets", name
+    assert "ports" not in services["database"]
+    assert services["database"]["networks"] == ["inside"]
+
+
+def test_secrets_are_made_once_for_their_owner_only_and_fit_the_compose_file(
+    tmp_path: Path,
+) -> None:
+    script = INFRA / "docker/make-secrets.sh"
+    subprocess.run([script, tmp_path / "secrets"], check=True, capture_output=True)
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    subprocess.run([script, tmp_path / "secrets"], check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
+    for path in (tmp_path / "secrets").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+
+    services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+    wanted = {Path(file).name for each in services.values() for file in each["env_file"]}
+    assert wanted - {"settings.env"} == made.keys() - {"made"}
+    values = dict(line.split("=", 1) for text in made.values() for line in text.split())
+    assert values["POSTGRES_PASSWORD"] == values["PREFECT_SERVER_DATABASE_PASSWORD"]
+    assert values["PREFECT_API_AUTH_STRING"] == values["PREFECT_SERVER_API_AUTH_STRING"]
+    assert all(len(value) >= 20 for value in values.values())
+    assert re.search(r"^/infra/docker/secrets/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
+
+
+def test_the_s3_server_of_the_compose_file_wants_the_credentials_of_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own options but for addresses; the credentials come as there, from the environment."""
+    import boto3
+    from botocore.exceptions import ClientError
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "compose-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "compose-secret")
+    command = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["s3"]["command"]
+    assert not any("config" in word for word in command)
+
+    def without_file(data: Path, config: Path, port: int) -> list[str]:
+        own = [
+            word
+            for word in command[1:]
+            if not word.startswith(("-dir", "-ip", "-s3.port=", "-master.volumeSize"))
+        ]
+        places = [
+            f"-dir={data}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.volumeSizeLimitMB=64",
+        ]
+        ports = [
+            f"-master.port={port + 1}",
+            f"-volume.port={port + 2}",
+            f"-filer.port={port + 3}",
+            f"-s3.port={port}",
+        ]
+        return [program("weed"), *own, *places, *ports]
+
+    monkeypatch.setattr("infra.s3.server._command", without_file)
+    with serving(tmp_path) as server:
+        address = f"http://127.0.0.1:{server.port}"
+
+        def client(secret: str) -> Any:
+            return boto3.session.Session().client(
+                "s3",
+                endpoint_url=address,
+                aws_access_key_id="compose-key",
+                aws_secret_access_key=secret,
+                region_name="us-east-1",
+            )
+
+        client("compose-secret").create_bucket(Bucket="artifacts")
+        with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+            client("another").create_bucket(Bucket="others")
+
+
+# Kubernetes
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [(path, each) for path, each in documents() if each["kind"] != "RayCluster"],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else value.stem,
+)
+def test_a_manifest_is_valid_for_kubernetes(path: Path, document: dict[str, Any]) -> None:
+    kubernetes_validate.validate(document, "1.30", strict=True)
+
+
+@pytest.mark.parametrize(
+    "template", pod_templates(), ids=lambda each: each["spec"]["containers"][0]["name"]
+)
+def test_every_pod_is_valid_and_keeps_to_the_restricted_standard(template: dict[str, Any]) -> None:
+    """The Ray cluster's own fields are KubeRay's, and not in Kubernetes' schemas; its pods are."""
+    metadata = {"name": "pod", **template.get("metadata", {})}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    kubernetes_validate.validate(pod, "1.30", strict=True)
+    spec = template["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not any("hostPath" in volume for volume in spec.get("volumes", []))
+    for container in spec["containers"]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+        assert not container["image"].endswith(":latest")
+
+
+def test_the_ray_cluster_gives_the_launcher_what_it_counts() -> None:
+    (cluster,) = of_kind("RayCluster")
+    assert cluster["apiVersion"] == "ray.io/v1"
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert cluster["spec"]["rayVersion"] == pinned[1]
+    (hosts,) = cluster["spec"]["workerGroupSpecs"]
+    # KubeRay puts the value into a shell's command line, quotes and all.
+    resources = json.loads(json.loads(hosts["rayStartParams"]["resources"]))
+    (container,) = hosts["template"]["spec"]["containers"]
+    devices = container["resources"]["limits"]["huawei.com/Ascend910"]
+    assert resources == {"NPU": int(devices)}
+    assert container["resources"]["requests"]["huawei.com/Ascend910"] == devices
+
+
+def test_manifests_have_the_settings_and_names_that_others_refer_to() -> None:
+    (config,) = of_kind("ConfigMap")
+    assert config["data"] == settings()
+    claims = {each["metadata"]["name"] for each in of_kind("PersistentVolumeClaim")}
+    secrets = set()
+    for template in pod_templates():
+        for volume in template["spec"].get("volumes", []):
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+        for source in template["spec"]["containers"][0]["envFrom"]:
+            if "configMapRef" in source:
+                assert source["configMapRef"]["name"] == config["metadata"]["name"]
+            else:
+                secrets.add(source["secretRef"]["name"])
+    readme = (INFRA / "kubernetes/README.md").read_text("utf-8")
+    assert all(f"create secret generic {name}" in readme for name in secrets)
+
+
+# Work pools, settings, units, scripts
+
+
+@pytest.mark.parametrize("path", POOLS, ids=lambda path: path.stem)
+def test_a_work_pool_has_a_sound_schema_and_uses_each_variable(path: Path) -> None:
+    template = json.loads(path.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(template["variables"])
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
+    # Where a template has an environment of its own, Prefect adds that of the variables.
+    assert used | {"env"} == template["variables"]["properties"].keys()
+
+
+def test_volcano_schedules_a_valid_job_with_the_devices_that_are_asked_for() -> None:
+    job = filled(POOLS[1], devices="8", queue="night")["job_manifest"]
+    kubernetes_validate.validate(job, "1.30", strict=True)
+    template = job["spec"]["template"]
+    assert template["spec"]["schedulerName"] == "volcano"
+    assert template["metadata"]["annotations"] == {"scheduling.volcano.sh/queue-name": "night"}
+    (container,) = template["spec"]["containers"]
+    assert container["resources"]["limits"]["huawei.com/Ascend910"] == "8"
+
+
+def test_a_process_pool_shows_a_run_only_the_devices_that_it_was_given() -> None:
+    assert filled(POOLS[0], devices="4,5")["env"]["ASCEND_RT_VISIBLE_DEVICES"] == "4,5"
+    assert "ASCEND_RT_VISIBLE_DEVICES" not in filled(POOLS[0])["env"]
+
+
+def test_prefect_knows_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import Settings
+
+    for name, value in settings().items():
+        monkeypatch.setenv(name, value)
+    read = Settings()
+    assert read.server.analytics_enabled is False
+    assert read.cloud.enable_orchestration_telemetry is False
+    assert read.flows.heartbeat_frequency == 30
+    assert read.plugins.enabled is False
+
+
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """With programs that are there in place of those that will be."""
+    require("systemd-analyze")
+    there = tmp_path / "there"
+    there.write_text("#!/bin/sh\n")
+    there.chmod(0o755)
+    for unit in UNITS:
+        text = re.sub(r"/opt/sknet/bin/\w+", str(there), unit.read_text("utf-8"))
+        (tmp_path / unit.name).write_text(text)
+    units = [str(tmp_path / unit.name) for unit in UNITS]
+    command = ["systemd-analyze", "verify", "--man=no", "--generators=no", *units]
+    checked = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"}
+    )
+    ours = [line for line in checked.stderr.splitlines() if "sknet-" in line]
+    assert (checked.returncode, ours) == (0, [])
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_gains_no_rights_and_has_the_common_settings(unit: Path) -> None:
+    text = unit.read_text("utf-8")
+    assert "User=sknet\n" in text
+    assert "NoNewPrivileges=yes\n" in text
+    assert "EnvironmentFile=/etc/sknet/settings.env\n" in text
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    places = (ROOT / ".ci", ROOT / "infra", ROOT / "tests")
+    files = (path for place in places for path in place.rglob("*") if path.is_file())
+    shells = re.compile(rb"#!.*\b(?:ba)?sh\b")
+    scripts = [path for path in files if shells.match(path.read_bytes()[:40])]
+    names = {str(path.relative_to(ROOT)) for path in scripts}
+    assert {".ci/run", "infra/docker/make-secrets.sh", "tests/install_programs.sh"} <= names
+    checked = subprocess.run([program("shellcheck"), *scripts], capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "")
