@@ -21,11 +21,13 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock, Sendgri
 from prefect.client.orchestration import get_client
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import PrefectException
+from prefect.types import SecretDict
 from pydantic import SecretStr
 
 FILE = Path(__file__).with_name("notifications.yaml")
 BLOCK = "sknet-notifications"
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
+_MAIL = ("SENDGRID_KEY", "FROM", "TO")
 
 
 class WrongInputError(ValueError):
@@ -45,8 +47,10 @@ def block_of(environment: Mapping[str, str]) -> NotificationBlock:
             name="sknet",
             # Among the secrets the server doesn't show it.
             url="{{address}}",
-            secrets={"address": webhook},
+            secrets=SecretDict({"address": webhook}),
             json_data={"text": "{{subject}}\n{{body}}"},
+            headers=None,
+            cookies=None,
         )
     missing = [f"SKNET_NOTIFY_{name}" for name, value in mail.items() if not value]
     if missing:
@@ -56,9 +60,6 @@ def block_of(environment: Mapping[str, str]) -> NotificationBlock:
         sender_email=mail["FROM"],
         to_emails=[address.strip() for address in mail["TO"].split(",")],
     )
-
-
-_MAIL = ("SENDGRID_KEY", "FROM", "TO")
 
 
 def automations(block: UUID) -> list[AutomationCore]:
@@ -72,7 +73,7 @@ def automations(block: UUID) -> list[AutomationCore]:
 
 async def register(block: NotificationBlock) -> list[str]:
     """Save the block, make or replace the automations, and return their names."""
-    identifier = await block.save(BLOCK, overwrite=True)  # type: ignore[misc]
+    identifier = await block.save(BLOCK, overwrite=True)
     wanted = automations(identifier)
     async with get_client() as client:
         for automation in wanted:

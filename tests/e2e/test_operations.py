@@ -89,7 +89,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[S
     with prefect_server(tmp_path_factory.mktemp("operations"), {}) as result:
         for name, kind, template in (
             ("sknet-process", "process", "infra/prefect/process-pool.json"),
-            ("sknet-volcano", "kubernetes", "infra/kubernetes/volcano-pool.json"),
+            ("sknet-volcano", "kubernetes", "infra/prefect/volcano-pool.json"),
         ):
             options = ("--type", kind, "--base-job-template", template)
             result.prefect("work-pool", "create", name, *options)
@@ -110,7 +110,7 @@ def test_pools_and_automations_are_there_once(server: Server) -> None:
     pools = {pool["name"]: pool for pool in post(server, "work_pools/filter", {})}
     for name, path in (
         ("sknet-process", "infra/prefect/process-pool.json"),
-        ("sknet-volcano", "infra/kubernetes/volcano-pool.json"),
+        ("sknet-volcano", "infra/prefect/volcano-pool.json"),
     ):
         assert pools[name]["base_job_template"] == json.loads((ROOT / path).read_text("utf-8"))
     files = ("automations.yaml", "notifications.yaml")

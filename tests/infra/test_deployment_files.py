@@ -24,7 +24,7 @@ INFRA = ROOT / "infra"
 COMPOSE = INFRA / "docker/compose.yaml"
 CONTAINERS = sorted((INFRA / "docker").glob("Dockerfile.*"))
 MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
-POOLS = [INFRA / "prefect/process-pool.json", INFRA / "kubernetes/volcano-pool.json"]
+POOLS = [INFRA / "prefect/process-pool.json", INFRA / "prefect/volcano-pool.json"]
 UNITS = sorted((INFRA / "systemd").glob("*.service"))
 
 
@@ -232,6 +232,14 @@ def test_every_pod_is_valid_and_keeps_to_the_restricted_standard(template: dict[
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
         assert not container["image"].endswith(":latest")
+
+
+def test_whatever_stays_up_is_probed() -> None:
+    services = [each for each in pod_templates() if each["spec"].get("restartPolicy") != "Never"]
+    assert len(services) == 4
+    for template in services:
+        (container,) = template["spec"]["containers"]
+        assert {"livenessProbe", "readinessProbe"} <= container.keys()
 
 
 def test_the_ray_cluster_gives_the_launcher_what_it_counts() -> None:
