@@ -287,14 +287,15 @@ def test_a_work_pool_has_a_sound_schema_and_uses_each_variable(path: Path) -> No
     assert used | {"env"} == template["variables"]["properties"].keys()
 
 
-def test_volcano_schedules_a_valid_job_with_the_devices_that_are_asked_for() -> None:
-    job = filled(POOLS[1], devices="8", queue="night")["job_manifest"]
+@pytest.mark.parametrize("devices", ["8", 8])  # `--job-variable devices=8` is a number
+def test_volcano_schedules_a_valid_job_with_the_devices_that_are_asked_for(devices: object) -> None:
+    job = filled(POOLS[1], devices=devices, queue="night")["job_manifest"]
     kubernetes_validate.validate(job, "1.30", strict=True)
     template = job["spec"]["template"]
     assert template["spec"]["schedulerName"] == "volcano"
     assert template["metadata"]["annotations"] == {"scheduling.volcano.sh/queue-name": "night"}
     (container,) = template["spec"]["containers"]
-    assert container["resources"]["limits"]["huawei.com/Ascend910"] == "8"
+    assert container["resources"]["limits"]["huawei.com/Ascend910"] == devices
 
 
 def test_a_process_pool_shows_a_run_only_the_devices_that_it_was_given() -> None:
