@@ -104,12 +104,12 @@ def test_deploy_work_and_restart_on_postgresql(
         server.prefect("work-pool", "create", "sknet-process", "--type", "process", *template)
         server.prefect("deploy", "--all", "--no-prompt")
         store = ("--param", f"store={copied_store}")
+        server.prefect("deployment", "run", "report/report", *store)
+        for _ in range(2):
+            server.prefect("deployment", "run", "revalidate/nightly", *store)
         with prefect_worker(server, tmp_path) as log:
-            server.prefect("deployment", "run", "report/report", *store)
             eventually(lambda: states(server, "report") == ["COMPLETED"], SECONDS_TO_RUN, log)
-            # One night at a time: whichever comes second is cancelled.
-            for _ in range(2):
-                server.prefect("deployment", "run", "revalidate/nightly", *store)
+            # One night at a time: both are waiting, and the second to be taken up is cancelled.
             ended = ["CANCELLED", "COMPLETED"]
             eventually(lambda: states(server, "nightly") == ended, SECONDS_TO_RUN, log)
     assert list(open_store(str(copied_store)).list("report"))
