@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import flows.report
 import flows.revalidate
 from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Production, judge_promotion
 from sknet.recipe import list_recipes
@@ -55,12 +56,15 @@ RUN_WHOLE = {
         'commands("docs/revalidation.md")',
     ),
     "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
+    # Understood here; its first is the README's, the tests of the report's flow run the options.
+    "docs/reports.md": ("tests/test_docs.py", 'commands("docs/reports.md")'),
     "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
 }
 # Pages with commands for machines that are not here, and the words in which they say so.
 ELSEWHERE = {
     "docs/ascend.md": "this page lists what has to be run there",
     "docs/clusters.md": "Commands for a machine with Ascend",
+    "docs/fashion-mnist.md": "DIR holds the four IDX files, as Debian's `dataset-fashion-mnist`",
     "docs/imagenet.md": "The commands are for such a machine and were not run on one",
 }
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -110,6 +114,14 @@ def test_their_options_are_those_of_the_programs(page: str) -> None:
             given = parser.parse_args(words[words.index(module) + 1 :])
             name = getattr(given, "recipe", None) or getattr(given, "config", None)
             assert name in (None, "RECIPE.yaml", *list_recipes()), line
+
+
+def test_the_options_of_the_page_on_reports_are_those_of_the_program() -> None:
+    given = [
+        flows.report.parser().parse_args(shlex.split(command)[3:])
+        for command in commands("docs/reports.md")
+    ]
+    assert len(given) == 3
 
 
 @pytest.mark.parametrize("page", PAGES)
