@@ -48,7 +48,9 @@ def history(*targets: Stored):
     document = None
     for target in targets:
         expected = document.current if document else None
-        document = next_document("x", document, target.manifest, expected=expected, reason="r")
+        document = next_document(
+            "x", document, target.manifest, expected=expected, reason="r", suspect=None
+        )
     return document.entries
 
 
