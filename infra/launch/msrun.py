@@ -190,6 +190,8 @@ def _watch(
             outcome = read_outcome(job.outcome_file)
             if outcome is None or outcome.status != "done":
                 return "all ranks have ended"
+        if number := workers.scheduler_killed_by():
+            return f"msrun's scheduler was killed by signal {number}"
         stopped = workers.first_stopped()
         stopped_since = None if stopped is None else stopped_since or now
         if stopped_since is not None and now - stopped_since > seconds("stopped_rank"):

@@ -15,8 +15,7 @@ from tests.tiny_pipeline import ROOT, Trained, processes_marked, train_command
 
 MARK = "SKNET_TEST_ID"
 SECONDS_TO_BE_SEEN = 120
-# More than ranks wait for a scheduler that died before they had joined it: cluster_time_out.
-SECONDS_TO_END = 600
+SECONDS_TO_END = 300
 SECONDS_WITHOUT_PROCESS = 30
 CRASHED_UNTOLD = "RUNNING without a process"
 
