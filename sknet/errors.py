@@ -29,6 +29,17 @@ class SampleError(RuntimeError):
     """A sample of the shards doesn't decode: says which one and why. Exit code 1."""
 
 
+class DiskFullError(OSError):
+    """The disk takes no more: says what is needed, what is free and where. Exit code 1.
+
+    What was finished is kept, so trying again costs little.
+    """
+
+
+class MemoryRefusedError(MemoryError):
+    """The process may have no more memory; trying again would only repeat it. Exit code 1."""
+
+
 class SourceReadError(OSError):
     """A source can't be read at the moment, through no fault of one file: trying again may help.
 

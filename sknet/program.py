@@ -12,6 +12,7 @@ from sknet.errors import (
     CheckpointError,
     ExportError,
     LostProcessError,
+    MemoryRefusedError,
     NonFiniteLossError,
     SampleError,
     SourceReadError,
@@ -20,6 +21,7 @@ from sknet.errors import (
 )
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Record
+from sknet.shortage import is_disk_full, memory_refused
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
@@ -43,6 +45,15 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         # Without an outcome, a launcher takes the job for lost and starts it again.
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_FAILED
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        return _end(arguments, "disk_full", str(error), EXIT_FAILED)
+    except (MemoryError, RuntimeError) as error:
+        refused = error if isinstance(error, MemoryRefusedError) else memory_refused(error)
+        if refused is None:
+            raise
+        return _end(arguments, "failed", str(refused), EXIT_FAILED)
     return _end(arguments, "done", "", EXIT_DONE)
 
 

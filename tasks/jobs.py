@@ -14,11 +14,17 @@ from infra.launch import Job, JobResult, JobStatus, run
 from infra.launch.cluster import ClusterError, LostHostError
 from infra.launch.gang import Gang, run_on_hosts
 from infra.launch.timeouts import seconds
-from sknet.errors import NonFiniteLossError, UserError
-from tasks.stages import JobFailedError, JobStoppedError, LostWorkerError
+from sknet.errors import DiskFullError, NonFiniteLossError, UserError
+from tasks.stages import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
 
 # Longer than start-up, graph compilation and an evaluation on a loaded machine take together.
 SILENCE_SECONDS = 1800
+# What a program's user can lower when its memory is too small.
+LESS_MEMORY = {
+    "convert": "fewer workers",
+    "train": "a smaller batch_size, fewer num_parallel_workers, or more hosts",
+    "validate": "a smaller batch_size, fewer num_parallel_workers",
+}
 # Of MindSpore itself, for its developers; errors and warnings pass, and the rank logs keep all.
 FRAMEWORK_LINE = re.compile(r"(?:\[[^]]*\] )?\[rank \d+\] \[INFO\] ")
 
@@ -49,8 +55,8 @@ def run_program(
     """Run `sknet/<module>.py` with `--key value` options under the supervisor.
 
     `after_line` is called with each line that the program prints, in this thread. Raises
-    UserError, NonFiniteLossError, LostWorkerError, JobStoppedError or JobFailedError by the way
-    it ended.
+    UserError, NonFiniteLossError, LostWorkerError, OutOfMemoryError, DiskFullError,
+    JobStoppedError or JobFailedError by the way it ended.
     """
     logger = get_run_logger()
     scratch = workspace / "scratch"
@@ -76,7 +82,7 @@ def run_program(
         grace=seconds("stop_grace"),
         bind_core=ranks.bind_core,
     )
-    _raise_unless_done(_run(job, ranks.gang, relay))
+    raise_unless_done(_run(job, ranks.gang, relay), module)
 
 
 def _run(job: Job, gang: Gang | None, relay: Callable[[str], None]) -> JobResult:
@@ -90,7 +96,8 @@ def _run(job: Job, gang: Gang | None, relay: Callable[[str], None]) -> JobResult
         raise LostWorkerError(str(error)) from None
 
 
-def _raise_unless_done(result: JobResult) -> None:
+def raise_unless_done(result: JobResult, module: str) -> None:
+    """Raise what `run_program` promises for a job that ended otherwise than well."""
     match result.status:
         case JobStatus.DONE:
             return
@@ -100,6 +107,13 @@ def _raise_unless_done(result: JobResult) -> None:
             raise NonFiniteLossError(result.message)
         case JobStatus.LOST_WORKER:
             raise LostWorkerError(result.message)
+        case JobStatus.OUT_OF_MEMORY:
+            figures, _, details = result.message.partition("\n")
+            raise OutOfMemoryError(
+                f"{figures}; it takes less with {LESS_MEMORY[module]}\n{details}"
+            )
+        case JobStatus.DISK_FULL:
+            raise DiskFullError(result.message)
         case JobStatus.STOPPED:
             raise JobStoppedError(result.message)
         case JobStatus.FAILED:

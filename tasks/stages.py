@@ -48,6 +48,13 @@ class LostWorkerError(RuntimeError):
     """A process of the job died or hung; what was done is kept, so trying again is safe."""
 
 
+class OutOfMemoryError(LostWorkerError):
+    """The kernel killed a process of the job for want of memory.
+
+    Trying again goes on from what was done, and what else took the memory may be gone by then.
+    """
+
+
 class JobFailedError(RuntimeError):
     """The job ended by itself with a failure that another try would repeat."""
 
@@ -65,9 +72,10 @@ FAILURES = (UserError, StoreError, NonFiniteLossError, JobFailedError)
 
 
 def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """I/O errors and lost workers or hosts pass; wrong input and a diverged loss stay.
+    """I/O errors, a full disk and lost workers or hosts pass; wrong input and a diverged loss stay.
 
-    A job that was asked to stop is not to start again.
+    So does memory that a program was refused by a limit of its own (a JobFailedError). A job that
+    was asked to stop is not to start again.
     """
     del task, task_run
     error = state.data if isinstance(state.data, Exception) else _raised(state)

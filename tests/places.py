@@ -1,5 +1,6 @@
 """Both kinds of store, as two hosts see them, and ways to reach behind them."""
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -90,6 +91,15 @@ class S3Place(Place):
 
     def cache(self, name: str) -> Path:
         return self._hosts / name
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Of commands on that host; all hosts share the graphs that were compiled."""
+        cache = self.cache(name)
+        cache.mkdir(parents=True)
+        compiled = (Path(os.environ["SKNET_CACHE"]) / "compiled").resolve()
+        compiled.mkdir(exist_ok=True)
+        (cache / "compiled").symlink_to(compiled)
+        return {"SKNET_CACHE": str(cache)}
 
     def host(self, name: str) -> S3Store:
         return S3Store(Bucket(self.uri), self.cache(name), lease_expiry=EXPIRY_SECONDS)

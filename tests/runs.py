@@ -51,6 +51,11 @@ class Runs:
         self._started.append(process)
         return process
 
+    @property
+    def last(self) -> subprocess.Popen[bytes]:
+        """The one that was started last."""
+        return self._started[-1]
+
     def end(self) -> None:
         """Kill what is left of it."""
         for process in self.living():
@@ -71,8 +76,19 @@ class Runs:
                 continue
         return names
 
-    def signal_in(self, stage: str, store: Path, number: int, *, own_server: bool = False) -> int:
-        """Run until the stage is at work, signal the flow's process alone, return its exit code."""
+    def signal_in(
+        self,
+        stage: str,
+        store: Path,
+        number: int,
+        *,
+        own_server: bool = False,
+        as_terminal: bool = False,
+    ) -> int:
+        """Run until the stage is at work, signal the flow's process, return its exit code.
+
+        The process alone, or all of its group, as a terminal does.
+        """
         process = self.start(own_server=own_server)
         wait_for(
             lambda: (
@@ -83,7 +99,10 @@ class Runs:
             self.said,
         )
         assert process.poll() is None, f"ended before it could be stopped:\n{self.said()}"
-        process.send_signal(number)
+        if as_terminal:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         code = process.wait(SECONDS_TO_VANISH)
         wait_for(lambda: not self.living(), SECONDS_TO_VANISH, lambda: str(self.living()))
         return code

@@ -16,6 +16,8 @@ MAX_DOCUMENT_BYTES = 32 * 2**20
 # Another file system, one without hard links, a file of another user, or too many links.
 _CANNOT_LINK = {errno.EXDEV, errno.ENOTSUP, errno.EPERM, errno.EMLINK}
 
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
 
 def scan(directory: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path and status of all that is not a directory, following no symlink."""
@@ -48,6 +50,14 @@ def link_or_copy(source: Path, target: Path) -> bool:
         shutil.copyfile(source, target, follow_symlinks=False)
         return False
     return True
+
+
+def fault_with_figures(error: OSError, directory: Path, needed: int) -> str:
+    """Return what was wrong; of a full disk, what it should take and what is free, too."""
+    if error.errno not in _DISK_FULL:
+        return str(error.strerror)
+    free = shutil.disk_usage(directory).free
+    return f"{error.strerror}: it takes {needed / 1e6:.3g} MB, {free / 1e6:.3g} MB are free"
 
 
 def bring_to_disk(path: Path) -> os.stat_result:

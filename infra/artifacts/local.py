@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address, is_address
-from infra.artifacts.files import fsync_directory, fsync_tree, write_durably
+from infra.artifacts.files import fault_with_figures, fsync_directory, fsync_tree, write_durably
 from infra.artifacts.inspection import Level, inspect, read_manifest
 from infra.artifacts.local_leftovers import (
     QUARANTINE,
@@ -109,10 +109,11 @@ class LocalStore(ArtifactStore):
         try:
             return self._commit(manifest, directory)
         except OSError as error:
+            fault = fault_with_figures(error, self.root, sum(e.size for e in manifest.files))
             raise OSError(
                 error.errno,
                 f"{manifest.kind}/{manifest.key} can't be committed to {str(self.root)!r} "
-                f"({error.strerror}); its files stay where they are for the next try",
+                f"({fault}); its files stay where they are for the next try",
             ) from error
 
     def _commit(self, manifest: Manifest, directory: Path) -> Artifact:

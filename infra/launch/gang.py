@@ -259,7 +259,7 @@ def _ended_badly(host: _Host) -> bool:
 
 
 def _is_said(host: _Host) -> bool:
-    """Whether a rank of the host said itself how the job ended other than well."""
+    """Whether it is known how the job ended on the host, other than well and not just suddenly."""
     return host.result is not None and host.result.status not in (
         JobStatus.DONE,
         JobStatus.LOST_WORKER,

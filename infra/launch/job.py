@@ -27,7 +27,7 @@ class Job:
     """A program and how to run it.
 
     The program learns `outcome_file` from its `args`; its rank 0 writes there, as its last act,
-    `{"status": "done"|"user_error"|"non_finite"|"stopped"|"failed", "message": str}`.
+    `{"status": "done"|"user_error"|"non_finite"|"stopped"|"disk_full"|"failed", "message": str}`.
     `infra.launch.environment` says how it can tell whether it is distributed.
 
     A program that can stop handles SIGUSR1: its ranks end with the outcome "stopped", none of them

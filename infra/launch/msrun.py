@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infra.launch.environment import rank_environment
 from infra.launch.job import Control, Job, JobResult
+from infra.launch.memory import MemoryWatch
 from infra.launch.outcome import JobStatus, read_outcome
 from infra.launch.rank_logs import RankLogs
 from infra.launch.requests import stop_on_signal
@@ -68,15 +69,16 @@ def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = N
             start_new_session=True,  # Ctrl-C reaches the caller, which then stops the job
         )
     workers = Workers(supervisor.pid, job.ranks, alone=alone)
+    memory = MemoryWatch(supervisor.pid)
     try:
         with stop_on_signal(control):
-            ended_because = _watch(job, supervisor, workers, logs, on_line, control)
+            ended_because = _watch(job, supervisor, workers, memory, logs, on_line, control)
     except Exception:
         raise
     except BaseException:
         control.stop = True
         with suppress(BaseException):  # a second one is the end of patience
-            _watch(job, supervisor, workers, logs, on_line, control)
+            _watch(job, supervisor, workers, memory, logs, on_line, control)
         raise
     finally:
         supervisor.communicate()  # closes its stdin, on which it ends the job, and waits
@@ -93,6 +95,8 @@ def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = N
             rank, how = failed
             cause, lines = f"rank {rank} {how}", logs.tail(rank)
         message = "\n".join([f"{cause}, and {message}; logs in {job.log_dir}", *lines])
+        if starved := memory.verdict():
+            status, message = JobStatus.OUT_OF_MEMORY, f"{starved}\n{message}"
     return JobResult(
         status=status,
         message=message,
@@ -157,6 +161,7 @@ def _watch(
     job: Job,
     supervisor: subprocess.Popen[bytes],
     workers: Workers,
+    memory: MemoryWatch,
     logs: RankLogs,
     on_line: Callable[[str], None],
     control: Control,
@@ -168,6 +173,7 @@ def _watch(
     asked_to_stop = False
     while supervisor.poll() is None:
         now = time.monotonic()
+        memory.look()
         # First, as the caller may take long over a line
         if control.stop and not asked_to_stop:
             supervisor.send_signal(signal.SIGUSR1)
@@ -184,6 +190,8 @@ def _watch(
             outcome = read_outcome(job.outcome_file)
             if outcome is None or outcome.status != "done":
                 return "all ranks have ended"
+        if number := workers.scheduler_killed_by():
+            return f"msrun's scheduler was killed by signal {number}"
         stopped = workers.first_stopped()
         stopped_since = None if stopped is None else stopped_since or now
         if stopped_since is not None and now - stopped_since > seconds("stopped_rank"):

@@ -17,8 +17,10 @@ class JobStatus(StrEnum):
     USER_ERROR = "user_error"  # the user's input is wrong; a retry cannot help
     NON_FINITE = "non_finite"  # the loss became NaN or infinite; a retry meets it again
     STOPPED = "stopped"  # asked to stop, with a checkpoint to resume from
+    DISK_FULL = "disk_full"  # what was finished is kept
     FAILED = "failed"
     LOST_WORKER = "lost_worker"  # a rank died or hung, or no outcome was written
+    OUT_OF_MEMORY = "out_of_memory"  # the same, and the kernel killed for want of memory meanwhile
 
 
 class Outcome(BaseModel):
@@ -26,7 +28,7 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: Literal["done", "user_error", "non_finite", "stopped", "failed"]
+    status: Literal["done", "user_error", "non_finite", "stopped", "disk_full", "failed"]
     message: str
 
 

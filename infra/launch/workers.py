@@ -21,6 +21,7 @@ class Workers:
         self._ranks = ranks
         self._alone = alone
         self._by_rank: dict[int, psutil.Process] = {}
+        self._scheduler: psutil.Process | None = None
 
     def all_ended(self) -> bool:
         """Return whether every rank was seen and has ended since."""
@@ -37,6 +38,21 @@ class Workers:
             if _status(process) == psutil.STATUS_STOPPED
         )
         return next(stopped, None)
+
+    def scheduler_killed_by(self) -> int | None:
+        """Return the signal that ended msrun's scheduler; None if it lives, or has ended by itself.
+
+        msrun doesn't look after it before its ranks have left, and ranks that have not joined it
+        would wait for minutes.
+        """
+        if self._scheduler is None or _status(self._scheduler) != psutil.STATUS_ZOMBIE:
+            return None
+        try:
+            stat = Path(f"/proc/{self._scheduler.pid}/stat").read_text("ascii", "replace")
+        except OSError:
+            return None  # reaped meanwhile
+        exit_code = int(stat.split()[-1])  # as wait(2) gives it: the last field of proc(5)'s stat
+        return exit_code & 0x7F or None
 
     def first_failed(self, msrun_log: Path) -> tuple[int, str] | None:
         """Return the rank that msrun saw fail first, and how it ended; None if msrun saw none."""
@@ -63,6 +79,8 @@ class Workers:
                 environment = process.environ()
             except psutil.Error:
                 continue  # it has ended meanwhile
+            if environment.get("MS_ROLE") == "MS_SCHED":
+                self._scheduler = self._scheduler or process
             if environment.get("MS_ROLE") == "MS_WORKER":
                 self._by_rank.setdefault(int(environment["RANK_ID"]), process)
 

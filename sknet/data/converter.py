@@ -21,6 +21,7 @@ from sknet.data.staging import INDEX_COLUMNS
 from sknet.data.trees import lasting_fault
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
+from sknet.shortage import disk_full, memory_refused
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,20 @@ class ShardConverter:
         if record := self._finished(shard.name):
             return ConvertedShard(record, size, images, kept=True)
         building = work / f"{shard.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            record = self._write(shard, building)
+        except (MemoryError, OSError, RuntimeError) as error:
+            shutil.rmtree(building, ignore_errors=True)
+            if isinstance(error, MemoryError):
+                short = memory_refused(error)
+            else:
+                short = disk_full(error, f"shard {shard.name}", size, self.directory)
+            if short is None:
+                raise
+            raise short from None
+        return ConvertedShard(record, size, images, kept=False)
+
+    def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
         building.mkdir()
         quarantined: list[QuarantinedSample] = []
         layout = layout_for(shard.rows["size"].tolist(), int(shard.rows["key"].str.len().sum()) * 4)
@@ -71,9 +86,9 @@ class ShardConverter:
             (building / name).replace(self.directory / name)
         sync(self.directory)
         record = ShardRecord(plan=self.plan, file=file, quarantined=tuple(quarantined))
-        write_durably(record, work / f"{shard.name}.json")
+        write_durably(record, self.directory / WORK / f"{shard.name}.json")
         shutil.rmtree(building)
-        return ConvertedShard(record, size, images, kept=False)
+        return record
 
     def _check_host(self) -> None:
         try:

@@ -1,7 +1,6 @@
 """Killed at any stage and started again, a run ends with the bytes of an undisturbed one."""
 
 import json
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from infra.artifacts import open_store
 from tests.runs import AT_WORK, Runs
-from tests.tiny_pipeline import Trained, digests, train_command
+from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
 
 pytestmark = pytest.mark.slow
 
@@ -67,8 +66,20 @@ def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(
 def test_sigterm_while_training_leaves_no_process_and_no_server(
     runs: Runs, trained: Trained, store: Path
 ) -> None:
-    for kind in ("dataset", "shards"):
-        shutil.copytree(trained.store / kind, store / kind)
+    copy_shards(trained.store, store)
     assert runs.signal_in("train", store, signal.SIGTERM, own_server=True) == 1
     assert "error: interrupted; the same command goes on from here" in runs.said()
     assert not any(store.glob("checkpoint/*"))
+
+
+def test_ctrl_c_while_training_saves_and_the_same_command_goes_on(
+    runs: Runs, trained: Trained, store: Path
+) -> None:
+    copy_shards(trained.store, store)
+    assert runs.signal_in("train", store, signal.SIGINT, as_terminal=True) == 1
+    assert "error: interrupted; the same command goes on from here" in runs.said()
+    assert any(store.glob(AT_WORK["train"]))
+    assert not any(store.glob("checkpoint/*"))
+    assert runs.start().wait(120) == 0, runs.said()
+    assert "resuming from step-" in runs.said()
+    assert digests(store) == digests(trained.store)

@@ -1,6 +1,5 @@
 """The whole flow with its artifacts on S3: begun on one host, ended on another, the same bytes."""
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +30,9 @@ def runs(trained: Trained, place: S3Place, tmp_path: Path) -> Iterator[Runs]:
 
 def on_host(place: S3Place, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The commands from now on run with this host's cache; compiled graphs are shared."""
-    cache = place.cache(name)
-    cache.mkdir(parents=True)
-    compiled = (Path(os.environ["SKNET_CACHE"]) / "compiled").resolve()
-    compiled.mkdir(exist_ok=True)
-    (cache / "compiled").symlink_to(compiled)
-    monkeypatch.setenv("SKNET_CACHE", str(cache))
-    return cache
+    for variable, value in place.environment(name).items():
+        monkeypatch.setenv(variable, value)
+    return place.cache(name)
 
 
 def ranks(runs: Runs) -> list[psutil.Process]:

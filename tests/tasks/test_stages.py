@@ -8,11 +8,12 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed, exception_to_failed_state
 
 from infra.artifacts import DamagedArtifactError, StoreError
-from sknet.errors import NonFiniteLossError, UserError
+from sknet.errors import DiskFullError, NonFiniteLossError, UserError
 from tasks.stages import (
     JobFailedError,
     JobStoppedError,
     LostWorkerError,
+    OutOfMemoryError,
     StageResult,
     completed,
     results_of,
@@ -37,7 +38,14 @@ def retried(error: Exception) -> bool:
 
 
 @pytest.mark.parametrize(
-    "error", [LostWorkerError("rank 1 was killed"), OSError("disk full"), ConnectionError("reset")]
+    "error",
+    [
+        LostWorkerError("rank 1 was killed"),
+        OutOfMemoryError("the kernel killed rank 1"),
+        DiskFullError("of 3 MB 1 MB is free"),
+        OSError("disk full"),
+        ConnectionError("reset"),
+    ],
 )
 def test_lost_workers_and_io_errors_are_tried_again(error: Exception) -> None:
     assert retried(error)
@@ -52,6 +60,7 @@ def test_lost_workers_and_io_errors_are_tried_again(error: Exception) -> None:
         NonFiniteLossError("loss is nan"),
         JobFailedError("exit code 1"),
         JobStoppedError("at step 7"),
+        MemoryError("of the flow's own process"),
         KeyError("a fault of ours"),
     ],
 )

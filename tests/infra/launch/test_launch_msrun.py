@@ -370,3 +370,23 @@ def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
     assert len(cores) == 2
     if len(os.sched_getaffinity(0)) > 1:
         assert not cores[0] & cores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_scheduler_that_is_killed_before_the_ranks_have_joined_ends_the_job_soon(
+    make_job: MakeJob, alive: Alive
+) -> None:
+    # Ranks that wait for it, as in init().
+    head = """
+import os, signal, time
+if os.environ["MS_ROLE"] == "MS_SCHED":
+    time.sleep(5)
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
+    result, _ = run_collecting(make_job("", head=head, workers=2))
+    assert result.status is JobStatus.LOST_WORKER
+    assert result.message.startswith("msrun's scheduler was killed by signal 9, and ")
+    assert result.seconds < 60
+    assert alive() == set()

@@ -1,0 +1,158 @@
+"""A Prefect server and a worker of a test's own, which can be killed and started again."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.tiny_pipeline import ROOT, end
+
+SECONDS_TO_START = 120
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+class PrefectService:
+    """One `prefect … start`, at one place."""
+
+    def __init__(self, words: list[str], log: Path, environment: Mapping[str, str]) -> None:
+        self._words, self._environment = words, environment
+        self.log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        assert self._process is not None, "it was not started"
+        return self._process
+
+    def start(self) -> None:
+        with self.log.open("a") as out:
+            self._process = subprocess.Popen(
+                prefect_command(*self._words),
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """This process, and none of what it has started."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process)
+
+
+class PrefectServer(PrefectService):
+    """With a database that outlives it."""
+
+    def __init__(self, place: Path) -> None:
+        port = free_port()
+        self.api = f"http://127.0.0.1:{port}/api"
+        self.environment = {
+            "PREFECT_HOME": str(place / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "SKNET_HOME": str(ROOT),
+        }
+        words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        super().__init__(words, place / "server.log", self.environment)
+
+    def start(self) -> None:
+        super().start()
+        wait_until(self.answers, SECONDS_TO_START, lambda: self.log.read_text()[-5000:])
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.api}/health", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """With the process that serves, if that is another one."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            process.kill()
+        super().kill()
+
+    def prefect(self, *words: object) -> str:
+        """Run `prefect …` in the repository's root, as `prefect.toml` is read there."""
+        ended = subprocess.run(
+            prefect_command(*words),
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def deploy(self) -> None:
+        self.prefect("work-pool", "create", "sknet-process", "--type", "process")
+        self.prefect("deploy", "--all", "--no-prompt")
+
+    def run(self, parameters: Mapping[str, object], environment: Mapping[str, str]) -> str:
+        """Start train-sknet with these variables in its processes' environment; return its id."""
+        own = {"PREFECT_PLUGINS_ENABLED": "false", **environment}
+        options = [
+            word
+            for name, value in parameters.items()
+            for word in ("--param", f"{name}={json.dumps(value)}")
+        ]
+        said = self.prefect(
+            *("deployment", "run", "train-sknet/train-sknet", *options),
+            *("--job-variable", f"env={json.dumps(own)}"),
+        )
+        (run,) = set(re.findall(UUID, said))
+        return run
+
+    def state_of(self, run: str) -> str:
+        answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=30)
+        return str(answer.raise_for_status().json()["state_type"])
+
+    def mark_crashed(self, run: str) -> None:
+        state = {"state": {"type": "CRASHED", "message": "its process is gone"}, "force": True}
+        httpx.post(f"{self.api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+
+
+class PrefectWorker(PrefectService):
+    """Of the process pool; what it runs writes into its log."""
+
+    def __init__(self, server: PrefectServer) -> None:
+        words = ["worker", "start", "--pool", "sknet-process"]
+        settings = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+        log = server.log.with_name("worker.log")
+        super().__init__(words, log, {**server.environment, **settings})
+
+
+def prefect_command(*words: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("prefect")), *map(str, words)]
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, explain: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
+        time.sleep(0.2)

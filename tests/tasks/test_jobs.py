@@ -1,0 +1,42 @@
+"""How a job ended becomes the error that its task's retries are decided by."""
+
+import pytest
+
+from infra.launch import JobResult, JobStatus
+from sknet.errors import DiskFullError, NonFiniteLossError, UserError
+from tasks.jobs import LESS_MEMORY, raise_unless_done
+from tasks.stages import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
+
+
+def result_of(status: JobStatus, message: str) -> JobResult:
+    return JobResult(status=status, message=message, return_code=1, seconds=1.0, log_tail=())
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (JobStatus.USER_ERROR, UserError),
+        (JobStatus.NON_FINITE, NonFiniteLossError),
+        (JobStatus.LOST_WORKER, LostWorkerError),
+        (JobStatus.DISK_FULL, DiskFullError),
+        (JobStatus.STOPPED, JobStoppedError),
+        (JobStatus.FAILED, JobFailedError),
+    ],
+)
+def test_each_way_to_end_has_its_error(status: JobStatus, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        raise_unless_done(result_of(status, "why"), "train")
+    assert (type(caught.value), str(caught.value)) == (error, "why")
+    raise_unless_done(result_of(JobStatus.DONE, ""), "train")
+
+
+@pytest.mark.parametrize("program", LESS_MEMORY)
+def test_want_of_memory_comes_with_what_to_lower(program: str) -> None:
+    message = "out of memory on one: limit: 300 MB\nexit code 137, logs in there"
+    with pytest.raises(OutOfMemoryError) as caught:
+        raise_unless_done(result_of(JobStatus.OUT_OF_MEMORY, message), program)
+    figures, details = str(caught.value).splitlines()
+    assert figures == (
+        f"out of memory on one: limit: 300 MB; it takes less with {LESS_MEMORY[program]}"
+    )
+    assert details == "exit code 137, logs in there"
