@@ -80,7 +80,7 @@ def loads(tmp_path: Path) -> Loads:
 @pytest.mark.parametrize("name", FILES)
 def test_a_published_file_computes_what_our_recipe_of_it_does(loads: Loads, name: str) -> None:
     theirs, ours = loads(FILES[name]), load_recipe(name)
-    # These change when the run saves, how its rate scales elsewhere, and where else it is evaluated.
+    # When the run saves, how its rate scales elsewhere, where else it is evaluated.
     free = {"reference_global_batch_size", "checkpoint_every_steps", "val_resolutions"}
     assert theirs.model_dump(exclude=free) == ours.model_dump(exclude=free)
 
