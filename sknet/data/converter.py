@@ -67,12 +67,10 @@ class ShardConverter:
         except (MemoryError, OSError, RuntimeError) as error:
             shutil.rmtree(building, ignore_errors=True)
             if isinstance(error, MemoryError):
-                short = memory_refused(error)
-            else:
-                short = disk_full(error, f"shard {shard.name}", size, self.directory)
-            if short is None:
-                raise
-            raise short from None
+                raise memory_refused(error) from None
+            if full := disk_full(error, f"shard {shard.name}", size, self.directory):
+                raise full from None
+            raise
         return ConvertedShard(record, size, images, kept=False)
 
     def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
