@@ -66,10 +66,11 @@ class ShardConverter:
             record = self._write(shard, building)
         except (MemoryError, OSError, RuntimeError) as error:
             shutil.rmtree(building, ignore_errors=True)
-            if isinstance(error, MemoryError):
-                short = memory_refused(error)
-            else:
-                short = disk_full(error, f"shard {shard.name}", size, self.directory)
+            short = (
+                memory_refused(error)
+                if isinstance(error, MemoryError)
+                else disk_full(error, f"shard {shard.name}", size, self.directory)
+            )
             if short is None:
                 raise
             raise short from None
