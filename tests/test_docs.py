@@ -66,7 +66,7 @@ ELSEWHERE = {
     "docs/clusters.md": "Commands for a machine with Ascend",
     "docs/fashion-mnist.md": "DIR holds the four IDX files, as Debian's `dataset-fashion-mnist`",
     "docs/operations.md": "The commands on this page need a store, a server or devices of yours",
-    "docs/reliability.md": "(for a machine with an hour to spare)",
+    "docs/reliability.md": "It takes about a minute for a point",
     "docs/imagenet.md": "The commands are for such a machine and were not run on one",
 }
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))

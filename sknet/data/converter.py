@@ -66,11 +66,14 @@ class ShardConverter:
             record = self._write(shard, building)
         except (MemoryError, OSError, RuntimeError) as error:
             shutil.rmtree(building, ignore_errors=True)
-            if isinstance(error, MemoryError):
-                raise memory_refused(error) from None
-            if full := disk_full(error, f"shard {shard.name}", size, self.directory):
-                raise full from None
-            raise
+            short = (
+                memory_refused(error)
+                if isinstance(error, MemoryError)
+                else disk_full(error, f"shard {shard.name}", size, self.directory)
+            )
+            if short is None:
+                raise
+            raise short from None
         return ConvertedShard(record, size, images, kept=False)
 
     def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
