@@ -131,6 +131,11 @@ class CommandRun(HitRun):
         assert self._process is not None
         return psutil.Process(self._process.pid)
 
+    def end(self) -> None:
+        super().end()
+        if self._process is not None:
+            self._process.wait()
+
 
 class DeploymentRun(HitRun):
     """A run of train-sknet/train-sknet, by a worker."""
