@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.runs import WITH_SIGINT
 from tests.tiny_pipeline import ROOT, end
 
 SECONDS_TO_START = 120
@@ -36,7 +37,7 @@ class PrefectService:
     def start(self) -> None:
         with self.log.open("a") as out:
             self._process = subprocess.Popen(
-                prefect_command(*self._words),
+                [*WITH_SIGINT, *prefect_command(*self._words)],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=out,

@@ -19,6 +19,8 @@ AT_WORK = {
     "validate": ".work/evaluation/*/logs/validate-*/*",
 }
 MARK = "SKNET_TEST_ID"
+# Tests that a shell runs in the background would hand on that SIGINT is ignored.
+WITH_SIGINT = ["env", "--default-signal=INT"]
 SECONDS_TO_START = 90
 SECONDS_TO_VANISH = 15
 
@@ -41,7 +43,7 @@ class Runs:
             env["PREFECT_API_URL"] = api
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                self._command,
+                [*WITH_SIGINT, *self._command],
                 cwd=ROOT,
                 env=env,
                 stdout=log,

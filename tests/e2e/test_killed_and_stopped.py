@@ -93,16 +93,23 @@ def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on_from_it(
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_stopped_lets_its_run_end_first(scene: Scene, tmp_path: Path) -> None:
+def test_a_stopped_worker_leaves_no_process_and_the_next_one_finishes_the_work(
+    scene: Scene, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
     copy_shards(scene.trained.store, store)
     run = run_at_work(scene, store, "train")
 
     scene.worker.process.send_signal(signal.SIGTERM)
 
+    wait_until(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
+    wait_until(lambda: not scene.worker.is_alive, SECONDS_TO_VANISH, run.said)
+    assert any(store.glob(".work/checkpoint/*/checkpoints/step-*"))
+    assert not any(store.glob("checkpoint/*"))
+    scene.worker.start()
+    wait_until(run.is_over, SECONDS_TO_WORK, run.said)
+    run.start()
     wait_until(run.is_over, SECONDS_TO_WORK, run.said)
     assert run.is_done, run.said()
+    assert "resuming from step-" in run.said()
     assert digests(store) == digests(scene.trained.store)
-    wait_until(lambda: not scene.worker.is_alive, SECONDS_TO_VANISH, run.said)
-    wait_until(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
-    scene.worker.start()
