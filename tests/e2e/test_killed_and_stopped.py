@@ -44,6 +44,7 @@ def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
 def test_a_run_of_which_something_is_killed_ends_like_an_undisturbed_one(
     point: Point, scene: Scene, tmp_path: Path
@@ -68,6 +69,7 @@ def run_at_work(scene: Scene, store: Path, stage: str) -> DeploymentRun:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("missing", ["shards", "checkpoint"])
 def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on_from_it(
     missing: str, scene: Scene, tmp_path: Path
@@ -93,6 +95,7 @@ def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on_from_it(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_worker_leaves_no_process_and_the_next_one_finishes_the_work(
     scene: Scene, tmp_path: Path
 ) -> None:

@@ -24,7 +24,8 @@ from infra.doctor.services import ask_prefect
 from tests.documented import ROOT
 from tests.tiny_pipeline import processes_marked
 
-pytestmark = pytest.mark.slow
+# Minutes: a run is missed only after three heartbeats.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SECONDS_TO_BE_SEEN = 120
 """From the death of a flow's process until its run is Crashed."""

@@ -10,7 +10,8 @@ from tests.places import S3Place
 from tests.runs import SECONDS_TO_VANISH, Runs, wait_for
 from tests.tiny_pipeline import Trained, digests, train_command
 
-pytestmark = pytest.mark.slow
+# Minutes each.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SECONDS_TO_RUN = 240
 BUILT_ONCE = {
