@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.programs import require
-
 # All that names a file or uses an open one.
 CALLS = "%file,%desc"
 # Killed as it enters one of these, work leaves what it leaves when killed at the next other call.
@@ -79,6 +77,9 @@ class Tracer:
 @contextmanager
 def tracer() -> Iterator[Tracer]:
     """A tracer, or a skipped test with the reason why there is none."""
+    # Here, as this file is a program as well, which knows no packages of tests.
+    from tests.programs import require
+
     require("strace")
     tried = subprocess.run(["strace", "-qq", "true"], capture_output=True, text=True)
     if tried.returncode != 0:
