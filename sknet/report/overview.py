@@ -221,6 +221,7 @@ def nightly_figure(nights: Sequence[Revalidation]) -> str:
         values = [value for _, value in _counted(shown)]
         margin = max(1.0, 0.25 * (max(values) - min(values)))
         axes.set_ylim(min(values) - margin, max(values) + margin)
+        # matplotlib gives its dates no types.
         locator = matplotlib.dates.AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         formatter = matplotlib.dates.DateFormatter("%b %d")  # type: ignore[no-untyped-call]
