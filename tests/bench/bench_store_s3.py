@@ -77,8 +77,11 @@ def large(folder: Path, mib: int, rounds: int) -> None:
             names[2]: partial(plain_download, client, f"plain-{number}", folder / "plain"),
             "get": partial(get, reader, number),
         }
-        for name, work in works.items():
-            seconds[name].append(timed(work))
+        # Each of a pair comes first in every other round; uploads make what downloads read.
+        uploads, downloads = names[:2], names[2:]
+        turn = 1 if number % 2 == 0 else -1
+        for name in uploads[::turn] + downloads[::turn]:
+            seconds[name].append(timed(works[name]))
         for name, plain in (("put", names[0]), ("get", names[2])):
             ratios[name].append(seconds[plain][-1] / seconds[name][-1])
         remove_all(client, prefix, f"plain-{number}")
