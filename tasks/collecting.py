@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from sknet.records import (
     Revalidation,
     Shards,
 )
-from sknet.report import DataFacts, EvaluationCounts, Findings, ShownExample, StageTime, TrainedRun
+from sknet.report import DataFacts, Findings, ShownExample, StageTime, TrainedRun
 from sknet.report.history import read_log
 from tasks.promotion import PRODUCTION
 from tasks.shelf import Shelf, address, num_bytes
@@ -139,20 +138,15 @@ class _Collector:
             promotion=self.record(promoted, "promotion.json", Promotion) if promoted else None,
         )
 
-    def _counts(self, evaluated: Manifest, side: int) -> list[EvaluationCounts]:
+    def _counts(self, evaluated: Manifest, side: int) -> list[Evaluation]:
         """Of all resolutions, the recipe's first; none if checks of the checkpoint failed."""
         names = [entry.path for entry in evaluated.files]
         others = sorted(name for name in names if OTHER_RESOLUTION.fullmatch(name))
-        found = []
-        for name in (*(name for name in names if name == "evaluation.json"), *others):
-            record = self.record(evaluated, name, Evaluation)
-            if record is not None:
-                fields = record.model_dump(exclude={"format_version"})
-                counts = self._shelf.attempt(
-                    f"{address(evaluated)}/{name}",
-                    partial(EvaluationCounts.model_validate, fields),
-                )
-                found += [counts] if counts else []
+        records = (
+            self.record(evaluated, name, Evaluation)
+            for name in (*(name for name in names if name == "evaluation.json"), *others)
+        )
+        found = [record for record in records if record is not None]
         return sorted(found, key=lambda each: (each.resolution != side, each.resolution))
 
     def _findings(self, evaluated: Manifest | None) -> dict[str, Any]:

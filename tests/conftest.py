@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from infra.s3.server import Running
+    from tests.places import Place
     from tests.tiny_pipeline import Trained
 
 # Read by Prefect when it is imported, and inherited by every command that a test starts.
@@ -57,6 +58,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Place":
+    """Of an empty store in a directory, then of one in a bucket."""
+    from tests.places import LocalPlace, S3Place
+
+    if request.param == "local":
+        return LocalPlace(tmp_path / "store")
+    request.getfixturevalue("s3_server")
+    return S3Place(tmp_path / "hosts")
 
 
 @pytest.fixture(scope="session")

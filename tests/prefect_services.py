@@ -6,28 +6,37 @@ import re
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import httpx
 import psutil
 
-from tests.runs import WITH_SIGINT
+from tests.runs import MARK, WITH_SIGINT, wait_for
 from tests.tiny_pipeline import ROOT, end
 
 SECONDS_TO_START = 120
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+SHIPPED = ROOT / "infra/prefect/settings.env"
 
 
-class PrefectService:
-    """One `prefect … start`, at one place."""
+class Service:
+    """A program that a test starts, at the root of the repository; a context while it runs."""
 
-    def __init__(self, words: list[str], log: Path, environment: Mapping[str, str]) -> None:
-        self._words, self._environment = words, environment
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
+        self._command, self._environment = command, environment
         self.log = log
         self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def process(self) -> subprocess.Popen[str]:
@@ -37,7 +46,7 @@ class PrefectService:
     def start(self) -> None:
         with self.log.open("a") as out:
             self._process = subprocess.Popen(
-                [*WITH_SIGINT, *prefect_command(*self._words)],
+                [*WITH_SIGINT, *self._command],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=out,
@@ -50,6 +59,10 @@ class PrefectService:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    def said(self) -> str:
+        """The end of its log."""
+        return self.log.read_text("utf-8", "replace")[-5000:]
+
     def kill(self) -> None:
         """This process, and none of what it has started."""
         self.process.kill()
@@ -60,23 +73,26 @@ class PrefectService:
             end(self._process)
 
 
-class PrefectServer(PrefectService):
-    """With a database that outlives it."""
+class PrefectServer(Service):
+    """With a database that outlives it. All that it and its clients start carries its mark."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` are of the server alone."""
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
+        self.mark = uuid.uuid4().hex
         self.environment = {
             "PREFECT_HOME": str(place / "prefect"),
             "PREFECT_API_URL": self.api,
             "SKNET_HOME": str(ROOT),
+            MARK: self.mark,
         }
-        words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        super().__init__(words, place / "server.log", self.environment)
+        command = prefect_command("server", "start", "--host", "127.0.0.1", "--port", port)
+        super().__init__(command, place / "server.log", {**self.environment, **(settings or {})})
 
     def start(self) -> None:
         super().start()
-        wait_until(self.answers, SECONDS_TO_START, lambda: self.log.read_text()[-5000:])
+        wait_for(self.answers, SECONDS_TO_START, self.said)
 
     def answers(self) -> bool:
         try:
@@ -123,6 +139,14 @@ class PrefectServer(PrefectService):
         (run,) = set(re.findall(UUID, said))
         return run
 
+    def post(self, path: str, body: object) -> Any:
+        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
+        return answer.raise_for_status().json()
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        of_deployment = {"deployments": {"name": {"any_": [deployment]}}}
+        return list(self.post("flow_runs/filter", of_deployment))
+
     def state_of(self, run: str) -> str:
         answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=30)
         return str(answer.raise_for_status().json()["state_type"])
@@ -132,14 +156,20 @@ class PrefectServer(PrefectService):
         httpx.post(f"{self.api}/flow_runs/{run}/set_state", json=state).raise_for_status()
 
 
-class PrefectWorker(PrefectService):
+class PrefectWorker(Service):
     """Of the process pool; what it runs writes into its log."""
 
-    def __init__(self, server: PrefectServer) -> None:
-        words = ["worker", "start", "--pool", "sknet-process"]
-        settings = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+    def __init__(self, server: PrefectServer, settings: Mapping[str, str] | None = None) -> None:
+        command = prefect_command("worker", "start", "--pool", "sknet-process")
+        soon = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         log = server.log.with_name("worker.log")
-        super().__init__(words, log, {**server.environment, **settings})
+        super().__init__(command, log, {**server.environment, **soon, **(settings or {})})
+
+
+def shipped_settings() -> dict[str, str]:
+    """Of infra/prefect, as `EnvironmentFile=` and `env_file:` read them."""
+    lines = SHIPPED.read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def prefect_command(*words: object) -> list[str]:
@@ -150,10 +180,3 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, explain: Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
-        time.sleep(0.2)

@@ -1,11 +1,13 @@
 """What is found out about a checkpoint: its soundness, its counts, what it looks at."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sknet.intervals import wilson_interval
 from sknet.records.base import FileName, NonNegativeInt, Record
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class ConfusedPair(Record):
@@ -13,7 +15,7 @@ class ConfusedPair(Record):
 
     label: NonNegativeInt
     predicted: NonNegativeInt
-    count: Annotated[int, Field(ge=1)]
+    count: Positive
 
 
 class CalibrationBin(Record):
@@ -30,17 +32,33 @@ class Evaluation(Record):
 
     format_version: Literal[2] = 2
     split: str
-    resolution: int
-    seen: NonNegativeInt
+    resolution: Positive
+    """Side of the square input, in pixels."""
+    seen: Positive
     correct_top1: NonNegativeInt
     correct_top5: NonNegativeInt
     loss_sum: float
+    """Sum over the samples seen."""
     class_seen: tuple[NonNegativeInt, ...]
     class_correct: tuple[NonNegativeInt, ...]
     confused: tuple[ConfusedPair, ...] = ()
     """The most frequent ones, most first; none in evaluations while training."""
     calibration: tuple[CalibrationBin, ...] = ()
     """Equal parts of 0 … 1, from below; none in evaluations while training."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.correct_top1 <= self.correct_top5 <= self.seen:
+            raise ValueError(
+                f"correct_top1 {self.correct_top1}, correct_top5 {self.correct_top5} and "
+                f"seen {self.seen}: expected them in rising order"
+            )
+        if len(self.class_seen) != len(self.class_correct) or any(
+            correct > seen
+            for correct, seen in zip(self.class_correct, self.class_seen, strict=True)
+        ):
+            raise ValueError("class_correct and class_seen don't go together")
+        return self
 
     @property
     def accuracy_top1(self) -> float:
@@ -110,7 +128,7 @@ class Attention(Record):
 
     format_version: Literal[1] = 1
     split: str
-    num_images: Annotated[int, Field(ge=1)]
+    num_images: Positive
     scales: tuple[float, ...]
     """Of the central crop's object: at 1.5 the crop is two thirds as wide, enlarged again."""
     units: tuple[UnitAttention, ...]

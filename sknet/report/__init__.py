@@ -5,7 +5,6 @@ from sknet.report.frames import all_frames, epochs_table, evaluations_table, pub
 from sknet.report.render import write_report
 from sknet.report.runs import (
     DataFacts,
-    EvaluationCounts,
     Findings,
     ShownExample,
     StageTime,
@@ -16,7 +15,6 @@ from sknet.report.runs import (
 __all__ = [
     "Comparison",
     "DataFacts",
-    "EvaluationCounts",
     "Findings",
     "ShownExample",
     "StageTime",

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sknet.intervals import wilson_interval
-from sknet.records import Attention, CalibrationBin
+from sknet.records import Attention, CalibrationBin, Evaluation
 from sknet.report.figures import (
     BLUE,
     HEIGHT,
@@ -14,7 +14,7 @@ from sknet.report.figures import (
     say_empty,
     shortened,
 )
-from sknet.report.runs import EvaluationCounts, TrainedRun
+from sknet.report.runs import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ MOST_CLASSES = 20
 COLOURS = (BLUE, ORANGE, INK)
 
 
-def class_bars(run: TrainedRun, counts: EvaluationCounts) -> str:
+def class_bars(run: TrainedRun, counts: Evaluation) -> str:
     """Accuracy of the classes with the lowest one, with Wilson's intervals."""
     labels = lowest_classes(counts)
     shares = [counts.class_correct[label] / counts.class_seen[label] for label in labels]
@@ -50,7 +50,7 @@ def class_bars(run: TrainedRun, counts: EvaluationCounts) -> str:
     return draw(f"classes-{run.short}-{counts.resolution}", words, paint, height=height)
 
 
-def lowest_classes(counts: EvaluationCounts) -> list[int]:
+def lowest_classes(counts: Evaluation) -> list[int]:
     """Labels of the classes with the lowest accuracy, the lowest first."""
     seen = [label for label, count in enumerate(counts.class_seen) if count]
     return sorted(seen, key=lambda each: counts.class_correct[each] / counts.class_seen[each])[
@@ -58,7 +58,7 @@ def lowest_classes(counts: EvaluationCounts) -> list[int]:
     ]
 
 
-def describe_classes(run: TrainedRun, counts: EvaluationCounts) -> str:
+def describe_classes(run: TrainedRun, counts: Evaluation) -> str:
     """What the bars show, in words."""
     labels = lowest_classes(counts)
     num = sum(1 for seen in counts.class_seen if seen)
@@ -70,7 +70,7 @@ def describe_classes(run: TrainedRun, counts: EvaluationCounts) -> str:
     )
 
 
-def reliability(run: TrainedRun, counts: EvaluationCounts) -> str:
+def reliability(run: TrainedRun, counts: Evaluation) -> str:
     """Accuracy against confidence, and how the samples are spread over confidence."""
 
     def paint(figure: "Figure") -> None:
@@ -81,7 +81,7 @@ def reliability(run: TrainedRun, counts: EvaluationCounts) -> str:
     return draw(f"reliability-{run.short}", describe_reliability(counts), paint)
 
 
-def describe_reliability(counts: EvaluationCounts) -> str:
+def describe_reliability(counts: Evaluation) -> str:
     """What the diagram shows, in words."""
     error = counts.calibration_error or 0.0
     confidence = sum(each.confidence_sum for each in counts.calibration)

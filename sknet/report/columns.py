@@ -79,7 +79,6 @@ EVALUATION_COLUMNS = {
     "resolution": "string",
     **_ACCURACY,
     "calibration error": "Float64",  # expected; a share
-    "note": "string",
 }
 NIGHT_COLUMNS = {
     "began": "string",

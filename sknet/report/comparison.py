@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sknet.errors import UserError
-from sknet.report.runs import EvaluationCounts, Finding, Findings, TrainedRun
+from sknet.records import Evaluation
+from sknet.report.runs import Finding, Findings, TrainedRun
 from sknet.report.statistics import (
     Interval,
     Paired,
@@ -31,8 +32,8 @@ class AccuracyChange(Finding):
     """The second run's accuracy@1 against the first one's, at one resolution."""
 
     resolution: int
-    first: EvaluationCounts
-    second: EvaluationCounts
+    first: Evaluation
+    second: Evaluation
     difference: Interval
     """Second minus first, as a share."""
     paired: Paired | None
@@ -103,7 +104,7 @@ def compare_runs(
 
 
 def _accuracy_change(
-    first: EvaluationCounts, second: EvaluationCounts, paired: Paired | None
+    first: Evaluation, second: Evaluation, paired: Paired | None
 ) -> AccuracyChange:
     agree = paired is not None and (
         paired.seen == first.seen == second.seen

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from sknet.records import Evaluation
 from sknet.report.columns import (
     EPOCH_COLUMNS,
     EVALUATION_COLUMNS,
@@ -17,7 +18,7 @@ from sknet.report.columns import (
 )
 from sknet.report.history import EpochLine
 from sknet.report.published import PUBLISHED, published_params
-from sknet.report.runs import EvaluationCounts, Findings, StageTime, TrainedRun
+from sknet.report.runs import Findings, StageTime, TrainedRun
 
 Row = Mapping[str, object]
 
@@ -131,7 +132,7 @@ def verdict(run: TrainedRun) -> str | None:
     return f"refused: {refused.name}: {refused.detail}"
 
 
-def _accuracy(counts: EvaluationCounts | None) -> Row:
+def _accuracy(counts: Evaluation | None) -> Row:
     if counts is None:
         return {}
     low, high = counts.interval_top1
@@ -242,17 +243,15 @@ def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row
     }
 
 
-def _evaluation_row(run: TrainedRun, counts: EvaluationCounts) -> Row:
-    error = counts.calibration_error
-    numbers = {"loss": counts.loss, "calibration error": error}
+def _evaluation_row(run: TrainedRun, counts: Evaluation) -> Row:
     return {
         "run": run.short,
         "recipe": run.recipe.name,
         "split": counts.split,
         "resolution": f"{counts.resolution}x{counts.resolution}",
         **_accuracy(counts),
-        **numbers,
-        "note": _not_finite(numbers),
+        "loss": counts.loss,
+        "calibration error": counts.calibration_error,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sknet.report.runs import EvaluationCounts
+from sknet.records import Evaluation
 
 UNKNOWN = "–"  # noqa: RUF001 (the dash of a table's empty cell)
 
@@ -34,7 +34,7 @@ def accuracy(correct: int, seen: int) -> str:
     return f"{100 * correct / seen:.2f} % ({correct}/{seen})"
 
 
-def interval(counts: EvaluationCounts) -> str:
+def interval(counts: Evaluation) -> str:
     """The 95 % interval of accuracy@1."""
     low, high = counts.interval_top1
     return f"{100 * low:.2f} … {100 * high:.2f} %"

@@ -5,20 +5,17 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
-from sknet.intervals import wilson_interval
 from sknet.recipe import Recipe
 from sknet.records import (
     Attention,
-    CalibrationBin,
     Check,
-    ConfusedPair,
+    Evaluation,
     Example,
     Promotion,
     QuarantinedSample,
     Revalidation,
 )
 from sknet.report.history import History, Positive, Whole, history_of
-from sknet.report.statistics import calibration_error
 
 SHOWN_DIGITS = 10
 """Hex digits of a key that people see."""
@@ -33,52 +30,6 @@ class Finding(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", ser_json_inf_nan="constants", use_attribute_docstrings=True
     )
-
-
-class EvaluationCounts(Finding):
-    """What an evaluation counted; shares and means are derived, never stored."""
-
-    split: str
-    resolution: Positive
-    """Side of the square input, in pixels."""
-    seen: Positive
-    correct_top1: Whole
-    correct_top5: Whole
-    loss_sum: float
-    """Sum over the samples seen."""
-    class_seen: tuple[Whole, ...] = ()
-    class_correct: tuple[Whole, ...] = ()
-    confused: tuple[ConfusedPair, ...] = ()
-    calibration: tuple[CalibrationBin, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if not self.correct_top1 <= self.correct_top5 <= self.seen:
-            raise ValueError(
-                f"correct_top1 {self.correct_top1}, correct_top5 {self.correct_top5} and "
-                f"seen {self.seen}: expected them in rising order"
-            )
-        if len(self.class_seen) != len(self.class_correct) or any(
-            correct > seen
-            for correct, seen in zip(self.class_correct, self.class_seen, strict=True)
-        ):
-            raise ValueError("class_correct and class_seen don't go together")
-        return self
-
-    @property
-    def loss(self) -> float:
-        """Mean per sample."""
-        return self.loss_sum / self.seen
-
-    @property
-    def interval_top1(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of accuracy@1, as shares."""
-        return wilson_interval(self.correct_top1, self.seen)
-
-    @property
-    def calibration_error(self) -> float | None:
-        """Expected calibration error, as a share."""
-        return calibration_error(self.calibration)
 
 
 class StageTime(Finding):
@@ -132,7 +83,7 @@ class TrainedRun(Finding):
     mindspore: str
     """Version."""
     steps: Whole
-    evaluation: EvaluationCounts | None
+    evaluation: Evaluation | None
     """At the recipe's resolution."""
     log: tuple[dict[str, Any], ...]
     """Lines of metrics.jsonl, parsed; lines of unknown types are ignored."""
@@ -145,7 +96,7 @@ class TrainedRun(Finding):
     data: DataFacts | None = None
     software: dict[str, str] = {}
     """Versions that the training and the evaluation ran on."""
-    other_resolutions: tuple[EvaluationCounts, ...] = ()
+    other_resolutions: tuple[Evaluation, ...] = ()
     checks: tuple[Check, ...] = ()
     """Whether the checkpoint is sound."""
     promotion: Promotion | None = None
@@ -181,7 +132,7 @@ class TrainedRun(Finding):
         return history_of(self.log)
 
     @property
-    def evaluations(self) -> tuple[EvaluationCounts, ...]:
+    def evaluations(self) -> tuple[Evaluation, ...]:
         """At all resolutions, the recipe's first."""
         first = () if self.evaluation is None else (self.evaluation,)
         return (*first, *self.other_resolutions)

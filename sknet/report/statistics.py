@@ -1,11 +1,9 @@
 """Intervals and tests over counts: what the difference of two accuracies is worth."""
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from sknet.intervals import wilson_interval
-from sknet.records import CalibrationBin
 
 
 class Interval(NamedTuple):
@@ -75,12 +73,3 @@ def mcnemar_p(counts: Paired) -> float:
 
     differing = counts.only_first + counts.only_second
     return float(binomtest(counts.only_first, differing).pvalue) if differing else 1.0
-
-
-def calibration_error(bins: Iterable[CalibrationBin]) -> float | None:
-    """Expected calibration error: mean distance of confidence and accuracy over the samples."""
-    filled = [each for each in bins if each.seen]
-    seen = sum(each.seen for each in filled)
-    if not seen:
-        return None
-    return sum(abs(each.confidence_sum - each.correct) for each in filled) / seen

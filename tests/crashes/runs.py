@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 
 from tests.prefect_services import FINAL, PrefectServer, PrefectWorker
+from tests.runs import MARK
 from tests.tiny_pipeline import ROOT, Trained, processes_marked, train_command
 
-MARK = "SKNET_TEST_ID"
 SECONDS_TO_BE_SEEN = 120
 SECONDS_TO_END = 300
 SECONDS_WITHOUT_PROCESS = 30

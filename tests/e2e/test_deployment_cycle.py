@@ -1,20 +1,12 @@
 """From a fresh server to a Completed run, with the commands that people type."""
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -22,12 +14,12 @@ from infra.artifacts import open_store
 from sknet.records import Revalidation
 from tests.candidates import flip_a_bit
 from tests.documented import documented
-from tests.tiny_pipeline import ROOT, Trained, end, processes_marked
+from tests.prefect_services import FINAL, UUID, PrefectServer, PrefectWorker
+from tests.runs import MARK, wait_for
+from tests.tiny_pipeline import Trained, processes_marked
 
 pytestmark = pytest.mark.slow
 
-MARK = "SKNET_TEST_ID"
-SECONDS_TO_START = 90
 SECONDS_TO_RUN = 150
 SECONDS_TO_VANISH = 15
 SECONDS_TO_SCHEDULE = 15
@@ -38,135 +30,36 @@ SOON = {
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
 }
-UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-
-
-@dataclass(frozen=True)
-class Server:
-    """A Prefect server of this test's own."""
-
-    api: str
-    home: Path
-    mark: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        words = documented("export PREFECT_API_URL")[1:]
-        exported = dict(word.split("=", 1) for word in words)
-        assert exported == {
-            "PREFECT_API_URL": "http://127.0.0.1:4200/api",
-            "SKNET_HOME": "$PWD",
-        }
-        own = {
-            "PREFECT_HOME": str(self.home),
-            "PREFECT_API_URL": self.api,
-            "SKNET_HOME": str(ROOT),
-            MARK: self.mark,
-        }
-        return {**os.environ, **own}
-
-    def prefect(self, *words: object) -> str:
-        """Run `prefect …` in the repository's root, as `prefect.toml` is read there."""
-        ended = subprocess.run(
-            prefect_command(*words),
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout
-
-    def runs(self, deployment: str) -> list[dict[str, object]]:
-        of_deployment = {"deployments": {"name": {"any_": [deployment]}}}
-        return self.post("flow_runs/filter", of_deployment)
-
-    def post(self, path: str, body: object) -> list[dict[str, object]]:
-        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
-        return list(answer.raise_for_status().json())
-
-    def state_of(self, run: str) -> str:
-        answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=30)
-        return str(answer.raise_for_status().json()["state_type"])
-
-
-def prefect_command(*words: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("prefect")), *map(str, words)]
-
-
-def eventually(condition: Callable[[], bool], seconds: float, log: Path) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s:\n{log.read_text()[-5000:]}"
-        time.sleep(0.5)
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    place = tmp_path_factory.mktemp("server")
-    port = free_port()
-    result = Server(f"http://127.0.0.1:{port}/api", place / "prefect", uuid.uuid4().hex)
-    log = place / "server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            prefect_command(*documented("prefect server start")[1:], "--port", port),
-            cwd=ROOT,
-            env={**result.environment, **SOON},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{result.api}/health", timeout=5).is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        eventually(answers, SECONDS_TO_START, log)
-        yield result
-    finally:
-        end(process)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """As documented, but for its port and home."""
+    exported = dict(word.split("=", 1) for word in documented("export PREFECT_API_URL")[1:])
+    assert exported == {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "SKNET_HOME": "$PWD"}
+    assert documented("prefect server start") == ["prefect", "server", "start"]
+    with PrefectServer(tmp_path_factory.mktemp("server"), SOON) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def deployed(server: Server) -> None:
+def deployed(server: PrefectServer) -> None:
     """Pool and deployments are there, and no worker yet."""
     server.prefect(*documented("prefect work-pool create")[1:])
     server.prefect(*documented("prefect deploy --all")[1:])
 
 
 @pytest.fixture(scope="module")
-def worker_log(server: Server, deployed: None) -> Iterator[Path]:
-    """The log of a worker that carries out what is scheduled."""
-    log = server.home.with_name("worker.log")
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            prefect_command(*documented("prefect worker start")[1:]),
-            cwd=ROOT,
-            env={**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    try:
-        yield log
-    finally:
-        end(process)
+def worker(server: PrefectServer, deployed: None) -> Iterator[PrefectWorker]:
+    """It carries out what is scheduled."""
+    pool = ["--pool", "sknet-process"]
+    assert documented("prefect worker start") == ["prefect", "worker", "start", *pool]
+    with PrefectWorker(server) as started:
+        yield started
 
 
 def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
-    server: Server,
+    server: PrefectServer,
     deployed: None,
     trained: Trained,
     copied_store: Path,
@@ -188,12 +81,11 @@ def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
     def names() -> list[str]:
         return sorted(str(run["state_name"]) for run in nights())
 
-    log = server.home.with_name("server.log")
-    eventually(lambda: names() == ["Late", "Late"], 4 * SECONDS_TO_SCHEDULE, log)
+    wait_for(lambda: names() == ["Late", "Late"], 4 * SECONDS_TO_SCHEDULE, server.said)
     assert all(run["auto_scheduled"] for run in nights())
-    worker_log = request.getfixturevalue("worker_log")
+    worker = request.getfixturevalue("worker")
 
-    eventually(lambda: names() == ["CaughtUp", "Failed"], SECONDS_TO_RUN, worker_log)
+    wait_for(lambda: names() == ["CaughtUp", "Failed"], SECONDS_TO_RUN, worker.said)
 
     store = open_store(str(copied_store))
     (night,) = store.list("revalidation")
@@ -214,7 +106,7 @@ def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
         runs = server.runs("report")
         return [run["state_type"] for run in runs if run["parameters"] == parameters]
 
-    eventually(lambda: reports() == ["COMPLETED"], SECONDS_TO_RUN, worker_log)
+    wait_for(lambda: reports() == ["COMPLETED"], SECONDS_TO_RUN, worker.said)
     automations = server.post("automations/filter", {})
     enabled = {str(each["name"]): each["enabled"] for each in automations}
     assert enabled == {"report after a regression": True, "retrain after a regression": False}
@@ -222,7 +114,7 @@ def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
 
 
 def test_deploy_run_by_bare_name_and_revalidate(
-    server: Server, worker_log: Path, tmp_path: Path, images: Path, recipe: Path
+    server: PrefectServer, worker: PrefectWorker, tmp_path: Path, images: Path, recipe: Path
 ) -> None:
     store = tmp_path / "store"
 
@@ -231,12 +123,12 @@ def test_deploy_run_by_bare_name_and_revalidate(
 
         def states() -> list[object]:
             runs = server.runs(deployment)
-            own = [run for run in runs if run["parameters"].get("store") == str(store)]  # type: ignore[attr-defined]
+            own = [run for run in runs if run["parameters"].get("store") == str(store)]
             return [run["state_type"] for run in own]
 
-        eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker_log)
+        wait_for(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker.said)
         ended = [state for state in states() if state in FINAL]
-        assert ended == ["COMPLETED"] * count, worker_log.read_text()[-5000:]
+        assert ended == ["COMPLETED"] * count, worker.said()
 
     parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=1"]
     options = [word for parameter in parameters for word in ("--param", parameter)]
@@ -264,12 +156,12 @@ def test_deploy_run_by_bare_name_and_revalidate(
             if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"
         ]
 
-    eventually(lambda: bool(nights()), 60, worker_log)
+    wait_for(lambda: bool(nights()), 60, worker.said)
     assert all(time_of_day(night) == "02:00:00" for night in nights())
 
 
 def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
-    server: Server, worker_log: Path, tmp_path: Path, trained: Trained
+    server: PrefectServer, worker: PrefectWorker, tmp_path: Path, trained: Trained
 ) -> None:
     store = tmp_path / "store"
     for kind in ("dataset", "shards"):
@@ -280,17 +172,17 @@ def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
     said = server.prefect("deployment", "run", "train-sknet", *options)
     (run,) = set(re.findall(UUID, said))
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
-    eventually(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker_log)
+    wait_for(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker.said)
     assert len(of_the_job(server)) == 3  # two ranks and the scheduler
 
     server.prefect("flow-run", "cancel", run)
 
-    eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker_log)
-    eventually(lambda: server.state_of(run) == "CANCELLED", 60, worker_log)
+    wait_for(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker.said)
+    wait_for(lambda: server.state_of(run) == "CANCELLED", 60, worker.said)
     assert any(store.glob(checkpoints))
 
 
-def of_the_job(server: Server) -> set[psutil.Process]:
+def of_the_job(server: PrefectServer) -> set[psutil.Process]:
     """The ranks and the scheduler under this test's worker."""
     own = set(processes_marked(MARK, server.mark))
     roles = (processes_marked("MS_ROLE", role) for role in ("MS_WORKER", "MS_SCHED"))

@@ -13,16 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
-from serving import prefect_server, prefect_worker, run_module, shipped_settings
-from test_deployment_cycle import Server, eventually
 
 from infra.doctor.connections import check_prefect
 from infra.doctor.services import ask_prefect
-from tests.documented import ROOT
-from tests.tiny_pipeline import processes_marked
+from tests.prefect_services import PrefectServer, PrefectWorker, shipped_settings
+from tests.runs import wait_for
+from tests.tiny_pipeline import ROOT, processes_marked
 
 # Minutes: a run is missed only after three heartbeats.
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -86,9 +84,9 @@ def inbox() -> Iterator[Inbox]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[PrefectServer]:
     """With the pools, the automations and the notifications, made by the documented commands."""
-    with prefect_server(tmp_path_factory.mktemp("operations"), {}) as result:
+    with PrefectServer(tmp_path_factory.mktemp("operations"), shipped_settings()) as result:
         for name, kind, template in (
             ("sknet-process", "process", "infra/prefect/process-pool.json"),
             ("sknet-volcano", "kubernetes", "infra/prefect/volcano-pool.json"),
@@ -104,12 +102,23 @@ def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[S
         yield result
 
 
-def post(server: Server, path: str, body: object) -> Any:
-    return httpx.post(f"{server.api}/{path}", json=body, timeout=30).raise_for_status().json()
+def run_module(
+    server: PrefectServer, name: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m NAME` against the server."""
+    return subprocess.run(
+        [sys.executable, "-m", name],
+        cwd=ROOT,
+        env={**os.environ, **server.environment, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
-def test_pools_and_automations_are_there_once(server: Server) -> None:
-    pools = {pool["name"]: pool for pool in post(server, "work_pools/filter", {})}
+def test_pools_and_automations_are_there_once(server: PrefectServer) -> None:
+    pools = {pool["name"]: pool for pool in server.post("work_pools/filter", {})}
     for name, path in (
         ("sknet-process", "infra/prefect/process-pool.json"),
         ("sknet-volcano", "infra/prefect/volcano-pool.json"),
@@ -118,24 +127,24 @@ def test_pools_and_automations_are_there_once(server: Server) -> None:
     files = ("automations.yaml", "notifications.yaml")
     described = [yaml.safe_load((ROOT / "infra/prefect" / name).read_text()) for name in files]
     names = sorted(each["name"] for file in described for each in file["automations"])
-    made = sorted(each["name"] for each in post(server, "automations/filter", {}))
+    made = sorted(each["name"] for each in server.post("automations/filter", {}))
     assert [name for name in made if name.startswith("sknet: ")] == names
 
 
 def test_the_address_of_notifications_is_a_secret_of_the_server(
-    server: Server, inbox: Inbox
+    server: PrefectServer, inbox: Inbox
 ) -> None:
-    (block,) = post(server, "block_documents/filter", {"include_secrets": False})
+    (block,) = server.post("block_documents/filter", {"include_secrets": False})
     assert "secret-token" not in json.dumps(block)
 
 
-def test_the_doctor_finds_a_real_server_in_order(server: Server) -> None:
+def test_the_doctor_finds_a_real_server_in_order(server: PrefectServer) -> None:
     found = check_prefect(ask_prefect(server.api, {}), "3.8.8")
     assert [str(each.status) for each in found] == ["ok", "ok"]
 
 
 def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
-    server: Server, inbox: Inbox, tmp_path: Path
+    server: PrefectServer, inbox: Inbox, tmp_path: Path
 ) -> None:
     script = tmp_path / "sleeper.py"
     script.write_text(SLEEPER)
@@ -144,7 +153,7 @@ def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
         flow = subprocess.Popen(
             [sys.executable, script],
             cwd=tmp_path,
-            env={**server.environment, **shipped_settings()},
+            env={**os.environ, **server.environment, **shipped_settings()},
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -152,21 +161,21 @@ def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
         run = {}
 
         def beats() -> bool:
-            runs = post(server, "flow_runs/filter", {"flows": {"name": {"any_": ["sleeper"]}}})
+            runs = server.post("flow_runs/filter", {"flows": {"name": {"any_": ["sleeper"]}}})
             run.update(*runs)
             seen = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
-            return bool(runs) and post(server, "events/filter", seen)["total"] > 0
+            return bool(runs) and server.post("events/filter", seen)["total"] > 0
 
-        eventually(beats, SECONDS_TO_RUN, log)
+        wait_for(beats, SECONDS_TO_RUN, log.read_text)
         os.kill(flow.pid, signal.SIGKILL)
         killed = time.monotonic()
         flow.wait()
         assert server.state_of(run["id"]) == "RUNNING"
 
-        eventually(lambda: server.state_of(run["id"]) == "CRASHED", SECONDS_TO_BE_SEEN, log)
+        wait_for(lambda: server.state_of(run["id"]) == "CRASHED", SECONDS_TO_BE_SEEN, log.read_text)
 
         print(f"crashed {time.monotonic() - killed:.0f} s after SIGKILL")
-        eventually(lambda: bool(inbox.texts("sleeper crashed")), 60, log)
+        wait_for(lambda: bool(inbox.texts("sleeper crashed")), 60, log.read_text)
         (text,) = inbox.texts("sleeper crashed")
         assert run["name"] in text
         assert "No heartbeat for 90 s" in text
@@ -176,7 +185,7 @@ def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
 
 
 def test_a_failed_nightly_is_told_and_a_run_sees_only_its_devices(
-    server: Server, inbox: Inbox, tmp_path: Path
+    server: PrefectServer, inbox: Inbox, tmp_path: Path
 ) -> None:
     server.prefect("deploy", "--all", "--no-prompt")
     nowhere = tmp_path / "nowhere"
@@ -184,10 +193,10 @@ def test_a_failed_nightly_is_told_and_a_run_sees_only_its_devices(
     server.prefect(
         *("deployment", "run", "revalidate/nightly", *devices, "--param", f"store={nowhere}")
     )
-    with prefect_worker(server, tmp_path) as log:
+    with PrefectWorker(server, shipped_settings()) as worker:
         shown = lambda: bool(processes_marked("ASCEND_RT_VISIBLE_DEVICES", "5"))  # noqa: E731
-        eventually(shown, SECONDS_TO_RUN, log)
-        eventually(lambda: bool(inbox.texts("the nightly failed")), SECONDS_TO_RUN, log)
+        wait_for(shown, SECONDS_TO_RUN, worker.said)
+        wait_for(lambda: bool(inbox.texts("the nightly failed")), SECONDS_TO_RUN, worker.said)
     (text,) = inbox.texts("the nightly failed")
     assert "nowhere" in text
 

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from serving import prefect_server, prefect_worker, running
-from test_deployment_cycle import Server, eventually, free_port
 
 from infra.artifacts import open_store
-from tests.documented import ROOT
+from tests.prefect_services import (
+    PrefectServer,
+    PrefectWorker,
+    Service,
+    free_port,
+    shipped_settings,
+)
+from tests.runs import wait_for
+from tests.tiny_pipeline import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -81,16 +87,16 @@ def database() -> Iterator[Database]:
     command = [*user, program("postgres"), "-D", str(data), "-p", str(port), *places]
     result = Database(port, password)
     try:
-        with running(command, os.environ, log):
+        with Service(command, log, {}) as server:
             ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-            eventually(lambda: subprocess.run(ready, check=False).returncode == 0, 60, log)
+            wait_for(lambda: subprocess.run(ready, check=False).returncode == 0, 60, server.said)
             result.ask("create database prefect", "postgres")
             yield result
     finally:
         shutil.rmtree(place)
 
 
-def states(server: Server, deployment: str) -> list[str]:
+def states(server: PrefectServer, deployment: str) -> list[str]:
     """Of the runs that somebody asked for; the schedule's own lie in the future."""
     runs = [run for run in server.runs(deployment) if not run["auto_scheduled"]]
     return sorted(str(run["state_type"]) for run in runs)
@@ -99,7 +105,7 @@ def states(server: Server, deployment: str) -> list[str]:
 def test_deploy_work_and_restart_on_postgresql(
     database: Database, copied_store: Path, tmp_path: Path
 ) -> None:
-    with prefect_server(tmp_path, database.settings) as server:
+    with PrefectServer(tmp_path, {**shipped_settings(), **database.settings}) as server:
         template = ("--base-job-template", "infra/prefect/process-pool.json")
         server.prefect("work-pool", "create", "sknet-process", "--type", "process", *template)
         server.prefect("deploy", "--all", "--no-prompt")
@@ -107,15 +113,15 @@ def test_deploy_work_and_restart_on_postgresql(
         server.prefect("deployment", "run", "report/report", *store)
         for _ in range(2):
             server.prefect("deployment", "run", "revalidate/nightly", *store)
-        with prefect_worker(server, tmp_path) as log:
-            eventually(lambda: states(server, "report") == ["COMPLETED"], SECONDS_TO_RUN, log)
+        with PrefectWorker(server, shipped_settings()) as worker:
+            wait_for(lambda: states(server, "report") == ["COMPLETED"], SECONDS_TO_RUN, worker.said)
             # One night at a time: both are waiting, and the second to be taken up is cancelled.
             ended = ["CANCELLED", "COMPLETED"]
-            eventually(lambda: states(server, "nightly") == ended, SECONDS_TO_RUN, log)
+            wait_for(lambda: states(server, "nightly") == ended, SECONDS_TO_RUN, worker.said)
     assert list(open_store(str(copied_store)).list("report"))
     assert int(database.ask("select count(*) from flow_run where state_type = 'COMPLETED'")) == 2
     assert not list(tmp_path.rglob("*.db"))
 
-    with prefect_server(tmp_path, database.settings) as restarted:
+    with PrefectServer(tmp_path, {**shipped_settings(), **database.settings}) as restarted:
         assert states(restarted, "report") == ["COMPLETED"]
         assert states(restarted, "nightly") == ended

@@ -8,7 +8,7 @@ import pytest
 from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore, StoreError
 from infra.artifacts.transfer import push
 from tasks.soundness import Source, Wanted, copy_in, examine, locate
-from tests.places import LocalPlace, Place, S3Place
+from tests.places import LocalPlace, Place
 
 SPEC = ArtifactSpec(kind="shards", format_version=1, params={}, inputs={})
 
@@ -23,14 +23,6 @@ def put(store: ArtifactStore, directory: Path) -> Wanted:
 
 def address(file: str) -> str:
     return f"shards/{SPEC.key}/{file}"
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "local":
-        return LocalPlace(tmp_path / "store")
-    request.getfixturevalue("s3_server")
-    return S3Place(tmp_path / "hosts")
 
 
 @pytest.fixture

@@ -41,14 +41,6 @@ NUM_WRITERS = 16
 TOO_BIG = MAX_DOCUMENT_BYTES + 1
 
 
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "local":
-        return LocalPlace(tmp_path / "store")
-    request.getfixturevalue("s3_server")
-    return S3Place(tmp_path / "hosts")
-
-
 @pytest.fixture
 def store(place: Place) -> ArtifactStore:
     return place.host("one")

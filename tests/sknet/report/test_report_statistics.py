@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknet.records import CalibrationBin
 from sknet.report.statistics import (
     Paired,
-    calibration_error,
     independent_difference,
     mcnemar_p,
     paired_difference,
@@ -86,13 +84,3 @@ def test_mcnemars_p_counts_the_outcomes_at_least_as_uneven(
     only_first: int, only_second: int, p: float
 ) -> None:
     assert mcnemar_p(Paired(100, only_first, only_second, 7)) == pytest.approx(p)
-
-
-def test_the_calibration_error_weighs_each_bin_by_its_samples() -> None:
-    bins = [
-        CalibrationBin(seen=10, correct=9, confidence_sum=9.5),
-        CalibrationBin(seen=0, correct=0, confidence_sum=0.0),
-        CalibrationBin(seen=30, correct=12, confidence_sum=21.0),
-    ]
-    assert calibration_error(bins) == pytest.approx((10 * 0.05 + 30 * 0.3) / 40)
-    assert calibration_error([]) is None
