@@ -17,7 +17,14 @@ from prefect.artifacts import (
 )
 from pydantic import JsonValue
 
-from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, StoreError, open_store
+from infra.artifacts import (
+    Artifact,
+    ArtifactSpec,
+    ArtifactStore,
+    BuildOutput,
+    StoreError,
+    open_store,
+)
 from tasks.stages import StageResult, finish, resolve_stage, stage_task
 
 if TYPE_CHECKING:
@@ -31,6 +38,8 @@ LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
 MAX_PICTURE_BYTES = 64 * 1024
 MOST_ROWS = 200
 """Of the table that Prefect shows."""
+ACCURACY_FIGURE = "accuracy.svg"
+"""Of the report's files, the one that report.md shows."""
 
 
 @stage_task("report")
@@ -69,7 +78,7 @@ def report(
 
     resolution = resolve_stage("report", store, spec, build)
     directory = resolution.artifact.directory
-    _show(directory)
+    _show(resolution.artifact)
     facts: dict[str, JsonValue] = {
         "runs": len(findings.runs),
         "unreadable": len(findings.unreadable),
@@ -78,22 +87,28 @@ def report(
     return finish("report", resolution, facts)
 
 
-def _show(directory: Path) -> None:
+def _show(report: Artifact) -> None:
     """Table, text and figure in Prefect's UI."""
     import pandas as pd
 
+    directory, manifest = report.directory, report.manifest
     table = pd.read_csv(directory / "table.csv", dtype=str, keep_default_na=False)
     create_table_artifact(
         [dict(zip(table.columns, row, strict=True)) for row in table.head(MOST_ROWS).values],
         key="results",
         description="All runs",
     )
+    content = base64.b64encode((directory / ACCURACY_FIGURE).read_bytes()).decode()
+    figure = f"data:image/svg+xml;base64,{content}"
+    text = (directory / "report.md").read_text("utf-8")
+    # Nothing lies beside a page of Prefect's, and it can't link to files of this host.
+    text = text.replace(f"({ACCURACY_FIGURE})", f"({figure})")
+    page = f"`report.html` of the artifact `{manifest.kind}/{manifest.key}`"
     create_markdown_artifact(
-        (directory / "report.md").read_text("utf-8"), key="report", description="All runs"
+        f"The page that stands alone is {page}.\n\n{text}", key="report", description="All runs"
     )
-    drawing = base64.b64encode((directory / "accuracy.svg").read_bytes()).decode()
     create_image_artifact(
-        f"data:image/svg+xml;base64,{drawing}",
+        figure,
         key="accuracy-intervals",
         description="Accuracy with 95 % intervals, beside published results",
     )

@@ -58,21 +58,27 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    def open(self, page: Path, *, width: int = WIDE, dark: bool = False) -> None:
-        """Load a page anew, at a width and in light or dark."""
+    def open(
+        self, page: Path | str, *, width: int = WIDE, height: int = 900, dark: bool = False
+    ) -> None:
+        """Load a file or an address anew, in a window of a size and in light or dark."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == PHONE},
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width == PHONE},
         )
         for log in ("browser", "performance"):
             self.driver.get_log(log)  # what came before
-        self.driver.get(page.as_uri())
+        self.driver.get(page.as_uri() if isinstance(page, Path) else page)
 
     def script(self, text: str, *arguments: object) -> Any:
         """What a script returns."""
         return self.driver.execute_script(text, *arguments)
+
+    def text(self) -> str:
+        """What a reader sees."""
+        return str(self.script("return document.body.innerText"))
 
     def complaints(self) -> list[str]:
         """What the console has been told since the page was opened."""

@@ -5,8 +5,10 @@ set -euo pipefail
 
 declare -A packages=(
   [strace]=strace [ip]=iproute2 [chromium]=chromium [chromedriver]=chromium-driver
-  [systemd-analyze]=systemd
+  [systemd-analyze]=systemd [initdb]=postgresql
 )
+# Where Debian keeps PostgreSQL's.
+for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 missing=()
 for program in "${!packages[@]}"; do
   command -v "$program" > /dev/null || missing+=("${packages[$program]}")

@@ -77,12 +77,17 @@ def test_accuracy_and_report_are_shown_in_the_ui(trained: Trained, copied_store:
     assert {key: row[key] for key in counts} == counts
     assert shown["accuracy"].type == "table"
     page = Path(str(trained.of("report").facts["html"])).with_name("report.md")
-    assert (shown["report"].type, shown["report"].data) == ("markdown", page.read_text("utf-8"))
+    drawing = base64.b64encode(page.with_name("accuracy.svg").read_bytes()).decode()
+    figure = f"data:image/svg+xml;base64,{drawing}"
+    text = str(shown["report"].data)
+    assert shown["report"].type == "markdown"
+    assert text.endswith(page.read_text("utf-8").replace("(accuracy.svg)", f"({figure})"))
+    assert f"({figure})" in text
+    assert f"`report.html` of the artifact `report/{page.parent.name}`" in text.splitlines()[0]
     assert shown["results"].type == "table"
     assert json.loads(str(shown["results"].data))[0]["model name"] == "skresnet18"
-    drawing = base64.b64encode(page.with_name("accuracy.svg").read_bytes()).decode()
-    figure = shown["accuracy-intervals"]
-    assert (figure.type, figure.data) == ("image", f"data:image/svg+xml;base64,{drawing}")
+    assert shown["accuracy-intervals"].type == "image"
+    assert shown["accuracy-intervals"].data == figure
 
 
 def test_a_second_run_reuses_all_stages_and_starts_no_process(

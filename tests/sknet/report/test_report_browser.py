@@ -15,7 +15,7 @@ from tasks.collecting import collect
 from tasks.pairing import compare_named
 from tasks.reporting import thumbnails
 from tests.browser import PHONE, WIDE, Browser, chromium
-from tests.screenshots import MAX_BYTES, take
+from tests.screenshots import MAX_BYTES, of_report
 from tests.synthetic_store import fill
 
 pytestmark = pytest.mark.slow
@@ -186,7 +186,7 @@ def test_a_link_to_a_folded_run_unfolds_it(browser: Browser, page: Path) -> None
 def test_the_pictures_for_the_documentation_are_small(
     browser: Browser, page: Path, tmp_path: Path
 ) -> None:
-    written = take(browser, page, tmp_path)
+    written = list(of_report(browser, page, tmp_path))
     assert [path.name for path in written] == ["report-wide.png", "report-phone.png"]
     for path, width in zip(written, (WIDE, PHONE), strict=True):
         assert path.stat().st_size <= MAX_BYTES

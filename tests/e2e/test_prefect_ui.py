@@ -1,0 +1,114 @@
+"""What people see of a run in Prefect's pages: its graph, its stages' states, what it found."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.browser import WIDE, chromium
+from tests.prefect_pages import PrefectPages
+from tests.prefect_services import PrefectServer
+from tests.screenshots import MAX_BYTES, of_prefect
+from tests.tiny_pipeline import ROOT, Trained, train_command
+
+pytestmark = pytest.mark.slow
+
+SECONDS_TO_RUN = 240
+# From a stage to those whose results it takes.
+GRAPH = {
+    "stage": set(),
+    "convert": {"stage"},
+    "train": {"convert"},
+    "validate": {"convert", "train"},
+    "promote": {"train", "validate"},
+    "report": {"promote"},
+}
+STATES = {
+    "stage": "Reused",
+    "convert": "Rebuilt",
+    "train": "Reused",
+    "validate": "Built",
+    "promote": "Built",
+    "report": "Built",
+}
+
+
+@pytest.fixture(scope="module")
+def pages(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectPages]:
+    """Of a run that found a shortened shard, no evaluation and no production."""
+    place = tmp_path_factory.mktemp("ui")
+    store = place / "store"
+    shutil.copytree(trained.store, store, copy_function=shutil.copy2)
+    for kind in ("evaluation", "promotion", "refs"):
+        shutil.rmtree(store / kind)
+    os.truncate(next((store / "shards").glob("*/*.mindrecord")), 100)
+    with PrefectServer(place) as server:
+        ended = subprocess.run(
+            train_command(trained.recipe, trained.images, store, 2),
+            cwd=ROOT,
+            env={**os.environ, **server.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS_TO_RUN,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout[-5000:]
+        (run,) = server.post("flow_runs/filter", {})
+        with chromium(place / "profile") as browser:
+            yield PrefectPages(browser, server.api, run["id"])
+
+
+def test_the_graph_reads_as_the_pipeline(pages: PrefectPages) -> None:
+    graph = httpx.get(f"{pages.api}/flow_runs/{pages.run}/graph-v2", timeout=30).json()
+    nodes = dict(graph["nodes"])
+    stages = {id_: node["label"].rpartition("-")[0] for id_, node in nodes.items()}
+    drawn = {
+        stages[id_]: {stages[parent["id"]] for parent in node["parents"]}
+        for id_, node in nodes.items()
+    }
+    assert drawn == GRAPH
+    pages.open_run()
+    pages.wait_for_text("Completed", "6 Task runs", "Beginning flow run")
+
+
+def test_each_stage_says_whether_it_was_built_reused_or_rebuilt(pages: PrefectPages) -> None:
+    pages.open_run()
+    pages.open_tab("Task Runs")
+    pages.wait_for_text(*STATES)
+    words = pages.browser.text().split("\n")
+    seen = {word.rpartition("-")[0]: after for word, after in pairwise(words)}
+    assert {stage: seen[stage] for stage in STATES} == STATES
+
+
+def test_progress_tables_text_and_figure_of_a_run_are_there(pages: PrefectPages) -> None:
+    types = {each["key"]: each["type"] for each in pages.artifacts()}
+    assert types == {
+        "conversion": "progress",
+        "accuracy": "table",
+        "promotion": "table",
+        "results": "table",
+        "report": "markdown",
+        "accuracy-intervals": "image",
+    }
+    pages.open_artifact("conversion")
+    pages.wait_for_text("Progress: 100%")
+    pages.open_artifact("report")
+    pages.wait_for_text("The page that stands alone is", "SKNet training report")
+    broken = "return [...document.images].filter(e => !e.naturalWidth).map(e => e.alt || e.src)"
+    assert pages.browser.script(broken) == []
+    assert pages.browser.script("return document.images.length") >= 1
+
+
+def test_the_pictures_for_the_documentation_are_small(pages: PrefectPages, tmp_path: Path) -> None:
+    for path in of_prefect(pages, tmp_path):
+        assert path.stat().st_size <= MAX_BYTES
+        with Image.open(path) as picture:
+            assert picture.width == WIDE
+        assert (ROOT / "docs" / path.name).is_file()

@@ -1,0 +1,66 @@
+"""Prefect's pages about one run, as people come to them."""
+
+from typing import Any
+
+import httpx
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.browser import SECONDS, Browser
+
+TALL = 1300
+"""Pixels: room for all stages below the graph. What is out of sight isn't there."""
+
+
+class PrefectPages:
+    """Each method waits until the page has what it is about."""
+
+    def __init__(self, browser: Browser, api: str, run: str) -> None:
+        self.browser = browser
+        self.api, self.run = api, run
+        self._wait = WebDriverWait(browser.driver, SECONDS)
+
+    def open_run(self) -> None:
+        """The run's graph, and its log."""
+        self.browser.open(f"{self._address}/runs/flow-run/{self.run}", height=TALL)
+        self._wait.until(lambda driver: driver.find_elements(By.TAG_NAME, "canvas"))
+
+    def open_tab(self, name: str) -> None:
+        """One of the run's."""
+        tab = self._wait.until(lambda _: self._tab(name))
+        assert tab is not None
+        tab.click()
+        self._wait.until(lambda driver: f"tab={name.replace(' ', '+')}" in driver.current_url)
+
+    def open_artifact(self, key: str) -> None:
+        """The run's artifact of this key."""
+        (found,) = [each for each in self.artifacts() if each["key"] == key]
+        self.browser.open(f"{self._address}/artifacts/artifact/{found['id']}")
+        self._wait.until(lambda _: str(found["description"]) in self.browser.text())
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """All that the run shows."""
+        of_run = {"artifacts": {"flow_run_id": {"any_": [self.run]}}}
+        answer = httpx.post(f"{self.api}/artifacts/filter", json=of_run, timeout=30)
+        return list(answer.raise_for_status().json())
+
+    def wait_for_text(self, *texts: str) -> None:
+        """Until a reader sees all of them."""
+        self._wait.until(lambda _: all(text in self.browser.text() for text in texts))
+
+    def picture(self, height: int) -> bytes:
+        """A PNG, once nothing moves any longer."""
+        last = b""
+        while (now := self.browser.picture(height)) != last:
+            last = now
+            self.browser.driver.execute_async_script("setTimeout(arguments[0], 1000)")
+        return now
+
+    @property
+    def _address(self) -> str:
+        return self.api.removesuffix("/api")
+
+    def _tab(self, name: str) -> WebElement | None:
+        found = self.browser.driver.find_elements(By.XPATH, f"//li[normalize-space(.)='{name}']")
+        return found[0] if found else None
