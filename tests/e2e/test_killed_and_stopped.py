@@ -44,6 +44,7 @@ def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # what dies when is a matter of how long the stages usually take
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
 def test_a_run_of_which_something_is_killed_ends_like_an_undisturbed_one(
     point: Point, scene: Scene, tmp_path: Path

@@ -15,6 +15,10 @@ from infra.artifacts import Artifact, ArtifactSpec, LocalStore
 FILES = {"index.json": b"[]", "shards/0.bin": b"zero", "shards/1.bin": b"one"}
 
 
+class KilledError(Exception):
+    """Stands for the end of a builder in the midst of its work."""
+
+
 def make_spec(seed: int = 0, *, kind: str = "shards") -> ArtifactSpec:
     return ArtifactSpec(
         kind=kind, format_version=1, params={"seed": seed}, inputs={"dataset": "0" * 64}

@@ -1,9 +1,5 @@
 """What holds of every store, local or on S3, for all hosts that use it."""
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from artifact_examples import (
-    CONTEXT,
     FILES,
-    another_process,
+    KilledError,
     make_spec,
     read_files,
     write_files,
@@ -26,7 +21,6 @@ from infra.artifacts import (
     BuildOutput,
     DamagedArtifactError,
     DigestConflictError,
-    LostLeaseError,
     RefConflictError,
     StoreError,
     replace_damaged,
@@ -35,9 +29,8 @@ from infra.artifacts import (
 from infra.artifacts.files import MAX_DOCUMENT_BYTES
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
-from tests.places import EXPIRY_SECONDS, LocalPlace, Place, S3Place
+from tests.places import LocalPlace, Place, S3Place
 
-NUM_WRITERS = 16
 TOO_BIG = MAX_DOCUMENT_BYTES + 1
 
 
@@ -229,96 +222,6 @@ def test_a_ref_moves_from_where_it_was_seen_only(store, other, tmp_path):
     assert store.refs.names() == ("production",)
 
 
-def count_up(place: Place, number: int, times: int) -> None:
-    store = place.host(f"host-{number}")
-    manifest = store.load("shards", make_spec().key).manifest
-    for _ in range(times):
-        while True:
-            try:
-                seen = store.refs.get("count")
-                store.refs.set("count", manifest, expected=seen, reason="one more")
-                break
-            except RefConflictError:
-                time.sleep(0.01 * number)
-
-
-def together(work, *arguments_of_each: tuple[object, ...]) -> None:
-    processes = [another_process(work, *each) for each in arguments_of_each]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-
-
-@pytest.mark.slow
-def test_16_processes_that_count_through_a_ref_lose_no_count(place, store, tmp_path):
-    commit(store, tmp_path / "source")
-    together(count_up, *((place, number, 2) for number in range(NUM_WRITERS)))
-    assert [ref.version for ref in store.refs.history("count")] == [*range(1, 2 * NUM_WRITERS + 1)]
-
-
-def put_one(place: Place, number: int, directory: Path) -> None:
-    commit(place.host(f"host-{number}"), directory / str(number))
-
-
-@pytest.mark.slow
-def test_16_processes_that_put_one_key_agree_on_one_artifact(place, store, tmp_path):
-    together(put_one, *((place, number, tmp_path) for number in range(NUM_WRITERS)))
-    assert len(list(store.addresses())) == 1
-    assert store.verify("shards", make_spec().key) == ()
-
-
-def hold(place: Place, entered: "multiprocessing.synchronize.Event") -> None:
-    with place.host("holder").workspace(make_spec()) as workspace:
-        (workspace / "step-1").touch()
-        entered.set()
-        signal.pause()
-
-
-def test_the_workspace_of_a_killed_builder_is_free_at_once(place, other):
-    entered = CONTEXT.Event()
-    holder = another_process(hold, place, entered)
-    holder.start()
-    assert entered.wait(60)
-    waited: list[float] = []
-
-    def wait_and_enter() -> None:
-        with other.workspace(make_spec()):
-            waited.append(time.monotonic())
-
-    waiter = threading.Thread(target=wait_and_enter, daemon=True)
-    waiter.start()
-    waiter.join(2 * EXPIRY_SECONDS)
-    assert waited == []
-    holder.kill()
-    holder.join()
-    waiter.join(30)
-    assert len(waited) == 1
-
-
-def test_two_hosts_that_need_one_artifact_build_it_once(store, other):
-    built = []
-
-    def slowly(workspace: Path) -> BuildOutput:
-        built.append(workspace)
-        time.sleep(1.5 * EXPIRY_SECONDS)
-        return build(workspace)
-
-    statuses = []
-
-    def need(host: ArtifactStore) -> None:
-        statuses.append(resolve(host, make_spec(), slowly).status)
-
-    threads = [threading.Thread(target=need, args=(host,), daemon=True) for host in (store, other)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == ["built", "reused"]
-    assert len(built) == 1
-
-
 def tomorrow() -> datetime:
     """Everything is older."""
     return datetime.now(UTC) + timedelta(days=1)
@@ -380,67 +283,3 @@ def test_an_artifact_goes_from_one_kind_of_store_to_the_other(place, store, tmp_
     assert not push(store, artifact.manifest, target)
     assert read_files(target.get(make_spec(), level="full")) == FILES
     assert target.get(make_spec()) == artifact
-
-
-class KilledError(Exception):
-    pass
-
-
-def test_a_build_that_one_host_left_goes_on_on_another(place, store, other):
-    def begin(workspace: Path) -> BuildOutput:
-        parts = workspace / "checkpoints"
-        parts.mkdir()
-        with store.keeping(make_spec(), parts):
-            for step in (1, 2):
-                (parts / ".saving").mkdir()
-                (parts / ".saving" / "model").write_bytes(b"%d" % step)
-                (parts / ".saving").rename(parts / f"step-{step}")
-                (parts / "metrics").write_text(f"until {step}")
-            raise KilledError
-
-    found = {}
-
-    def go_on(workspace: Path) -> BuildOutput:
-        files = (p for p in (workspace / "checkpoints").rglob("*") if p.is_file())
-        found.update({p.relative_to(workspace).as_posix(): p.read_bytes() for p in files})
-        return build(workspace)
-
-    with pytest.raises(KilledError):
-        resolve(store, make_spec(), begin)
-    assert resolve(other, make_spec(), go_on).status == "built"
-    assert found == {
-        "checkpoints/metrics": b"until 2",
-        "checkpoints/step-1/model": b"1",
-        "checkpoints/step-2/model": b"2",
-    }
-    assert place.paths(".work/") == []
-
-
-def test_a_builder_that_was_taken_over_commits_nothing(place, tmp_path):
-    if isinstance(place, LocalPlace):
-        pytest.skip("the kernel gives a lock to nobody else while its holder lives")
-    go_on = CONTEXT.Event()
-    entered, outcome = CONTEXT.Event(), CONTEXT.Queue()
-    sleeper = another_process(commit_late, place, tmp_path / "late", entered, go_on, outcome)
-    sleeper.start()
-    assert entered.wait(60)
-    os.kill(sleeper.pid, signal.SIGSTOP)
-    began = time.monotonic()
-    with place.host("other").workspace(make_spec()):
-        assert time.monotonic() - began >= EXPIRY_SECONDS
-        os.kill(sleeper.pid, signal.SIGCONT)
-        go_on.set()
-        assert outcome.get(timeout=60) == "LostLeaseError"
-        assert list(place.host("other").addresses()) == []
-    sleeper.join()
-
-
-def commit_late(place: Place, directory: Path, entered, go_on, outcome) -> None:
-    store = place.host("sleeper")
-    with store.workspace(make_spec()):
-        entered.set()
-        go_on.wait(60)
-        try:
-            commit(store, directory)
-        except LostLeaseError as error:
-            outcome.put(type(error).__name__)
