@@ -83,6 +83,26 @@ class Workers:
                 self._scheduler = self._scheduler or process
             if environment.get("MS_ROLE") == "MS_WORKER":
                 self._by_rank.setdefault(int(environment["RANK_ID"]), process)
+        if self._scheduler is None and len(self._by_rank) == len(self._ranks):
+            self._scheduler = self._dead_sibling(processes)
+
+    def _dead_sibling(self, processes: list[psutil.Process]) -> psutil.Process | None:
+        """What msrun started beside the ranks, if it died before its environment was seen.
+
+        The scheduler starts before the ranks, so it isn't still to come.
+        """
+        ranks = set(self._by_rank.values())
+        msrun = {_parent(rank) for rank in ranks} - {None}
+        return next(
+            (
+                process
+                for process in processes
+                if process not in ranks
+                and _status(process) == psutil.STATUS_ZOMBIE
+                and _parent(process) in msrun
+            ),
+            None,
+        )
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -92,5 +112,12 @@ def _is_alive(process: psutil.Process) -> bool:
 def _status(process: psutil.Process) -> str | None:
     try:
         return process.status() if process.is_running() else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
     except psutil.NoSuchProcess:
         return None

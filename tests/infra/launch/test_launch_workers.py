@@ -1,0 +1,62 @@
+"""The processes of a job are known, and how they ended, whenever they die."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from infra.launch.workers import Workers
+
+# As msrun does: the scheduler, then the ranks; it waits for the scheduler at the end only.
+MSRUN = """
+import os, subprocess, sys, time
+
+def start(code, **environment):
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **environment})
+
+scheduler = start(sys.argv[1], MS_ROLE="MS_SCHED")
+if sys.argv[2] == "ends":
+    os.waitid(os.P_PID, scheduler.pid, os.WEXITED | os.WNOWAIT)
+for rank in range(2):
+    start("import time; time.sleep(60)", MS_ROLE="MS_WORKER", RANK_ID=str(rank))
+print("started", flush=True)
+time.sleep(60)
+"""
+SUPERVISOR = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+
+
+@pytest.fixture
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    """Of a job that is looked at once its scheduler has done what the test says."""
+    scheduler, after = request.param
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, MSRUN, scheduler, after],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"started\n"
+            yield Workers(process.pid, range(2), alone=False)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("workers", "number"),
+    [
+        (("import os; os.kill(os.getpid(), 9)", "ends"), 9),
+        (("import os; os.kill(os.getpid(), 15)", "ends"), 15),
+        (("pass", "ends"), None),
+        (("import time; time.sleep(60)", "lives"), None),
+    ],
+    indirect=["workers"],
+)
+def test_a_scheduler_that_was_killed_before_it_was_seen_is_missed(
+    workers: Workers, number: int | None
+) -> None:
+    assert not workers.all_ended()
+    assert workers.scheduler_killed_by() == number
