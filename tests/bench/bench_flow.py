@@ -31,12 +31,14 @@ from pathlib import Path
 
 import httpx
 
+from tasks.progress import SECONDS_BETWEEN
 from tests.documented import ROOT
 
 GOALS = {"imports": 1.5, "again": 3.0, "share": 0.01}
 TRAINING_SECONDS = 600.0
-# A line of the log and a step of the bar each second, more than any recipe's training says.
-TOLD_IN_TRAINING = 600
+# A line of the log each second is more than any recipe's training says; the bar waits.
+LINES_IN_TRAINING = 600
+STEPS_IN_TRAINING = round(TRAINING_SECONDS / SECONDS_BETWEEN)
 START_SECONDS = 600  # of a server, on a machine that does other work
 IMPORTS = {
     "prefect": "from prefect import flow, task",
@@ -142,13 +144,15 @@ def measure_again(done: tuple[str, str, str], rounds: int, folder: Path) -> None
 
 def print_share(whole: dict[str, list[float]], stages: float, told: dict[str, float]) -> None:
     """What the process of the flow takes beyond the stages, and what it tells Prefect meanwhile."""
-    telling = TOLD_IN_TRAINING * (told["line"] + told["progress"]) / 1000
+    telling = LINES_IN_TRAINING * told["line"] + STEPS_IN_TRAINING * told["progress"]
+    telling /= 1000
     print(
         f"\nstages without Prefect: {stages:.3f} s; a line of the log {told['line']:.2f} ms, ",
         end="",
     )
     print(
-        f"a step of the bar {told['progress']:.2f} ms, {telling:.2f} s for {TOLD_IN_TRAINING} each"
+        f"a step of the bar {told['progress']:.2f} ms, {telling:.2f} s for {LINES_IN_TRAINING} "
+        f"and {STEPS_IN_TRAINING}"
     )
     for place, seconds in whole.items():
         fixed = [value - stages for value in seconds]
