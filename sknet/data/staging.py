@@ -193,14 +193,16 @@ def _describe(
 
 def read_staged(directory: Path) -> Staged:
     """What `Staged.write` wrote. Raises UserError if index and record don't agree."""
-    import pandas as pd
+    from pyarrow import parquet
 
     dataset = Dataset.read(directory / "dataset.json")
     try:
-        index = pd.read_parquet(directory / "samples.parquet", columns=INDEX_COLUMNS)
+        table = parquet.read_table(directory / "samples.parquet", columns=INDEX_COLUMNS)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
+    # In one piece: taking a shard's rows out of several copies them all, for every shard.
+    index = table.combine_chunks().to_pandas()
     if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
         raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
     return Staged(dataset, index)

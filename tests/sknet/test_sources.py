@@ -134,6 +134,16 @@ def test_what_is_written_is_read_back(folders: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read.index, staged.index)
 
 
+def test_an_index_that_was_written_in_pieces_is_read_in_one(folders: Path, tmp_path: Path) -> None:
+    staged = stage(open_source(str(folders)))
+    staged.write(tmp_path)
+    staged.index.to_parquet(tmp_path / "samples.parquet", index=False, row_group_size=2)
+    index = read_staged(tmp_path).index
+    pd.testing.assert_frame_equal(index, staged.index)
+    for column in ("split", "key", "sha256"):
+        assert index[column].array._pa_array.num_chunks == 1
+
+
 @pytest.mark.parametrize("column", ["split", "key", "label", "size", "sha256"])
 def test_tampered_index_is_refused(folders: Path, tmp_path: Path, column: str) -> None:
     staged = stage(open_source(str(folders)))
