@@ -20,6 +20,9 @@ from tests.tiny_pipeline import ROOT, end
 SECONDS_TO_START = 120
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+# As the README has them.
+SERVER = ("server", "start", "--host", "127.0.0.1")
+WORKER = ("worker", "start", "--pool", "sknet-process")
 SHIPPED = ROOT / "infra/prefect/settings.env"
 
 
@@ -87,7 +90,7 @@ class PrefectServer(Service):
             "SKNET_HOME": str(ROOT),
             MARK: self.mark,
         }
-        command = prefect_command("server", "start", "--host", "127.0.0.1", "--port", port)
+        command = prefect_command(*SERVER, "--port", port)
         super().__init__(command, place / "server.log", {**self.environment, **(settings or {})})
 
     def start(self) -> None:
@@ -160,7 +163,7 @@ class PrefectWorker(Service):
     """Of the process pool; what it runs writes into its log."""
 
     def __init__(self, server: PrefectServer, settings: Mapping[str, str] | None = None) -> None:
-        command = prefect_command("worker", "start", "--pool", "sknet-process")
+        command = prefect_command(*WORKER)
         soon = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         log = server.log.with_name("worker.log")
         super().__init__(command, log, {**server.environment, **soon, **(settings or {})})

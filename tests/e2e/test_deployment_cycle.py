@@ -14,7 +14,7 @@ from infra.artifacts import open_store
 from sknet.records import Revalidation
 from tests.candidates import flip_a_bit
 from tests.documented import documented
-from tests.prefect_services import FINAL, UUID, PrefectServer, PrefectWorker
+from tests.prefect_services import FINAL, SERVER, UUID, WORKER, PrefectServer, PrefectWorker
 from tests.runs import MARK, wait_for
 from tests.tiny_pipeline import Trained, processes_marked
 
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """As documented, but for its port and home."""
     exported = dict(word.split("=", 1) for word in documented("export PREFECT_API_URL")[1:])
     assert exported == {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "SKNET_HOME": "$PWD"}
-    assert documented("prefect server start") == ["prefect", "server", "start"]
+    assert documented("prefect server start") == ["prefect", *SERVER]
     with PrefectServer(tmp_path_factory.mktemp("server"), SOON) as started:
         yield started
 
@@ -52,8 +52,7 @@ def deployed(server: PrefectServer) -> None:
 @pytest.fixture(scope="module")
 def worker(server: PrefectServer, deployed: None) -> Iterator[PrefectWorker]:
     """It carries out what is scheduled."""
-    pool = ["--pool", "sknet-process"]
-    assert documented("prefect worker start") == ["prefect", "worker", "start", *pool]
+    assert documented("prefect worker start") == ["prefect", *WORKER]
     with PrefectWorker(server) as started:
         yield started
 
