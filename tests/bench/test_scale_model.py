@@ -29,6 +29,7 @@ TIMED = [
     "stage_seconds_per_sample",
     "restage_seconds_per_sample",
     "index_read_seconds_per_sample",
+    "plan_seconds_per_sample",
     "order_seconds_per_position",
     "manifest_write_seconds_per_file",
     "manifest_read_seconds_per_file",
