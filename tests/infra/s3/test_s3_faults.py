@@ -139,6 +139,18 @@ class Played:
 _places = itertools.count(1)
 
 
+def stored_under(prefix: str, direct: Any) -> dict[str, bytes]:
+    """What the server has there, by the rest of its key."""
+    while True:
+        try:
+            return {
+                found.key.removeprefix(prefix): found.get()["Body"].read()
+                for found in direct.objects.filter(Prefix=prefix)
+            }
+        except direct.meta.client.exceptions.NoSuchKey:
+            continue  # a removal that nobody waited for was carried out meanwhile
+
+
 def play(
     call: Call,
     proxy: FaultProxy,
@@ -165,10 +177,7 @@ def play(
     except S3Error as raised:
         error = raised
     seconds = time.monotonic() - started
-    stored = {
-        found.key.removeprefix(f"{name}/"): found.get()["Body"].read()
-        for found in direct.objects.filter(Prefix=f"{name}/")
-    }
+    stored = stored_under(f"{name}/", direct)
     files = [path.name for path in directory.iterdir()]
     return Played(scene, returned, error, stored, files, seconds)
 
