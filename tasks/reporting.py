@@ -38,8 +38,6 @@ LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
 MAX_PICTURE_BYTES = 64 * 1024
 MOST_ROWS = 200
 """Of the table that Prefect shows."""
-ACCURACY_FIGURE = "accuracy.svg"
-"""Of the report's files, the one that report.md shows."""
 
 
 @stage_task("report")
@@ -91,6 +89,8 @@ def _show(report: Artifact) -> None:
     """Table, text and figure in Prefect's UI."""
     import pandas as pd
 
+    from sknet.report.markdown import FIGURE
+
     directory, manifest = report.directory, report.manifest
     table = pd.read_csv(directory / "table.csv", dtype=str, keep_default_na=False)
     create_table_artifact(
@@ -98,11 +98,11 @@ def _show(report: Artifact) -> None:
         key="results",
         description="All runs",
     )
-    content = base64.b64encode((directory / ACCURACY_FIGURE).read_bytes()).decode()
+    content = base64.b64encode((directory / FIGURE).read_bytes()).decode()
     figure = f"data:image/svg+xml;base64,{content}"
     text = (directory / "report.md").read_text("utf-8")
     # Nothing lies beside a page of Prefect's, and it can't link to files of this host.
-    text = text.replace(f"({ACCURACY_FIGURE})", f"({figure})")
+    text = text.replace(f"({FIGURE})", f"({figure})")
     page = f"`report.html` of the artifact `{manifest.kind}/{manifest.key}`"
     create_markdown_artifact(
         f"The page that stands alone is {page}.\n\n{text}", key="report", description="All runs"

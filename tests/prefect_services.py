@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -167,6 +167,11 @@ class PrefectWorker(Service):
         soon = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         log = server.log.with_name("worker.log")
         super().__init__(command, log, {**server.environment, **soon, **(settings or {})})
+
+
+def eventually(condition: Callable[[], bool], seconds: float, explain: Callable[[], str]) -> None:
+    """As `wait_for`, for what asks a server: that has other work to do."""
+    wait_for(condition, seconds, explain, pause=0.3)
 
 
 def shipped_settings() -> dict[str, str]:

@@ -113,8 +113,10 @@ class Runs:
         return self._log.read_text("utf-8")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str]) -> None:
+def wait_for(
+    condition: Callable[[], bool], seconds: float, explain: Callable[[], str], pause: float = 0.05
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
-        time.sleep(0.05)
+        time.sleep(pause)

@@ -6,6 +6,7 @@ not against that of the machine: for artifacts that matter, use a real service.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -13,7 +14,6 @@ import secrets
 import socket
 import sysconfig
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -213,11 +213,30 @@ def _wait(running: Running, log: Path) -> None:
     while time.monotonic() < deadline:
         if running.process is None:
             raise ServerError(f"the S3 server has ended: see {log}")
-        with contextlib.suppress(OSError):
-            if urllib.request.urlopen(f"http://127.0.0.1:{running.port}/healthz").status == 200:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if _is_healthy(running) and _has_its_data(running):
                 return
         time.sleep(0.1)
     raise ServerError(f"the S3 server isn't ready after {START_SECONDS:g} s: see {log}")
+
+
+def _is_healthy(running: Running) -> bool:
+    return _ask(running.port, "healthz")[0] == http.HTTPStatus.OK
+
+
+def _has_its_data(running: Running) -> bool:
+    """Whether what holds the data has joined; the gateway is healthy before, and fails to read."""
+    status, content = _ask(running.port + 1, "dir/status")
+    return status == http.HTTPStatus.OK and bool(json.loads(content)["Topology"]["DataCenters"])
+
+
+def _ask(port: int, path: str) -> tuple[int, bytes]:
+    """Status and content of what one of the server's parts says. Raises OSError, HTTPException."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/{path}")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def _make_bucket(running: Running, bucket: str) -> None:

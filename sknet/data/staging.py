@@ -198,11 +198,11 @@ def read_staged(directory: Path) -> Staged:
     dataset = Dataset.read(directory / "dataset.json")
     try:
         table = parquet.read_table(directory / "samples.parquet", columns=INDEX_COLUMNS)
+        # In one piece: taking a shard's rows out of several copies them all, for every shard.
+        index = table.combine_chunks().to_pandas()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
-    # In one piece: taking a shard's rows out of several copies them all, for every shard.
-    index = table.combine_chunks().to_pandas()
     if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
         raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
     return Staged(dataset, index)

@@ -26,13 +26,17 @@ MOST_ROWS = 60
 """Of a table of runs or nights: what goes beyond stands in the CSV files."""
 
 
+FIGURE = "accuracy.svg"
+"""The file beside the Markdown that it shows."""
+
+
 def render_markdown(
     findings: Findings, detailed: Sequence[TrainedRun], comparison: Comparison | None = None
 ) -> str:
     """The tables without their figures; `detailed` runs have a section each."""
     results = published_shown(findings)
     parts = ["# SKNet training report", escape(headline(findings))]
-    parts.append("![Accuracy@1 with intervals, own runs and published ones](accuracy.svg)")
+    parts.append(f"![Accuracy@1 with intervals, own runs and published ones]({FIGURE})")
     parts += ["## Results", *_first(results, "table.csv")]
     parts.append("\n".join(f"- {escape(note)}" for note in NOTES))
     if comparison is not None:

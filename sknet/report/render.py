@@ -6,7 +6,7 @@ from pathlib import Path
 from sknet.report.comparison import Comparison
 from sknet.report.figures import printed
 from sknet.report.frames import all_frames
-from sknet.report.markdown import render_comparison, render_markdown
+from sknet.report.markdown import FIGURE, render_comparison, render_markdown
 from sknet.report.overview import accuracy_figure
 from sknet.report.page import Pictures, render_html
 from sknet.report.runs import Findings, TrainedRun
@@ -30,7 +30,7 @@ def write_report(
     texts = {
         "report.html": render_html(findings, detailed, accuracy, comparison, pictures),
         "report.md": render_markdown(findings, detailed, comparison),
-        "accuracy.svg": printed(accuracy),
+        FIGURE: printed(accuracy),
     }
     if comparison is not None:
         texts["comparison.md"] = render_comparison(comparison)

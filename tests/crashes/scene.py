@@ -23,8 +23,7 @@ from tests.crashes.runs import (
     HitRun,
 )
 from tests.places import S3Place
-from tests.prefect_services import PrefectServer, PrefectWorker
-from tests.runs import wait_for
+from tests.prefect_services import PrefectServer, PrefectWorker, eventually
 from tests.tiny_pipeline import Trained
 
 SECONDS_TO_VANISH = 15
@@ -107,7 +106,7 @@ def carry_out(
         run = DeploymentRun(scene.trained, uri, scene.server, scene.worker, environment)
     try:
         run.start()
-        wait_for(
+        eventually(
             lambda: BEGINS[point.stage] in run.said() or run.is_over(), SECONDS_TO_BE_SEEN, run.said
         )
         began = time.monotonic()
@@ -122,7 +121,7 @@ def carry_out(
         ends = tuple(_until_done(run, scene.worker))
         seconds = time.monotonic() - killed
         with suppress(AssertionError):
-            wait_for(lambda: not run.living(), SECONDS_TO_VANISH, str)
+            eventually(lambda: not run.living(), SECONDS_TO_VANISH, str)
         return Seen(
             moment=round(killed - began, 1),
             ends=ends,
@@ -177,12 +176,12 @@ def _until_done(run: HitRun, worker: PrefectWorker) -> list[str]:
     """Start the run again until it is done; return how each start ended."""
     ends = []
     while True:
-        wait_for(run.is_over, SECONDS_TO_END, run.said)
+        eventually(run.is_over, SECONDS_TO_END, run.said)
         if not worker.is_alive:  # it gives a server up that is gone for long
             worker.start()
         ends.append(run.ended_as())
         if run.is_done:
             return ends
         assert run.starts < MAX_STARTS, f"ended as {ends}:\n{run.said()[-5000:]}"
-        wait_for(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
+        eventually(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
         run.start()

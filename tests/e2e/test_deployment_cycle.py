@@ -14,8 +14,16 @@ from infra.artifacts import open_store
 from sknet.records import Revalidation
 from tests.candidates import flip_a_bit
 from tests.documented import documented
-from tests.prefect_services import FINAL, SERVER, UUID, WORKER, PrefectServer, PrefectWorker
-from tests.runs import MARK, wait_for
+from tests.prefect_services import (
+    FINAL,
+    SERVER,
+    UUID,
+    WORKER,
+    PrefectServer,
+    PrefectWorker,
+    eventually,
+)
+from tests.runs import MARK
 from tests.tiny_pipeline import Trained, processes_marked
 
 pytestmark = pytest.mark.slow
@@ -80,11 +88,11 @@ def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
     def names() -> list[str]:
         return sorted(str(run["state_name"]) for run in nights())
 
-    wait_for(lambda: names() == ["Late", "Late"], 4 * SECONDS_TO_SCHEDULE, server.said)
+    eventually(lambda: names() == ["Late", "Late"], 4 * SECONDS_TO_SCHEDULE, server.said)
     assert all(run["auto_scheduled"] for run in nights())
     worker = request.getfixturevalue("worker")
 
-    wait_for(lambda: names() == ["CaughtUp", "Failed"], SECONDS_TO_RUN, worker.said)
+    eventually(lambda: names() == ["CaughtUp", "Failed"], SECONDS_TO_RUN, worker.said)
 
     store = open_store(str(copied_store))
     (night,) = store.list("revalidation")
@@ -105,7 +113,7 @@ def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
         runs = server.runs("report")
         return [run["state_type"] for run in runs if run["parameters"] == parameters]
 
-    wait_for(lambda: reports() == ["COMPLETED"], SECONDS_TO_RUN, worker.said)
+    eventually(lambda: reports() == ["COMPLETED"], SECONDS_TO_RUN, worker.said)
     automations = server.post("automations/filter", {})
     enabled = {str(each["name"]): each["enabled"] for each in automations}
     assert enabled == {"report after a regression": True, "retrain after a regression": False}
@@ -125,7 +133,7 @@ def test_deploy_run_by_bare_name_and_revalidate(
             own = [run for run in runs if run["parameters"].get("store") == str(store)]
             return [run["state_type"] for run in own]
 
-        wait_for(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker.said)
+        eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker.said)
         ended = [state for state in states() if state in FINAL]
         assert ended == ["COMPLETED"] * count, worker.said()
 
@@ -155,7 +163,7 @@ def test_deploy_run_by_bare_name_and_revalidate(
             if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"
         ]
 
-    wait_for(lambda: bool(nights()), 60, worker.said)
+    eventually(lambda: bool(nights()), 60, worker.said)
     assert all(time_of_day(night) == "02:00:00" for night in nights())
 
 
@@ -171,13 +179,13 @@ def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
     said = server.prefect("deployment", "run", "train-sknet", *options)
     (run,) = set(re.findall(UUID, said))
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
-    wait_for(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker.said)
+    eventually(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker.said)
     assert len(of_the_job(server)) == 3  # two ranks and the scheduler
 
     server.prefect("flow-run", "cancel", run)
 
-    wait_for(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker.said)
-    wait_for(lambda: server.state_of(run) == "CANCELLED", 60, worker.said)
+    eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker.said)
+    eventually(lambda: server.state_of(run) == "CANCELLED", 60, worker.said)
     assert any(store.glob(checkpoints))
 
 

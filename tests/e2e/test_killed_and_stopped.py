@@ -14,7 +14,7 @@ from tests.crashes.fixtures import hit, scene
 from tests.crashes.points import STAGES_OF, VICTIMS, Point, draw
 from tests.crashes.runs import DeploymentRun
 from tests.crashes.scene import SECONDS_TO_VANISH, Scene
-from tests.runs import wait_for
+from tests.prefect_services import eventually
 from tests.tiny_pipeline import copy_shards, digests
 
 __all__ = ["scene"]  # a fixture
@@ -63,7 +63,7 @@ def run_at_work(scene: Scene, store: Path, stage: str) -> DeploymentRun:
             return bool(run.converters())
         return any(store.glob(".work/checkpoint/*/checkpoints/step-*")) and len(run.ranks()) == 2
 
-    wait_for(lambda: is_at_work() or run.is_over(), SECONDS_TO_WORK, run.said)
+    eventually(lambda: is_at_work() or run.is_over(), SECONDS_TO_WORK, run.said)
     assert not run.is_over(), run.said()
     return run
 
@@ -82,16 +82,16 @@ def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on_from_it(
 
     scene.server.prefect("flow-run", "cancel", run.run)
 
-    wait_for(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
-    wait_for(run.is_over, SECONDS_TO_WORK, run.said)
+    eventually(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
+    eventually(run.is_over, SECONDS_TO_WORK, run.said)
     assert run.ended_as() == "CANCELLED"
     assert not any(store.glob(f"{missing}/*"))
     run.start()
-    wait_for(run.is_over, SECONDS_TO_WORK, run.said)
+    eventually(run.is_over, SECONDS_TO_WORK, run.said)
     assert run.is_done, run.said()
     assert ("resuming from step-" in run.said()) == (missing == "checkpoint")
     assert digests(store) == digests(scene.trained.store)
-    wait_for(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
+    eventually(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
 
 
 @pytest.mark.slow
@@ -105,14 +105,14 @@ def test_a_stopped_worker_leaves_no_process_and_the_next_one_finishes_the_work(
 
     scene.worker.process.send_signal(signal.SIGTERM)
 
-    wait_for(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
-    wait_for(lambda: not scene.worker.is_alive, SECONDS_TO_VANISH, run.said)
+    eventually(lambda: not run.living(), SECONDS_TO_VANISH, lambda: str(run.living()))
+    eventually(lambda: not scene.worker.is_alive, SECONDS_TO_VANISH, run.said)
     assert any(store.glob(".work/checkpoint/*/checkpoints/step-*"))
     assert not any(store.glob("checkpoint/*"))
     scene.worker.start()
-    wait_for(run.is_over, SECONDS_TO_WORK, run.said)
+    eventually(run.is_over, SECONDS_TO_WORK, run.said)
     run.start()
-    wait_for(run.is_over, SECONDS_TO_WORK, run.said)
+    eventually(run.is_over, SECONDS_TO_WORK, run.said)
     assert run.is_done, run.said()
     assert "resuming from step-" in run.said()
     assert digests(store) == digests(scene.trained.store)

@@ -18,8 +18,7 @@ import yaml
 
 from infra.doctor.connections import check_prefect
 from infra.doctor.services import ask_prefect
-from tests.prefect_services import PrefectServer, PrefectWorker, shipped_settings
-from tests.runs import wait_for
+from tests.prefect_services import PrefectServer, PrefectWorker, eventually, shipped_settings
 from tests.tiny_pipeline import ROOT, processes_marked
 
 # Minutes: a run is missed only after three heartbeats.
@@ -166,16 +165,18 @@ def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
             seen = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
             return bool(runs) and server.post("events/filter", seen)["total"] > 0
 
-        wait_for(beats, SECONDS_TO_RUN, log.read_text)
+        eventually(beats, SECONDS_TO_RUN, log.read_text)
         os.kill(flow.pid, signal.SIGKILL)
         killed = time.monotonic()
         flow.wait()
         assert server.state_of(run["id"]) == "RUNNING"
 
-        wait_for(lambda: server.state_of(run["id"]) == "CRASHED", SECONDS_TO_BE_SEEN, log.read_text)
+        eventually(
+            lambda: server.state_of(run["id"]) == "CRASHED", SECONDS_TO_BE_SEEN, log.read_text
+        )
 
         print(f"crashed {time.monotonic() - killed:.0f} s after SIGKILL")
-        wait_for(lambda: bool(inbox.texts("sleeper crashed")), 60, log.read_text)
+        eventually(lambda: bool(inbox.texts("sleeper crashed")), 60, log.read_text)
         (text,) = inbox.texts("sleeper crashed")
         assert run["name"] in text
         assert "No heartbeat for 90 s" in text
@@ -195,8 +196,8 @@ def test_a_failed_nightly_is_told_and_a_run_sees_only_its_devices(
     )
     with PrefectWorker(server, shipped_settings()) as worker:
         shown = lambda: bool(processes_marked("ASCEND_RT_VISIBLE_DEVICES", "5"))  # noqa: E731
-        wait_for(shown, SECONDS_TO_RUN, worker.said)
-        wait_for(lambda: bool(inbox.texts("the nightly failed")), SECONDS_TO_RUN, worker.said)
+        eventually(shown, SECONDS_TO_RUN, worker.said)
+        eventually(lambda: bool(inbox.texts("the nightly failed")), SECONDS_TO_RUN, worker.said)
     (text,) = inbox.texts("the nightly failed")
     assert "nowhere" in text
 

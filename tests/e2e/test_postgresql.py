@@ -17,11 +17,11 @@ from tests.prefect_services import (
     PrefectServer,
     PrefectWorker,
     Service,
+    eventually,
     free_port,
     shipped_settings,
 )
 from tests.programs import require
-from tests.runs import wait_for
 from tests.tiny_pipeline import ROOT, Trained, copy_shards, digests
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def database() -> Iterator[Database]:
     try:
         with Service(command, log, {}) as server:
             ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-            wait_for(lambda: subprocess.run(ready, check=False).returncode == 0, 60, server.said)
+            eventually(lambda: subprocess.run(ready, check=False).returncode == 0, 60, server.said)
             result.ask("create database prefect", "postgres")
             yield result
     finally:
@@ -116,8 +116,9 @@ def test_deploy_work_and_restart_on_postgresql(
         with PrefectWorker(server, shipped_settings()) as worker:
 
             def ended(deployment: str, expected: list[str]) -> None:
-                is_so = lambda: states(server, deployment) == expected  # noqa: E731
-                wait_for(is_so, SECONDS_TO_RUN, worker.said)
+                eventually(
+                    lambda: states(server, deployment) == expected, SECONDS_TO_RUN, worker.said
+                )
 
             inputs = {"recipe": str(trained.recipe), "data": str(trained.images)}
             server.run({**inputs, "store": str(store), "workers": 2}, {})

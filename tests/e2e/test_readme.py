@@ -64,7 +64,7 @@ def test_train_on_ones_own_images_through_the_flow(place: Path) -> None:
     assert "promoted    refs/production" in said
 
 
-@pytest.mark.alone  # --bind_core: a rank whose core another test holds waits for hours
+@pytest.mark.alone  # --bind_core: a rank whose core another test holds waits for minutes
 def test_train_on_two_workers_then_alone_then_validate(place: Path) -> None:
     said = run(place, documented("msrun"), MS_CPU_COMM_OP_TIMEOUT="600")
     assert "trained 12 steps: ckpt/step-00000012" in said

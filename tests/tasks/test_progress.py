@@ -5,13 +5,17 @@ from uuid import UUID
 import pytest
 from prefect import flow, runtime
 
+from tasks import progress
 from tasks.progress import ProgressArtifact
 from tests.tiny_pipeline import shown_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flow_harness")]
 
 
-def test_a_bar_waits_between_its_steps_but_not_for_its_end() -> None:
+def test_a_bar_waits_between_its_steps_but_not_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN", 600)
     seen: list[object] = []
 
     @flow

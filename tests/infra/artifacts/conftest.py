@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifacts import LocalStore, open_store
+from infra.artifacts import ArtifactStore, LocalStore, open_store
+from tests.places import Place
+
+
+@pytest.fixture
+def other(place: Place) -> ArtifactStore:
+    """As another host sees it."""
+    return place.host("other")
 
 
 @pytest.fixture

@@ -33,11 +33,6 @@ def store(place: Place) -> ArtifactStore:
     return place.host("one")
 
 
-@pytest.fixture
-def other(place: Place) -> ArtifactStore:
-    return place.host("other")
-
-
 def build(workspace: Path) -> BuildOutput:
     return BuildOutput(write_files(workspace / "out"), stats={}, provenance={})
 

@@ -39,11 +39,6 @@ def store(place: Place) -> ArtifactStore:
     return place.host("one")
 
 
-@pytest.fixture
-def other(place: Place) -> ArtifactStore:
-    return place.host("other")
-
-
 def commit(
     store: ArtifactStore,
     directory: Path,
