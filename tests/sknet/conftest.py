@@ -2,8 +2,9 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -91,3 +92,51 @@ def program_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     yield
     ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A program in this process: its exit code, what it printed, its errors."""
+    from sknet import program
+
+    def run(module: ModuleType, *options: object) -> tuple[int, str, str]:
+        arguments = module.parser().parse_args([str(option) for option in options])
+        code = program.run(module.main, arguments)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """The one line of a refusal."""
+
+    def run(module: ModuleType, *options: object) -> str:
+        code, _, errors = call(module, *options)
+        assert code == 2, errors
+        (line,) = errors.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def config(recipe_file: Path) -> tuple[str, Path]:
+    """The option that names the tiny recipe."""
+    return "--config", recipe_file
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Files of freshly initialised networks, by their number of classes."""
+    import mindspore as ms
+
+    from sknet.models import create_model
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    ms.set_seed(1)
+    for num_classes in (3, 4):
+        network = create_model("skresnet18", num_classes=num_classes)
+        ms.save_checkpoint(network, str(folder / f"{num_classes}.ckpt"))
+    return {num_classes: folder / f"{num_classes}.ckpt" for num_classes in (3, 4)}
