@@ -17,7 +17,7 @@ from infra.artifacts import (
     StoreError,
 )
 from sknet.errors import UserError
-from tasks.stages import JobStoppedError, RegressionError
+from tasks.results import JobStoppedError, RegressionError
 
 P = ParamSpec("P")
 R = TypeVar("R")

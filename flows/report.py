@@ -14,8 +14,8 @@ from prefect import flow
 from flows.command import quieten, run_flow
 from infra.artifacts import open_store
 from sknet.errors import UserError
-from tasks import reporting
-from tasks.stages import StageResult, artifact_of, results_of
+from tasks import report as reporting
+from tasks.results import StageResult, artifact_of, results_of
 
 
 @flow(name="report")

@@ -15,15 +15,15 @@ from infra.artifacts import open_store
 from sknet.data.sources import open_source
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
-from tasks.promotion import promoted
-from tasks.revalidation import (
+from tasks.promote import promoted
+from tasks.revalidate import (
     begin_night,
     caught_up,
     record_night,
     reevaluate_promoted,
     verify_promoted,
 )
-from tasks.stages import RegressionError
+from tasks.results import RegressionError
 
 
 @flow(name="revalidate")

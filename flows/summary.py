@@ -2,8 +2,8 @@
 
 from pydantic import JsonValue
 
-from tasks.promotion import as_table
-from tasks.stages import StageResult
+from tasks.promote import as_table
+from tasks.results import StageResult
 
 
 def summary(results: list[StageResult]) -> list[str]:

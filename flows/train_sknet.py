@@ -18,13 +18,13 @@ from sknet.data.reencoding import DEFAULT_QUALITY
 from sknet.data.sources import open_source
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
-from tasks.data import ConversionSettings, convert, stage
-from tasks.evaluation import validate
+from tasks.convert import ConversionSettings, convert, stage
+from tasks.validate import validate
 from tasks.launching import LaunchSettings, gang_of
-from tasks.promotion import promote
-from tasks.reporting import report
-from tasks.stages import StageResult, results_of
-from tasks.training import train
+from tasks.promote import promote
+from tasks.report import report
+from tasks.results import StageResult, results_of
+from tasks.train import train
 
 # Four shards of the original bytes, made on this host.
 AS_IT_IS = ConversionSettings()

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from sknet import program
-from sknet.data.conversion import write_shards
+from sknet.data.conversion.conversion import write_shards
 from sknet.data.ledger import Ledger
-from sknet.data.progress import ProgressLine, progress_file, unheard
+from sknet.data.conversion.progress import ProgressLine, progress_file, unheard
 from sknet.data.quarantine import MAX_QUARANTINE
 from sknet.data.reencoding import DEFAULT_QUALITY, reencoding_by
 from sknet.data.sources import open_source

@@ -21,7 +21,7 @@ from sknet.errors import (
 )
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Record
-from sknet.shortage import is_disk_full, memory_refused
+from infra.base.shortages import is_disk_full, memory_refused
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 

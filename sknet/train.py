@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
     recipe = program.recipe_of(arguments)
     from sknet.data.local import shards_at
-    from sknet.training.device import join_world, set_device
+    from sknet.training.world import join_world, set_device
     from sknet.training.planning import plan_run
     from sknet.training.trainer import Options, Trainer
 

@@ -18,7 +18,7 @@ from sknet.records import CheckpointChecks, Evaluation, Shards
 if TYPE_CHECKING:
     from sknet.evaluation.predictions import Predictions
     from sknet.models.sknet import SKNet
-    from sknet.training.device import World
+    from sknet.training.world import World
 
 BATCH_SIZE = 16
 """Of a rank. The largest map of skresnet18 at 320 pixels takes 100 MB then."""
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     from sknet.data.local import shards_at
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
-    from sknet.training.device import join_world, set_device
+    from sknet.training.world import join_world, set_device
 
     set_device(arguments.device_target)
     world = join_world(distribute=distribute)

@@ -19,8 +19,8 @@ from infra.artifacts import (
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.judgement import Production, read_predictions
 from sknet.records import Checkpoint
-from tasks.evaluation import EVALUATION_FORMAT, evaluate_checkpoint, software
-from tasks.stages import JobFailedError, resolve_stage
+from tasks.validate import EVALUATION_FORMAT, evaluate_checkpoint, software
+from tasks.results import JobFailedError, resolve_stage
 
 PREDICTIONS = "predictions.parquet"
 """At the recipe's resolution."""

@@ -14,10 +14,10 @@ from infra.artifacts import (
     resolve,
 )
 from sknet.records import Checkpoint
-from tasks.data import ConversionSettings, convert, stage
-from tasks.evaluation import evaluate_checkpoint, evaluation_spec, processor
-from tasks.soundness import Wanted, manifest_of
-from tasks.stages import artifact_of, results_of
+from tasks.convert import ConversionSettings, convert, stage
+from tasks.validate import evaluate_checkpoint, evaluation_spec, processor
+from tasks.catalog.integrity import Wanted, manifest_of
+from tasks.results import artifact_of, results_of
 
 
 def rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Path) -> Artifact:

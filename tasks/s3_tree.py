@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from infra.s3 import Prefix, S3Error
-from sknet.data.trees import Children, Skipped, SourceFile
+from sknet.data.sources.trees import Children, Skipped, SourceFile
 from sknet.errors import UserError
 
 
 class S3Tree:
-    """See sknet.data.trees.FileTree, which it is registered for."""
+    """See sknet.data.sources.trees.FileTree, which it is registered for."""
 
     def __init__(self, location: str) -> None:
         self.location = location.rstrip("/")

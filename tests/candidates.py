@@ -12,7 +12,7 @@ from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore
 from sknet.evaluation.files import read_predictions, write_predictions
 from sknet.evaluation.predictions import Predictions
 from sknet.records import Evaluation
-from tasks.stages import StageResult
+from tasks.results import StageResult
 
 
 def put_changed(

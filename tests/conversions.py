@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sknet.data.conversion import write_shards
-from sknet.data.converter import ConvertedShard
-from sknet.data.plan import ShardPlan
+from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.converter import ConvertedShard
+from sknet.data.conversion.plan import ShardPlan
 from sknet.data.sources import open_source
 from sknet.data.staging import stage
 from sknet.records import Shards

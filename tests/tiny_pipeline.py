@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from flows.train_sknet import train_sknet
 from infra.artifacts import open_store
-from tasks.stages import StageResult
+from tasks.results import StageResult
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = TypeAdapter(tuple[StageResult, ...])

@@ -19,12 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from infra.artifacts.documents import SealedRecord
+from infra.base.records import SealedRecord
 from infra.artifacts.errors import StoreError
-from infra.artifacts.files import read_document, scan, sha256_of
+from infra.base.files import read_document, scan, sha256_of
 from infra.artifacts.host import boot_id
 from infra.artifacts.inspection import damage_of
-from infra.artifacts.locks import exclusive, share_for_life
+from infra.base.locks import exclusive, share_for_life
 from infra.artifacts.records import Damage, FileEntry, Manifest
 from infra.artifacts.verified import FileStatus
 

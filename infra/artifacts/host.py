@@ -6,7 +6,7 @@ from typing import Self
 
 import psutil
 
-from infra.artifacts.documents import Record
+from infra.base.records import Record
 
 
 def boot_id() -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import MANIFEST
-from infra.artifacts.files import read_document, scan, sha256_of
+from infra.base.files import read_document, scan, sha256_of
 from infra.artifacts.records import Damage, FileEntry, Manifest
 from infra.artifacts.verified import FileStatus, read_verified, write_verified
 

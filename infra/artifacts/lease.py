@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from infra.artifacts.documents import SealedRecord
+from infra.base.records import SealedRecord
 from infra.artifacts.errors import LostLeaseError, StoreError
 from infra.artifacts.fields import Digests
 from infra.artifacts.host import ProcessIdentity

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address, is_address
-from infra.artifacts.files import fault_with_figures, fsync_directory, fsync_tree, write_durably
+from infra.base.files import fault_with_figures, fsync_directory, fsync_tree, write_durably
 from infra.artifacts.inspection import Level, inspect, read_manifest
 from infra.artifacts.local_leftovers import (
     QUARANTINE,
@@ -34,7 +34,7 @@ from infra.artifacts.local_leftovers import (
     held_builds,
 )
 from infra.artifacts.local_refs import LocalRefs
-from infra.artifacts.locks import exclusive
+from infra.base.locks import exclusive
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
 from infra.artifacts.staging import stage, staging_directory, sweep
 from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest

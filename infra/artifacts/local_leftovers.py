@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from infra.artifacts.errors import StoreError
-from infra.artifacts.files import read_document, scan
-from infra.artifacts.locks import exclusive, is_held
+from infra.base.files import read_document, scan
+from infra.base.locks import exclusive, is_held
 from infra.artifacts.records import ArtifactSpec
 from infra.artifacts.store import Build, Leftover
 

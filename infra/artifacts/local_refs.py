@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from infra.artifacts.files import fsync_directory, read_document, write_durably
+from infra.base.files import fsync_directory, read_document, write_durably
 from infra.artifacts.records import Manifest
 from infra.artifacts.refs import Ref, RefDocument, Refs, check_ref_name, next_document
 

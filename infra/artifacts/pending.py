@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Literal, Self
 
-from infra.artifacts.documents import SealedRecord
+from infra.base.records import SealedRecord
 from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import FilePath
-from infra.artifacts.files import read_document
+from infra.base.files import read_document
 from infra.artifacts.inspection import compare
 from infra.artifacts.records import ArtifactSpec, Manifest
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import FailFast, JsonValue, ValidationError, model_validator
 
-from infra.artifacts.documents import Record, SealedRecord
+from infra.base.records import Record, SealedRecord
 from infra.artifacts.errors import StoreError, one_line
 from infra.artifacts.fields import (
     Count,

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from infra.artifacts.documents import Record, SealedRecord
+from infra.base.records import Record, SealedRecord
 from infra.artifacts.errors import RefConflictError, StoreError, one_line
 from infra.artifacts.fields import Kind, Sha256, Version
 from infra.artifacts.records import Manifest

@@ -24,11 +24,11 @@ from pathlib import Path
 from infra.artifacts.cache import FETCHERS, Cache, CacheFullError, Fetch
 from infra.artifacts.errors import DamagedArtifactError, StoreError
 from infra.artifacts.fields import MANIFEST, check_address
-from infra.artifacts.files import MAX_DOCUMENT_BYTES, link_or_copy
+from infra.base.files import MAX_DOCUMENT_BYTES, link_or_copy
 from infra.artifacts.inspection import Level, parse_manifest
-from infra.artifacts.keeping import Keeper, restore
+from infra.artifacts.partial_builds import Keeper, restore
 from infra.artifacts.lease import EXPIRY_SECONDS, Lease, acquire
-from infra.artifacts.locks import exclusive
+from infra.base.locks import exclusive
 from infra.artifacts.records import (
     Artifact,
     ArtifactSpec,
@@ -37,7 +37,7 @@ from infra.artifacts.records import (
     Manifest,
 )
 from infra.artifacts.s3_inspection import Found, inspect, set_aside
-from infra.artifacts.s3_leftovers import (
+from infra.artifacts.s3_layout import (
     DIGESTS,
     LEASES,
     USES,

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import MANIFEST
-from infra.artifacts.files import MAX_DOCUMENT_BYTES
+from infra.base.files import MAX_DOCUMENT_BYTES
 from infra.artifacts.inspection import Level, parse_manifest
 from infra.artifacts.records import Damage, DamageReport, Manifest
-from infra.artifacts.s3_leftovers import QUARANTINE, REPORT
+from infra.artifacts.s3_layout import QUARANTINE, REPORT
 from infra.s3 import Bucket, DamagedObjectError, Expect
 
 logger = logging.getLogger(__name__)

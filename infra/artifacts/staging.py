@@ -10,8 +10,8 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from infra.artifacts.errors import StoreError, one_line
-from infra.artifacts.files import bring_to_disk, link_or_copy, scan, sha256_of
-from infra.artifacts.locks import exclusive
+from infra.base.files import bring_to_disk, link_or_copy, scan, sha256_of
+from infra.base.locks import exclusive
 from infra.artifacts.records import FileEntry
 from infra.artifacts.verified import FileStatus
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from infra.artifacts.errors import DamagedArtifactError, StoreError
-from infra.artifacts.files import sha256_of
+from infra.base.files import sha256_of
 from infra.artifacts.pending import discard
 from infra.artifacts.records import Artifact, Manifest
 from infra.artifacts.store import ArtifactStore, require_same_digest

@@ -12,10 +12,10 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import FailFast
 
-from infra.artifacts.documents import SealedRecord
+from infra.base.records import SealedRecord
 from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import Sha256
-from infra.artifacts.files import read_document
+from infra.base.files import read_document
 from infra.artifacts.records import Manifest
 
 

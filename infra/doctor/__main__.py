@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.doctor.ascend import check_ascend
-from infra.doctor.ascend_facts import gather
+from infra.doctor.ascend_tools import gather
 from infra.doctor.connections import check_prefect, check_store
 from infra.doctor.findings import Finding, Status, as_json, as_table, failed, redacted
 from infra.doctor.gathering import Installation, installation, resources

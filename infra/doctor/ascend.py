@@ -1,6 +1,6 @@
 """Do driver, firmware, CANN and network of an Ascend host go together with MindSpore?"""
 
-from infra.doctor.ascend_facts import Ascend, Port
+from infra.doctor.ascend_tools import Ascend, Port
 from infra.doctor.ascend_outputs import firmware_allowed
 from infra.doctor.compatibility import RELEASES, Release, release_of, same_release
 from infra.doctor.findings import Finding, Status

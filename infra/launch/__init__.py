@@ -2,6 +2,6 @@
 
 from infra.launch.job import Control, Job, JobResult, Rendezvous
 from infra.launch.msrun import run
-from infra.launch.outcome import JobStatus
+from infra.base.outcomes import JobStatus
 
 __all__ = ["Control", "Job", "JobResult", "JobStatus", "Rendezvous", "run"]

@@ -19,7 +19,7 @@ from infra.launch.cluster import ClusterError, LostHostError, connect
 from infra.launch.environment import travelling_environment
 from infra.launch.host_agent import HostAgent, Place
 from infra.launch.job import Control, Job, JobResult, Rendezvous
-from infra.launch.outcome import JobStatus
+from infra.base.outcomes import JobStatus
 from infra.launch.requests import stop_on_signal
 from infra.launch.timeouts import seconds
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from infra.launch.job import Control, Job, JobResult
 from infra.launch.msrun import free_port, run
-from infra.launch.outcome import JobStatus
+from infra.base.outcomes import JobStatus
 from infra.launch.timeouts import seconds
 
 # Beside the logs of the ranks, which are relayed line by line.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.launch.outcome import JobStatus
+from infra.base.outcomes import JobStatus
 from infra.launch.timeouts import seconds
 
 

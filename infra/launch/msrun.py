@@ -17,11 +17,11 @@ from pathlib import Path
 from infra.launch.environment import rank_environment
 from infra.launch.job import Control, Job, JobResult
 from infra.launch.memory import MemoryWatch
-from infra.launch.outcome import JobStatus, read_outcome
+from infra.base.outcomes import JobStatus, read_outcome
 from infra.launch.rank_logs import RankLogs
 from infra.launch.requests import stop_on_signal
 from infra.launch.timeouts import seconds
-from infra.launch.workers import Workers
+from infra.launch.ranks import Workers
 
 POLL_SECONDS = 0.2
 MSRUN_SECONDS = 1.5  # msrun looks after its ranks each second

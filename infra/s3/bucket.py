@@ -44,7 +44,7 @@ from infra.s3.objects import (
     head,
     length_of,
 )
-from infra.s3.uploading import LocalFile, upload
+from infra.s3.transfers import LocalFile, upload
 
 MOST_DELETED = 1000
 """Keys that one request may name."""

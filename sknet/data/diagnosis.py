@@ -10,7 +10,7 @@ import numpy as np
 
 from sknet.data.images import refused_by_mindspore, undecodable
 from sknet.data.order import Indices
-from sknet.data.reading import read_pipeline
+from sknet.data.reading.threads import read_pipeline
 from sknet.errors import SampleError
 from sknet.records import Shards
 

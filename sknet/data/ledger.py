@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sknet.cache import cache_directory, is_settled
 from sknet.data.sources.source import Image, Source
-from sknet.data.trees import Skipped, SourceFile
+from sknet.data.sources.trees import Skipped, SourceFile
 
 Found = list[Image | Skipped]
 

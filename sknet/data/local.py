@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from sknet.data.conversion import write_shards
+from sknet.data.conversion.conversion import write_shards
 from sknet.data.ledger import Ledger
-from sknet.data.progress import ProgressLine
+from sknet.data.conversion.progress import ProgressLine
 from sknet.data.shards import read_shards
 from sknet.data.sources import open_source
 from sknet.data.staging import stage

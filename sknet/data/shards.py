@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sknet.data.reading import read_pipeline
+from sknet.data.reading.threads import read_pipeline
 from sknet.data.sources import SPLITS
 from sknet.data.verification import damaged, file_sha256
 from sknet.errors import UserError

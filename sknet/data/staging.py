@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sknet.data.ledger import Found, Ledger
 from sknet.data.quarantine import MAX_QUARANTINE, refuse_too_many
 from sknet.data.sources.source import SPLITS, Sample, Source
-from sknet.data.trees import Skipped, SourceFile, lasting_fault
+from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 

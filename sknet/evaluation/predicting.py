@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sknet.data.ahead import read_ahead
-from sknet.data.pipeline import BatchAt, eval_batches_at
+from sknet.data.reading.pipeline import BatchAt, eval_batches_at
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation.counting import evaluation_of
 from sknet.evaluation.predictions import Floats, Predictions, interleaved

@@ -2,7 +2,7 @@
 
 from sknet.models.attention import attention_probe
 from sknet.models.folding import fold
-from sknet.models.profiling import ModelProfile, profile
+from sknet.models.probes import ModelProfile, profile
 from sknet.models.registry import create_model, list_models
 
 __all__ = ["ModelProfile", "attention_probe", "create_model", "fold", "list_models", "profile"]

@@ -1,6 +1,6 @@
 """The choices of a recipe by topic; `sknet.recipe.Recipe` has them all, as flat keys."""
 
-from sknet.recipe_groups.data import DataChoices
+from sknet.recipe.choices import DataChoices
 from sknet.recipe_groups.optimization import OptimizerChoices, PrecisionChoices
 from sknet.recipe_groups.run import ModelChoices, RunChoices
 from sknet.recipe_groups.schedule import BatchChoices, ScheduleChoices

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sknet.recipe_groups.base import Choices
-from sknet.recipe_types import NonNegative, Real, Share
+from sknet.recipe.types import NonNegative, Real, Share
 
 
 class OptimizerChoices(Choices):

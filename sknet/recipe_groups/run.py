@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from sknet.recipe_groups.base import Choices
-from sknet.recipe_types import Count, Share, Whole, refuse_bool
+from sknet.recipe.types import Count, Share, Whole, refuse_bool
 
 Layer = Literal["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
 

@@ -1,9 +1,9 @@
 """Performance report: what runs recorded, as tables, figures and one page that stands alone."""
 
 from sknet.report.comparison import Comparison, compare_runs, find_run
-from sknet.report.frames import all_frames, epochs_table, evaluations_table, published_table
+from sknet.report.tables import all_frames, epochs_table, evaluations_table, published_table
 from sknet.report.render import write_report
-from sknet.report.runs import (
+from sknet.report.findings import (
     DataFacts,
     Findings,
     ShownExample,

@@ -14,7 +14,7 @@ from sknet.report.figures import (
     say_empty,
     shortened,
 )
-from sknet.report.runs import TrainedRun
+from sknet.report.findings import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from typing import Any
 
 from sknet.errors import UserError
 from sknet.records import Evaluation
-from sknet.report.runs import Finding, Findings, TrainedRun
-from sknet.report.statistics import (
+from sknet.report.findings import Finding, Findings, TrainedRun
+from sknet.statistics import (
     Interval,
     Paired,
     independent_difference,

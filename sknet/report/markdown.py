@@ -7,12 +7,12 @@ import pandas as pd
 
 from sknet.report.compared import accuracy_frame, changes_frame, sentences
 from sknet.report.comparison import Comparison
-from sknet.report.curves import describe_curve
-from sknet.report.frames import epochs_table, evaluations_table, nights_table, unreadable_table
+from sknet.report.run_figures import describe_curve
+from sknet.report.tables import epochs_table, evaluations_table, nights_table, unreadable_table
 from sknet.report.numbers import shown
-from sknet.report.overview import describe_nights
-from sknet.report.runs import Findings, TrainedRun
-from sknet.report.story import (
+from sknet.report.store_figures import describe_nights
+from sknet.report.findings import Findings, TrainedRun
+from sknet.report.text import (
     NOTES,
     criteria_frame,
     facts,

@@ -11,7 +11,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from sknet.report import compared, story
+from sknet.report import compared
+
+from sknet.report import text as story
 from sknet.report.analysis import (
     attention_figure,
     class_bars,
@@ -22,8 +24,8 @@ from sknet.report.analysis import (
     reliability,
 )
 from sknet.report.comparison import Comparison
-from sknet.report.curves import describe_curve, describe_times, learning_curve, step_times
-from sknet.report.frames import (
+from sknet.report.run_figures import describe_curve, describe_times, learning_curve, step_times
+from sknet.report.tables import (
     epochs_table,
     evaluations_table,
     nights_table,
@@ -31,7 +33,7 @@ from sknet.report.frames import (
     unreadable_table,
 )
 from sknet.report.numbers import shown
-from sknet.report.overview import (
+from sknet.report.store_figures import (
     describe_accuracy,
     describe_nights,
     describe_speed,
@@ -39,7 +41,7 @@ from sknet.report.overview import (
     speed_figure,
     speed_rows,
 )
-from sknet.report.runs import Findings, TrainedRun
+from sknet.report.findings import Findings, TrainedRun
 
 Pictures = Mapping[str, bytes]
 """Content of PNG files by sha256."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from sknet.report.comparison import Comparison
 from sknet.report.figures import printed
-from sknet.report.frames import all_frames
+from sknet.report.tables import all_frames
 from sknet.report.markdown import FIGURE, render_comparison, render_markdown
-from sknet.report.overview import accuracy_figure
+from sknet.report.store_figures import accuracy_figure
 from sknet.report.page import Pictures, render_html
-from sknet.report.runs import Findings, TrainedRun
+from sknet.report.findings import Findings, TrainedRun
 
 NUM_DETAILED = 8
 """Runs with a section of their own: a figure takes a tenth of a second and 20 kB."""

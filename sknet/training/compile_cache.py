@@ -27,7 +27,7 @@ import sknet
 from sknet.cache import cache_directory
 from sknet.data.verification import file_sha256
 from sknet.records import Run
-from sknet.training.device import World
+from sknet.training.world import World
 
 NUM_KEPT = 64
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from sknet.data.diagnosis import sample_keys
-from sknet.data.segments import segment_indices
+from sknet.data.reading.segments import segment_indices
 from sknet.errors import NonFiniteLossError
 from sknet.records import Run, Shards
-from sknet.training.device import World
+from sknet.training.world import World
 
 # The others of the batch follow from the step.
 KEYS_SHOWN = 16

@@ -16,14 +16,14 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from sknet.data.ahead import read_ahead
-from sknet.data.segments import TrainBatch, batches_of, segments_from
+from sknet.data.reading.segments import TrainBatch, batches_of, segments_from
 from sknet.errors import NonFiniteLossError, StoppedError
 from sknet.evaluation.predicting import evaluate
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
 from sknet.training import statistics
 from sknet.training.checkpoint import Snapshot, checkpoint_name, parameters_of
 from sknet.training.compile_cache import compile_cache
-from sknet.training.device import World
+from sknet.training.world import World
 from sknet.training.divergence import divergence
 from sknet.training.progress import Progress
 from sknet.training.saver import Saver

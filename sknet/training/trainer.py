@@ -13,7 +13,7 @@ import mindspore as ms
 from sknet.errors import UserError
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
 from sknet.training import checkpoint, statistics
-from sknet.training.device import World
+from sknet.training.world import World
 from sknet.training.locking import locked
 from sknet.training.loop import Loop, Network
 from sknet.training.metrics import METRICS_FILE, MetricsLog

@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import sknet.data.converter
-from sknet.data.conversion import write_shards
-from sknet.data.converter import ConvertedShard
-from sknet.data.plan import ShardPlan, shard_counts
+import sknet.data.conversion.converter
+from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.converter import ConvertedShard
+from sknet.data.conversion.plan import ShardPlan, shard_counts
 from sknet.data.reencoding import reencode, reencoding_by
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
@@ -206,18 +206,18 @@ def accept_unseen(content: bytes) -> None:
     """In the place of the check."""
 
 
-_check = sknet.data.converter.undecodable
+_check = sknet.data.conversion.converter.undecodable
 
 
 def skip_check() -> float:
     """In a worker process."""
-    sknet.data.converter.undecodable = accept_unseen
+    sknet.data.conversion.converter.undecodable = accept_unseen
     return 0
 
 
 def restore_check() -> float:
     """In a worker process."""
-    sknet.data.converter.undecodable = _check
+    sknet.data.conversion.converter.undecodable = _check
     return 0
 
 

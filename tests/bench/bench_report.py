@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sknet.report import write_report
 from sknet.report.render import shown_in_full
-from tasks.collecting import collect
-from tasks.reporting import thumbnails
+from tasks.catalog.runs import collect
+from tasks.report import thumbnails
 from tests.synthetic_store import fill
 
 MAX_SECONDS, MAX_MEBIBYTES = 20, 5

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.artifacts import ArtifactSpec, LocalStore
-from infra.artifacts.files import bring_to_disk, sha256_of
+from infra.base.files import bring_to_disk, sha256_of
 from infra.artifacts.transfer import fetch
 
 MIB = 2**20

@@ -23,7 +23,7 @@ from typing import Any
 import boto3
 
 from infra.artifacts import ArtifactSpec, Manifest
-from infra.artifacts.files import sha256_of
+from infra.base.files import sha256_of
 from infra.artifacts.s3 import S3Store
 from infra.s3 import Bucket
 from infra.s3.server import serving, start

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-import sknet.data.converter
-from sknet.data.conversion import write_shards
-from sknet.data.plan import plan_shards, shard_counts
+import sknet.data.conversion.converter
+from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.plan import plan_shards, shard_counts
 from sknet.data.sources import Sample
 from sknet.data.staging import Staged
 from sknet.records import Dataset
@@ -44,7 +44,7 @@ def parent_side(pipe: multiprocessing.connection.Connection, count: int, folder:
 def worker_side(pipe: multiprocessing.connection.Connection, count: int, folder: Path) -> None:
     """Converts all shards, in this process."""
     warm_up()
-    sknet.data.converter.open_source = generated
+    sknet.data.conversion.converter.open_source = generated
     staged = Generated().staged(count)
     before = peak_mib()
     (folder / "out").mkdir()

@@ -20,7 +20,7 @@ CHECKPOINT_PAUSE_SECONDS = 0.035  # of a save of skresnet18; the rest is written
 CORES_PER_HOST = 64
 BYTES_PER_SECOND_AND_HOST = 1.25e9  # 10 Gbit/s, to a store or file system that gives it to each
 HOST_MEMORY = 512e9
-# What the code does: sknet/data/plan.py, infra/s3, infra/artifacts, MindCV's recipes.
+# What the code does: sknet/data/conversion/plan.py, infra/s3, infra/artifacts, MindCV's recipes.
 SHARD_BYTES = 1 << 28
 PART_BYTES = 64 << 20
 MAX_DOCUMENT_BYTES = 32 << 20

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from sknet.data.sources.source import Image, Place
-from sknet.data.trees import SourceFile
+from sknet.data.sources.trees import SourceFile
 from sknet.records import Dataset, ShardFile, Shards
 
 NUM_CLASSES = 1000

@@ -108,7 +108,7 @@ def restaging(folder: Path, count: int) -> Figures:
     import pandas  # noqa: F401 (imported for its time)
 
     from sknet.data.ledger import Ledger
-    from sknet.data.plan import plan_shards, shard_counts
+    from sknet.data.conversion.plan import plan_shards, shard_counts
     from sknet.data.staging import read_staged, stage
 
     source = Generated(count)
@@ -188,7 +188,7 @@ def opening(folder: Path, count: int) -> Figures:
     """Opening a pipeline over that many shards of tiny rows: files held open, time, memory."""
     from mindspore.dataset import MindDataset, SubsetSampler
 
-    from sknet.data.reading import read_pipeline
+    from sknet.data.reading.threads import read_pipeline
     from sknet.data.shards import Row, layout_for, write_shard
 
     (folder / "shards").mkdir()

@@ -15,12 +15,12 @@ from unittest import mock
 import numpy as np
 from mindspore import Tensor
 
-from sknet.data.segments import batches_of, segments_from
+from sknet.data.reading.segments import batches_of, segments_from
 from sknet.errors import StoppedError
 from sknet.models import create_model
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, loop
-from sknet.training.device import World, set_device
+from sknet.training.world import World, set_device
 from sknet.training.metrics import MetricsLog
 from sknet.training.planning import plan_run, with_layout
 from sknet.training.progress import Progress

@@ -19,7 +19,7 @@ class Setup:
     """The same images as folders and as shards, and a recipe for all parts."""
 
     def __init__(self, root: Path, options: Namespace) -> None:
-        from sknet.data.conversion import write_shards
+        from sknet.data.conversion.conversion import write_shards
         from sknet.data.sources import open_source
         from sknet.data.staging import stage
 

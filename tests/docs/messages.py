@@ -35,7 +35,7 @@ class Message:
 
     text: str
     place: str
-    """As `sknet/recipe.py`: without a line, which changes more often than the message."""
+    """As `sknet/recipe/__init__.py`: without a line, which changes more often than the message."""
     error: str
     """The class, or what says it."""
 

@@ -12,7 +12,7 @@ from flows.train_sknet import parser, settings_of
 from sknet.data.reencoding import reencoding_by
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
-from tasks.data import ConversionSettings
+from tasks.convert import ConversionSettings
 from tasks.launching import LaunchSettings, gang_of
 from tests.tiny_pipeline import RECIPE, run_command, train_command, train_options, write_recipe
 

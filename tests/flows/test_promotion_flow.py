@@ -20,8 +20,8 @@ from infra.artifacts.__main__ import main as artifacts_command
 from infra.artifacts.local_refs import LocalRefs
 from sknet.recipe import load_recipe
 from sknet.records import Check, CheckpointChecks, Promotion, Shards
-from tasks.promotion import MAX_RACES, promote
-from tasks.stages import StageResult, results_of
+from tasks.promote import MAX_RACES, promote
+from tasks.results import StageResult, results_of
 from tests.candidates import put_changed, remove_all, result_of, with_note, with_wrong
 from tests.tiny_pipeline import Trained, shown_by
 

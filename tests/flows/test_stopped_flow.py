@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.train_sknet import train_sknet
-from tasks.stages import JobStoppedError
+from tasks.results import JobStoppedError
 from tests.tiny_pipeline import Trained, copy_shards, digests, run_flow_once, shown_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

@@ -11,9 +11,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-import tasks.jobs
+import tasks.programs
 from flows.summary import summary
-from tasks.stages import StageResult
+from tasks.results import StageResult
 from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,7 @@ def test_a_second_run_reuses_all_stages_and_starts_no_process(
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(tasks.jobs, "run", refuse)
+    monkeypatch.setattr(tasks.programs, "run", refuse)
     before = digests(copied_store), manifest_times(copied_store)
 
     flow_run, results = run_flow_once(trained.recipe, trained.images, copied_store)

@@ -12,8 +12,8 @@ from infra.artifacts import ArtifactSpec, open_store
 from sknet.evaluation.files import read_predictions
 from sknet.recipe import load_recipe
 from sknet.records import CheckpointChecks, Evaluation
-from tasks.evaluation import validate
-from tasks.stages import StageResult, results_of
+from tasks.validate import validate
+from tasks.results import StageResult, results_of
 from tests.tiny_pipeline import Trained, shown_by
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,7 @@ from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, progress, starting, trainer
-from sknet.training.device import World, set_device
+from sknet.training.world import World, set_device
 from sknet.training.planning import plan_run
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sknet.data.converter
-from sknet.data.conversion import write_shards
-from sknet.data.conversion_directory import only_conversion_in
-from sknet.data.converter import ConvertedShard
-from sknet.data.pipeline import eval_batches
-from sknet.data.plan import ShardPlan, plan_shards, shard_counts
-from sknet.data.progress import Progress, describe
+import sknet.data.conversion.converter
+from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.directory import only_conversion_in
+from sknet.data.conversion.converter import ConvertedShard
+from sknet.data.reading.pipeline import eval_batches
+from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
+from sknet.data.conversion.progress import Progress, describe
 from sknet.data.reencoding import reencoding_by
 from sknet.data.shards import read_rows
 from sknet.data.sources import open_source
@@ -232,9 +232,9 @@ def test_host_that_does_not_share_the_directory_is_named(folders: Path, tmp_path
 def test_progress_counts_images_while_a_shard_is_written(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sknet.data.progress.REPORT_SECONDS", 0)
+    monkeypatch.setattr("sknet.data.conversion.progress.REPORT_SECONDS", 0)
     seen: list[Progress] = []
-    accept = sknet.data.converter.undecodable
+    accept = sknet.data.conversion.converter.undecodable
 
     def ticking(
         function: Callable[[ShardPlan], ConvertedShard],
@@ -246,7 +246,7 @@ def test_progress_counts_images_while_a_shard_is_written(
             on_tick()
             return accept(content)
 
-        monkeypatch.setattr("sknet.data.converter.undecodable", check)
+        monkeypatch.setattr("sknet.data.conversion.converter.undecodable", check)
         yield from map(function, items)
 
     write(folders, tmp_path, num_shards=1, spread=ticking, on_progress=seen.append)

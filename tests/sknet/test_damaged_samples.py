@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore.mindrecord import FileWriter
 
-from sknet.data.pipeline import eval_batches, train_batches
+from sknet.data.reading.pipeline import eval_batches, train_batches
 from sknet.data.shards import SCHEMA, read_shards
 from sknet.data.verification import file_sha256
 from sknet.errors import SampleError, UserError
@@ -104,7 +104,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from sknet.data.ahead import read_ahead
-from sknet.data.pipeline import eval_batches
+from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import read_rows, read_shards
 from sknet.errors import SampleError
 from sknet.recipe import load_recipe
@@ -143,7 +143,7 @@ def test_it_is_named_after_others_read_pipelines_and_ended(
 def test_an_error_that_no_sample_explains_is_told_as_it_is(
     converted: tuple[Shards, Path], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sknet.data.pipeline.train_operations", lambda _: [lambda _: 1 / 0])
+    monkeypatch.setattr("sknet.data.reading.pipeline.train_operations", lambda _: [lambda _: 1 / 0])
     recipe = load_recipe(str(recipe_file))
     batches = train_batches(recipe, *converted, np.arange(4), 2, seed=1)
     with pytest.raises(RuntimeError, match="division by zero"):

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from mindspore import Tensor
 from PIL import Image
 
-from sknet.data.augmentation import eval_operations
+from sknet.data.reading.augmentation import eval_operations
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation.counting import evaluation_of
 from sknet.evaluation.predicting import evaluate, predict

@@ -12,7 +12,7 @@ from sknet.data.sources import open_source
 from sknet.data.sources.source import Image
 from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.staging import Staged, stage
-from sknet.data.trees import Skipped
+from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 from tests.imagenet import photos, tar_of, write_archives, write_md5sums
 

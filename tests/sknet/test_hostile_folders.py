@@ -14,7 +14,7 @@ import pytest
 
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
-from sknet.data.trees import LocalTree
+from sknet.data.sources.trees import LocalTree
 from sknet.errors import SourceReadError, UserError
 from tests.refusals import refusal
 

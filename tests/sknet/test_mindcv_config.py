@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sknet import mindcv_config
+from sknet.recipe import mindcv as mindcv_config
 from sknet.recipe import Recipe, load_recipe
 from tests.refusals import refusal
 

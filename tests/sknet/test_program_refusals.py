@@ -15,8 +15,8 @@ from sknet import convert, train, validate
 from sknet.records import (
     Shards,
 )
-from sknet.training import device
-from sknet.training.device import World
+from sknet.training import world as device
+from sknet.training.world import World
 
 pytestmark = pytest.mark.usefixtures("program_state")
 

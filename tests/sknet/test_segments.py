@@ -13,8 +13,8 @@ import pytest
 from sknet.data.ahead import read_ahead
 from sknet.data.diagnosis import sample_keys
 from sknet.data.order import epoch_order
-from sknet.data.pipeline import eval_batches, train_batches
-from sknet.data.segments import Segment, TrainBatch, batches_of, segment_batches, segments_from
+from sknet.data.reading.pipeline import eval_batches, train_batches
+from sknet.data.reading.segments import Segment, TrainBatch, batches_of, segment_batches, segments_from
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
 from sknet.training.planning import plan_run

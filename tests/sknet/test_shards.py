@@ -10,7 +10,7 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 import sknet.data.shards
-from sknet.data.pipeline import train_batches
+from sknet.data.reading.pipeline import train_batches
 from sknet.data.shards import (
     Layout,
     Row,

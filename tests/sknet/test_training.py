@@ -18,13 +18,13 @@ import psutil
 import pytest
 
 from sknet.data.order import epoch_order
-from sknet.data.segments import Segment, segments_from
+from sknet.data.reading.segments import Segment, segments_from
 from sknet.data.shards import read_rows
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
 from sknet.training import locking
-from sknet.training.device import World
+from sknet.training.world import World
 from sknet.training.divergence import divergence
 from sknet.training.planning import plan_run
 from sknet.training.stopping import StopRequest

@@ -13,9 +13,9 @@ from sknet.errors import UserError
 from sknet.evaluation.files import KeptPredictions
 from sknet.report import Findings, all_frames
 from sknet.report.published import PUBLISHED
-from sknet.report.statistics import Paired
-from tasks.collecting import collect
-from tasks.pairing import compare_named, pair
+from sknet.statistics import Paired
+from tasks.catalog.runs import collect
+from tasks.catalog.comparison import compare_named, pair
 from tests.synthetic_store import SEEN, Filler, fill
 
 

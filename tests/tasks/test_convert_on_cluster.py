@@ -8,9 +8,9 @@ import pytest
 from prefect import flow
 
 from infra.artifacts import open_store
-from tasks.data import ConversionSettings, convert, stage
+from tasks.convert import ConversionSettings, convert, stage
 from tasks.launching import LaunchSettings
-from tasks.stages import StageResult, results_of
+from tasks.results import StageResult, results_of
 from tests.ray_cluster import cluster_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("flow_harness")]

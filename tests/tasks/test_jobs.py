@@ -4,8 +4,8 @@ import pytest
 
 from infra.launch import JobResult, JobStatus
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
-from tasks.jobs import LESS_MEMORY, raise_unless_done
-from tasks.stages import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
+from tasks.programs import LESS_MEMORY, raise_unless_done
+from tasks.results import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
 
 
 def result_of(status: JobStatus, message: str) -> JobResult:

@@ -7,7 +7,7 @@ import pytest
 
 from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore, StoreError
 from infra.artifacts.transfer import push
-from tasks.soundness import Source, Wanted, copy_in, examine, locate
+from tasks.catalog.integrity import Source, Wanted, copy_in, examine, locate
 from tests.places import LocalPlace, Place
 
 SPEC = ArtifactSpec(kind="shards", format_version=1, params={}, inputs={})

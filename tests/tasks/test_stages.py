@@ -9,7 +9,7 @@ from prefect.states import Completed, exception_to_failed_state
 
 from infra.artifacts import DamagedArtifactError, StoreError
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
-from tasks.stages import (
+from tasks.results import (
     JobFailedError,
     JobStoppedError,
     LostWorkerError,

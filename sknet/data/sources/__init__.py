@@ -12,7 +12,7 @@ from sknet.data.sources.ilsvrc import TRAIN as ILSVRC_TRAIN
 from sknet.data.sources.ilsvrc import IlsvrcArchives
 from sknet.data.sources.kaggle import KaggleImagenet
 from sknet.data.sources.source import SPLITS, Sample, Source
-from sknet.data.trees import open_tree
+from sknet.data.sources.trees import open_tree
 from sknet.errors import UserError
 
 __all__ = ["SPLITS", "Sample", "Source", "absolute", "open_source"]

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from sknet.data.sources.pixels import grey_png
 from sknet.data.sources.source import Image, Place, Sample
-from sknet.data.trees import Skipped, SourceFile
+from sknet.data.sources.trees import Skipped, SourceFile
 from sknet.errors import UserError
 
 TRAIN = 1437  # the last 360 are held out, written by other people

@@ -14,7 +14,7 @@ from sknet.data.sources.source import (
     Sample,
     named_as_image,
 )
-from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
 

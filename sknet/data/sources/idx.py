@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sknet.data.sources.pixels import grey_png
 from sknet.data.sources.scanning import needed_file
 from sknet.data.sources.source import Image, Place, Sample
-from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sknet.data.sources.scanning import needed_file, read_whole
 from sknet.data.sources.source import Image, Place, Sample
 from sknet.data.sources.tars import ForwardReader, scan_tar
-from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
 if TYPE_CHECKING:

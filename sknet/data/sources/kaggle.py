@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from sknet.data.sources.scanning import read_whole, scan_image
 from sknet.data.sources.source import Image, Place, Sample, named_as_image
-from sknet.data.trees import FileTree, Skipped, SourceFile
+from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
 IMAGES = "ILSVRC/Data/CLS-LOC"

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from sknet.data.sources.source import MAX_IMAGE_BYTES, Image
-from sknet.data.trees import FileTree, Skipped, SourceFile, lasting_fault
+from sknet.data.sources.trees import FileTree, Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from sknet.data.trees import Skipped, SourceFile
+from sknet.data.sources.trees import Skipped, SourceFile
 
 SPLITS = ("train", "val")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from sknet.data.sources.scanning import unfit_size
 from sknet.data.sources.source import Image, has_image_suffix, is_hidden
-from sknet.data.trees import Skipped
+from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 
 BLOCK = 512

@@ -10,7 +10,7 @@ import pytest
 from artifact_examples import FILES, commit, make_spec, read_files, reseal
 
 from infra.artifacts import DamagedArtifactError, LocalStore, Lookup
-from infra.artifacts import files as store_files
+from infra.base import files as store_files
 
 
 def flip_a_byte(directory: Path) -> None:

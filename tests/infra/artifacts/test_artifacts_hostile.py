@@ -9,8 +9,8 @@ import pytest
 from artifact_examples import commit, make_spec, reseal
 
 from infra.artifacts import LocalStore, StoreError
-from infra.artifacts.documents import MAX_VALUES
-from infra.artifacts.files import MAX_DOCUMENT_BYTES
+from infra.base.records import MAX_VALUES
+from infra.base.files import MAX_DOCUMENT_BYTES
 
 KEY = make_spec().key
 GIB = 2**30

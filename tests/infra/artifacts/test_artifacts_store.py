@@ -14,7 +14,7 @@ from infra.artifacts import (
     LocalStore,
     StoreError,
 )
-from infra.artifacts import files as store_files
+from infra.base import files as store_files
 
 
 def put(store: LocalStore, directory: Path, **options) -> Artifact:

@@ -26,7 +26,7 @@ from infra.artifacts import (
     replace_damaged,
     resolve,
 )
-from infra.artifacts.files import MAX_DOCUMENT_BYTES
+from infra.base.files import MAX_DOCUMENT_BYTES
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
 from tests.places import LocalPlace, Place, S3Place

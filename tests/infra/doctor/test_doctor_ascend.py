@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.doctor.ascend import check_ascend
-from infra.doctor.ascend_facts import Ascend, gather
+from infra.doctor.ascend_tools import Ascend, gather
 from infra.doctor.ascend_outputs import (
     Device,
     firmware_allowed,

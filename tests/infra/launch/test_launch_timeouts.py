@@ -8,8 +8,8 @@ from infra.launch.gang import LAST_WORDS_SECONDS
 from infra.launch.supervisor import GRACE_SECONDS
 from infra.launch.timeouts import TIMEOUTS, seconds, timeout_variables
 from sknet.training.watchdog import FALLBACK_SECONDS, FLOOR_SECONDS
-from tasks.jobs import SILENCE_SECONDS
-from tasks.stages import RETRY_SECONDS
+from tasks.programs import SILENCE_SECONDS
+from tasks.results import RETRY_SECONDS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/clusters.md"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.launch.workers import Workers
+from infra.launch.ranks import Workers
 
 # As msrun does: the scheduler, then the ranks; it waits for the scheduler at the end only.
 MSRUN = """

@@ -11,9 +11,9 @@ from selenium.webdriver.common.keys import Keys
 
 from sknet.report import write_report
 from sknet.report.numbers import UNKNOWN
-from tasks.collecting import collect
-from tasks.pairing import compare_named
-from tasks.reporting import thumbnails
+from tasks.catalog.runs import collect
+from tasks.catalog.comparison import compare_named
+from tasks.report import thumbnails
 from tests.browser import PHONE, WIDE, Browser, chromium
 from tests.screenshots import MAX_BYTES, of_report
 from tests.synthetic_store import fill

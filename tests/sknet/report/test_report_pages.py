@@ -17,7 +17,7 @@ from test_report_runs import COLUMNS, END, LOG, START, epoch_line, make_run, ste
 
 from sknet.recipe import Recipe
 from sknet.report import Findings, write_report
-from sknet.report.curves import learning_curve
+from sknet.report.run_figures import learning_curve
 
 TABLES = [
     "table",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknet.report.statistics import (
+from sknet.statistics import (
     Paired,
     independent_difference,
     mcnemar_p,

@@ -3,9 +3,9 @@
 import pandas as pd
 import yaml
 
-from sknet.report.frames import compared_params, published_table, verdict
+from sknet.report.tables import compared_params, published_table, verdict
 from sknet.report.numbers import UNKNOWN, accuracy, interval, optional, shown, size
-from sknet.report.runs import Findings, TrainedRun
+from sknet.report.findings import Findings, TrainedRun
 
 NOTES = (
     "Batch size is per card, ms/step the median.",

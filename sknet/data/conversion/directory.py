@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sknet.data.plan import ShardPlan, plan_shards, shard_names
+from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_names
 from sknet.data.staging import Staged
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Record, Sha256, ShardFile, Shards

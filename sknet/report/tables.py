@@ -18,7 +18,7 @@ from sknet.report.columns import (
 )
 from sknet.report.history import EpochLine
 from sknet.report.published import PUBLISHED, published_params
-from sknet.report.runs import Findings, StageTime, TrainedRun
+from sknet.report.findings import Findings, StageTime, TrainedRun
 
 Row = Mapping[str, object]
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sknet.data.erasing import erase
-from sknet.data.mixing import mix, mixes
+from sknet.data.reading.mixing import mix, mixes
 from sknet.data.order import Indices, order_slice, rank_indices
-from sknet.data.pipeline import segment_seed, train_batches
+from sknet.data.reading.pipeline import segment_seed, train_batches
 from sknet.records import Run, Shards
 
 # Labels (N,) int32, or shares of classes (N, classes) float32 where the recipe mixes.

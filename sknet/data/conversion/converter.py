@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sknet.data.conversion_directory import PLAN_FILE, WORK, ShardRecord, sync, write_durably
+from sknet.data.conversion.directory import PLAN_FILE, WORK, ShardRecord, sync, write_durably
 from sknet.data.images import undecodable
-from sknet.data.plan import ShardPlan
-from sknet.data.progress import Tally
+from sknet.data.conversion.plan import ShardPlan
+from sknet.data.conversion.progress import Tally
 from sknet.data.reencoding import reencode
 from sknet.data.shards import Layout, Row, is_sound, layout_for, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.staging import INDEX_COLUMNS
-from sknet.data.trees import lasting_fault
+from sknet.data.sources.trees import lasting_fault
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
-from sknet.shortage import disk_full, memory_refused
+from infra.base.shortages import disk_full, memory_refused
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from sknet.report.figures import (
     shortened,
 )
 from sknet.report.published import IMAGENET_VALIDATION, PUBLISHED
-from sknet.report.runs import Findings, TrainedRun
+from sknet.report.findings import Findings, TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from sknet.errors import UserError
 from sknet.evaluation.files import KeptPredictions, read_predictions
 from sknet.evaluation.names import predictions_file
 from sknet.report import Comparison, Findings, TrainedRun, compare_runs, find_run
-from sknet.report.statistics import Paired
+from sknet.statistics import Paired
 
 
 def compare_named(store: ArtifactStore, findings: Findings, first: str, second: str) -> Comparison:

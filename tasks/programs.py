@@ -15,7 +15,7 @@ from infra.launch.cluster import ClusterError, LostHostError
 from infra.launch.gang import Gang, run_on_hosts
 from infra.launch.timeouts import seconds
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
-from tasks.stages import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
+from tasks.results import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
 
 # Longer than start-up, graph compilation and an evaluation on a loaded machine take together.
 SILENCE_SECONDS = 1800

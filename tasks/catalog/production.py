@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from infra.artifacts import ArtifactStore, Manifest, Ref
-from tasks.evaluation import EVALUATION_FORMAT
-from tasks.soundness import Wanted
+from tasks.validate import EVALUATION_FORMAT
+from tasks.catalog.integrity import Wanted
 
 
 def recorded_evaluation(store: ArtifactStore, ref: Ref, shards: str) -> Wanted | None:

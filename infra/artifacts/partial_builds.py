@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from infra.artifacts.documents import SealedRecord
+from infra.base.records import SealedRecord
 from infra.artifacts.errors import StoreError
 from infra.artifacts.fields import FilePath
-from infra.artifacts.files import MAX_DOCUMENT_BYTES, scan, sha256_of
+from infra.base.files import MAX_DOCUMENT_BYTES, scan, sha256_of
 from infra.artifacts.records import FileEntry
 from infra.s3 import Bucket, DamagedObjectError, Expect
 

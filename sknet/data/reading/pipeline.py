@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from mindspore.dataset import transforms, vision
 
-from sknet.data.augmentation import Operations, eval_operations, train_operations
+from sknet.data.reading.augmentation import Operations, eval_operations, train_operations
 from sknet.data.diagnosis import find_undecodable
 from sknet.data.normalisation import normalise
 from sknet.data.order import Indices, derive_seed
-from sknet.data.reading import read_pipeline
+from sknet.data.reading.threads import read_pipeline
 from sknet.recipe import Recipe
 from sknet.records import Shards
 

@@ -12,7 +12,7 @@ from infra.artifacts import (
     replace_damaged,
 )
 from sknet.records import Repair
-from tasks.stages import FAILURES, LostWorkerError
+from tasks.results import FAILURES, LostWorkerError
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation, Promotion, Shards
 from tasks.comparing import production_of
 from tasks.keeping import put_record
-from tasks.stages import StageResult, Status, artifact_of, completed, stage_task
+from tasks.results import StageResult, Status, artifact_of, completed, stage_task
 
 PRODUCTION = "production"
 

@@ -25,7 +25,7 @@ from infra.artifacts import (
     StoreError,
     open_store,
 )
-from tasks.stages import StageResult, finish, resolve_stage, stage_task
+from tasks.results import StageResult, finish, resolve_stage, stage_task
 
 if TYPE_CHECKING:
     from sknet.report import TrainedRun
@@ -50,8 +50,8 @@ def report(
     """
     from sknet.report import write_report
     from sknet.report.render import shown_in_full
-    from tasks.collecting import collect
-    from tasks.pairing import compare_named
+    from tasks.catalog.runs import collect
+    from tasks.catalog.comparison import compare_named
 
     store = open_store(store_uri)
     findings = collect(store, price=price)
@@ -116,7 +116,7 @@ def _show(report: Artifact) -> None:
 
 def thumbnails(store: ArtifactStore, runs: "Iterable[TrainedRun]") -> dict[str, bytes]:
     """The pictures of the runs' examples by sha256; a page does without those that are unsound."""
-    from tasks.pairing import evaluation_of
+    from tasks.catalog.comparison import evaluation_of
 
     pictures = {}
     for run in runs:

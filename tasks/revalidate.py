@@ -32,13 +32,13 @@ from sknet.records import (
     Repair,
     Revalidation,
 )
-from tasks.evaluation import evaluate_checkpoint, processor, software
+from tasks.validate import evaluate_checkpoint, processor, software
 from tasks.keeping import put_record
-from tasks.promotion import MAX_RACES, PRODUCTION, promoted
+from tasks.promote import MAX_RACES, PRODUCTION, promoted
 from tasks.rebuilding import rebuild_evaluation, rebuild_shards
-from tasks.recorded import night_since, recorded_evaluation
-from tasks.soundness import Examined, Source, Wanted, copy_in, examine, locate
-from tasks.stages import FAILURES, stage_task
+from tasks.catalog.production import night_since, recorded_evaluation
+from tasks.catalog.integrity import Examined, Source, Wanted, copy_in, examine, locate
+from tasks.results import FAILURES, stage_task
 
 REGRESSED = "sknet.validation.regressed"
 

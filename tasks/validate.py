@@ -18,8 +18,8 @@ from infra.artifacts import (
 from sknet.evaluation.names import CHECKS_FILE, evaluation_file
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
-from tasks.jobs import run_program, write_recipe
-from tasks.stages import (
+from tasks.programs import run_program, write_recipe
+from tasks.results import (
     JobFailedError,
     StageResult,
     artifact_of,

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from sknet.data.conversion_directory import WORK, begin, only_conversion_in, write_durably
-from sknet.data.converter import ConvertedShard, ShardConverter
-from sknet.data.plan import ShardPlan, plan_digest, plan_shards, shard_counts, shard_names
+from sknet.data.conversion.directory import WORK, begin, only_conversion_in, write_durably
+from sknet.data.conversion.converter import ConvertedShard, ShardConverter
+from sknet.data.conversion.plan import ShardPlan, plan_digest, plan_shards, shard_counts, shard_names
 from sknet.data.processes import in_processes
-from sknet.data.progress import Progress, ProgressSink, read_tallies, unheard
+from sknet.data.conversion.progress import Progress, ProgressSink, read_tallies, unheard
 from sknet.data.quarantine import MAX_QUARANTINE, refuse_too_many
 from sknet.data.staging import Staged
 from sknet.records import Reencoding, Shards

@@ -20,9 +20,9 @@ from sknet.records import (
 )
 from sknet.report import DataFacts, Findings, ShownExample, StageTime, TrainedRun
 from sknet.report.history import read_log
-from tasks.promotion import PRODUCTION
+from tasks.promote import PRODUCTION
 from tasks.shelf import Shelf, address, num_bytes
-from tasks.stages import newest
+from tasks.results import newest
 
 R = TypeVar("R", bound=Record)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
-from tasks.jobs import Ranks, run_program, write_recipe
+from tasks.programs import Ranks, run_program, write_recipe
 from tasks.launching import LaunchSettings, gang_of
 from tasks.progress import ProgressArtifact
-from tasks.stages import (
+from tasks.results import (
     StageResult,
     artifact_of,
     finish,

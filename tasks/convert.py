@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
-from sknet.data.conversion import refuse_quarantine_above, write_shards
+from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.ledger import Ledger
-from sknet.data.progress import ProgressLine, read_progress
+from sknet.data.conversion.progress import ProgressLine, read_progress
 from sknet.data.quarantine import MAX_QUARANTINE
 from sknet.data.reencoding import DEFAULT_QUALITY, reencoding_by
 from sknet.data.shards import SHARDS_FORMAT
@@ -22,10 +22,10 @@ from sknet.data.staging import Staged, read_staged
 from sknet.data.staging import stage as stage_source
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
-from tasks.jobs import run_program
+from tasks.programs import run_program
 from tasks.launching import LaunchSettings
 from tasks.progress import ProgressArtifact
-from tasks.stages import (
+from tasks.results import (
     LostWorkerError,
     StageResult,
     artifact_of,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sknet.recipe_groups.base import Choices
-from sknet.recipe_types import (
+from sknet.recipe.types import (
     AutoAugmentText,
     Channels,
     ColorJitter,

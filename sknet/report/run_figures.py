@@ -4,8 +4,8 @@ import math
 from typing import TYPE_CHECKING
 
 from sknet.report.figures import BLUE, FAINT, INK, ORANGE, draw, panels, say_empty
-from sknet.report.frames import percent
-from sknet.report.runs import TrainedRun
+from sknet.report.tables import percent
+from sknet.report.findings import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

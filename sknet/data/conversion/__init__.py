@@ -1,0 +1,1 @@
+"""Conversion: a source of images into sharded MindRecord files, resumable shard by shard."""

@@ -1,0 +1,1 @@
+"""Reading: shards into augmented batches, exactly the samples that are asked for, in order."""
