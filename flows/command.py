@@ -16,13 +16,12 @@ from infra.artifacts import (
     RefConflictError,
     StoreError,
 )
+from infra.base.outcomes import ExitCode
 from sknet.errors import UserError
 from tasks.results import JobStoppedError, RegressionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
@@ -33,18 +32,18 @@ def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
     try:
         main(arguments)
     except (DamagedArtifactError, DigestConflictError, RefConflictError) as error:
-        return _end(str(error), EXIT_FAILED)
+        return _end(str(error), ExitCode.FAILED)
     except (UserError, StoreError) as error:
-        return _end(str(error), EXIT_USER_ERROR)
+        return _end(str(error), ExitCode.USER_ERROR)
     except RegressionError as error:
-        return _end(str(error), EXIT_FAILED)
+        return _end(str(error), ExitCode.FAILED)
     except JobStoppedError as error:
-        return _end(f"stopped ({error}); the same command goes on from here", EXIT_FAILED)
+        return _end(f"stopped ({error}); the same command goes on from here", ExitCode.FAILED)
     except KeyboardInterrupt:
-        return _end("interrupted; the same command goes on from here", EXIT_FAILED)
+        return _end("interrupted; the same command goes on from here", ExitCode.FAILED)
     except Exception as error:  # noqa: BLE001 (Prefect has logged it with its traceback)
-        return _end(f"{type(error).__name__}: {error}", EXIT_FAILED)
-    return EXIT_DONE
+        return _end(f"{type(error).__name__}: {error}", ExitCode.FAILED)
+    return ExitCode.DONE
 
 
 def stoppable(body: Callable[P, R]) -> Callable[P, R]:

@@ -16,6 +16,7 @@ from sknet.data.sources import open_source
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
 from tasks.promote import promoted
+from tasks.results import RegressionError
 from tasks.revalidate import (
     begin_night,
     caught_up,
@@ -23,7 +24,6 @@ from tasks.revalidate import (
     reevaluate_promoted,
     verify_promoted,
 )
-from tasks.results import RegressionError
 
 
 @flow(name="revalidate")

@@ -13,18 +13,18 @@ from pydantic import BaseModel, ValidationError
 from flows.command import quieten, run_flow, stoppable
 from flows.summary import print_summary
 from infra.artifacts import open_store
-from sknet.data.quarantine import MAX_QUARANTINE
-from sknet.data.reencoding import DEFAULT_QUALITY
+from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.sources import open_source
+from sknet.data.staging import MAX_QUARANTINE
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings, convert, stage
-from tasks.validate import validate
-from tasks.launching import LaunchSettings, gang_of
+from tasks.programs import LaunchSettings, gang_of
 from tasks.promote import promote
 from tasks.report import report
 from tasks.results import StageResult, results_of
 from tasks.train import train
+from tasks.validate import validate
 
 # Four shards of the original bytes, made on this host.
 AS_IT_IS = ConversionSettings()

@@ -12,12 +12,10 @@ from pathlib import Path
 
 from sknet import program
 from sknet.data.conversion.conversion import write_shards
-from sknet.data.ledger import Ledger
+from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
 from sknet.data.conversion.progress import ProgressLine, progress_file, unheard
-from sknet.data.quarantine import MAX_QUARANTINE
-from sknet.data.reencoding import DEFAULT_QUALITY, reencoding_by
 from sknet.data.sources import open_source
-from sknet.data.staging import read_staged, stage
+from sknet.data.staging import MAX_QUARANTINE, Ledger, read_staged, stage
 from sknet.errors import UserError
 
 AUTO = "auto"

@@ -1,8 +1,20 @@
-"""The ways in which this library refuses or gives up, each with one clear line for its reader."""
+"""The ways in which this library refuses or gives up. Each has one clear line for its reader."""
 
+from infra.base.outcomes import UserError
+from infra.base.shortages import DiskFullError, MemoryRefusedError
 
-class UserError(ValueError):
-    """The input is wrong: says what, which value, what was expected, what to do. Exit code 2."""
+__all__ = [
+    "CheckpointError",
+    "DiskFullError",
+    "ExportError",
+    "LostProcessError",
+    "MemoryRefusedError",
+    "NonFiniteLossError",
+    "SampleError",
+    "SourceReadError",
+    "StoppedError",
+    "UserError",
+]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -27,17 +39,6 @@ class LostProcessError(RuntimeError):
 
 class SampleError(RuntimeError):
     """A sample of the shards doesn't decode: says which one and why. Exit code 1."""
-
-
-class DiskFullError(OSError):
-    """The disk takes no more: says what is needed, what is free and where. Exit code 1.
-
-    What was finished is kept, so trying again costs little.
-    """
-
-
-class MemoryRefusedError(MemoryError):
-    """The process may have no more memory; trying again would only repeat it. Exit code 1."""
 
 
 class SourceReadError(OSError):

@@ -86,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
     import mindspore
     import numpy as np
 
-    from sknet.data.verification import file_sha256
+    from infra.base.files import file_sha256
     from sknet.models import create_model
     from sknet.models.formats import exportable, relative_difference, run, write
     from sknet.models.weights import load_weights

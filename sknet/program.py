@@ -1,13 +1,14 @@
 """What all programs share: exit codes, the one line of an error, and the outcome for a launcher."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.base.outcomes import ExitCode, Outcome, write_outcome
+from infra.base.shortages import is_disk_full, memory_refused
 from sknet.errors import (
     CheckpointError,
     ExportError,
@@ -21,9 +22,6 @@ from sknet.errors import (
 )
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Record
-from infra.base.shortages import is_disk_full, memory_refused
-
-EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
@@ -34,27 +32,27 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     try:
         main(arguments)
     except UserError as error:
-        return _end(arguments, "user_error", str(error), EXIT_USER_ERROR)
+        return _end(arguments, Outcome.USER_ERROR, str(error), ExitCode.USER_ERROR)
     except NonFiniteLossError as error:
-        return _end(arguments, "non_finite", str(error), EXIT_FAILED)
+        return _end(arguments, Outcome.NON_FINITE, str(error), ExitCode.FAILED)
     except StoppedError as error:
-        return _end(arguments, "stopped", str(error), EXIT_FAILED)
+        return _end(arguments, Outcome.STOPPED, str(error), ExitCode.FAILED)
     except (CheckpointError, ExportError, SampleError) as error:
-        return _end(arguments, "failed", str(error), EXIT_FAILED)
+        return _end(arguments, Outcome.FAILED, str(error), ExitCode.FAILED)
     except (LostProcessError, SourceReadError) as error:
         # Without an outcome, a launcher takes the job for lost and starts it again.
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_FAILED
+        return ExitCode.FAILED
     except OSError as error:
         if not is_disk_full(error):
             raise
-        return _end(arguments, "disk_full", str(error), EXIT_FAILED)
+        return _end(arguments, Outcome.DISK_FULL, str(error), ExitCode.FAILED)
     except (MemoryError, RuntimeError) as error:
         refused = error if isinstance(error, MemoryRefusedError) else memory_refused(error)
         if refused is None:
             raise
-        return _end(arguments, "failed", str(refused), EXIT_FAILED)
-    return _end(arguments, "done", "", EXIT_DONE)
+        return _end(arguments, Outcome.FAILED, str(refused), ExitCode.FAILED)
+    return _end(arguments, Outcome.DONE, "", ExitCode.DONE)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -125,15 +123,12 @@ def boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _end(arguments: argparse.Namespace, status: str, message: str, code: int) -> int:
-    # An error is told by the rank that met it; that all went well only rank 0 can say.
+def _end(arguments: argparse.Namespace, status: Outcome, message: str, code: ExitCode) -> ExitCode:
+    # An error is reported by the rank that met it; only rank 0 can say that all went well.
     leader = os.environ.get("RANK_ID", "0") == "0"
-    if arguments.outcome_file and (leader or status != "done"):
-        content = json.dumps({"status": status, "message": message})
-        part = arguments.outcome_file.with_suffix(f".{os.getpid()}")
-        part.write_text(content, "utf-8")
-        part.rename(arguments.outcome_file)
+    if arguments.outcome_file and (leader or status is not Outcome.DONE):
+        write_outcome(arguments.outcome_file, status, message)
     if message:
-        kind = "stopped" if status == "stopped" else "error"
+        kind = "stopped" if status is Outcome.STOPPED else "error"
         print(f"{kind}: {message}", file=sys.stderr, flush=True)
     return code

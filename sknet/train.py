@@ -23,10 +23,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
     recipe = program.recipe_of(arguments)
-    from sknet.data.local import shards_at
+    from sknet.data.conversion.conversion import shards_at
+    from sknet.training.trainer import Options, Trainer, plan_run
     from sknet.training.world import join_world, set_device
-    from sknet.training.planning import plan_run
-    from sknet.training.trainer import Options, Trainer
 
     set_device(arguments.device_target, recipe.mode)
     world = join_world(distribute=distribute)

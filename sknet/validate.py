@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = program.recipe_of(arguments)
     file = weights_of(arguments.ckpt_path)
     make_places(arguments)
-    from sknet.data.local import shards_at
+    from sknet.data.conversion.conversion import shards_at
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
     from sknet.training.world import join_world, set_device
@@ -78,7 +78,7 @@ def check(
     Raises CheckpointError if a check failed, and UserError for damaged files.
     """
     from sknet.evaluation.checks import check_checkpoint
-    from sknet.evaluation.names import CHECKS_FILE
+    from sknet.records.evaluation import CHECKS_FILE
     from sknet.training.checkpoint import read_state
 
     given: Path = arguments.ckpt_path
@@ -102,8 +102,7 @@ def evaluate(
     world: "World",
 ) -> None:
     """Predict by all ranks; count, print and write by the first."""
-    from sknet.evaluation.counting import evaluation_of
-    from sknet.evaluation.predicting import predict
+    from sknet.evaluation.predicting import evaluation_of, predict
 
     predictions = predict(
         network,
@@ -128,7 +127,7 @@ def evaluate(
     }
     if arguments.out:
         from sknet.evaluation.attention import attention
-        from sknet.evaluation.names import ATTENTION_FILE
+        from sknet.records.evaluation import ATTENTION_FILE
 
         # By every rank, as they would have to wait for it anyway.
         seen = attention(network, recipe, shards, directory, split=SPLIT, batch_size=BATCH_SIZE)
@@ -159,10 +158,10 @@ def write_files(
     """Counts and predictions at each resolution; examples of the recipe's."""
     import numpy as np
 
-    from sknet.data.diagnosis import sample_images, sample_keys
+    from sknet.data.reading.pipeline import sample_images, sample_keys
     from sknet.evaluation.examples import chosen, write_examples
-    from sknet.evaluation.files import write_predictions
-    from sknet.evaluation.names import evaluation_file, predictions_file
+    from sknet.evaluation.predictions import write_predictions
+    from sknet.records.evaluation import evaluation_file, predictions_file
 
     place = (shards, directory, SPLIT)
     keys = sample_keys(*place, np.arange(shards.num_samples(SPLIT)))

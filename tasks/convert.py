@@ -12,19 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
-from sknet.data.ledger import Ledger
+from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
 from sknet.data.conversion.progress import ProgressLine, read_progress
-from sknet.data.quarantine import MAX_QUARANTINE
-from sknet.data.reencoding import DEFAULT_QUALITY, reencoding_by
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.data.sources import absolute, open_source
-from sknet.data.staging import Staged, read_staged
+from sknet.data.staging import MAX_QUARANTINE, Ledger, Staged, read_staged
 from sknet.data.staging import stage as stage_source
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
-from tasks.programs import run_program
-from tasks.launching import LaunchSettings
-from tasks.progress import ProgressArtifact
+from tasks.programs import LaunchSettings, ProgressArtifact, run_program
 from tasks.results import (
     LostWorkerError,
     StageResult,
@@ -65,7 +61,10 @@ def stage(
             staged.ignored[0],
         )
     spec = ArtifactSpec(
-        kind="dataset", format_version=2, params={"dataset": staged.dataset.digest}, inputs={}
+        kind="dataset",
+        format_version=2,
+        params={"dataset": staged.dataset.content_digest},
+        inputs={},
     )
 
     def build(workspace: Path) -> BuildOutput:

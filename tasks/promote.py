@@ -1,7 +1,9 @@
 """Stage `promote`: the checkpoint that production points to."""
 
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 from prefect import get_run_logger
@@ -13,25 +15,124 @@ from infra.artifacts import (
     Artifact,
     ArtifactSpec,
     ArtifactStore,
+    BuildOutput,
+    DamagedArtifactError,
     Manifest,
     Ref,
     RefConflictError,
     StoreError,
     open_store,
 )
-from sknet.evaluation.names import CHECKS_FILE
+from sknet.errors import NonFiniteLossError, UserError
 from sknet.judgement import (
     Candidate,
+    Production,
     judge_promotion,
     promotion_of,
     read_predictions,
     taken_back,
 )
 from sknet.recipe import Recipe
-from sknet.records import CheckpointChecks, Evaluation, Promotion, Shards
-from tasks.comparing import production_of
-from tasks.keeping import put_record
-from tasks.results import StageResult, Status, artifact_of, completed, stage_task
+from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Promotion, Shards
+from sknet.records.evaluation import CHECKS_FILE
+from tasks.catalog.production import put_record
+from tasks.results import (
+    JobFailedError,
+    StageResult,
+    Status,
+    artifact_of,
+    completed,
+    resolve_stage,
+    stage_task,
+)
+from tasks.validate import EVALUATION_FORMAT, evaluate_checkpoint, software
+
+PREDICTIONS = "predictions.parquet"
+"""At the recipe's resolution."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Production as a candidate is measured by it."""
+
+    production: Production
+    by: Manifest | None
+    """Of the artifact with its predictions."""
+
+
+def production_of(
+    store: ArtifactStore, ref: Ref, candidate: Artifact, classes: tuple[str, ...]
+) -> Compared:
+    """What is known of production; its predictions are of the candidate's samples.
+
+    What stands against a comparison is told, not raised.
+    """
+
+    def without(own: tuple[str, ...] | None, why: str) -> Compared:
+        return Compared(Production(ref.digest, own, None, why, ref.suspect), None)
+
+    try:
+        checkpoint = store.load(ref.kind, ref.key)
+        state = Checkpoint.read(checkpoint.path("state.json"))
+    except (StoreError, UserError) as error:
+        return without(None, f"production's checkpoint can't be read: {error}")
+    if state.run.classes != classes:
+        return without(state.run.classes, "production has other classes")
+    for evaluation in _recorded(store, ref, candidate.manifest):
+        predictions = read_predictions(evaluation.path(PREDICTIONS))
+        return Compared(
+            Production(ref.digest, classes, predictions, "", ref.suspect), evaluation.manifest
+        )
+    try:
+        evaluation = _evaluate(store, checkpoint, state, candidate.manifest)
+        predictions = read_predictions(evaluation.path(PREDICTIONS))
+    except (StoreError, UserError, NonFiniteLossError, JobFailedError) as error:
+        return without(classes, f"production can't be evaluated on these samples: {error}")
+    return Compared(
+        Production(ref.digest, classes, predictions, "", ref.suspect), evaluation.manifest
+    )
+
+
+def _recorded(store: ArtifactStore, ref: Ref, candidate: Manifest) -> Iterator[Artifact]:
+    """The sound evaluations of production on the candidate's shards, on its software first."""
+    inputs = {"checkpoint": ref.digest, "shards": candidate.inputs["shards"]}
+    there = [
+        manifest
+        for manifest in store.list("evaluation")
+        if manifest.inputs == inputs
+        and manifest.format_version == EVALUATION_FORMAT
+        and PREDICTIONS in {entry.path for entry in manifest.files}
+    ]
+    for manifest in sorted(there, key=lambda each: each.params != candidate.params):
+        try:
+            yield store.load("evaluation", manifest.key, level="full")
+        except DamagedArtifactError as error:
+            get_run_logger().warning("promote: not compared with what is damaged: %s", error)
+
+
+def _evaluate(
+    store: ArtifactStore, checkpoint: Artifact, state: Checkpoint, candidate: Manifest
+) -> Artifact:
+    """Production on the candidate's shards, which are not those it was trained on."""
+    device_target = str(candidate.params["device_target"])
+    shards = store.find("shards", candidate.inputs["shards"])
+    spec = ArtifactSpec(
+        # No `evaluation`: those are of the shards that a checkpoint was trained on.
+        kind="comparison",
+        format_version=1,
+        params=software(device_target),
+        inputs={"checkpoint": checkpoint.digest, "shards": shards.digest},
+    )
+
+    def build(workspace: Path) -> BuildOutput:
+        recipe = state.run.recipe
+        out = evaluate_checkpoint(
+            recipe, checkpoint, shards, device_target, workspace, own_shards=False
+        )
+        return BuildOutput(out, {}, {})
+
+    return resolve_stage("promote", store, spec, build).artifact
+
 
 PRODUCTION = "production"
 
@@ -163,7 +264,7 @@ def _keep(
             "floor": promotion.floor,
             "significance": promotion.significance,
             # What a judgement says may depend on what could be read just then.
-            "record": promotion.digest,
+            "record": promotion.content_digest,
         },
         inputs={
             "candidate": candidate.digest,

@@ -49,9 +49,9 @@ def report(
     `compare` names two runs to show side by side, `price` is that of a device-hour.
     """
     from sknet.report import write_report
-    from sknet.report.render import shown_in_full
-    from tasks.catalog.runs import collect
+    from sknet.report.page import shown_in_full
     from tasks.catalog.comparison import compare_named
+    from tasks.catalog.runs import collect
 
     store = open_store(store_uri)
     findings = collect(store, price=price)

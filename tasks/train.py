@@ -10,9 +10,14 @@ from pathlib import Path
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
-from tasks.programs import Ranks, run_program, write_recipe
-from tasks.launching import LaunchSettings, gang_of
-from tasks.progress import ProgressArtifact
+from tasks.programs import (
+    LaunchSettings,
+    ProgressArtifact,
+    Ranks,
+    gang_of,
+    run_program,
+    write_recipe,
+)
 from tasks.results import (
     StageResult,
     artifact_of,

@@ -15,9 +15,9 @@ from infra.artifacts import (
     BuildOutput,
     open_store,
 )
-from sknet.evaluation.names import CHECKS_FILE, evaluation_file
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
+from sknet.records.evaluation import CHECKS_FILE, evaluation_file
 from tasks.programs import run_program, write_recipe
 from tasks.results import (
     JobFailedError,

@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore
-from sknet.evaluation.files import read_predictions, write_predictions
-from sknet.evaluation.predictions import Predictions
+from sknet.evaluation.predictions import Predictions, read_predictions, write_predictions
 from sknet.records import Evaluation
 from tasks.results import StageResult
 

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from infra.artifacts import ArtifactSpec, LocalStore, Manifest
-from sknet.evaluation.files import write_predictions
-from sknet.evaluation.predictions import Predictions
+from sknet.evaluation.predictions import Predictions, write_predictions
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import (
     Attention,

@@ -7,21 +7,25 @@
 Try ``python -m infra.artifacts --help`` to look into a store.
 """
 
-from infra.artifacts.errors import (
-    DamagedArtifactError,
-    DigestConflictError,
-    LostLeaseError,
-    RefConflictError,
-    StoreError,
-)
 from infra.artifacts.inspection import Level
 from infra.artifacts.local import LocalStore
 from infra.artifacts.opening import open_store
-from infra.artifacts.records import Artifact, ArtifactSpec, Damage, FileEntry, Manifest
+from infra.artifacts.records import (
+    Artifact,
+    ArtifactSpec,
+    Damage,
+    DamagedArtifactError,
+    DigestConflictError,
+    FileEntry,
+    LostLeaseError,
+    Manifest,
+    RefConflictError,
+    StoreError,
+)
 from infra.artifacts.refs import Ref, Refs
-from infra.artifacts.replacing import replace_damaged
 from infra.artifacts.resolution import BuildOutput, Resolution, resolve
 from infra.artifacts.store import ArtifactStore, Lookup
+from infra.artifacts.transfer import replace_damaged
 
 __all__ = [
     "Artifact",

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import get_args
 
 from infra.artifacts import commands
-from infra.artifacts.commands import FAILED, WRONG_INPUT
-from infra.artifacts.errors import (
+from infra.artifacts.inspection import Level
+from infra.artifacts.opening import open_store
+from infra.artifacts.records import (
     DamagedArtifactError,
     DigestConflictError,
     RefConflictError,
     StoreError,
 )
-from infra.artifacts.inspection import Level
-from infra.artifacts.opening import open_store
 from infra.artifacts.store import ArtifactStore
+from infra.base.outcomes import ExitCode
 
 Command = Callable[[ArtifactStore, argparse.Namespace], int]
 ARTIFACT = "KIND/KEY, or the name of a ref"
@@ -35,16 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(open_store(options.store, create=False), options)
     except DamagedArtifactError as error:
         sys.stderr.write(f"damaged: {error}\n")
-        return FAILED
+        return ExitCode.FAILED
     except (DigestConflictError, RefConflictError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return FAILED
+        return ExitCode.FAILED
     except StoreError as error:
         sys.stderr.write(f"error: {error}\n")
-        return WRONG_INPUT
+        return ExitCode.USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command does the rest\n")
-        return FAILED
+        return ExitCode.FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

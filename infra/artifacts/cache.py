@@ -13,20 +13,18 @@ that was verified before the machine went down, is read whole before it is trust
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from infra.base.records import SealedRecord
-from infra.artifacts.errors import StoreError
-from infra.base.files import read_document, scan, sha256_of
-from infra.artifacts.host import boot_id
 from infra.artifacts.inspection import damage_of
+from infra.artifacts.records import Damage, FileEntry, Manifest, StoreError
+from infra.base.files import file_sha256, scan
 from infra.base.locks import exclusive, share_for_life
-from infra.artifacts.records import Damage, FileEntry, Manifest
-from infra.artifacts.verified import FileStatus
+from infra.base.verified import FileStatus, read_verified, write_verified
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +37,6 @@ Fetch = Callable[[FileEntry, Path], None]
 
 class CacheFullError(StoreError):
     """The limit leaves no room for what is needed."""
-
-
-class _Verified(SealedRecord):
-    boot: str
-    """Of the machine's start: what was written before it may not have reached the disk."""
-    files: dict[str, FileStatus]
 
 
 class Cache:
@@ -68,12 +60,13 @@ class Cache:
         place = self.root / manifest.digest
         self._use(place)
         with exclusive(place.with_suffix(".fetch")):
-            known = _read_verified(place)
+            began = time.time_ns()
+            known = read_verified(place / "verified.json", manifest.digest)
             missing = [entry for entry in entries if not _is_right(place, entry, known)]
             if missing:
                 self._make_room(sum(entry.size for entry in missing), manifest)
                 _fetch_all(place, missing, fetch)
-            _write_verified(place, entries, known)
+            _remember(place, manifest, entries, began)
             os.utime(place)
         return place / "files"
 
@@ -100,7 +93,6 @@ class Cache:
             if found:
                 again = [entry for entry, _ in found]
                 _fetch_all(place, again, fetch)
-                _write_verified(place, tuple(again), _read_verified(place))
         return tuple(damage for _, damage in found)
 
     @property
@@ -162,12 +154,12 @@ def _fetch_all(place: Path, entries: list[FileEntry], fetch: Fetch) -> None:
             raise
 
 
-def _is_right(place: Path, entry: FileEntry, known: _Verified) -> bool:
+def _is_right(place: Path, entry: FileEntry, known: Mapping[str, FileStatus]) -> bool:
     path = place / "files" / entry.path
     status = _status(path)
     if status is None or status.size != entry.size:
         return False
-    return known.files.get(entry.path) == status or sha256_of(path) == entry.sha256
+    return known.get(entry.path) == status or file_sha256(path) == entry.sha256
 
 
 def _status(path: Path) -> FileStatus | None:
@@ -177,25 +169,18 @@ def _status(path: Path) -> FileStatus | None:
         return None
 
 
-def _read_verified(place: Path) -> _Verified:
-    nothing = _Verified(boot=boot_id(), files={})
-    try:
-        known = _Verified.decode(read_document(place / "verified.json"))
-    except (StoreError, OSError):
-        return nothing
-    return known if known.boot == nothing.boot else nothing
-
-
-def _write_verified(place: Path, entries: tuple[FileEntry, ...], known: _Verified) -> None:
-    files = dict(known.files)
+def _remember(
+    place: Path, manifest: Manifest, entries: tuple[FileEntry, ...], began_ns: int
+) -> None:
+    """Keep the status of these files, which were found right after `began_ns`."""
+    known = read_verified(place / "verified.json", manifest.digest)
+    files = dict(known)
     for entry in entries:
-        if status := _status(place / "files" / entry.path):
+        status = _status(place / "files" / entry.path)
+        if status is not None and status.had_settled(began_ns):
             files[entry.path] = status
-    if files == known.files:
-        return
-    replacement = place / ".verified.json"
-    replacement.write_bytes(_Verified(boot=known.boot, files=files).encode())
-    replacement.replace(place / "verified.json")
+    if files != known:
+        write_verified(place / "verified.json", manifest.digest, files)
 
 
 def _num_bytes(place: Path) -> int:

@@ -9,17 +9,15 @@ from typing import Any
 
 from tabulate import tabulate
 
-from infra.artifacts.errors import StoreError
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.opening import open_store
-from infra.artifacts.records import Manifest
+from infra.artifacts.records import Manifest, StoreError
 from infra.artifacts.refs import Ref, former_target
 from infra.artifacts.store import ArtifactStore
 from infra.artifacts.transfer import fetch as fetch_files
 from infra.artifacts.transfer import push as push_one
 from infra.artifacts.transfer import with_inputs
-
-OK, FAILED, WRONG_INPUT = 0, 1, 2
+from infra.base.outcomes import ExitCode
 
 Row = dict[str, Any]
 
@@ -36,7 +34,7 @@ def ls(store: ArtifactStore, options: argparse.Namespace) -> int:
         for manifest in store.list(options.kind)
     ]
     _print(rows, options)
-    return OK
+    return ExitCode.DONE
 
 
 def show(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -45,14 +43,14 @@ def show(store: ArtifactStore, options: argparse.Namespace) -> int:
     manifest = artifact.manifest
     if options.json:
         sys.stdout.write(manifest.encode().decode())
-        return OK
+        return ExitCode.DONE
     for name in ("kind", "key", "digest", "format_version"):
         sys.stdout.write(f"{name}: {getattr(manifest, name)}\n")
     for name in ("params", "inputs", "stats", "provenance"):
         for field, value in sorted(getattr(manifest, name).items()):
             sys.stdout.write(f"{name}.{field}: {json.dumps(value, sort_keys=True)}\n")
     _print([entry.model_dump() for entry in manifest.files], options)
-    return OK
+    return ExitCode.DONE
 
 
 def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -68,7 +66,7 @@ def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
     ]
     _print(rows, options)
     sys.stderr.write(f"{len(addresses)} artifacts verified, {len(rows)} damages\n")
-    return FAILED if rows else OK
+    return ExitCode.FAILED if rows else ExitCode.DONE
 
 
 def fetch(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -77,7 +75,7 @@ def fetch(store: ArtifactStore, options: argparse.Namespace) -> int:
     fetch_files(artifact, options.out)
     rows = [entry.model_dump() for entry in artifact.manifest.files]
     _print(rows, options)
-    return OK
+    return ExitCode.DONE
 
 
 def push(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -94,7 +92,7 @@ def push(store: ArtifactStore, options: argparse.Namespace) -> int:
         for each in manifests
     ]
     _print(rows, options)
-    return OK
+    return ExitCode.DONE
 
 
 def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -126,7 +124,7 @@ def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
     gone = [int(row["bytes"] or 0) for row in rows if row["fate"] == goes]
     hint = "" if options.delete or not gone else "; --delete removes it"
     sys.stderr.write(f"{len(gone)} of {len(rows)} {goes}, {sum(gone)} bytes{hint}\n")
-    return OK
+    return ExitCode.DONE
 
 
 def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -148,7 +146,7 @@ def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
                 "expected NAME, rollback NAME or set NAME KIND/KEY --reason TEXT"
             )
     _print(rows, options)
-    return OK
+    return ExitCode.DONE
 
 
 def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -175,7 +173,7 @@ def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
         store.clear(leftover)
         rows.append({"what": leftover.name, "problem": leftover.reason, "done": "removed"})
     _print(rows, options)
-    return OK
+    return ExitCode.DONE
 
 
 def _history(store: ArtifactStore, name: str) -> tuple[Ref, ...]:

@@ -2,17 +2,17 @@
 
 import os
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from infra.artifacts.errors import StoreError
-from infra.artifacts.fields import MANIFEST
-from infra.base.files import read_document, scan, sha256_of
-from infra.artifacts.records import Damage, FileEntry, Manifest
-from infra.artifacts.verified import FileStatus, read_verified, write_verified
+from infra.artifacts.records import MANIFEST, Damage, FileEntry, Manifest, StoreError
+from infra.base.files import file_sha256, scan
+from infra.base.records import RecordError, read_document
+from infra.base.verified import FileStatus, read_verified, write_verified
 
 Level = Literal["size", "changed", "full"]
 """How much is compared: names, types and sizes; the sha256 of each file too whose status isn't the
@@ -25,7 +25,11 @@ def read_manifest(directory: Path, *, kind: str, key: str) -> Manifest:
     Raises:
         StoreError: it is missing, too big, not valid, or another artifact's.
     """
-    return parse_manifest(read_document(directory / MANIFEST), kind=kind, key=key)
+    try:
+        document = read_document(directory / MANIFEST)
+    except RecordError as error:
+        raise StoreError(str(error)) from None
+    return parse_manifest(document, kind=kind, key=key)
 
 
 def parse_manifest(document: bytes, *, kind: str, key: str) -> Manifest:
@@ -34,7 +38,10 @@ def parse_manifest(document: bytes, *, kind: str, key: str) -> Manifest:
     Raises:
         StoreError: it is not valid, or another artifact's.
     """
-    manifest = Manifest.decode(document)
+    try:
+        manifest = Manifest.decode(document)
+    except RecordError as error:
+        raise StoreError(str(error)) from error
     if (manifest.kind, manifest.key) != (kind, key):
         raise StoreError(f"describes {manifest.kind}/{manifest.key}, expected {kind}/{key}")
     return manifest
@@ -64,10 +71,10 @@ def inspect(
         manifest = read_manifest(directory, kind=kind, key=key)
     except StoreError as error:
         return None, (Damage(problem="manifest", path=MANIFEST, detail=str(error)),)
-    verified = read_verified(record, manifest) if record and level == "changed" else {}
+    verified = read_verified(record, manifest.checksum) if record and level == "changed" else {}
     comparison = compare(directory, manifest, level, verified=verified)
     if record and level != "size" and not comparison.damages and comparison.verified != verified:
-        write_verified(record, manifest, comparison.verified)
+        write_verified(record, manifest.checksum, comparison.verified)
     return manifest, comparison.damages
 
 
@@ -92,6 +99,7 @@ def compare(
     Raises:
         FileNotFoundError: there is no such directory.
     """
+    began = time.time_ns()
     present = dict(scan(directory))
     present.pop(MANIFEST, None)
     damages, sound = [], {}
@@ -102,7 +110,8 @@ def compare(
             seen = FileStatus.of(status)
             if level == "full" or verified.get(entry.path) != seen:
                 damage = _wrong_content(entry, directory)
-            sound[entry.path] = seen
+            if seen.had_settled(began):
+                sound[entry.path] = seen
         if damage is not None:
             damages.append(damage)
     damages += [
@@ -132,7 +141,7 @@ def _wrong_status(entry: FileEntry, status: os.stat_result | None) -> Damage | N
 
 
 def _wrong_content(entry: FileEntry, directory: Path) -> Damage | None:
-    sha256 = sha256_of(directory / entry.path)
+    sha256 = file_sha256(directory / entry.path)
     if sha256 == entry.sha256:
         return None
     detail = f"has sha256 {sha256}, expected {entry.sha256}"

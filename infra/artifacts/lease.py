@@ -6,27 +6,73 @@ to agree. Each holder has a greater token than the one before: it is checked at 
 """
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+import psutil
 from pydantic import Field
 
-from infra.base.records import SealedRecord
-from infra.artifacts.errors import LostLeaseError, StoreError
-from infra.artifacts.fields import Digests
-from infra.artifacts.host import ProcessIdentity
+from infra.artifacts.records import Digests, LostLeaseError, StoreError
+from infra.base.records import Record, RecordError, SealedRecord
+from infra.base.verified import boot_id
 from infra.s3 import Bucket, Expect, PreconditionError, S3Error
+
+
+class ProcessIdentity(Record, strict=True):
+    """A process, told apart from a later one with its number."""
+
+    host: str
+    boot: str
+    pids: str
+    """The namespace of the number: containers of one host have their own."""
+    pid: int
+    started: float
+    """Seconds since the epoch, by the machine's own clock."""
+
+    @classmethod
+    def own(cls) -> Self:
+        """This process."""
+        process = psutil.Process()
+        return cls(
+            host=socket.gethostname(),
+            boot=boot_id(),
+            pids=_pid_namespace(),
+            pid=process.pid,
+            started=process.create_time(),
+        )
+
+    @property
+    def is_known_dead(self) -> bool:
+        """Whether it ran on this machine and is gone; of other machines nobody can tell."""
+        if (self.boot, self.pids) != (boot_id(), _pid_namespace()):
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            is_other = process.create_time() != self.started
+            return is_other or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
 
 logger = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 60.0
 """Without a heartbeat for so long, a holder counts as dead."""
+
 BEATS = 4
 """Heartbeats within that time."""
+
 MAX_LEASE_BYTES = 1 << 20
+
 POLL_SECONDS = 1.0
 
 _held: set[str] = set()
@@ -51,7 +97,7 @@ class LeaseDocument(SealedRecord):
         """Raise StoreError if it is none."""
         try:
             return cls.decode(content)
-        except StoreError as error:
+        except RecordError as error:
             raise StoreError(f"{key} is no lease ({error}): remove it") from None
 
 

@@ -15,30 +15,99 @@ leaves it whole or absent.
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from infra.artifacts.errors import DamagedArtifactError, StoreError
-from infra.artifacts.fields import MANIFEST, check_address, is_address
-from infra.base.files import fault_with_figures, fsync_directory, fsync_tree, write_durably
-from infra.artifacts.inspection import Level, inspect, read_manifest
-from infra.artifacts.local_leftovers import (
-    QUARANTINE,
-    STAGING,
-    WORK,
-    clear_leftover,
-    find_leftovers,
-    held_builds,
+from pydantic import ValidationError
+
+from infra.artifacts.inspection import (
+    Level,
+    inspect,
+    read_manifest,
 )
 from infra.artifacts.local_refs import LocalRefs
-from infra.base.locks import exclusive
-from infra.artifacts.records import Artifact, ArtifactSpec, Damage, DamageReport, Manifest
+from infra.artifacts.records import (
+    MANIFEST,
+    Artifact,
+    ArtifactSpec,
+    Damage,
+    DamagedArtifactError,
+    DamageReport,
+    Manifest,
+    StoreError,
+    check_address,
+    is_address,
+)
 from infra.artifacts.staging import stage, staging_directory, sweep
 from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
-from infra.artifacts.verified import forget_verified, write_verified
+from infra.base.files import fsync, fsync_tree, scan, write_durably
+from infra.base.locks import exclusive, is_held
+from infra.base.records import RecordError, read_document
+from infra.base.shortages import is_disk_full, room
+
+WORK, STAGING, QUARANTINE = ".work", ".staging", ".quarantine"
+
+
+def held_builds(root: Path) -> Iterator[Build]:
+    """Yield what living builders have written into the locks of their workspaces."""
+    for lock in sorted(root.glob(f"{WORK}/*/*.lock")):
+        if is_held(lock):
+            # A builder that has only just come has yet to write; it has used its inputs just now.
+            with suppress(RecordError, ValidationError):
+                spec = ArtifactSpec.model_validate_json(read_document(lock))
+                yield Build(spec.kind, spec.key, spec.inputs)
+
+
+def find_leftovers(root: Path, unused_since: datetime) -> Iterator[Leftover]:
+    """Yield what nobody holds: dead commits, and older workspaces and damaged artifacts."""
+    for place in sorted(root.glob(f"{STAGING}/*")):
+        if place.suffix != ".lock" and not is_held(_lock_of(place)):
+            yield _leftover(root, place, "commit of a dead process")
+    for place in sorted(root.glob(f"{WORK}/*/*")):
+        if place.is_dir() and not is_held(_lock_of(place)) and _changed(place) < unused_since:
+            yield _leftover(root, place, f"workspace, unchanged since {_changed(place):%Y-%m-%d}")
+    for report in sorted(root.glob(f"{QUARANTINE}/*.damage.json")):
+        if _changed(report) < unused_since:
+            place = report.with_name(report.name.removesuffix(".damage.json"))
+            yield _leftover(root, place, f"damaged, set aside {_changed(report):%Y-%m-%d}")
+
+
+def clear_leftover(root: Path, leftover: Leftover) -> None:
+    """Remove it, unless somebody holds it by now."""
+    place = root / leftover.name
+    with suppress(BlockingIOError), exclusive(_lock_of(place), wait=False):
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+        for beside in (".pending.json", ".damage.json"):
+            place.with_name(f"{place.name}{beside}").unlink(missing_ok=True)
+
+
+def _leftover(root: Path, place: Path, reason: str) -> Leftover:
+    num_bytes = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        num_bytes = sum(status.st_size for _, status in scan(place))
+    return Leftover(place.relative_to(root).as_posix(), num_bytes, reason)
+
+
+def _lock_of(place: Path) -> Path:
+    return place.with_name(f"{place.name}.lock")
+
+
+def _changed(place: Path) -> datetime:
+    """When anything in it was changed last."""
+    newest = place.lstat().st_mtime
+    if place.is_dir():
+        for path in place.rglob("*"):
+            with suppress(FileNotFoundError):
+                newest = max(newest, path.lstat().st_mtime)
+    return datetime.fromtimestamp(newest, UTC)
+
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +178,9 @@ class LocalStore(ArtifactStore):
         try:
             return self._commit(manifest, directory)
         except OSError as error:
-            fault = fault_with_figures(error, self.root, sum(e.size for e in manifest.files))
+            fault = str(error.strerror)
+            if is_disk_full(error):
+                fault += f": {room(sum(entry.size for entry in manifest.files), self.root)}"
             raise OSError(
                 error.errno,
                 f"{manifest.kind}/{manifest.key} can't be committed to {str(self.root)!r} "
@@ -120,7 +191,7 @@ class LocalStore(ArtifactStore):
         kind, key = manifest.kind, manifest.key
         sweep(self.root / STAGING)
         with staging_directory(self.root / STAGING) as staging:
-            statuses = stage(directory, manifest.files, staging)
+            stage(directory, manifest.files, staging)
             write_durably(staging / MANIFEST, manifest.encode())
             # What can't be read back, such as a manifest too big, must not be committed.
             read_manifest(staging, kind=kind, key=key)
@@ -131,8 +202,6 @@ class LocalStore(ArtifactStore):
         for entry in manifest.files:
             # Left in place, they would be second names of the artifact's files, open to change.
             (directory / entry.path).unlink(missing_ok=True)
-        if artifact.manifest == manifest:
-            write_verified(self._record(kind, key), manifest, statuses)
         return artifact
 
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
@@ -197,8 +266,8 @@ class LocalStore(ArtifactStore):
                     self._directory(kind, key).rename(going / key)
                 except FileNotFoundError:
                     raise self._absent(kind, key) from None
-                fsync_directory(self.root / kind)
-            forget_verified(self._record(kind, key))
+                fsync(self.root / kind)
+            self._record(kind, key).unlink(missing_ok=True)
 
     def _touch(self, kind: str, key: str) -> None:
         with suppress(OSError):  # the store may not be ours to write
@@ -265,8 +334,8 @@ class LocalStore(ArtifactStore):
             self._set_aside(kind, key, damages)
         directory.parent.mkdir(exist_ok=True)
         staging.rename(directory)
-        fsync_directory(directory.parent)
-        fsync_directory(self.root)
+        fsync(directory.parent)
+        fsync(self.root)
         return self._artifact(manifest)
 
     def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
@@ -276,10 +345,10 @@ class LocalStore(ArtifactStore):
         report = DamageReport(kind=kind, key=key, damages=damages)
         write_durably(place.with_suffix(".damage.json"), report.encode())
         self._directory(kind, key).rename(place)
-        forget_verified(self._record(kind, key))
-        fsync_directory(quarantine)
-        fsync_directory(self.root)
-        fsync_directory(self.root / kind)
+        self._record(kind, key).unlink(missing_ok=True)
+        fsync(quarantine)
+        fsync(self.root)
+        fsync(self.root / kind)
         logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])
 
 

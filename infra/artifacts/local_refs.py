@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from infra.base.files import fsync_directory, read_document, write_durably
 from infra.artifacts.records import Manifest
 from infra.artifacts.refs import Ref, RefDocument, Refs, check_ref_name, next_document
+from infra.base.files import fsync, replace_file
+from infra.base.records import read_document
 
 
 class LocalRefs(Refs):
@@ -62,8 +63,5 @@ class LocalRefs(Refs):
     def _write(self, name: str, document: RefDocument) -> None:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replacement = path.with_name(f".{path.name}")
-        write_durably(replacement, document.encode())
-        replacement.replace(path)
-        fsync_directory(path.parent)
-        fsync_directory(path.parent.parent)  # this may be the first ref
+        replace_file(path, document.encode(), durable=True)
+        fsync(path.parent.parent)  # this may be the first ref

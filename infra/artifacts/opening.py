@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from infra.artifacts.errors import StoreError
 from infra.artifacts.local import LocalStore
+from infra.artifacts.records import StoreError
 from infra.artifacts.store import ArtifactStore
+from infra.base.files import cache_directory
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _FORMS = "file:///abs/path, s3://bucket/prefix or a plain path"
@@ -59,13 +60,6 @@ def _check_bucket(uri: str, write: bool) -> None:
     from infra.s3 import Bucket
 
     Bucket(uri).check(write=write)
-
-
-def cache_directory() -> Path:
-    """Where this host keeps copies, and builds under way, of stores on S3."""
-    if chosen := os.environ.get("SKNET_CACHE"):
-        return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sknet"
 
 
 def _cache_limit() -> int | None:

@@ -16,11 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from infra.base.records import SealedRecord
-from infra.artifacts.errors import StoreError
-from infra.artifacts.fields import FilePath
-from infra.base.files import MAX_DOCUMENT_BYTES, scan, sha256_of
-from infra.artifacts.records import FileEntry
+from infra.artifacts.records import FileEntry, FilePath
+from infra.base.files import file_sha256, scan
+from infra.base.records import MAX_DOCUMENT_BYTES, RecordError, SealedRecord
 from infra.s3 import Bucket, DamagedObjectError, Expect
 
 logger = logging.getLogger(__name__)
@@ -108,7 +106,7 @@ class Keeper:
         status = path.stat()
         identity = (status.st_ino, status.st_size, status.st_mtime_ns)
         if identity not in self._known:
-            self._known[identity] = sha256_of(path)
+            self._known[identity] = file_sha256(path)
         entry = FileEntry(path=name, size=status.st_size, sha256=self._known[identity])
         key = f"{self._prefix}objects/{entry.sha256}"
         if (there := self._bucket.head(key)) is None or there.size != entry.size:
@@ -131,7 +129,7 @@ def restore(bucket: Bucket, prefix: str, workspace: Path) -> None:
         return
     try:
         kept = Kept.decode(stored.content)
-    except StoreError as error:
+    except RecordError as error:
         logger.warning("%skept.json is not valid, what it kept is lost: %s", prefix, error)
         return
     directory = workspace / kept.place

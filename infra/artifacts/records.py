@@ -6,26 +6,133 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import FailFast, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    FailFast,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from infra.base.records import Record, SealedRecord
-from infra.artifacts.errors import StoreError, one_line
-from infra.artifacts.fields import (
-    Count,
-    Digests,
-    FilePath,
-    JsonObject,
-    Kind,
+from infra.base.outcomes import UserError
+from infra.base.records import (
+    Record,
+    SealedRecord,
     Sha256,
-    Version,
+    canonical_json,
+    one_line,
     sha256_of_json,
 )
 
 
-class ArtifactSpec(Record):
+class StoreError(UserError):
+    """The store can't do what was asked; the message says what was found and expected."""
+
+
+class DamagedArtifactError(StoreError):
+    """An artifact is there, but is not what its manifest says."""
+
+
+class DigestConflictError(StoreError):
+    """Two builds of one key gave different files."""
+
+
+class RefConflictError(StoreError):
+    """A ref moved since the caller read it."""
+
+
+class LostLeaseError(OSError):
+    """Another builder took the key over; what it commits will be found when this is tried again."""
+
+
+MANIFEST = "manifest.json"
+
+MAX_INPUTS = 1000
+
+RESERVED_KINDS = {"refs"}  # shares the store's root with the kinds
+
+
+def _has_canonical_json(value: Any) -> Any:
+    canonical_json(value)
+    return value
+
+
+def _has_few_entries(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_INPUTS:
+        raise ValueError(f"has {len(value)} entries, expected at most {MAX_INPUTS}")
+    return value
+
+
+def _not_reserved(kind: str) -> str:
+    if kind in RESERVED_KINDS:
+        raise ValueError(f"{kind!r} is reserved by the layout of the store")
+    return kind
+
+
+def _stays_inside(path: str) -> str:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == ".":
+        raise ValueError(f"{path!r} is not a plain relative POSIX path")
+    if "\\" in path or not path.isprintable():
+        raise ValueError(f"{path!r} has a backslash or characters that don't print")
+    if path == MANIFEST:
+        raise ValueError(f"{path!r} is the store's own file")
+    return path
+
+
+Kind = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=64),
+    AfterValidator(_not_reserved),
+]
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+Version = Annotated[int, Field(ge=1, lt=2**63)]
+
+FilePath = Annotated[str, AfterValidator(_stays_inside)]
+
+# Counted first, as each wrong entry costs a kilobyte of complaint.
+Digests = Annotated[
+    dict[str, Sha256], BeforeValidator(_has_few_entries), AfterValidator(_has_canonical_json)
+]
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_has_canonical_json)]
+
+_ADDRESS = TypeAdapter(tuple[Kind, Sha256])
+
+
+def check_address(kind: str, key: str) -> None:
+    """Refuse a kind or a key that can't name an artifact.
+
+    Raises:
+        StoreError: one of them has the wrong form.
+    """
+    try:
+        _ADDRESS.validate_python((kind, key))
+    except ValidationError as error:
+        raise StoreError(
+            f"no artifact can be called {f'{kind}/{key}'!r}: {one_line(error)}"
+        ) from error
+
+
+def is_address(kind: str, key: str) -> bool:
+    """Tell whether a kind and a key can name an artifact."""
+    try:
+        check_address(kind, key)
+    except StoreError:
+        return False
+    return True
+
+
+class ArtifactSpec(Record, strict=True):
     """What an artifact is made from: all that may change its content, and nothing else."""
 
     kind: Kind
@@ -42,7 +149,7 @@ class ArtifactSpec(Record):
         return sha256_of_json(self.model_dump(mode="json"))
 
 
-class FileEntry(Record):
+class FileEntry(Record, strict=True):
     """One file of an artifact."""
 
     path: FilePath
@@ -124,7 +231,7 @@ def _digest(files: Iterable[FileEntry]) -> str:
     return sha256_of_json(sorted([entry.path, entry.size, entry.sha256] for entry in files))
 
 
-class Damage(Record):
+class Damage(Record, strict=True):
     """One way in which an artifact is not what its manifest says."""
 
     problem: Literal["manifest", "missing", "extra", "type", "size", "sha256"]
@@ -137,7 +244,7 @@ class Damage(Record):
         return f"{self.path!r}: {self.problem}: {self.detail}"
 
 
-class DamageReport(Record):
+class DamageReport(Record, strict=True):
     """What is kept beside an artifact that has been set aside."""
 
     kind: str

@@ -15,10 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from infra.base.records import Record, SealedRecord
-from infra.artifacts.errors import RefConflictError, StoreError, one_line
-from infra.artifacts.fields import Kind, Sha256, Version
-from infra.artifacts.records import Manifest
+from infra.artifacts.records import Kind, Manifest, RefConflictError, StoreError, Version
+from infra.base.records import Record, RecordError, SealedRecord, Sha256, one_line
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -38,7 +36,7 @@ def check_ref_name(name: str) -> None:
         raise StoreError(f"no ref can be called {name!r}: {one_line(error)}") from error
 
 
-class Ref(Record):
+class Ref(Record, strict=True):
     """Where a name points, since when, and why."""
 
     version: Version
@@ -67,7 +65,7 @@ class RefDocument(SealedRecord, Ref):
         """
         try:
             return cls.decode(document)
-        except StoreError as error:
+        except RecordError as error:
             raise StoreError(f"ref {name!r} is not valid: {error}") from error
 
     @property

@@ -1,21 +1,53 @@
 """Reuse or build: one step of a DAG that any retry, run or host resumes."""
 
 import platform
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import JsonValue
 
-from infra.artifacts.inspection import Level
-from infra.artifacts.pending import Pending, discard
-from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
+from infra.artifacts.inspection import Level, compare
+from infra.artifacts.records import Artifact, ArtifactSpec, Damage, FilePath, Manifest
 from infra.artifacts.staging import describe, gather
 from infra.artifacts.store import ArtifactStore
+from infra.base.records import RecordError, SealedRecord, read_document
+
+
+class Pending(SealedRecord):
+    """What is to be committed, and where in the workspace it is."""
+
+    output: FilePath | Literal["."]
+    manifest: Manifest
+
+    @classmethod
+    def find(cls, spec: ArtifactSpec, workspace: Path) -> Self | None:
+        """Return what a former build of this spec has left whole in the workspace."""
+        try:
+            pending = cls.decode(read_document(_document(workspace)))
+            left = compare(workspace / pending.output, pending.manifest, "full")
+        except (RecordError, OSError):
+            return None
+        return pending if pending.manifest.spec == spec and not left.damages else None
+
+    def keep(self, workspace: Path) -> None:
+        """Write it beside the workspace; torn by a crash, it counts for nothing."""
+        _document(workspace).write_bytes(self.encode())
+
+
+def discard(workspace: Path) -> None:
+    """Remove a workspace and what is beside it."""
+    _document(workspace).unlink(missing_ok=True)
+    shutil.rmtree(workspace)
+
+
+def _document(workspace: Path) -> Path:
+    return workspace.with_name(f"{workspace.name}.pending.json")
 
 
 @dataclass(frozen=True)

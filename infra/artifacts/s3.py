@@ -22,34 +22,39 @@ from hashlib import sha256 as hash_of
 from pathlib import Path
 
 from infra.artifacts.cache import FETCHERS, Cache, CacheFullError, Fetch
-from infra.artifacts.errors import DamagedArtifactError, StoreError
-from infra.artifacts.fields import MANIFEST, check_address
-from infra.base.files import MAX_DOCUMENT_BYTES, link_or_copy
 from infra.artifacts.inspection import Level, parse_manifest
-from infra.artifacts.partial_builds import Keeper, restore
 from infra.artifacts.lease import EXPIRY_SECONDS, Lease, acquire
-from infra.base.locks import exclusive
+from infra.artifacts.partial_builds import Keeper, restore
 from infra.artifacts.records import (
+    MANIFEST,
     Artifact,
     ArtifactSpec,
     Damage,
+    DamagedArtifactError,
     FileEntry,
     Manifest,
+    StoreError,
+    check_address,
 )
-from infra.artifacts.s3_inspection import Found, inspect, set_aside
 from infra.artifacts.s3_layout import (
     DIGESTS,
     LEASES,
     USES,
     WORK,
+    Found,
     address_of,
     clear,
     committed,
     find_leftovers,
     held_builds,
+    inspect,
+    set_aside,
 )
 from infra.artifacts.s3_refs import S3Refs
 from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
+from infra.base.files import link_or_copy
+from infra.base.locks import exclusive
+from infra.base.records import MAX_DOCUMENT_BYTES
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)

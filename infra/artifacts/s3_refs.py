@@ -1,9 +1,8 @@
 """Refs on S3: one JSON document each, replaced only if nobody else has replaced it meanwhile."""
 
-from infra.artifacts.errors import RefConflictError
-from infra.base.files import MAX_DOCUMENT_BYTES
-from infra.artifacts.records import Manifest
+from infra.artifacts.records import Manifest, RefConflictError
 from infra.artifacts.refs import Ref, RefDocument, Refs, check_ref_name, next_document
+from infra.base.records import MAX_DOCUMENT_BYTES
 from infra.s3 import Bucket, Expect, PreconditionError, Stored
 
 SUFFIX = ".json"

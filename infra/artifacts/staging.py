@@ -9,11 +9,10 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from infra.artifacts.errors import StoreError, one_line
-from infra.base.files import bring_to_disk, link_or_copy, scan, sha256_of
+from infra.artifacts.records import FileEntry, StoreError
+from infra.base.files import file_sha256, fsync, link_or_copy, scan
 from infra.base.locks import exclusive
-from infra.artifacts.records import FileEntry
-from infra.artifacts.verified import FileStatus
+from infra.base.records import one_line
 
 
 def gather(directory: Path, files: Iterable[str] | None) -> tuple[str, ...]:
@@ -47,7 +46,7 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
             FileEntry(
                 path=path,
                 size=(directory / path).lstat().st_size,
-                sha256=sha256_of(directory / path),
+                sha256=file_sha256(directory / path),
             )
             for path in paths
         )
@@ -55,23 +54,20 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
         raise StoreError(f"file can't be committed: {one_line(error)}") from error
 
 
-def stage(directory: Path, entries: Iterable[FileEntry], staging: Path) -> dict[str, FileStatus]:
-    """Link the files into the staging directory, bring them to disk, and return their statuses.
+def stage(directory: Path, entries: Iterable[FileEntry], staging: Path) -> None:
+    """Link the files into the staging directory and wait until they are on disk.
 
     Links leave the source whole if the process dies before the commit.
 
     Raises:
         StoreError: a file isn't any more what its entry says.
     """
-    statuses = {}
     for entry in entries:
         staged = staging / entry.path
         same = link_or_copy(directory / entry.path, staged)
-        status = bring_to_disk(staged)
-        if status.st_size != entry.size or not (same or sha256_of(staged) == entry.sha256):
+        status = fsync(staged)
+        if status.st_size != entry.size or not (same or file_sha256(staged) == entry.sha256):
             raise StoreError(f"{str(directory / entry.path)!r} was changed while it was committed")
-        statuses[entry.path] = FileStatus.of(status)
-    return statuses
 
 
 @contextmanager

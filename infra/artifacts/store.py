@@ -10,10 +10,17 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from infra.artifacts.errors import DigestConflictError, StoreError
-from infra.artifacts.fields import check_address, is_address
 from infra.artifacts.inspection import Level
-from infra.artifacts.records import Artifact, ArtifactSpec, Damage, Manifest
+from infra.artifacts.records import (
+    Artifact,
+    ArtifactSpec,
+    Damage,
+    DigestConflictError,
+    Manifest,
+    StoreError,
+    check_address,
+    is_address,
+)
 from infra.artifacts.refs import Refs
 from infra.artifacts.staging import describe, gather
 

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from infra.artifacts.errors import DamagedArtifactError, StoreError
-from infra.base.files import sha256_of
-from infra.artifacts.pending import discard
-from infra.artifacts.records import Artifact, Manifest
+from infra.artifacts.records import (
+    Artifact,
+    DamagedArtifactError,
+    DigestConflictError,
+    Manifest,
+    StoreError,
+)
+from infra.artifacts.resolution import discard
 from infra.artifacts.store import ArtifactStore, require_same_digest
+from infra.base.files import file_sha256
 
 
 def fetch(artifact: Artifact, directory: Path) -> None:
@@ -28,7 +33,7 @@ def fetch(artifact: Artifact, directory: Path) -> None:
             target = copy / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path(entry.path), target)
-            if sha256_of(target) != entry.sha256:
+            if file_sha256(target) != entry.sha256:
                 raise DamagedArtifactError(
                     f"{artifact.manifest.kind}/{artifact.manifest.key} is damaged: "
                     f"{entry.path!r} isn't what its sha256 says; `repair` sets it aside"
@@ -83,3 +88,33 @@ def with_inputs(store: ArtifactStore, manifest: Manifest) -> Iterator[Manifest]:
         yield each
 
     yield from visit(manifest)
+
+
+def replace_damaged(store: ArtifactStore, copy: Artifact, *, digest: str) -> Artifact:
+    """Put a copy from elsewhere into a store, setting aside what is damaged under its key.
+
+    The copy is read whole before anything in the store changes. A sound artifact stays.
+
+    Args:
+        store: Where the damaged artifact is, or was.
+        copy: The same artifact, of another store.
+        digest: What the artifact is known to have.
+
+    Raises:
+        DigestConflictError: the copy, or what is there soundly, has another digest.
+        DamagedArtifactError: the copy is damaged too.
+    """
+    manifest = copy.manifest
+    if manifest.digest != digest:
+        raise DigestConflictError(
+            f"the copy of {manifest.kind}/{manifest.key} has digest {manifest.digest}, "
+            f"expected {digest}"
+        )
+    with store.workspace(manifest.spec) as workspace:
+        discard(workspace)
+        fetch(copy, workspace / "out")
+        if (manifest.kind, manifest.key) in store.addresses(manifest.kind):
+            store.set_aside(manifest.kind, manifest.key, level="full")
+        replaced = store.commit(manifest, workspace / "out")
+        discard(workspace)
+    return replaced

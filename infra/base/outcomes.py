@@ -1,40 +1,68 @@
-"""How a job ended: the statuses, and the file in which rank 0 reports its own.
+"""How a program ends: its exit code, and the outcome file in which it tells its launcher why.
 
 msrun's exit code says too little to act on: it is 1 for every failure, and 0 after an interrupt.
 """
 
-from enum import StrEnum
+import json
+import os
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
-class JobStatus(StrEnum):
+class UserError(ValueError):
+    """The user's input is wrong: what, which value, what was expected, what to do. Exit code 2."""
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every program and command."""
+
+    DONE = 0
+    FAILED = 1
+    USER_ERROR = 2
+
+
+class Outcome(StrEnum):
     """How a job ended."""
 
     DONE = "done"
-    USER_ERROR = "user_error"  # the user's input is wrong; a retry cannot help
-    NON_FINITE = "non_finite"  # the loss became NaN or infinite; a retry meets it again
-    STOPPED = "stopped"  # asked to stop, with a checkpoint to resume from
-    DISK_FULL = "disk_full"  # what was finished is kept
+    USER_ERROR = "user_error"  # the user's input is wrong; a retry can't help
+    NON_FINITE = "non_finite"  # the loss became NaN or infinite; a retry would repeat it
+    STOPPED = "stopped"  # stopped on request, with a checkpoint to resume from
+    DISK_FULL = "disk_full"  # finished parts are kept
     FAILED = "failed"
     LOST_WORKER = "lost_worker"  # a rank died or hung, or no outcome was written
-    OUT_OF_MEMORY = "out_of_memory"  # the same, and the kernel killed for want of memory meanwhile
+    OUT_OF_MEMORY = "out_of_memory"  # as LOST_WORKER, and the kernel killed a rank for its memory
 
 
-class Outcome(BaseModel):
-    """What rank 0 of the program writes as its last act."""
+class OutcomeReport(BaseModel):
+    """What a program writes as its last act."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: Literal["done", "user_error", "non_finite", "stopped", "disk_full", "failed"]
+    status: Literal[
+        Outcome.DONE,
+        Outcome.USER_ERROR,
+        Outcome.NON_FINITE,
+        Outcome.STOPPED,
+        Outcome.DISK_FULL,
+        Outcome.FAILED,
+    ]
     message: str
 
 
-def read_outcome(path: Path) -> Outcome | None:
-    """Return the outcome in `path`; None if there is none or it is not valid."""
+def write_outcome(path: Path, status: Outcome, message: str) -> None:
+    """Write an outcome file. Several ranks may do so at the same time; the last one wins."""
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps({"status": status, "message": message}), "utf-8")
+    part.rename(path)
+
+
+def read_outcome(path: Path) -> OutcomeReport | None:
+    """Return the outcome in a file; None if there is none or it is not valid."""
     try:
-        return Outcome.model_validate_json(path.read_bytes())
+        return OutcomeReport.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None

@@ -10,21 +10,26 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.base.outcomes import ExitCode
 from infra.doctor.ascend import check_ascend
 from infra.doctor.ascend_tools import gather
-from infra.doctor.connections import check_prefect, check_store
 from infra.doctor.findings import Finding, Status, as_json, as_table, failed, redacted
-from infra.doctor.gathering import Installation, installation, resources
-from infra.doctor.machine import check_installation, check_resources
+from infra.doctor.machine import (
+    Installation,
+    check_installation,
+    check_resources,
+    installation,
+    resources,
+)
 from infra.doctor.services import (
     WrongInputError,
     ask_prefect,
+    check_prefect,
+    check_store,
     local_directory,
     prefect_url,
     try_store,
 )
-
-FIT, UNFIT, WRONG_INPUT = 0, 1, 2
 
 Check = Callable[[], list[Finding]]
 
@@ -41,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write(options.json, as_json(findings))
     except WrongInputError as error:
         sys.stderr.write(f"error: {redacted(str(error))}\n")
-        return WRONG_INPUT
+        return ExitCode.USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        return UNFIT
+        return ExitCode.FAILED
     print(as_table(findings))
-    return UNFIT if failed(findings) else FIT
+    return ExitCode.FAILED if failed(findings) else ExitCode.DONE
 
 
 def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:

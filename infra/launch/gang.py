@@ -15,13 +15,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from infra.base.outcomes import Outcome
 from infra.launch.cluster import ClusterError, LostHostError, connect
-from infra.launch.environment import travelling_environment
+from infra.launch.environment import seconds, travelling_environment
 from infra.launch.host_agent import HostAgent, Place
-from infra.launch.job import Control, Job, JobResult, Rendezvous
-from infra.base.outcomes import JobStatus
-from infra.launch.requests import stop_on_signal
-from infra.launch.timeouts import seconds
+from infra.launch.job import Control, Job, JobResult, Rendezvous, stop_on_signal
 
 POLL_SECONDS = 0.5
 # For the outcome of rank 0, when another rank has failed first.
@@ -230,12 +228,12 @@ class _Watch:
         said = [host.result for host in self._hosts if host.result and _is_said(host)]
         if said:
             return replace(said[0], seconds=took, log_tail=tail)
-        if all(host.result and host.result.status is JobStatus.DONE for host in self._hosts):
+        if all(host.result and host.result.status is Outcome.DONE for host in self._hosts):
             return replace(results[0], seconds=took, log_tail=tail)
         if self._control.stop:
-            status, message = JobStatus.STOPPED, "ended on request"
+            status, message = Outcome.STOPPED, "ended on request"
         else:
-            status, message = JobStatus.LOST_WORKER, "; ".join(self._losses())
+            status, message = Outcome.LOST_WORKER, "; ".join(self._losses())
         return JobResult(
             status=status, message=message, return_code=143, seconds=took, log_tail=tail
         )
@@ -248,21 +246,21 @@ class _Watch:
             yield f"host {host.name} was lost: {host.lost}"
         for host in self._hosts:
             ours = host.result and "was lost" in host.result.message.partition("\n")[0]
-            if host.result and host.result.status is JobStatus.LOST_WORKER and not ours:
+            if host.result and host.result.status is Outcome.LOST_WORKER and not ours:
                 yield f"host {host.name}: {host.result.message}"
 
 
 def _ended_badly(host: _Host) -> bool:
     return host.lost is not None or (
-        host.result is not None and host.result.status is not JobStatus.DONE
+        host.result is not None and host.result.status is not Outcome.DONE
     )
 
 
 def _is_said(host: _Host) -> bool:
     """Whether it is known how the job ended on the host, other than well and not just suddenly."""
     return host.result is not None and host.result.status not in (
-        JobStatus.DONE,
-        JobStatus.LOST_WORKER,
+        Outcome.DONE,
+        Outcome.LOST_WORKER,
     )
 
 

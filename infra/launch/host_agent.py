@@ -15,10 +15,10 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.base.outcomes import Outcome
+from infra.launch.environment import seconds
 from infra.launch.job import Control, Job, JobResult
 from infra.launch.msrun import free_port, run
-from infra.base.outcomes import JobStatus
-from infra.launch.timeouts import seconds
 
 # Beside the logs of the ranks, which are relayed line by line.
 LAUNCH_LOGS = ("msrun.log", "scheduler.log")
@@ -99,7 +99,7 @@ class HostAgent:
             # Such as a program that is not installed on this host
             text = f"{type(error).__name__}: {error}"
             result = JobResult(
-                status=JobStatus.FAILED, message=text, return_code=1, seconds=0.0, log_tail=()
+                status=Outcome.FAILED, message=text, return_code=1, seconds=0.0, log_tail=()
             )
         for path in map(job.log_dir.joinpath, LAUNCH_LOGS):
             if path.is_file():

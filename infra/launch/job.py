@@ -1,11 +1,15 @@
 """What a job is, how it ended, and what can be asked of it while it runs."""
 
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
-from infra.base.outcomes import JobStatus
-from infra.launch.timeouts import seconds
+from infra.base.outcomes import Outcome
+from infra.launch.environment import seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,7 @@ class Job:
 class JobResult:
     """How a job ended."""
 
-    status: JobStatus
+    status: Outcome
     message: str
     """For a person; the last log lines included where a rank was lost."""
     return_code: int
@@ -97,3 +101,20 @@ class Control:
     """Save, and end as stopped."""
     end_because: str | None = None
     """End at once as a lost worker, for this reason."""
+
+
+@contextmanager
+def stop_on_signal(control: Control) -> Iterator[None]:
+    """While this lasts, SIGUSR1 sets `control.stop`. Outside the main thread it changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        control.stop = True
+
+    before = signal.signal(signal.SIGUSR1, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -14,14 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from infra.launch.environment import rank_environment
-from infra.launch.job import Control, Job, JobResult
+from infra.base.outcomes import Outcome, read_outcome
+from infra.launch.environment import rank_environment, seconds
+from infra.launch.job import Control, Job, JobResult, stop_on_signal
 from infra.launch.memory import MemoryWatch
-from infra.base.outcomes import JobStatus, read_outcome
-from infra.launch.rank_logs import RankLogs
-from infra.launch.requests import stop_on_signal
-from infra.launch.timeouts import seconds
-from infra.launch.ranks import Workers
+from infra.launch.ranks import RankLogs, Workers
 
 POLL_SECONDS = 0.2
 MSRUN_SECONDS = 1.5  # msrun looks after its ranks each second
@@ -89,14 +86,14 @@ def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = N
     log_tail = logs.tail() or _tail(launcher_log)
     took = time.monotonic() - started
     status, message = _judge(job, return_code, took, stop_asked=control.stop)
-    if status is JobStatus.LOST_WORKER:
+    if status is Outcome.LOST_WORKER:
         cause, lines = ended_because or f"exit code {return_code}", log_tail
         if failed := workers.first_failed(launcher_log):
             rank, how = failed
             cause, lines = f"rank {rank} {how}", logs.tail(rank)
         message = "\n".join([f"{cause}, and {message}; logs in {job.log_dir}", *lines])
         if starved := memory.verdict():
-            status, message = JobStatus.OUT_OF_MEMORY, f"{starved}\n{message}"
+            status, message = Outcome.OUT_OF_MEMORY, f"{starved}\n{message}"
     return JobResult(
         status=status,
         message=message,
@@ -188,7 +185,7 @@ def _watch(
             ranks_left = last_sign = now
         if ranks_left is not None and now - ranks_left > MSRUN_SECONDS and _is_leader(job):
             outcome = read_outcome(job.outcome_file)
-            if outcome is None or outcome.status != "done":
+            if outcome is None or outcome.status != Outcome.DONE:
                 return "all ranks have ended"
         if number := workers.scheduler_killed_by():
             return f"msrun's scheduler was killed by signal {number}"
@@ -202,21 +199,21 @@ def _watch(
     return None
 
 
-def _judge(job: Job, return_code: int, took: float, *, stop_asked: bool) -> tuple[JobStatus, str]:
+def _judge(job: Job, return_code: int, took: float, *, stop_asked: bool) -> tuple[Outcome, str]:
     """Return status and message of an ended job; for done, exit code and outcome must agree."""
     outcome = read_outcome(job.outcome_file)
-    if outcome is not None and outcome.status != "done":
-        return JobStatus(outcome.status), outcome.message
+    if outcome is not None and outcome.status != Outcome.DONE:
+        return Outcome(outcome.status), outcome.message
     if outcome is not None and return_code == 0:
-        return JobStatus.DONE, outcome.message
+        return Outcome.DONE, outcome.message
     if stop_asked:
-        return JobStatus.STOPPED, "ended on request"
+        return Outcome.STOPPED, "ended on request"
     if return_code == 0 and not _is_leader(job):
-        return JobStatus.DONE, ""
+        return Outcome.DONE, ""
     if job.deadline is not None and took >= job.deadline and return_code != 0:
-        return JobStatus.FAILED, f"not done within {job.deadline:g} s"
+        return Outcome.FAILED, f"not done within {job.deadline:g} s"
     report = "there is no valid outcome" if outcome is None else "rank 0 reported done"
-    return JobStatus.LOST_WORKER, report
+    return Outcome.LOST_WORKER, report
 
 
 def _is_leader(job: Job) -> bool:

@@ -24,9 +24,10 @@ from prefect.exceptions import PrefectException
 from prefect.types import SecretDict
 from pydantic import SecretStr
 
+from infra.base.outcomes import ExitCode
+
 FILE = Path(__file__).with_name("notifications.yaml")
 BLOCK = "sknet-notifications"
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
 _MAIL = ("SENDGRID_KEY", "FROM", "TO")
 
 
@@ -92,13 +93,13 @@ def main() -> int:
         names = asyncio.run(register(block))
     except WrongInputError as error:
         sys.stderr.write(f"error: {error}\n")
-        return WRONG_INPUT
+        return ExitCode.USER_ERROR
     except (HTTPError, PrefectException, OSError) as error:
         first = str(error).partition("\n")[0]
         sys.stderr.write(f"error: the Prefect server can't be used: {first}\n")
-        return FAILED
+        return ExitCode.FAILED
     sys.stdout.writelines(f"{name}\n" for name in names)
-    return DONE
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.base.outcomes import ExitCode
 from infra.s3.server import ServerError, start, stop
-
-DONE, FAILED = 0, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options)
     except (ServerError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return FAILED
-    return DONE
+        return ExitCode.FAILED
+    return ExitCode.DONE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,10 +14,16 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from infra.s3.attempts import Attempt, Operation, Request
+from infra.s3.attempts import (
+    BUDGET_SECONDS,
+    DEFAULT_LIMITS,
+    SLOWEST_TRANSFER,
+    Attempt,
+    Limits,
+    Operation,
+    Request,
+)
 from infra.s3.client import Clients, Location
-from infra.s3.copying import copy
-from infra.s3.downloading import Reading
 from infra.s3.errors import (
     Absent,
     ConditionFailed,
@@ -27,9 +33,7 @@ from infra.s3.errors import (
     TooLarge,
     UploadGone,
 )
-from infra.s3.limits import BUDGET_SECONDS, DEFAULT_LIMITS, SLOWEST_TRANSFER, Limits
-from infra.s3.listing import pages
-from infra.s3.multipart import abort
+from infra.s3.multipart import abort, copy
 from infra.s3.objects import (
     ABSENT,
     SHA256_NAME,
@@ -43,8 +47,9 @@ from infra.s3.objects import (
     etag_of,
     head,
     length_of,
+    pages,
 )
-from infra.s3.transfers import LocalFile, upload
+from infra.s3.transfers import LocalFile, Reading, upload
 
 MOST_DELETED = 1000
 """Keys that one request may name."""

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.base.files import file_sha256
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.sources import SPLITS
-from sknet.data.verification import damaged, file_sha256
+from sknet.data.verification import damaged
 from sknet.errors import UserError
 from sknet.records import ShardFile, Shards
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
-from sknet.data.ahead import read_ahead
 from sknet.data.reading.pipeline import eval_batches_at
+from sknet.data.reading.threads import read_ahead
 from sknet.models import attention_probe
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe

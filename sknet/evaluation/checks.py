@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import nn
 
-from sknet.data.verification import file_sha256
+from infra.base.files import file_sha256
 from sknet.errors import UserError
 from sknet.models.weight_files import Values, read_weights, shown
 from sknet.models.weights import STATE, STATE_PREFIXES
@@ -78,13 +78,13 @@ def _recipe(state: Checkpoint, recipe: Recipe) -> Check:
 
 def _shards(state: Checkpoint, shards: Shards) -> Check:
     faults = []
-    if state.run.shards_digest != shards.digest:
-        faults.append(f"digest is {state.run.shards_digest}, expected {shards.digest}")
+    if state.run.shards_digest != shards.content_digest:
+        faults.append(f"digest is {state.run.shards_digest}, expected {shards.content_digest}")
     found, expected = state.run.classes, shards.dataset.classes
     faults += _unequal("number of classes", len(found), len(expected))
     for number, (one, other) in enumerate(zip(found, expected, strict=False)):
         faults += _unequal(f"class {number}", one, other)
-    return _verdict("shards", faults, f"digest {shards.digest}")
+    return _verdict("shards", faults, f"digest {shards.content_digest}")
 
 
 def _run_faults(state: Checkpoint, network: nn.Cell, shards: Shards) -> Iterator[str]:

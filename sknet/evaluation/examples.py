@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sknet.evaluation.counting import confused_pairs
-from sknet.evaluation.names import EXAMPLES_FILE
+from sknet.evaluation.predicting import confused_pairs
 from sknet.evaluation.predictions import Predictions
 from sknet.records import Example, Examples
+from sknet.records.evaluation import EXAMPLES_FILE
 
 MAX_EXAMPLES = 12
 MAX_SIDE = 96

@@ -17,7 +17,7 @@ def read_predictions(path: Path) -> "pd.DataFrame":
     """
     import pandas as pd  # here: see sknet.data.staging
 
-    from sknet.evaluation.files import read_predictions as read_kept
+    from sknet.evaluation.predictions import read_predictions as read_kept
 
     kept = read_kept(path)
     frame = pd.DataFrame(

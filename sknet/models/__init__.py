@@ -1,8 +1,7 @@
 """SKNet: the networks by name, their sizes, their form for evaluation, a look inside."""
 
-from sknet.models.attention import attention_probe
 from sknet.models.folding import fold
-from sknet.models.probes import ModelProfile, profile
+from sknet.models.probes import ModelProfile, attention_probe, profile
 from sknet.models.registry import create_model, list_models
 
 __all__ = ["ModelProfile", "attention_probe", "create_model", "fold", "list_models", "profile"]

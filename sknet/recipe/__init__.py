@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from sknet.recipe import mindcv as mindcv_config
 from sknet.errors import UserError
+from sknet.recipe import mindcv as mindcv_config
 from sknet.recipe.files import parse_mapping, parse_override, read_text, with_weights
 from sknet.recipe_groups import (
     BatchChoices,

@@ -1,12 +1,7 @@
 """What moves between the stages, in their order; JSON in and out, never file handles."""
 
-from sknet.records.base import (
-    MAX_RECORD_BYTES,
-    FileName,
-    NonNegativeInt,
-    Record,
-    Sha256,
-)
+from infra.base.records import MAX_RECORD_BYTES, Record, Sha256
+from sknet.records.base import FileName, NonNegativeInt
 from sknet.records.data import (
     Dataset,
     QuarantinedSample,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sknet.records.base import FileName, NonNegativeInt, Record, Sha256
+from infra.base.records import Record, Sha256
+from sknet.records.base import FileName, NonNegativeInt
 
 
 class QuarantinedSample(Record):

@@ -4,8 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sknet.intervals import wilson_interval
-from sknet.records.base import FileName, NonNegativeInt, Record
+from infra.base.records import Record
+from sknet.recipe import Recipe
+from sknet.records.base import FileName, NonNegativeInt
+from sknet.statistics import wilson_interval
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -151,3 +153,24 @@ class Examples(Record):
 
     format_version: Literal[1] = 1
     examples: tuple[Example, ...]
+
+
+CHECKS_FILE = "checks.json"
+
+ATTENTION_FILE = "attention.json"
+
+EXAMPLES_FILE = "examples.json"
+
+
+def evaluation_file(recipe: Recipe, resolution: int) -> str:
+    """Name of the counts at a resolution."""
+    return f"evaluation{_suffix(recipe, resolution)}.json"
+
+
+def predictions_file(recipe: Recipe, resolution: int) -> str:
+    """Name of the predictions at a resolution."""
+    return f"predictions{_suffix(recipe, resolution)}.parquet"
+
+
+def _suffix(recipe: Recipe, resolution: int) -> str:
+    return "" if resolution == recipe.image_resize else f"-{resolution}"

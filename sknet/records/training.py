@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from infra.base.records import Record, Sha256
 from sknet.recipe import Recipe
-from sknet.records.base import FileName, NonNegativeInt, Record, Sha256
+from sknet.records.base import FileName, NonNegativeInt
 from sknet.records.evaluation import Evaluation
 
 

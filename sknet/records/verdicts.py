@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from sknet.records.base import NonNegativeInt, Record, Sha256
+from infra.base.records import Record, Sha256
+from sknet.records.base import NonNegativeInt
 from sknet.records.evaluation import Check
 
 

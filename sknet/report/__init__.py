@@ -1,8 +1,6 @@
 """Performance report: what runs recorded, as tables, figures and one page that stands alone."""
 
 from sknet.report.comparison import Comparison, compare_runs, find_run
-from sknet.report.tables import all_frames, epochs_table, evaluations_table, published_table
-from sknet.report.render import write_report
 from sknet.report.findings import (
     DataFacts,
     Findings,
@@ -11,6 +9,8 @@ from sknet.report.findings import (
     TrainedRun,
     Unreadable,
 )
+from sknet.report.page import write_report
+from sknet.report.tables import all_frames, epochs_table, evaluations_table, published_table
 
 __all__ = [
     "Comparison",

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sknet.report.compared import accuracy_frame, changes_frame, sentences
-from sknet.report.comparison import Comparison
-from sknet.report.run_figures import describe_curve
-from sknet.report.tables import epochs_table, evaluations_table, nights_table, unreadable_table
-from sknet.report.numbers import shown
-from sknet.report.store_figures import describe_nights
+from sknet.report.comparison import Comparison, accuracy_frame, changes_frame, sentences
 from sknet.report.findings import Findings, TrainedRun
+from sknet.report.run_figures import describe_curve
+from sknet.report.store_figures import describe_nights
+from sknet.report.tables import (
+    epochs_table,
+    evaluations_table,
+    nights_table,
+    shown,
+    unreadable_table,
+)
 from sknet.report.text import (
     NOTES,
     criteria_frame,

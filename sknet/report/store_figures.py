@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from sknet.intervals import wilson_interval
 from sknet.records import Revalidation
 from sknet.report.figures import (
     BLUE,
@@ -16,8 +15,9 @@ from sknet.report.figures import (
     say_empty,
     shortened,
 )
-from sknet.report.published import IMAGENET_VALIDATION, PUBLISHED
 from sknet.report.findings import Findings, TrainedRun
+from sknet.report.published import IMAGENET_VALIDATION, PUBLISHED
+from sknet.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

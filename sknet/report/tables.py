@@ -1,24 +1,195 @@
 """Tables: the 13 columns that MindCV publishes, and everything that runs and nights recorded."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from sknet.records import Evaluation
-from sknet.report.columns import (
-    EPOCH_COLUMNS,
-    EVALUATION_COLUMNS,
-    NIGHT_COLUMNS,
-    PUBLISHED_COLUMNS,
-    QUARANTINE_COLUMNS,
-    RUN_COLUMNS,
-    STAGE_COLUMNS,
-    UNREADABLE_COLUMNS,
-)
-from sknet.report.history import EpochLine
+from sknet.report.findings import EpochLine, Findings, StageTime, TrainedRun
 from sknet.report.published import PUBLISHED, published_params
-from sknet.report.findings import Findings, StageTime, TrainedRun
+
+PUBLISHED_COLUMNS = {
+    "model name": "string",
+    "params(M)": "Float64",
+    "cards": "Int64",
+    "batch size": "Int64",  # per card, as MindCV gives it
+    "resolution": "string",
+    "jit level": "string",
+    "graph compile": "Float64",  # seconds
+    "ms/step": "Float64",
+    "img/s": "Float64",
+    "acc@top1": "Float64",  # percent
+    "acc@top5": "Float64",
+    "recipe": "string",
+    "weight": "string",
+}
+
+_ACCURACY = {
+    "accuracy@1": "Float64",  # percent
+    "95 % from": "Float64",
+    "95 % to": "Float64",
+    "accuracy@5": "Float64",
+    "correct@1": "Int64",
+    "correct@5": "Int64",
+    "seen": "Int64",
+    "loss": "Float64",
+}
+
+RUN_COLUMNS = {
+    "run": "string",
+    "key": "string",
+    "recipe": "string",
+    "model": "string",
+    "created": "string",
+    "verdict": "string",
+    "data": "string",
+    "cards": "Int64",
+    "global batch": "Int64",
+    "steps": "Int64",
+    "epochs": "Int64",
+    "parameters": "Int64",  # trainable
+    "published parameters": "Int64",  # with as many classes
+    "parameters are": "string",
+    **_ACCURACY,
+    "ms/step p50": "Float64",
+    "ms/step p90": "Float64",
+    "ms/step p99": "Float64",
+    "img/s": "Float64",
+    "data-wait share": "Float64",
+    "compile seconds": "Float64",
+    "train seconds": "Float64",
+    "device-hours": "Float64",
+    "cost": "Float64",  # device-hours times the price that was given
+    "bytes": "Int64",  # of the artifacts of all stages
+    "restarts": "Int64",
+    "quarantined": "Int64",
+    "device": "string",
+    "mindspore": "string",
+    "checkpoint": "string",
+    "note": "string",
+}
+
+EPOCH_COLUMNS = {
+    "run": "string",
+    "epoch": "Int64",  # from 1
+    "train loss": "Float64",
+    "lr at the end": "Float64",
+    "accuracy@1": "Float64",  # percent
+    "accuracy@5": "Float64",
+    "validation loss": "Float64",
+    "correct@1": "Int64",
+    "correct@5": "Int64",
+    "seen": "Int64",
+    "seconds": "Float64",
+    "note": "string",
+}
+
+EVALUATION_COLUMNS = {
+    "run": "string",
+    "recipe": "string",
+    "split": "string",
+    "resolution": "string",
+    **_ACCURACY,
+    "calibration error": "Float64",  # expected; a share
+}
+
+NIGHT_COLUMNS = {
+    "began": "string",
+    "run": "string",
+    "outcome": "string",
+    "recorded correct@1": "Int64",
+    "found correct@1": "Int64",
+    "seen": "Int64",
+    "differing": "Int64",
+    "repairs": "Int64",
+    "said": "string",
+}
+
+STAGE_COLUMNS = {
+    "run": "string",
+    "stage": "string",
+    "artifact": "string",
+    "digest": "string",
+    "seconds": "Float64",
+    "bytes": "Int64",
+    "reused": "boolean",  # an earlier run of the store had made it
+}
+
+QUARANTINE_COLUMNS = {
+    "data": "string",  # digest of the samples
+    "split": "string",
+    "key": "string",
+    "reason": "string",
+}
+
+UNREADABLE_COLUMNS = {"artifact": "string", "reason": "string"}
+
+UNKNOWN = "–"  # noqa: RUF001 (the dash of a table's empty cell)
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "params(M)": "{:.2f}".format,
+    "graph compile": "{:.1f} s".format,
+    "ms/step": "{:.2f}".format,
+    "img/s": "{:.2f}".format,
+    "acc@top1": "{:.2f} %".format,
+    "acc@top5": "{:.2f} %".format,
+    "95 % from": "{:.2f} %".format,
+    "95 % to": "{:.2f} %".format,
+    "train loss": "{:.4f}".format,
+    "validation loss": "{:.4f}".format,
+    "loss": "{:.4f}".format,
+    "calibration error": "{:.4f}".format,
+    "lr at the end": "{:.4g}".format,
+    "seconds": "{:.1f}".format,
+    "device-hours": "{:.4f}".format,
+    "cost": "{:.4f}".format,
+}
+
+
+def accuracy(correct: int, seen: int) -> str:
+    """With two decimals and its counts."""
+    return f"{100 * correct / seen:.2f} % ({correct}/{seen})"
+
+
+def interval(counts: Evaluation) -> str:
+    """The 95 % interval of accuracy@1."""
+    low, high = counts.interval_top1
+    return f"{100 * low:.2f} … {100 * high:.2f} %"
+
+
+def optional(number: float | None, form: str) -> str:
+    """A dash for what wasn't measured."""
+    return UNKNOWN if number is None else form.format(number)
+
+
+def size(num_bytes: int | None) -> str:
+    """Bytes in units of 1024, with three digits."""
+    if num_bytes is None:
+        return UNKNOWN
+    value, units = float(num_bytes), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1000 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.3g} {unit}"
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a table as text; counts stand beside their percentages."""
+    result = pd.DataFrame(index=frame.index)
+    for name in frame.columns:
+        form = _FORMATS.get(name, str)
+        result[name] = [UNKNOWN if pd.isna(cell) else form(cell) for cell in frame[name]]
+    if "seen" not in frame.columns or "correct@1" not in frame.columns:
+        return result
+    for name, counted in (("accuracy@1", "correct@1"), ("accuracy@5", "correct@5")):
+        result[name] = [
+            UNKNOWN if pd.isna(correct) or pd.isna(seen) else accuracy(correct, seen)
+            for correct, seen in zip(frame[counted], frame["seen"], strict=True)
+        ]
+    return result.drop(columns=["correct@1", "correct@5", "seen"])
+
 
 Row = Mapping[str, object]
 

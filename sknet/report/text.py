@@ -3,9 +3,18 @@
 import pandas as pd
 import yaml
 
-from sknet.report.tables import compared_params, published_table, verdict
-from sknet.report.numbers import UNKNOWN, accuracy, interval, optional, shown, size
 from sknet.report.findings import Findings, TrainedRun
+from sknet.report.tables import (
+    UNKNOWN,
+    accuracy,
+    compared_params,
+    interval,
+    optional,
+    published_table,
+    shown,
+    size,
+    verdict,
+)
 
 NOTES = (
     "Batch size is per card, ms/step the median.",

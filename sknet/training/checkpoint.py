@@ -9,29 +9,39 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from types import TracebackType
+from typing import Self, get_args
 
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
-from sknet.data.verification import file_sha256
-from sknet.errors import UserError
+from infra.base.files import file_sha256
+from sknet.errors import CheckpointError, UserError
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
 from sknet.records import MAX_RECORD_BYTES, Checkpoint, CheckpointFile, Run
+from sknet.training import checkpoint
+from sknet.training.step import moving_statistics
 
 MODEL_FILE = "model.ckpt"
+
 STATE_FILE = "state.json"
+
 STATISTICS_FILE = "statistics.npy"
+
 FORMAT: int = get_args(Checkpoint.model_fields["format_version"].annotation)[0]
+
 # What follows from the number of ranks for which a run was planned.
 _OF_THE_WORLD = {"world_size", "global_batch_size", "steps_per_epoch"}
+
 _NAME = re.compile(r"step-\d{8}")
+
 _SAVING, _REMOVING = ".saving", ".removing"
 
 Array = npt.NDArray[np.generic]
@@ -44,7 +54,7 @@ class Snapshot:
     parameters: dict[str, Array]
     """Weights, statistics, optimizer; of rank 0."""
     statistics: npt.NDArray[np.float32] | None = None
-    """Each rank's own (ranks, values), where they differ: see sknet.training.statistics."""
+    """Each rank's own (ranks, values), where they differ: see sknet.training.checkpoint."""
 
     @property
     def num_bytes(self) -> int:
@@ -220,3 +230,102 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+Statistics = npt.NDArray[np.float32]
+
+
+def gather(step_cell: nn.Cell) -> Statistics:
+    """All ranks' statistics (ranks, values), on every rank; to be called by all of them."""
+    own = np.concatenate([p.asnumpy().reshape(-1) for p in moving_statistics(step_cell)])
+    gathered: Statistics = ops.AllGather()(Tensor(own[None])).asnumpy()
+    return np.array(gathered)
+
+
+def assign(step_cell: nn.Cell, gathered: Statistics, rank: int, world_size: int) -> None:
+    """Set what `gather` returned: the rank's own, or their mean in another world."""
+    values = gathered[rank] if len(gathered) == world_size else gathered.mean(axis=0)
+    start = 0
+    for parameter in moving_statistics(step_cell):
+        part = values[start : start + parameter.size]
+        parameter.set_data(Tensor(part.reshape(parameter.shape)))
+        start += parameter.size
+
+
+_MEGABYTE = 1e6
+
+
+class Saver:
+    """Writes one checkpoint at a time and keeps the newest few and the best.
+
+    A disk that doesn't take a checkpoint costs that one: `say` gets a warning, and the training
+    goes on. Only of the last one is that an error.
+    """
+
+    def __init__(self, directory: Path, keep: int, say: Callable[[str], None]) -> None:
+        self._directory, self._keep, self._say = directory, keep, say
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, snapshot: Snapshot, state: Checkpoint) -> None:
+        """Start to write, once the one before is written; raises what befell that."""
+        self._wait()
+        self._start(snapshot, state, self._warn)
+
+    def save_last(self, snapshot: Snapshot, state: Checkpoint) -> None:
+        """Write it before this returns. Raises CheckpointError if the disk doesn't take it."""
+        self._wait()
+        self._start(snapshot, state, self._refuse)
+        self._wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Whatever ended the training, what is being written is of a sound state before it.
+        if self._thread:
+            self._thread.join()
+
+    def _start(
+        self, snapshot: Snapshot, state: Checkpoint, on_fault: Callable[[str], None]
+    ) -> None:
+        def work() -> None:
+            try:
+                try:
+                    checkpoint.write(snapshot, self._directory, state)
+                except OSError as error:
+                    on_fault(self._describe(error, snapshot, state))
+                else:
+                    checkpoint.remove_old(self._directory, self._keep, state.best_step)
+            except BaseException as error:  # noqa: BLE001 (raised again by the training)
+                self._error = error
+
+        self._thread = threading.Thread(target=work, name="saver", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._error:
+            raise self._error
+
+    def _describe(self, error: OSError, snapshot: Snapshot, state: Checkpoint) -> str:
+        free = shutil.disk_usage(self._directory).free / _MEGABYTE
+        there = checkpoint.list_checkpoints(self._directory)
+        return (
+            f"{checkpoint.checkpoint_name(state.step)} was not saved: {error.strerror} (it needs "
+            f"{snapshot.num_bytes / _MEGABYTE:.3g} MB, {free:.3g} MB are free in "
+            f"{self._directory}); the newest checkpoint is {there[-1].name if there else 'none'}"
+        )
+
+    def _warn(self, fault: str) -> None:
+        self._say(f"warning: {fault}; the training goes on")
+
+    def _refuse(self, fault: str) -> None:
+        raise CheckpointError(f"{fault}: make room, then start the same command again")

@@ -24,8 +24,7 @@ from pathlib import Path
 import mindspore as ms
 
 import sknet
-from sknet.cache import cache_directory
-from sknet.data.verification import file_sha256
+from infra.base.files import cache_directory, file_sha256
 from sknet.records import Run
 from sknet.training.world import World
 
@@ -71,7 +70,7 @@ def _first_use() -> bool:
 
 def _key(run: Run, world: World) -> str:
     content = {
-        "run": run.digest,
+        "run": run.content_digest,
         "world_size": world.size,
         "source": _source_digest(),
         "mindspore": ms.__version__,

@@ -15,21 +15,42 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn
 
-from sknet.data.ahead import read_ahead
-from sknet.data.reading.segments import TrainBatch, batches_of, segments_from
+from sknet.data.reading.pipeline import sample_keys
+from sknet.data.reading.segments import TrainBatch, batches_of, segment_indices, segments_from
+from sknet.data.reading.threads import read_ahead
 from sknet.errors import NonFiniteLossError, StoppedError
 from sknet.evaluation.predicting import evaluate
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
-from sknet.training import statistics
-from sknet.training.checkpoint import Snapshot, checkpoint_name, parameters_of
+from sknet.training import checkpoint
+from sknet.training.checkpoint import Saver, Snapshot, checkpoint_name, parameters_of
 from sknet.training.compile_cache import compile_cache
-from sknet.training.world import World
-from sknet.training.divergence import divergence
-from sknet.training.progress import Progress
-from sknet.training.saver import Saver
+from sknet.training.metrics import Progress
 from sknet.training.step import SynchroniseStatistics, TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import Watchdog
+from sknet.training.world import World
+
+# The others of the batch follow from the step.
+KEYS_SHOWN = 16
+
+
+def divergence(
+    what: str, step: int, rate: float, run: Run, shards: Shards, shards_dir: Path, world: World
+) -> NonFiniteLossError:
+    """The error of one rank for step 1 … total_steps, with the keys of the samples it read there.
+
+    `what` is the message's beginning, `rate` the learning rate of the step.
+    """
+    epoch, position = divmod(step - 1, run.steps_per_epoch)
+    indices = segment_indices(run, shards, epoch, position, position + 1, world.rank, world.size)
+    keys = sample_keys(shards, shards_dir, "train", indices[:KEYS_SHOWN])
+    more = len(indices) - len(keys)
+    return NonFiniteLossError(
+        f"{what} step {step} (epoch {epoch + 1}, learning rate {rate:.6g}): lower lr or lengthen "
+        f"the warm-up; samples of rank {world.rank}: {', '.join(keys)}"
+        f"{f' and {more} more' if more else ''}"
+    )
+
 
 # Batches of this rank, ready for their step; MindSpore's pipeline holds more before them.
 BATCHES_AHEAD = 2
@@ -127,7 +148,7 @@ class Loop:
         began = time.monotonic()
         if whole and self._synchronise:
             self._synchronise()
-        own = None if whole or world.size == 1 else statistics.gather(step_cell)
+        own = None if whole or world.size == 1 else checkpoint.gather(step_cell)
         snapshot = Snapshot(parameters_of(step_cell), own)
         self._refuse_non_finite(snapshot, step)
         self._checkpoint_seconds += time.monotonic() - began

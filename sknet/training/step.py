@@ -4,16 +4,114 @@ import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 from mindspore import Parameter, Tensor, communication, nn, ops
+from mindspore import dtype as mstype
 
+from sknet.data.order import generator
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
-from sknet.training.average import Average
-from sknet.training.clipping import clip
-from sknet.training.drop_path import branch_factors
-from sknet.training.freezing import freeze, keep_frozen
 from sknet.training.loss import create_loss
-from sknet.training.optimizer import create_optimizer
-from sknet.training.precision import LossScale, mixed
+from sknet.training.optimizer import create_optimizer, sum_of_squares
+
+
+def clip(gradients: tuple[Tensor, ...], recipe: Recipe) -> tuple[Tensor, ...]:
+    """The gradients, each element within ± clip_value, or all together of that norm at most."""
+    if recipe.clip_mode == "value":
+        return tuple(ops.clip_by_value(g, -recipe.clip_value, recipe.clip_value) for g in gradients)
+    square = sum_of_squares(gradients[0])
+    for gradient in gradients[1:]:
+        square = square + sum_of_squares(gradient)
+    factor = recipe.clip_value / ops.maximum(ops.sqrt(square), recipe.clip_value)
+    return tuple(gradient * factor for gradient in gradients)
+
+
+def freeze(network: nn.Cell, layers: tuple[str, ...]) -> None:
+    """Take the layers' weights from the trainable ones."""
+    for layer in layers:
+        for parameter in getattr(network, layer).get_parameters():
+            parameter.requires_grad = False
+
+
+def keep_frozen(network: nn.Cell, layers: tuple[str, ...]) -> None:
+    """Set frozen layers to evaluation: their BatchNorm then uses and keeps its statistics."""
+    for layer in layers:
+        getattr(network, layer).set_train(False)
+
+
+_STREAM = int.from_bytes(b"droppath")
+
+
+def drop_rates(num_blocks: int, rate: float) -> npt.NDArray[np.float64]:
+    """Probability of each block: linear from 0 to `rate`, as in MindCV and timm."""
+    return np.linspace(0, rate, num_blocks)
+
+
+def branch_factors(
+    num_blocks: int, rate: float, *, seed: int, step: int, global_batch: int
+) -> npt.NDArray[np.float32]:
+    """(num_blocks, global_batch): 0 where a sample skips a block, elsewhere the reciprocal of the
+    probability of that, which keeps the branch's mean. `step` counts from the run's start."""
+    kept = 1 - drop_rates(num_blocks, rate)[:, None]
+    drawn = generator(_STREAM, seed, step).random((num_blocks, global_batch))
+    return np.where(drawn < kept, 1 / kept, 0).astype(np.float32)
+
+
+# The share of the old average after t updates is decay · (1 - exp(-t / this)), as in MindCV.
+WARM_UP = 2000
+
+PREFIX = "ema"
+
+
+class Average(nn.Cell):
+    """The average of all of a network's parameters, which are named `ema.*` here."""
+
+    def __init__(self, network: nn.Cell, decay: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.decay = decay
+        self.followed = ms.ParameterTuple(list(network.get_parameters()))
+        self.average = self.followed.clone(prefix=PREFIX, init="same")
+        self.updates = Parameter(Tensor(0.0, mstype.float32), name=f"{PREFIX}.updates")
+
+    def construct(self) -> bool:
+        """Follow the network by one update."""
+        ops.assign(self.updates, self.updates + 1)
+        share = self.decay * (1 - ops.exp(-self.updates / WARM_UP))
+        for index in range(len(self.average)):
+            old, new = self.average[index], self.followed[index]
+            ops.assign(old, old * share + new * (1 - share))
+        return True
+
+
+# As in MindCV: halved at an overflow, doubled after this many steps without one.
+SCALE_FACTOR, SCALE_WINDOW = 2, 2000
+
+
+def mixed(network: nn.Cell, recipe: Recipe) -> nn.Cell:
+    """The network at the recipe's level, with float32 logits. Changes the network; its parameters
+    stay float32, and its BatchNorm too unless the level is O3."""
+    return ms.amp.auto_mixed_precision(network, recipe.amp_level)
+
+
+class LossScale(nn.Cell):
+    """The loss's factor in the backward pass, and the state of its changes."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(auto_prefix=False)
+        self.fixed = recipe.loss_scale
+        self.dynamic = recipe.loss_scale_type == "dynamic"
+        if self.dynamic:
+            self.scaler = ms.amp.DynamicLossScaler(recipe.loss_scale, SCALE_FACTOR, SCALE_WINDOW)
+            # The cell's own, so that they are saved with it.
+            self.value, self.steps_without = self.scaler.scale_value, self.scaler.counter
+            self.value.name, self.steps_without.name = "loss_scale", "loss_scale_steps"
+
+    def construct(self) -> Tensor | float:
+        """The factor."""
+        return self.value if self.dynamic else self.fixed
+
+    def adjust(self, finite: Tensor) -> None:
+        """Follow a step whose gradients were all finite, or not."""
+        if self.dynamic:
+            self.scaler.adjust(finite)
 
 
 class TrainStep(nn.Cell):

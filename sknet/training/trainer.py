@@ -4,28 +4,137 @@ Starts, in the order in which they are looked for: done already, the newest soun
 the directory, the first step.
 """
 
-from collections.abc import Callable
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
 
+from infra.base.files import file_sha256
 from sknet.errors import UserError
+from sknet.models import create_model
+from sknet.models.sknet import SKNet
+from sknet.models.weights import load_weights
+from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
-from sknet.training import checkpoint, statistics
-from sknet.training.world import World
-from sknet.training.locking import locked
+from sknet.training import checkpoint
+from sknet.training.checkpoint import Saver
 from sknet.training.loop import Loop, Network
-from sknet.training.metrics import METRICS_FILE, MetricsLog
-from sknet.training.planning import refuse_indivisible, with_layout
-from sknet.training.progress import Progress
-from sknet.training.saver import Saver
+from sknet.training.metrics import METRICS_FILE, MetricsLog, Progress, TensorBoard
 from sknet.training.schedule import learning_rates
-from sknet.training.starting import starting_network
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
-from sknet.training.tensorboard import TensorBoard
 from sknet.training.watchdog import FLOOR_SECONDS, Watchdog
+from sknet.training.world import World
+
+
+def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
+    """The run as planned for `world_size` ranks.
+
+    Raises UserError where recipe, data, machine and world don't fit.
+    """
+    classes = shards.dataset.classes
+    if recipe.num_classes not in (None, len(classes)):
+        raise UserError(
+            f"num_classes is {recipe.num_classes}, but the data set has {len(classes)} classes"
+        )
+    processors = os.cpu_count() or 1
+    if recipe.num_parallel_workers > processors:
+        raise UserError(
+            f"num_parallel_workers is {recipe.num_parallel_workers}, but this machine has "
+            f"{processors} processors: --set num_parallel_workers={processors}, which draws other "
+            "augmentations"
+        )
+    global_batch = recipe.global_batch(world_size)
+    num_samples = shards.num_samples("train")
+    if num_samples < global_batch:
+        raise UserError(
+            f"the global batch is {global_batch}, but there are {num_samples} training samples: "
+            "choose a smaller batch"
+        )
+    return Run(
+        recipe=recipe.model_copy(update={"name": "recipe", "ckpt_path": ""}),
+        classes=classes,
+        shards_digest=shards.content_digest,
+        world_size=world_size,
+        global_batch_size=global_batch,
+        steps_per_epoch=num_samples // global_batch,
+        device_target=device_target,
+        mindspore=ms.__version__,
+    )
+
+
+def refuse_indivisible(run: Run, world_size: int) -> None:
+    """Raises UserError if `world_size` ranks can't share the run's global batch."""
+    if not run.recipe.can_share(run.global_batch_size, world_size):
+        passes = run.recipe.gradient_accumulation_steps
+        accumulated = f" in {passes} passes" if passes > 1 else ""
+        raise UserError(
+            f"the global batch of {run.global_batch_size}{accumulated}, planned for "
+            f"{run.world_size} workers, "
+            f"can't be divided among {world_size}: choose a number of workers that divides it"
+        )
+
+
+def with_layout(layouts: tuple[Layout, ...], step: int, world_size: int) -> tuple[Layout, ...]:
+    """The layouts of a training that goes on after `step` steps with `world_size` ranks."""
+    used = tuple(layout for layout in layouts if layout.first_step < step)
+    if used and used[-1].world_size == world_size:
+        return used
+    return (*used, Layout(first_step=step, world_size=world_size))
+
+
+def starting_network(recipe: Recipe, num_classes: int, weights: Path | None) -> SKNet:
+    """The recipe's network, from the global seed or, if given, from the file of weights.
+
+    Raises UserError if the file isn't the recipe's or doesn't fit the network.
+    """
+    network = create_model(recipe.model, num_classes=num_classes)
+    if weights:
+        if not weights.is_file():
+            raise UserError(f"ckpt_path {weights} does not exist")
+        if (digest := file_sha256(weights)) != recipe.ckpt_sha256:
+            raise UserError(
+                f"ckpt_path {weights} has SHA-256 {digest}, but ckpt_sha256 is {recipe.ckpt_sha256}"
+            )
+        load_weights(network, weights, replace_head=recipe.replace_head)
+    return network
+
+
+# The ranks of a job that was just killed get time to end.
+LOCK_SECONDS = 60
+
+
+@contextmanager
+def locked(directory: Path, rank: int) -> Iterator[None]:
+    """The rank's place in the directory, whose lock ends with the process at the latest.
+
+    Raises UserError if another process holds it for LOCK_SECONDS, or the directory can't be
+    written.
+    """
+    try:
+        opened = (directory / f".rank-{rank}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"{directory} can't be written: {error.strerror}") from None
+    with opened as lock:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"another training has been at work in {directory} for {LOCK_SECONDS} s: "
+                        "wait for it, or give another directory"
+                    ) from None
+                time.sleep(0.5)
+        yield
+
 
 # Ranks compare as many steps as float32 sums hold exactly, whatever the number of ranks.
 _COMPARED_STEPS = 1 << 12
@@ -125,7 +234,7 @@ class Trainer:
             start, layouts, evaluations = state.step, state.layouts, state.evaluations
             checkpoint.restore(step_cell, path)
             if (gathered := checkpoint.read_statistics(path)) is not None:
-                statistics.assign(step_cell, gathered, world.rank, world.size)
+                checkpoint.assign(step_cell, gathered, world.rank, world.size)
         self._say_plan(run, start)
         # Rank 0 speaks and saves for all.
         log = self._open_log(run, start) if world.rank == 0 else None

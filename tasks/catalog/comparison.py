@@ -2,8 +2,8 @@
 
 from infra.artifacts import Artifact, ArtifactStore, StoreError
 from sknet.errors import UserError
-from sknet.evaluation.files import KeptPredictions, read_predictions
-from sknet.evaluation.names import predictions_file
+from sknet.evaluation.predictions import KeptPredictions, read_predictions
+from sknet.records.evaluation import predictions_file
 from sknet.report import Comparison, Findings, TrainedRun, compare_runs, find_run
 from sknet.statistics import Paired
 

@@ -1,10 +1,13 @@
 """The evaluation by which a promoted checkpoint is measured, and the nights that did so."""
 
-from datetime import datetime
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
 
-from infra.artifacts import ArtifactStore, Manifest, Ref
-from tasks.validate import EVALUATION_FORMAT
+from infra.artifacts import ArtifactSpec, ArtifactStore, Manifest, Ref
+from sknet.records import Record
 from tasks.catalog.integrity import Wanted
+from tasks.validate import EVALUATION_FORMAT
 
 
 def recorded_evaluation(store: ArtifactStore, ref: Ref, shards: str) -> Wanted | None:
@@ -47,3 +50,11 @@ def night_since(store: ArtifactStore, scheduled: datetime) -> Manifest | None:
 
 def _created(manifest: Manifest) -> str:
     return str(manifest.provenance.get("created", ""))
+
+
+def put_record(store: ArtifactStore, spec: ArtifactSpec, record: Record, name: str) -> None:
+    """Commit a record as the one file of an artifact."""
+    with tempfile.TemporaryDirectory(prefix=f"{spec.kind}-") as place:
+        record.write(Path(place) / name)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        store.put(spec, Path(place), stats={}, provenance={"created": created})

@@ -32,9 +32,8 @@ from PIL import Image
 
 import sknet.data.conversion.converter
 from sknet.data.conversion.conversion import write_shards
-from sknet.data.conversion.converter import ConvertedShard
+from sknet.data.conversion.converter import ConvertedShard, reencode, reencoding_by
 from sknet.data.conversion.plan import ShardPlan, shard_counts
-from sknet.data.reencoding import reencode, reencoding_by
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
 from tests.bench.conversion_memory import measure_memory, warm_up

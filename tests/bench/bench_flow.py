@@ -31,7 +31,7 @@ from pathlib import Path
 
 import httpx
 
-from tasks.progress import SECONDS_BETWEEN
+from tasks.programs import SECONDS_BETWEEN
 from tests.documented import ROOT
 
 GOALS = {"imports": 1.5, "again": 3.0, "share": 0.01}

@@ -96,7 +96,7 @@ def write_images(root: Path, count: int) -> None:
 def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
     """Folders to two shards of each split."""
     from sknet.data.conversion.conversion import write_shards
-    from sknet.data.reencoding import DEFAULT_QUALITY, reencoding_by
+    from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
     from sknet.data.sources import open_source
     from sknet.data.staging import stage
 
@@ -128,9 +128,9 @@ def all_contestants(
 
 def ours(shards: Any, directory: Path, training: bool, workers: int, batch: int) -> int:
     """As in training and evaluation, but that nothing is computed."""
-    from sknet.data.ahead import read_ahead
     from sknet.data.order import epoch_order
     from sknet.data.reading.pipeline import eval_batches, train_batches
+    from sknet.data.reading.threads import read_ahead
     from sknet.recipe import Recipe
 
     recipe = Recipe(

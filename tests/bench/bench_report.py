@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from sknet.report import write_report
-from sknet.report.render import shown_in_full
+from sknet.report.page import shown_in_full
 from tasks.catalog.runs import collect
 from tasks.report import thumbnails
 from tests.synthetic_store import fill

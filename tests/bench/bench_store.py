@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.artifacts import ArtifactSpec, LocalStore
-from infra.base.files import bring_to_disk, sha256_of
 from infra.artifacts.transfer import fetch
+from infra.base.files import file_sha256, fsync
 
 MIB = 2**20
 GOAL = 0.8
@@ -65,7 +65,7 @@ def large(root: Path, mib: int, rounds: int) -> None:
         ready = root / "ready"
         copy_and_hash(source, ready)
         for path in ready.iterdir():
-            bring_to_disk(path)
+            fsync(path)
 
         def put(store: LocalStore = store, number: int = number, ready: Path = ready) -> None:
             store.put(spec(number), ready, stats={}, provenance={})
@@ -96,7 +96,7 @@ def copy_and_hash(source: Path, target: Path) -> None:
     target.mkdir()
     for path in source.iterdir():
         shutil.copyfile(path, target / path.name)
-        sha256_of(target / path.name)
+        file_sha256(target / path.name)
 
 
 def lookups(root: Path, num_artifacts: int, rounds: int) -> None:

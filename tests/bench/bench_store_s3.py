@@ -23,8 +23,8 @@ from typing import Any
 import boto3
 
 from infra.artifacts import ArtifactSpec, Manifest
-from infra.base.files import sha256_of
 from infra.artifacts.s3 import S3Store
+from infra.base.files import file_sha256
 from infra.s3 import Bucket
 from infra.s3.server import serving, start
 from tests.bench.bench_store import FEW, MIB, NUM_PARTS, ratio, spec, timed
@@ -103,7 +103,7 @@ def get(store: S3Store, number: int) -> Path:
 def plain_upload(client: Any, source: Path, prefix: str) -> None:
     """What a careful script would do."""
     for path in source.iterdir():
-        sha256_of(path)
+        file_sha256(path)
         client.upload_file(str(path), BUCKET, f"{prefix}/{path.name}")
 
 
@@ -113,7 +113,7 @@ def plain_download(client: Any, prefix: str, target: Path) -> None:
     for part in range(NUM_PARTS):
         path = target / f"{part}.bin"
         client.download_file(BUCKET, f"{prefix}/{path.name}", str(path))
-        sha256_of(path)
+        file_sha256(path)
 
 
 def remove_all(client: Any, *prefixes: str) -> None:

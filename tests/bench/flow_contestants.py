@@ -23,7 +23,7 @@ def empty() -> None:
 @flow(name="told")
 def told(count: int) -> None:
     """Milliseconds of a line in the run's log, and of a step of a progress bar."""
-    from tasks.progress import ProgressArtifact
+    from tasks.programs import ProgressArtifact
 
     logger, bar = get_run_logger(), ProgressArtifact("bench", "A bar")
     for name, tell in (

@@ -31,7 +31,7 @@ class Generated:
 
     def scan(self, file: SourceFile) -> Iterator[Image]:
         """The one image."""
-        yield Image("", 0, 110_000, sha256_of(file.path))
+        yield Image("", 0, 110_000, file_sha256(file.path))
 
     def place(self, file: str, name: str) -> Place:
         """By its folders."""
@@ -42,7 +42,7 @@ class Generated:
 
 def shards_of(count: int) -> Shards:
     """The record of that many shards of 2,500 samples."""
-    nothing = {"samples_digest": sha256_of(0), "index_sha256": sha256_of(0), "quarantined": ()}
+    nothing = {"samples_digest": file_sha256(0), "index_sha256": file_sha256(0), "quarantined": ()}
     names = ("one",)
     split = {"train": 2500 * count, "val": 0}
     dataset = Dataset(source="generated", classes=names, titles=names, splits=split, **nothing)
@@ -52,15 +52,15 @@ def shards_of(count: int) -> Shards:
             name=f"train-{number:05}-of-{count:05}.mindrecord",
             num_samples=2500,
             size=1 << 28,
-            sha256=sha256_of(number),
+            sha256=file_sha256(number),
             index_size=1 << 18,
-            index_sha256=sha256_of(number),
+            index_sha256=file_sha256(number),
         )
         for number in range(count)
     )
     return Shards(dataset=dataset, files=files, quarantined=())
 
 
-def sha256_of(number: object) -> str:
+def file_sha256(number: object) -> str:
     """One that nothing else has."""
     return hashlib.sha256(str(number).encode()).hexdigest()

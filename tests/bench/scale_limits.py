@@ -78,7 +78,7 @@ def limits(units: Units) -> list[Limit]:
         (
             costs.MAX_PREDICTIONS,
             "images to validate on, whose predictions fill the 256 MiB that are read back",
-            "a larger `MAX_BYTES` in `sknet/evaluation/files.py`, or files in parts",
+            "a larger `MAX_BYTES` in `sknet/evaluation/predictions.py`, or files in parts",
         ),
         (
             memory / costs.CARDS_PER_HOST / costs.PREDICTION_BYTES,

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.bench.scale_generated import NUM_CLASSES, Generated, sha256_of, shards_of
+from tests.bench.scale_generated import NUM_CLASSES, Generated, file_sha256, shards_of
 
 Figures = dict[str, float]
 MIB = 2**20
@@ -78,8 +78,7 @@ def staging(folder: Path, count: int) -> Figures:
     """The first look at a source: samples found, sorted, digested; then the artifact's files."""
     import pandas  # noqa: F401 (imported for its time)
 
-    from sknet.data.ledger import Ledger
-    from sknet.data.staging import stage
+    from sknet.data.staging import Ledger, stage
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
@@ -107,9 +106,8 @@ def restaging(folder: Path, count: int) -> Figures:
     """The same again, all of it known; and what conversion does before its first image."""
     import pandas  # noqa: F401 (imported for its time)
 
-    from sknet.data.ledger import Ledger
     from sknet.data.conversion.plan import plan_shards, shard_counts
-    from sknet.data.staging import read_staged, stage
+    from sknet.data.staging import Ledger, read_staged, stage
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
@@ -161,7 +159,7 @@ def manifests(folder: Path, count: int) -> Figures:
         FileEntry(
             path=f"train-{number:05}-of-{count:05}.mindrecord",
             size=1 << 28,
-            sha256=sha256_of(number),
+            sha256=file_sha256(number),
         )
         for number in range(count)
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from infra.launch import Control, Job, JobResult, JobStatus, run
+from infra.launch import Control, Job, JobResult, Outcome, run
 from tests.bench.training_setup import Setup, print_turns, take_turns
 from tests.documented import ROOT
 
@@ -130,9 +130,9 @@ def _resume(setup: Setup) -> dict[str, float]:
             resumed.append(time.monotonic())
             job.kill()
 
-    _expect(job.go(setup, kill_with_checkpoint), JobStatus.LOST_WORKER)
+    _expect(job.go(setup, kill_with_checkpoint), Outcome.LOST_WORKER)
     restarted = time.monotonic()
-    _expect(job.go(setup, kill_after_step), JobStatus.LOST_WORKER)
+    _expect(job.go(setup, kill_after_step), Outcome.LOST_WORKER)
     first, second = job.lines("compile")
     if second["step"] == 0:
         raise SystemExit("the job began anew instead of resuming")
@@ -169,11 +169,11 @@ def _images_per_second(setup: Setup, job: JobRun) -> float:
         steps -= is_step(line)
         control.stop = steps < 0
 
-    _expect(job.go(setup, stop_after_steps, control), JobStatus.STOPPED)
+    _expect(job.go(setup, stop_after_steps, control), Outcome.STOPPED)
     rates = [line["images_per_second"] for line in job.lines("step")[1:]]
     return float(statistics.median(rates))
 
 
-def _expect(result: JobResult, status: JobStatus) -> None:
+def _expect(result: JobResult, status: Outcome) -> None:
     if result.status is not status:
         raise SystemExit(f"a job ended as {result.status}: {result.message}")

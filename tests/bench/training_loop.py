@@ -20,15 +20,14 @@ from sknet.errors import StoppedError
 from sknet.models import create_model
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, loop
-from sknet.training.world import World, set_device
-from sknet.training.metrics import MetricsLog
-from sknet.training.planning import plan_run, with_layout
-from sknet.training.progress import Progress
-from sknet.training.saver import Saver
+from sknet.training.checkpoint import Saver
+from sknet.training.metrics import MetricsLog, Progress
 from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
+from sknet.training.trainer import plan_run, with_layout
 from sknet.training.watchdog import Watchdog
+from sknet.training.world import World, set_device
 from tests.bench.bench_input import NUM_CLASSES
 from tests.bench.training_setup import MODEL, Setup, print_turns, take_turns
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.doctor.connections import check_prefect
-from infra.doctor.services import ask_prefect
+from infra.doctor.services import ask_prefect, check_prefect
 from tests.prefect_services import PrefectServer, PrefectWorker, eventually, shipped_settings
 from tests.tiny_pipeline import ROOT, processes_marked
 

@@ -9,11 +9,11 @@ from prefect.settings import PREFECT_API_URL
 
 from flows import train_sknet
 from flows.train_sknet import parser, settings_of
-from sknet.data.reencoding import reencoding_by
+from sknet.data.conversion.converter import reencoding_by
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings
-from tasks.launching import LaunchSettings, gang_of
+from tasks.programs import LaunchSettings, gang_of
 from tests.tiny_pipeline import RECIPE, run_command, train_command, train_options, write_recipe
 
 

@@ -14,11 +14,11 @@ import flows.revalidate
 from flows.revalidate import revalidate
 from infra.artifacts import Artifact, ArtifactStore, open_store
 from infra.artifacts.gc import survey
-from sknet.evaluation.files import read_predictions
+from sknet.evaluation.predictions import read_predictions
 from sknet.records import Evaluation, Revalidation
 from tasks.catalog.production import night_since
-from tasks.revalidate import REGRESSED
 from tasks.results import RegressionError
+from tasks.revalidate import REGRESSED
 from tests.candidates import flip_a_bit, put_changed, remove_all, with_wrong
 from tests.tiny_pipeline import Trained, run_command
 

@@ -9,11 +9,11 @@ from prefect import flow
 
 from flows.summary import summary
 from infra.artifacts import ArtifactSpec, open_store
-from sknet.evaluation.files import read_predictions
+from sknet.evaluation.predictions import read_predictions
 from sknet.recipe import load_recipe
 from sknet.records import CheckpointChecks, Evaluation
-from tasks.validate import validate
 from tasks.results import StageResult, results_of
+from tasks.validate import validate
 from tests.tiny_pipeline import Trained, shown_by
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,8 @@ import time
 from typing import Any
 
 from sknet import program, train
-from sknet.training import progress, starting
+from sknet.training import metrics as progress
+from sknet.training import trainer as starting
 from tests.sknet.three_layers import ThreeLayers
 
 

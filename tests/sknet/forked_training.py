@@ -22,11 +22,13 @@ import numpy as np
 from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
-from sknet.training import checkpoint, progress, starting, trainer
-from sknet.training.world import World, set_device
-from sknet.training.planning import plan_run
+from sknet.training import checkpoint, trainer
+from sknet.training import metrics as progress
+from sknet.training import trainer as starting
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
+from sknet.training.trainer import plan_run
+from sknet.training.world import World, set_device
 from tests.sknet.test_checkpoint import make_step, state_at
 from tests.sknet.three_layers import ThreeLayers
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from sknet.data.ahead import read_ahead
+from sknet.data.reading.threads import read_ahead
 from sknet.training.metrics import StepTimes
 
 

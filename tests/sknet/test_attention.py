@@ -10,8 +10,7 @@ from mindspore import Tensor
 from mindspore.dataset import vision
 from PIL import Image
 
-from sknet.data.reading.augmentation import eval_operations
-from sknet.data.normalisation import normalise
+from sknet.data.reading.augmentation import eval_operations, normalise
 from sknet.evaluation.attention import attention
 from sknet.models import attention_probe
 from sknet.models.sknet import SKNet

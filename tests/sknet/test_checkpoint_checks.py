@@ -18,8 +18,8 @@ from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Layout, Shards
 from sknet.training import checkpoint
-from sknet.training.planning import plan_run
 from sknet.training.step import TrainStep
+from sknet.training.trainer import plan_run
 from tests.sknet.steps import ARCHITECTURE
 
 ALL = [

@@ -10,12 +10,11 @@ from PIL import Image
 
 import sknet.data.conversion.converter
 from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.converter import ConvertedShard, reencoding_by
 from sknet.data.conversion.directory import only_conversion_in
-from sknet.data.conversion.converter import ConvertedShard
-from sknet.data.reading.pipeline import eval_batches
 from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.conversion.progress import Progress, describe
-from sknet.data.reencoding import reencoding_by
+from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import read_rows
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from mindspore.mindrecord import FileWriter
 
+from infra.base.files import file_sha256
 from sknet.data.reading.pipeline import eval_batches, train_batches
 from sknet.data.shards import SCHEMA, read_shards
-from sknet.data.verification import file_sha256
 from sknet.errors import SampleError, UserError
 from sknet.recipe import load_recipe
 from sknet.records import Dataset, ShardFile, Shards
@@ -103,7 +103,7 @@ OTHERS_THEN_DAMAGED = """
 import sys
 from pathlib import Path
 import numpy as np
-from sknet.data.ahead import read_ahead
+from sknet.data.reading.threads import read_ahead
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import read_rows, read_shards
 from sknet.errors import SampleError

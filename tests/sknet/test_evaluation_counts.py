@@ -17,12 +17,11 @@ from PIL import Image
 
 from sknet.data.reading.augmentation import eval_operations
 from sknet.errors import NonFiniteLossError, UserError
-from sknet.evaluation.counting import evaluation_of
-from sknet.evaluation.predicting import evaluate, predict
+from sknet.evaluation.predicting import evaluate, evaluation_of, predict
 from sknet.evaluation.predictions import Predictions, interleaved
-from sknet.intervals import wilson_interval
 from sknet.recipe import load_recipe
 from sknet.records import Evaluation, Shards
+from sknet.statistics import wilson_interval
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sknet.evaluation.counting import confused_pairs
 from sknet.evaluation.examples import chosen, thumbnail, write_examples
+from sknet.evaluation.predicting import confused_pairs
 from sknet.evaluation.predictions import Predictions
 from sknet.records import Examples
 from tests.conversions import contents

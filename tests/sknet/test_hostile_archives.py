@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sknet.data.sources import open_source
 from sknet.data.sources.source import Image
 from sknet.data.sources.tars import ForwardReader, scan_tar
-from sknet.data.staging import Staged, stage
 from sknet.data.sources.trees import Skipped
+from sknet.data.staging import Staged, stage
 from sknet.errors import UserError
 from tests.imagenet import photos, tar_of, write_archives, write_md5sums
 
@@ -105,7 +105,7 @@ def test_unusual_but_harmless_names_are_read(name: str) -> None:
 def test_an_image_larger_than_any_is_told_without_being_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sknet.data.sources.scanning.MAX_IMAGE_BYTES", len(IMAGE) - 1)
+    monkeypatch.setattr("sknet.data.sources.source.MAX_IMAGE_BYTES", len(IMAGE) - 1)
     (found,) = scan(archive((member(GOOD), IMAGE)))
     assert found == Skipped(GOOD, f"{len(IMAGE)} bytes, more than {len(IMAGE) - 1}")
 

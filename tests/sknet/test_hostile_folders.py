@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sknet.data.sources import open_source
-from sknet.data.staging import Staged, stage
 from sknet.data.sources.trees import LocalTree
+from sknet.data.staging import Staged, stage
 from sknet.errors import SourceReadError, UserError
 from tests.refusals import refusal
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from sknet.data.sources import Sample, open_source
-from sknet.data.sources.devkit import parse_devkit
+from sknet.data.sources.ilsvrc import parse_devkit
 from sknet.data.sources.kaggle import KaggleImagenet
-from sknet.data.staging import Staged, stage
 from sknet.data.sources.trees import LocalTree
+from sknet.data.staging import Staged, stage
 from sknet.errors import UserError
 from tests.conversions import write
 from tests.imagenet import (

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sknet.errors import UserError
-from sknet.evaluation.files import write_predictions
-from sknet.evaluation.predictions import Predictions
+from sknet.evaluation.predictions import Predictions, write_predictions
 from sknet.judgement import (
     SIGNIFICANCE,
     Candidate,

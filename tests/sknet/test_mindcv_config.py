@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sknet.recipe import mindcv as mindcv_config
 from sknet.recipe import Recipe, load_recipe
+from sknet.recipe import mindcv as mindcv_config
 from tests.refusals import refusal
 
 # What the published files of configs/sknet have in common.

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sknet.errors import UserError
-from sknet.evaluation.files import SCHEMA, read_predictions, write_predictions
-from sknet.evaluation.predictions import Predictions
+from sknet.evaluation.predictions import SCHEMA, Predictions, read_predictions, write_predictions
 
 LOGITS = np.random.default_rng(0).standard_normal((40, 7)).astype(np.float32)
 PREDICTIONS = Predictions.of_logits(LOGITS, (np.arange(40) % 7).astype(np.int32))

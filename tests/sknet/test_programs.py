@@ -9,7 +9,7 @@ import pytest
 
 from sknet import convert, validate
 from sknet.data.shards import Row, count_rows, read_rows
-from sknet.evaluation.files import read_predictions
+from sknet.evaluation.predictions import read_predictions
 from sknet.models import create_model
 from sknet.recipe import load_recipe
 from sknet.records import (
@@ -22,7 +22,7 @@ from sknet.records import (
     Shards,
 )
 from sknet.training.checkpoint import Snapshot, write
-from sknet.training.planning import plan_run
+from sknet.training.trainer import plan_run
 from tests.conversions import contents
 
 pytestmark = pytest.mark.usefixtures("program_state")

@@ -8,7 +8,7 @@ import pytest
 from mindspore import load_checkpoint
 
 import sknet
-from infra.launch import Job, JobResult, JobStatus, run
+from infra.launch import Job, JobResult, Outcome, run
 from sknet.records import Layout, Shards
 from sknet.training import checkpoint
 
@@ -67,10 +67,10 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
     launch: Launch, tmp_path: Path
 ) -> None:
     result, said = launch("undisturbed")
-    assert result.status is JobStatus.DONE, said
+    assert result.status is Outcome.DONE, said
 
     result, said = launch("disturbed", "1 1 SIGUSR1")
-    assert result.status is JobStatus.STOPPED, said
+    assert result.status is Outcome.STOPPED, said
     assert result.message.startswith("after step 1 of 6, with checkpoint step-00000001: start")
     stopped = tmp_path / "disturbed/step-00000001"
     checkpoint.read_state(stopped)
@@ -82,7 +82,7 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
 
     # Rank 0 waits for rank 1 within a collective operation meanwhile.
     result, said = launch("disturbed", "1 4 hang")
-    assert result.status is JobStatus.LOST_WORKER, said
+    assert result.status is Outcome.LOST_WORKER, said
     assert "[rank 0] resuming from step-00000001: 1 of 6 steps are done" in said
     assert f"[rank 1] error: no step within {HANG_FLOOR} s; where all threads are:" in said
     assert "[rank 1]   File" in said
@@ -91,16 +91,16 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
     assert "in _train_step" in said or "in sum" in said
 
     result, said = launch("disturbed", "1 5 SIGKILL")
-    assert result.status is JobStatus.LOST_WORKER, said
+    assert result.status is Outcome.LOST_WORKER, said
     assert "resuming from step-00000003: 3 of 6 steps are done" in said
     result, said = launch("disturbed")
-    assert result.status is JobStatus.DONE, said
+    assert result.status is Outcome.DONE, said
     assert "resuming from step-00000003: 3 of 6 steps are done" in said
     assert files(tmp_path / "disturbed") == files(tmp_path / "undisturbed")
 
     # The one that stopped goes on with one rank.
     result, said = launch("alone", workers=1)
-    assert result.status is JobStatus.DONE, said
+    assert result.status is Outcome.DONE, said
     assert "planned for 2 workers, going on with 1: the global batch stays 4, 4 for each" in said
     state = checkpoint.read_state(tmp_path / "alone/step-00000006")
     assert state.layouts == (
@@ -122,11 +122,11 @@ def test_average_passes_and_scale_of_two_ranks_go_on_with_the_same_bits(
     launch: Launch, tmp_path: Path
 ) -> None:
     result, said = launch("undisturbed", choices=OVERFLOWING)
-    assert result.status is JobStatus.DONE, said
+    assert result.status is Outcome.DONE, said
     shutil.copytree(tmp_path / "undisturbed", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed/step-00000006")
     result, said = launch("resumed", choices=OVERFLOWING)
-    assert result.status is JobStatus.DONE, said
+    assert result.status is Outcome.DONE, said
     assert "resuming from step-00000003: 3 of 6 steps are done" in said
     assert files(tmp_path / "resumed") == files(tmp_path / "undisturbed")
 

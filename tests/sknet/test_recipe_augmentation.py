@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sknet.auto_augment import AutoAugment, parse_auto_augment
+from sknet.recipe.types import AutoAugment, parse_auto_augment
 from tests.recipes import recipe, recipe_refusal
 
 

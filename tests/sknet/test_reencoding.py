@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sknet.data.reencoding import reencode, reencoding_by
+from sknet.data.conversion.converter import reencode, reencoding_by
 from sknet.data.shards import read_rows
 from sknet.records import Shards
 from tests.sknet.test_conversion import contents, write

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sknet.data.ahead import read_ahead
-from sknet.data.diagnosis import sample_keys
 from sknet.data.order import epoch_order
-from sknet.data.reading.pipeline import eval_batches, train_batches
-from sknet.data.reading.segments import Segment, TrainBatch, batches_of, segment_batches, segments_from
+from sknet.data.reading.pipeline import eval_batches, sample_keys, train_batches
+from sknet.data.reading.segments import (
+    Segment,
+    TrainBatch,
+    batches_of,
+    segment_batches,
+    segments_from,
+)
+from sknet.data.reading.threads import read_ahead
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
-from sknet.training.planning import plan_run
+from sknet.training.trainer import plan_run
 
 # Steps 0 to 6 of an epoch of 15 samples in batches of 2, cut after 3 and 6.
 SEGMENTS = [Segment(0, 0, 3), Segment(0, 3, 6), Segment(0, 6, 7)]

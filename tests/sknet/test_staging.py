@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sknet.data.ledger import Ledger
 from sknet.data.sources import Sample, absolute, open_source
-from sknet.data.staging import Staged, stage
+from sknet.data.staging import Ledger, Staged, stage
 from tests.imagenet import write_archives
 from tests.refusals import refusal
 

@@ -9,7 +9,7 @@ import pytest
 from sknet.models import create_model
 from sknet.models.weights import HEAD, load_weights, save_safetensors
 from sknet.recipe import Recipe, load_recipe
-from sknet.training.starting import starting_network
+from sknet.training.trainer import starting_network
 from tests.refusals import refusal
 from tests.sknet.steps import new_step, take
 

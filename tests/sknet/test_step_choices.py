@@ -7,10 +7,8 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from sknet.models import create_model
-from sknet.training.clipping import clip
-from sknet.training.drop_path import branch_factors, drop_rates
 from sknet.training.loss import BinaryCrossEntropy
-from sknet.training.step import TrainStep, moving_statistics
+from sknet.training.step import TrainStep, branch_factors, clip, drop_rates, moving_statistics
 from tests.recipes import recipe
 from tests.sknet.steps import CLASSES, batch, differing, new_step, state, take
 

@@ -23,12 +23,11 @@ from sknet.data.shards import read_rows
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
-from sknet.training import locking
-from sknet.training.world import World
-from sknet.training.divergence import divergence
-from sknet.training.planning import plan_run
+from sknet.training import trainer as locking
+from sknet.training.loop import divergence
 from sknet.training.stopping import StopRequest
-from sknet.training.trainer import Trainer
+from sknet.training.trainer import Trainer, plan_run
+from sknet.training.world import World
 
 ENVIRONMENT = {
     **os.environ,
@@ -105,7 +104,7 @@ def test_divergence_names_the_samples_of_the_rank_and_the_step(
             "the loss is nan at step 5 (epoch 2, learning rate 0.01): lower lr or lengthen the "
             f"warm-up; samples of rank {rank}: {keys[0]}, {keys[1]}"
         )
-    monkeypatch.setattr("sknet.training.divergence.KEYS_SHOWN", 1)
+    monkeypatch.setattr("sknet.training.loop.KEYS_SHOWN", 1)
     message = str(divergence("the loss is nan at", 5, 0.01, run, *converted, World(1, 2)))
     assert message.endswith(f"; samples of rank 1: {in_order[6]} and 1 more")
 

@@ -6,8 +6,8 @@ import mindspore as ms
 import pytest
 
 import sknet
-from infra.launch import Job, JobStatus, run
-from sknet.evaluation.files import read_predictions
+from infra.launch import Job, Outcome, run
+from sknet.evaluation.predictions import read_predictions
 from sknet.models import create_model
 from sknet.records import Evaluation
 from tests.conversions import contents, write
@@ -47,7 +47,7 @@ def validated(out: Path, recipe: Path, data: Path, weights: Path, ranks: int) ->
     )
     result = run(job, on_line=lines.append)
     said = "\n".join(lines)
-    assert result.status is JobStatus.DONE, said
+    assert result.status is Outcome.DONE, said
     assert said.count("accuracy@1") == 2, "rank 0 speaks for all"
     files = contents(out)
     assert (place / "primary.json").read_bytes() == files["evaluation.json"]

@@ -10,12 +10,12 @@ import pytest
 
 from infra.artifacts import Manifest, open_store
 from sknet.errors import UserError
-from sknet.evaluation.files import KeptPredictions
+from sknet.evaluation.predictions import KeptPredictions
 from sknet.report import Findings, all_frames
 from sknet.report.published import PUBLISHED
 from sknet.statistics import Paired
-from tasks.catalog.runs import collect
 from tasks.catalog.comparison import compare_named, pair
+from tasks.catalog.runs import collect
 from tests.synthetic_store import SEEN, Filler, fill
 
 

@@ -9,7 +9,7 @@ from prefect import flow
 
 from infra.artifacts import open_store
 from tasks.convert import ConversionSettings, convert, stage
-from tasks.launching import LaunchSettings
+from tasks.programs import LaunchSettings
 from tasks.results import StageResult, results_of
 from tests.ray_cluster import cluster_of
 

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 from prefect import flow, runtime
 
-from tasks import progress
-from tasks.progress import ProgressArtifact
+from tasks import programs as progress
+from tasks.programs import ProgressArtifact
 from tests.tiny_pipeline import shown_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flow_harness")]

@@ -5,21 +5,96 @@ directory leave no trace. All processes, on whatever host, see one directory; th
 tell how far they are.
 """
 
+import os
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from sknet.data.conversion.directory import WORK, begin, only_conversion_in, write_durably
 from sknet.data.conversion.converter import ConvertedShard, ShardConverter
-from sknet.data.conversion.plan import ShardPlan, plan_digest, plan_shards, shard_counts, shard_names
-from sknet.data.processes import in_processes
-from sknet.data.conversion.progress import Progress, ProgressSink, read_tallies, unheard
-from sknet.data.quarantine import MAX_QUARANTINE, refuse_too_many
-from sknet.data.staging import Staged
+from sknet.data.conversion.directory import WORK, begin, only_conversion_in, write_durably
+from sknet.data.conversion.plan import (
+    ShardPlan,
+    plan_digest,
+    plan_shards,
+    shard_counts,
+    shard_names,
+)
+from sknet.data.conversion.progress import (
+    Progress,
+    ProgressLine,
+    ProgressSink,
+    read_tallies,
+    unheard,
+)
+from sknet.data.shards import read_shards
+from sknet.data.sources import open_source
+from sknet.data.staging import MAX_QUARANTINE, Ledger, Staged, refuse_too_many, stage
+from sknet.errors import LostProcessError
 from sknet.records import Reencoding, Shards
+
+TICK_SECONDS = 0.5
+
+Item = TypeVar("Item")
+
+Result = TypeVar("Result")
+
+
+def in_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_workers: int,
+    on_tick: Callable[[], None],
+) -> Iterator[Result]:
+    """Yield results as they come; items are taken when a process is about to be free.
+
+    Raises what `function` raises, and LostProcessError if a process was killed.
+    """
+    waiting = iter(items)
+    pending: set[Future[Result]] = set()
+    # MindSpore's threads don't survive a fork.
+    pool = ProcessPoolExecutor(
+        max(1, num_workers), mp_context=get_context("spawn"), initializer=_end_with_parent
+    )
+    try:
+        while True:
+            while len(pending) <= num_workers:
+                try:
+                    pending.add(pool.submit(function, next(waiting)))
+                except StopIteration:
+                    break
+            if not pending:
+                return
+            done, pending = wait(pending, TICK_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+            on_tick()
+    except BrokenProcessPool:
+        raise LostProcessError(
+            "a worker process was killed, perhaps for want of memory: "
+            "start again to go on from what is finished"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Not to go on writing beside the next attempt, when this one is killed."""
+    if parent := parent_process():
+        threading.Thread(target=_exit_after, args=[parent.sentinel], daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 class Spread(Protocol):
@@ -123,3 +198,42 @@ class _ProgressOf:
             kept_bytes=sum(converted.source_bytes for converted in kept),
         )
         self._sink(self._now)
+
+
+DEFAULT_NUM_SHARDS = 8
+
+POLL_SECONDS = 0.5
+
+
+def shards_at(
+    data_dir: str, cache_dir: Path, *, rank: int, num_workers: int
+) -> tuple[Shards, Path]:
+    """The verified shards of `data_dir` and where they lie.
+
+    A source of images is converted by rank 0 into `cache_dir/<digest>`, where the next run finds
+    it; the other ranks wait without a collective, which would time out. Raises UserError for a
+    source that has not the documented form.
+    """
+    given = Path(data_dir)
+    if (given / "shards.json").is_file():
+        return read_shards(given), given
+    source = open_source(data_dir)
+    staged = stage(source, Ledger(source))
+    directory = cache_dir / staged.dataset.content_digest[:16]
+    if rank != 0:
+        # msrun ends this rank if rank 0 dies.
+        while not directory.is_dir():
+            time.sleep(POLL_SECONDS)
+    elif not directory.is_dir():
+        partial = cache_dir / f".{directory.name}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        write_shards(
+            staged,
+            data_dir,
+            partial,
+            num_shards=DEFAULT_NUM_SHARDS,
+            num_workers=num_workers,
+            on_progress=ProgressLine(),
+        )
+        partial.rename(directory)
+    return read_shards(directory), directory

@@ -1,32 +1,59 @@
 """One shard of a conversion, as any process of any host makes it."""
 
 import hashlib
+import io
 import itertools
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
+from infra.base.shortages import disk_full, memory_refused
 from sknet.data.conversion.directory import PLAN_FILE, WORK, ShardRecord, sync, write_durably
-from sknet.data.images import undecodable
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.conversion.progress import Tally
-from sknet.data.reencoding import reencode
+from sknet.data.images import undecodable
 from sknet.data.shards import Layout, Row, is_sound, layout_for, write_shard
 from sknet.data.sources import Sample, Source, open_source
-from sknet.data.staging import INDEX_COLUMNS
 from sknet.data.sources.trees import lasting_fault
+from sknet.data.staging import INDEX_COLUMNS
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
-from infra.base.shortages import disk_full, memory_refused
+
+DEFAULT_QUALITY = 92
+
+
+def reencoding_by(shorter_side: int, quality: int) -> Reencoding:
+    """The settings, with the version of Pillow that carries them out here."""
+    return Reencoding(shorter_side=shorter_side, quality=quality, pillow=version("pillow"))
+
+
+def reencode(content: bytes, settings: Reencoding) -> bytes:
+    """A sound image as it is to be stored: RGB JPEG with 4:2:0 chroma if its shorter side exceeds
+    the limit, resized to it (bicubic with antialiasing, aspect kept); else the bytes unchanged.
+    """
+    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
+        shorter = min(image.size)
+        if shorter <= settings.shorter_side:
+            return content
+        size = tuple(round(side * settings.shorter_side / shorter) for side in image.size)
+        resized = image.convert("RGB").resize((size[0], size[1]), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    resized.save(buffer, "JPEG", quality=settings.quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROWS_PER_BLOCK = 1024
+
 # A range of an S3 object has no checksum on its way: what arrives wrong once is read once more.
 READS = 2
 

@@ -8,10 +8,12 @@ could not repeat them; ours are in `erasing` and `mixing`.
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from mindspore.dataset import vision
 
-from sknet.auto_augment import MAX_MAGNITUDE, parse_auto_augment
 from sknet.recipe import Recipe
+from sknet.recipe.types import MAX_MAGNITUDE, parse_auto_augment
 
 Operations = Sequence[object]
 
@@ -20,6 +22,7 @@ _INTERPOLATION = {
     "bilinear": vision.Inter.BILINEAR,
     "bicubic": vision.Inter.BICUBIC,
 }
+
 # The number of the paper.
 _TRIVIAL_AUGMENT_BINS = 31
 
@@ -72,3 +75,18 @@ def _auto_augment(recipe: Recipe, text: str) -> object:
         return vision.TrivialAugmentWide(_TRIVIAL_AUGMENT_BINS, **shared)
     bins = MAX_MAGNITUDE + 1
     return vision.RandAugment(wanted.num_operations, wanted.magnitude, bins, **shared)
+
+
+def normalise(
+    images: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """(x - mean) / std of images (N, C, H, W), in float32; one mean and std for each channel."""
+    channels = (-1, 1, 1)
+    means = np.reshape(np.array(mean, np.float32), channels)
+    stds = np.reshape(np.array(std, np.float32), channels)
+    result = np.empty(images.shape, np.float32)
+    # One image at a time, so that the second pass finds what the first one wrote in the cache.
+    for image, normalised in zip(images, result, strict=True):
+        np.subtract(image, means, out=normalised)
+        np.divide(normalised, stds, out=normalised)
+    return result

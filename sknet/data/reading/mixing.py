@@ -14,10 +14,51 @@ import numpy.typing as npt
 from sknet.data.order import generator
 from sknet.recipe import Recipe
 
+_ERASING_STREAM = int.from_bytes(b"erasing")
+
+
+def erase(
+    images: npt.NDArray[np.float32], recipe: Recipe, epoch: int, positions: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """The images (N, C, H, W) with rectangles erased; `positions` (N,) are those in the epoch."""
+    if not recipe.re_prob:
+        return images
+    result = images.copy()
+    for image, position in zip(result, positions.tolist(), strict=True):
+        _erase_one(image, recipe, generator(_ERASING_STREAM, recipe.seed, epoch, position))
+    return result
+
+
+def _erase_one(
+    image: npt.NDArray[np.float32], recipe: Recipe, numbers: np.random.Generator
+) -> None:
+    if numbers.random() >= recipe.re_prob:
+        return
+    channels, height, width = image.shape
+    for _ in range(recipe.re_max_attempts):
+        area = numbers.uniform(*recipe.re_scale) * height * width
+        ratio = numbers.uniform(*recipe.re_ratio)
+        erased_width = round(math.sqrt(area * ratio))
+        erased_height = round(erased_width / ratio)
+        if erased_height >= height or erased_width >= width:
+            continue
+        top = numbers.integers(0, height - erased_height, endpoint=True)
+        left = numbers.integers(0, width - erased_width, endpoint=True)
+        shape = (channels, erased_height, erased_width)
+        if recipe.re_value == "random":
+            value = numbers.standard_normal(shape, dtype=np.float32)
+        else:
+            value = np.reshape(np.array(recipe.re_value, np.float32), (-1, 1, 1))
+        image[:, top : top + erased_height, left : left + erased_width] = value
+        return
+
+
 Images = npt.NDArray[np.float32]
+
 Targets = npt.NDArray[np.float32]
 
-_STREAM = int.from_bytes(b"mixing")
+_MIXING_STREAM = int.from_bytes(b"mixing")
+
 # With mixup and CutMix both on.
 _CUTMIX_SHARE = 0.5
 
@@ -56,7 +97,7 @@ def mix(
 
     `step` counts from the start of the epoch.
     """
-    numbers = generator(_STREAM, recipe.seed, epoch, step, rank)
+    numbers = generator(_MIXING_STREAM, recipe.seed, epoch, step, rank)
     own = 1.0
     if numbers.random() < recipe.cutmix_prob:
         cuts = not recipe.mixup or (recipe.cutmix > 0 and numbers.random() < _CUTMIX_SHARE)

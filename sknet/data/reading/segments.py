@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sknet.data.erasing import erase
-from sknet.data.reading.mixing import mix, mixes
 from sknet.data.order import Indices, order_slice, rank_indices
+from sknet.data.reading.mixing import erase, mix, mixes
 from sknet.data.reading.pipeline import segment_seed, train_batches
 from sknet.records import Run, Shards
 

@@ -5,9 +5,11 @@ process (SIGSEGV) if the pipeline that failed is read by another. And the seed o
 setting of the whole process, read where a pipeline is made.
 """
 
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 _READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
 
@@ -23,3 +25,42 @@ def _rows(iterator: Any) -> Generator[tuple[Any, ...], None, None]:
             yield row
     finally:
         iterator.stop()
+
+
+Item = TypeVar("Item")
+
+
+def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
+    """The same items, made by a thread that has up to `depth` of them ready.
+
+    An error of `items` is raised in its place, after what came before it. The thread ends with
+    the generator, so close it (`contextlib.closing`) if it isn't read to its end.
+    """
+    ready: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
+    room = threading.Semaphore(depth)
+    stopped = threading.Event()
+
+    def make() -> None:
+        try:
+            while room.acquire() and not stopped.is_set():
+                ready.put((next(items),))
+        except StopIteration:
+            ready.put(None)
+        except BaseException as error:  # noqa: BLE001 (raised again where it belongs)
+            ready.put(error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=make, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            room.release()
+            yield item[0]
+    finally:
+        stopped.set()
+        room.release()
+        thread.join()

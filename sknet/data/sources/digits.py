@@ -4,8 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 
-from sknet.data.sources.pixels import grey_png
-from sknet.data.sources.source import Image, Place, Sample
+from sknet.data.sources.source import Image, Place, Sample, grey_png
 from sknet.data.sources.trees import Skipped, SourceFile
 from sknet.errors import UserError
 

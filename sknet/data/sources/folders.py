@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sknet.data.sources.scanning import scan_image
 from sknet.data.sources.source import (
     IMAGE_SUFFIXES,
     SPLITS,
@@ -13,6 +12,7 @@ from sknet.data.sources.source import (
     Place,
     Sample,
     named_as_image,
+    scan_image,
 )
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError

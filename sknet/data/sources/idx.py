@@ -12,9 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sknet.data.sources.pixels import grey_png
-from sknet.data.sources.scanning import needed_file
-from sknet.data.sources.source import Image, Place, Sample
+from sknet.data.sources.source import Image, Place, Sample, grey_png, needed_file
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 

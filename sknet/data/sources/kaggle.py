@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from sknet.data.sources.scanning import read_whole, scan_image
-from sknet.data.sources.source import Image, Place, Sample, named_as_image
+from sknet.data.sources.source import Image, Place, Sample, named_as_image, read_whole, scan_image
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 

@@ -1,14 +1,23 @@
 """What every source offers, and the words for it."""
 
+import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from sknet.data.sources.trees import Skipped, SourceFile
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from sknet.data.sources.trees import FileTree, Skipped, SourceFile, lasting_fault
+from sknet.errors import UserError
 
 SPLITS = ("train", "val")
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+
 # The largest photograph of ImageNet has 15 MB.
 MAX_IMAGE_BYTES = 1 << 28
 
@@ -103,3 +112,49 @@ def named_as_image(path: str) -> Skipped | None:
     if not has_image_suffix(path):
         return Skipped(path, "no image by its name", quarantined=False)
     return None
+
+
+def scan_image(tree: FileTree, file: SourceFile) -> Iterator[Image | Skipped]:
+    """The one image that a file is."""
+    if fault := unfit_size(file.size):
+        yield Skipped(file.path, fault)
+        return
+    content = tree.read(file.path, size=MAX_IMAGE_BYTES)
+    yield Image("", 0, len(content), hashlib.sha256(content).hexdigest())
+
+
+def unfit_size(size: int) -> str | None:
+    """Why an image can't have this many bytes, or None."""
+    if size == 0:
+        return "empty"
+    if size > MAX_IMAGE_BYTES:
+        return f"{size} bytes, more than {MAX_IMAGE_BYTES}"
+    return None
+
+
+def read_whole(tree: FileTree, name: str, limit: int) -> bytes:
+    """A small file beside the images. Raises UserError if it can't be read or exceeds `limit`."""
+    try:
+        content = tree.read(name, size=limit + 1)
+    except OSError as error:
+        where = f"{tree.location}/{name}"
+        raise UserError(f"{where} can't be read: {lasting_fault(error, where)}") from None
+    if len(content) > limit:
+        raise UserError(f"{tree.location}/{name} is larger than {limit} bytes")
+    return content
+
+
+def needed_file(tree: FileTree, name: str) -> SourceFile:
+    """A file without which the source is none. Raises UserError if it is no plain file."""
+    file = tree.file(name)
+    if not isinstance(file, SourceFile):
+        reason = file.reason if file else "it is gone"
+        raise UserError(f"{tree.location}/{name} can't be read: {reason}")
+    return file
+
+
+def grey_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A lossless image of grey pixels (height, width)."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

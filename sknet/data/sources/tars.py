@@ -10,8 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from sknet.data.sources.scanning import unfit_size
-from sknet.data.sources.source import Image, has_image_suffix, is_hidden
+from sknet.data.sources.source import Image, has_image_suffix, is_hidden, unfit_size
 from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 

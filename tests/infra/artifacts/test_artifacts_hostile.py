@@ -9,8 +9,8 @@ import pytest
 from artifact_examples import commit, make_spec, reseal
 
 from infra.artifacts import LocalStore, StoreError
-from infra.base.records import MAX_VALUES
-from infra.base.files import MAX_DOCUMENT_BYTES
+from infra.base.records import MAX_DOCUMENT_BYTES
+from infra.base.records import MAX_DOCUMENT_VALUES
 
 KEY = make_spec().key
 GIB = 2**30
@@ -74,7 +74,7 @@ def test_a_sealed_manifest_with_hostile_values_is_refused(store, change, said):
         (b"null\n", "no JSON object"),
         (b"[" * 10**5, "recursion"),
         (b'{"a":' * 10**5, "recursion"),
-        (b"{" * (MAX_VALUES + 1), f"at most {MAX_VALUES}"),
+        (b"{" * (MAX_DOCUMENT_VALUES + 1), f"at most {MAX_DOCUMENT_VALUES}"),
         (b'{"size": ' + b"9" * 5000 + b"}", "Invalid JSON"),
         (b'{\n "a": 1e999\n}\n', "Invalid JSON"),
         (b'{\n "a": "\\ud800"\n}\n', "Invalid JSON"),
@@ -112,10 +112,10 @@ def test_an_artifact_whose_files_are_links_to_elsewhere_is_damaged(store, tmp_pa
 
 
 COSTLY = {
-    "values in place of files": {"files": [1] * (MAX_VALUES - 50)},
-    "files without end": {"files": [entry()] * (MAX_VALUES // 4 - 50)},
-    "params without end": {"params": {"a": [[]] * (MAX_VALUES // 2 - 50)}},
-    "wrong inputs": {"inputs": {str(n): 1 for n in range(MAX_VALUES - 50)}},
+    "values in place of files": {"files": [1] * (MAX_DOCUMENT_VALUES - 50)},
+    "files without end": {"files": [entry()] * (MAX_DOCUMENT_VALUES // 4 - 50)},
+    "params without end": {"params": {"a": [[]] * (MAX_DOCUMENT_VALUES // 2 - 50)}},
+    "wrong inputs": {"inputs": {str(n): 1 for n in range(MAX_DOCUMENT_VALUES - 50)}},
 }
 DECODE = """
 import resource, sys

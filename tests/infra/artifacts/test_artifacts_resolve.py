@@ -11,7 +11,7 @@ import pytest
 from artifact_examples import FILES, commit, make_spec, read_files, reseal, write_files
 
 from infra.artifacts import BuildOutput, DigestConflictError, LocalStore, Manifest, resolve
-from infra.artifacts.pending import Pending
+from infra.artifacts.resolution import Pending
 from infra.artifacts.staging import describe
 
 

@@ -26,9 +26,9 @@ from infra.artifacts import (
     replace_damaged,
     resolve,
 )
-from infra.base.files import MAX_DOCUMENT_BYTES
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
+from infra.base.records import MAX_DOCUMENT_BYTES
 from tests.places import LocalPlace, Place, S3Place
 
 TOO_BIG = MAX_DOCUMENT_BYTES + 1

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.doctor.ascend import check_ascend
-from infra.doctor.ascend_tools import Ascend, gather
-from infra.doctor.ascend_outputs import (
+from infra.doctor.ascend import RELEASES, check_ascend, release_of, same_release
+from infra.doctor.ascend_tools import (
+    Ascend,
     Device,
     firmware_allowed,
+    gather,
     parse_address,
     parse_link,
     parse_npu_smi,
     parse_ping,
     parse_version_file,
 )
-from infra.doctor.compatibility import RELEASES, release_of, same_release
 from infra.doctor.findings import Finding
 
 

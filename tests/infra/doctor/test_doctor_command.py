@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from infra.doctor.__main__ import main
-from infra.doctor.connections import check_prefect, check_store
 from infra.doctor.findings import Finding, Status, as_json, as_table, redacted
-from infra.doctor.gathering import Installation, Resources, installation
-from infra.doctor.machine import NAMED, check_installation, check_resources
-from infra.doctor.services import Api, Store, ask_prefect
+from infra.doctor.machine import (
+    NAMED,
+    Installation,
+    Resources,
+    check_installation,
+    check_resources,
+    installation,
+)
+from infra.doctor.services import Api, Store, ask_prefect, check_prefect, check_store
 
 Run = Callable[..., tuple[int, str, str]]
 

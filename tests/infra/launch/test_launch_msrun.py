@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.launch import Job, JobResult, JobStatus, run
+from infra.launch import Job, JobResult, Outcome, run
 
 Alive = Callable[[], set[psutil.Process]]
 
@@ -91,7 +91,7 @@ def test_single_worker_done(make_job: MakeJob) -> None:
         report("done", "1 step")
     """)
     result, lines = run_collecting(job)
-    assert (result.status, result.message, result.return_code) == (JobStatus.DONE, "1 step", 0)
+    assert (result.status, result.message, result.return_code) == (Outcome.DONE, "1 step", 0)
     assert lines == ["[rank 0] first", "[rank 0] bad byte \ufffd", "[rank 0] unfinished"]
     assert result.log_tail == tuple(lines)
     assert (job.log_dir / "worker_0.log").read_bytes().endswith(b"unfinished")
@@ -116,20 +116,20 @@ def test_exit_code_0_without_a_valid_outcome_is_not_trusted(make_job: MakeJob, b
     job = make_job(body)
     job.outcome_file.write_text('{"status": "done", "message": "of an earlier attempt"}')
     result = run(job, on_line=print)
-    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 0)
+    assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 0)
     assert "exit code 0, and there is no valid outcome" in result.message
 
 
 def test_done_with_another_exit_code_is_not_trusted(make_job: MakeJob) -> None:
     result = run(make_job("report('done')\nsys.exit(5)"), on_line=print)
-    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 5)
+    assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 5)
     assert "exit code 5, and rank 0 reported done" in result.message
 
 
 def test_silent_job_is_ended_as_hung(make_job: MakeJob, alive: Alive) -> None:
     job = make_job("print('last words')\ntime.sleep(600)", silence=0.5)
     result = run(job, on_line=print)
-    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 143)
+    assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 143)
     assert "ended as hung" in result.message
     assert "last words" in result.message
     assert alive() == set()
@@ -137,7 +137,7 @@ def test_silent_job_is_ended_as_hung(make_job: MakeJob, alive: Alive) -> None:
 
 def test_job_past_its_deadline_has_failed(make_job: MakeJob, alive: Alive) -> None:
     result = run(make_job("time.sleep(600)", deadline=0.5), on_line=print)
-    assert (result.status, result.return_code) == (JobStatus.FAILED, 124)
+    assert (result.status, result.return_code) == (Outcome.FAILED, 124)
     assert result.message == "not done within 0.5 s"
     assert alive() == set()
 
@@ -165,7 +165,7 @@ def test_relative_paths_are_those_of_the_caller(
         outcome_file=Path("outcome.json"),
         cwd=scratch,
     )
-    assert run(job, on_line=print).status is JobStatus.DONE
+    assert run(job, on_line=print).status is Outcome.DONE
     assert not list(scratch.iterdir())
 
 
@@ -215,7 +215,7 @@ def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
         workers=2,
     )
     result, lines = run_collecting(job)
-    assert result.status is JobStatus.DONE, result
+    assert result.status is Outcome.DONE, result
     assert result.return_code == 0
     assert sorted(line for line in lines if "sum" in line) == [
         "[rank 0] sum 3 of 2 ranks",
@@ -257,7 +257,7 @@ def test_lost_rank_ends_the_job_within_seconds(
 
     result = run(job, on_line=note)
     assert time.monotonic() - went[0] < 8
-    assert result.status is JobStatus.LOST_WORKER
+    assert result.status is Outcome.LOST_WORKER
     assert "rank 1" in result.message
     assert says in result.message
     assert str(job.log_dir) in result.message
@@ -270,7 +270,7 @@ def test_lost_rank_ends_the_job_within_seconds(
 def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
     job = make_job("raise OSError('disk full')", head=MINDSPORE_HEAD, workers=2)
     result = run(job, on_line=print)
-    assert result.status is JobStatus.LOST_WORKER
+    assert result.status is Outcome.LOST_WORKER
     assert re.search(r"rank [01] exited with 1", result.message)
     assert "OSError: disk full" in result.message
 
@@ -280,7 +280,7 @@ def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
 def test_outcome_of_a_failed_job_of_two_ranks_is_honoured(make_job: MakeJob) -> None:
     job = make_job("time.sleep(1)\nreport('user_error', 'no such recipe')\nsys.exit(2)", workers=2)
     result = run(job, on_line=print)
-    assert (result.status, result.message) == (JobStatus.USER_ERROR, "no such recipe")
+    assert (result.status, result.message) == (Outcome.USER_ERROR, "no such recipe")
     assert result.seconds < 15
 
 
@@ -290,7 +290,7 @@ def test_rank_that_fails_after_rank_0_reported_done(make_job: MakeJob) -> None:
     result = run(
         make_job("report('done')\ntime.sleep(1)\nsys.exit(rank * 7)", workers=2), on_line=print
     )
-    assert result.status is JobStatus.LOST_WORKER
+    assert result.status is Outcome.LOST_WORKER
     assert "rank 1 exited with 7, and rank 0 reported done" in result.message
 
 
@@ -301,7 +301,7 @@ def test_msrun_that_cannot_start_is_explained_by_its_own_log(
     result = run(
         make_job("", workers=2, env={**marker, "PYTHONPATH": str(tmp_path)}), on_line=print
     )
-    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 1)
+    assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 1)
     assert "broken installation" in result.message
     assert "broken installation" in result.log_tail[-1]
 
@@ -312,7 +312,7 @@ def test_hung_ranks_are_ended(make_job: MakeJob, alive: Alive) -> None:
     job = make_job("print('last words')\ntime.sleep(600)", workers=2, silence=8)
     result, lines = run_collecting(job)
     assert sorted(lines) == ["[rank 0] last words", "[rank 1] last words"]
-    assert (result.status, result.return_code) == (JobStatus.LOST_WORKER, 143)
+    assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 143)
     assert "ended as hung" in result.message
     assert alive() == set()
 
@@ -365,7 +365,7 @@ def test_sigkill_of_the_caller_ends_all_ranks(
 def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
     body = "print(sorted(os.sched_getaffinity(0)))\ntime.sleep(1)\nreport('done')"
     result, lines = run_collecting(make_job(body, workers=2, bind_core=True))
-    assert result.status is JobStatus.DONE, result
+    assert result.status is Outcome.DONE, result
     cores = [set(json.loads(line.partition("] ")[2])) for line in lines if "[" in line[9:]]
     assert len(cores) == 2
     if len(os.sched_getaffinity(0)) > 1:
@@ -386,7 +386,7 @@ if os.environ["MS_ROLE"] == "MS_SCHED":
 time.sleep(600)
 """
     result, _ = run_collecting(make_job("", head=head, workers=2))
-    assert result.status is JobStatus.LOST_WORKER
+    assert result.status is Outcome.LOST_WORKER
     assert result.message.startswith("msrun's scheduler was killed by signal 9, and ")
     assert result.seconds < 60
     assert alive() == set()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.launch import Control, Job, JobStatus, run
+from infra.launch import Control, Job, Outcome, run
 
 Alive = Callable[[], set[psutil.Process]]
 
@@ -85,7 +85,7 @@ def test_asked_to_stop(
 
     job = job_of(code, tmp_path, marker, 1, saving, grace)
     result = run(job, on_line=stop_it, control=control)
-    assert (result.status, result.message) == (JobStatus.STOPPED, message)
+    assert (result.status, result.message) == (Outcome.STOPPED, message)
     assert result.seconds < 10
     assert alive() == set()
 
@@ -104,7 +104,7 @@ def test_all_ranks_under_msrun_get_to_save(
 
     job = job_of(RANK, tmp_path, marker, 2, 0.5, 60)
     result = run(job, on_line=stop_when_all_are_in_step, control=control)
-    assert (result.status, result.message) == (JobStatus.STOPPED, "at step 7")
+    assert (result.status, result.message) == (Outcome.STOPPED, "at step 7")
     assert sorted(lines)[1::2] == ["[rank 0] saving", "[rank 1] saving"]
     assert alive() == set()
 
@@ -233,7 +233,7 @@ def test_stopped_process_is_no_rank_to_wait_for(
             threading.Thread(target=later).start()
 
     result = run(job, on_line=freeze)
-    assert result.status is JobStatus.LOST_WORKER
+    assert result.status is Outcome.LOST_WORKER
     assert "rank 0 was stopped by a signal (SIGSTOP)" in result.message
     assert result.seconds < 12
     assert alive() == set()

@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from infra.launch.environment import rank_environment
+from infra.launch.environment import TIMEOUTS, rank_environment, seconds, timeout_variables
 from infra.launch.gang import LAST_WORDS_SECONDS
 from infra.launch.supervisor import GRACE_SECONDS
-from infra.launch.timeouts import TIMEOUTS, seconds, timeout_variables
 from sknet.training.watchdog import FALLBACK_SECONDS, FLOOR_SECONDS
 from tasks.programs import SILENCE_SECONDS
 from tasks.results import RETRY_SECONDS

@@ -10,9 +10,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from sknet.report import write_report
-from sknet.report.numbers import UNKNOWN
-from tasks.catalog.runs import collect
+from sknet.report.tables import UNKNOWN
 from tasks.catalog.comparison import compare_named
+from tasks.catalog.runs import collect
 from tasks.report import thumbnails
 from tests.browser import PHONE, WIDE, Browser, chromium
 from tests.screenshots import MAX_BYTES, of_report

@@ -5,9 +5,9 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from sknet.intervals import wilson_interval
 from sknet.recipe import Recipe
 from sknet.report import TrainedRun, epochs_table, evaluations_table, published_table
+from sknet.statistics import wilson_interval
 
 STEPS_PER_EPOCH = 44
 COLUMNS = [
