@@ -13,12 +13,13 @@ from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
-from sknet.data.conversion.progress import ProgressLine, read_progress
+from sknet.data.conversion.progress import ProgressLine
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.data.sources import absolute, open_source
 from sknet.data.staging import MAX_QUARANTINE, Ledger, Staged, read_staged
 from sknet.data.staging import stage as stage_source
 from sknet.errors import UserError
+from sknet.progress import read_progress
 from sknet.records import Reencoding, Shards
 from tasks.programs import LaunchSettings, ProgressArtifact, run_program
 from tasks.results import (
@@ -168,8 +169,8 @@ def _convert_here(
     told.unlink(missing_ok=True)
 
     def show(_line: str) -> None:
-        if progress := read_progress(told):
-            shown.update(progress.share)
+        if (fraction := read_progress(told)) is not None:
+            shown.update(fraction)
 
     options = {
         "source": source,

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from sknet.errors import UserError
+from sknet.progress import write_progress
 from sknet.records import Evaluation, Run
 
 METRICS_FILE = "metrics.jsonl"
@@ -166,6 +167,21 @@ class TensorBoard:
     def close(self) -> None:
         """Flush."""
         self._writer.close()
+
+
+class ProgressFile:
+    """A sink of MetricsLog that reports the fraction of the steps that are done."""
+
+    def __init__(self, path: Path, total_steps: int) -> None:
+        self._path, self._total_steps = path, total_steps
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Replace the file; every line tells the number of steps done."""
+        del kind, values
+        write_progress(self._path, step / self._total_steps)
+
+    def close(self) -> None:
+        """Do nothing: the file is always whole."""
 
 
 class Progress:

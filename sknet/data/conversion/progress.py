@@ -1,11 +1,12 @@
 """How far a conversion is: told by its processes through the directory that they share."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from sknet.progress import write_progress
 
 REPORT_SECONDS = 0.5
 LINE_SECONDS = 2.0
@@ -96,8 +97,8 @@ class ProgressLine:
 
 
 def progress_file(path: Path) -> ProgressSink:
-    """A sink into a file, for a task that supervises the program and looks when a line comes."""
-    return lambda progress: replace_text(path, json.dumps(asdict(progress)))
+    """Return a sink that writes the progress file of the program."""
+    return lambda progress: write_progress(path, progress.share)
 
 
 def describe(progress: Progress, seconds: float) -> str:
@@ -111,11 +112,3 @@ def describe(progress: Progress, seconds: float) -> str:
         f"converted {progress.images}/{progress.total_images} images ({progress.share:.1%}), "
         f"{rate:.0f} images/s, {megabytes:.1f} MB/s{eta}"
     )
-
-
-def read_progress(path: Path) -> Progress | None:
-    """What a `progress_file` holds; None before the first line."""
-    try:
-        return Progress(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
