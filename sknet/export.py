@@ -90,7 +90,7 @@ def main(arguments: argparse.Namespace) -> None:
     from sknet.models import create_model
     from sknet.models.formats import exportable, relative_difference, run, write
     from sknet.models.weights import load_weights
-    from sknet.training.world import set_device
+    from sknet.world import set_device
 
     weights, state = _checkpoint(arguments.ckpt_path)
     model = describe(

@@ -25,7 +25,7 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     recipe = program.recipe_of(arguments)
     from sknet.data.conversion.conversion import shards_at
     from sknet.training.trainer import Options, Trainer, plan_run
-    from sknet.training.world import join_world, set_device
+    from sknet.world import join_world, set_device
 
     set_device(arguments.device_target, recipe.mode)
     world = join_world(distribute=distribute)
@@ -38,18 +38,18 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
         program.make_directory(arguments.tensorboard, "--tensorboard")
-    shards, directory = shards_at(
+    shards = shards_at(
         arguments.data_dir,
         arguments.shards_dir,
         rank=world.rank,
         num_workers=recipe.num_parallel_workers,
     )
     workers = arguments.planned_workers or world.size
-    run = plan_run(recipe, shards, workers, arguments.device_target)
+    run = plan_run(recipe, shards.record, workers, arguments.device_target)
     options = Options(tensorboard=arguments.tensorboard, hang_floor=arguments.hang_floor)
-    place = (shards, directory, arguments.ckpt_save_dir, world)
     weights = Path(recipe.ckpt_path) if recipe.ckpt_path else None
-    Trainer(run, *place, say, stop, options, weights=weights).train()
+    directory = arguments.ckpt_save_dir
+    Trainer(run, shards, directory, world, say, stop, options, weights=weights).train()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,9 +16,10 @@ from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation, Shards
 
 if TYPE_CHECKING:
+    from sknet.data.shards import ShardSet
     from sknet.evaluation.predictions import Predictions
     from sknet.models.sknet import SKNet
-    from sknet.training.world import World
+    from sknet.world import World
 
 BATCH_SIZE = 16
 """Of a rank. The largest map of skresnet18 at 320 pixels takes 100 MB then."""
@@ -34,20 +35,20 @@ def main(arguments: argparse.Namespace) -> None:
     from sknet.data.conversion.conversion import shards_at
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
-    from sknet.training.world import join_world, set_device
+    from sknet.world import join_world, set_device
 
     set_device(arguments.device_target)
     world = join_world(distribute=distribute)
-    shards, directory = shards_at(
+    shards = shards_at(
         arguments.data_dir,
         arguments.shards_dir,
         rank=world.rank,
         num_workers=os.cpu_count() or 1,
     )
-    network = create_model(recipe.model, num_classes=len(shards.dataset.classes))
-    check(arguments, network, recipe, shards, leads=world.rank == 0)
+    network = create_model(recipe.model, num_classes=len(shards.classes))
+    check(arguments, network, recipe, shards.record, leads=world.rank == 0)
     load_weights(network, file)
-    evaluate(arguments, fold(network), recipe, shards, directory, world)
+    evaluate(arguments, fold(network), recipe, shards, world)
     # The first rank to leave would end the others.
     world.sum(0.0)
 
@@ -97,8 +98,7 @@ def evaluate(
     arguments: argparse.Namespace,
     network: "SKNet",
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: "ShardSet",
     world: "World",
 ) -> None:
     """Predict by all ranks; count, print and write by the first."""
@@ -108,19 +108,17 @@ def evaluate(
         network,
         recipe,
         shards,
-        directory,
         split=SPLIT,
         batch_size=BATCH_SIZE,
         resolutions=recipe.resolutions,
-        rank=world.rank,
-        world_size=world.size,
+        world=world,
     )
     evaluations = {
         side: evaluation_of(
             at_side,
             split=SPLIT,
             resolution=side,
-            num_classes=len(shards.dataset.classes),
+            num_classes=len(shards.classes),
             in_detail=True,
         )
         for side, at_side in predictions.items()
@@ -130,10 +128,10 @@ def evaluate(
         from sknet.records.evaluation import ATTENTION_FILE
 
         # By every rank, as they would have to wait for it anyway.
-        seen = attention(network, recipe, shards, directory, split=SPLIT, batch_size=BATCH_SIZE)
+        seen = attention(network, recipe, shards, split=SPLIT, batch_size=BATCH_SIZE)
         if world.rank == 0:
             program.write(seen, arguments.out / ATTENTION_FILE, "--out")
-            write_files(arguments.out, recipe, shards, directory, predictions, evaluations)
+            write_files(arguments.out, recipe, shards, predictions, evaluations)
     if world.rank == 0:
         for evaluation in evaluations.values():
             print(line_of(evaluation), flush=True)
@@ -150,8 +148,7 @@ def refuse_failed(checks: CheckpointChecks, checkpoint: Path) -> None:
 def write_files(
     out: Path,
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: "ShardSet",
     predictions: "dict[int, Predictions]",
     evaluations: dict[int, Evaluation],
 ) -> None:
@@ -163,10 +160,9 @@ def write_files(
     from sknet.evaluation.predictions import write_predictions
     from sknet.records.evaluation import evaluation_file, predictions_file
 
-    place = (shards, directory, SPLIT)
-    keys = sample_keys(*place, np.arange(shards.num_samples(SPLIT)))
+    keys = sample_keys(shards, SPLIT, np.arange(shards.num_samples(SPLIT)))
     primary = predictions[recipe.image_resize]
-    images = sample_images(*place, np.array(chosen(primary), np.int64))
+    images = sample_images(shards, SPLIT, np.array(chosen(primary), np.int64))
     with program.writing(out, "--out"):
         for side, at_side in predictions.items():
             evaluations[side].write(out / evaluation_file(recipe, side))

@@ -30,6 +30,27 @@ ROWS_READ_BACK = 16
 
 
 @dataclass(frozen=True)
+class ShardSet:
+    """The shards of a data set: their record, and the directory where their files are."""
+
+    record: Shards
+    directory: Path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by index."""
+        return self.record.dataset.classes
+
+    def num_samples(self, split: str) -> int:
+        """Return the number of samples of a split."""
+        return self.record.num_samples(split)
+
+    def paths(self, split: str) -> list[str]:
+        """Return the paths of a split's shard files, in the order of their samples."""
+        return [str(self.directory / file.name) for file in self.record.files_of(split)]
+
+
+@dataclass(frozen=True)
 class Row:
     """A sample as it is stored."""
 
@@ -168,8 +189,8 @@ def count_rows(path: Path) -> int:
         reader.close()
 
 
-def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> Shards:
-    """The record of a directory of shards, its files verified by SHA-256 once a host.
+def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
+    """Return the shards in a directory, their files verified by SHA-256 once a host.
 
     A damaged index would crash MindSpore and damaged data would be read without a word, so
     nothing is opened before this. Raises UserError naming the first file that doesn't fit.
@@ -186,7 +207,7 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> Shards:
             raise UserError(f"shard {path} is missing: convert the data again")
     for path in damaged(files):
         raise UserError(f"shard {path} is damaged (SHA-256 differs): convert it again")
-    return shards
+    return ShardSet(shards, directory)
 
 
 def is_sound(file: ShardFile, directory: Path) -> bool:

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor
 
 from sknet.data.reading.pipeline import eval_batches_at
 from sknet.data.reading.threads import read_ahead
+from sknet.data.shards import ShardSet
 from sknet.models import attention_probe
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
-from sknet.records import Attention, Shards, UnitAttention
+from sknet.records import Attention, UnitAttention
 
 MAX_IMAGES = 256
 """The first ones of the split."""
@@ -24,8 +24,7 @@ SCALES = (1.0, 1.5)
 def attention(
     network: SKNet,
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     *,
     split: str = "val",
     batch_size: int,
@@ -35,7 +34,7 @@ def attention(
     num_images = min(MAX_IMAGES, shards.num_samples(split))
     indices = np.arange(num_images)
     batches = eval_batches_at(
-        recipe, shards, directory, split, indices, batch_size, [recipe.image_resize], scales
+        recipe, shards, split, indices, batch_size, [recipe.image_resize], scales
     )
     probe = attention_probe(network)
     sums: dict[str, list[list[float]]] = {}

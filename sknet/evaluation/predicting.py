@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +10,12 @@ from mindspore import Tensor, nn, ops
 
 from sknet.data.reading.pipeline import BatchAt, eval_batches_at
 from sknet.data.reading.threads import read_ahead
+from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation.predictions import Floats, Predictions, interleaved
 from sknet.recipe import Recipe
-from sknet.records import CalibrationBin, ConfusedPair, Evaluation, Shards
+from sknet.records import CalibrationBin, ConfusedPair, Evaluation
+from sknet.world import ALONE, World
 
 NUM_PAIRS = 50
 """Confused pairs that are kept."""
@@ -86,13 +87,11 @@ BATCHES_AHEAD = 2
 def evaluate(
     network: nn.Cell,
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     *,
     split: str = "val",
     batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
+    world: World = ALONE,
 ) -> Evaluation:
     """Count over all samples of the split at the recipe's resolution, as training does."""
     resolution = recipe.image_resize
@@ -100,36 +99,32 @@ def evaluate(
         network,
         recipe,
         shards,
-        directory,
         split=split,
         batch_size=batch_size,
         resolutions=[resolution],
-        rank=rank,
-        world_size=world_size,
+        world=world,
     )
     return evaluation_of(
         predictions[resolution],
         split=split,
         resolution=resolution,
-        num_classes=len(shards.dataset.classes),
+        num_classes=len(shards.classes),
     )
 
 
 def predict(
     network: nn.Cell,
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     *,
     split: str = "val",
     batch_size: int,
     resolutions: Sequence[int],
-    rank: int = 0,
-    world_size: int = 1,
+    world: World = ALONE,
 ) -> dict[int, Predictions]:
     """By resolution, the predictions of all samples of the split, with centre crops.
 
-    One pass over the shards, in which a rank reads the samples rank, rank + world_size, …; all
+    One pass over the shards, in which a rank reads the samples rank, rank + size, …; all
     ranks return the predictions of all of them. The network is put in evaluation mode and stays
     there. Raises NonFiniteLossError, on all ranks, if it has diverged.
     """
@@ -137,11 +132,11 @@ def predict(
     num_samples = shards.num_samples(split)
     if not num_samples:
         raise UserError(f"the split {split} has no samples: nothing can be evaluated")
-    num_classes = len(shards.dataset.classes)
-    indices = np.arange(rank, num_samples, world_size)
+    num_classes = len(shards.classes)
+    indices = np.arange(world.rank, num_samples, world.size)
     # More ranks than samples leave some without any.
     batches: Iterable[BatchAt] = (
-        eval_batches_at(recipe, shards, directory, split, indices, batch_size, resolutions)
+        eval_batches_at(recipe, shards, split, indices, batch_size, resolutions)
         if len(indices)
         else ()
     )
@@ -153,7 +148,7 @@ def predict(
                 rows[side].append(Predictions.of_logits(logits, labels).rows)
     result = {}
     for side, parts in rows.items():
-        every = gather(np.concatenate(parts), num_samples, world_size)
+        every = gather(np.concatenate(parts), num_samples, world.size)
         result[side] = Predictions.of_rows(every)
         loss = math.fsum(result[side].loss.tolist())
         if not math.isfinite(loss):

@@ -1,6 +1,10 @@
-"""Predictions: what a network says of each sample; everything else is counted from them."""
+"""Predictions of single samples: how they are computed, stored, and paired with others.
+
+Every count of an evaluation follows from them. This module needs no MindSpore.
+"""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,78 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sknet.errors import UserError
+from sknet.statistics import PairedCounts
 
 TOP = 5
-"""Classes that are kept of each sample, if there are so many."""
-
-Floats = npt.NDArray[np.float32]
-
-Whole = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Of N samples, in their order; one row of float32 numbers holds all of a sample exactly."""
-
-    labels: Whole
-    """(N,)."""
-    top: Whole
-    """(N, up to 5): classes by falling logit, the lower index first among equals."""
-    probability: Floats
-    """(N,): of the first of `top`."""
-    loss: Floats
-    """(N,): cross entropy without label smoothing."""
-
-    @classmethod
-    def of_logits(cls, logits: Floats, labels: Whole) -> Self:
-        """`logits` is (N, classes). The loss of a sample with logits that aren't finite is NaN."""
-        exact = logits.astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
-            peak = exact.max(axis=1, keepdims=True)
-            total = np.exp(exact - peak).sum(axis=1)
-            own = np.take_along_axis(exact, labels[:, None].astype(np.int64), axis=1)
-            loss = ((peak - own)[:, 0] + np.log(total)).astype(np.float32)
-            loss[~np.isfinite(logits).all(axis=1)] = np.nan
-            probability = (1 / total).astype(np.float32)
-        return cls(labels.astype(np.int32), top.astype(np.int32), probability, loss)
-
-    @classmethod
-    def none(cls, num_classes: int) -> Self:
-        """Of no sample."""
-        return cls.of_rows(np.zeros((0, min(TOP, num_classes) + 3), np.float32))
-
-    @classmethod
-    def of_rows(cls, rows: Floats) -> Self:
-        """What `rows` gave."""
-        whole = rows[:, :-2].astype(np.int32)
-        return cls(whole[:, 0], whole[:, 1:], rows[:, -2], rows[:, -1])
-
-    @property
-    def rows(self) -> Floats:
-        """(N, label and top and probability and loss): whole numbers to 2^24 are exact."""
-        columns = (self.labels, *self.top.T, self.probability, self.loss)
-        rows: Floats = np.stack(columns, axis=1).astype(np.float32)
-        return rows
-
-    @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """(N,): whether the first class is the label."""
-        correct: npt.NDArray[np.bool_] = self.top[:, 0] == self.labels
-        return correct
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def interleaved(gathered: Floats, num_samples: int) -> Floats:
-    """The rows (num_samples, columns) in the samples' order, of those of all ranks.
-
-    Of `gathered` (ranks, most rows of a rank, columns), the row i of rank r is of the sample
-    i * ranks + r; ranks with fewer samples are filled up.
-    """
-    return gathered.transpose(1, 0, 2).reshape(-1, gathered.shape[2])[:num_samples]
-
+"""Number of classes that are stored of each sample, or all classes if there are fewer."""
 
 SCHEMA = pa.schema(
     [
@@ -94,31 +30,115 @@ SCHEMA = pa.schema(
     ]
 )
 
-# A hundred times what ImageNet's 50,000 validation images take.
 MAX_BYTES = 1 << 28
+"""Largest file that is read: a hundred times that of ImageNet's 50,000 validation images."""
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class KeptPredictions:
-    """Predictions read back; the samples in the shards' order."""
+@dataclass(frozen=True, kw_only=True)
+class TopClasses:
+    """The most probable classes of N samples."""
 
-    keys: tuple[str, ...]
-    labels: Whole
-    """(N,)."""
-    top: Whole
-    """(N, up to 5): classes by falling logit."""
+    labels: Ints
+    """(N,): the true classes."""
+    top: Ints
+    """(N, up to 5): classes by falling logit; of equal logits the lower class comes first."""
     probability: Floats
-    """(N,): of the first of `top`."""
+    """(N,): probability of the first class of `top`."""
+
+    @property
+    def predicted(self) -> Ints:
+        """(N,): the most probable class."""
+        return self.top[:, 0]
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """(N,): whether the first class is the label."""
-        correct: npt.NDArray[np.bool_] = self.top[:, 0] == self.labels
-        return correct
+        """(N,): whether the most probable class is the label."""
+        return np.equal(self.predicted, self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions(TopClasses):
+    """What a network predicts for N samples, in their order.
+
+    One row of float32 numbers holds all values of a sample exactly, so that ranks can exchange
+    them in one array.
+    """
+
+    loss: Floats
+    """(N,): cross entropy without label smoothing."""
+
+    @classmethod
+    def of_logits(cls, logits: Floats, labels: Ints) -> Self:
+        """Return the predictions of a network.
+
+        Args:
+            logits: (N, classes). If a sample has logits that are not finite, its loss is NaN.
+            labels: (N,).
+        """
+        exact = logits.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+            peak = exact.max(axis=1, keepdims=True)
+            total = np.exp(exact - peak).sum(axis=1)
+            own = np.take_along_axis(exact, labels[:, None].astype(np.int64), axis=1)
+            loss = ((peak - own)[:, 0] + np.log(total)).astype(np.float32)
+            loss[~np.isfinite(logits).all(axis=1)] = np.nan
+            probability = (1 / total).astype(np.float32)
+        return cls(
+            labels=labels.astype(np.int32),
+            top=top.astype(np.int32),
+            probability=probability,
+            loss=loss,
+        )
+
+    @classmethod
+    def none(cls, num_classes: int) -> Self:
+        """Return the predictions of no samples."""
+        return cls.of_rows(np.zeros((0, min(TOP, num_classes) + 3), np.float32))
+
+    @classmethod
+    def of_rows(cls, rows: Floats) -> Self:
+        """Return the predictions that have these `rows`."""
+        classes = rows[:, :-2].astype(np.int32)
+        return cls(
+            labels=classes[:, 0], top=classes[:, 1:], probability=rows[:, -2], loss=rows[:, -1]
+        )
+
+    @property
+    def rows(self) -> Floats:
+        """(N, columns): label, top classes, probability, loss. Classes to 2^24 are exact."""
+        columns = (self.labels, *self.top.T, self.probability, self.loss)
+        rows: Floats = np.stack(columns, axis=1).astype(np.float32)
+        return rows
+
+
+def interleaved(gathered: Floats, num_samples: int) -> Floats:
+    """Return the rows of all ranks in the order of the samples.
+
+    Args:
+        gathered: (ranks, rows of a rank, columns). Row i of rank r is of sample i * ranks + r;
+            ranks with fewer samples are padded.
+        num_samples: Number of rows to return.
+    """
+    return gathered.transpose(1, 0, 2).reshape(-1, gathered.shape[2])[:num_samples]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPredictions(TopClasses):
+    """Predictions that were read from a file, in the order of the shards."""
+
+    keys: tuple[str, ...]
+    """The samples' names, all different."""
 
 
 def write_predictions(path: Path, keys: Sequence[str], predictions: Predictions) -> None:
-    """One row for each sample; equal predictions give equal bytes."""
+    """Write one row for each sample to a Parquet file; equal predictions give equal bytes."""
     ends = np.arange(len(keys) + 1, dtype=np.int32) * predictions.top.shape[1]
     top = pa.ListArray.from_arrays(
         pa.array(ends), pa.array(predictions.top.reshape(-1)), type=SCHEMA.field("top5").type
@@ -133,12 +153,16 @@ def write_predictions(path: Path, keys: Sequence[str], predictions: Predictions)
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
-def read_predictions(path: Path) -> KeptPredictions:
-    """What `write_predictions` wrote. Raises UserError in one line for anything else."""
+def read_predictions(path: Path) -> StoredPredictions:
+    """Return the predictions in a file of `write_predictions`.
+
+    Raises:
+        UserError: The file can't be read, is damaged, or holds something else; in one line.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES} bytes")
-        # As bytes: a file that changes while it is mapped would end the process.
+        # Read into memory: if the file changed while it was mapped, the process would be killed.
         with pq.ParquetFile(
             pa.BufferReader(path.read_bytes()), page_checksum_verification=True
         ) as file:
@@ -160,25 +184,69 @@ def read_predictions(path: Path) -> KeptPredictions:
         raise UserError(f"{path} is no valid Parquet file: {reason!a}") from None
 
 
-def _checked(table: pa.Table, path: Path) -> KeptPredictions:
+def _checked(table: pa.Table, path: Path) -> StoredPredictions:
     table = table.combine_chunks()
     num_rows = table.num_rows
-    lengths = {int(n) for n in table["top5"].combine_chunks().value_lengths().to_numpy()}
+    top = table["top5"].combine_chunks()
+    lengths = {int(length) for length in top.value_lengths().to_numpy()}
     if num_rows == 0 or len(lengths) != 1 or not 1 <= min(lengths) <= TOP:
         raise UserError(
             f"{path} holds no predictions: {num_rows} rows of {sorted(lengths)[:9]} classes each, "
             f"expected 1 to {TOP} in all"
         )
-    (width,) = lengths
-    flat = table["top5"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    kept = KeptPredictions(
+    stored = StoredPredictions(
         keys=tuple(table["key"].to_pylist()),
         labels=table["label"].to_numpy(),
-        top=flat.reshape(num_rows, width),
+        top=top.flatten().to_numpy(zero_copy_only=False).reshape(num_rows, -1),
         probability=table["probability"].to_numpy(),
     )
-    if min(kept.labels.min(), kept.top.min()) < 0:
+    if min(stored.labels.min(), stored.top.min()) < 0:
         raise UserError(f"{path} holds no predictions: a class is below 0")
-    if not ((kept.probability >= 0) & (kept.probability <= 1)).all():
+    if not ((stored.probability >= 0) & (stored.probability <= 1)).all():
         raise UserError(f"{path} holds no predictions: a probability is not within 0 and 1")
-    return kept
+    key, count = Counter(stored.keys).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{path} has sample {key!a} more than once")
+    return stored
+
+
+@dataclass(frozen=True)
+class PairedPredictions:
+    """What two evaluations predict for the same N samples, in the order of the first one."""
+
+    keys: tuple[str, ...]
+    labels: Ints
+    """(N,)."""
+    first: Ints
+    """(N,): the class that the first evaluation predicts."""
+    second: Ints
+    """(N,): the class that the second evaluation predicts."""
+
+    @property
+    def counts(self) -> PairedCounts:
+        """How many samples both, one or none of them predict correctly."""
+        first, second = self.first == self.labels, self.second == self.labels
+        parts = (first & second, first & ~second, second & ~first, ~first & ~second)
+        return PairedCounts(*(int(part.sum()) for part in parts))
+
+
+def pair(first: StoredPredictions, second: StoredPredictions) -> PairedPredictions:
+    """Pair the predictions of two evaluations by the samples' keys, whatever their order.
+
+    Raises:
+        UserError: They are not of the same samples, or a sample has different labels.
+    """
+    own, other = {*first.keys}, {*second.keys}
+    if only := [*sorted(own - other), *sorted(other - own)]:
+        raise UserError(
+            f"the evaluations are of different samples: {len(only)} are in one of them only, "
+            f"as {only[0]!r}"
+        )
+    position = {key: index for index, key in enumerate(second.keys)}
+    order = np.array([position[key] for key in first.keys], np.int64)
+    if (unequal := first.labels != second.labels[order]).any():
+        key = first.keys[int(unequal.argmax())]
+        raise UserError(f"the evaluations give sample {key!r} different labels")
+    return PairedPredictions(
+        first.keys, first.labels, first.predicted, second.predicted[order]
+    )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sknet import program
 from sknet.models import list_models, profile
-from sknet.training.world import set_device
+from sknet.world import set_device
 
 
 def main(arguments: argparse.Namespace) -> None:

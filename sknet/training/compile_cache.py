@@ -26,7 +26,7 @@ import mindspore as ms
 import sknet
 from infra.base.files import cache_directory, file_sha256
 from sknet.records import Run
-from sknet.training.world import World
+from sknet.world import World
 
 NUM_KEPT = 64
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -18,9 +17,10 @@ from mindspore import Tensor, nn
 from sknet.data.reading.pipeline import sample_keys
 from sknet.data.reading.segments import TrainBatch, batches_of, segment_indices, segments_from
 from sknet.data.reading.threads import read_ahead
+from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, StoppedError
 from sknet.evaluation.predicting import evaluate
-from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
+from sknet.records import Checkpoint, Evaluation, Layout, Run
 from sknet.training import checkpoint
 from sknet.training.checkpoint import Saver, Snapshot, checkpoint_name, parameters_of
 from sknet.training.compile_cache import compile_cache
@@ -28,22 +28,22 @@ from sknet.training.metrics import Progress
 from sknet.training.step import SynchroniseStatistics, TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import Watchdog
-from sknet.training.world import World
+from sknet.world import World
 
 # The others of the batch follow from the step.
 KEYS_SHOWN = 16
 
 
 def divergence(
-    what: str, step: int, rate: float, run: Run, shards: Shards, shards_dir: Path, world: World
+    what: str, step: int, rate: float, run: Run, shards: ShardSet, world: World
 ) -> NonFiniteLossError:
     """The error of one rank for step 1 … total_steps, with the keys of the samples it read there.
 
     `what` is the message's beginning, `rate` the learning rate of the step.
     """
     epoch, position = divmod(step - 1, run.steps_per_epoch)
-    indices = segment_indices(run, shards, epoch, position, position + 1, world.rank, world.size)
-    keys = sample_keys(shards, shards_dir, "train", indices[:KEYS_SHOWN])
+    indices = segment_indices(run, shards, epoch, position, position + 1, world)
+    keys = sample_keys(shards, "train", indices[:KEYS_SHOWN])
     more = len(indices) - len(keys)
     return NonFiniteLossError(
         f"{what} step {step} (epoch {epoch + 1}, learning rate {rate:.6g}): lower lr or lengthen "
@@ -72,8 +72,7 @@ class Loop:
     def __init__(
         self,
         run: Run,
-        shards: Shards,
-        shards_dir: Path,
+        shards: ShardSet,
         world: World,
         *,
         network: Network,
@@ -85,7 +84,7 @@ class Loop:
         stop: StopRequest,
         say: Callable[[str], None],
     ) -> None:
-        self._run, self._shards, self._shards_dir, self._world = run, shards, shards_dir, world
+        self._run, self._shards, self._world = run, shards, world
         self._network, self._layouts, self._evaluations = network, layouts, evaluations
         self._progress, self._saver, self._watchdog = progress, saver, watchdog
         self._stop, self._say = stop, say
@@ -100,9 +99,7 @@ class Loop:
         Raises NonFiniteLossError, StoppedError and CheckpointError.
         """
         run, world = self._run, self._world
-        batches = batches_of(
-            segments_from(run, start), run, self._shards, self._shards_dir, world.rank, world.size
-        )
+        batches = batches_of(segments_from(run, start), run, self._shards, world)
         with closing(read_ahead(batches, BATCHES_AHEAD)) as ahead:
             # One graph: the others, of evaluation and synchronisation, compile quickly.
             first: AbstractContextManager[None] = compile_cache(run, world)
@@ -174,8 +171,8 @@ class Loop:
                 raise self._divergence(f"{name} has non-finite values after", step)
 
     def _divergence(self, what: str, step: int) -> NonFiniteLossError:
-        place = (self._run, self._shards, self._shards_dir, self._world)
-        return divergence(what, step, self._network.rates[step - 1], *place)
+        rate = self._network.rates[step - 1]
+        return divergence(what, step, rate, self._run, self._shards, self._world)
 
     def _evaluate(self, epochs_done: int) -> Evaluation | None:
         run, recipe = self._run, self._run.recipe
@@ -185,10 +182,8 @@ class Loop:
             self._network.step_cell.evaluated(),
             recipe,
             self._shards,
-            self._shards_dir,
             batch_size=run.global_batch_size // self._world.size,
-            rank=self._world.rank,
-            world_size=self._world.size,
+            world=self._world,
         )
         self._evaluations = (*self._evaluations, (epochs_done, evaluation))
         self._say(

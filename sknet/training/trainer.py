@@ -15,6 +15,7 @@ from pathlib import Path
 import mindspore as ms
 
 from infra.base.files import file_sha256
+from sknet.data.shards import ShardSet
 from sknet.errors import UserError
 from sknet.models import create_model
 from sknet.models.sknet import SKNet
@@ -29,7 +30,7 @@ from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS, Watchdog
-from sknet.training.world import World
+from sknet.world import World
 
 
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
@@ -156,8 +157,7 @@ class Trainer:
     def __init__(
         self,
         run: Run,
-        shards: Shards,
-        shards_dir: Path,
+        shards: ShardSet,
         run_dir: Path,
         world: World,
         say: Callable[[str], None],
@@ -166,7 +166,7 @@ class Trainer:
         *,
         weights: Path | None = None,
     ) -> None:
-        self._planned, self._shards, self._shards_dir = run, shards, shards_dir
+        self._planned, self._shards = run, shards
         self._run_dir, self._world, self._say = run_dir, world, say
         self._stop, self._options, self._weights = stop, options, weights
 
@@ -244,7 +244,6 @@ class Trainer:
                 Loop(
                     run,
                     self._shards,
-                    self._shards_dir,
                     world,
                     network=Network(model, step_cell, rates),
                     layouts=with_layout(layouts, start, world.size),

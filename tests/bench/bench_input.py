@@ -66,7 +66,7 @@ class Data:
         for name, side in (("ours", None), ("ours, side 256", SHORTER_SIDE)):
             directory = root / name
             convert(self.folders, directory, side)
-            self.shards[name] = (read_shards(directory), directory)
+            self.shards[name] = read_shards(directory)
 
     def files(self) -> list[Path]:
         """All images, of both splits."""
@@ -116,7 +116,7 @@ def all_contestants(
     """By name; those from shards first."""
     batch, split = arguments.batch, "train" if training else "val"
     contestants: dict[str, Contestant] = {
-        name: lambda at=at: ours(*at, training, workers, batch) for name, at in data.shards.items()
+        name: lambda at=at: ours(at, training, workers, batch) for name, at in data.shards.items()
     }
     files = sorted((data.folders / split).rglob("*.jpg"))
     return contestants | {
@@ -126,7 +126,7 @@ def all_contestants(
     }
 
 
-def ours(shards: Any, directory: Path, training: bool, workers: int, batch: int) -> int:
+def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
     """As in training and evaluation, but that nothing is computed."""
     from sknet.data.order import epoch_order
     from sknet.data.reading.pipeline import eval_batches, train_batches
@@ -143,9 +143,9 @@ def ours(shards: Any, directory: Path, training: bool, workers: int, batch: int)
     )
     if not training:
         indices = np.arange(shards.num_samples("val"))
-        return count(eval_batches(recipe, shards, directory, "val", indices, batch))
+        return count(eval_batches(recipe, shards, "val", indices, batch))
     order = epoch_order(shards.num_samples("train"), SEED, 0)
-    batches = train_batches(recipe, shards, directory, order, batch, seed=SEED)
+    batches = train_batches(recipe, shards, order, batch, seed=SEED)
     with closing(read_ahead(batches, 2)) as ahead:
         return count(ahead)
 

@@ -8,7 +8,7 @@ Prints a Markdown table per model and the ratios, and promises nothing. Other wo
 slows eager torch more than compiled graphs: the load is printed, and above 1 the ratios to timm
 flatter us.
 
-All MindSpore contestants are held to AVX2 (`sknet.training.world` says why); torch chooses for
+All MindSpore contestants are held to AVX2 (`sknet.world` says why); torch chooses for
 itself. MindCV's network runs in the same step as ours, timm's in torch's usual eager loop.
 """
 
@@ -145,7 +145,7 @@ def contender(
     if name.startswith("timm"):
         return timm(model, mode, images, labels, threads, folded=name == "timm folded")
     from sknet.models import create_model, fold
-    from sknet.training.world import set_device
+    from sknet.world import set_device
     from tests.peers import mindcv_model
 
     set_device("CPU")

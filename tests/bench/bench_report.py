@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
         page = (Path(folder) / "out" / "report.html").stat().st_size / MIB
     begin, read, end = marks
     print(
-        f"{len(findings.runs)} runs, {len(findings.nights)} nights, findings {len(digest)} bytes\n"
+        f"{len(findings.runs)} runs, {len(findings.revalidations)} nights, findings {len(digest)} bytes\n"
     )
     print("| | s | s of processor | goal |\n|---|---:|---:|---:|")
     for name, one, other in (("read", begin, read), ("write", read, end), ("all", begin, end)):

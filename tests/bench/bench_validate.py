@@ -80,7 +80,7 @@ def contestant(
 ) -> None:
     """In its own process: compile, tell what was counted, then answer each mode with seconds."""
     os.environ |= {"OMP_NUM_THREADS": str(threads), "GLOG_v": "3"}
-    from sknet.training.world import set_device
+    from sknet.world import set_device
 
     set_device("CPU")
     runs = (ours if name == "ours" else mindcv)(root, model, batch)
@@ -124,7 +124,6 @@ def ours(root: Path, model: str, batch: int) -> Runs:
             folded,
             recipe,
             shards,
-            root / "shards",
             batch_size=BATCH_SIZE,
             resolutions=[RESOLUTION],
         )

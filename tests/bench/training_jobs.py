@@ -48,7 +48,7 @@ class JobRun:
         job = Job(
             program=ROOT / "sknet/train.py",
             args=(
-                *("--config", str(recipe), "--data_dir", str(setup.shards_dir)),
+                *("--config", str(recipe), "--data_dir", str(setup.shards.directory)),
                 *("--ckpt_save_dir", str(self.directory)),
                 *("--outcome_file", str(attempt / "outcome.json")),
             ),

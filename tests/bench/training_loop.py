@@ -27,7 +27,7 @@ from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import plan_run, with_layout
 from sknet.training.watchdog import Watchdog
-from sknet.training.world import World, set_device
+from sknet.world import ALONE, set_device
 from tests.bench.bench_input import NUM_CLASSES
 from tests.bench.training_setup import MODEL, Setup, print_turns, take_turns
 
@@ -64,7 +64,7 @@ class Training:
 
     def _plan(self, **changes: Any) -> Any:
         recipe = parse_recipe(self._setup.keys | changes, where="bench")
-        return plan_run(recipe, self._setup.shards, 1, "CPU")
+        return plan_run(recipe, self._setup.shards.record, 1, "CPU")
 
     def reset(self) -> None:
         """To the state before the first step, the counter of steps included."""
@@ -73,8 +73,7 @@ class Training:
 
     def batch(self) -> Any:
         """The first one."""
-        place = (self.run, self._setup.shards, self._setup.shards_dir, 0, 1)
-        return next(batches_of(segments_from(self.run, 0), *place))
+        return next(batches_of(segments_from(self.run, 0), self.run, self._setup.shards, ALONE))
 
     def steps_from_memory(self, batch: Any, count: int, **changes: Any) -> tuple[Clocks, Path]:
         """`count` steps on one batch, then a stop: no evaluation, no input pipeline."""
@@ -123,8 +122,7 @@ class Training:
                 loop.Loop(
                     run,
                     setup.shards,
-                    setup.shards_dir,
-                    World(0, 1),
+                    ALONE,
                     network=self.network,
                     layouts=with_layout((), 0, 1),
                     evaluations=(),

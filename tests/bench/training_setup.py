@@ -20,20 +20,22 @@ class Setup:
 
     def __init__(self, root: Path, options: Namespace) -> None:
         from sknet.data.conversion.conversion import write_shards
+        from sknet.data.shards import ShardSet
         from sknet.data.sources import open_source
         from sknet.data.staging import stage
 
         self.root, self.options = root, options
-        self.folders, self.shards_dir = root / "images", root / "shards"
+        self.folders, directory = root / "images", root / "shards"
         write_images(self.folders, options.images)
-        self.shards_dir.mkdir()
-        self.shards = write_shards(
+        directory.mkdir()
+        shards = write_shards(
             stage(open_source(str(self.folders))),
             str(self.folders),
-            self.shards_dir,
+            directory,
             num_shards=1,
             spread=in_this_process,
         )
+        self.shards = ShardSet(shards, directory)
         self.keys: dict[str, Any] = {
             "model": MODEL,
             "image_resize": options.resolution,

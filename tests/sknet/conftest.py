@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-from sknet.records import Shards
+from sknet.data.shards import ShardSet
 from tests.conversions import write
 
 # Read when MindSpore is imported, here and in every process that a test starts; the last one at the
@@ -55,10 +55,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, Path]:
+def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """The images as two shards of each split, and where they lie; not to be changed."""
     out = tmp_path_factory.mktemp("shards")
-    return write(folders, out), out
+    return ShardSet(write(folders, out), out)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from sknet.training import trainer as starting
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import plan_run
-from sknet.training.world import World, set_device
+from sknet.world import ALONE, set_device
 from tests.sknet.test_checkpoint import make_step, state_at
 from tests.sknet.three_layers import ThreeLayers
 
@@ -104,11 +104,11 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
 
     def main(_: object) -> None:
         shards = read_shards(shards_dir)
-        run = plan_run(recipe, shards, job.get("planned_workers", 1), "CPU")
-        place = (shards, shards_dir, Path(job["directory"]), World(0, 1))
+        run = plan_run(recipe, shards.record, job.get("planned_workers", 1), "CPU")
         with stop.listening(distributed=False):
             options = trainer.Options(tensorboard=tensorboard)
-            trainer.Trainer(run, *place, say, stop, options).train()
+            directory = Path(job["directory"])
+            trainer.Trainer(run, shards, directory, ALONE, say, stop, options).train()
 
     options = program.parser("").parse_args(["--outcome_file", job["directory"] + ".outcome"])
     return program.run(main, options)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Tensor
 
+from sknet.data.shards import ShardSet
 from sknet.evaluation.checks import check_checkpoint
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe, load_recipe
@@ -72,17 +73,15 @@ def recipe(recipe_file: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def sound(
-    recipe: Recipe, converted: tuple[Shards, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def sound(recipe: Recipe, converted: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed."""
-    return finished(recipe, converted[0], tmp_path_factory.mktemp("sound"))
+    return finished(recipe, converted.record, tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture(scope="module")
-def check(recipe: Recipe, converted: tuple[Shards, Path]) -> Callable[[Path], CheckpointChecks]:
+def check(recipe: Recipe, converted: ShardSet) -> Callable[[Path], CheckpointChecks]:
     fresh = network()
-    return lambda directory: check_checkpoint(directory, fresh, recipe, converted[0])
+    return lambda directory: check_checkpoint(directory, fresh, recipe, converted.record)
 
 
 @pytest.fixture
@@ -111,11 +110,11 @@ def test_a_sound_checkpoint_passes_every_check(
     ids=str,
 )
 def test_what_any_training_step_keeps_beside_the_weights_is_known(
-    recipe: Recipe, converted: tuple[Shards, Path], tmp_path: Path, choices: dict[str, Any]
+    recipe: Recipe, converted: ShardSet, tmp_path: Path, choices: dict[str, Any]
 ) -> None:
-    path = finished(recipe, converted[0], tmp_path, **choices)
+    path = finished(recipe, converted.record, tmp_path, **choices)
     expected = recipe.model_copy(update=choices)
-    assert check_checkpoint(path, network(), expected, converted[0]).passed
+    assert check_checkpoint(path, network(), expected, converted.record).passed
 
 
 def with_state(directory: Path, changes: Mapping[str, Any]) -> None:

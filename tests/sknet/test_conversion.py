@@ -15,7 +15,7 @@ from sknet.data.conversion.directory import only_conversion_in
 from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.conversion.progress import Progress, describe
 from sknet.data.reading.pipeline import eval_batches
-from sknet.data.shards import read_rows
+from sknet.data.shards import ShardSet, read_rows
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage
 from sknet.errors import UserError
@@ -44,9 +44,9 @@ def images_copy(folders: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def finished(converted: tuple[Shards, Path], tmp_path: Path) -> Path:
+def finished(converted: ShardSet, tmp_path: Path) -> Path:
     """A finished conversion of `folders` into two shards of each split."""
-    return Path(shutil.copytree(converted[1], tmp_path / "finished"))
+    return Path(shutil.copytree(converted.directory, tmp_path / "finished"))
 
 
 @pytest.fixture
@@ -56,19 +56,19 @@ def recipe(recipe_file: Path) -> Recipe:
 
 @pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_more_workers_elsewhere_write_the_same_bytes_and_nothing_else_remains(
-    images_copy: Path, tmp_path: Path, converted: tuple[Shards, Path], num_workers: int
+    images_copy: Path, tmp_path: Path, converted: ShardSet, num_workers: int
 ) -> None:
     out = tmp_path / "else" / "where"
     out.mkdir(parents=True)
     (out / "train-00000-of-00009.mindrecord").write_bytes(b"of an earlier attempt")
     write(images_copy, out, num_workers=num_workers)
-    assert contents(out) == contents(converted[1])
+    assert contents(out) == contents(converted.directory)
 
 
 def test_every_sample_is_held_exactly_once_with_its_bytes(
-    converted: tuple[Shards, Path], folders: Path, staged: Staged
+    converted: ShardSet, folders: Path, staged: Staged
 ) -> None:
-    shards, out = converted
+    shards, out = converted.record, converted.directory
     for split in ("train", "val"):
         held = rows(out, shards, split)
         index = staged.index[staged.index["split"] == split]
@@ -80,8 +80,8 @@ def test_every_sample_is_held_exactly_once_with_its_bytes(
         assert shards.num_samples(split) == len(expected)
 
 
-def test_samples_are_numbered_as_planned(converted: tuple[Shards, Path], staged: Staged) -> None:
-    shards, out = converted
+def test_samples_are_numbered_as_planned(converted: ShardSet, staged: Staged) -> None:
+    shards, out = converted.record, converted.directory
     plans = plan_shards(staged, shard_counts(staged, 2))
     planned = [key for plan in plans for key in plan.rows["key"]]
     assert [key for split in ("train", "val") for key, _, _ in rows(out, shards, split)] == planned
@@ -128,7 +128,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     assert shards.quarantined == (left_out,)
     assert (shards.num_samples("train"), shards.num_samples("val")) == (15, 5)
 
-    batches = eval_batches(recipe, shards, tmp_path / "one", "val", np.arange(5), 5)
+    batches = eval_batches(recipe, ShardSet(shards, tmp_path / "one"), "val", np.arange(5), 5)
     assert sorted(next(batches)[1].tolist()) == [0, 0, 1, 2, 2]
 
     before = identities((tmp_path / "one").glob("*.mindrecord*"))
@@ -150,19 +150,19 @@ def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_pat
 
 
 def test_finished_conversion_is_found_and_not_written_again(
-    finished: Path, folders: Path, converted: tuple[Shards, Path]
+    finished: Path, folders: Path, converted: ShardSet
 ) -> None:
     before = identities(finished.glob("*.mindrecord*"))
     seen: list[Progress] = []
-    assert write(folders, finished, on_progress=seen.append) == converted[0]
-    assert contents(finished) == contents(converted[1])
+    assert write(folders, finished, on_progress=seen.append) == converted.record
+    assert contents(finished) == contents(converted.directory)
     assert identities(finished.glob("*.mindrecord*")) == before
     assert (seen[-1].images, seen[-1].kept_images) == (21, 21)
 
 
 @pytest.mark.parametrize("suffix", ["", ".db"])
 def test_damaged_shard_alone_is_written_again(
-    finished: Path, folders: Path, converted: tuple[Shards, Path], suffix: str
+    finished: Path, folders: Path, converted: ShardSet, suffix: str
 ) -> None:
     damaged = finished / f"train-00001-of-00002.mindrecord{suffix}"
     content = bytearray(damaged.read_bytes())
@@ -171,7 +171,7 @@ def test_damaged_shard_alone_is_written_again(
     sound = [path for path in finished.glob("*.mindrecord*") if "train-00001" not in path.name]
     before = identities(sound)
     write(folders, finished)
-    assert contents(finished) == contents(converted[1])
+    assert contents(finished) == contents(converted.directory)
     assert identities(sound) == before
 
 

@@ -12,7 +12,7 @@ from mindspore.mindrecord import FileWriter
 
 from infra.base.files import file_sha256
 from sknet.data.reading.pipeline import eval_batches, train_batches
-from sknet.data.shards import SCHEMA, read_shards
+from sknet.data.shards import SCHEMA, ShardSet, read_shards
 from sknet.errors import SampleError, UserError
 from sknet.recipe import load_recipe
 from sknet.records import Dataset, ShardFile, Shards
@@ -81,13 +81,14 @@ def write_damaged(folders: Path, out: Path, split: str, kind: str) -> Shards:
 def test_a_sample_that_does_not_decode_is_named_with_shard_class_and_reason(
     folders: Path, recipe_file: Path, away: Path, split: str, kind: str
 ) -> None:
-    shards = write_damaged(folders, away / "shards", split, kind)
+    record = write_damaged(folders, away / "shards", split, kind)
+    shards = ShardSet(record, away / "shards")
     recipe = load_recipe(str(recipe_file), ["num_parallel_workers=2"])
     indices = np.arange(shards.num_samples(split))
     if split == "train":
-        batches = train_batches(recipe, shards, away / "shards", indices, 2, seed=1)
+        batches = train_batches(recipe, shards, indices, 2, seed=1)
     else:
-        batches = eval_batches(recipe, shards, away / "shards", split, indices, 2)
+        batches = eval_batches(recipe, shards, split, indices, 2)
     with pytest.raises(SampleError) as caught:
         list(batches)
     message = str(caught.value)
@@ -114,7 +115,7 @@ shards = read_shards(directory)
 assert len(read_rows(directory / "train-0.mindrecord", [0])) == 1
 
 def batches(split, count):
-    yield from eval_batches(recipe, shards, directory, split, np.arange(count), 2)
+    yield from eval_batches(recipe, shards, split, np.arange(count), 2)
 
 assert len(list(read_ahead(batches("train", 2), 2))) == 1
 try:
@@ -141,11 +142,11 @@ def test_it_is_named_after_others_read_pipelines_and_ended(
 
 
 def test_an_error_that_no_sample_explains_is_told_as_it_is(
-    converted: tuple[Shards, Path], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+    converted: ShardSet, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sknet.data.reading.pipeline.train_operations", lambda _: [lambda _: 1 / 0])
     recipe = load_recipe(str(recipe_file))
-    batches = train_batches(recipe, *converted, np.arange(4), 2, seed=1)
+    batches = train_batches(recipe, converted, np.arange(4), 2, seed=1)
     with pytest.raises(RuntimeError, match="division by zero"):
         next(batches)
 
@@ -173,10 +174,10 @@ def test_a_training_that_meets_it_ends_with_that_line(
 
 
 def test_an_index_of_another_shard_is_refused_before_it_is_opened(
-    converted: tuple[Shards, Path], tmp_path: Path
+    converted: ShardSet, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(converted[1], tmp_path / "copy"))
-    one, other = (copy / file.index_name for file in converted[0].files_of("train"))
+    copy = Path(shutil.copytree(converted.directory, tmp_path / "copy"))
+    one, other = (copy / file.index_name for file in converted.record.files_of("train"))
     shutil.copy(one, other)
     with pytest.raises(UserError, match=f"{other.name} is damaged"):
         read_shards(copy)

@@ -16,11 +16,12 @@ from mindspore import Tensor
 from PIL import Image
 
 from sknet.data.reading.augmentation import eval_operations
+from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation.predicting import evaluate, evaluation_of, predict
 from sknet.evaluation.predictions import Predictions, interleaved
 from sknet.recipe import load_recipe
-from sknet.records import Evaluation, Shards
+from sknet.records import Evaluation
 from sknet.statistics import wilson_interval
 
 Logits = npt.NDArray[np.float32]
@@ -187,10 +188,10 @@ class ColourNetwork:
 
 
 @pytest.fixture
-def evaluated(converted: tuple[Shards, Path], recipe_file: Path) -> Callable[..., Evaluation]:
+def evaluated(converted: ShardSet, recipe_file: Path) -> Callable[..., Evaluation]:
     def run(network: ColourNetwork | None = None, **options: Any) -> Evaluation:
         recipe = load_recipe(str(recipe_file))
-        return evaluate(network or ColourNetwork(), recipe, *converted, **options)
+        return evaluate(network or ColourNetwork(), recipe, converted, **options)
 
     return run
 
@@ -227,21 +228,19 @@ def test_the_shorter_side_is_resized_to_mindcvs_rounded_down_size(recipe_file: P
 
 
 def test_several_resolutions_in_one_pass_are_those_of_a_pass_each(
-    converted: tuple[Shards, Path], recipe_file: Path
+    converted: ShardSet, recipe_file: Path
 ) -> None:
     recipe = load_recipe(str(recipe_file))
     network = ColourNetwork()
-    together = predict(network, recipe, *converted, batch_size=4, resolutions=[32, 40, 64])
+    together = predict(network, recipe, converted, batch_size=4, resolutions=[32, 40, 64])
     for side, predictions in together.items():
-        alone = predict(network, recipe, *converted, batch_size=6, resolutions=[side])
+        alone = predict(network, recipe, converted, batch_size=6, resolutions=[side])
         assert predictions.rows.tobytes() == alone[side].rows.tobytes()
     # The crops differ, so that one doesn't stand in for another.
     assert len({predictions.loss.tobytes() for predictions in together.values()}) == 3
 
 
-def test_a_split_without_samples_is_refused(
-    converted: tuple[Shards, Path], recipe_file: Path
-) -> None:
+def test_a_split_without_samples_is_refused(converted: ShardSet, recipe_file: Path) -> None:
     recipe = load_recipe(str(recipe_file))
     with pytest.raises(UserError, match=r"^the split test has no samples"):
-        evaluate(ColourNetwork(), recipe, *converted, split="test", batch_size=4)
+        evaluate(ColourNetwork(), recipe, converted, split="test", batch_size=4)

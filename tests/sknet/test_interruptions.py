@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from sknet.records import Shards
+from sknet.data.shards import ShardSet
 from sknet.training import checkpoint
 from tests import disks
 from tests.sknet.test_checkpoint import make_run, make_step, never, save
@@ -89,8 +89,8 @@ class Trainings:
 
 
 @pytest.fixture(scope="module")
-def forked(converted: tuple[Shards, Path]) -> Iterator[Trainings]:
-    trainings = Trainings(converted[1])
+def forked(converted: ShardSet) -> Iterator[Trainings]:
+    trainings = Trainings(converted.directory)
     yield trainings
     trainings.close()
 

@@ -12,11 +12,9 @@ from types import ModuleType
 import pytest
 
 from sknet import convert, train, validate
-from sknet.records import (
-    Shards,
-)
-from sknet.training import world as device
-from sknet.training.world import World
+from sknet import world as device
+from sknet.data.shards import ShardSet
+from sknet.world import World
 
 pytestmark = pytest.mark.usefixtures("program_state")
 
@@ -60,12 +58,12 @@ def test_missing_recipe(refused: Callable[..., str], folders: Path) -> None:
 def test_directory_that_takes_nothing(
     refused: Callable[..., str],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     option: str,
     path: str,
     message: str,
 ) -> None:
-    assert message in refused(train, *config, "--data_dir", converted[1], option, path)
+    assert message in refused(train, *config, "--data_dir", converted.directory, option, path)
 
 
 def test_missing_data(refused: Callable[..., str], config: tuple[str, Path]) -> None:
@@ -92,53 +90,53 @@ def test_class_without_images(
 def test_damaged_shards(
     refused: Callable[..., str],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     away: Path,
 ) -> None:
-    shutil.copytree(converted[1], away / "copy")
+    shutil.copytree(converted.directory, away / "copy")
     with (away / "copy/train-00000-of-00002.mindrecord.db").open("ab") as file:
         file.write(b"x")
     assert "is damaged" in refused(train, *config, "--data_dir", "copy")
 
 
 def test_classes_other_than_the_recipe_says(
-    refused: Callable[..., str], config: tuple[str, Path], converted: tuple[Shards, Path]
+    refused: Callable[..., str], config: tuple[str, Path], converted: ShardSet
 ) -> None:
-    line = refused(train, *config, "--data_dir", converted[1], "--set", "num_classes=4")
+    line = refused(train, *config, "--data_dir", converted.directory, "--set", "num_classes=4")
     assert line == "error: num_classes is 4, but the data set has 3 classes"
 
 
 def test_world_that_does_not_divide_the_batch(
     refused: Callable[..., str],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(device, "join_world", lambda **_: World(0, 3))
-    line = refused(train, *config, "--data_dir", converted[1])
+    line = refused(train, *config, "--data_dir", converted.directory)
     assert line.startswith("error: global_batch_size 4 can't be divided among 3 workers")
 
 
 def test_unknown_model(
-    refused: Callable[..., str], config: tuple[str, Path], converted: tuple[Shards, Path]
+    refused: Callable[..., str], config: tuple[str, Path], converted: ShardSet
 ) -> None:
-    line = refused(train, *config, "--data_dir", converted[1], "--set", "model=skresnet81")
+    line = refused(train, *config, "--data_dir", converted.directory, "--set", "model=skresnet81")
     nearest = "(did you mean 'skresnet18' or 'skresnet50' or 'skresnet34'?): expected one of"
     assert line.startswith(f"error: no model 'skresnet81' {nearest} skresnet18, ")
 
 
 def test_distribution_without_its_launcher(
-    refused: Callable[..., str], config: tuple[str, Path], converted: tuple[Shards, Path]
+    refused: Callable[..., str], config: tuple[str, Path], converted: ShardSet
 ) -> None:
-    line = refused(train, *config, "--data_dir", converted[1], "--distribute", "True")
+    line = refused(train, *config, "--data_dir", converted.directory, "--distribute", "True")
     assert line.startswith("error: --distribute True without msrun")
 
 
 @pytest.mark.parametrize("name", ["GPU", "Ascend"])
 def test_device_that_is_not_there(
-    refused: Callable[..., str], config: tuple[str, Path], converted: tuple[Shards, Path], name: str
+    refused: Callable[..., str], config: tuple[str, Path], converted: ShardSet, name: str
 ) -> None:
-    line = refused(train, *config, "--data_dir", converted[1], "--device_target", name)
+    line = refused(train, *config, "--data_dir", converted.directory, "--device_target", name)
     assert name in line
 
 
@@ -152,10 +150,12 @@ def test_missing_checkpoint(
 def test_checkpoint_of_another_model(
     refused: Callable[..., str],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     checkpoints: dict[int, Path],
 ) -> None:
-    line = refused(validate, *config, "--data_dir", converted[1], "--ckpt_path", checkpoints[4])
+    line = refused(
+        validate, *config, "--data_dir", converted.directory, "--ckpt_path", checkpoints[4]
+    )
     assert "4.ckpt is for 4 classes, the network has 3: " in line
 
 
@@ -185,11 +185,11 @@ def test_output_that_is_a_file(refused: Callable[..., str], folders: Path, away:
 def test_checkpoint_directory_that_is_a_file(
     refused: Callable[..., str],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     away: Path,
 ) -> None:
     (away / "ckpt").write_text("")
-    line = refused(train, *config, "--data_dir", converted[1])
+    line = refused(train, *config, "--data_dir", converted.directory)
     assert line == "error: --ckpt_save_dir ckpt can't be made: File exists"
 
 

@@ -8,7 +8,7 @@ import mindspore as ms
 import pytest
 
 from sknet import convert, validate
-from sknet.data.shards import Row, count_rows, read_rows
+from sknet.data.shards import Row, ShardSet, count_rows, read_rows
 from sknet.evaluation.predictions import read_predictions
 from sknet.models import create_model
 from sknet.recipe import load_recipe
@@ -49,14 +49,14 @@ def test_converted_data_is_as_the_record_says(
 def test_validating_twice_gives_equal_records(
     call: Callable[..., tuple[int, str, str]],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     checkpoints: dict[int, Path],
     away: Path,
 ) -> None:
     outputs = []
     for name in ("one.json", "two.json"):
         code, output, _ = call(
-            *(validate, *config, "--data_dir", converted[1]),
+            *(validate, *config, "--data_dir", converted.directory),
             *("--ckpt_path", checkpoints[3], "--json", name),
         )
         assert code == 0
@@ -76,12 +76,12 @@ def rows_of(shard: Path) -> list[Row]:
 
 @pytest.fixture
 def finished(
-    checkpoints: dict[int, Path], converted: tuple[Shards, Path], recipe_file: Path, away: Path
+    checkpoints: dict[int, Path], converted: ShardSet, recipe_file: Path, away: Path
 ) -> Path:
     """The directory of a training's last checkpoint; its one evaluation is made up."""
     network = create_model("skresnet18", num_classes=3)
     weights = ms.load_checkpoint(str(checkpoints[3]))
-    run = plan_run(load_recipe(str(recipe_file)), converted[0], 1, "CPU")
+    run = plan_run(load_recipe(str(recipe_file)), converted.record, 1, "CPU")
     evaluation = Evaluation(
         split="val",
         resolution=32,
@@ -111,11 +111,11 @@ def finished(
 def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examples(
     call: Callable[..., tuple[int, str, str]],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     finished: Path,
     away: Path,
 ) -> None:
-    options = [*config, "--data_dir", converted[1], "--ckpt_path", finished]
+    options = [*config, "--data_dir", converted.directory, "--ckpt_path", finished]
     code, output, errors = call(validate, *options, "--out", "one", "--json", "primary.json")
     assert (code, errors) == (0, "")
     checks = CheckpointChecks.read(away / "one/checks.json")
@@ -129,7 +129,9 @@ def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examp
     kept = read_predictions(away / "one/predictions.parquet")
     assert (len(kept.keys), kept.correct.sum()) == (6, record.correct_top1)
     rows = [
-        row for file in converted[0].files_of("val") for row in rows_of(converted[1] / file.name)
+        row
+        for file in converted.record.files_of("val")
+        for row in rows_of(converted.directory / file.name)
     ]
     assert kept.keys == tuple(row.key for row in rows)
     assert kept.labels.tolist() == [row.label for row in rows]
@@ -149,11 +151,19 @@ def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examp
 def test_a_checkpoint_that_fails_a_check_is_not_evaluated(
     call: Callable[..., tuple[int, str, str]],
     config: tuple[str, Path],
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     finished: Path,
     away: Path,
 ) -> None:
-    options = [*config, "--data_dir", converted[1], "--ckpt_path", finished, "--set", "lr=0.5"]
+    options = [
+        *config,
+        "--data_dir",
+        converted.directory,
+        "--ckpt_path",
+        finished,
+        "--set",
+        "lr=0.5",
+    ]
     code, output, errors = call(validate, *options, "--out", "out")
     assert (code, output) == (1, "")
     (line,) = errors.splitlines()

@@ -9,7 +9,8 @@ from mindspore import load_checkpoint
 
 import sknet
 from infra.launch import Job, JobResult, Outcome, run
-from sknet.records import Layout, Shards
+from sknet.data.shards import ShardSet
+from sknet.records import Layout
 from sknet.training import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -23,7 +24,7 @@ Launch = Callable[..., tuple[JobResult, str]]
 
 
 @pytest.fixture
-def launch(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) -> Launch:
+def launch(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> Launch:
     count = iter(range(99))
 
     def start(
@@ -36,7 +37,7 @@ def launch(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) ->
         job = Job(
             program=Path(__file__).with_name("disturbed_training.py"),
             args=(
-                *("--config", str(recipe_file), "--data_dir", str(converted[1]), *OPTIONS),
+                *("--config", str(recipe_file), "--data_dir", str(converted.directory), *OPTIONS),
                 *(word for choice in choices for word in ("--set", choice)),
                 *("--ckpt_save_dir", str(tmp_path / name), "--hang_floor", HANG_FLOOR),
                 *("--outcome_file", str(attempt / "outcome.json")),

@@ -20,9 +20,11 @@ from sknet.data.reading.segments import (
     segments_from,
 )
 from sknet.data.reading.threads import read_ahead
+from sknet.data.shards import ShardSet
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
 from sknet.training.trainer import plan_run
+from sknet.world import World
 
 # Steps 0 to 6 of an epoch of 15 samples in batches of 2, cut after 3 and 6.
 SEGMENTS = [Segment(0, 0, 3), Segment(0, 3, 6), Segment(0, 6, 7)]
@@ -59,74 +61,76 @@ def hashes(batches: Iterable[TrainBatch]) -> list[str]:
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda each: next(iter(each.values())))
 def test_an_epoch_resumed_at_a_segment_reads_what_the_undisturbed_one_read(
-    augmentation: dict[str, Any], recipe_file: Path, converted: tuple[Shards, Path]
+    augmentation: dict[str, Any], recipe_file: Path, converted: ShardSet
 ) -> None:
-    run = plan(recipe_file, converted[0], **augmentation)
+    run = plan(recipe_file, converted.record, **augmentation)
     assert list(itertools.islice(segments_from(run, 0), 3)) == SEGMENTS
-    with closing(read_ahead(batches_of(SEGMENTS, run, *converted, 0, 1), 2)) as batches:
+    with closing(read_ahead(batches_of(SEGMENTS, run, converted, World(0, 1)), 2)) as batches:
         undisturbed = hashes(batches)
     assert len(set(undisturbed)) == run.steps_per_epoch == 7
     for start, done in ((1, 3), (2, 6)):
-        resumed = batches_of(SEGMENTS[start:], run, *converted, 0, 1)
+        resumed = batches_of(SEGMENTS[start:], run, converted, World(0, 1))
         assert hashes(resumed) == undisturbed[done:]
 
 
 def test_segments_that_are_read_at_the_same_time_do_not_disturb_one_another(
-    recipe_file: Path, converted: tuple[Shards, Path]
+    recipe_file: Path, converted: ShardSet
 ) -> None:
-    run = plan(recipe_file, converted[0])
-    alone = [hashes(segment_batches(segment, run, *converted, 0, 1)) for segment in SEGMENTS]
-    readers = [segment_batches(segment, run, *converted, 0, 1) for segment in SEGMENTS]
+    run = plan(recipe_file, converted.record)
+    alone = [hashes(segment_batches(segment, run, converted, World(0, 1))) for segment in SEGMENTS]
+    readers = [segment_batches(segment, run, converted, World(0, 1)) for segment in SEGMENTS]
     together: list[list[str]] = [[], [], []]
     # The last one first, and an evaluation between.
     for number in (2, 0, 1, 0, 1, 0, 1):
         together[number] += hashes([next(readers[number])])
-        next(eval_batches(run.recipe, *converted, "val", np.arange(6), 2))
+        next(eval_batches(run.recipe, converted, "val", np.arange(6), 2))
     assert together == alone
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_labels_are_shares_of_classes_if_the_recipe_mixes(
-    kind: str, recipe_file: Path, converted: tuple[Shards, Path]
+    kind: str, recipe_file: Path, converted: ShardSet
 ) -> None:
-    run = plan(recipe_file, converted[0], **{"mixup": 0.0, "cutmix": 0.0, kind: 1.0})
-    for images, targets in segment_batches(SEGMENTS[0], run, *converted, 0, 1):
+    run = plan(recipe_file, converted.record, **{"mixup": 0.0, "cutmix": 0.0, kind: 1.0})
+    for images, targets in segment_batches(SEGMENTS[0], run, converted, World(0, 1)):
         assert (images.shape, targets.shape) == ((2, 3, 32, 32), (2, 3))
         assert images.dtype == targets.dtype == np.float32
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
 
 
 def test_labels_are_numbers_of_classes_if_it_does_not(
-    recipe_file: Path, converted: tuple[Shards, Path]
+    recipe_file: Path, converted: ShardSet
 ) -> None:
-    run = plan(recipe_file, converted[0], mixup=0.0, cutmix=0.0)
-    for images, labels in segment_batches(SEGMENTS[0], run, *converted, 0, 1):
+    run = plan(recipe_file, converted.record, mixup=0.0, cutmix=0.0)
+    for images, labels in segment_batches(SEGMENTS[0], run, converted, World(0, 1)):
         assert (images.dtype, labels.dtype, labels.shape) == (np.float32, np.int32, (2,))
 
 
 def test_samples_follow_the_epoch_in_order_when_the_number_of_ranks_changes_on_the_way(
-    recipe_file: Path, converted: tuple[Shards, Path]
+    recipe_file: Path, converted: ShardSet
 ) -> None:
     # Centre crops, as in the test below, so that an image tells which sample it is.
     changes = {"scale": [1, 1], "ratio": [0.01, 0.01], "hflip": 0, "vflip": 0, "color_jitter": None}
     changes |= {"mixup": 0.0, "cutmix": 0.0, "re_prob": 0.0, "global_batch_size": 4}
-    run = plan(recipe_file, converted[0], 2, **changes, checkpoint_every_steps=2)
+    run = plan(recipe_file, converted.record, 2, **changes, checkpoint_every_steps=2)
     orders = [epoch_order(15, run.recipe.seed, epoch)[:12] for epoch in (0, 1)]
-    keys = [sample_keys(*converted, "train", order) for order in orders]
+    keys = [sample_keys(converted, "train", order) for order in orders]
     assert len(set(keys[0])) == 12
     assert keys[0] != keys[1]
     expected = np.concatenate(
         [
             image
             for order in orders
-            for image, _ in train_batches(run.recipe, *converted, order, 1, seed=0)
+            for image, _ in train_batches(run.recipe, converted, order, 1, seed=0)
         ]
     )
     # Stopped after any step of the first epoch, within a segment or at its end.
     for stop in (1, 2, 3):
-        ranks = [batches_of(segments_from(run, 0), run, *converted, rank, 2) for rank in (0, 1)]
+        ranks = [
+            batches_of(segments_from(run, 0), run, converted, World(rank, 2)) for rank in (0, 1)
+        ]
         parts = [part for step in itertools.islice(zip(*ranks, strict=True), stop) for part in step]
-        parts += batches_of(segments_from(run, stop), run, *converted, 0, 1)
+        parts += batches_of(segments_from(run, stop), run, converted, World(0, 1))
         images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
         classes = [run.classes[label] for label in labels]
         assert classes == [key.split("/")[-2] for key in keys[0] + keys[1]]
@@ -134,27 +138,29 @@ def test_samples_follow_the_epoch_in_order_when_the_number_of_ranks_changes_on_t
 
 
 def test_ranks_share_a_step_and_erase_by_its_positions(
-    recipe_file: Path, converted: tuple[Shards, Path]
+    recipe_file: Path, converted: ShardSet
 ) -> None:
     # Every crop fails, so that it is the centre: nothing is left for the C++ operations to draw.
     changes = {"scale": [1, 1], "ratio": [0.01, 0.01], "hflip": 0, "vflip": 0, "color_jitter": None}
     changes |= {"mixup": 0.0, "cutmix": 0.0, "global_batch_size": 4}
     segment = Segment(1, 1, 3)
-    whole = segment_batches(segment, plan(recipe_file, converted[0], **changes), *converted, 0, 1)
-    run = plan(recipe_file, converted[0], 2, **changes)
-    ranks = [segment_batches(segment, run, *converted, rank, 2) for rank in (0, 1)]
+    whole = segment_batches(
+        segment, plan(recipe_file, converted.record, **changes), converted, World(0, 1)
+    )
+    run = plan(recipe_file, converted.record, 2, **changes)
+    ranks = [segment_batches(segment, run, converted, World(rank, 2)) for rank in (0, 1)]
     for step, first, second in zip(whole, *ranks, strict=True):
         for together, *parts in zip(step, first, second, strict=True):
             assert np.array_equal(np.concatenate(parts), together)
 
 
 def test_evaluation_reads_a_recipe_for_more_processors_than_there_are(
-    recipe_file: Path, converted: tuple[Shards, Path]
+    recipe_file: Path, converted: ShardSet
 ) -> None:
     recipe = load_recipe(str(recipe_file))
     many = load_recipe(str(recipe_file), ["num_parallel_workers=4096"])
     few, same = (
-        list(eval_batches(each, *converted, "val", np.arange(6), 4)) for each in (recipe, many)
+        list(eval_batches(each, converted, "val", np.arange(6), 4)) for each in (recipe, many)
     )
     for (images, labels), (images_too, labels_too) in zip(few, same, strict=True):
         assert np.array_equal(images, images_too)

@@ -15,13 +15,13 @@ from sknet.data.shards import (
     Layout,
     Row,
     RowSample,
+    ShardSet,
     layout_for,
     read_rows,
     read_shards,
     write_shard,
 )
 from sknet.recipe import Recipe, load_recipe
-from sknet.records import Shards
 from tests.refusals import refusal
 
 
@@ -41,8 +41,8 @@ def written(path: Path, rows: list[Row]) -> list[Row]:
 
 
 @pytest.fixture
-def shards_copy(converted: tuple[Shards, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(converted[1], tmp_path / "copy"))
+def shards_copy(converted: ShardSet, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(converted.directory, tmp_path / "copy"))
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_sample_of_rows_has_the_first_and_the_last(count: int) -> None:
     assert first != other or count <= 17
 
 
-def test_sound_shards_are_read(converted: tuple[Shards, Path]) -> None:
-    assert read_shards(converted[1]) == converted[0]
+def test_sound_shards_are_read(converted: ShardSet) -> None:
+    assert read_shards(converted.directory) == converted
 
 
 @pytest.mark.parametrize("suffix", ["", ".db"])
@@ -151,26 +151,26 @@ def test_directory_without_a_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_segment_gives_the_samples_asked_for_in_their_order(
-    converted: tuple[Shards, Path], recipe: Recipe
+    converted: ShardSet, recipe: Recipe
 ) -> None:
-    shards, out = converted
+    shards, out = converted.record, converted.directory
     labels = [
         row.label
         for file in shards.files_of("train")
         for row in read_rows(out / file.name, range(file.num_samples))
     ]
     indices = np.array([14, 0, 7, 3, 9, 2])
-    batches = list(train_batches(recipe, shards, out, indices, 4, seed=1))
+    batches = list(train_batches(recipe, converted, indices, 4, seed=1))
     assert [images.shape for images, _ in batches] == [(4, 3, 32, 32), (2, 3, 32, 32)]
     read = np.concatenate([part for _, part in batches]).tolist()
     assert read == [labels[index] for index in indices]
 
 
 def test_augmentation_depends_on_the_seed_and_not_on_what_was_read_before(
-    converted: tuple[Shards, Path], recipe: Recipe
+    converted: ShardSet, recipe: Recipe
 ) -> None:
     def pixels(seed: int) -> bytes:
-        batches = train_batches(recipe, *converted, np.arange(12), 4, seed=seed)
+        batches = train_batches(recipe, converted, np.arange(12), 4, seed=seed)
         return b"".join(images.tobytes() for images, _ in batches)
 
     first, other, again = pixels(1), pixels(2), pixels(1)

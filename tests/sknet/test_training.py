@@ -19,15 +19,15 @@ import pytest
 
 from sknet.data.order import epoch_order
 from sknet.data.reading.segments import Segment, segments_from
-from sknet.data.shards import read_rows
+from sknet.data.shards import ShardSet, read_rows
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
-from sknet.records import Run, Shards
+from sknet.records import Run
 from sknet.training import trainer as locking
 from sknet.training.loop import divergence
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import Trainer, plan_run
-from sknet.training.world import World
+from sknet.world import World
 
 ENVIRONMENT = {
     **os.environ,
@@ -45,8 +45,8 @@ def recipe(recipe_file: Path) -> Recipe:
 
 
 @pytest.fixture
-def run(recipe: Recipe, converted: tuple[Shards, Path]) -> Run:
-    return plan_run(recipe, converted[0], 1, "CPU")
+def run(recipe: Recipe, converted: ShardSet) -> Run:
+    return plan_run(recipe, converted.record, 1, "CPU")
 
 
 def test_a_run_has_the_steps_that_fill_a_batch(run: Run) -> None:
@@ -64,13 +64,13 @@ def test_a_run_has_the_steps_that_fill_a_batch(run: Run) -> None:
 )
 def test_recipe_that_does_not_fit_the_data_or_the_world_is_refused(
     recipe: Recipe,
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     changes: dict[str, Any],
     world_size: int,
     message: str,
 ) -> None:
     with pytest.raises(UserError) as caught:
-        plan_run(recipe.model_copy(update=changes), converted[0], world_size, "CPU")
+        plan_run(recipe.model_copy(update=changes), converted.record, world_size, "CPU")
     assert message in str(caught.value)
 
 
@@ -82,38 +82,38 @@ def test_segments_end_at_the_interval_and_with_the_epoch(run: Run) -> None:
         assert list(segments_from(run, step)) == whole[number:]
 
 
-def keys_in_order(run: Run, shards: Shards, directory: Path, epoch: int) -> list[str]:
+def keys_in_order(run: Run, shards: ShardSet, epoch: int) -> list[str]:
     """Of all samples, as the epoch reads them."""
     keys = [
         row.key
-        for file in shards.files_of("train")
-        for row in read_rows(directory / file.name, range(file.num_samples))
+        for file in shards.record.files_of("train")
+        for row in read_rows(shards.directory / file.name, range(file.num_samples))
     ]
     assert len(set(keys)) == 15
     return [keys[index] for index in epoch_order(15, run.recipe.seed, epoch)]
 
 
 def test_divergence_names_the_samples_of_the_rank_and_the_step(
-    recipe: Recipe, converted: tuple[Shards, Path], monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, converted: ShardSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = plan_run(recipe, converted[0], 2, "CPU")
-    in_order = keys_in_order(run, *converted, epoch=1)
+    run = plan_run(recipe, converted.record, 2, "CPU")
+    in_order = keys_in_order(run, converted, epoch=1)
     for rank, keys in enumerate((in_order[4:6], in_order[6:8])):
-        message = str(divergence("the loss is nan at", 5, 0.01, run, *converted, World(rank, 2)))
+        message = str(divergence("the loss is nan at", 5, 0.01, run, converted, World(rank, 2)))
         assert message == (
             "the loss is nan at step 5 (epoch 2, learning rate 0.01): lower lr or lengthen the "
             f"warm-up; samples of rank {rank}: {keys[0]}, {keys[1]}"
         )
     monkeypatch.setattr("sknet.training.loop.KEYS_SHOWN", 1)
-    message = str(divergence("the loss is nan at", 5, 0.01, run, *converted, World(1, 2)))
+    message = str(divergence("the loss is nan at", 5, 0.01, run, converted, World(1, 2)))
     assert message.endswith(f"; samples of rank 1: {in_order[6]} and 1 more")
 
 
 def test_two_trainings_in_one_directory_are_refused(
-    run: Run, converted: tuple[Shards, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, converted: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locking, "LOCK_SECONDS", 0)
-    trainer = Trainer(run, *converted, tmp_path, World(0, 1), print, StopRequest())
+    trainer = Trainer(run, converted, tmp_path, World(0, 1), print, StopRequest())
     with (tmp_path / ".rank-0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training has been at work"):
@@ -195,10 +195,10 @@ NewTraining = Callable[..., Training]
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    recipe_file: Path, converted: tuple[Shards, Path], tmp_path_factory: pytest.TempPathFactory
+    recipe_file: Path, converted: ShardSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Training:
     out = tmp_path_factory.mktemp("undisturbed")
-    training = Training(recipe_file, converted[1], out)
+    training = Training(recipe_file, converted.directory, out)
     result = training.finish()
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith(f"trained 6 steps: {training.ckpt / 'step-00000006'}\n")
@@ -206,9 +206,11 @@ def undisturbed(
 
 
 @pytest.fixture
-def new(recipe_file: Path, converted: tuple[Shards, Path], tmp_path: Path) -> NewTraining:
+def new(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> NewTraining:
     def make(*options: str, program: str = "sknet.train") -> Training:
-        return Training(recipe_file, converted[1], tmp_path / "out", *options, program=program)
+        return Training(
+            recipe_file, converted.directory, tmp_path / "out", *options, program=program
+        )
 
     return make
 
@@ -297,7 +299,7 @@ def test_a_finished_training_does_nothing(undisturbed: Training) -> None:
 def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
     new: NewTraining,
     run: Run,
-    converted: tuple[Shards, Path],
+    converted: ShardSet,
     program: str,
     lr: str,
     message: str,
@@ -311,7 +313,7 @@ def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
-    keys = keys_in_order(run, *converted, epoch=0)[4 * (step - 1) : 4 * step]
+    keys = keys_in_order(run, converted, epoch=0)[4 * (step - 1) : 4 * step]
     assert line.endswith(f"; samples of rank 0: {', '.join(keys)}")
     assert "Traceback" not in result.stderr
     for path in training.ckpt.glob("step-*"):

@@ -34,7 +34,7 @@ from sknet.data.conversion.progress import (
     read_tallies,
     unheard,
 )
-from sknet.data.shards import read_shards
+from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import open_source
 from sknet.data.staging import MAX_QUARANTINE, Ledger, Staged, refuse_too_many, stage
 from sknet.errors import LostProcessError
@@ -205,10 +205,8 @@ DEFAULT_NUM_SHARDS = 8
 POLL_SECONDS = 0.5
 
 
-def shards_at(
-    data_dir: str, cache_dir: Path, *, rank: int, num_workers: int
-) -> tuple[Shards, Path]:
-    """The verified shards of `data_dir` and where they lie.
+def shards_at(data_dir: str, cache_dir: Path, *, rank: int, num_workers: int) -> ShardSet:
+    """Return the verified shards of `data_dir`.
 
     A source of images is converted by rank 0 into `cache_dir/<digest>`, where the next run finds
     it; the other ranks wait without a collective, which would time out. Raises UserError for a
@@ -216,7 +214,7 @@ def shards_at(
     """
     given = Path(data_dir)
     if (given / "shards.json").is_file():
-        return read_shards(given), given
+        return read_shards(given)
     source = open_source(data_dir)
     staged = stage(source, Ledger(source))
     directory = cache_dir / staged.dataset.content_digest[:16]
@@ -236,4 +234,4 @@ def shards_at(
             on_progress=ProgressLine(),
         )
         partial.rename(directory)
-    return read_shards(directory), directory
+    return read_shards(directory)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import mindspore.dataset as ds
@@ -16,48 +15,47 @@ from sknet.data.images import refused_by_mindspore, undecodable
 from sknet.data.order import Indices, derive_seed
 from sknet.data.reading.augmentation import Operations, eval_operations, normalise, train_operations
 from sknet.data.reading.threads import read_pipeline
+from sknet.data.shards import ShardSet
 from sknet.errors import SampleError
 from sknet.recipe import Recipe
-from sknet.records import Shards
 
 
-def sample_keys(shards: Shards, directory: Path, split: str, indices: Indices) -> list[str]:
+def sample_keys(shards: ShardSet, split: str, indices: Indices) -> list[str]:
     """The keys by which the source knows the samples, in the order of the indices."""
-    return [str(key) for (key,) in _rows(shards, directory, split, indices, ["key"])]
+    return [str(key) for (key,) in _rows(shards, split, indices, ["key"])]
 
 
-def sample_images(shards: Shards, directory: Path, split: str, indices: Indices) -> list[bytes]:
+def sample_images(shards: ShardSet, split: str, indices: Indices) -> list[bytes]:
     """The samples' encoded images, in the order of the indices."""
     if not len(indices):
         return []
-    rows = _rows(shards, directory, split, indices, ["image"])
+    rows = _rows(shards, split, indices, ["image"])
     return [image.tobytes() for (image,) in rows]
 
 
-def find_undecodable(
-    shards: Shards, directory: Path, split: str, indices: Indices
-) -> SampleError | None:
+def find_undecodable(shards: ShardSet, split: str, indices: Indices) -> SampleError | None:
     """The error for the first of the samples that doesn't decode, or None if all of them do."""
-    files = shards.files_of(split)
+    files = shards.record.files_of(split)
     ends = np.cumsum([file.num_samples for file in files])
-    with closing(_rows(shards, directory, split, indices, ["image", "label", "key"])) as rows:
+    with closing(_rows(shards, split, indices, ["image", "label", "key"])) as rows:
         for index, (image, label, key) in zip(indices, rows, strict=True):
             if reason := undecodable(image.tobytes()) or refused_by_mindspore(image.tobytes()):
                 file = files[int(np.searchsorted(ends, index, side="right"))]
                 return SampleError(
-                    f"{key} (class {shards.dataset.classes[int(label)]!r}) in shard "
-                    f"{directory / file.name} doesn't decode: {reason}; convert the data again"
+                    f"{key} (class {shards.classes[int(label)]!r}) in shard "
+                    f"{shards.directory / file.name} doesn't decode: {reason}; "
+                    "convert the data again"
                 )
     return None
 
 
 def _rows(
-    shards: Shards, directory: Path, split: str, indices: Indices, columns: list[str]
+    shards: ShardSet, split: str, indices: Indices, columns: list[str]
 ) -> Generator[tuple[Any, ...], None, None]:
     """As stored, by one reader and with no read-ahead to speak of: most of them aren't needed."""
     return read_pipeline(
         lambda: ds.MindDataset(
-            [str(directory / file.name) for file in shards.files_of(split)],
+            shards.paths(split),
             columns_list=columns,
             sampler=ds.SubsetSampler(indices.tolist()),
             num_parallel_workers=1,
@@ -77,8 +75,7 @@ BatchAt = tuple[tuple[Images, ...], Labels]
 
 def train_batches(
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     indices: Indices,
     batch_size: int,
     *,
@@ -91,26 +88,21 @@ def train_batches(
     doesn't decode.
     """
     columns = {"image": train_operations(recipe)}
-    batches = _batches(
-        recipe, shards, directory, "train", indices, batch_size, columns=columns, seed=seed
-    )
+    batches = _batches(recipe, shards, "train", indices, batch_size, columns=columns, seed=seed)
     return ((images, labels) for (images,), labels in batches)
 
 
 def eval_batches(
-    recipe: Recipe, shards: Shards, directory: Path, split: str, indices: Indices, batch_size: int
+    recipe: Recipe, shards: ShardSet, split: str, indices: Indices, batch_size: int
 ) -> Iterator[Batch]:
     """Centre crops; the last batch may be shorter. Shapes and errors as in `train_batches`."""
-    batches = eval_batches_at(
-        recipe, shards, directory, split, indices, batch_size, [recipe.image_resize]
-    )
+    batches = eval_batches_at(recipe, shards, split, indices, batch_size, [recipe.image_resize])
     return ((images, labels) for (images,), labels in batches)
 
 
 def eval_batches_at(
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     split: str,
     indices: Indices,
     batch_size: int,
@@ -132,7 +124,6 @@ def eval_batches_at(
     return _batches(
         recipe,
         shards,
-        directory,
         split,
         indices,
         batch_size,
@@ -149,8 +140,7 @@ def segment_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:
 
 def _batches(
     recipe: Recipe,
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     split: str,
     indices: Indices,
     batch_size: int,
@@ -166,7 +156,7 @@ def _batches(
     def make() -> object:
         ds.config.set_seed(seed)
         data = ds.MindDataset(
-            [str(directory / file.name) for file in shards.files_of(split)],
+            shards.paths(split),
             columns_list=["image", "label"],
             sampler=ds.SubsetSampler(indices.tolist()),
             num_parallel_workers=workers,
@@ -185,14 +175,13 @@ def _batches(
     rows = read_pipeline(make)
     return (
         (tuple(normalise(each, recipe.mean, recipe.std) for each in images), labels.reshape(-1))
-        for *images, labels in _explained(rows, shards, directory, split, indices, batch_size)
+        for *images, labels in _explained(rows, shards, split, indices, batch_size)
     )
 
 
 def _explained(
     rows: Iterator[tuple[Any, ...]],
-    shards: Shards,
-    directory: Path,
+    shards: ShardSet,
     split: str,
     indices: Indices,
     batch_size: int,
@@ -206,6 +195,6 @@ def _explained(
     except RuntimeError as error:
         # The workers were ahead, so it may be a sample of a later batch.
         rest = indices[num_read:]
-        if culprit := find_undecodable(shards, directory, split, rest):
+        if culprit := find_undecodable(shards, split, rest):
             raise culprit from error
         raise

@@ -8,7 +8,6 @@ same bits as whoever came there from the beginning.
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,9 @@ import numpy.typing as npt
 from sknet.data.order import Indices, order_slice, rank_indices
 from sknet.data.reading.mixing import erase, mix, mixes
 from sknet.data.reading.pipeline import segment_seed, train_batches
-from sknet.records import Run, Shards
+from sknet.data.shards import ShardSet
+from sknet.records import Run
+from sknet.world import World
 
 # Labels (N,) int32, or shares of classes (N, classes) float32 where the recipe mixes.
 TrainBatch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32] | npt.NDArray[np.float32]]
@@ -52,18 +53,16 @@ def segments_from(run: Run, step: int) -> Iterator[Segment]:
 def batches_of(
     segments: Iterable[Segment],
     run: Run,
-    shards: Shards,
-    directory: Path,
-    rank: int,
-    world_size: int,
+    shards: ShardSet,
+    world: World,
 ) -> Iterator[TrainBatch]:
-    """The batches that one of `world_size` ranks trains on, of one segment after the other."""
+    """Yield the batches that a rank trains on, one segment after the other."""
     for segment in segments:
-        yield from segment_batches(segment, run, shards, directory, rank, world_size)
+        yield from segment_batches(segment, run, shards, world)
 
 
 def segment_indices(
-    run: Run, shards: Shards, epoch: int, start: int, stop: int, rank: int, world_size: int
+    run: Run, shards: ShardSet, epoch: int, start: int, stop: int, world: World
 ) -> Indices:
     """Which samples a rank reads in steps [start, stop) of an epoch, batch after batch."""
     order = order_slice(
@@ -73,30 +72,30 @@ def segment_indices(
         start * run.global_batch_size,
         stop * run.global_batch_size,
     )
-    return rank_indices(order, run.global_batch_size, rank, world_size)
+    return rank_indices(order, run.global_batch_size, world.rank, world.size)
 
 
 def segment_batches(
-    segment: Segment, run: Run, shards: Shards, directory: Path, rank: int, world_size: int
+    segment: Segment, run: Run, shards: ShardSet, world: World
 ) -> Iterator[TrainBatch]:
     """A rank's part of the segment's steps, ready for training."""
     recipe, epoch, global_batch = run.recipe, segment.epoch, run.global_batch_size
-    batch_size = global_batch // world_size
+    batch_size = global_batch // world.size
     batches = train_batches(
         recipe,
         shards,
-        directory,
-        segment_indices(run, shards, epoch, segment.start, segment.stop, rank, world_size),
+        segment_indices(run, shards, epoch, segment.start, segment.stop, world),
         batch_size,
-        seed=segment_seed(recipe, epoch, segment.start, rank),
+        seed=segment_seed(recipe, epoch, segment.start, world.rank),
     )
     for step, (images, labels) in enumerate(batches, segment.start):
         if step not in segment.steps:
             continue
-        first = step * global_batch + rank * batch_size
+        first = step * global_batch + world.rank * batch_size
         erased = erase(images, recipe, epoch, np.arange(first, first + batch_size))
         if mixes(recipe):
-            place = {"epoch": epoch, "step": step, "rank": rank}
-            yield mix(erased, labels, len(run.classes), recipe, **place)
+            yield mix(
+                erased, labels, len(run.classes), recipe, epoch=epoch, step=step, rank=world.rank
+            )
         else:
             yield erased, labels

@@ -1,4 +1,4 @@
-"""Where samples come from: each form in which people have their images, behind one protocol."""
+"""Sources of samples: every form in which people have their images, behind one protocol."""
 
 import math
 import os
@@ -21,16 +21,22 @@ FASHION_MNIST = "fashion-mnist:"
 
 
 def open_source(source: str) -> Source:
-    """A source by what users write:
+    """Open a source by what users write.
 
-    digits                    ships in scikit-learn
-    fashion-mnist:DIR         its IDX files
-    DIR                       train/ and val/ with a folder for each class; such folders alone;
-                              the ILSVRC2012 archives; or ImageNet as Kaggle unpacks it
-    DIR?val=0.1&seed=0        the second of these, with its share to hold out and seed
-    s3://bucket/prefix        any of the directories
+    Args:
+        source: One of:
 
-    Raises UserError if it has not the form.
+            digits                    scikit-learn's digits
+            fashion-mnist:DIR         the IDX files of Fashion-MNIST
+            DIR                       train/ and val/ with a folder for each class; such folders
+                                      alone; the ILSVRC2012 archives; or ImageNet as Kaggle
+                                      unpacks it
+            DIR?val=0.1&seed=0        folders of classes alone, with the fraction to hold out for
+                                      validation, and the seed that chooses it
+            s3://bucket/prefix        any of the directories
+
+    Raises:
+        UserError: The source is missing or has none of these forms.
     """
     if source == "digits":
         return Digits()
@@ -49,7 +55,7 @@ def open_source(source: str) -> Source:
 
 
 def absolute(source: str) -> str:
-    """The same source for a program that runs in another directory."""
+    """Return the same source for a program that runs in another directory."""
     if source == "digits" or "://" in source:
         return source
     prefix = FASHION_MNIST if source.startswith(FASHION_MNIST) else ""
@@ -57,20 +63,21 @@ def absolute(source: str) -> str:
 
 
 def _split_rule(source: str) -> tuple[str, SplitRule]:
+    """Return the location without the query, and the rule that the query gives."""
     location, question, query = source.rpartition("?")
     if not question or os.path.exists(source):  # noqa: PTH110 (Path's raises for an overlong name)
         return source, SplitRule()
     given = dict(parse_qsl(query, keep_blank_values=True))
     try:
         rule = SplitRule(
-            val_share=float(given.pop("val", SplitRule.val_share)),
+            val_fraction=float(given.pop("val", SplitRule.val_fraction)),
             seed=int(given.pop("seed", SplitRule.seed)),
         )
     except ValueError:
         raise UserError(f"data source {source!r}: val and seed are numbers") from None
-    if given or not 0 < rule.val_share < 1 or not math.isfinite(rule.val_share):
+    if given or not 0 < rule.val_fraction < 1 or not math.isfinite(rule.val_fraction):
         raise UserError(
-            f"data source {source!r}: expected ?val=SHARE&seed=NUMBER with a share above 0 and "
-            "below 1"
+            f"data source {source!r}: expected ?val=FRACTION&seed=NUMBER with a fraction above 0 "
+            "and below 1"
         )
     return location, rule

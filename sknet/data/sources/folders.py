@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from sknet.data.sources.source import (
     IMAGE_SUFFIXES,
     SPLITS,
-    Image,
-    Place,
+    Assignment,
     Sample,
-    named_as_image,
+    ScannedImage,
     scan_image,
+    skipped_by_name,
 )
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
@@ -29,25 +29,29 @@ class _Folders:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """The folders' names."""
+        """Names of the folders by label."""
         return self.classes
 
-    def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
-        """See Source."""
+    def scan(self, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
+        """Yield the one image that the file is."""
         return scan_image(self._tree, file)
 
     def read(self, sample: Sample) -> bytes:
-        """See Source."""
+        """Return the content of the sample's file."""
         return self._tree.read(sample.file, size=sample.size)
 
     def _images(self, folder: str) -> list[SourceFile | Skipped]:
-        """Raises UserError for a folder without images."""
+        """Return the files below the folder of a class.
+
+        Raises:
+            UserError: None of them is an image by its name.
+        """
         found: list[SourceFile | Skipped] = []
         for file in self._tree.files(folder):
             if isinstance(file, Skipped):
                 found.append(file)
             else:
-                found.append(named_as_image(file.path) or file)
+                found.append(skipped_by_name(file.path) or file)
         if not any(isinstance(file, SourceFile) or file.quarantined for file in found):
             raise UserError(
                 f"class {folder.split('/')[-1]!r} has no images in {self.location}/{folder}: "
@@ -57,7 +61,7 @@ class _Folders:
 
 
 class ClassFolders(_Folders):
-    """`train/<class>/*` and `val/<class>/*`; the folders of train are the classes."""
+    """`train/<class>/*` and `val/<class>/*`; the folders of `train` are the classes."""
 
     kind = "class-folders"
 
@@ -70,11 +74,11 @@ class ClassFolders(_Folders):
                     f"data directory {tree.location} has no folder {split!r}: expected "
                     "train/<class>/<images> and val/<class>/<images>"
                 )
-        self.classes = class_names(tree, "train")
+        self.classes = _class_names(tree, "train")
         if not self.classes:
             raise UserError(f"{tree.location}/train has no class folders: expected one per class")
         for split in SPLITS[1:]:
-            if unknown := sorted(set(class_names(tree, split)) - set(self.classes)):
+            if unknown := sorted(set(_class_names(tree, split)) - set(self.classes)):
                 raise UserError(
                     f"{tree.location}/{split} has the class {unknown[0]!r}, which "
                     f"{tree.location}/train has not"
@@ -82,28 +86,33 @@ class ClassFolders(_Folders):
         self._labels = {name: label for label, name in enumerate(self.classes)}
 
     def files(self) -> Iterator[SourceFile | Skipped]:
-        """See Source; sorted by split, class and path."""
+        """Yield the images, sorted by split, class and path.
+
+        Raises:
+            UserError: A class has no images in one of the splits.
+        """
         for split, name in itertools.product(SPLITS, self.classes):
             yield from self._images(f"{split}/{name}")
 
-    def place(self, file: str, name: str) -> Place:
-        """See Source."""
+    def assign(self, file: str, name: str) -> Assignment:
+        """Return the sample that a file is: its first folder is the split, its second the class."""
         split, folder, _ = file.split("/", 2)
-        return Place(split, file, self._labels[folder])
+        return Assignment(split, file, self._labels[folder])
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How the images of each class are divided where nobody has divided them yet."""
+    """How to split the images of each class where the source has no split."""
 
-    val_share: float = 0.1
+    val_fraction: float = 0.1
+    """Fraction of each class's images that is held out for validation."""
     seed: int = 0
 
 
 class UnsplitFolders(_Folders):
-    """`<class>/*`: of each class the same share is held out, chosen by a seeded hash of the names.
+    """`<class>/*`: a fraction of each class is held out, chosen by a seeded hash of the names.
 
-    A file stays in its split when others come or go, but for those at the edge.
+    When images are added or removed, all others keep their split, but for a few at the boundary.
     """
 
     kind = "class-folders-split-here"
@@ -111,7 +120,7 @@ class UnsplitFolders(_Folders):
     def __init__(self, tree: FileTree, rule: SplitRule) -> None:
         super().__init__(tree)
         self._rule = rule
-        self.classes = class_names(tree, "")
+        self.classes = _class_names(tree, "")
         if len(self.classes) < 2:
             raise UserError(
                 f"data directory {tree.location} has no form known here: expected train/ and val/ "
@@ -122,7 +131,11 @@ class UnsplitFolders(_Folders):
         self._held_out: frozenset[str] = frozenset()
 
     def files(self) -> Iterator[SourceFile | Skipped]:
-        """See Source; sorted by class and path. Raises UserError for a class of one image."""
+        """Yield the images, sorted by class and path.
+
+        Raises:
+            UserError: A class has fewer than two images.
+        """
         found = {name: self._images(name) for name in self.classes}
         held_out: set[str] = set()
         for name, files in found.items():
@@ -132,21 +145,20 @@ class UnsplitFolders(_Folders):
                     f"class {name!r} has {len(paths)} image in {self.location}/{name}: expected "
                     "at least one for training and one to hold out"
                 )
-            count = min(max(1, round(len(paths) * self._rule.val_share)), len(paths) - 1)
+            count = min(max(1, round(len(paths) * self._rule.val_fraction)), len(paths) - 1)
             held_out.update(sorted(paths, key=self._rank)[:count])
         self._held_out = frozenset(held_out)
         yield from itertools.chain.from_iterable(found.values())
 
-    def place(self, file: str, name: str) -> Place:
-        """See Source; after `files` only."""
+    def assign(self, file: str, name: str) -> Assignment:
+        """Return the sample that a file is. Works only after `files`, which makes the split."""
         split = "val" if file in self._held_out else "train"
-        return Place(split, file, self._labels[file.split("/", 1)[0]])
+        return Assignment(split, file, self._labels[file.split("/", 1)[0]])
 
     def _rank(self, path: str) -> bytes:
         name = path.encode("utf-8", "surrogateescape")
         return hashlib.sha256(b"%d/" % self._rule.seed + name).digest()
 
 
-def class_names(tree: FileTree, folder: str) -> tuple[str, ...]:
-    """The folders in a folder but for hidden ones."""
+def _class_names(tree: FileTree, folder: str) -> tuple[str, ...]:
     return tuple(name for name in tree.children(folder).folders if not name.startswith("."))

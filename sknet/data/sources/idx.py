@@ -12,14 +12,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sknet.data.sources.source import Image, Place, Sample, grey_png, needed_file
+from sknet.data.sources.source import Assignment, Sample, ScannedImage, grey_png, required_file
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
-Pixels = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
 
 PREFIXES = {"train": "train", "val": "t10k"}
-UNSIGNED_BYTE = 0x08  # the element type in an IDX header
+"""How the names of a split's files begin."""
+UNSIGNED_BYTE = 0x08
+"""Element type in the header of an IDX file."""
 MAX_UNPACKED_BYTES = 1 << 31
 TITLES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -38,7 +40,7 @@ class FashionMnist:
         self._tree = tree
         self.location = tree.location
         present = tree.children("").files
-        self._images, self._label_files = (
+        self._image_files, self._label_files = (
             {split: self._name(present, f"{prefix}-{part}") for split, prefix in PREFIXES.items()}
             for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
         )
@@ -50,35 +52,37 @@ class FashionMnist:
         raise UserError(f"data directory {self.location} has no {stem} or {stem}.gz")
 
     def files(self) -> Iterator[SourceFile | Skipped]:
-        """The two files of images."""
-        for name in self._images.values():
-            yield needed_file(self._tree, name)
+        """Yield the two files of images."""
+        for name in self._image_files.values():
+            yield required_file(self._tree, name)
 
-    def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
-        """See Source; an image is told as the PNG that `read` makes of it."""
+    def scan(self, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
+        """Yield the images of a file, each with the size and hash of the PNG that `read` makes."""
         for index, pixels in enumerate(self._pixels[self._split(file.path)]):
             content = grey_png(pixels)
             digest = hashlib.sha256(content).hexdigest()
-            yield Image(f"{index:05}", index, len(content), digest)
+            yield ScannedImage(f"{index:05}", index, len(content), digest)
 
-    def place(self, file: str, name: str) -> Place:
-        """See Source."""
+    def assign(self, file: str, name: str) -> Assignment:
+        """Return which sample an image is; its name is its number in the file."""
         split = self._split(file)
-        return Place(split, f"{split}/{name}.png", int(self._labels[split][int(name)]))
+        return Assignment(split, f"{split}/{name}.png", int(self._labels[split][int(name)]))
 
     def read(self, sample: Sample) -> bytes:
-        """As a 28x28 grey PNG."""
+        """Return the image as a 28x28 grey PNG."""
         return grey_png(self._pixels[sample.split][sample.offset])
 
     def _split(self, file: str) -> str:
-        return next(split for split, name in self._images.items() if name == file)
+        return next(split for split, name in self._image_files.items() if name == file)
 
     @cached_property
-    def _pixels(self) -> dict[str, Pixels]:
-        return {split: self._array(name, 3) for split, name in self._images.items()}
+    def _pixels(self) -> dict[str, Bytes]:
+        """Images (N, 28, 28) of each split."""
+        return {split: self._array(name, 3) for split, name in self._image_files.items()}
 
     @cached_property
-    def _labels(self) -> dict[str, Pixels]:
+    def _labels(self) -> dict[str, Bytes]:
+        """Labels (N,) of each split."""
         labels = {split: self._array(name, 1) for split, name in self._label_files.items()}
         for split, values in labels.items():
             where = f"{self.location}/{self._label_files[split]}"
@@ -92,7 +96,12 @@ class FashionMnist:
                 )
         return labels
 
-    def _array(self, name: str, axes: int) -> Pixels:
+    def _array(self, name: str, axes: int) -> Bytes:
+        """Read an IDX file.
+
+        Raises:
+            UserError: The file can't be read, or is no IDX file of bytes with this many axes.
+        """
         where = f"{self.location}/{name}"
         try:
             with self._tree.open(name) as file:

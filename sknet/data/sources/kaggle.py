@@ -1,4 +1,4 @@
-"""ImageNet as Kaggle unpacks it: ILSVRC/Data/CLS-LOC with two tables beside ILSVRC/."""
+"""ImageNet as Kaggle unpacks it: ILSVRC/Data/CLS-LOC, and two tables beside ILSVRC/."""
 
 import csv
 import itertools
@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from sknet.data.sources.source import Image, Place, Sample, named_as_image, read_whole, scan_image
+from sknet.data.sources.source import (
+    Assignment,
+    Sample,
+    ScannedImage,
+    read_table,
+    scan_image,
+    skipped_by_name,
+)
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
@@ -19,7 +26,7 @@ SYNSET_LINE = re.compile(r"(n\d{8}) (.+)")
 
 
 class KaggleImagenet:
-    """train/<synset>/*.JPEG and val/*.JPEG, whose classes stand in LOC_val_solution.csv."""
+    """train/<synset>/*.JPEG and val/*.JPEG, whose classes LOC_val_solution.csv lists."""
 
     kind = "kaggle-imagenet"
 
@@ -30,11 +37,56 @@ class KaggleImagenet:
             if name not in tree.children("").files:
                 raise UserError(f"data directory {tree.location} has no {name} beside ILSVRC/")
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """WordNet IDs by label, sorted."""
+        return tuple(self._synsets)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Words of the synsets by label."""
+        return tuple(self._synsets.values())
+
+    def files(self) -> Iterator[SourceFile | Skipped]:
+        """Yield the training images, then the validation images."""
+        for file in itertools.chain(
+            self._tree.files(f"{IMAGES}/train"), self._tree.files(f"{IMAGES}/val")
+        ):
+            yield file if isinstance(file, Skipped) else skipped_by_name(file.path) or file
+
+    def scan(self, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
+        """Yield the one image that the file is."""
+        return scan_image(self._tree, file)
+
+    def assign(self, file: str, name: str) -> Assignment | Skipped:
+        """Return which sample a file is, with the key that unpacked archives give it.
+
+        A key is train/<synset>/<image> or val/<synset>/<image>.
+        """
+        split, *folders, base = PurePosixPath(file).relative_to(IMAGES).parts
+        if split == "train":
+            synset = folders[0] if folders else ""
+        else:
+            synset = self._val_classes.get(PurePosixPath(base).stem, "")
+            if not synset:
+                return Skipped(file, f"{SOLUTION} has no line for it")
+        if synset not in self._labels:
+            return Skipped(file, f"class {synset!r} is not in {SYNSETS}")
+        return Assignment(split, f"{split}/{synset}/{base}", self._labels[synset])
+
+    def read(self, sample: Sample) -> bytes:
+        """Return the content of the sample's file."""
+        return self._tree.read(sample.file, size=sample.size)
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {synset: label for label, synset in enumerate(self.classes)}
+
     @cached_property
     def _synsets(self) -> dict[str, str]:
-        """Words by WordNet ID, sorted."""
+        """Words by WordNet ID, sorted by ID."""
         found = {}
-        for number, line in enumerate(self._table(SYNSETS).splitlines(), 1):
+        for number, line in enumerate(self._text(SYNSETS).splitlines(), 1):
             match = SYNSET_LINE.fullmatch(line)
             if not match:
                 raise UserError(
@@ -46,8 +98,8 @@ class KaggleImagenet:
 
     @cached_property
     def _val_classes(self) -> dict[str, str]:
-        """WordNet ID by image name, without suffix."""
-        rows = csv.reader(self._table(SOLUTION).splitlines())
+        """WordNet ID by the image's name without suffix."""
+        rows = csv.reader(self._text(SOLUTION).splitlines())
         found = {}
         try:
             if next(rows, None) != ["ImageId", "PredictionString"]:
@@ -59,50 +111,8 @@ class KaggleImagenet:
             raise UserError(f"{self.location}/{SOLUTION} line {rows.line_num}: {error}") from None
         return found
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """WordNet IDs, sorted."""
-        return tuple(self._synsets)
-
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """The synsets' words."""
-        return tuple(self._synsets.values())
-
-    def files(self) -> Iterator[SourceFile | Skipped]:
-        """See Source."""
-        for file in itertools.chain(
-            self._tree.files(f"{IMAGES}/train"), self._tree.files(f"{IMAGES}/val")
-        ):
-            yield file if isinstance(file, Skipped) else named_as_image(file.path) or file
-
-    def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
-        """See Source."""
-        return scan_image(self._tree, file)
-
-    @cached_property
-    def _labels(self) -> dict[str, int]:
-        return {synset: label for label, synset in enumerate(self.classes)}
-
-    def place(self, file: str, name: str) -> Place | Skipped:
-        """See Source; keys are those of the usual folders, train/<synset> and val/<synset>."""
-        split, *folders, base = PurePosixPath(file).relative_to(IMAGES).parts
-        if split == "train":
-            synset = folders[0] if folders else ""
-        else:
-            synset = self._val_classes.get(PurePosixPath(base).stem, "")
-            if not synset:
-                return Skipped(file, f"{SOLUTION} has no line for it")
-        if synset not in self._labels:
-            return Skipped(file, f"class {synset!r} is not in {SYNSETS}")
-        return Place(split, f"{split}/{synset}/{base}", self._labels[synset])
-
-    def read(self, sample: Sample) -> bytes:
-        """See Source."""
-        return self._tree.read(sample.file, size=sample.size)
-
-    def _table(self, name: str) -> str:
+    def _text(self, name: str) -> str:
         try:
-            return read_whole(self._tree, name, MAX_TABLE_BYTES).decode("utf-8")
+            return read_table(self._tree, name, MAX_TABLE_BYTES).decode("utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{self.location}/{name} is not UTF-8") from None

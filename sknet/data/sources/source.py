@@ -1,4 +1,4 @@
-"""What every source offers, and the words for it."""
+"""What every form of source offers, and what several of them share."""
 
 import hashlib
 import io
@@ -18,95 +18,109 @@ SPLITS = ("train", "val")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
-# The largest photograph of ImageNet has 15 MB.
 MAX_IMAGE_BYTES = 1 << 28
+"""Largest image that is accepted. The largest photograph of ImageNet has 15 MB."""
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """An encoded image that was read once: a whole file, or a part of an archive."""
+class ScannedImage:
+    """An encoded image as a scan of its file found it: a whole file, or a part of an archive."""
 
     name: str
-    """Within its file; empty if it is the whole file."""
+    """Name within the file; empty if the image is the whole file."""
     offset: int
+    """Where the image begins in the file, in bytes; its index in a file of raw pixels."""
     size: int
+    """Size of the encoded image, in bytes."""
     sha256: str
+    """SHA-256 of the encoded image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The sample that an image of the source is."""
+
+    split: str
+    key: str
+    """Name that is unique within the source, and the same on every machine."""
+    label: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image with its place in the data set."""
+    """An image of the data set, and where to read it. Its fields are the columns of the index."""
 
     split: str
     key: str
-    """Unique within the source, the same on every machine."""
+    """Name that is unique within the source, and the same on every machine."""
     label: int
     size: int
-    """Of the encoded image, in bytes."""
+    """Size of the encoded image, in bytes."""
     sha256: str
-    """Of the encoded image."""
+    """SHA-256 of the encoded image."""
     file: str
-    """The source's file that holds it."""
+    """Path of the source's file that holds the image."""
     offset: int
-    """Where in the file it begins; the index of the image for files of raw pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What an image is a sample of."""
-
-    split: str
-    key: str
-    label: int
+    """Where the image begins in the file, in bytes; its index in a file of raw pixels."""
 
 
 class Source(Protocol):
     """A form in which people have their images.
 
-    `files` lists, `scan` reads a file once, and `place` says what an image in it is: only `scan`
-    costs, and what it finds is a fact about the file alone, so it can be remembered.
+    `files` lists the source, `scan` reads a file once, and `assign` tells which sample an image
+    is. Only `scan` takes time. Its result depends on the file alone, so that it can be cached.
     """
 
     kind: str
     location: str
-    """For messages, and the name of the source in caches."""
+    """Where the source is, for messages and as a key of caches."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Position is the label."""
+        """Names of the classes by label."""
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """Readable names of the classes."""
+        """Readable names of the classes by label."""
 
     def files(self) -> Iterator[SourceFile | Skipped]:
-        """Everything that may hold samples. Raises UserError where the form is wrong."""
+        """Yield every file that may hold samples.
 
-    def scan(self, file: SourceFile) -> Iterator[Image | Skipped]:
-        """Read a file and tell the images in it.
-
-        Raises OSError, and UserError if a whole archive is damaged.
+        Raises:
+            UserError: The source has not the form that it should have.
         """
 
-    def place(self, file: str, name: str) -> Place | Skipped:
-        """Where the image `name` of `file` belongs."""
+    def scan(self, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
+        """Read a file and yield the images in it.
+
+        Raises:
+            OSError: The file can't be read.
+            UserError: The file is a damaged archive.
+        """
+
+    def assign(self, file: str, name: str) -> Assignment | Skipped:
+        """Return which sample the image `name` of `file` is."""
 
     def read(self, sample: Sample) -> bytes:
-        """The encoded image. Raises OSError."""
+        """Return the encoded image of a sample.
+
+        Raises:
+            OSError: The file can't be read.
+        """
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file or a folder above it has a name that begins with a dot."""
+    """Tell whether the name of a file, or of a folder above it, begins with a dot."""
     return any(part.startswith(".") for part in path.split("/"))
 
 
 def has_image_suffix(path: str) -> bool:
-    """Whether the name ends as that of a JPEG, PNG or BMP image, in any case."""
+    """Tell whether a name ends as that of a JPEG, PNG or BMP image, in upper or lower case."""
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def named_as_image(path: str) -> Skipped | None:
-    """Why a name is that of no image, or None."""
+def skipped_by_name(path: str) -> Skipped | None:
+    """Return why a file's name is not that of an image; None if it is."""
     if is_hidden(path):
         return Skipped(path, "hidden", quarantined=False)
     if not has_image_suffix(path):
@@ -114,17 +128,8 @@ def named_as_image(path: str) -> Skipped | None:
     return None
 
 
-def scan_image(tree: FileTree, file: SourceFile) -> Iterator[Image | Skipped]:
-    """The one image that a file is."""
-    if fault := unfit_size(file.size):
-        yield Skipped(file.path, fault)
-        return
-    content = tree.read(file.path, size=MAX_IMAGE_BYTES)
-    yield Image("", 0, len(content), hashlib.sha256(content).hexdigest())
-
-
 def unfit_size(size: int) -> str | None:
-    """Why an image can't have this many bytes, or None."""
+    """Return why an image of this many bytes is refused; None if the size is fine."""
     if size == 0:
         return "empty"
     if size > MAX_IMAGE_BYTES:
@@ -132,8 +137,35 @@ def unfit_size(size: int) -> str | None:
     return None
 
 
-def read_whole(tree: FileTree, name: str, limit: int) -> bytes:
-    """A small file beside the images. Raises UserError if it can't be read or exceeds `limit`."""
+def scan_image(tree: FileTree, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
+    """Yield the one image of a file that is an image."""
+    if reason := unfit_size(file.size):
+        yield Skipped(file.path, reason)
+        return
+    content = tree.read(file.path, size=MAX_IMAGE_BYTES)
+    yield ScannedImage("", 0, len(content), hashlib.sha256(content).hexdigest())
+
+
+def required_file(tree: FileTree, name: str) -> SourceFile:
+    """Return a file that the source can't do without.
+
+    Raises:
+        UserError: The file is missing or no regular file.
+    """
+    file = tree.file(name)
+    if not isinstance(file, SourceFile):
+        reason = file.reason if file else "it is gone"
+        raise UserError(f"{tree.location}/{name} can't be read: {reason}")
+    return file
+
+
+def read_table(tree: FileTree, name: str, limit: int) -> bytes:
+    """Return the content of a file of at most `limit` bytes that describes the images.
+
+    Raises:
+        UserError: The file can't be read, or is larger.
+        SourceReadError: The disk or the network failed.
+    """
     try:
         content = tree.read(name, size=limit + 1)
     except OSError as error:
@@ -144,17 +176,8 @@ def read_whole(tree: FileTree, name: str, limit: int) -> bytes:
     return content
 
 
-def needed_file(tree: FileTree, name: str) -> SourceFile:
-    """A file without which the source is none. Raises UserError if it is no plain file."""
-    file = tree.file(name)
-    if not isinstance(file, SourceFile):
-        reason = file.reason if file else "it is gone"
-        raise UserError(f"{tree.location}/{name} can't be read: {reason}")
-    return file
-
-
 def grey_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A lossless image of grey pixels (height, width)."""
+    """Encode grey pixels (height, width) without loss."""
     buffer = io.BytesIO()
     PIL.Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

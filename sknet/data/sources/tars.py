@@ -1,8 +1,9 @@
-"""Tar archives read once from start to end: where each image lies, and the archive's own digest.
+"""Tar archives read once from start to end: where each image is, and the archive's own digest.
 
-Nothing is ever unpacked, so no name in an archive can escape to anywhere: an image is read as a
-range of the archive. What is no plain file of a sane size is told with its reason. A damaged
-archive raises instead of ending early, as `tarfile` does at a header that it can't read.
+Nothing is unpacked: an image is read as a range of bytes of the archive. So no name in an archive
+can lead to a file outside of it. Every member that is no regular file of an acceptable size is
+skipped with its reason. A damaged archive raises an error, whereas `tarfile` would take a header
+that it can't read for the end of the archive.
 """
 
 import hashlib
@@ -10,35 +11,47 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from sknet.data.sources.source import Image, has_image_suffix, is_hidden, unfit_size
+from sknet.data.sources.source import ScannedImage, has_image_suffix, is_hidden, unfit_size
 from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 
-BLOCK = 512
-# A name or an extended header; a hostile one may claim gigabytes.
+BLOCK_BYTES = 512
 MAX_HEADER_BYTES = 1 << 20
+"""Largest name or extended header that is read. A hostile one may claim gigabytes."""
 COPY_BYTES = 1 << 20
+
+_END = 1 << 62  # a position that is beyond the end of every archive
+
+_KINDS = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+}
 
 
 class ForwardReader:
-    """A file that is only read on, as from a network, and hashed on the way.
+    """A file that is read forwards only, as from a network, and hashed on the way.
 
-    Has as much of a file's interface as `tarfile` needs. Raises TarError for a read that no honest
-    header asks for.
+    It has as much of a file's interface as `tarfile` needs, and raises TarError for a read that no
+    valid header asks for.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._position = 0
         self.md5 = hashlib.md5(usedforsecurity=False)
+        """MD5 of all that was read so far."""
         self.last_read = b""
+        """Result of the last `read`."""
 
     def tell(self) -> int:
-        """Bytes read so far."""
+        """Return the number of bytes read so far."""
         return self._position
 
     def seek(self, position: int) -> int:
-        """Read on to a later position, or to the end if that comes first."""
+        """Read forwards to a position, or to the end if that comes first."""
         if position < self._position:
             raise tarfile.ReadError("unexpected end of data")
         while self._position < position:
@@ -47,14 +60,18 @@ class ForwardReader:
         return self._position
 
     def read(self, size: int) -> bytes:
-        """The next bytes, fewer at the end."""
+        """Return the next `size` bytes, fewer at the end."""
         if size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {size} bytes")
         self.last_read = self._next(size)
         return self.last_read
 
     def sha256(self, size: int) -> str:
-        """Digest of the next `size` bytes. Raises ReadError if the file ends before."""
+        """Return the SHA-256 of the next `size` bytes.
+
+        Raises:
+            tarfile.ReadError: The file ends before.
+        """
         hasher = hashlib.sha256()
         while size:
             content = self._next(min(COPY_BYTES, size))
@@ -72,7 +89,7 @@ class ForwardReader:
 
 
 class _Window(ForwardReader):
-    """A part of a reader: an archive within an archive."""
+    """The next `size` bytes of a reader: an archive within an archive."""
 
     def __init__(self, outer: ForwardReader, size: int) -> None:
         self._outer = outer
@@ -86,15 +103,24 @@ class _Window(ForwardReader):
         return content
 
 
-def scan_tar(reader: ForwardReader, archive: str, *, depth: int) -> Iterator[Image | Skipped]:
-    """The images of an archive, or of the archives in it for a `depth` of 2.
+def scan_tar(
+    reader: ForwardReader, archive: str, *, depth: int
+) -> Iterator[ScannedImage | Skipped]:
+    """Yield the images of an archive.
 
-    Names of the latter are `<inner archive>/<image>`. Raises UserError if the archive is damaged.
+    Args:
+        reader: The archive, at its start.
+        archive: Its name, for messages.
+        depth: 1 if the archive holds images, 2 if it holds archives of images. Names of images in
+            the latter are `<inner archive>/<image>`.
+
+    Raises:
+        UserError: The archive is damaged.
     """
     try:
         yield from _scan(reader, archive, "", depth)
-        reader.seek(1 << 62)
-    # What tarfile meets in bad bytes comes as it is: bad numbers, bad UTF-8, overlong fields.
+        reader.seek(_END)
+    # tarfile lets the errors of its parsers pass: bad numbers, bad UTF-8, overlong fields.
     except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError) as error:
         if isinstance(error, UserError):
             raise
@@ -106,14 +132,17 @@ def scan_tar(reader: ForwardReader, archive: str, *, depth: int) -> Iterator[Ima
 
 def _scan(
     reader: ForwardReader, archive: str, prefix: str, depth: int
-) -> Iterator[Image | Skipped]:
+) -> Iterator[ScannedImage | Skipped]:
     seen: set[str] = set()
-    # tarfile asks for no more of a file than ForwardReader has
     with tarfile.open(
-        fileobj=cast(BinaryIO, reader), mode="r:", encoding="utf-8", errors="surrogateescape"
+        # tarfile calls nothing of a file but what ForwardReader has.
+        fileobj=cast(BinaryIO, reader),
+        mode="r:",
+        encoding="utf-8",
+        errors="surrogateescape",
     ) as tar:
         while (member := tar.next()) is not None:
-            # It would keep a million of them; typeshed doesn't know the list.
+            # tarfile would hold a million members in memory. typeshed doesn't know the attribute.
             tar.members = []  # type: ignore[attr-defined]
             name = prefix + member.name
             if member.isdir():
@@ -129,13 +158,13 @@ def _scan(
                     continue
                 inner = _Window(reader, member.size)
                 yield from _scan(inner, archive, f"{name}/", depth - 1)
-                inner.seek(1 << 62)
+                inner.seek(_END)
             elif has_image_suffix(member.name):
                 digest = reader.sha256(member.size)
-                yield Image(name, member.offset_data, member.size, digest)
+                yield ScannedImage(name, member.offset_data, member.size, digest)
             else:
                 yield Skipped(name, "no image by its name", quarantined=False)
-    if len(reader.last_read) % BLOCK or reader.last_read.strip(b"\0"):
+    if len(reader.last_read) % BLOCK_BYTES or reader.last_read.strip(b"\0"):
         raise tarfile.ReadError("no header where one is expected")
 
 
@@ -145,7 +174,7 @@ def _unusable(member: tarfile.TarInfo, name: str, seen: set[str]) -> Skipped | N
         return Skipped(name, "hidden", quarantined=False)
     reason = None
     if not member.isreg():
-        reason = _kind(member)
+        reason = _KINDS.get(member.type, f"no plain file (type {member.type!r})")
     elif member.issparse():
         reason = "a sparse file"
     elif leaves:
@@ -155,14 +184,3 @@ def _unusable(member: tarfile.TarInfo, name: str, seen: set[str]) -> Skipped | N
     elif has_image_suffix(member.name):
         reason = unfit_size(member.size)
     return Skipped(name, reason) if reason else None
-
-
-def _kind(member: tarfile.TarInfo) -> str:
-    kinds = {
-        tarfile.SYMTYPE: "a symbolic link",
-        tarfile.LNKTYPE: "a hard link",
-        tarfile.FIFOTYPE: "a pipe",
-        tarfile.CHRTYPE: "a device",
-        tarfile.BLKTYPE: "a device",
-    }
-    return kinds.get(member.type, f"no plain file (type {member.type!r})")

@@ -1,7 +1,7 @@
-"""Where the files of a source lie: a directory, or another place under the same few operations.
+"""Where a source's files are: a local directory, or anything that offers the same five operations.
 
-`scheme://…` is opened by the package that registered the scheme under the entry points
-`sknet.file_trees`: this library itself knows local files only.
+A location of the form `scheme://…` is opened by the package that registered the scheme under the
+entry points `sknet.file_trees`. This library itself reads local files only.
 """
 
 import errno
@@ -15,75 +15,77 @@ from typing import BinaryIO, Protocol
 
 from sknet.errors import SourceReadError, UserError
 
+# Faults of a single file: it is gone, forbidden or no regular file. Trying again doesn't help.
+_LASTING_FAULTS = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.ENXIO,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file as listed, not yet read."""
+    """A file that was listed and not yet read."""
 
     path: str
-    """Relative to the tree's root, with `/`."""
+    """Path relative to the root of the tree, with `/`."""
     size: int
+    """Size in bytes."""
     stamp: str
-    """Differs once the content may have changed; empty if nobody can tell."""
+    """Text that changes when the content may have changed; empty if the tree has none."""
     changed_ns: int = 0
-    """When it last changed, if the stamp is made of times."""
+    """Latest of the file's times, in nanoseconds since the epoch; 0 if the stamp has no times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or a part of one that gives no sample."""
+    """A file, or a part of one, that gives no sample."""
 
     name: str
     reason: str
     quarantined: bool = True
-    """Whether it should have been a sample; what only lies beside the samples is merely counted."""
+    """Whether it should have been a sample. Other files are only counted."""
 
 
 @dataclass(frozen=True)
 class Children:
-    """What lies directly in a folder."""
+    """The sorted names of what is directly in a folder."""
 
     folders: tuple[str, ...]
     files: tuple[str, ...]
 
 
 class FileTree(Protocol):
-    """Files under one root, read only. OSError is what reading raises."""
+    """Files under one root, for reading only. Reading raises OSError."""
 
     location: str
-    """For messages and as the name of the root in caches."""
+    """The root, for messages and as a key of caches."""
 
     def children(self, folder: str) -> Children:
-        """Sorted names; nothing for a folder that is not there."""
+        """Return the names in a folder; none if there is no such folder."""
 
     def files(self, folder: str) -> Iterator[SourceFile | Skipped]:
-        """Everything below a folder, folder by folder in the order of their names;
-        nothing for a folder that is not there."""
+        """Yield all files below a folder, depth first and sorted by name; none if it is missing."""
 
     def file(self, path: str) -> SourceFile | Skipped | None:
-        """One file, if it is there."""
+        """Return one file; None if it is missing."""
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        """A file, or at most `size` bytes of it from `offset` on."""
+        """Return a file's content from `offset` on, at most `size` bytes of it."""
 
     def open(self, path: str) -> BinaryIO:
-        """A file from its start, to be read once in order."""
-
-
-# Faults of one file, that stay until somebody mends them: it is gone, forbidden, no plain file.
-_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.ENXIO}
-
-
-def lasting_fault(error: OSError, where: str) -> str:
-    """What is wrong with one file. Raises SourceReadError if it is the disk or the network."""
-    reason = error.strerror or str(error)
-    if error.errno not in _LASTING:
-        raise SourceReadError(f"{where} can't be read: {reason}; try again") from None
-    return reason
+        """Open a file that is read once, from start to end."""
 
 
 def open_tree(location: str) -> FileTree:
-    """The tree at a path or `scheme://` URI. Raises UserError if there is none."""
+    """Return the tree at a path or `scheme://` URI.
+
+    Raises:
+        UserError: There is no such directory, or no package has registered the scheme.
+    """
     scheme, separator, _ = location.partition("://")
     if not separator:
         return LocalTree(Path(location))
@@ -97,8 +99,20 @@ def open_tree(location: str) -> FileTree:
     return tree
 
 
+def lasting_fault(error: OSError, where: str) -> str:
+    """Return what is wrong with a file that can't be read.
+
+    Raises:
+        SourceReadError: The disk or the network failed, so that trying again may help.
+    """
+    reason = error.strerror or str(error)
+    if error.errno not in _LASTING_FAULTS:
+        raise SourceReadError(f"{where} can't be read: {reason}; try again") from None
+    return reason
+
+
 class LocalTree:
-    """A directory. Nothing outside of it is read, whatever its links say."""
+    """A directory. Symbolic links that lead out of it are not followed."""
 
     def __init__(self, root: Path) -> None:
         self.location = str(root)
@@ -107,42 +121,67 @@ class LocalTree:
         self._root = root.resolve()
 
     def children(self, folder: str) -> Children:
-        """See FileTree; links to folders are left out, as `files` doesn't follow them."""
+        """Return the names in a folder; links to folders count as files, as nobody follows them.
+
+        Raises:
+            UserError: The folder can't be listed.
+        """
         try:
-            with os.scandir(self._root / folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            entries = self._entries(folder)
         except (FileNotFoundError, NotADirectoryError):
             return Children((), ())
         except OSError as error:
             raise UserError(f"{self._root / folder} can't be listed: {error.strerror}") from None
         return Children(
-            tuple(e.name for e in found if e.is_dir(follow_symlinks=False)),
-            tuple(e.name for e in found if not e.is_dir(follow_symlinks=False)),
+            tuple(e.name for e in entries if e.is_dir(follow_symlinks=False)),
+            tuple(e.name for e in entries if not e.is_dir(follow_symlinks=False)),
         )
 
     def files(self, folder: str) -> Iterator[SourceFile | Skipped]:
-        """See FileTree. What is no readable regular file inside the root is Skipped."""
+        """Yield all files below a folder; what is no readable regular file is skipped."""
         try:
-            with os.scandir(self._root / folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            entries = self._entries(folder)
         except FileNotFoundError:
             return
         except OSError as error:
             yield Skipped(folder, f"the folder can't be listed: {error.strerror}")
             return
-        for entry in found:
+        for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_dir(follow_symlinks=False):
                 yield from self.files(path)
             else:
-                yield self._look_at(path, entry.is_symlink())
+                yield self._examine(path, is_link=entry.is_symlink())
 
     def file(self, path: str) -> SourceFile | Skipped | None:
-        """See FileTree."""
+        """Return one file; None if it is missing."""
         full = self._root / path
-        return self._look_at(path, full.is_symlink()) if os.path.lexists(full) else None
+        return self._examine(path, is_link=full.is_symlink()) if os.path.lexists(full) else None
 
-    def _look_at(self, path: str, is_link: bool) -> SourceFile | Skipped:
+    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Return a file's content from `offset` on, at most `size` bytes of it."""
+        with self.open(path) as file:
+            if offset:
+                file.seek(offset)
+            return file.read() if size is None else file.read(size)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading.
+
+        Raises:
+            OSError: It can't be opened, or has become a pipe or a device since it was listed.
+        """
+        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "no regular file")
+        return os.fdopen(descriptor, "rb")
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        with os.scandir(self._root / folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+
+    def _examine(self, path: str, *, is_link: bool) -> SourceFile | Skipped:
         full = self._root / path
         try:
             if is_link and not full.resolve().is_relative_to(self._root):
@@ -154,21 +193,6 @@ class LocalTree:
         if not stat.S_ISREG(found.st_mode):
             kind = "a link to a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
             return Skipped(path, kind)
-        # ctime too: a copy that keeps size and mtime is still noticed.
+        # The ctime changes even if a file is overwritten with size and mtime kept.
         times = (found.st_mtime_ns, found.st_ctime_ns)
         return SourceFile(path, found.st_size, "{}-{}".format(*times), max(times))
-
-    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        """See FileTree."""
-        with self.open(path) as file:
-            if offset:
-                file.seek(offset)
-            return file.read() if size is None else file.read(size)
-
-    def open(self, path: str) -> BinaryIO:
-        """See FileTree. Refuses what became a pipe or a device since it was listed."""
-        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "no regular file")
-        return os.fdopen(descriptor, "rb")

@@ -65,14 +65,14 @@ return [...document.body.querySelectorAll('*')].filter(place => {
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a store in which everything happened: nights, a refusal, damage, runs half done."""
     root = tmp_path_factory.mktemp("browser")
-    filler = fill(root / "store", 2, num_nights=12)
+    filler = fill(root / "store", 2, num_revalidations=12)
     filler.run(50, evaluated=False)
     lost, _ = filler.run(51)
     (root / "store" / "checkpoint" / lost.key / "state.json").unlink()
     findings = collect(filler.store, price=2.0)
     assert len(findings.runs) == 3
     assert findings.unreadable
-    first, second = (run.run for run in findings.runs[-2:])
+    first, second = (run.key for run in findings.runs[-2:])
     comparison = compare_named(filler.store, findings, first, second)
     pictures = thumbnails(filler.store, findings.runs)
     assert pictures

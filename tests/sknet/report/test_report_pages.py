@@ -16,7 +16,7 @@ import pytest
 from test_report_runs import COLUMNS, END, LOG, START, epoch_line, make_run, step_line
 
 from sknet.recipe import Recipe
-from sknet.report import Findings, write_report
+from sknet.report import ReportContents, write_report
 from sknet.report.run_figures import learning_curve
 
 TABLES = [
@@ -74,7 +74,7 @@ def evil_run():
         device_target=EVIL,
         mindspore=EVIL,
         checkpoint_digest=EVIL,
-        stages=[{"stage": EVIL, "seconds": 1}],
+        tasks=[{"task": EVIL, "seconds": 1}],
         evaluation=make_run().evaluation.model_dump() | {"split": EVIL},
         log=[START | {"jit_level": EVIL}, *LOG[1:]],
     )
@@ -83,11 +83,11 @@ def evil_run():
 @pytest.fixture(scope="module")
 def runs():
     other = make_run(
-        run="ab" * 32,
+        key="ab" * 32,
         log=[START, step_line(22, math.nan), step_line(44, 1.5), {"type": "start", "step": 44}],
         evaluation=make_run().evaluation.model_dump() | {"correct_top1": 340},
     )
-    return Findings(runs=(other, make_run()))
+    return ReportContents(runs=(other, make_run()))
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_the_page_knows_light_and_dark(folder):
 
 
 def test_names_stay_text(tmp_path):
-    write_report(Findings(runs=(evil_run(),)), tmp_path)
+    write_report(ReportContents(runs=(evil_run(),)), tmp_path)
     page = Page(read(tmp_path, "report.html"))
     assert page.all("script") == [{}]
     assert text_of_script(tmp_path) == OWN_SCRIPT
@@ -220,7 +220,7 @@ def test_names_stay_text(tmp_path):
 
 def test_no_name_can_close_the_markdown_fence(tmp_path):
     recipe = Recipe(model="a\n```\n# b", batch_size=1, epoch_size=1, lr=1)
-    write_report(Findings(runs=(make_run(recipe=recipe),)), tmp_path)
+    write_report(ReportContents(runs=(make_run(recipe=recipe),)), tmp_path)
     assert "````yaml\n" in read(tmp_path, "report.md")
 
 
@@ -242,7 +242,7 @@ def test_a_curve_says_what_it_could_not_draw():
 
 
 def test_without_runs_the_report_says_so(tmp_path):
-    assert write_report(Findings(), tmp_path) == FILES
+    assert write_report(ReportContents(), tmp_path) == FILES
     for name in ("report.html", "report.md"):
         assert "There are no runs yet" in read(tmp_path, name)
         assert "published: MindCV" in read(tmp_path, name)

@@ -72,7 +72,7 @@ def make_run(**changes: object) -> TrainedRun:
         "class_correct": (),
     }
     values = {
-        "run": "0123456789abcdef" * 4,
+        "key": "0123456789abcdef" * 4,
         "recipe": Recipe(name="digits", model="skresnet18", batch_size=16, epoch_size=6, lr=0.05),
         "model": "skresnet18",
         "params": 11_958_056,
@@ -83,7 +83,7 @@ def make_run(**changes: object) -> TrainedRun:
         "steps": 264,
         "evaluation": evaluation,
         "log": LOG,
-        "stages": [{"stage": "train", "seconds": 61.5}],
+        "tasks": [{"task": "train", "seconds": 61.5}],
         "checkpoint_digest": "fedcba9876543210" * 4,
     }
     return TrainedRun.model_validate(values | changes)

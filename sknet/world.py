@@ -27,6 +27,10 @@ class World:
         return float(_all_reduce()(Tensor(np.array([value], np.float32))).asnumpy()[0])
 
 
+ALONE = World(rank=0, size=1)
+"""The world of a process that works by itself."""
+
+
 @cache
 def _all_reduce() -> ops.AllReduce:
     return ops.AllReduce()
@@ -57,6 +61,6 @@ def join_world(*, distribute: bool) -> World:
     msrun's scheduler process never returns from here, so this comes before any side effect.
     """
     if not distribute:
-        return World(rank=0, size=1)
+        return ALONE
     communication.init()
     return World(rank=communication.get_rank(), size=communication.get_group_size())

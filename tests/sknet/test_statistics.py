@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sknet.statistics import (
-    Paired,
+    PairedCounts,
     independent_difference,
-    mcnemar_p,
+    mcnemar_p_value,
     paired_difference,
 )
 
 counts = st.integers(0, 400)
-pairs = st.builds(Paired, counts, counts, counts, counts).filter(lambda each: each.seen > 0)
+pairs = st.builds(PairedCounts, counts, counts, counts, counts).filter(lambda each: each.seen > 0)
 shares = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
@@ -39,9 +39,9 @@ def test_an_independent_difference_turns_its_sign_with_the_order(
 
 @settings(deadline=None)  # measures nothing
 @given(pairs)
-def test_a_paired_difference_turns_its_sign_with_the_order(counted: Paired) -> None:
+def test_a_paired_difference_turns_its_sign_with_the_order(counted: PairedCounts) -> None:
     there = paired_difference(counted)
-    turned = Paired(counted.both, counted.only_second, counted.only_first, counted.neither)
+    turned = PairedCounts(counted.both, counted.only_second, counted.only_first, counted.neither)
     back = paired_difference(turned)
     assert (there.value, there.low, there.high) == pytest.approx(
         (-back.value, -back.high, -back.low), abs=1e-9
@@ -63,13 +63,13 @@ def test_the_paired_interval_covers_the_true_difference_about_as_often_as_it_say
         chance = math.factorial(12) * math.prod(
             p**n / math.factorial(n) for p, n in zip(chances, drawn, strict=True)
         )
-        interval = paired_difference(Paired(*drawn))
+        interval = paired_difference(PairedCounts(*drawn))
         covered += chance * (interval.low <= true <= interval.high)
     assert 0.93 < covered < 0.99
 
 
 def test_pairs_that_agree_mostly_give_a_narrower_interval_than_independent_samples() -> None:
-    paired = paired_difference(Paired(900, 10, 25, 65))
+    paired = paired_difference(PairedCounts(900, 10, 25, 65))
     independent = independent_difference((910, 1000), (925, 1000))
     assert paired.value == independent.value
     assert paired.high - paired.low < 0.7 * (independent.high - independent.low)
@@ -83,4 +83,4 @@ def test_pairs_that_agree_mostly_give_a_narrower_interval_than_independent_sampl
 def test_mcnemars_p_counts_the_outcomes_at_least_as_uneven(
     only_first: int, only_second: int, p: float
 ) -> None:
-    assert mcnemar_p(Paired(100, only_first, only_second, 7)) == pytest.approx(p)
+    assert mcnemar_p_value(PairedCounts(100, only_first, only_second, 7)) == pytest.approx(p)
