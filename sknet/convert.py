@@ -15,7 +15,7 @@ from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
 from sknet.data.conversion.progress import ProgressLine, progress_file, unheard
 from sknet.data.sources import open_source
-from sknet.data.staging import MAX_QUARANTINE, Ledger, read_staged, stage
+from sknet.data.staging import MAX_QUARANTINE, ScanCache, read_staged, stage_source
 from sknet.errors import UserError
 
 AUTO = "auto"
@@ -38,9 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
         staged = read_staged(arguments.staged)
     else:
         source = open_source(arguments.source)
-        staged = stage(
+        staged = stage_source(
             source,
-            Ledger(source),
+            ScanCache(source),
             full=arguments.full,
             max_quarantine=arguments.max_quarantine,
         )

@@ -8,7 +8,7 @@ from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import ConvertedShard
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.sources import open_source
-from sknet.data.staging import stage
+from sknet.data.staging import stage_source
 from sknet.records import Shards
 
 
@@ -28,7 +28,7 @@ def write(source: Path, out: Path, *, num_shards: int | None = 2, **options: Any
     out.mkdir(parents=True, exist_ok=True)
     if "num_workers" not in options:
         options.setdefault("spread", in_this_process)
-    staged = stage(open_source(str(source)))
+    staged = stage_source(open_source(str(source)))
     return write_shards(staged, str(source), out, num_shards=num_shards, **options)
 
 

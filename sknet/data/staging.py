@@ -1,4 +1,8 @@
-"""Staging: what a source holds, as a record and a file index, every file read and hashed once."""
+"""Staging: list a source, read and hash every file once, and describe it as a record and an index.
+
+The same images give the same record and index on every machine: neither holds a time or a path of
+the machine. What a file held is cached, so that the next staging reads only what has changed.
+"""
 
 import contextlib
 import hashlib
@@ -14,169 +18,87 @@ from typing import TYPE_CHECKING
 
 from infra.base.files import cache_directory
 from infra.base.verified import is_settled
-from sknet.data.sources.source import SPLITS, Image, Sample, Source
+from sknet.data.sources.source import SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 
-MAX_QUARANTINE = 0.001
-
-
-def refuse_too_many(quarantined: Sequence[QuarantinedSample], total: int, max_share: float) -> None:
-    """Raises UserError if more than a share of all samples can't be used."""
-    if len(quarantined) > total * max_share:
-        first = min(quarantined, key=lambda sample: sample.key)
-        raise UserError(
-            f"{len(quarantined)} of {total} samples ({len(quarantined) / total:.2%}) can't be "
-            f"used, more than {max_share:.2%}; the first is {first.key}: {first.reason}"
-        )
-
-
-Found = list[Image | Skipped]
-
-FORMAT = 1
-
-COLUMNS = ["path", "file_size", "stamp", "name", "offset", "size", "sha256", "reason", "counts"]
-
-
-class Ledger:
-    """The memory of one source, as a Parquet file in a cache directory."""
-
-    def __init__(self, source: Source, directory: Path | None = None) -> None:
-        """What the file remembers; nothing if it is missing, damaged or of another format."""
-        directory = directory or cache_directory("ledgers")
-        local = "://" not in source.location
-        root = Path(source.location).absolute() if local else source.location
-        name = hashlib.sha256(f"{FORMAT}\0{source.kind}\0{root}".encode()).hexdigest()[:16]
-        self._file = directory / f"{name}.parquet"
-        self._known = self._read()
-
-    def _read(self) -> dict[tuple[str, int, str], Found]:
-        if not self._file.is_file():
-            return {}
-        import pandas as pd  # here: see sknet.data.staging
-
-        try:
-            table = pd.read_parquet(self._file, columns=COLUMNS)
-        except (OSError, ValueError):
-            return {}
-        known: dict[tuple[str, int, str], Found] = {}
-        for path, file_size, stamp, name, offset, size, sha256, reason, counts in table.itertuples(
-            index=False, name=None
-        ):
-            found = known.setdefault((path, file_size, stamp), [])
-            text = name.decode("utf-8", "surrogateescape")
-            if sha256:
-                found.append(Image(text, offset, size, sha256))
-            elif reason:
-                found.append(Skipped(text, reason, counts))
-        return known
-
-    def recall(self, file: SourceFile) -> Found | None:
-        """What a file held when it was read, if it hasn't changed since."""
-        return self._known.get((file.path, file.size, file.stamp))
-
-    def remember(self, read: Iterable[tuple[SourceFile, Found]], began_ns: int) -> None:
-        """Keep what was found in the files that this run saw; replaces what was known.
-
-        Files that changed shortly before `began_ns`, when listing began, may change once more
-        without a new stamp: they are read again the next time. Without a place to keep it, all is.
-        """
-        import pandas as pd
-
-        rows = [
-            (file.path, file.size, file.stamp, *row)
-            for file, found in read
-            if file.stamp and is_settled(file.changed_ns, began_ns)
-            for row in ([_row(entry) for entry in found] or [_NOTHING])
-        ]
-        table = pd.DataFrame(rows, columns=COLUMNS)
-        part = self._file.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):  # a full or read-only disk is no reason to fail
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(part, index=False)
-            part.replace(self._file)
-
-
-Row = tuple[bytes, int, int, str, str, bool]
-
-_NOTHING: Row = (b"", 0, 0, "", "", False)
-
-
-def _row(entry: Image | Skipped) -> Row:
-    # An archive may hold names that are no text.
-    name = entry.name.encode("utf-8", "surrogateescape")
-    if isinstance(entry, Image):
-        return (name, entry.offset, entry.size, entry.sha256, "", False)
-    return (name, 0, 0, "", entry.reason, entry.quarantined)
-
-
 if TYPE_CHECKING:
+    # Functions import it when they need it: it takes a third of the time that Prefect's does.
     import pandas as pd
 
-INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
+MAX_QUARANTINE = 0.001
+"""Default of the largest fraction of samples that may be unusable."""
 
-# Hashing gives up the interpreter's lock, and a network file system answers several at once.
-READERS = 4
+INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
+"""Columns of the index: the fields of Sample."""
+
+NUM_READERS = 4
+"""Threads that read. Hashing releases the interpreter's lock, and a network file system answers
+several requests at once."""
 
 FILES_PER_ROUND = 256
-
 UNPRINTABLE = "a name that is not printable UTF-8: rename it"
 
-Progress = Callable[[int, int], None]
+Found = list[ScannedImage | Skipped]
+"""What a scan found in a file."""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """A data set and the index of its samples: one row each, with INDEX_COLUMNS."""
+    """A data set and the index of its samples."""
 
     dataset: Dataset
     index: "pd.DataFrame"
+    """One row for each sample, with INDEX_COLUMNS, sorted by split and key."""
     ignored: tuple[str, ...] = ()
-    """Files beside the samples that are none by their names; of no consequence."""
-    files_read: int = 0
-    """Files that were read this time; the others were known."""
+    """Files beside the samples that are no images by their names. They are not quarantined."""
+    num_files_read: int = 0
+    """Number of files that were read this time. The others were in the cache."""
 
     def write(self, directory: Path) -> None:
-        """As dataset.json and samples.parquet."""
+        """Write dataset.json and samples.parquet."""
         self.dataset.write(directory / "dataset.json")
         self.index.to_parquet(directory / "samples.parquet", index=False)
 
 
-def stage(
+def stage_source(
     source: Source,
-    ledger: Ledger | None = None,
+    cache: "ScanCache | None" = None,
     *,
     full: bool = False,
     max_quarantine: float = MAX_QUARANTINE,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Staged:
-    """Find and hash all samples; files that the ledger knows unchanged are not read, unless `full`.
+    """Find all samples of a source. Unchanged files that the cache knows are not read.
 
-    `on_progress` gets the files and bytes gone through so far. Raises UserError where the source
-    has not its documented form, or if more than the share `max_quarantine` can't be used; and
-    SourceReadError if reading fails through no fault of one file.
+    Args:
+        source: The source.
+        cache: What earlier stagings found in its files; updated with what this one finds.
+        full: Whether to read all files, whatever the cache knows.
+        max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
+        on_progress: Called with the number of files, and of bytes, that are done so far.
+
+    Raises:
+        UserError: The source has not the form that it should have, a class has no usable image,
+            or too many samples are unusable.
+        SourceReadError: The disk or the network failed, so that trying again may help.
     """
-    began = time.time_ns()
-    listed = list(source.files())
-    skipped = [entry for entry in listed if isinstance(entry, Skipped)]
-    files = [entry for entry in listed if isinstance(entry, SourceFile)]
-    unprintable = [file for file in files if not file.path.isprintable()]
-    skipped += [Skipped(file.path, UNPRINTABLE) for file in unprintable]
-    files = [file for file in files if file.path.isprintable()]
-    read: list[tuple[SourceFile, Found]] = []
-    num_read = 0
+    began_ns = time.time_ns()
+    files, skipped = _list(source)
+    scanned: list[tuple[SourceFile, Found]] = []
+    num_files_read = 0
     num_bytes = 0
-    for file, found, fresh in _found_in(source, files, None if full else ledger):
-        read.append((file, found))
-        num_read += fresh
+    for file, found, was_read in _scan_all(source, files, None if full else cache):
+        scanned.append((file, found))
+        num_files_read += was_read
         num_bytes += file.size
         if on_progress:
-            on_progress(len(read), num_bytes)
-    samples, left_out = _place(source, read)
-    skipped += left_out
-    if ledger:
-        ledger.remember(read, began)
+            on_progress(len(scanned), num_bytes)
+    samples, unusable = _assign(source, scanned)
+    skipped += unusable
+    if cache:
+        cache.write(scanned, began_ns)
     quarantined = tuple(
         _quarantined(entry)
         for entry in sorted(skipped, key=lambda entry: entry.name)
@@ -184,22 +106,77 @@ def stage(
     )
     refuse_too_many(quarantined, len(samples) + len(quarantined), max_quarantine)
     _refuse_empty_classes(source, samples)
-    return _describe(
-        source,
-        samples,
-        quarantined,
+    index = _index(samples)
+    return Staged(
+        _describe(source, index, quarantined),
+        index,
         tuple(_printable(entry.name) for entry in skipped if not entry.quarantined),
-        num_read,
+        num_files_read,
     )
 
 
-def _found_in(
-    source: Source, files: list[SourceFile], ledger: Ledger | None
-) -> Iterator[tuple[SourceFile, Found, bool]]:
-    """Each file, what is in it, and whether it was read for that."""
+def read_staged(directory: Path) -> Staged:
+    """Return what `Staged.write` wrote.
 
-    def look(file: SourceFile) -> tuple[SourceFile, Found, bool]:
-        known = ledger.recall(file) if ledger else None
+    Raises:
+        UserError: A file can't be read, or the index and the record don't belong together.
+    """
+    from pyarrow import parquet
+
+    dataset = Dataset.read(directory / "dataset.json")
+    try:
+        table = parquet.read_table(directory / "samples.parquet", columns=INDEX_COLUMNS)
+        # In one piece: to take rows out of several pieces, pandas copies them all, once a shard.
+        index = table.combine_chunks().to_pandas()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
+    if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
+        raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
+    return Staged(dataset, index)
+
+
+def refuse_too_many(
+    quarantined: Sequence[QuarantinedSample], num_samples: int, max_fraction: float
+) -> None:
+    """Check that few enough samples are unusable.
+
+    Args:
+        quarantined: The unusable samples.
+        num_samples: Number of all samples, usable or not.
+        max_fraction: Largest fraction that may be unusable, 0 to 1.
+
+    Raises:
+        UserError: There are more.
+    """
+    if len(quarantined) > num_samples * max_fraction:
+        first = min(quarantined, key=lambda sample: sample.key)
+        raise UserError(
+            f"{len(quarantined)} of {num_samples} samples ({len(quarantined) / num_samples:.2%}) "
+            f"can't be used, more than {max_fraction:.2%}; the first is {first.key}: {first.reason}"
+        )
+
+
+def _list(source: Source) -> tuple[list[SourceFile], list[Skipped]]:
+    files: list[SourceFile] = []
+    skipped: list[Skipped] = []
+    for entry in source.files():
+        if isinstance(entry, Skipped):
+            skipped.append(entry)
+        elif entry.path.isprintable():
+            files.append(entry)
+        else:
+            skipped.append(Skipped(entry.path, UNPRINTABLE))
+    return files, skipped
+
+
+def _scan_all(
+    source: Source, files: list[SourceFile], cache: "ScanCache | None"
+) -> Iterator[tuple[SourceFile, Found, bool]]:
+    """Yield each file, what is in it, and whether it was read to find that out."""
+
+    def scan(file: SourceFile) -> tuple[SourceFile, Found, bool]:
+        known = cache.get(file) if cache else None
         if known is not None:
             return file, known, False
         try:
@@ -208,39 +185,50 @@ def _found_in(
             reason = lasting_fault(error, f"{source.location}: {file.path}")
             return file, [Skipped(file.path, f"can't be read: {reason}")], True
 
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(NUM_READERS) as pool:
         for start in range(0, len(files), FILES_PER_ROUND):
-            yield from pool.map(look, files[start : start + FILES_PER_ROUND])
+            yield from pool.map(scan, files[start : start + FILES_PER_ROUND])
 
 
-def _place(
-    source: Source, read: list[tuple[SourceFile, Found]]
+def _assign(
+    source: Source, scanned: list[tuple[SourceFile, Found]]
 ) -> tuple[list[Sample], list[Skipped]]:
+    """Return the samples, sorted by split and key, and what can't be one."""
     samples: list[Sample] = []
     skipped: list[Skipped] = []
-    for file, found in read:
+    for file, found in scanned:
         for entry in found:
             if isinstance(entry, Skipped):
                 skipped.append(entry)
                 continue
-            place = source.place(file.path, entry.name)
-            if isinstance(place, Skipped):
-                skipped.append(place)
+            assigned = source.assign(file.path, entry.name)
+            if isinstance(assigned, Skipped):
+                skipped.append(assigned)
                 continue
-            where = (entry.size, entry.sha256, file.path, entry.offset)
-            samples.append(Sample(place.split, place.key, place.label, *where))
+            samples.append(
+                Sample(
+                    split=assigned.split,
+                    key=assigned.key,
+                    label=assigned.label,
+                    size=entry.size,
+                    sha256=entry.sha256,
+                    file=file.path,
+                    offset=entry.offset,
+                )
+            )
     samples.sort(key=lambda sample: (sample.split, sample.key))
-    kept: dict[str, Sample] = {}
+    unique: dict[str, Sample] = {}
     for sample in samples:
         if not sample.key.isprintable():
             skipped.append(Skipped(sample.key, UNPRINTABLE))
             continue
         name = unicodedata.normalize("NFC", sample.key)
-        if name in kept:
-            skipped.append(Skipped(sample.key, f"a second file of the name of {kept[name].key}"))
+        if name in unique:
+            reason = f"a second file of the name of {unique[name].key}"
+            skipped.append(Skipped(sample.key, reason))
             continue
-        kept[name] = sample
-    return list(kept.values()), skipped
+        unique[name] = sample
+    return list(unique.values()), skipped
 
 
 def _quarantined(entry: Skipped) -> QuarantinedSample:
@@ -263,20 +251,19 @@ def _refuse_empty_classes(source: Source, samples: list[Sample]) -> None:
             )
 
 
-def _describe(
-    source: Source,
-    samples: list[Sample],
-    quarantined: tuple[QuarantinedSample, ...],
-    ignored: tuple[str, ...],
-    files_read: int,
-) -> Staged:
-    import pandas as pd  # here, as it takes a third of the time in which Prefect is imported
+def _index(samples: list[Sample]) -> "pd.DataFrame":
+    import pandas as pd
 
-    index = pd.DataFrame(
+    return pd.DataFrame(
         {column: [getattr(sample, column) for sample in samples] for column in INDEX_COLUMNS}
     )
+
+
+def _describe(
+    source: Source, index: "pd.DataFrame", quarantined: tuple[QuarantinedSample, ...]
+) -> Dataset:
     counts = index["split"].value_counts()
-    dataset = Dataset(
+    return Dataset(
         source=source.kind,
         classes=source.classes,
         titles=source.titles,
@@ -285,24 +272,6 @@ def _describe(
         index_sha256=_digest(index, INDEX_COLUMNS),
         quarantined=quarantined,
     )
-    return Staged(dataset, index, ignored, files_read)
-
-
-def read_staged(directory: Path) -> Staged:
-    """What `Staged.write` wrote. Raises UserError if index and record don't agree."""
-    from pyarrow import parquet
-
-    dataset = Dataset.read(directory / "dataset.json")
-    try:
-        table = parquet.read_table(directory / "samples.parquet", columns=INDEX_COLUMNS)
-        # In one piece: taking a shard's rows out of several copies them all, for every shard.
-        index = table.combine_chunks().to_pandas()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
-    if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
-        raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
-    return Staged(dataset, index)
 
 
 def _digest(index: "pd.DataFrame", columns: list[str]) -> str:
@@ -310,3 +279,91 @@ def _digest(index: "pd.DataFrame", columns: list[str]) -> str:
     for row in index[columns].itertuples(index=False, name=None):
         hasher.update("\0".join(map(str, row)).encode() + b"\n")
     return hasher.hexdigest()
+
+
+_CACHE_FORMAT = 1
+_CACHE_COLUMNS = [
+    *("path", "file_size", "stamp"),
+    *("name", "offset", "size", "sha256", "reason", "counts"),
+]
+
+_CachedEntry = tuple[bytes, int, int, str, str, bool]
+"""Name, offset, size, SHA-256, reason, and whether it is quarantined."""
+
+_NOTHING: _CachedEntry = (b"", 0, 0, "", "", False)
+"""The one entry of a file in which nothing was found."""
+
+
+class ScanCache:
+    """What earlier stagings found in the files of one source: a Parquet file on this host."""
+
+    def __init__(self, source: Source, directory: Path | None = None) -> None:
+        """Read the cache of a source; it is empty if it is missing, damaged or of another format.
+
+        Args:
+            source: The source.
+            directory: Where caches are, by default in the user's cache of this host.
+        """
+        directory = directory or cache_directory("ledgers")
+        is_local = "://" not in source.location
+        root = Path(source.location).absolute() if is_local else source.location
+        name = hashlib.sha256(f"{_CACHE_FORMAT}\0{source.kind}\0{root}".encode()).hexdigest()[:16]
+        self._path = directory / f"{name}.parquet"
+        self._known = self._read()
+
+    def get(self, file: SourceFile) -> Found | None:
+        """Return what was found in a file; None if it is not known, or may have changed."""
+        return self._known.get((file.path, file.size, file.stamp))
+
+    def write(self, scanned: Iterable[tuple[SourceFile, Found]], began_ns: int) -> None:
+        """Replace the cache by what this staging found; do nothing if it can't be written.
+
+        Args:
+            scanned: All files, and what was found in each.
+            began_ns: When listing the source began, in nanoseconds since the epoch. A file that
+                changed shortly before may change once more without a new stamp, so it is not
+                cached.
+        """
+        import pandas as pd
+
+        rows = [
+            (file.path, file.size, file.stamp, *entry)
+            for file, found in scanned
+            if file.stamp and is_settled(file.changed_ns, began_ns)
+            for entry in ([_cached(each) for each in found] or [_NOTHING])
+        ]
+        table = pd.DataFrame(rows, columns=_CACHE_COLUMNS)
+        part = self._path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):  # a full or read-only disk is no reason to fail
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(part, index=False)
+            part.replace(self._path)
+
+    def _read(self) -> dict[tuple[str, int, str], Found]:
+        if not self._path.is_file():
+            return {}
+        import pandas as pd
+
+        try:
+            table = pd.read_parquet(self._path, columns=_CACHE_COLUMNS)
+        except (OSError, ValueError):
+            return {}
+        known: dict[tuple[str, int, str], Found] = {}
+        for path, file_size, stamp, name, offset, size, sha256, reason, counts in table.itertuples(
+            index=False, name=None
+        ):
+            found = known.setdefault((path, file_size, stamp), [])
+            text = name.decode("utf-8", "surrogateescape")
+            if sha256:
+                found.append(ScannedImage(text, offset, size, sha256))
+            elif reason:
+                found.append(Skipped(text, reason, counts))
+        return known
+
+
+def _cached(entry: ScannedImage | Skipped) -> _CachedEntry:
+    # As bytes: an archive may hold names that are no valid text.
+    name = entry.name.encode("utf-8", "surrogateescape")
+    if isinstance(entry, ScannedImage):
+        return (name, entry.offset, entry.size, entry.sha256, "", False)
+    return (name, 0, 0, "", entry.reason, entry.quarantined)

@@ -35,7 +35,7 @@ from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import ConvertedShard, reencode, reencoding_by
 from sknet.data.conversion.plan import ShardPlan, shard_counts
 from sknet.data.sources import open_source
-from sknet.data.staging import Staged, stage
+from sknet.data.staging import Staged, stage_source
 from tests.bench.conversion_memory import measure_memory, warm_up
 
 SIZE = (500, 375)
@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         source = write_source(Path(folder) / "images", arguments.images)
-        staged = stage(open_source(str(source)))
+        staged = stage_source(open_source(str(source)))
         print_conditions(arguments, staged)
         measure_speed(source, staged, Path(folder), arguments)
     for count in arguments.memory:

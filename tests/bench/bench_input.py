@@ -98,11 +98,11 @@ def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
     from sknet.data.conversion.conversion import write_shards
     from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
     from sknet.data.sources import open_source
-    from sknet.data.staging import stage
+    from sknet.data.staging import stage_source
 
     directory.mkdir()
     write_shards(
-        stage(open_source(str(source))),
+        stage_source(open_source(str(source))),
         str(source),
         directory,
         num_shards=2,

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from sknet.data.sources.source import Image, Place
+from sknet.data.sources.source import Assignment, ScannedImage
 from sknet.data.sources.trees import SourceFile
 from sknet.records import Dataset, ShardFile, Shards
 
@@ -29,15 +29,15 @@ class Generated:
             name = self.classes[number // VAL_EVERY % len(self.classes)]
             yield SourceFile(f"{split}/{name}/{name}_{number:09}.JPEG", 110_000, "1-1", 1)
 
-    def scan(self, file: SourceFile) -> Iterator[Image]:
+    def scan(self, file: SourceFile) -> Iterator[ScannedImage]:
         """The one image."""
-        yield Image("", 0, 110_000, file_sha256(file.path))
+        yield ScannedImage("", 0, 110_000, file_sha256(file.path))
 
-    def place(self, file: str, name: str) -> Place:
+    def assign(self, file: str, name: str) -> Assignment:
         """By its folders."""
         del name
         split, folder, _ = file.split("/")
-        return Place(split, file, int(folder[1:]))
+        return Assignment(split, file, int(folder[1:]))
 
 
 def shards_of(count: int) -> Shards:

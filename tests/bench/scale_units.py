@@ -78,12 +78,12 @@ def staging(folder: Path, count: int) -> Figures:
     """The first look at a source: samples found, sorted, digested; then the artifact's files."""
     import pandas  # noqa: F401 (imported for its time)
 
-    from sknet.data.staging import Ledger, stage
+    from sknet.data.staging import ScanCache, stage_source
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
-    ledger = Ledger(source)
-    staged = stage(source, ledger)
+    ledger = ScanCache(source)
+    staged = stage_source(source, ledger)
     seconds = time.process_time() - began
     peak = _peak_bytes() - before
     index = int(staged.index.memory_usage(deep=True).sum())
@@ -107,14 +107,14 @@ def restaging(folder: Path, count: int) -> Figures:
     import pandas  # noqa: F401 (imported for its time)
 
     from sknet.data.conversion.plan import plan_shards, shard_counts
-    from sknet.data.staging import Ledger, read_staged, stage
+    from sknet.data.staging import ScanCache, read_staged, stage_source
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
-    staged = stage(source, Ledger(source))
+    staged = stage_source(source, ScanCache(source))
     again = time.process_time() - began
-    if staged.files_read:
-        raise ValueError(f"{staged.files_read} files were read again")
+    if staged.num_files_read:
+        raise ValueError(f"{staged.num_files_read} files were read again")
     peak = _peak_bytes() - before
     del staged
     began = time.process_time()

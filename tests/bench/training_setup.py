@@ -22,14 +22,14 @@ class Setup:
         from sknet.data.conversion.conversion import write_shards
         from sknet.data.shards import ShardSet
         from sknet.data.sources import open_source
-        from sknet.data.staging import stage
+        from sknet.data.staging import stage_source
 
         self.root, self.options = root, options
         self.folders, directory = root / "images", root / "shards"
         write_images(self.folders, options.images)
         directory.mkdir()
         shards = write_shards(
-            stage(open_source(str(self.folders))),
+            stage_source(open_source(str(self.folders))),
             str(self.folders),
             directory,
             num_shards=1,

@@ -17,7 +17,7 @@ from sknet.data.conversion.progress import Progress, describe
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import ShardSet, read_rows
 from sknet.data.sources import open_source
-from sknet.data.staging import Staged, stage
+from sknet.data.staging import Staged, stage_source
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import QuarantinedSample, Shards
@@ -35,7 +35,7 @@ def rows(directory: Path, shards: Shards, split: str) -> list[tuple[str, int, by
 
 @pytest.fixture(scope="module")
 def staged(folders: Path) -> Staged:
-    return stage(open_source(str(folders)))
+    return stage_source(open_source(str(folders)))
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
 
 
 def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_path: Path) -> None:
-    staged = stage(open_source(str(images_copy)))
+    staged = stage_source(open_source(str(images_copy)))
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
     convert = {"num_shards": 1, "spread": in_this_process}
     (tmp_path / "out").mkdir()
@@ -190,7 +190,7 @@ def test_a_start_that_fails_leaves_no_record_of_the_conversion_before(
     finished: Path, images_copy: Path
 ) -> None:
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
-    staged = stage(open_source(str(images_copy)))
+    staged = stage_source(open_source(str(images_copy)))
     (images_copy / "train/cat/000.png").unlink()
     with pytest.raises(UserError):
         write_shards(staged, str(images_copy), finished, num_shards=2, spread=in_this_process)

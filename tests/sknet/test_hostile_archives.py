@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sknet.data.sources import open_source
-from sknet.data.sources.source import Image
+from sknet.data.sources.source import ScannedImage
 from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.sources.trees import Skipped
-from sknet.data.staging import Staged, stage
+from sknet.data.staging import Staged, stage_source
 from sknet.errors import UserError
 from tests.imagenet import photos, tar_of, write_archives, write_md5sums
 
@@ -38,7 +38,7 @@ def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def scan(content: bytes, depth: int = 1) -> list[Image | Skipped]:
+def scan(content: bytes, depth: int = 1) -> list[ScannedImage | Skipped]:
     return list(scan_tar(ForwardReader(io.BytesIO(content)), "a.tar", depth=depth))
 
 
@@ -69,7 +69,7 @@ def test_a_member_that_could_harm_is_told_and_the_others_are_read(
     bad: tarfile.TarInfo, content: bytes, reason: str
 ) -> None:
     found = scan(archive((member(GOOD), IMAGE), (bad, content), (member("y.JPEG"), IMAGE)))
-    assert [entry.name for entry in found if isinstance(entry, Image)] == [GOOD, "y.JPEG"]
+    assert [entry.name for entry in found if isinstance(entry, ScannedImage)] == [GOOD, "y.JPEG"]
     assert [entry for entry in found if isinstance(entry, Skipped)] == [
         Skipped(bad.name, reason, quarantined=True)
     ]
@@ -98,7 +98,7 @@ ACCEPTED = ["./x.JPEG", "a/b/c/x.jpg", "x" * 200 + ".png", "ünï/ö.bmp", "a b.
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_unusual_but_harmless_names_are_read(name: str) -> None:
     (found,) = scan(archive((member(name), IMAGE)))
-    assert isinstance(found, Image)
+    assert isinstance(found, ScannedImage)
     assert found.name == name
 
 
@@ -114,7 +114,7 @@ def test_archives_nest_as_deep_as_the_form_says_and_no_deeper() -> None:
     inner = tar_of({"x.JPEG": IMAGE, "deeper.tar": tar_of({"y.JPEG": IMAGE})})
     outer = tar_of({"n1.tar": inner, "stray.JPEG": IMAGE})
     assert [(type(entry), entry.name) for entry in scan(outer, depth=2)] == [
-        (Image, "n1.tar/x.JPEG"),
+        (ScannedImage, "n1.tar/x.JPEG"),
         (Skipped, "n1.tar/deeper.tar"),
         (Skipped, "stray.JPEG"),
     ]
@@ -128,7 +128,9 @@ def test_an_inner_archive_whose_name_leaves_is_not_entered(name: str) -> None:
 
 def test_offsets_of_inner_images_are_those_in_the_whole_archive() -> None:
     outer = tar_of({"n1.tar": tar_of({"a.JPEG": b"first"}), "n2.tar": tar_of({"b.JPEG": b"other"})})
-    read = [outer[e.offset : e.offset + e.size] for e in scan(outer, 2) if isinstance(e, Image)]
+    read = [
+        outer[e.offset : e.offset + e.size] for e in scan(outer, 2) if isinstance(e, ScannedImage)
+    ]
     assert read == [b"first", b"other"]
 
 
@@ -216,7 +218,7 @@ def with_member(tmp_path: Path) -> "object":
                 made.size = len(content)
                 tar.addfile(made, io.BytesIO(content))
         write_md5sums(root)
-        return stage(open_source(str(root)), max_quarantine=0.1)
+        return stage_source(open_source(str(root)), max_quarantine=0.1)
 
     return add
 

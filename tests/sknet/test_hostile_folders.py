@@ -14,7 +14,7 @@ import pytest
 
 from sknet.data.sources import open_source
 from sknet.data.sources.trees import LocalTree
-from sknet.data.staging import Staged, stage
+from sknet.data.staging import Staged, stage_source
 from sknet.errors import SourceReadError, UserError
 from tests.refusals import refusal
 
@@ -27,7 +27,7 @@ def copy(folders: Path, tmp_path: Path) -> Path:
 
 
 def staged_at(root: Path) -> Staged:
-    return stage(open_source(str(root)), max_quarantine=0.5)
+    return stage_source(open_source(str(root)), max_quarantine=0.5)
 
 
 def is_socket(path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_file_that_vanishes_while_staging_is_told(copy: Path) -> None:
     listed = list(source.files())
     (copy / CAT / "002.png").unlink()
     source.files = lambda: iter(listed)
-    (left_out,) = stage(source, max_quarantine=0.5).dataset.quarantined
+    (left_out,) = stage_source(source, max_quarantine=0.5).dataset.quarantined
     assert left_out.reason == "can't be read: No such file or directory"
 
 
@@ -165,7 +165,7 @@ def test_a_file_that_becomes_a_pipe_while_staging_blocks_nothing(copy: Path) -> 
     (copy / CAT / "002.png").unlink()
     os.mkfifo(copy / CAT / "002.png")
     source.files = lambda: iter(listed)
-    (left_out,) = stage(source, max_quarantine=0.5).dataset.quarantined
+    (left_out,) = stage_source(source, max_quarantine=0.5).dataset.quarantined
     assert left_out.reason == "can't be read: no regular file"
 
 
@@ -194,7 +194,7 @@ def test_more_than_the_allowed_share_is_refused_with_the_first(copy: Path) -> No
     for name in ("b.png", "a.png"):
         (copy / CAT / name).write_bytes(b"")
     with pytest.raises(UserError) as caught:
-        stage(open_source(str(copy)))
+        stage_source(open_source(str(copy)))
     assert str(caught.value) == (
         "2 of 23 samples (8.70%) can't be used, more than 0.10%; "
         "the first is train/cat/a.png: empty"

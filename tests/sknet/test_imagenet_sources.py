@@ -16,7 +16,7 @@ from sknet.data.sources import Sample, open_source
 from sknet.data.sources.ilsvrc import parse_devkit
 from sknet.data.sources.kaggle import KaggleImagenet
 from sknet.data.sources.trees import LocalTree
-from sknet.data.staging import Staged, stage
+from sknet.data.staging import Staged, stage_source
 from sknet.errors import UserError
 from tests.conversions import write
 from tests.imagenet import (
@@ -57,7 +57,7 @@ def kaggle(forms: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def staged_at(root: Path, max_quarantine: float = 0.0) -> Staged:
-    return stage(open_source(str(root)), max_quarantine=max_quarantine)
+    return stage_source(open_source(str(root)), max_quarantine=max_quarantine)
 
 
 @pytest.mark.parametrize("form", ["archives", "kaggle"])
@@ -80,7 +80,7 @@ def test_samples_are_read_where_they_lie_and_labelled_by_their_class(
 ) -> None:
     source = open_source(str(forms[form]))
     read = {}
-    for row in stage(source).index.itertuples(index=False):
+    for row in stage_source(source).index.itertuples(index=False):
         sample = Sample(*row)
         split, name = sample.key.split("/", 1)
         read[(split, name)] = source.read(sample)
@@ -287,7 +287,7 @@ def test_arbitrary_tables_are_refused_in_one_line(
         # The start of the true table, so that what follows is looked at.
         (root / name).write_bytes(whole[:60] + content if part == table else whole)
     with pytest.raises(UserError) as caught:
-        stage(KaggleImagenet(LocalTree(root)))
+        stage_source(KaggleImagenet(LocalTree(root)))
     assert "\n" not in str(caught.value)
 
 

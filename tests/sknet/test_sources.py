@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sknet.data.sources import Sample, open_source
-from sknet.data.staging import Staged, read_staged, stage
+from sknet.data.staging import Staged, read_staged, stage_source
 from tests.refusals import refusal
 
 
@@ -18,11 +18,11 @@ def copy(folders: Path, tmp_path: Path) -> Path:
 
 
 def stage_refusal(root: Path) -> str:
-    return refusal(lambda: stage(open_source(str(root))))
+    return refusal(lambda: stage_source(open_source(str(root))))
 
 
 def test_digits_are_1437_for_training_and_360_held_out_in_10_classes() -> None:
-    staged = stage(open_source("digits"))
+    staged = stage_source(open_source("digits"))
     assert staged.dataset.splits == {"train": 1437, "val": 360}
     assert staged.dataset.classes == tuple("0123456789")
     assert staged.index["key"].is_unique
@@ -37,7 +37,7 @@ def test_classes_are_the_sorted_folders_of_train(folders: Path) -> None:
 
 
 def staged_at(root: Path) -> Staged:
-    return stage(open_source(str(root)))
+    return stage_source(open_source(str(root)))
 
 
 def test_samples_are_sorted_and_labelled_by_their_folder(folders: Path) -> None:
@@ -106,7 +106,7 @@ def test_class_of_val_that_train_has_not_is_named(copy: Path) -> None:
 
 
 def test_digest_says_the_content_and_not_the_place(folders: Path, copy: Path) -> None:
-    one, other = stage(open_source(str(folders))), stage(open_source(str(copy)))
+    one, other = stage_source(open_source(str(folders))), stage_source(open_source(str(copy)))
     assert one.dataset == other.dataset
     pd.testing.assert_frame_equal(one.index, other.index)
 
@@ -116,18 +116,18 @@ def test_digest_changes_with_one_byte(folders: Path, copy: Path) -> None:
     content = bytearray(image.read_bytes())
     content[len(content) // 2] ^= 1
     image.write_bytes(content)
-    before, after = stage(open_source(str(folders))), stage(open_source(str(copy)))
+    before, after = stage_source(open_source(str(folders))), stage_source(open_source(str(copy)))
     assert before.dataset.samples_digest != after.dataset.samples_digest
 
 
 def test_digest_changes_with_a_name(folders: Path, copy: Path) -> None:
     (copy / "val/emu/001.jpg").rename(copy / "val/emu/002.jpg")
-    before, after = stage(open_source(str(folders))), stage(open_source(str(copy)))
+    before, after = stage_source(open_source(str(folders))), stage_source(open_source(str(copy)))
     assert before.dataset.samples_digest != after.dataset.samples_digest
 
 
 def test_what_is_written_is_read_back(folders: Path, tmp_path: Path) -> None:
-    staged = stage(open_source(str(folders)))
+    staged = stage_source(open_source(str(folders)))
     staged.write(tmp_path)
     read = read_staged(tmp_path)
     assert read.dataset == staged.dataset
@@ -135,7 +135,7 @@ def test_what_is_written_is_read_back(folders: Path, tmp_path: Path) -> None:
 
 
 def test_an_index_that_was_written_in_pieces_is_read_in_one(folders: Path, tmp_path: Path) -> None:
-    staged = stage(open_source(str(folders)))
+    staged = stage_source(open_source(str(folders)))
     staged.write(tmp_path)
     staged.index.to_parquet(tmp_path / "samples.parquet", index=False, row_group_size=2)
     index = read_staged(tmp_path).index
@@ -146,7 +146,7 @@ def test_an_index_that_was_written_in_pieces_is_read_in_one(folders: Path, tmp_p
 
 @pytest.mark.parametrize("column", ["split", "key", "label", "size", "sha256"])
 def test_tampered_index_is_refused(folders: Path, tmp_path: Path, column: str) -> None:
-    staged = stage(open_source(str(folders)))
+    staged = stage_source(open_source(str(folders)))
     staged.write(tmp_path)
     index = staged.index.copy()
     index.loc[3, column] = index.loc[3, column] * 2 + type(index.loc[3, column])(1)
@@ -156,7 +156,7 @@ def test_tampered_index_is_refused(folders: Path, tmp_path: Path, column: str) -
 
 
 def test_damaged_or_missing_index_is_refused(folders: Path, tmp_path: Path) -> None:
-    stage(open_source(str(folders))).write(tmp_path)
+    stage_source(open_source(str(folders))).write(tmp_path)
     (tmp_path / "samples.parquet").write_bytes(b"PAR1 and no more")
     assert "can't be read" in refusal(lambda: read_staged(tmp_path))
     (tmp_path / "samples.parquet").unlink()
@@ -164,7 +164,7 @@ def test_damaged_or_missing_index_is_refused(folders: Path, tmp_path: Path) -> N
 
 
 def test_record_with_an_unknown_field_is_refused(folders: Path, tmp_path: Path) -> None:
-    stage(open_source(str(folders))).write(tmp_path)
+    stage_source(open_source(str(folders))).write(tmp_path)
     path = tmp_path / "dataset.json"
     path.write_text(path.read_text().replace("{", '{"extra": 1,', 1))
     assert "is no valid Dataset: extra" in refusal(lambda: read_staged(tmp_path))

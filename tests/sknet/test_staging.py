@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sknet.data.sources import Sample, absolute, open_source
-from sknet.data.staging import Ledger, Staged, stage
+from sknet.data.staging import ScanCache, Staged, stage_source
 from tests.imagenet import write_archives
 from tests.refusals import refusal
 
@@ -28,12 +28,12 @@ def copy(folders: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of this moment count as settled."""
-    monkeypatch.setattr("sknet.cache.SETTLED_NS", 0)
+    monkeypatch.setattr("infra.base.verified.SETTLED_NS", 0)
 
 
 def staged_with(ledgers: Path, root: Path | str, *, full: bool = False) -> Staged:
     source = open_source(str(root))
-    return stage(source, Ledger(source, ledgers), full=full, max_quarantine=0.5)
+    return stage_source(source, ScanCache(source, ledgers), full=full, max_quarantine=0.5)
 
 
 def test_a_second_run_reads_nothing_and_finds_the_same(
@@ -42,7 +42,7 @@ def test_a_second_run_reads_nothing_and_finds_the_same(
     (copy / "train/cat/zero.png").write_bytes(b"")
     first = staged_with(tmp_path / "ledgers", copy)
     again = staged_with(tmp_path / "ledgers", copy)
-    assert (first.files_read, again.files_read) == (22, 0)
+    assert (first.num_files_read, again.num_files_read) == (22, 0)
     assert again.dataset == first.dataset
     pd.testing.assert_frame_equal(again.index, first.index)
 
@@ -51,7 +51,7 @@ def test_only_what_changed_is_read(copy: Path, tmp_path: Path, settled: None) ->
     staged_with(tmp_path, copy)
     shutil.copy(copy / "train/cat/000.png", copy / "train/cat/new.png")
     shutil.copy(copy / "train/cat/002.png", copy / "train/cat/001.jpg")
-    assert staged_with(tmp_path, copy).files_read == 2
+    assert staged_with(tmp_path, copy).num_files_read == 2
 
 
 def test_a_change_that_keeps_size_and_time_is_noticed(
@@ -63,18 +63,18 @@ def test_a_change_that_keeps_size_and_time_is_noticed(
     image.write_bytes(image.read_bytes()[::-1])
     os.utime(image, ns=(found.st_atime_ns, found.st_mtime_ns))
     after = staged_with(tmp_path, copy)
-    assert after.files_read == 1
+    assert after.num_files_read == 1
     assert after.dataset.samples_digest != before.dataset.samples_digest
 
 
 def test_a_file_that_changed_just_now_is_read_again(copy: Path, tmp_path: Path) -> None:
     staged_with(tmp_path, copy)
-    assert staged_with(tmp_path, copy).files_read == 21
+    assert staged_with(tmp_path, copy).num_files_read == 21
 
 
 def test_full_reads_everything(copy: Path, tmp_path: Path, settled: None) -> None:
     staged_with(tmp_path, copy)
-    assert staged_with(tmp_path, copy, full=True).files_read == 21
+    assert staged_with(tmp_path, copy, full=True).num_files_read == 21
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
@@ -84,8 +84,8 @@ def test_a_damaged_ledger_is_written_anew(
     staged_with(tmp_path / "ledgers", copy)
     (ledger,) = (tmp_path / "ledgers").iterdir()
     ledger.write_bytes(content)
-    assert staged_with(tmp_path / "ledgers", copy).files_read == 21
-    assert staged_with(tmp_path / "ledgers", copy).files_read == 0
+    assert staged_with(tmp_path / "ledgers", copy).num_files_read == 21
+    assert staged_with(tmp_path / "ledgers", copy).num_files_read == 0
 
 
 def test_without_a_place_for_the_ledger_everything_is_read(
@@ -93,14 +93,14 @@ def test_without_a_place_for_the_ledger_everything_is_read(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     for _ in range(2):
-        assert staged_with(tmp_path / "file" / "below", copy).files_read == 21
+        assert staged_with(tmp_path / "file" / "below", copy).num_files_read == 21
 
 
 def test_archives_are_read_once(tmp_path: Path, settled: None) -> None:
     root = write_archives(tmp_path / "archives")
     first = staged_with(tmp_path / "ledgers", root)
     again = staged_with(tmp_path / "ledgers", root)
-    assert (first.files_read, again.files_read) == (2, 0)
+    assert (first.num_files_read, again.num_files_read) == (2, 0)
     assert again.dataset == first.dataset
 
 
@@ -130,15 +130,15 @@ def val_keys(staged: Staged) -> set[str]:
 
 
 def test_folders_without_a_split_hold_out_a_tenth_of_each_class(unsplit: Path) -> None:
-    staged = stage(open_source(str(unsplit)))
+    staged = stage_source(open_source(str(unsplit)))
     assert staged.dataset.splits == {"train": 27, "val": 3}
     assert {key.split("/")[0] for key in val_keys(staged)} == {"cat", "dog", "emu"}
-    assert stage(open_source(str(unsplit))).dataset == staged.dataset
+    assert stage_source(open_source(str(unsplit))).dataset == staged.dataset
 
 
 def test_share_and_seed_are_the_users(unsplit: Path) -> None:
     chosen = {
-        query: val_keys(stage(open_source(f"{unsplit}?{query}")))
+        query: val_keys(stage_source(open_source(f"{unsplit}?{query}")))
         for query in ("val=0.3", "val=0.3&seed=0", "val=0.3&seed=1")
     }
     assert [len(keys) for keys in chosen.values()] == [9, 9, 9]
@@ -147,10 +147,10 @@ def test_share_and_seed_are_the_users(unsplit: Path) -> None:
 
 
 def test_images_keep_their_split_when_others_come(unsplit: Path) -> None:
-    before = stage(open_source(f"{unsplit}?val=0.5"))
+    before = stage_source(open_source(f"{unsplit}?val=0.5"))
     for index in range(10, 12):
         shutil.copy(unsplit / "cat/0.png", unsplit / f"cat/{index}.png")
-    after = stage(open_source(f"{unsplit}?val=0.5"))
+    after = stage_source(open_source(f"{unsplit}?val=0.5"))
     assert len(val_keys(before) - val_keys(after)) <= 1
 
 
@@ -162,12 +162,12 @@ def test_a_split_rule_that_makes_no_sense_is_refused(unsplit: Path, query: str) 
 def test_a_class_of_one_image_can_not_be_split(unsplit: Path) -> None:
     for index in range(1, 10):
         (unsplit / f"dog/{index}.png").unlink()
-    assert "class 'dog' has 1 image in" in refusal(lambda: stage(open_source(str(unsplit))))
+    assert "class 'dog' has 1 image in" in refusal(lambda: stage_source(open_source(str(unsplit))))
 
 
 def test_a_directory_with_a_question_mark_is_itself(unsplit: Path, tmp_path: Path) -> None:
     odd = unsplit.rename(tmp_path / "what?val=0.5")
-    assert stage(open_source(str(odd))).dataset.splits == {"train": 27, "val": 3}
+    assert stage_source(open_source(str(odd))).dataset.splits == {"train": 27, "val": 3}
 
 
 @pytest.mark.parametrize("scheme", ["gs://bucket/x", "http://host/x"])
@@ -214,7 +214,7 @@ def write_fashion(root: Path, *, gzipped: bool) -> dict[str, np.ndarray]:
 def test_fashion_mnist_is_read_from_its_files(tmp_path: Path, gzipped: bool) -> None:
     arrays = write_fashion(tmp_path / "data", gzipped=gzipped)
     source = open_source(f"fashion-mnist:{tmp_path / 'data'}")
-    staged = stage(source)
+    staged = stage_source(source)
     assert staged.dataset.splits == {"train": 30, "val": 10}
     assert staged.dataset.titles[0] == "T-shirt/top"
     for split, prefix in (("train", "train"), ("val", "t10k")):
@@ -246,7 +246,7 @@ def test_files_of_another_form_are_refused(
 ) -> None:
     write_fashion(tmp_path / "data", gzipped=False)
     (tmp_path / "data" / name).write_bytes(content)
-    message = refusal(lambda: stage(open_source(f"fashion-mnist:{tmp_path / 'data'}")))
+    message = refusal(lambda: stage_source(open_source(f"fashion-mnist:{tmp_path / 'data'}")))
     assert f"{name} {reason}" in message
 
 
@@ -254,7 +254,7 @@ def test_files_of_another_form_are_refused(
 def test_gzipped_files_of_another_form_are_refused(tmp_path: Path, content: bytes) -> None:
     write_fashion(tmp_path / "data", gzipped=True)
     (tmp_path / "data/train-images-idx3-ubyte.gz").write_bytes(content)
-    message = refusal(lambda: stage(open_source(f"fashion-mnist:{tmp_path / 'data'}")))
+    message = refusal(lambda: stage_source(open_source(f"fashion-mnist:{tmp_path / 'data'}")))
     assert "train-images-idx3-ubyte.gz" in message
 
 
@@ -274,4 +274,4 @@ def test_arbitrary_idx_files_are_refused_in_one_line(
     root = tmp_path_factory.mktemp("idx") / "data"
     write_fashion(root, gzipped=False)
     (root / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + content)
-    refusal(lambda: stage(open_source(f"fashion-mnist:{root}")))
+    refusal(lambda: stage_source(open_source(f"fashion-mnist:{root}")))

@@ -14,7 +14,7 @@ import pytest
 from infra.s3 import Prefix
 from infra.s3.server import Running
 from sknet.data.sources import Sample, open_source
-from sknet.data.staging import stage
+from sknet.data.staging import stage_source
 from tasks.s3_tree import S3Tree
 from tests.imagenet import write_archives, write_folders
 from tests.refusals import refusal
@@ -45,8 +45,8 @@ def uploaded(s3_server: Running, tmp_path_factory: pytest.TempPathFactory) -> di
 @pytest.mark.parametrize("prefix", ["archives", "data/folders", "data/folders/"])
 def test_the_data_set_is_that_of_the_local_copy(uploaded: dict[str, Path], prefix: str) -> None:
     source = open_source(f"s3://{BUCKET}/{prefix}")
-    local = stage(open_source(str(uploaded[prefix.rstrip("/")])))
-    staged = stage(source)
+    local = stage_source(open_source(str(uploaded[prefix.rstrip("/")])))
+    staged = stage_source(source)
     assert staged.dataset == local.dataset
     for row in list(staged.index.itertuples(index=False))[::7]:
         sample = Sample(*row)

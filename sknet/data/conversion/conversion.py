@@ -36,7 +36,7 @@ from sknet.data.conversion.progress import (
 )
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import open_source
-from sknet.data.staging import MAX_QUARANTINE, Ledger, Staged, refuse_too_many, stage
+from sknet.data.staging import MAX_QUARANTINE, ScanCache, Staged, refuse_too_many, stage_source
 from sknet.errors import LostProcessError
 from sknet.records import Reencoding, Shards
 
@@ -216,7 +216,7 @@ def shards_at(data_dir: str, cache_dir: Path, *, rank: int, num_workers: int) ->
     if (given / "shards.json").is_file():
         return read_shards(given)
     source = open_source(data_dir)
-    staged = stage(source, Ledger(source))
+    staged = stage_source(source, ScanCache(source))
     directory = cache_dir / staged.dataset.content_digest[:16]
     if rank != 0:
         # msrun ends this rank if rank 0 dies.
