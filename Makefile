@@ -1,9 +1,9 @@
-# make demo: fresh machine → trained, validated, promoted, reported. make test: every check.
-# make demo STORE=s3: the same, its artifacts on an S3 server that runs here for the time of it.
-# make bench: the benchmarks in small form, some ten minutes on two quiet cores; tests/bench says the rest.
-# make test-long: what takes minutes each, as root: losses on several hosts, Prefect on PostgreSQL.
-# make crash-matrix: runs of which something is killed at 50 random moments; docs/reliability.md.
-# Tests of whole flows take longest: in the order of the tree they come first.
+# make demo: from a fresh machine to a trained, validated, promoted and reported network.
+# make demo STORE=s3: the same with its artifacts on an S3 server that runs for the time of it.
+# make test: every check, in 15 minutes on two quiet cores; make test-fast: in 3, without slow tests.
+# make test-long: tests that take minutes each, some as root: lost hosts, Prefect's automations.
+# make crash-matrix: runs that lose a process at 50 random moments; docs/reliability.md.
+# make bench: every benchmark in small form, in some ten minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -19,26 +19,30 @@ else
 	$(TRAIN_DIGITS) --store artifacts
 endif
 
+# Tests marked `timed` have the machine for themselves. tests/conftest.py orders the others.
+PYTEST := $(BIN)/python -m pytest
+NO_BENCH := --ignore tests/bench
+
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not long"
-	$(BIN)/python -m pytest -m "alone and not long"
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not timed and not long"
+	$(PYTEST) $(NO_BENCH) -m "timed and not long"
+
+test-fast: .venv/dev
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not slow"
 
 test-long: .venv/dev
-	$(BIN)/python -m pytest -m long --ignore $(CRASH_MATRIX)
+	$(PYTEST) $(NO_BENCH) --ignore $(CRASH_MATRIX) -m long
 
-# A minute for each point; the table goes into docs/reliability.md.
+# Each point takes a minute. The table is written into docs/reliability.md.
 POINTS ?= 50
 SEED ?= 1
 CRASH_MATRIX := tests/long/test_crash_matrix.py
 
 crash-matrix: .venv/dev
-	CRASH_POINTS=$(POINTS) CRASH_SEED=$(SEED) $(BIN)/python -m pytest -m long $(CRASH_MATRIX)
+	CRASH_POINTS=$(POINTS) CRASH_SEED=$(SEED) $(PYTEST) -m long $(CRASH_MATRIX)
 
 bench: .venv/dev
-	$(BIN)/python -m pytest --durations 0 -m "not long" tests/bench
-
-test-fast: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"
+	$(PYTEST) --durations 0 -m "not long" tests/bench
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
-"""Session-wide: an environment of its own for Prefect, one flow harness, one tiny data set."""
+"""Settings of the test processes, the order of the tests, and the fixtures that all tests share."""
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -9,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from infra.s3.server import Running
     from tests.places import Place
     from tests.tiny_pipeline import Trained
 
-# Read by Prefect when it is imported, and inherited by every command that a test starts.
+# Prefect reads its settings when it is imported; every process that a test starts inherits them.
 _prefect_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
-_worker = "PYTEST_XDIST_WORKER" in os.environ
-if not _worker:
+_is_xdist_worker = "PYTEST_XDIST_WORKER" in os.environ
+if not _is_xdist_worker:
     _cache = tempfile.TemporaryDirectory(prefix="sknet-cache-")
-# Of pytest-xdist's processes, the first makes the cache for all.
-_cache_name = os.environ["SKNET_CACHE"] if _worker else _cache.name
+# pytest-xdist's workers share the cache of the process that started them.
+_cache_name = os.environ["SKNET_CACHE"] if _is_xdist_worker else _cache.name
 for _name in [name for name in os.environ if name.startswith(("PREFECT_", "SKNET_"))]:
     del os.environ[_name]
 os.environ |= {
@@ -29,21 +29,49 @@ os.environ |= {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_HOME": _prefect_home.name,
     "SKNET_CACHE": _cache_name,
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
     "PREFECT_CLI_COLORS": "false",
     "GLOG_v": "3",
     "OMP_NUM_THREADS": "1",
 }
 
+# Each of these marks implies `slow`.
+SLOW_MARKS = ("alone", "timed", "long")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are deselected, and pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Complete the marks, then group and order the tests for `--dist loadgroup`.
+
+    A file is a group, so that its tests share their fixtures; all tests marked `alone` are one
+    group. Groups start in this order: `alone`, files with slow tests, all others. So the longest
+    group runs beside all the rest, and what is left for the end is short.
+    """
+    for item in items:
+        if any(item.get_closest_marker(name) for name in SLOW_MARKS):
+            item.add_marker("slow")
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("alone"):
+            return 0
+        return 1 if item.path in slow_files else 2
+
+    items.sort(key=turn)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "alone" if item.get_closest_marker("alone") else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def flow_harness() -> Iterator[None]:
-    """One temporary Prefect server for all flows that run in the test process."""
+    """A temporary Prefect server for all flows that run in the test process."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     with (
-        prefect_test_harness(server_startup_timeout=120),
+        prefect_test_harness(server_startup_timeout=600),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield
@@ -51,7 +79,7 @@ def flow_harness() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
-    """A real S3 server, whose address and credentials are this process's AWS settings."""
+    """A real S3 server; this process's AWS settings have its address and credentials."""
     from infra.s3.server import serving
 
     with serving(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
@@ -73,7 +101,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Place":
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three colours that are easy to tell apart."""
+    """Class folders of images in three colours that are easy to tell apart."""
     from tests.tiny_pipeline import write_images
 
     return write_images(tmp_path_factory.mktemp("images"))
@@ -89,27 +117,27 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(flow_harness: None, tmp_path_factory: pytest.TempPathFactory) -> "Trained":
-    """One undisturbed run of the whole flow with two workers. Tests change copies of its store.
+    """One uninterrupted run of the whole flow with two workers; tests change copies of its store.
 
-    It takes a minute, so that of pytest-xdist's processes only the first to need it runs it.
+    It takes a minute: the first of pytest-xdist's workers that needs it runs it, the others wait.
     """
     from tests.tiny_pipeline import Trained, run_flow_once, write_images, write_recipe
 
     base = tmp_path_factory.getbasetemp()
-    place = (base.parent if _worker else base) / "trained"
-    place.mkdir(exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "results.json").exists():
-            shutil.rmtree(place / "images", ignore_errors=True)
-            shutil.rmtree(place / "store", ignore_errors=True)
-            recipe, images = write_recipe(place / "tiny.yaml"), write_images(place / "images")
-            _, results = run_flow_once(recipe, images, place / "store")
-            Trained.write(results, place)
-        return Trained.read(place)
+    directory = (base.parent if _is_xdist_worker else base) / "trained"
+    directory.mkdir(exist_ok=True)
+    with FileLock(directory / "lock"):
+        if not (directory / "results.json").exists():
+            shutil.rmtree(directory / "images", ignore_errors=True)
+            shutil.rmtree(directory / "store", ignore_errors=True)
+            recipe = write_recipe(directory / "tiny.yaml")
+            images = write_images(directory / "images")
+            _, results = run_flow_once(recipe, images, directory / "store")
+            Trained.write(results, directory)
+        return Trained.read(directory)
 
 
 @pytest.fixture
 def copied_store(trained: "Trained", tmp_path: Path) -> Path:
-    """The store of `trained`, free to be damaged."""
+    """A copy of the store of `trained`, free to be damaged."""
     return shutil.copytree(trained.store, tmp_path / "store", copy_function=shutil.copy2)
