@@ -1,6 +1,7 @@
-"""Is this machine fit for the job? ``python -m infra.doctor``.
+"""Checks whether this machine can train: ``python -m infra.doctor``.
 
-Facts are gathered first (`gathering`, `services`, `ascend_facts`), then judged by pure functions
-(`machine`, `connections`, `ascend`). Nothing here imports MindSpore: its version is read from the
-installed distribution.
+Facts are gathered first, then judged by pure functions. `machine` does both for the installation
+and the hardware, `services` for the store and the Prefect server; on Ascend hosts `ascend_tools`
+gathers and `ascend` judges. Nothing here imports MindSpore: its version is read from the installed
+distribution.
 """

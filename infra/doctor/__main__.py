@@ -1,6 +1,6 @@
-"""Is this machine fit? ``python -m infra.doctor [--json OUT] [--store URI] [--ascend] …``.
+"""Check whether this machine can train. The table says what was found, and what to do.
 
-Exit codes: 0 fit (warnings may be there), 1 something failed, 2 the input is wrong.
+Exit codes: 0 it can (there may be warnings), 1 a check failed, 2 an option is wrong.
 """
 
 import argparse
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.base.outcomes import ExitCode
+from infra.base.options import non_negative_float, whole_number
+from infra.base.outcomes import ExitCode, UserError
 from infra.doctor.ascend import check_ascend
 from infra.doctor.ascend_tools import gather
-from infra.doctor.findings import Finding, Status, as_json, as_table, failed, redacted
 from infra.doctor.machine import (
     Installation,
     check_installation,
@@ -21,8 +21,8 @@ from infra.doctor.machine import (
     installation,
     resources,
 )
+from infra.doctor.results import CheckResult, Status, any_failed, as_json, as_table, redacted
 from infra.doctor.services import (
-    WrongInputError,
     ask_prefect,
     check_prefect,
     check_store,
@@ -31,31 +31,35 @@ from infra.doctor.services import (
     try_store,
 )
 
-Check = Callable[[], list[Finding]]
+Check = Callable[[], list[CheckResult]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check everything, print the table and return the exit code."""
+    """Run all checks, print the table and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         checks = _checks(options)
         if options.json:
-            _write(options.json, "")
-        findings = [finding for name, check in checks for finding in _guarded(name, check)]
+            _write(options.json, "")  # refuse an unwritable path before the checks, which take time
+        results = [result for name, check in checks for result in _run(name, check)]
         if options.json:
-            _write(options.json, as_json(findings))
-    except WrongInputError as error:
+            _write(options.json, as_json(results))
+    except UserError as error:
         sys.stderr.write(f"error: {redacted(str(error))}\n")
         return ExitCode.USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return ExitCode.FAILED
-    print(as_table(findings))
-    return ExitCode.FAILED if failed(findings) else ExitCode.DONE
+    print(as_table(results))
+    return ExitCode.FAILED if any_failed(results) else ExitCode.DONE
 
 
 def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
-    """What is asked for. Raises WrongInputError."""
+    """Return the requested checks, with their names.
+
+    Raises:
+        UserError: An option has a wrong value.
+    """
     directory = local_directory(options.store) if options.store else None
     api = prefect_url(options.api)
     facts = installation()
@@ -79,12 +83,12 @@ def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
     return checks
 
 
-def _guarded(name: str, check: Check) -> list[Finding]:
+def _run(name: str, check: Check) -> list[CheckResult]:
     try:
         return check()
     except Exception as error:  # noqa: BLE001 (a check that breaks must not hide the others)
         found = f"the check itself failed: {type(error).__name__}: {error}"
-        return [Finding(name, Status.FAIL, found, "", "report it as an issue, with this line")]
+        return [CheckResult(name, Status.FAIL, found, "", "report it as an issue, with this line")]
 
 
 def _version(facts: Installation, name: str) -> str | None:
@@ -95,53 +99,58 @@ def _write(path: Path, content: str) -> None:
     try:
         path.write_text(content, "utf-8")
     except OSError as error:
-        raise WrongInputError(f"--json {path} can't be written: {error.strerror}") from None
+        raise UserError(f"--json {path} can't be written: {error.strerror}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m infra.doctor", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="a file for programs, too")
-    parser.add_argument("--store", metavar="URI", help="a path, file:///abs/path or s3://bucket/x")
-    parser.add_argument("--api", metavar="URL", help="of Prefect (default: PREFECT_API_URL)")
-    parser.add_argument("--workers", type=_count, default=2, help="ranks on this host (2)")
     parser.add_argument(
-        "--disk", type=_gigabytes, default=2.0, metavar="GB", help="that have to be free (2)"
+        "--json", type=Path, metavar="OUT", help="also write the results to this JSON file"
     )
-    parser.add_argument("--ascend", action="store_true", help="default where npu-smi is installed")
+    parser.add_argument(
+        "--store",
+        metavar="URI",
+        help="also try this store: a path, file:///abs/path or s3://bucket/prefix",
+    )
+    parser.add_argument(
+        "--api", metavar="URL", help="URL of the Prefect API (default: PREFECT_API_URL)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, 1024),
+        default=2,
+        help="number of ranks that will run on this host (default 2)",
+    )
+    parser.add_argument(
+        "--disk",
+        type=non_negative_float,
+        default=2.0,
+        metavar="GB",
+        help="gigabytes of disk that must be free (default 2)",
+    )
+    parser.add_argument(
+        "--ascend",
+        action="store_true",
+        help="also check Ascend devices (default where npu-smi is installed)",
+    )
     parser.add_argument(
         "--peer",
         type=_address,
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="of a device of another host, to be reached over HCCL's network; may be repeated",
+        help="device of another host that HCCL's network must reach; may be repeated",
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of ranks from 1 to 1024")
-    return int(text)
-
-
-def _gigabytes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of gigabytes from 0 to 1e9")
-    return value
 
 
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
-"""Do driver, firmware, CANN and network of an Ascend host go together with MindSpore?"""
+"""Whether driver, firmware, CANN and network of an Ascend host fit the installed MindSpore."""
 
 import re
 from dataclasses import dataclass
 
 from infra.doctor.ascend_tools import Ascend, Port, firmware_allowed
-from infra.doctor.findings import Finding, Status
+from infra.doctor.results import CheckResult, Status
 
 _MINDCV = "https://github.com/mindspore-lab/mindcv/blob/main/configs/sknet/README.md"
-
 _TRANSFORMERS = "https://www.mindspore.cn/mindformers/docs/en/r1.9.0/installation.html"
+
+HEALTHY = "OK"
+"""npu-smi's word for a device without faults."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One line of a published table."""
+    """Versions that were published together: one row of a table in `source`."""
 
     mindspore: str
     driver: str
-    """Of the driver, and of the package that the firmware comes in."""
+    """Version of the driver, and of the package that contains the firmware."""
     cann: str
     source: str
     firmware: str | None = None
-    """Its own number, where it was published."""
+    """The firmware's own version, if it was published."""
 
 
 RELEASES = (
@@ -34,16 +36,34 @@ RELEASES = (
 )
 
 
+def check_ascend(facts: Ascend, mindspore: str | None) -> list[CheckResult]:
+    """Judge the host's devices, versions and network.
+
+    Args:
+        facts: Everything that was found on this host.
+        mindspore: The installed version of MindSpore.
+    """
+    release = release_of(mindspore) if mindspore else None
+    return [
+        _check_devices(facts),
+        _check_release(mindspore, release),
+        _check_version("driver", facts.driver.get("version"), release.driver if release else None),
+        *_check_firmware(facts, release),
+        _check_version("CANN", facts.cann.get("version"), release.cann if release else None),
+        *_check_network(facts),
+    ]
+
+
 def release_of(mindspore: str) -> Release | None:
-    """What was published for a MindSpore."""
+    """Return the versions that were published with this MindSpore."""
     return next((each for each in RELEASES if each.mindspore == mindspore), None)
 
 
 def same_release(one: str, other: str) -> bool:
-    """Whether two names mean one release.
+    """Tell whether two names mean the same release.
 
-    Case differs between tables and version files (24.1.RC3, 24.1.rc3). The community edition's
-    `.beta1` does too: tables of different years give 8.0.RC2.beta1 and 8.0.RC2 for one MindSpore.
+    Tables and version files write one release in different ways: in another case (24.1.RC3,
+    24.1.rc3), or with and without the community edition's suffix (8.0.RC2.beta1, 8.0.RC2).
     """
     return _canonical(one) == _canonical(other)
 
@@ -52,119 +72,121 @@ def _canonical(version: str) -> str:
     return re.sub(r"[.-]beta\.?\d+$", "", version.strip().lower())
 
 
-OK, WARN, FAIL = Status.OK, Status.WARN, Status.FAIL
-
-HEALTHY = "OK"
-
-
-def check_ascend(facts: Ascend, mindspore: str | None) -> list[Finding]:
-    """All of it, for the MindSpore that is installed."""
-    release = release_of(mindspore) if mindspore else None
-    return [
-        _devices(facts),
-        _release(mindspore, release),
-        _version("driver", facts.driver.get("version"), release.driver if release else None),
-        *_firmware(facts, release),
-        _version("CANN", facts.cann.get("version"), release.cann if release else None),
-        *_network(facts),
-    ]
-
-
-def _devices(facts: Ascend) -> Finding:
-    needed = "npu-smi, and every device OK"
+def _check_devices(facts: Ascend) -> CheckResult:
+    check, needed = "npu-smi", "npu-smi works, and every device is OK"
     if facts.npu_smi is None:
         advice = "install driver and firmware; in a container, mount npu-smi and /dev/davinci*"
-        return Finding("npu-smi", FAIL, facts.trouble, needed, advice)
+        return CheckResult(check, Status.FAIL, facts.trouble, needed, advice)
     devices = facts.npu_smi.devices
     if not devices:
-        advice = "npu-smi info, as the user who will train (group HwHiAiUser)"
-        return Finding("npu-smi", FAIL, "it lists no device", needed, advice)
-    ill = [each for each in devices if each.health != HEALTHY]
-    if ill:
-        named = ", ".join(f"{each.card}.{each.chip} {each.health}" for each in ill)
-        advice = "npu-smi info -t health -i CARD; leave it out by ASCEND_RT_VISIBLE_DEVICES"
-        return Finding("npu-smi", FAIL, f"of {len(devices)} devices: {named}", needed, advice)
+        advice = "run npu-smi info as the user who will train (group HwHiAiUser)"
+        return CheckResult(check, Status.FAIL, "no device is listed", needed, advice)
+    faulty = [each for each in devices if each.health != HEALTHY]
+    if faulty:
+        named = ", ".join(f"{each.card}.{each.chip} {each.health}" for each in faulty)
+        advice = "npu-smi info -t health -i CARD; exclude it with ASCEND_RT_VISIBLE_DEVICES"
+        found = f"{len(faulty)} of {len(devices)} devices are not OK: {named}"
+        return CheckResult(check, Status.FAIL, found, needed, advice)
     names = ", ".join(sorted({each.name for each in devices}))
-    return Finding("npu-smi", OK, f"{len(devices)} of {names}", needed)
+    return CheckResult(check, Status.OK, f"{len(devices)} x {names}", needed)
 
 
-def _release(mindspore: str | None, release: Release | None) -> Finding:
+def _check_release(mindspore: str | None, release: Release | None) -> CheckResult:
     check = "published releases"
     if release is not None:
-        return Finding(check, OK, f"MindSpore {mindspore}: {release.source}")
+        return CheckResult(check, Status.OK, f"MindSpore {mindspore}: {release.source}")
     newest = RELEASES[-1]
     found = f"none known for MindSpore {mindspore or '(not installed)'}"
-    needed = f"newest known: {newest.mindspore} with {newest.driver} and CANN {newest.cann}"
-    advice = "ask MindSpore's install page for its CANN; then docs/ascend.md, 1 and 2"
-    return Finding(check, WARN, found, needed, advice)
+    needed = (
+        f"newest known: MindSpore {newest.mindspore}, driver {newest.driver}, CANN {newest.cann}"
+    )
+    advice = "find its CANN on MindSpore's install page; then docs/ascend.md, 1 and 2"
+    return CheckResult(check, Status.WARN, found, needed, advice)
 
 
-def _version(check: str, found: str | None, wanted: str | None) -> Finding:
+def _check_version(check: str, found: str | None, wanted: str | None) -> CheckResult:
     if not found:
         advice = "install it; for CANN, source its set_env.sh"
-        return Finding(check, FAIL, "no version file", wanted or "", advice)
+        return CheckResult(check, Status.FAIL, "no version file", wanted or "", advice)
     if wanted is None:
-        return Finding(check, WARN, found, "unknown, see published releases", "")
-    if same_release(found, wanted):
-        return Finding(check, OK, found, wanted)
-    advice = "what was published together is another one; if it fails, install that"
-    return Finding(check, WARN, found, wanted, advice)
+        return CheckResult(check, Status.WARN, found, "unknown, see published releases")
+    return CheckResult.judge(
+        check,
+        same_release(found, wanted),
+        found=found,
+        needed=wanted,
+        advice="MindSpore was published with another version: install it if training fails",
+        otherwise=Status.WARN,
+    )
 
 
-def _firmware(facts: Ascend, release: Release | None) -> list[Finding]:
-    """Of its own number where one was published, else of the package that it came in."""
+def _check_firmware(facts: Ascend, release: Release | None) -> list[CheckResult]:
+    """Compare the firmware with the release and with the range that the driver declares.
+
+    Where no firmware version was published, the version of its package is compared.
+    """
     number = facts.firmware.get("version")
     if release is None or release.firmware is not None:
-        findings = [_version("firmware", number, release.firmware if release else None)]
+        results = [_check_version("firmware", number, release.firmware if release else None)]
     else:
         package = facts.firmware.get("package_version", number)
-        findings = [_version("firmware (package)", package, release.driver)]
+        results = [_check_version("firmware (package)", package, release.driver)]
     ranges = facts.driver.get("compatible_version_fw", "")
     allowed = firmware_allowed(number, ranges) if number else None
     if allowed is not None and number is not None:
         check = "firmware for the driver"
-        advice = "" if allowed else "install the firmware of the driver's release, then reboot"
-        findings.append(Finding(check, OK if allowed else FAIL, number, ranges, advice))
-    return findings
+        advice = "install the firmware of the driver's release, then reboot"
+        results.append(
+            CheckResult.judge(check, allowed, found=number, needed=ranges, advice=advice)
+        )
+    return results
 
 
-def _network(facts: Ascend) -> list[Finding]:
-    """HCCL's own network between hosts: every port up, and every peer answers every device."""
+def _check_network(facts: Ascend) -> list[CheckResult]:
+    """Check HCCL's network between hosts: ports are up, and devices of other hosts answer."""
+    check, needed = "HCCL ports", "for several hosts"
     if not facts.has_hccn_tool:
-        advice = "several hosts only: install the driver's tools, or mount them"
-        return [Finding("HCCL ports", WARN, "no hccn_tool", "for several hosts", advice)]
+        advice = "for several hosts only: install the driver's tools, or mount them"
+        return [CheckResult(check, Status.WARN, "no hccn_tool", needed, advice)]
     if not facts.ports:
-        return [Finding("HCCL ports", WARN, "no device to ask about", "for several hosts")]
-    peers = [_peer(peer, facts.ports) for peer in facts.ports[0].pings]
+        return [CheckResult(check, Status.WARN, "no device, hence no port", needed)]
+    peers = [_check_peer(peer, facts.ports) for peer in facts.ports[0].pings]
     if not peers:
-        advice = "--peer ADDRESS of a device of each other host: hccn_tool -i 0 -ip -g there"
-        peers = [Finding("HCCL peers", WARN, "none given", "for several hosts", advice)]
-    return [_ports(facts.ports), *peers]
+        advice = "--peer ADDRESS for a device of each other host: hccn_tool -i 0 -ip -g there"
+        peers = [CheckResult("HCCL peers", Status.WARN, "none given", needed, advice)]
+    return [_check_ports(facts.ports), *peers]
 
 
-def _ports(ports: tuple[Port, ...]) -> Finding:
+def _check_ports(ports: tuple[Port, ...]) -> CheckResult:
     down = [each for each in ports if each.link != "UP" or each.address is None]
-    needed = "every port UP, with an address"
-    if not down:
-        return Finding("HCCL ports", OK, f"{len(ports)} of {len(ports)} UP", needed)
     named = ", ".join(
         f"{each.device} {each.link or 'unknown'}{'' if each.address else ', no address'}"
         for each in down
     )
-    # One host trains without: devices of a host have links of their own.
-    return Finding("HCCL ports", WARN, named, needed, "cables, then /etc/hccn.conf")
+    return CheckResult.judge(
+        "HCCL ports",
+        not down,
+        found=named or f"{len(ports)} of {len(ports)} UP",
+        needed="every port UP, with an address",
+        advice="check the cables, then /etc/hccn.conf",
+        # A single host can train without: links inside the host connect its devices.
+        otherwise=Status.WARN,
+    )
 
 
-def _peer(peer: str, ports: tuple[Port, ...]) -> Finding:
-    lost = [_lost(each, peer) for each in ports if not _answered(each.pings[peer])]
-    check, needed = f"HCCL to {peer}", "every packet of every device answered"
-    if not lost:
-        return Finding(check, OK, f"{len(ports)} devices reach it", needed)
-    advice = "same VLAN, netmask and gateway: hccn_tool -i N -route -g; switches"
-    return Finding(check, FAIL, f"not from {', '.join(lost)}", needed, advice)
+def _check_peer(peer: str, ports: tuple[Port, ...]) -> CheckResult:
+    cut_off = [_describe(each, peer) for each in ports if not _answered(each.pings[peer])]
+    return CheckResult.judge(
+        f"HCCL to {peer}",
+        not cut_off,
+        found=f"not from {', '.join(cut_off)}" if cut_off else f"{len(ports)} devices reach it",
+        needed="all packets of every device answered",
+        advice="same VLAN, netmask and gateway: hccn_tool -i N -route -g; switches",
+    )
 
 
-def _lost(port: Port, peer: str) -> str:
+def _describe(port: Port, peer: str) -> str:
+    """Return a device with the packets that it received of those that it sent."""
     packets = port.pings[peer]
     return f"{port.device} ({packets[1]}/{packets[0]})" if packets else f"{port.device} (no answer)"
 

@@ -1,4 +1,4 @@
-"""Facts about a host with Ascend devices: what its tools and version files say."""
+"""Facts about a host with Ascend devices, from npu-smi, hccn_tool and version files."""
 
 import os
 import platform
@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+ROOT = Path("/usr/local/Ascend")
+
+TOOL_SECONDS = 60.0
+"""npu-smi takes seconds on a busy host, and so does a ping whose three packets are lost."""
+
+MAX_FILE = 1 << 16
+"""Bytes read from a version file."""
+
+# Two lines of npu-smi's table describe a chip: "| 0  910B4  | OK  |", then "| 0  | 0000:00:00.0 |".
 _CARD = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
-
 _CHIP = re.compile(r"^\|\s*(\d+)(?:\s+\d+)?\s*\|\s*\S+:\S+\s*\|")
-
 _VERSION = re.compile(r"\bVersion:\s*(\S+)")
-
 _ADDRESS = re.compile(r"^\s*ipaddr:(\S+)\s*$", re.MULTILINE)
-
 _LINK = re.compile(r"^\s*link status:\s*(\S+)", re.MULTILINE)
-
-# Anchored at the comma: "100.00% packet loss" ends in "0.00% packet loss" too.
-_LOSS = re.compile(r"(\d+) packets transmitted, (\d+) received,")
-
+# Not the percentage: "100.00% packet loss" ends in "0.00% packet loss" too.
+_PACKETS = re.compile(r"(\d+) packets transmitted, (\d+) received,")
 _RANGE = re.compile(r"\[([\d.]+),([\d.]+)\]")
-
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 
 
@@ -41,75 +43,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class NpuSmi:
-    """What `npu-smi info` shows."""
+    """The output of `npu-smi info`."""
 
     version: str | None
     devices: tuple[Device, ...]
-
-
-def parse_npu_smi(text: str) -> NpuSmi:
-    """Read the first table of `npu-smi info`: two lines for each chip."""
-    version = _VERSION.search(text)
-    devices: list[Device] = []
-    card: re.Match[str] | None = None
-    for line in text.splitlines():
-        if "Process id" in line:
-            break
-        if card is not None and (chip := _CHIP.match(line)):
-            devices.append(Device(int(card[1]), int(chip[1]), card[2], card[3]))
-            card = None
-        else:
-            card = _CARD.match(line)
-    return NpuSmi(version[1] if version else None, tuple(devices))
-
-
-def parse_version_file(text: str) -> dict[str, str]:
-    """Read `name=value` lines: version.info, ascend_toolkit_install.info; names in lower case."""
-    lines = (line.partition("=") for line in text.splitlines())
-    return {name.strip().lower(): value.strip() for name, equals, value in lines if equals}
-
-
-def parse_address(text: str) -> str | None:
-    """Read `hccn_tool -i N -ip -g`."""
-    found = _ADDRESS.search(text)
-    return found[1] if found else None
-
-
-def parse_link(text: str) -> str | None:
-    """Read `hccn_tool -i N -link -g`: UP or DOWN."""
-    found = _LINK.search(text)
-    return found[1].upper() if found else None
-
-
-def parse_ping(text: str) -> tuple[int, int] | None:
-    """Read `hccn_tool -i N -ping -g address A`: packets sent, and packets that came back."""
-    found = _LOSS.search(text)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-def firmware_allowed(firmware: str, ranges: str) -> bool | None:
-    """Whether a driver's `compatible_version_fw=[7.0.0,7.5.99]` holds a firmware's number.
-
-    None if either can't be read. A bound of three numbers stands for all that begin with them.
-    """
-    number = _NUMBERS.fullmatch(firmware)
-    bounds = _RANGE.findall(ranges)
-    if not number or not bounds:
-        return None
-    return any(_between(firmware, low, high) for low, high in bounds)
-
-
-def _between(version: str, low: str, high: str) -> bool:
-    numbers, least, most = ([int(n) for n in v.split(".") if n] for v in (version, low, high))
-    return least <= numbers[: len(least)] and numbers[: len(most)] <= most
-
-
-ROOT = Path("/usr/local/Ascend")
-
-TOOL_SECONDS = 60.0
-"""npu-smi takes seconds on a busy host; a ping of three lost packets as well."""
-
-MAX_FILE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +58,17 @@ class Port:
     """UP, DOWN, or None if it can't be read."""
     address: str | None
     pings: Mapping[str, tuple[int, int] | None]
-    """Address of another host's device → packets sent, and received."""
+    """For each address of another host's device, the packets sent and received."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ascend:
-    """What was found on this host."""
+    """Everything that was found on this host."""
 
     npu_smi: NpuSmi | None
-    """None if there is no npu-smi, or it doesn't work."""
+    """None if npu-smi is missing or doesn't work."""
     trouble: str
-    """Why not."""
+    """Why it is None."""
     driver: Mapping[str, str]
     firmware: Mapping[str, str]
     cann: Mapping[str, str]
@@ -140,9 +77,11 @@ class Ascend:
 
 
 def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
-    """Read version files, ask npu-smi, and ask hccn_tool about each device's port.
+    """Read the version files, run npu-smi, and ask hccn_tool about each device's port.
 
-    `peers` are addresses of devices of other hosts.
+    Args:
+        peers: Addresses of devices of other hosts, which every device here pings.
+        root: Where driver, firmware and CANN are installed.
     """
     try:
         smi: NpuSmi | None = parse_npu_smi(_run("npu-smi", "info"))
@@ -164,8 +103,74 @@ def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
     )
 
 
+def parse_npu_smi(text: str) -> NpuSmi:
+    """Parse the first table of `npu-smi info`."""
+    version = _VERSION.search(text)
+    devices: list[Device] = []
+    card: re.Match[str] | None = None
+    for line in text.splitlines():
+        if "Process id" in line:
+            break
+        if card is not None and (chip := _CHIP.match(line)):
+            devices.append(Device(int(card[1]), int(chip[1]), card[2], card[3]))
+            card = None
+        else:
+            card = _CARD.match(line)
+    return NpuSmi(version[1] if version else None, tuple(devices))
+
+
+def parse_version_file(text: str) -> dict[str, str]:
+    """Parse the `name=value` lines of version.info or ascend_toolkit_install.info.
+
+    Names are returned in lower case.
+    """
+    lines = (line.partition("=") for line in text.splitlines())
+    return {name.strip().lower(): value.strip() for name, equals, value in lines if equals}
+
+
+def parse_address(text: str) -> str | None:
+    """Parse the output of `hccn_tool -i N -ip -g`."""
+    found = _ADDRESS.search(text)
+    return found[1] if found else None
+
+
+def parse_link(text: str) -> str | None:
+    """Parse the output of `hccn_tool -i N -link -g` into UP or DOWN."""
+    found = _LINK.search(text)
+    return found[1].upper() if found else None
+
+
+def parse_ping(text: str) -> tuple[int, int] | None:
+    """Parse `hccn_tool -i N -ping -g address A` into the packets sent and received."""
+    found = _PACKETS.search(text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def firmware_allowed(firmware: str, ranges: str) -> bool | None:
+    """Tell whether the driver works with a firmware.
+
+    Args:
+        firmware: The firmware's version, such as `7.5.0.3.220`.
+        ranges: The driver's `compatible_version_fw`, such as `[7.0.0,7.5.99]`. A bound of three
+            numbers includes every version that begins with them.
+
+    Returns:
+        None if either can't be parsed.
+    """
+    number = _NUMBERS.fullmatch(firmware)
+    bounds = _RANGE.findall(ranges)
+    if not number or not bounds:
+        return None
+    return any(_between(firmware, low, high) for low, high in bounds)
+
+
+def _between(version: str, low: str, high: str) -> bool:
+    numbers, least, most = ([int(n) for n in v.split(".") if n] for v in (version, low, high))
+    return least <= numbers[: len(least)] and numbers[: len(most)] <= most
+
+
 def _ports(tool: str, num_devices: int, peers: Sequence[str]) -> tuple[Port, ...]:
-    """Devices side by side, as each lost ping takes seconds."""
+    """Query all devices at the same time, because each lost ping takes seconds."""
     if not num_devices:
         return ()
     with ThreadPoolExecutor(num_devices) as pool:
@@ -192,12 +197,12 @@ def _hccn_tool(root: Path) -> str | None:
 
 
 def _cann(root: Path) -> Mapping[str, str]:
-    """The toolkit that set_env.sh has chosen, or the latest one."""
-    chosen = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
-    places = [Path(chosen)] if chosen else [root / "ascend-toolkit" / "latest", root / "cann"]
+    """Return the version file of the CANN that set_env.sh has selected, or of the latest one."""
+    selected = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
+    homes = [Path(selected)] if selected else [root / "ascend-toolkit" / "latest", root / "cann"]
     machine = platform.machine()
     names = [f"{machine}-linux/ascend_toolkit_install.info", "ascend_toolkit_install.info"]
-    files = (_version_file(place / name) for place in places for name in names)
+    files = (_version_file(home / name) for home in homes for name in names)
     return next(filter(None, files), {})
 
 
@@ -227,6 +232,6 @@ def _reason(error: OSError | subprocess.SubprocessError) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"no answer within {TOOL_SECONDS:g} s"
     if isinstance(error, subprocess.CalledProcessError):
-        said = bytes(error.stdout or b"").decode("utf-8", "replace").strip().splitlines()
-        return f"exit code {error.returncode}" + (f": {said[-1]}" if said else "")
+        output = bytes(error.stdout or b"").decode("utf-8", "replace").strip().splitlines()
+        return f"exit code {error.returncode}" + (f": {output[-1]}" if output else "")
     return str(error)

@@ -1,4 +1,4 @@
-"""Is what is installed and what there is enough?"""
+"""Python, installed packages, cores, memory and disk of this machine, compared with the needs."""
 
 import platform
 import shutil
@@ -11,43 +11,57 @@ import psutil
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
-from infra.doctor.findings import Finding, Status
+from infra.doctor.results import CheckResult, Status
 
 DISTRIBUTION = "sknet"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
+NAMED = ("mindspore", "numpy", "prefect", "fastapi", "sqlalchemy")
+"""Packages whose other releases are known to break something: each gets a line of its own."""
+
+INSTALL = "pip install -e . --constraint constraints.txt"
+
+GIGABYTE = 10**9
+
+RANK_MEMORY = 2.2 * GIGABYTE
+"""A step of skresnet18, 16 images of 224x224: 2,135 MiB at the peak (docs/performance.md)."""
+
+SPARE_MEMORY = 1.5 * GIGABYTE
+"""Prefect's server and worker, and the flow itself: 0.3 to 0.5 GB each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is installed, beside what the distribution says it needs."""
+    """The installed Python and packages, and the requirements that this distribution declares."""
 
     python: str
     requires_python: str | None
     """None if the distribution itself isn't installed."""
     requirements: tuple[Requirement, ...] = ()
-    """Without those of extras."""
+    """Required packages, without those of extras."""
     versions: Mapping[str, str] | None = None
-    """Of those that are installed."""
+    """Installed versions of the required packages; a missing package has no entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What there is to work with."""
+    """The resources that a job could use now."""
 
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     free_memory: int
     """Bytes that are available without swapping."""
     disk: str
-    """The existing directory that was measured."""
+    """The existing directory whose disk was measured."""
     free_disk: int
+    """Free bytes there."""
     browser: str | None
-    """The path of one that can make screenshots."""
+    """Path of a browser that can make screenshots."""
 
 
 def installation(distribution: str = DISTRIBUTION) -> Installation:
-    """Read the metadata that pip left; nothing of it is imported."""
+    """Read what pip recorded at installation; no package is imported."""
     python = platform.python_version()
     try:
         own = metadata.distribution(distribution)
@@ -65,25 +79,85 @@ def installation(distribution: str = DISTRIBUTION) -> Installation:
 
 
 def resources(disk: Path) -> Resources:
-    """Measure now; `disk` need not exist yet."""
-    place = existing(disk)
+    """Measure the resources; `disk`, a directory, need not exist yet."""
+    directory = existing_directory(disk)
     browsers = filter(None, map(shutil.which, BROWSERS))
     return Resources(
         cores=len(psutil.Process().cpu_affinity()),
         free_memory=psutil.virtual_memory().available,
-        disk=str(place),
-        free_disk=shutil.disk_usage(place).free,
+        disk=str(directory),
+        free_disk=shutil.disk_usage(directory).free,
         browser=next(browsers, None),
     )
 
 
-def existing(path: Path) -> Path:
-    """The nearest directory that is there, from `path` upwards."""
+def existing_directory(path: Path) -> Path:
+    """Return the nearest directory that exists, from `path` upwards."""
     path = path.absolute()
     return next(each for each in (path, *path.parents) if each.is_dir())
 
 
+def check_installation(facts: Installation) -> list[CheckResult]:
+    """Compare Python and the packages with the requirements of the installed distribution."""
+    if facts.requires_python is None:
+        needed = "the distribution, whose metadata lists the required versions"
+        missing = "sknet is not installed"
+        return [CheckResult("installation", Status.FAIL, missing, needed, INSTALL)]
+    results = [_check_python(facts.python, facts.requires_python)]
+    versions = facts.versions or {}
+    others = 0
+    for requirement in sorted(facts.requirements, key=_order):
+        result = _check_version(requirement, versions.get(requirement.name))
+        if requirement.name in NAMED or result.status is not Status.OK:
+            results.append(result)
+        else:
+            others += 1
+    if others:
+        results.append(CheckResult("other requirements", Status.OK, f"{others} fit"))
+    return results
+
+
+def check_resources(facts: Resources, *, workers: int, disk_gigabytes: float) -> list[CheckResult]:
+    """Compare cores, memory and disk with the needs of `workers` ranks on this host."""
+    memory = workers * RANK_MEMORY + SPARE_MEMORY
+    disk = disk_gigabytes * GIGABYTE
+    return [
+        CheckResult.judge(
+            "cores",
+            facts.cores >= workers,
+            found=str(facts.cores),
+            needed=f"{workers}, one for each rank",
+            advice=f"training works, but slowly; faster: --workers {facts.cores}",
+            otherwise=Status.WARN,
+        ),
+        CheckResult.judge(
+            "free memory",
+            facts.free_memory >= memory,
+            found=_gigabytes(facts.free_memory),
+            needed=f"{_gigabytes(memory)} for {workers} ranks",
+            advice="end other programs, or use fewer workers",
+            otherwise=Status.WARN,
+        ),
+        CheckResult.judge(
+            "free disk",
+            facts.free_disk >= disk,
+            found=f"{_gigabytes(facts.free_disk)} at {facts.disk}",
+            needed=_gigabytes(disk),
+            advice="free some (python -m infra.artifacts gc), or give another --store",
+        ),
+        CheckResult.judge(
+            "Chromium",
+            facts.browser is not None,
+            found=facts.browser or "none",
+            needed="" if facts.browser else "for screenshots of the UI and reports",
+            advice="apt-get install chromium; nothing else needs it",
+            otherwise=Status.WARN,
+        ),
+    ]
+
+
 def _requirement(text: str) -> Requirement | None:
+    """Parse a requirement; None if it is malformed or doesn't apply to this machine."""
     try:
         requirement = Requirement(text)
     except InvalidRequirement:
@@ -91,89 +165,24 @@ def _requirement(text: str) -> Requirement | None:
     return None if requirement.marker and not requirement.marker.evaluate() else requirement
 
 
-OK, WARN, FAIL = Status.OK, Status.WARN, Status.FAIL
-
-NAMED = ("mindspore", "numpy", "prefect", "fastapi", "sqlalchemy")
-"""Those whose other releases are known to break something: each gets a line of its own."""
-
-INSTALL = "pip install -e . --constraint constraints.txt"
-
-GIGABYTE = 10**9
-
-MEMORY_OF_A_RANK = 2.2 * GIGABYTE
-"""A step of skresnet18, 16 images of 224x224: 2,135 MiB at the peak (docs/performance.md)."""
-
-SPARE_MEMORY = 1.5 * GIGABYTE
-"""Prefect's server and worker, and the flow itself: 0.3 to 0.5 GB each."""
+def _check_python(version: str, required: str) -> CheckResult:
+    return CheckResult.judge(
+        "Python",
+        SpecifierSet(required).contains(version, prereleases=True),
+        found=version,
+        needed=required,
+        advice="make the environment with another Python: make demo PYTHON=…",
+    )
 
 
-def check_installation(facts: Installation) -> list[Finding]:
-    """Python and the pins, as the installed distribution declares them."""
-    if facts.requires_python is None:
-        needed = "the distribution, whose metadata holds the pins"
-        return [Finding("installation", FAIL, "sknet is not installed", needed, INSTALL)]
-    findings = [_python(facts.python, facts.requires_python)]
-    versions = facts.versions or {}
-    others = []
-    for requirement in sorted(facts.requirements, key=_order):
-        finding = _pin(requirement, versions.get(requirement.name))
-        if requirement.name in NAMED or finding.status is not OK:
-            findings.append(finding)
-        else:
-            others.append(requirement.name)
-    if others:
-        findings.append(Finding("other requirements", OK, f"{len(others)} fit"))
-    return findings
-
-
-def check_resources(facts: Resources, *, workers: int, disk_gigabytes: float) -> list[Finding]:
-    """Cores, memory and disk for a training with so many ranks on this host."""
-    needed = workers * MEMORY_OF_A_RANK + SPARE_MEMORY
-    return [
-        Finding(
-            "cores",
-            OK if facts.cores >= workers else WARN,
-            str(facts.cores),
-            f"{workers}, one a rank",
-            "" if facts.cores >= workers else f"works, but slowly: --workers {facts.cores}",
-        ),
-        Finding(
-            "free memory",
-            OK if facts.free_memory >= needed else WARN,
-            _gigabytes(facts.free_memory),
-            f"{_gigabytes(needed)} for {workers} ranks",
-            "" if facts.free_memory >= needed else "end other programs, or take fewer workers",
-        ),
-        Finding(
-            "free disk",
-            OK if facts.free_disk >= disk_gigabytes * GIGABYTE else FAIL,
-            f"{_gigabytes(facts.free_disk)} at {facts.disk}",
-            _gigabytes(disk_gigabytes * GIGABYTE),
-            ""
-            if facts.free_disk >= disk_gigabytes * GIGABYTE
-            else "free it (python -m infra.artifacts gc), or give another --store",
-        ),
-        Finding("Chromium", OK, facts.browser)
-        if facts.browser
-        else Finding(
-            *("Chromium", WARN, "none", "for screenshots of the UI and reports"),
-            "apt-get install chromium; nothing else needs it",
-        ),
-    ]
-
-
-def _python(version: str, required: str) -> Finding:
-    fits = SpecifierSet(required).contains(version, prereleases=True)
-    advice = "" if fits else "make the environment with another Python: make demo PYTHON=…"
-    return Finding("Python", OK if fits else FAIL, version, required, advice)
-
-
-def _pin(requirement: Requirement, version: str | None) -> Finding:
-    needed = str(requirement.specifier)
-    if version is None:
-        return Finding(requirement.name, FAIL, "not installed", needed, INSTALL)
-    fits = requirement.specifier.contains(version, prereleases=True)
-    return Finding(requirement.name, OK if fits else FAIL, version, needed, "" if fits else INSTALL)
+def _check_version(requirement: Requirement, version: str | None) -> CheckResult:
+    return CheckResult.judge(
+        requirement.name,
+        version is not None and requirement.specifier.contains(version, prereleases=True),
+        found=version or "not installed",
+        needed=str(requirement.specifier),
+        advice=INSTALL,
+    )
 
 
 def _order(requirement: Requirement) -> tuple[int, str]:

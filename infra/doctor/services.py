@@ -1,4 +1,4 @@
-"""Facts about what is reached over the network or a mount: the store, the Prefect server."""
+"""The store and the Prefect server: whether they work, and how far their clocks are off."""
 
 import base64
 import json
@@ -13,57 +13,63 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from infra.artifacts import ArtifactSpec, LocalStore, RefConflictError, StoreError
 from infra.artifacts.opening import local_path
-from infra.doctor.findings import Finding, Status
-from infra.doctor.machine import existing
+from infra.base.outcomes import UserError
+from infra.doctor.machine import existing_directory
+from infra.doctor.results import CheckResult, Status
 
 HTTP_SECONDS = 10.0
 
 STORE_SECONDS = 20.0
-"""A store that takes longer for one small object can't carry a training."""
+"""A store that needs longer for one small object can't serve a training."""
 
 MAX_ANSWER = 1 << 16
+"""Bytes read from an HTTP answer."""
 
-SPEC = ArtifactSpec(kind="probe", format_version=1, params={}, inputs={})
+SKEW_SECONDS = 5.0
+"""Half the 10 s by which Prefect's worker looks ahead: beyond it, runs start late or early."""
+
+MAX_SKEW_SECONDS = 60.0
+"""Beyond it heartbeats and schedules go wrong; S3 refuses requests from 900 s on."""
+
+PROBE = ArtifactSpec(kind="probe", format_version=1, params={}, inputs={})
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """What happened when the store was tried."""
+class StoreProbe:
+    """The outcome of writing to a store and reading from it."""
 
     uri: str
     trouble: str = ""
-    """Why it can't be used; empty if it can."""
+    """Why the store can't be used; empty if it can."""
     skew: float | None = None
-    """Its clock minus ours, in seconds."""
+    """The store's clock minus ours, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """What the Prefect server answered."""
+class PrefectProbe:
+    """The answers of a Prefect server."""
 
     url: str | None
-    """None if none is set."""
+    """None if no server is configured."""
     trouble: str = ""
+    """Why the server can't be used; empty if it can."""
     server: str = ""
-    """Its version, if it told."""
+    """The server's version; empty if unknown."""
     skew: float | None = None
-
-
-class WrongInputError(ValueError):
-    """What the user gave can't be meant; the message is one line."""
+    """The server's clock minus ours, in seconds; None if it sent no date."""
 
 
 def local_directory(uri: str) -> Path | None:
-    """Where a store lies on this host; None if it lies on S3.
+    """Return the directory of a store on this host; None if the store is on S3.
 
-    Raises WrongInputError if the URI has another form, or holds credentials.
+    Raises:
+        UserError: The URI has another form, or contains credentials.
     """
     if "://" in uri and "@" in uri:
-        raise WrongInputError(
+        raise UserError(
             "the store's URI holds credentials, which end in logs: give them as "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
@@ -72,18 +78,96 @@ def local_directory(uri: str) -> Path | None:
     try:
         return local_path(uri)
     except StoreError as error:
-        raise WrongInputError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
-def try_store(uri: str, directory: Path | None) -> Store:
-    """Write, read back, and write under conditions that must not hold."""
+def try_store(uri: str, directory: Path | None) -> StoreProbe:
+    """Write, read back, and try a conditional write that must be refused.
+
+    Args:
+        uri: The store.
+        directory: Its directory; None if it is on S3.
+    """
     try:
-        return Store(uri, skew=_try_s3(uri) if directory is None else _try_directory(directory))
+        skew = _try_s3(uri) if directory is None else _try_directory(directory)
     except (StoreError, OSError) as error:
-        return Store(uri, trouble=getattr(error, "strerror", None) or str(error))
+        return StoreProbe(uri, trouble=getattr(error, "strerror", None) or str(error))
+    return StoreProbe(uri, skew=skew)
+
+
+def check_store(facts: StoreProbe) -> list[CheckResult]:
+    """Judge the store and its clock."""
+    if facts.trouble:
+        advice = "make it writable, or give another --store"
+        needed = "reachable, writable, honours conditional writes"
+        return [CheckResult("store", Status.FAIL, facts.trouble, needed, advice)]
+    found = f"{facts.uri}: writes, and honours conditional writes"
+    clock = _check_clock("clock of the store", facts.skew)
+    return [CheckResult("store", Status.OK, found), clock]
+
+
+def prefect_url(given: str | None) -> str | None:
+    """Return the API's address: as given, from the environment, or from Prefect's own settings.
+
+    Raises:
+        UserError: The address is no HTTP URL.
+    """
+    url = given or os.environ.get("PREFECT_API_URL") or _profile_url()
+    if url and not url.startswith(("http://", "https://")):
+        raise UserError(f"{url!r} is no address of a Prefect API: http://HOST:4200/api")
+    return url
+
+
+def ask_prefect(url: str | None, environment: Mapping[str, str] = os.environ) -> PrefectProbe:
+    """Ask the server for its health and version."""
+    if not url:
+        return PrefectProbe(None)
+    try:
+        began = time.time()
+        _, date = _get(f"{url.rstrip('/')}/health", environment)
+        ended = time.time()
+        version, _ = _get(f"{url.rstrip('/')}/admin/version", environment)
+    except urllib.error.HTTPError as error:
+        return PrefectProbe(url, trouble=f"HTTP {error.code} {error.reason}")
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return PrefectProbe(url, trouble=getattr(reason, "strerror", None) or str(reason))
+    skew = None if date is None else _skew(date, began, ended, resolution=1)
+    return PrefectProbe(url, server=version if isinstance(version, str) else "", skew=skew)
+
+
+def check_prefect(facts: PrefectProbe, client: str | None) -> list[CheckResult]:
+    """Judge the server, its version and its clock.
+
+    Args:
+        facts: The server's answers.
+        client: The version of Prefect installed here; None if there is none.
+    """
+    check = "Prefect API"
+    if facts.url is None:
+        advice = "for deployments: prefect server start, export PREFECT_API_URL"
+        found = "no server is configured: each flow starts a temporary one"
+        return [CheckResult(check, Status.WARN, found, "a server, for deployments", advice)]
+    if facts.trouble:
+        found = f"{facts.url}: {facts.trouble}"
+        needed = "an answer from /health"
+        advice = "start the server, or correct PREFECT_API_URL and its credentials"
+        return [CheckResult(check, Status.FAIL, found, needed, advice)]
+    return [
+        CheckResult.judge(
+            check,
+            client is None or facts.server == client,
+            found=f"{facts.url}: {facts.server or 'version unknown'}",
+            needed="" if client is None else f"{client}, as installed here",
+            advice="use the same version on server, workers and clients",
+            otherwise=Status.WARN,
+        ),
+        _check_clock("clock of Prefect", facts.skew),
+    ]
 
 
 def _try_s3(uri: str) -> float:
+    """Try a store on S3 and return the skew of its clock."""
     from infra.s3 import ABSENT, Bucket
 
     bucket = Bucket(uri, budget=STORE_SECONDS)
@@ -94,59 +178,30 @@ def _try_s3(uri: str) -> float:
     try:
         stored = bucket.head(key)
         if stored is None:
-            raise StoreError(f"{bucket.location}: what was written is not found")
+            raise StoreError(f"{bucket.location}: the object just written is not found")
         return _skew(stored.modified.timestamp(), began, time.time(), resolution=1)
     finally:
         bucket.delete([key])
 
 
 def _try_directory(directory: Path) -> float:
-    """A store of its own inside, as that has the same file system: locks, renames, conflicts."""
-    place = existing(directory)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".probe-") as name:
+    """Try a temporary store on the same file system and return the skew of its clock."""
+    parent = existing_directory(directory)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".probe-") as name:
         began = time.time()
         store = LocalStore(Path(name))
-        with store.workspace(SPEC) as workspace:
+        with store.workspace(PROBE) as workspace:
             (workspace / "content").write_bytes(b"content")
-            store.put(SPEC, workspace, stats={}, provenance={})
-        artifact = store.load(SPEC.kind, SPEC.key, level="full")
+            store.put(PROBE, workspace, stats={}, provenance={})
+        artifact = store.load(PROBE.kind, PROBE.key, level="full")
         store.refs.set("probe", artifact.manifest, expected=None, reason="doctor")
         try:
             store.refs.set("probe", artifact.manifest, expected=None, reason="doctor")
         except RefConflictError:
-            # A file server's clock sets the time of what is written.
+            # On a network file system, the server's clock sets the file's time.
             written = (Path(name) / "refs" / "probe.json").stat().st_mtime
             return _skew(written, began, time.time(), resolution=0)
-        raise StoreError(f"{place}: a ref was replaced although it wasn't what was expected")
-
-
-def ask_prefect(url: str | None, environment: Mapping[str, str] = os.environ) -> Api:
-    """Ask the server for its health and version."""
-    if not url:
-        return Api(None)
-    try:
-        began = time.time()
-        _, date = _get(f"{url.rstrip('/')}/health", environment)
-        ended = time.time()
-        version, _ = _get(f"{url.rstrip('/')}/admin/version", environment)
-    except urllib.error.HTTPError as error:
-        return Api(url, trouble=f"HTTP {error.code} {error.reason}")
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return Api(url, trouble=getattr(reason, "strerror", None) or str(reason))
-    skew = None if date is None else _skew(date, began, ended, resolution=1)
-    return Api(url, server=version if isinstance(version, str) else "", skew=skew)
-
-
-def prefect_url(given: str | None) -> str | None:
-    """The address of the API: given, or from the environment, or from Prefect's own settings.
-
-    Raises WrongInputError if that is no address.
-    """
-    url = given or os.environ.get("PREFECT_API_URL") or _profile_url()
-    if url and not url.startswith(("http://", "https://")):
-        raise WrongInputError(f"{url!r} is no address of a Prefect API: http://HOST:4200/api")
-    return url
+        raise StoreError(f"{parent}: a ref was replaced although its expected value was wrong")
 
 
 def _profile_url() -> str | None:
@@ -158,8 +213,8 @@ def _profile_url() -> str | None:
         return None
 
 
-def _get(url: str, environment: Mapping[str, str]) -> tuple[Any, float | None]:
-    """The JSON of an answer, and the time on the server's clock."""
+def _get(url: str, environment: Mapping[str, str]) -> tuple[object, float | None]:
+    """Return the JSON of an answer, and the time on the server's clock if it sent one."""
     request = urllib.request.Request(url)  # noqa: S310 (http and https only, see prefect_url)
     if key := environment.get("PREFECT_API_KEY"):
         request.add_header("Authorization", f"Bearer {key}")
@@ -173,7 +228,14 @@ def _get(url: str, environment: Mapping[str, str]) -> tuple[Any, float | None]:
 
 
 def _skew(theirs: float, began: float, ended: float, *, resolution: float) -> float:
-    """How far a clock is from ours, if it showed `theirs` at some moment between the two."""
+    """Return how far a clock is ahead of ours, in seconds; negative if it is behind.
+
+    Args:
+        theirs: The time that the clock showed at some moment between `began` and `ended`.
+        began: Our time before it was read.
+        ended: Our time after it was read.
+        resolution: Seconds by which `theirs` may be rounded down.
+    """
     if theirs > ended:
         return theirs - ended
     if theirs + resolution < began:
@@ -181,56 +243,14 @@ def _skew(theirs: float, began: float, ended: float, *, resolution: float) -> fl
     return 0.0
 
 
-OK, WARN, FAIL = Status.OK, Status.WARN, Status.FAIL
-
-SKEW_SECONDS = 5.0
-"""Half of what Prefect's worker looks ahead for runs (10 s): beyond, runs start late or early."""
-
-MOST_SKEW_SECONDS = 60.0
-"""Heartbeats and schedules become wrong; S3 refuses requests from 900 s on."""
-
-CLOCK = "set this machine's clock: timedatectl set-ntp true"
-
-
-def check_store(facts: Store) -> list[Finding]:
-    """Reached, written, read back, and conditions are heeded."""
-    if facts.trouble:
-        advice = "make it writable, or give another --store"
-        needed = "reachable, writable, heeds conditions"
-        return [Finding("store", FAIL, facts.trouble, needed, advice)]
-    found = f"{facts.uri}: writes, and heeds conditions"
-    return [Finding("store", OK, found), _clock("clock of the store", facts.skew)]
-
-
-def check_prefect(facts: Api, client: str | None) -> list[Finding]:
-    """Reached, and of the client's version."""
-    if facts.url is None:
-        advice = "for deployments: prefect server start, export PREFECT_API_URL"
-        found = "no server is set: flows start one of their own"
-        return [Finding("Prefect API", WARN, found, "a server, for deployments", advice)]
-    if facts.trouble:
-        found = f"{facts.url}: {facts.trouble}"
-        needed = "an answer from /health"
-        advice = "start the server, or correct PREFECT_API_URL and its credentials"
-        return [Finding("Prefect API", FAIL, found, needed, advice)]
-    same = client is None or facts.server == client
-    return [
-        Finding(
-            "Prefect API",
-            OK if same else WARN,
-            f"{facts.url}: {facts.server or 'version unknown'}",
-            "" if client is None else f"{client}, as installed here",
-            "" if same else "take one version on server, workers and clients",
-        ),
-        _clock("clock of Prefect", facts.skew),
-    ]
-
-
-def _clock(check: str, skew: float | None) -> Finding:
+def _check_clock(check: str, skew: float | None) -> CheckResult:
     if skew is None:
-        return Finding(check, WARN, "it doesn't tell", f"within {SKEW_SECONDS:g} s", "")
-    needed = f"within {SKEW_SECONDS:g} s of ours"
-    found = "as ours" if skew == 0 else f"{abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
-    if abs(skew) <= SKEW_SECONDS:
-        return Finding(check, OK, found, needed)
-    return Finding(check, WARN if abs(skew) <= MOST_SKEW_SECONDS else FAIL, found, needed, CLOCK)
+        return CheckResult(check, Status.WARN, "it sends no time", f"within {SKEW_SECONDS:g} s")
+    return CheckResult.judge(
+        check,
+        abs(skew) <= SKEW_SECONDS,
+        found="as ours" if skew == 0 else f"{abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}",
+        needed=f"within {SKEW_SECONDS:g} s of ours",
+        advice="set this machine's clock: timedatectl set-ntp true",
+        otherwise=Status.WARN if abs(skew) <= MAX_SKEW_SECONDS else Status.FAIL,
+    )

@@ -1,1 +1,1 @@
-"""Prefect, adapted: the command-line plugin."""
+"""Prefect's settings for this project, a plugin for its command line, and notifications."""

@@ -1,7 +1,8 @@
 """A Prefect plugin: `prefect deployment run NAME` for a deployment named like its flow.
 
-Prefect's command line wants `NAME/NAME`; plugins are set up before it reads its arguments.
-Enabled by `prefect.toml` in this repository's root, elsewhere by PREFECT_PLUGINS_ENABLED=true.
+Prefect's command line expects `NAME/NAME`. Prefect sets up plugins before it parses the arguments,
+so this plugin can complete them. `prefect.toml` in this repository's root enables it; elsewhere,
+PREFECT_PLUGINS_ENABLED=true does.
 """
 
 import sys
@@ -13,7 +14,7 @@ COMMAND = ["deployment", "run"]
 
 
 def with_full_name(arguments: list[str]) -> list[str]:
-    """`deployment run X …` becomes `deployment run X/X …`; all else stays."""
+    """Turn `deployment run X …` into `deployment run X/X …`; return other arguments unchanged."""
     if arguments[:2] != COMMAND or len(arguments) < 3:
         return arguments
     name = arguments[2]
@@ -24,6 +25,6 @@ def with_full_name(arguments: list[str]) -> list[str]:
 
 @prefect.plugins.register_hook
 def setup_environment(*, ctx: HookContext) -> None:
-    """Called by Prefect at import."""
+    """Complete this process's arguments; Prefect calls it when it is imported."""
     del ctx
     sys.argv[1:] = with_full_name(sys.argv[1:])

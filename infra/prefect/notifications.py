@@ -1,9 +1,11 @@
-"""Tell people of crashed runs and failed nightlies: ``python -m infra.prefect.notifications``.
+"""Register notifications about crashed and failed runs with the Prefect server.
 
-Where to is read from the environment, as such addresses hold tokens: SKNET_NOTIFY_WEBHOOK (takes
-JSON with a `text`, as Slack and Mattermost do), or SKNET_NOTIFY_SENDGRID_KEY, SKNET_NOTIFY_FROM and
-SKNET_NOTIFY_TO (e-mail). Run again, it replaces what it made. Exit codes: 0 done, 1 the server
-refused or isn't reached, 2 the environment is wrong.
+Usage: ``python -m infra.prefect.notifications``. The receiver is read from the environment, because
+its address may contain a token: SKNET_NOTIFY_WEBHOOK (takes JSON with a `text`, as Slack and
+Mattermost do), or for e-mail SKNET_NOTIFY_SENDGRID_KEY, SKNET_NOTIFY_FROM and SKNET_NOTIFY_TO.
+A second call replaces what the first one made.
+
+Exit codes: 0 done, 1 the server refused or can't be reached, 2 the environment is wrong.
 """
 
 import asyncio
@@ -24,29 +26,29 @@ from prefect.exceptions import PrefectException
 from prefect.types import SecretDict
 from pydantic import SecretStr
 
-from infra.base.outcomes import ExitCode
+from infra.base.outcomes import ExitCode, UserError
 
 FILE = Path(__file__).with_name("notifications.yaml")
 BLOCK = "sknet-notifications"
 _MAIL = ("SENDGRID_KEY", "FROM", "TO")
 
 
-class WrongInputError(ValueError):
-    """The environment doesn't say where to; the message is one line."""
-
-
 def block_of(environment: Mapping[str, str]) -> NotificationBlock:
-    """The block that sends, of one kind or the other. Raises WrongInputError."""
+    """Return the Prefect block that sends the notifications.
+
+    Raises:
+        UserError: The environment names no receiver, two, or half of one.
+    """
     webhook = environment.get("SKNET_NOTIFY_WEBHOOK", "")
     mail = {name: environment.get(f"SKNET_NOTIFY_{name}", "") for name in _MAIL}
     if bool(webhook) == any(mail.values()):
-        raise WrongInputError("set SKNET_NOTIFY_WEBHOOK, or those of e-mail, and not both")
+        raise UserError("set either SKNET_NOTIFY_WEBHOOK or the variables of e-mail")
     if webhook:
         if not webhook.startswith(("https://", "http://")):
-            raise WrongInputError("SKNET_NOTIFY_WEBHOOK is no address: https://…")
+            raise UserError("SKNET_NOTIFY_WEBHOOK is not a URL: expected https://…")
         return CustomWebhookNotificationBlock(
             name="sknet",
-            # Among the secrets the server doesn't show it.
+            # The server doesn't show secrets, but it would show the URL.
             url="{{address}}",
             secrets=SecretDict({"address": webhook}),
             json_data={"text": "{{subject}}\n{{body}}"},
@@ -55,7 +57,7 @@ def block_of(environment: Mapping[str, str]) -> NotificationBlock:
         )
     missing = [f"SKNET_NOTIFY_{name}" for name, value in mail.items() if not value]
     if missing:
-        raise WrongInputError(f"e-mail needs {', '.join(missing)} as well")
+        raise UserError(f"e-mail needs {', '.join(missing)} as well")
     return SendgridEmail(
         api_key=SecretStr(mail["SENDGRID_KEY"]),
         sender_email=mail["FROM"],
@@ -64,7 +66,7 @@ def block_of(environment: Mapping[str, str]) -> NotificationBlock:
 
 
 def automations(block: UUID) -> list[AutomationCore]:
-    """Those of the file, sent with this block."""
+    """Return the automations of notifications.yaml, with this block as their sender."""
     described: list[dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))["automations"]
     for each in described:
         for action in each["actions"]:
@@ -73,7 +75,7 @@ def automations(block: UUID) -> list[AutomationCore]:
 
 
 async def register(block: NotificationBlock) -> list[str]:
-    """Save the block, make or replace the automations, and return their names."""
+    """Save the block, create or replace the automations, and return their names."""
     identifier = await block.save(BLOCK, overwrite=True)
     wanted = automations(identifier)
     async with get_client() as client:
@@ -87,11 +89,11 @@ async def register(block: NotificationBlock) -> list[str]:
 
 
 def main() -> int:
-    """Do it, and say what was made."""
+    """Register the notifications, print their names and return the exit code."""
     try:
         block = block_of(os.environ)
         names = asyncio.run(register(block))
-    except WrongInputError as error:
+    except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.USER_ERROR
     except (HTTPError, PrefectException, OSError) as error:

@@ -1,4 +1,4 @@
-"""`python -m infra.doctor`: what it finds, prints and ends with."""
+"""`python -m infra.doctor`: its checks, output and exit codes."""
 
 import json
 import threading
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from infra.doctor.__main__ import main
-from infra.doctor.findings import Finding, Status, as_json, as_table, redacted
 from infra.doctor.machine import (
     NAMED,
     Installation,
@@ -25,7 +24,14 @@ from infra.doctor.machine import (
     check_resources,
     installation,
 )
-from infra.doctor.services import Api, Store, ask_prefect, check_prefect, check_store
+from infra.doctor.results import CheckResult, Status, as_json, as_table, redacted
+from infra.doctor.services import (
+    PrefectProbe,
+    StoreProbe,
+    ask_prefect,
+    check_prefect,
+    check_store,
+)
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -48,7 +54,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 @contextmanager
 def prefect_answering(clock: float = 0.0, code: int = 200) -> Iterator[str]:
-    """The two answers of a Prefect server, on a clock that is ahead by so many seconds."""
+    """Serve the two answers of a Prefect server whose clock is `clock` seconds ahead."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -71,7 +77,7 @@ def prefect_answering(clock: float = 0.0, code: int = 200) -> Iterator[str]:
         server.server_close()
 
 
-def test_this_machine_is_fit_and_says_so_for_people_and_programs(run: Run, tmp_path: Path) -> None:
+def test_this_machine_passes_and_the_results_go_to_table_and_json(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     with prefect_answering() as api:
         arguments = ("--store", tmp_path / "new", "--api", api, "--json", report, "--disk", 0)
@@ -81,12 +87,11 @@ def test_this_machine_is_fit_and_says_so_for_people_and_programs(run: Run, tmp_p
     assert {*NAMED, "Python", "cores", "free memory", "free disk", "store"} <= findings.keys()
     assert all(findings[name]["status"] == "ok" for name in (*NAMED, "store", "Prefect API"))
     assert all(name in out for name in findings)
-    # Nothing is left, and nothing was made that wasn't there.
+    # The probes left nothing behind, and did not create the store.
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_a_store_that_cannot_be_written_fails(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+def test_a_store_that_cannot_be_written_fails(run: Run) -> None:
     code, out, _ = run("--store", "/proc/nowhere", "--disk", 0)
     assert code == 1
     assert "make it writable" in out
@@ -99,7 +104,7 @@ def test_a_store_on_s3_is_tried_and_left_as_it_was(run: Run, s3_server: Any) -> 
     client.create_bucket(Bucket="doctor")
     code, out, _ = run("--store", "s3://doctor/prefix", "--disk", 0)
     assert code == 0, out
-    assert "writes, and heeds" in out
+    assert "writes, and honours" in out
     assert client.list_objects_v2(Bucket="doctor").get("KeyCount") == 0
     code, out, _ = run("--store", "s3://no-such-bucket/prefix", "--disk", 0)
     assert code == 1
@@ -118,22 +123,22 @@ def test_wrong_credentials_of_s3_fail_and_are_not_shown(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--store", "ftp://host/x"], "unknown form"),
         (["--store", "s3://AKIAX:abc/d+f=@bucket/x"], "holds credentials"),
         (["--api", "localhost:4200"], "no address of a Prefect API"),
-        (["--workers", "0"], "no number of ranks"),
-        (["--disk", "much"], "no number of gigabytes"),
-        (["--peer", "host-2"], "no IP address"),
+        (["--workers", "0"], "not a whole number from 1 to 1024"),
+        (["--disk", "much"], "not a number of at least 0"),
+        (["--peer", "host-2"], "not an IP address"),
         (["--json", "/proc/nowhere/x.json"], "can't be written"),
         (["--jso", "x"], "unrecognized"),
     ],
 )
-def test_wrong_input_ends_with_2_and_one_line(run: Run, arguments: list[str], said: str) -> None:
+def test_wrong_input_ends_with_2_and_one_line(run: Run, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert "abc/d" not in err
     assert "Traceback" not in err
 
@@ -147,23 +152,23 @@ def test_credentials_of_an_address_are_not_shown(run: Run, tmp_path: Path) -> No
 
 
 @given(st.from_regex(r"[A-Za-z0-9/+=]{8,40}", fullmatch=True))
-def test_no_secret_survives_in_any_place(secret: str) -> None:
+def test_secrets_of_the_environment_and_of_urls_are_redacted(secret: str) -> None:
     environment = {"PREFECT_API_KEY": secret}
     assert redacted(f"refused: {secret}.", environment) == "refused: ***."
     shown = redacted(f"s3://KEY:{secret}@bucket/x can't be read", {})
     assert shown == "s3://***@bucket/x can't be read"
 
 
-def test_what_is_shown_cannot_take_over_a_terminal() -> None:
-    finding = Finding("store", Status.OK, "a\x1b[2Jb\nc")
-    assert "\x1b" not in as_table([finding])
-    assert json.loads(as_json([finding]))["findings"][0]["found"] == "a [2Jb c"
+def test_control_characters_are_not_printed() -> None:
+    result = CheckResult("store", Status.OK, "a\x1b[2Jb\nc")
+    assert "\x1b" not in as_table([result])
+    assert json.loads(as_json([result]))["findings"][0]["found"] == "a [2Jb c"
 
 
 @pytest.mark.parametrize(
     ("ahead", "status"), [(0, "ok"), (30, "warn"), (-30, "warn"), (600, "fail"), (-600, "fail")]
 )
-def test_a_clock_that_differs_is_measured(ahead: float, status: str) -> None:
+def test_the_difference_between_clocks_is_measured(ahead: float, status: str) -> None:
     with prefect_answering(ahead) as api:
         _, clock = check_prefect(ask_prefect(api, {}), "3.8.8")
     assert clock.status == status
@@ -174,15 +179,15 @@ def test_a_clock_that_differs_is_measured(ahead: float, status: str) -> None:
 
 def test_a_server_of_another_version_or_without_an_answer_is_named() -> None:
     with prefect_answering() as api:
-        finding, _ = check_prefect(ask_prefect(api, {}), "3.9.1")
-        assert (finding.status, finding.needed) == ("warn", "3.9.1, as installed here")
+        result, _ = check_prefect(ask_prefect(api, {}), "3.9.1")
+        assert (result.status, result.needed) == ("warn", "3.9.1, as installed here")
     with prefect_answering(code=401) as api:
-        (finding,) = check_prefect(ask_prefect(api, {}), "3.8.8")
-        assert (finding.status, finding.found) == ("fail", f"{api}: HTTP 401 Unauthorized")
-    (finding,) = check_prefect(ask_prefect(api, {}), "3.8.8")
-    assert (finding.status, finding.found) == ("fail", f"{api}: Connection refused")
-    (finding,) = check_prefect(Api(None), "3.8.8")
-    assert finding.status == "warn"
+        (result,) = check_prefect(ask_prefect(api, {}), "3.8.8")
+        assert (result.status, result.found) == ("fail", f"{api}: HTTP 401 Unauthorized")
+    (result,) = check_prefect(ask_prefect(api, {}), "3.8.8")
+    assert (result.status, result.found) == ("fail", f"{api}: Connection refused")
+    (result,) = check_prefect(PrefectProbe(None), "3.8.8")
+    assert result.status == "warn"
 
 
 def test_pins_come_from_the_installed_distribution() -> None:
@@ -211,8 +216,8 @@ def test_each_wrong_version_fails_by_name() -> None:
 
 def test_too_little_disk_fails_and_too_few_cores_or_memory_warn() -> None:
     facts = Resources(cores=2, free_memory=4 * 10**9, disk="/", free_disk=10**9, browser=None)
-    findings = check_resources(facts, workers=8, disk_gigabytes=2)
-    shown = {each.check: str(each.status) for each in findings}
+    results = check_resources(facts, workers=8, disk_gigabytes=2)
+    shown = {each.check: str(each.status) for each in results}
     assert shown == {
         "cores": "warn",
         "free memory": "warn",
@@ -221,11 +226,11 @@ def test_too_little_disk_fails_and_too_few_cores_or_memory_warn() -> None:
     }
 
 
-def test_a_check_that_breaks_is_a_failure_beside_the_others(
+def test_a_check_that_raises_fails_and_the_others_still_run(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("of a check")
+        raise ZeroDivisionError("in a check")
 
     monkeypatch.setattr("infra.doctor.__main__.check_resources", broken)
     code, out, _ = run()
@@ -234,6 +239,6 @@ def test_a_check_that_breaks_is_a_failure_beside_the_others(
     assert "mindspore" in out
 
 
-def test_a_store_in_trouble_is_one_line() -> None:
-    (finding,) = check_store(Store("s3://bucket/x", trouble="no answer within 20 s"))
-    assert (finding.status, finding.found) == ("fail", "no answer within 20 s")
+def test_trouble_of_a_store_is_one_result() -> None:
+    (result,) = check_store(StoreProbe("s3://bucket/x", trouble="no answer within 20 s"))
+    assert (result.status, result.found) == ("fail", "no answer within 20 s")

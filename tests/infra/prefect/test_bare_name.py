@@ -1,4 +1,4 @@
-"""The plugin that lets `prefect deployment run NAME` work without a slash."""
+"""The plugin that makes `prefect deployment run NAME` work without a slash."""
 
 from importlib.metadata import entry_points
 
@@ -22,10 +22,10 @@ from infra.prefect.bare_name import with_full_name
         ("", ""),
     ],
 )
-def test_only_the_bare_name_of_a_deployment_to_run_is_completed(typed: str, meant: str) -> None:
+def test_only_the_bare_name_of_a_deployment_is_completed(typed: str, meant: str) -> None:
     assert with_full_name(typed.split()) == meant.split()
 
 
-def test_the_installed_distribution_announces_the_plugin() -> None:
+def test_the_installed_distribution_registers_the_plugin() -> None:
     (plugin,) = entry_points(group="prefect.plugins", name="sknet")
     assert plugin.value == "infra.prefect.bare_name"

@@ -1,6 +1,6 @@
-"""Outputs of Ascend's tools as others recorded them; this project has run none of these.
+"""Outputs of Ascend's tools, copied from public sources; this project never ran those tools.
 
-Each is verbatim but for what its source had masked or cut already.
+Each is verbatim; what is masked or cut was so in its source.
 """
 
 # vllm-project/vllm-ascend, issue 12980: one card with two chips.
@@ -19,7 +19,7 @@ NPU_SMI_TWO_CHIPS = """\
 +===========================+===============+======================================================================+
 """
 
-# An 910B4 host's notes on porting Zero-DCE: npu-smi, driver and firmware of one machine.
+# Notes on porting Zero-DCE to a 910B4: npu-smi, driver and firmware of one machine.
 NPU_SMI_ONE_CARD = """\
 +---------------------------+---------------+----------------------------------------------------+
 | NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
@@ -50,7 +50,7 @@ package_version=24.1.rc3
 compatible_version_drv=[23.0.0,23.0.0.],[24.0,24.0.],[24.1,24.1.]
 """
 
-# Project-HAMi/HAMi-WebUI, issue 47, with bus addresses masked there.
+# Project-HAMi/HAMi-WebUI, issue 47, which masks the bus addresses.
 NPU_SMI_MASKED_BUS = """\
 +------------------------------------------------------------------------------------------------+
 | npu-smi 25.2.0                   Version: 25.2.0                                               |
@@ -65,7 +65,7 @@ NPU_SMI_MASKED_BUS = """\
 | 0                         | 0000:xx:00.0  | 0           0    / 0          3197 / 65536         |
 """
 
-# Huawei's MindCluster, user guide of fault diagnosis: eight cards (cut to two), and processes.
+# Huawei's MindCluster, user guide on fault diagnosis: processes, and two of its eight cards.
 NPU_SMI_WITH_PROCESSES = """\
 +------------------------------------------------------------------------------------------------+
 | npu-smi 23.0.rc3          Version: 23.0.rc2.3                                      |
@@ -87,7 +87,7 @@ NPU_SMI_WITH_PROCESSES = """\
 | 1       0                 | 139577        | python                   | 30782                   |
 +===========================+===============+====================================================+
 """
-# The same guide.
+# From the same guide.
 DRIVER_24_1_RC1 = """\
 Version=24.1.rc1
 ascendhal_version=7.35.19
@@ -134,7 +134,7 @@ compatible_version_fw=[7.0.0,7.6.99]
 package_version=24.1.0
 """
 
-# vllm-ascend's issues print this file: an aarch64 host.
+# Printed in several issues of vllm-ascend: an aarch64 host.
 CANN_8_0_0 = """\
 package_name=Ascend-cann-toolkit
 version=8.0.0
@@ -145,7 +145,7 @@ os=linux
 path=/usr/local/Ascend/ascend-toolkit/8.0.0/aarch64-linux
 """
 
-# Notes on two hosts of eight 910B, reached over RoCE.
+# Notes on two hosts with eight 910B each, connected by RoCE.
 ADDRESS = """\
 ipaddr:10.10.100.10
 netmask:255.255.255.0
@@ -157,7 +157,7 @@ recv seq=1,time=0.046000ms
 recv seq=2,time=0.058000ms
 3 packets transmitted, 3 received, 0.00% packet loss
 """
-# Ascend's guide to rank tables (its letter O for a zero included).
+# Ascend's guide to rank tables, including its letter O in place of a zero.
 PING_LOSING = """\
 recv time out seq=O
 recv seq=1,time=0.097000ms
