@@ -46,7 +46,11 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     )
     workers = arguments.planned_workers or world.size
     run = plan_run(recipe, shards.record, workers, arguments.device_target)
-    options = Options(tensorboard=arguments.tensorboard, hang_floor=arguments.hang_floor)
+    options = Options(
+        tensorboard=arguments.tensorboard,
+        hang_floor=arguments.hang_floor,
+        progress_file=arguments.progress_file,
+    )
     weights = Path(recipe.ckpt_path) if recipe.ckpt_path else None
     directory = arguments.ckpt_save_dir
     Trainer(run, shards, directory, world, say, stop, options, weights=weights).train()
@@ -66,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         type=_positive,
         help="for how many the global batch and the learning rate are meant; default: those there",
     )
+    result.add_argument("--progress_file", type=Path, help=argparse.SUPPRESS)
     result.add_argument("--tensorboard", type=Path, help="directory for event files")
     result.add_argument(
         "--hang_floor",

@@ -25,7 +25,14 @@ from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
 from sknet.training import checkpoint
 from sknet.training.checkpoint import Saver
 from sknet.training.loop import Loop, Network
-from sknet.training.metrics import METRICS_FILE, MetricsLog, Progress, TensorBoard
+from sknet.training.metrics import (
+    METRICS_FILE,
+    MetricsLog,
+    Progress,
+    ProgressFile,
+    Sink,
+    TensorBoard,
+)
 from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
@@ -147,6 +154,8 @@ class Options:
 
     tensorboard: Path | None = None
     """Directory for event files."""
+    progress_file: Path | None = None
+    """File in which rank 0 reports the fraction of the steps that are done."""
     hang_floor: float = FLOOR_SECONDS
     """Seconds: see sknet.training.watchdog."""
 
@@ -279,9 +288,12 @@ class Trainer:
         )
 
     def _open_log(self, run: Run, start: int) -> MetricsLog:
-        directory = self._options.tensorboard
-        sinks = (TensorBoard(directory, start),) if directory else ()
-        log = MetricsLog(self._run_dir / METRICS_FILE, start, self._say, sinks)
+        sinks: list[Sink] = []
+        if self._options.tensorboard:
+            sinks.append(TensorBoard(self._options.tensorboard, start))
+        if self._options.progress_file:
+            sinks.append(ProgressFile(self._options.progress_file, run.total_steps))
+        log = MetricsLog(self._run_dir / METRICS_FILE, start, self._say, tuple(sinks))
         planned = {"planned_workers": run.world_size}
         log.write("start", start, world_size=self._world.size, **planned)
         return log
