@@ -39,7 +39,7 @@ def revalidate(
     night = begin_night(store)
     soundness = verify_promoted(night, store, replica, data)
     found = record_night(night, reevaluate_promoted(night, soundness, store, tolerance), store)
-    if not found.sound:
+    if not found.passed:
         said = f"production ({night.ref.key[:10]}) is {found.outcome}: {found.said}"
         # As a state, as an exception would be logged with its traceback.
         return cast(Revalidation, Failed(message=said, data=RegressionError(said)))

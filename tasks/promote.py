@@ -24,13 +24,13 @@ from infra.artifacts import (
     open_store,
 )
 from sknet.errors import NonFiniteLossError, UserError
+from sknet.evaluation.predictions import read_predictions
 from sknet.judgement import (
     Candidate,
     Production,
     judge_promotion,
     promotion_of,
-    read_predictions,
-    taken_back,
+    was_rolled_back,
 )
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Promotion, Shards
@@ -239,7 +239,7 @@ def _candidate(
         predictions=(
             read_predictions(evaluation.path("predictions.parquet")) if checks.passed else None
         ),
-        taken_back=taken_back(targets, checkpoint.digest),
+        rolled_back=was_rolled_back(targets, checkpoint.digest),
     )
 
 

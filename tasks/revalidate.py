@@ -26,7 +26,8 @@ from infra.artifacts import (
     resolve,
 )
 from sknet.errors import UserError
-from sknet.judgement import MAX_LISTED, AtResolution, judge_night, read_predictions
+from sknet.evaluation.predictions import read_predictions
+from sknet.judgement import MAX_LISTED, EvaluationPair, judge_revalidation
 from sknet.recipe import Recipe
 from sknet.records import (
     Checkpoint,
@@ -268,15 +269,15 @@ def _compared(
     except FAILURES as error:
         said = f"it can't be evaluated as it was: {error}"
         return known.model_copy(update={"outcome": "regressed", "said": said})
-    finding = judge_night(pairs, same_software=before == now, tolerance=blank.tolerance)
+    verdict = judge_revalidation(pairs, same_software=before == now, tolerance=blank.tolerance)
     return known.model_copy(
         update={
-            "outcome": finding.outcome,
-            "said": finding.said,
+            "outcome": verdict.outcome,
+            "said": verdict.summary,
             "recorded": _counts(pairs[0].recorded),
             "found": _counts(pairs[0].found),
-            "num_differing": len(finding.differing),
-            "differing": finding.differing[:MAX_LISTED],
+            "num_differing": len(verdict.differing),
+            "differing": verdict.differing[:MAX_LISTED],
         }
     )
 
@@ -288,9 +289,9 @@ def _require_sound(out: Path) -> None:
         raise UserError(f"checks fail that had passed: {'; '.join(failed)}")
 
 
-def _at(recipe: Recipe, side: int, recorded: Artifact, out: Path) -> AtResolution:
+def _at(recipe: Recipe, side: int, recorded: Artifact, out: Path) -> EvaluationPair:
     counts, predictions = evaluation_file(recipe, side), predictions_file(recipe, side)
-    return AtResolution(
+    return EvaluationPair(
         recorded=Evaluation.read(recorded.path(counts)),
         found=Evaluation.read(out / counts),
         recorded_predictions=read_predictions(recorded.path(predictions)),
@@ -313,12 +314,12 @@ def record_night(night: Night, found: Revalidation, store_uri: str) -> Revalidat
         inputs={},
     )
     put_record(store, spec, found, "revalidation.json")
-    _mark(store, night, found, suspect=None if found.sound else f"{found.outcome}: {found.said}")
+    _mark(store, night, found, suspect=None if found.passed else f"{found.outcome}: {found.said}")
     create_table_artifact(
         _table(found), key="revalidation", description=f"{_name(night)}: {found.outcome}"
     )
     get_run_logger().info("%s is %s: %s", _name(night), found.outcome, found.said)
-    if not found.sound:
+    if not found.passed:
         emit_event(
             REGRESSED,
             resource={

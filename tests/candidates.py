@@ -63,7 +63,8 @@ def with_wrong(*positions: int) -> Callable[[Path], None]:
         rest = [(first + offset) % num_classes for offset in range(1, kept.top.shape[1])]
         top = np.stack([first, *rest], axis=1).astype(np.int32)
         loss = np.zeros_like(kept.probability)
-        write_predictions(file, kept.keys, Predictions(kept.labels, top, kept.probability, loss))
+        changed = Predictions(labels=kept.labels, top=top, probability=kept.probability, loss=loss)
+        write_predictions(file, kept.keys, changed)
         counts = Evaluation.read(directory / "evaluation.json")
         correct = counts.seen - len(positions)
         counts.model_copy(update={"correct_top1": correct}).write(directory / "evaluation.json")

@@ -247,6 +247,4 @@ def pair(first: StoredPredictions, second: StoredPredictions) -> PairedPredictio
     if (unequal := first.labels != second.labels[order]).any():
         key = first.keys[int(unequal.argmax())]
         raise UserError(f"the evaluations give sample {key!r} different labels")
-    return PairedPredictions(
-        first.keys, first.labels, first.predicted, second.predicted[order]
-    )
+    return PairedPredictions(first.keys, first.labels, first.predicted, second.predicted[order])

@@ -1,15 +1,8 @@
-"""Judgements over evaluations: may a checkpoint be promoted, is it still what it was.
+"""Decisions about checkpoints: may one be promoted, and does production still give its results.
 
-Functions of records and predictions alone; needs no MindSpore.
+Functions of records and predictions alone; they need no MindSpore.
 """
 
-from sknet.judgement.comparison import (
-    PredictionPair,
-    join,
-    mcnemar_p_value,
-    paired_counts,
-)
-from sknet.judgement.predictions import read_predictions
 from sknet.judgement.promotion import (
     SIGNIFICANCE,
     Candidate,
@@ -18,35 +11,30 @@ from sknet.judgement.promotion import (
     Production,
     judge_promotion,
     promotion_of,
-    taken_back,
+    was_rolled_back,
 )
 from sknet.judgement.revalidation import (
     MAX_LISTED,
     TOLERANCE,
-    AtResolution,
-    Finding,
+    EvaluationPair,
+    Verdict,
     differing_fields,
-    judge_night,
+    judge_revalidation,
 )
 
 __all__ = [
     "MAX_LISTED",
     "SIGNIFICANCE",
     "TOLERANCE",
-    "AtResolution",
     "Candidate",
     "Criterion",
-    "Finding",
+    "EvaluationPair",
     "Judgement",
-    "PredictionPair",
     "Production",
+    "Verdict",
     "differing_fields",
-    "join",
-    "judge_night",
     "judge_promotion",
-    "mcnemar_p_value",
-    "paired_counts",
+    "judge_revalidation",
     "promotion_of",
-    "read_predictions",
-    "taken_back",
+    "was_rolled_back",
 ]

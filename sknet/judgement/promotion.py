@@ -1,18 +1,47 @@
-"""May a checkpoint become production? Every criterion is judged, and all are shown."""
+"""Decide whether a checkpoint may become production: all criteria are judged, and all are shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sknet.judgement.comparison import paired_counts
-from sknet.records import Check, CheckpointChecks, Evaluation, PairedCounts, Promotion
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sknet.evaluation.predictions import StoredPredictions, pair
+from sknet.records import Check, CheckpointChecks, Evaluation, ProductionComparison, Promotion
+from sknet.statistics import mcnemar_p_value
 
 SIGNIFICANCE = 0.05
-"""The customary level: one in twenty candidates that are exactly as good is refused by chance, and
-can be promoted by hand; a smaller one would let candidates pass that are worse by more samples."""
+"""The customary level. One in twenty candidates that are exactly as good as production is refused
+by chance, and can be promoted by hand; a lower level would let worse candidates pass."""
+
+
+@dataclass(frozen=True)
+class Production:
+    """The checkpoint in production, as far as a candidate is compared with it."""
+
+    checkpoint: str
+    """Digest."""
+    classes: tuple[str, ...] | None
+    """None if its checkpoint can't be read."""
+    predictions: StoredPredictions | None
+    """Of the samples on which the candidate was evaluated."""
+    not_compared: str
+    """The reason why there are no predictions; empty if there are."""
+    suspect: str | None
+    """What a revalidation found wrong with it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that may become production."""
+
+    checkpoint: str
+    """Digest."""
+    classes: tuple[str, ...]
+    checks: CheckpointChecks
+    evaluation: Evaluation | None
+    """None if a check failed."""
+    predictions: StoredPredictions | None
+    """None if a check failed."""
+    rolled_back: bool
+    """Whether production was rolled back from it."""
 
 
 @dataclass(frozen=True)
@@ -26,41 +55,10 @@ class Criterion:
 
     @property
     def check(self) -> Check:
-        """As the record keeps it."""
+        """The criterion as the `Promotion` record lists it."""
         return Check(
             name=self.name, passed=self.passed, detail=f"{self.found}; expected {self.expected}"
         )
-
-
-@dataclass(frozen=True)
-class Production:
-    """What is known of the checkpoint in production, as far as a candidate is measured by it."""
-
-    checkpoint: str
-    """Digest."""
-    classes: tuple[str, ...] | None
-    """None if its checkpoint can't be read."""
-    predictions: "pd.DataFrame | None"
-    """Of the candidate's samples."""
-    not_compared: str
-    """Why there are none."""
-    suspect: str | None
-    """What a night has found wrong with it."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What was found out about a checkpoint."""
-
-    checkpoint: str
-    """Digest."""
-    classes: tuple[str, ...]
-    checks: CheckpointChecks
-    evaluation: Evaluation | None
-    """None if a check failed."""
-    predictions: "pd.DataFrame | None"
-    taken_back: bool
-    """Whether production was rolled back from it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Judgement:
     """All criteria, and the comparison with production."""
 
     criteria: tuple[Criterion, ...]
-    comparison: PairedCounts | None
+    comparison: ProductionComparison | None
 
     @property
     def granted(self) -> bool:
@@ -79,26 +77,36 @@ class Judgement:
 def judge_promotion(
     candidate: Candidate, production: Production | None, *, floor: float, by_hand: str
 ) -> Judgement:
-    """Judge every criterion; `by_hand` is the command that promotes nevertheless."""
+    """Judge every criterion.
+
+    Args:
+        candidate: The checkpoint to be promoted.
+        production: None if nothing was promoted yet; the candidate is then judged on its own.
+        floor: Lowest accuracy@1 that passes, a fraction.
+        by_hand: The command that promotes regardless, for the texts of failed criteria.
+
+    Raises:
+        UserError: The two were evaluated on different samples.
+    """
     comparison = None
     if (
         production is not None
         and candidate.predictions is not None
         and production.predictions is not None
     ):
-        comparison = paired_counts(candidate.predictions, production.predictions)
+        comparison = _compare(production.predictions, candidate.predictions)
     criteria = [_checks(candidate.checks), _floor(candidate.evaluation, floor)]
     if production is not None:
         criteria.append(_classes(candidate.classes, production.classes, by_hand))
         criteria.append(_not_worse(comparison, production))
-        criteria.append(_not_taken_back(candidate.taken_back, by_hand))
+        criteria.append(_not_rolled_back(candidate.rolled_back, by_hand))
     return Judgement(tuple(criteria), comparison)
 
 
 def promotion_of(
     candidate: Candidate, production: Production | None, judgement: Judgement, *, floor: float
 ) -> Promotion:
-    """The judgement as a record."""
+    """Return the judgement as a record."""
     evaluation = candidate.evaluation
     return Promotion(
         candidate=candidate.checkpoint,
@@ -112,17 +120,28 @@ def promotion_of(
     )
 
 
-def taken_back(targets: Sequence[str], candidate: str) -> bool:
-    """Whether a ref went from the candidate back to what it had pointed to before.
+def was_rolled_back(targets: Sequence[str], candidate: str) -> bool:
+    """Tell whether a ref moved from the candidate back to an earlier target.
 
     Args:
-        targets: What each entry of the ref points to, oldest first.
-        candidate: The digest in question.
+        targets: The digest of each entry of the ref's history, oldest first.
+        candidate: The candidate's digest.
     """
-    left = [index for index, target in enumerate(targets) if target == candidate]
-    if not left or left[-1] == len(targets) - 1:
+    positions = [index for index, target in enumerate(targets) if target == candidate]
+    if not positions or positions[-1] == len(targets) - 1:
         return False
-    return targets[left[-1] + 1] in targets[: left[-1]]
+    return targets[positions[-1] + 1] in targets[: positions[-1]]
+
+
+def _compare(production: StoredPredictions, candidate: StoredPredictions) -> ProductionComparison:
+    counts = pair(production, candidate).counts
+    return ProductionComparison(
+        both_correct=counts.both,
+        only_production=counts.only_first,
+        only_candidate=counts.only_second,
+        neither=counts.neither,
+        p_value=mcnemar_p_value(counts, alternative="greater"),
+    )
 
 
 def _checks(checks: CheckpointChecks) -> Criterion:
@@ -158,7 +177,7 @@ def _classes(
     return Criterion(name, False, found, expected)
 
 
-def _not_worse(comparison: PairedCounts | None, production: Production) -> Criterion:
+def _not_worse(comparison: ProductionComparison | None, production: Production) -> Criterion:
     name = "not worse than production"
     expected = f"p at least {SIGNIFICANCE} (McNemar's exact test, one-sided)"
     if comparison is None:
@@ -168,12 +187,12 @@ def _not_worse(comparison: PairedCounts | None, production: Production) -> Crite
         f"only, {comparison.only_candidate} by the candidate only"
     )
     if production.suspect:
-        # What is compared are files that are sound, of predictions from when it was promoted.
+        # The compared predictions are verified files of the time when production was promoted.
         found += f"; production is suspect ({production.suspect}), its recorded predictions are not"
     return Criterion(name, comparison.p_value >= SIGNIFICANCE, found, expected)
 
 
-def _not_taken_back(was_taken_back: bool, by_hand: str) -> Criterion:
+def _not_rolled_back(rolled_back: bool, by_hand: str) -> Criterion:
     name = "not taken back"
-    found = "production was rolled back from it" if was_taken_back else "never rolled back from"
-    return Criterion(name, not was_taken_back, found, f"another checkpoint, or by hand: {by_hand}")
+    found = "production was rolled back from it" if rolled_back else "never rolled back from"
+    return Criterion(name, not rolled_back, found, f"another checkpoint, or by hand: {by_hand}")

@@ -29,7 +29,7 @@ from sknet.records.training import (
 from sknet.records.verdicts import (
     Counts,
     DifferingSample,
-    PairedCounts,
+    ProductionComparison,
     Promotion,
     Repair,
     Revalidation,
@@ -53,7 +53,7 @@ __all__ = [
     "FileName",
     "Layout",
     "NonNegativeInt",
-    "PairedCounts",
+    "ProductionComparison",
     "Promotion",
     "QuarantinedSample",
     "Record",

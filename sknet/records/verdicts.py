@@ -1,4 +1,4 @@
-"""Judgements over evaluations: a checkpoint's promotion, and its check each night."""
+"""Decisions about checkpoints: promotions, and revalidations of what was promoted."""
 
 from typing import Annotated, Literal
 
@@ -9,17 +9,17 @@ from sknet.records.base import NonNegativeInt
 from sknet.records.evaluation import Check
 
 
-class PairedCounts(Record):
-    """Two checkpoints on the same samples, and McNemar's exact test of their difference."""
+class ProductionComparison(Record):
+    """A candidate and production on the same samples, with McNemar's exact test."""
 
     both_correct: NonNegativeInt
     only_production: NonNegativeInt
-    """Correct by the production checkpoint and wrong by the candidate."""
+    """Samples that production gets right and the candidate gets wrong."""
     only_candidate: NonNegativeInt
     neither: NonNegativeInt
     p_value: Annotated[float, Field(ge=0, le=1)]
-    """One-sided: how probable so many losses are among the differing samples, were the candidate as
-    good as production."""
+    """One-sided: the probability that production is ahead by at least this much on the samples
+    that only one of them gets right, if both are equally good."""
 
 
 class Promotion(Record):
@@ -27,19 +27,19 @@ class Promotion(Record):
 
     format_version: Literal[1] = 1
     candidate: Sha256
-    """Digest of the checkpoint."""
+    """Digest of the checkpoint that may become production."""
     production: Sha256 | None
-    """Digest of the checkpoint that it would replace, if there is one."""
+    """Digest of the checkpoint in production; None if there is none yet."""
     correct_top1: NonNegativeInt
     seen: NonNegativeInt
     floor: float
-    """Least accuracy@1, as a share."""
+    """Lowest accuracy@1 that is accepted, a fraction."""
     significance: float
-    """The candidate is refused if the p value is below."""
-    comparison: PairedCounts | None
-    """None if there is nothing to compare with."""
+    """The candidate is refused if the comparison's p value is below this."""
+    comparison: ProductionComparison | None
+    """None if there was nothing to compare with."""
     criteria: tuple[Check, ...]
-    """All of them must pass."""
+    """The promotion is granted if all of them passed."""
 
     @property
     def granted(self) -> bool:
@@ -48,16 +48,16 @@ class Promotion(Record):
 
 
 class Repair(Record):
-    """Something damaged that is sound again."""
+    """A damaged artifact that was repaired."""
 
     artifact: str
-    """As `shards/KEY`."""
+    """Kind and key, such as `shards/KEY`."""
     how: Literal["fetched", "rebuilt"]
     damages: tuple[str, ...]
 
 
 class Counts(Record):
-    """The counts that a night compares."""
+    """The counts that a revalidation compares."""
 
     seen: NonNegativeInt
     correct_top1: NonNegativeInt
@@ -66,45 +66,47 @@ class Counts(Record):
 
 
 class DifferingSample(Record):
-    """A sample that is predicted otherwise than recorded."""
+    """A sample for which another class is predicted than was recorded."""
 
     key: str
     label: NonNegativeInt
     recorded: NonNegativeInt
-    """The class that was predicted then."""
+    """The class that was predicted for the record."""
     found: NonNegativeInt
     """The class that is predicted now."""
 
 
 class Revalidation(Record):
-    """`revalidation.json`: the promoted checkpoint against what was recorded of it."""
+    """`revalidation.json`: the promoted checkpoint, compared with what was recorded of it."""
 
     format_version: Literal[1] = 1
     checkpoint: Sha256
     """Digest of the promoted checkpoint."""
     began: AwareDatetime
     scheduled: AwareDatetime | None
-    """For when, if by a schedule."""
+    """When it was due; None if it was started by hand."""
     outcome: Literal["as recorded", "within tolerance", "regressed", "damaged"]
     said: str
-    """The finding, in one line."""
+    """Summary of what was found, in one line."""
     damages: tuple[str, ...]
-    """What could not be repaired."""
+    """Damages that could not be repaired."""
     repairs: tuple[Repair, ...]
     recorded_software: dict[str, str]
     """Versions and device of the recorded evaluation."""
     software: dict[str, str]
-    """Of this one."""
+    """Versions and device of the new evaluation."""
     recorded: Counts | None
     found: Counts | None
     """None if damage left nothing to evaluate."""
     tolerance: float
-    """Share of the samples that other software or another device may predict otherwise."""
+    """Largest fraction of the samples for which other software or another device may predict
+    another class."""
     num_differing: NonNegativeInt
+    """Number of samples for which another class is predicted."""
     differing: tuple[DifferingSample, ...]
     """The first of them."""
 
     @property
-    def sound(self) -> bool:
-        """Whether the checkpoint is what it was, as far as can be told."""
+    def passed(self) -> bool:
+        """Whether the checkpoint is intact and gives the recorded results."""
         return self.outcome in ("as recorded", "within tolerance")

@@ -1,4 +1,4 @@
-"""Differences of accuracies: their intervals and McNemar's test."""
+"""Confidence intervals of differences of accuracies, and McNemar's test."""
 
 import itertools
 import math
@@ -16,18 +16,22 @@ from sknet.statistics import (
 
 counts = st.integers(0, 400)
 pairs = st.builds(PairedCounts, counts, counts, counts, counts).filter(lambda each: each.seen > 0)
-shares = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+accuracies = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-def test_newcombes_own_example_of_independent_shares() -> None:
+def p_value(only_first: int, only_second: int, **options: str) -> float:
+    return mcnemar_p_value(PairedCounts(100, only_first, only_second, 7), **options)  # type: ignore[arg-type]
+
+
+def test_newcombes_example_of_independent_accuracies() -> None:
     # Newcombe 1998, p. 873, table II, example (a): 56/70 against 48/80 gives 0.0524 … 0.3339.
     difference = independent_difference((48, 80), (56, 70))
     assert tuple(difference) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
-@settings(deadline=None)  # measures nothing
-@given(shares, shares)
-def test_an_independent_difference_turns_its_sign_with_the_order(
+@settings(deadline=None)
+@given(accuracies, accuracies)
+def test_an_independent_difference_changes_its_sign_with_the_order(
     first: tuple[int, int], second: tuple[int, int]
 ) -> None:
     there, back = independent_difference(first, second), independent_difference(second, first)
@@ -37,12 +41,13 @@ def test_an_independent_difference_turns_its_sign_with_the_order(
     assert -1 <= there.low <= there.value <= there.high <= 1
 
 
-@settings(deadline=None)  # measures nothing
+@settings(deadline=None)
 @given(pairs)
-def test_a_paired_difference_turns_its_sign_with_the_order(counted: PairedCounts) -> None:
+def test_a_paired_difference_changes_its_sign_with_the_order(counted: PairedCounts) -> None:
     there = paired_difference(counted)
-    turned = PairedCounts(counted.both, counted.only_second, counted.only_first, counted.neither)
-    back = paired_difference(turned)
+    back = paired_difference(
+        counted._replace(only_first=counted.only_second, only_second=counted.only_first)
+    )
     assert (there.value, there.low, there.high) == pytest.approx(
         (-back.value, -back.high, -back.low), abs=1e-9
     )
@@ -50,7 +55,7 @@ def test_a_paired_difference_turns_its_sign_with_the_order(counted: PairedCounts
     assert there.value - 1e-12 <= there.high <= 1
 
 
-def test_the_paired_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
+def test_the_paired_interval_covers_the_true_difference_about_as_often_as_it_claims() -> None:
     # Over all outcomes of 12 pairs, weighted with their exact probability.
     chances = (0.5, 0.2, 0.1, 0.2)
     true = chances[2] - chances[1]
@@ -68,19 +73,54 @@ def test_the_paired_interval_covers_the_true_difference_about_as_often_as_it_say
     assert 0.93 < covered < 0.99
 
 
-def test_pairs_that_agree_mostly_give_a_narrower_interval_than_independent_samples() -> None:
+def test_pairs_that_mostly_agree_give_a_narrower_interval_than_independent_samples() -> None:
     paired = paired_difference(PairedCounts(900, 10, 25, 65))
     independent = independent_difference((910, 1000), (925, 1000))
     assert paired.value == independent.value
     assert paired.high - paired.low < 0.7 * (independent.high - independent.low)
 
 
+# Sums of binomial coefficients over powers of two.
 @pytest.mark.parametrize(
     ("only_first", "only_second", "p"),
-    # Sums of binomial coefficients over powers of two.
     [(0, 0, 1.0), (0, 5, 2 / 32), (1, 9, 2 * 11 / 1024), (5, 5, 1.0), (3, 0, 2 / 8)],
 )
-def test_mcnemars_p_counts_the_outcomes_at_least_as_uneven(
+def test_the_two_sided_p_value_counts_the_outcomes_at_least_as_uneven(
     only_first: int, only_second: int, p: float
 ) -> None:
-    assert mcnemar_p_value(PairedCounts(100, only_first, only_second, 7)) == pytest.approx(p)
+    assert p_value(only_first, only_second) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (0, 0, 1.0),
+        (0, 3, 1.0),
+        (1, 0, 1 / 2),
+        (3, 0, 1 / 8),
+        (3, 1, 5 / 16),
+        (5, 0, 1 / 32),
+        (8, 2, 56 / 1024),
+        (9, 1, 11 / 1024),
+    ],
+)
+def test_the_one_sided_p_value_by_hand(only_first: int, only_second: int, p: float) -> None:
+    assert p_value(only_first, only_second, alternative="greater") == pytest.approx(p, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(counts, counts)
+def test_the_one_sided_p_value_is_the_upper_tail_of_a_fair_coin(first: int, second: int) -> None:
+    thrown = first + second
+    exact = sum(math.comb(thrown, heads) for heads in range(first, thrown + 1)) / 2**thrown
+    assert p_value(first, second, alternative="greater") == pytest.approx(exact, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(counts, counts)
+def test_the_one_sided_p_value_falls_with_every_sample_that_the_first_wins(
+    first: int, second: int
+) -> None:
+    p = p_value(first, second, alternative="greater")
+    assert p_value(first + 1, second, alternative="greater") <= p * (1 + 1e-9)
+    assert p_value(first, second + 1, alternative="greater") >= p * (1 - 1e-9)

@@ -1,41 +1,30 @@
-"""A checkpoint may be promoted if every criterion passes; each that doesn't says why."""
+"""A checkpoint is promoted if every criterion passes; each criterion that fails says why."""
 
-from math import comb
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sknet.errors import UserError
-from sknet.evaluation.predictions import Predictions, write_predictions
+from sknet.evaluation.predictions import StoredPredictions
 from sknet.judgement import (
     SIGNIFICANCE,
     Candidate,
     Judgement,
     Production,
     judge_promotion,
-    mcnemar_p_value,
-    paired_counts,
     promotion_of,
-    read_predictions,
-    taken_back,
+    was_rolled_back,
 )
 from sknet.records import Check, CheckpointChecks, Evaluation, Promotion
+from tests.predictions import stored_predictions
 
 BY_HAND = "python -m infra.artifacts refs set production checkpoint/KEY --reason …"
 CLASSES = ("cat", "dog")
-SOUND = CheckpointChecks(checks=(Check(name="files", passed=True, detail="as recorded"),))
-COUNTS = st.integers(0, 400)
+PASSED = CheckpointChecks(checks=(Check(name="files", passed=True, detail="as recorded"),))
 
 
-def predictions(*predicted: int, label: int = 0) -> pd.DataFrame:
-    """Of samples a, b, … with one label."""
-    keys = [chr(ord("a") + index) for index in range(len(predicted))]
-    frame = {"label": np.int32(label), "predicted": np.array(predicted, np.int32)}
-    return pd.DataFrame(frame, index=pd.Index(keys, name="key"))
+def predictions(*predicted: int) -> StoredPredictions:
+    """Return the predictions of samples that are all of class 0."""
+    return stored_predictions(predicted, [0] * len(predicted))
 
 
 def evaluation(correct: int, seen: int) -> Evaluation:
@@ -52,20 +41,20 @@ def evaluation(correct: int, seen: int) -> Evaluation:
 
 
 def candidate(wrong: int = 0, seen: int = 20, **change: object) -> Candidate:
-    """The first samples are wrong."""
+    """Return a candidate that gets the first samples wrong."""
     values: dict[str, object] = {
         "checkpoint": "c" * 64,
         "classes": CLASSES,
-        "checks": SOUND,
+        "checks": PASSED,
         "evaluation": evaluation(seen - wrong, seen),
         "predictions": predictions(*[1] * wrong, *[0] * (seen - wrong)),
-        "taken_back": False,
+        "rolled_back": False,
     }
     return Candidate(**{**values, **change})  # type: ignore[arg-type]
 
 
 def production(wrong: int = 0, seen: int = 20, **change: object) -> Production:
-    """The last samples are wrong."""
+    """Return a production that gets the last samples wrong."""
     values: dict[str, object] = {
         "checkpoint": "a" * 64,
         "classes": CLASSES,
@@ -84,79 +73,7 @@ def failed(judgement: Judgement) -> list[str]:
     return [criterion.name for criterion in judgement.criteria if not criterion.passed]
 
 
-# By hand: the upper tail of a fair coin.
-@pytest.mark.parametrize(
-    ("only_production", "only_candidate", "p"),
-    [
-        (0, 0, 1.0),
-        (0, 3, 1.0),
-        (1, 0, 1 / 2),
-        (3, 0, 1 / 8),
-        (3, 1, 5 / 16),
-        (5, 0, 1 / 32),
-        (8, 2, 56 / 1024),
-        (9, 1, 11 / 1024),
-    ],
-)
-def test_mcnemar_by_hand(only_production: int, only_candidate: int, p: float) -> None:
-    assert mcnemar_p_value(only_production, only_candidate) == pytest.approx(p, rel=1e-12)
-
-
-@settings(deadline=None, max_examples=50)
-@given(COUNTS, COUNTS)
-def test_mcnemar_is_the_upper_tail_of_a_fair_coin(lost: int, won: int) -> None:
-    thrown = lost + won
-    exact = sum(comb(thrown, heads) for heads in range(lost, thrown + 1)) / 2**thrown
-    assert mcnemar_p_value(lost, won) == pytest.approx(exact, rel=1e-9)
-
-
-@settings(deadline=None, max_examples=50)
-@given(COUNTS, COUNTS)
-def test_one_more_loss_never_makes_a_candidate_look_better(lost: int, won: int) -> None:
-    assert mcnemar_p_value(lost + 1, won) <= mcnemar_p_value(lost, won) * (1 + 1e-9)
-    assert mcnemar_p_value(lost, won + 1) >= mcnemar_p_value(lost, won) * (1 - 1e-9)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=30), st.randoms())
-def test_samples_are_paired_by_key_whatever_their_order(samples, random) -> None:
-    labels, first, second = (np.array(column, np.int32) for column in zip(*samples, strict=True))
-    keys = [f"sample-{index}" for index in range(len(samples))]
-    one = pd.DataFrame({"label": labels, "predicted": first}, index=keys)
-    other = pd.DataFrame({"label": labels, "predicted": second}, index=keys)
-    shuffled = other.loc[random.sample(keys, len(keys))]
-
-    counts = paired_counts(one, shuffled)
-
-    assert counts == paired_counts(one, other)
-    assert counts.both_correct + counts.only_candidate == int((first == labels).sum())
-    assert counts.both_correct + counts.only_production == int((second == labels).sum())
-    told = (counts.both_correct, counts.only_production, counts.only_candidate, counts.neither)
-    assert sum(told) == len(samples)
-    assert counts.p_value == mcnemar_p_value(counts.only_production, counts.only_candidate)
-
-
-def test_other_samples_or_labels_are_not_compared() -> None:
-    with pytest.raises(UserError, match=r"1 are in one of them only, as 'c'"):
-        paired_counts(predictions(0, 0), predictions(0, 0, 0))
-    with pytest.raises(UserError, match=r"give sample 'a' different labels"):
-        paired_counts(predictions(0, 0), predictions(0, 0, label=1))
-
-
-def test_predictions_are_read_by_key(tmp_path: Path) -> None:
-    logits = np.array([[0.0, 1.0, 2.0], [3.0, 1.0, 2.0]], np.float32)
-    kept = Predictions.of_logits(logits, np.array([2, 1], np.int32))
-    write_predictions(tmp_path / "p.parquet", ["b", "a"], kept)
-    frame = read_predictions(tmp_path / "p.parquet")
-    assert list(frame.index) == ["b", "a"]
-    assert frame["label"].to_list() == [2, 1]
-    assert frame["predicted"].to_list() == [2, 0]
-    write_predictions(tmp_path / "twice.parquet", ["a", "a"], kept)
-    with pytest.raises(UserError, match="has sample 'a' more than once"):
-        read_predictions(tmp_path / "twice.parquet")
-
-
-def test_the_first_checkpoint_needs_to_be_sound_and_above_the_floor_only() -> None:
+def test_the_first_checkpoint_only_needs_passed_checks_and_the_floor() -> None:
     judgement = judged(candidate(wrong=10), None)
     assert judgement.granted
     assert [criterion.name for criterion in judgement.criteria] == [
@@ -175,21 +92,21 @@ def test_as_good_as_production_is_good_enough() -> None:
 
 def test_a_checkpoint_that_failed_a_check_is_refused_by_its_name() -> None:
     check = Check(name="finite", passed=False, detail="fc.weight has values that are not")
-    unsound = candidate(
-        checks=CheckpointChecks(checks=(*SOUND.checks, check)), evaluation=None, predictions=None
+    failing = candidate(
+        checks=CheckpointChecks(checks=(*PASSED.checks, check)), evaluation=None, predictions=None
     )
-    judgement = judged(unsound, production(not_compared="the candidate was not evaluated"))
+    judgement = judged(failing, production(not_compared="the candidate was not evaluated"))
     assert failed(judgement) == [
         "the checkpoint is sound",
         "accuracy@1",
         "not worse than production",
     ]
     assert judgement.criteria[0].found == "finite: fc.weight has values that are not"
-    record = promotion_of(unsound, None, judgement, floor=0.5)
+    record = promotion_of(failing, None, judgement, floor=0.5)
     assert (record.granted, record.seen) == (False, 0)
 
 
-def test_no_check_at_all_is_no_sound_checkpoint() -> None:
+def test_a_checkpoint_without_checks_is_refused() -> None:
     assert failed(judged(candidate(checks=CheckpointChecks(checks=())), None)) == [
         "the checkpoint is sound"
     ]
@@ -203,20 +120,20 @@ def test_the_floor_itself_passes(wrong: int, passes: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "said"),
+    ("classes", "found"),
     [
         (("cat", "cow"), "2 where production has 2: 'cow' is of one only"),
         (("dog", "cat"), "2 where production has 2: in another order"),
         (None, "production's checkpoint can't be read"),
     ],
 )
-def test_other_classes_are_refused_with_the_way_by_hand(
-    classes: tuple[str, ...] | None, said: str
+def test_other_classes_are_refused_with_the_command_that_promotes_by_hand(
+    classes: tuple[str, ...] | None, found: str
 ) -> None:
     other = production(classes=classes, predictions=None, not_compared="production has others")
     judgement = judged(candidate(), other)
     assert failed(judgement) == ["classes", "not worse than production"]
-    assert judgement.criteria[2].found == said
+    assert judgement.criteria[2].found == found
     assert BY_HAND in judgement.criteria[2].expected
 
 
@@ -236,14 +153,14 @@ def test_significantly_worse_than_production_is_refused(wrong: int, passes: bool
     )
 
 
-def test_a_suspect_production_is_compared_with_and_said_to_be_suspect() -> None:
+def test_a_suspect_production_is_compared_and_named_as_suspect() -> None:
     judgement = judged(candidate(), production(suspect="regressed: 2 samples differ"))
     assert judgement.granted
     assert "production is suspect (regressed: 2 samples differ)" in judgement.criteria[3].found
 
 
-def test_what_was_rolled_back_is_not_promoted_again() -> None:
-    judgement = judged(candidate(taken_back=True), production())
+def test_a_rolled_back_checkpoint_is_not_promoted_again() -> None:
+    judgement = judged(candidate(rolled_back=True), production())
     assert failed(judgement) == ["not taken back"]
     assert BY_HAND in judgement.criteria[4].expected
 
@@ -256,19 +173,19 @@ def test_what_was_rolled_back_is_not_promoted_again() -> None:
         ("B", False),
         ("AB", False),
         ("ABA", True),
-        ("ABBA", True),  # a mark between
+        ("ABBA", True),  # marked as suspect in between
         ("ABAA", True),
         ("ABAC", True),
-        ("ABC", False),  # replaced, not taken back
+        ("ABC", False),  # replaced, not rolled back
         ("ABAB", False),  # promoted again by hand
         ("ABABC", False),
     ],
 )
-def test_a_rollback_is_told_from_a_replacement(targets: str, expected: bool) -> None:
-    assert taken_back(list(targets), "B") == expected
+def test_a_rollback_differs_from_a_replacement(targets: str, expected: bool) -> None:
+    assert was_rolled_back(list(targets), "B") == expected
 
 
-def test_the_record_goes_to_json_and_back(tmp_path: Path) -> None:
+def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     of, against = candidate(wrong=1), production(wrong=1)
     record = promotion_of(of, against, judged(of, against), floor=0.5)
     record.write(tmp_path / "promotion.json")
