@@ -69,7 +69,7 @@ ELSEWHERE = {
     "docs/reliability.md": "It takes about a minute for a point",
     "docs/imagenet.md": "The commands are for such a machine and were not run on one",
 }
-DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 PAGES = ["README.md", "infra/s3/README.md", *DOCS]
 PROGRAMS = ("flows.train_sknet", "sknet.train", "sknet.convert", "sknet.validate")
 COMMAND = re.compile(
@@ -139,8 +139,9 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text("utf-8")
-    for page in (ROOT / "docs").glob("*.md"):
-        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+    for page in (ROOT / "docs").rglob("*.md"):
+        path = page.relative_to(ROOT / "docs").as_posix()
+        assert path == "README.md" or f"]({path})" in index, path
 
 
 def others(page: str) -> list[str]:
@@ -157,8 +158,9 @@ def anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
-def test_every_file_of_the_documented_tree_exists() -> None:
-    tree = re.search(r"```text\nprefect\.yaml.*?```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_every_file_of_the_documented_tree_exists(page: str) -> None:
+    tree = re.search(r"```text\nprefect\.yaml.*?```", (ROOT / page).read_text(), re.DOTALL)
     assert tree is not None
     parent = ROOT
     for line in tree[0].splitlines()[1:-1]:

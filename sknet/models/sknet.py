@@ -240,7 +240,7 @@ class StemPool(nn.Cell):
     The two commute, and after the pooling ReLU has a quarter of the work.
 
     nn.MaxPool2d's padded form takes seven times as long forward on CPU, its unpadded form four
-    times as long backward (docs/performance.md): each direction gets the operator that suits it.
+    times as long backward (docs/internals/performance.md): each direction gets the operator that suits it.
     """
 
     def __init__(self, padding: Literal["both", "end"]) -> None:

@@ -11,7 +11,7 @@ Units = dict[str, float]
 CARDS_PER_HOST = 8
 # Published for skresnet18 with 8 cards: 11,169 images/s (8 x 910, MindCV), the higher of two.
 IMAGES_PER_SECOND_AND_CARD = 1396
-# Of docs/performance.md: one core, 500x375 JPEGs.
+# Of docs/internals/performance.md: one core, 500x375 JPEGs.
 CONVERT_SECONDS_PER_IMAGE = 677e-6
 TRAIN_INPUT_IMAGES_PER_CORE = {"original bytes": 697, "side 256": 1311}
 COMMIT_SECONDS_PER_FILE = 0.53e-3

@@ -1,4 +1,4 @@
-"""docs/scale.md: each stage at three sizes on 1, 8 and 64 hosts, and what gives way first.
+"""docs/internals/scale.md: each stage at three sizes on 1, 8 and 64 hosts, and what gives way first.
 
 python -m tests.bench.scale_model              # writes the page from scale_units.json
 python -m tests.bench.scale_model --measure    # measures that file anew first (minutes)
@@ -17,7 +17,7 @@ from tests.documented import ROOT
 
 UNITS = Path(__file__).with_name("scale_units.json")
 LAWS = Path(__file__).with_name("scale_laws.json")
-PAGE = ROOT / "docs" / "scale.md"
+PAGE = ROOT / "docs" / "internals" / "scale.md"
 
 
 def page() -> str:

@@ -12,7 +12,7 @@ from tests.tiny_pipeline import Trained
 
 @pytest.mark.slow
 def test_every_figure_is_printed(trained: Trained, copied_store: Path) -> None:
-    text = (ROOT / "docs/performance.md").read_text("utf-8")
+    text = (ROOT / "docs/internals/performance.md").read_text("utf-8")
     assert "$ python -m tests.bench.bench_flow\n" in text
     done = map(str, (trained.recipe, trained.images, copied_store))
     printed = run("tests.bench.bench_flow", "--rounds", "1", "--finished", *done)

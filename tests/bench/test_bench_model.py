@@ -1,4 +1,4 @@
-"""The benchmarks run and print what docs/performance.md says they print."""
+"""The benchmarks run and print what docs/internals/performance.md says they print."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def run(module: str, *options: str) -> str:
 
 
 def test_every_ratio_is_printed() -> None:
-    text = (ROOT / "docs/performance.md").read_text("utf-8")
+    text = (ROOT / "docs/internals/performance.md").read_text("utf-8")
     assert "$ python -m tests.bench.bench_model --iterations 1 --rounds 9 --cache\n" in text
     small = ("--models", "skresnet18", "--batch", "2", "--resolution", "32", "--rounds", "1")
     printed = run("tests.bench.bench_model", "--iterations", "1", *small)

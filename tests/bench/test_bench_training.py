@@ -15,7 +15,7 @@ def test_figures_are_printed_for_each_part(monkeypatch: pytest.MonkeyPatch) -> N
 
     MindCV's network has to be compiled too, and `ranks` starts jobs as `resume` does.
     """
-    text = (ROOT / "docs/performance.md").read_text("utf-8")
+    text = (ROOT / "docs/internals/performance.md").read_text("utf-8")
     assert "$ python -m tests.bench.bench_training\n" in text
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     small = ("--images", "16", "--batch", "4", "--resolution", "32", "--job_resolution", "32")

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_both_count_the_same_and_both_ratios_are_printed() -> None:
-    text = (ROOT / "docs/performance.md").read_text("utf-8")
+    text = (ROOT / "docs/internals/performance.md").read_text("utf-8")
     assert "$ python -m tests.bench.bench_validate" in text
     printed = run("tests.bench.bench_validate", "--images", "8", "--batch", "4", "--rounds", "1")
     counted = dict(re.findall(r"^(ours|MindCV) counted (.+)$", printed, re.MULTILINE))

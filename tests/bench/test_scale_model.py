@@ -1,4 +1,4 @@
-"""docs/scale.md follows from kept figures, and unit costs stay the same as a data set grows."""
+"""docs/internals/scale.md follows from kept figures, and unit costs stay the same as a data set grows."""
 
 import importlib
 import json
@@ -115,7 +115,7 @@ def test_the_commands_of_the_page_write_it(tmp_path: Path, monkeypatch: pytest.M
     model = importlib.import_module("tests.bench.scale_model")
     monkeypatch.setattr(model, "PAGE", tmp_path / "scale.md")
     given = [
-        model.parser().parse_args(shlex.split(command)[3:]) for command in commands("docs/scale.md")
+        model.parser().parse_args(shlex.split(command)[3:]) for command in commands("docs/internals/scale.md")
     ]
     assert [arguments.laws != [] for arguments in given] == [False, True]
     model.main(given[0])
