@@ -14,7 +14,7 @@ from mindspore import nn
 
 from infra.base.files import file_sha256
 from sknet.errors import UserError
-from sknet.models.weight_files import Values, read_weights, shown
+from sknet.models.weight_files import Values, printable, read_weights
 from sknet.models.weights import STATE, STATE_PREFIXES
 from sknet.recipe import Recipe
 from sknet.records import Check, Checkpoint, CheckpointChecks, Shards
@@ -121,7 +121,7 @@ def _layout_faults(state: Checkpoint) -> Iterator[str]:
             f"{_short(state.step)}"
         )
     for layout in state.layouts:
-        if not state.run.recipe.can_share(state.run.global_batch_size, layout.world_size):
+        if not state.run.recipe.can_divide(state.run.global_batch_size, layout.world_size):
             yield (
                 f"{_short(layout.world_size)} ranks can't share a global batch of "
                 f"{_short(state.run.global_batch_size)}"
@@ -179,10 +179,12 @@ def _of_weights(file: Path, network: nn.Cell) -> Iterator[Check]:
     yield Check(name="weights", passed=True, detail=f"{len(values)} arrays")
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
     yield _verdict("parameters", _parameter_faults(values, shapes), f"{len(shapes)} of the network")
-    finite = (f"{shown(name)} has values that are not" for name in _where(values, _not_finite))
+    finite = (f"{printable(name)} has values that are not" for name in _where(values, _not_finite))
     yield _verdict("finite", finite, "all values")
     variances = {name: v for name, v in values.items() if name.endswith(".moving_variance")}
-    faults = (f"{shown(name)} has values that are not" for name in _where(variances, _not_positive))
+    faults = (
+        f"{printable(name)} has values that are not" for name in _where(variances, _not_positive)
+    )
     yield _verdict("positive variances", faults, f"all of {len(variances)} arrays")
 
 
@@ -196,7 +198,7 @@ def _parameter_faults(values: Values, shapes: Shapes) -> Iterator[str]:
             yield from _unequal(f"shape of {name}", value.shape, shapes[parameter])
             yield from _unequal(f"type of {name}", value.dtype.name, "float32")
         elif name not in (*STATE, *_OF_NO_PARAMETER):
-            yield f"{shown(name)} is unknown"
+            yield f"{printable(name)} is unknown"
 
 
 def _where(values: Values, fault: Callable[[npt.NDArray[np.generic]], bool]) -> Iterator[str]:

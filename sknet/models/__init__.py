@@ -1,4 +1,4 @@
-"""SKNet: the networks by name, their sizes, their form for evaluation, a look inside."""
+"""SKNet: networks by name, their sizes, their folded form, and probes of their attention."""
 
 from sknet.models.folding import fold
 from sknet.models.probes import ModelProfile, attention_probe, profile

@@ -1,4 +1,4 @@
-"""Print all models with their size and work: python -m sknet.models [--resolution 224]."""
+"""Print the size and the work of every model: python -m sknet.models [--resolution 224]."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from sknet.world import set_device
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Print one row a model."""
+    """Print a table with one row for each model."""
     set_device("CPU")
     rows = {name: profile(name, arguments.resolution) for name in list_models()}
     table = pd.DataFrame(
@@ -26,9 +26,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     result = program.parser(__doc__.split(":")[0])
-    result.add_argument("--resolution", type=int, default=224, metavar="PIXELS")
+    result.add_argument(
+        "--resolution",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="side of the image for which multiply-accumulates are counted (default 224)",
+    )
     return result
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions: the network that evaluation and export run."""
+"""Fold BatchNorm into the convolutions, for evaluation and export."""
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -7,14 +7,12 @@ from sknet.models.sknet import ConvNorm, SKNet
 
 
 def fold(network: SKNet) -> SKNet:
-    """A network of the same function in evaluation mode, without BatchNorm; `network` stays.
+    """Return a copy without BatchNorm that computes the same as the network in evaluation mode.
 
-    With scale s = gamma / sqrt(moving_variance + eps), each convolution has weight s · W and bias
-    beta - s · moving_mean, computed in float64. The result can't be trained.
+    With scale s = gamma / sqrt(moving_variance + eps), each convolution gets the weight s · W and
+    the bias beta - s · moving_mean, computed in float64. The copy can't be trained.
     """
-    folded = SKNet(
-        network.architecture, num_classes=network.num_classes, in_channels=network.in_channels
-    )
+    folded = network.twin()
     twins = dict(folded.cells_and_names())
     for name, cell in network.cells_and_names():
         if isinstance(cell, ConvNorm):
@@ -22,7 +20,7 @@ def fold(network: SKNet) -> SKNet:
     values = {parameter.name: parameter for parameter in network.get_parameters()}
     for name, parameter in folded.parameters_and_names():
         in_conv_norm = parameter.name != name
-        # A cell that replaces another brings its parameters without the prefix.
+        # The parameters of a cell that replaced another one lack its prefix.
         parameter.name = name
         parameter.requires_grad = False
         if not in_conv_norm:

@@ -1,4 +1,4 @@
-"""A network as a file for other programs, and what such a file computes."""
+"""Write networks as files for other programs, and run such files."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +15,10 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class PaddedPool(nn.Cell):
-    """`StemPool` in operators that every format has: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉).
+    """`StemPool` built from operators that every format supports.
 
-    MindSpore 2.10 writes MaxPool3D's padding to ONNX as another one, without a word. Before the
-    ReLU zeros pad as well as the lowest number does.
+    MindSpore 2.10 silently writes a wrong padding of MaxPool3D to ONNX. Padding with zeros is exact
+    because a ReLU follows.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class PaddedPool(nn.Cell):
         self.pool = ops.MaxPool(3, 2, "valid")
 
     def construct(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Map (N, C, H, W) to (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
         return ops.relu(self.pool(self.pad(x)))
 
 
 def exportable(network: SKNet) -> SKNet:
-    """A folded network of the same function whose operators export faithfully."""
+    """Return a folded copy of the network whose operators export faithfully."""
     result = fold(network)
     if network.architecture.pool_padding == "both":
         result.pool = PaddedPool()
@@ -40,10 +40,15 @@ def exportable(network: SKNet) -> SKNet:
 
 
 def write(network: SKNet, images: FloatArray, file: Path, notes: dict[str, str]) -> None:
-    """Write an exportable network for inputs of exactly the shape of `images`, (N, 3, H, W).
+    """Write an exportable network to a file. ONNX needs the package `onnx`.
 
-    The suffix says the format: `.mindir`, `.onnx` or `.air`. The first two hold `notes` too; ONNX
-    needs the package `onnx`. MindSpore refuses paths with a space and may leave the file read-only.
+    MindSpore refuses paths that contain a space, and may leave the file read-only.
+
+    Args:
+        network: The result of `exportable`.
+        images: Example input (N, 3, H, W). The file accepts inputs of exactly this shape.
+        file: The file; its suffix, `.mindir`, `.onnx` or `.air`, selects the format.
+        notes: Texts to store in the file by name. `.air` files can't store any.
     """
     example = ms.Tensor(images)
     if file.suffix == ".onnx":
@@ -68,7 +73,11 @@ def write(network: SKNet, images: FloatArray, file: Path, notes: dict[str, str])
 
 
 def run(file: Path, images: FloatArray) -> FloatArray | None:
-    """Logits that the file gives for images (N, 3, H, W); None if nothing here can run it."""
+    """Return the logits that a file computes for images (N, 3, H, W).
+
+    Returns:
+        None if nothing installed here can run the file.
+    """
     logits: FloatArray
     if file.suffix == ".mindir":
         logits = nn.GraphCell(ms.load(str(file)))(ms.Tensor(images)).asnumpy()
@@ -83,7 +92,7 @@ def run(file: Path, images: FloatArray) -> FloatArray | None:
 
 
 def relative_difference(values: FloatArray, reference: FloatArray) -> float:
-    """The largest difference as a share of the largest magnitude of `reference`."""
+    """Return the largest difference as a fraction of the largest magnitude of `reference`."""
     return float(np.abs(values - reference).max() / np.abs(reference).max())
 
 

@@ -1,4 +1,4 @@
-"""How large a network is and how much it computes, counted from the network itself."""
+"""Look inside a network: what its units attend to, how large it is and how much it computes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +13,87 @@ from sknet.errors import UserError
 from sknet.models.registry import create_model
 from sknet.models.sknet import SelectiveKernelAttention, SKNet
 
+# The network's total stride, and what a gigabyte holds of the largest map of one image.
+MIN_RESOLUTION, MAX_RESOLUTION = 32, 2048
+
 Watcher = Callable[[str, nn.Cell, Tensor], None]
+PathWeights = dict[str, npt.NDArray[np.float64]]
+
+
+def attention_probe(network: SKNet) -> Callable[[Tensor], PathWeights]:
+    """Return a function from images (N, C, H, W) to the mean attention weights of every unit.
+
+    Its result has the paper's names SK_2_1 … SK_5_k as keys, in network order. The values, (M,),
+    are the weights of the unit's paths averaged over images and channels; they sum to 1, small
+    kernels first. Units of one path have no attention and are left out. The network runs in
+    evaluation mode, and its plain forward pass is not changed.
+    """
+
+    def probe(images: Tensor) -> PathWeights:
+        weights: PathWeights = {}
+
+        def collect(name: str, cell: nn.Cell, output: Tensor) -> None:
+            # `layer1.0.conv2.attention`: conv2_x is the first stage with units.
+            stage, block = name.split(".")[:2]
+            values = output.asnumpy().astype(np.float64)
+            if cell.num_paths == 2:
+                values = np.stack([values, 1 - values], axis=1)
+            weights[f"SK_{int(stage[-1]) + 1}_{int(block) + 1}"] = values.mean(axis=(0, 2, 3, 4))
+
+        with watching(network, SelectiveKernelAttention, collect):
+            network(images)
+        return weights
+
+    return probe
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """The size of a network, and its work for one image."""
+
+    params: int
+    """Number of trainable parameters."""
+    params_with_statistics: int
+    """Number of trainable parameters and of BatchNorm's moving statistics."""
+    macs: int
+    """Multiply-accumulates of all convolutions and the classifier."""
+
+
+def profile(name: str, resolution: int = 224) -> ModelProfile:
+    """Count a model of 1000 classes, layer by layer, on one image of `resolution` pixels a side.
+
+    Raises:
+        UserError: The name is unknown, or the resolution is out of range.
+    """
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        raise UserError(
+            f"resolution is {resolution}, expected {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels"
+        )
+    network = create_model(name)
+    macs = 0
+
+    def count(_: str, cell: nn.Cell, output: Tensor) -> None:
+        nonlocal macs
+        # Each output value is the product of one output channel's weights with as many inputs.
+        macs += output.size * cell.weight[0].size
+
+    with watching(network, (nn.Conv2d, nn.Dense), count):
+        network(ops.zeros((1, 3, resolution, resolution), ms.float32))
+    return ModelProfile(
+        params=sum(parameter.size for parameter in network.trainable_params()),
+        params_with_statistics=sum(parameter.size for parameter in network.get_parameters()),
+        macs=macs,
+    )
 
 
 @contextmanager
 def watching(
     network: nn.Cell, kinds: type[nn.Cell] | tuple[type[nn.Cell], ...], watcher: Watcher
 ) -> Iterator[None]:
-    """While this is open, `watcher(name, cell, output)` sees each forward of a cell of the kinds.
+    """Call `watcher(name, cell, output)` for each forward pass of a cell of the given kinds.
 
-    The network runs operation by operation then, in evaluation mode; compiled graphs stay as they
-    are.
+    Inside this context the network runs operation by operation, in evaluation mode. Compiled
+    graphs stay as they are.
     """
 
     def hook(name: str) -> Callable[[nn.Cell, object, Tensor], None]:
@@ -44,69 +114,3 @@ def watching(
         ms.set_context(mode=mode)
         for handle in handles:
             handle.remove()
-
-
-Shares = dict[str, npt.NDArray[np.float64]]
-
-
-def attention_probe(network: SKNet) -> Callable[[Tensor], Shares]:
-    """A function from images (N, C, H, W) to the mean share of every unit's paths.
-
-    The keys are the paper's SK_2_1 … SK_5_k in network order, the values (M,) means over images
-    and channels that sum to 1, small kernels first. Units of one path have no attention and don't
-    appear. The network runs in evaluation mode; its plain forward pass is not touched.
-    """
-
-    def probe(images: Tensor) -> Shares:
-        shares: Shares = {}
-
-        def collect(name: str, cell: nn.Cell, output: Tensor) -> None:
-            # `layer1.0.conv2.attention`: conv2_x is the first stage with units.
-            stage, block = name.split(".")[:2]
-            values = output.asnumpy().astype(np.float64)
-            if cell.num_paths == 2:
-                values = np.stack([values, 1 - values], axis=1)
-            shares[f"SK_{int(stage[-1]) + 1}_{int(block) + 1}"] = values.mean(axis=(0, 2, 3, 4))
-
-        with watching(network, SelectiveKernelAttention, collect):
-            network(images)
-        return shares
-
-    return probe
-
-
-@dataclass(frozen=True)
-class ModelProfile:
-    """Sizes of one network."""
-
-    params: int
-    """Trainable parameters."""
-    params_with_statistics: int
-    """Trainable parameters and BatchNorm's moving statistics."""
-    macs: int
-    """Multiply-accumulates of all convolutions and the classifier for one image."""
-
-
-def profile(name: str, resolution: int = 224) -> ModelProfile:
-    """Count a model of 1000 classes, layer by layer, on one image of `resolution` pixels a side.
-
-    Raises UserError for an unknown name, and a resolution outside 32 … 2048: the network's total
-    stride, and what a gigabyte holds of one image's largest map.
-    """
-    if not 32 <= resolution <= 2048:
-        raise UserError(f"resolution is {resolution}, expected 32 to 2048 pixels")
-    network = create_model(name)
-    macs = 0
-
-    def count(_: str, cell: nn.Cell, output: Tensor) -> None:
-        nonlocal macs
-        # Each output value is the product of one output channel's weights with as many inputs.
-        macs += output.size * cell.weight[0].size
-
-    with watching(network, (nn.Conv2d, nn.Dense), count):
-        network(ops.zeros((1, 3, resolution, resolution), ms.float32))
-    return ModelProfile(
-        params=sum(parameter.size for parameter in network.trainable_params()),
-        params_with_statistics=sum(parameter.size for parameter in network.get_parameters()),
-        macs=macs,
-    )

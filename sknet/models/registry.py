@@ -6,10 +6,10 @@ from dataclasses import replace
 from sknet.errors import UserError
 from sknet.models.sknet import Architecture, SKNet
 
-# timm's and MindCV's reduced forms: the input split between the paths.
+# The reduced forms of timm and MindCV, which split the input between the paths.
 _BASIC = Architecture("basic", (2, 2, 2, 2), attention_divisor=16, attention_reduction=8)
 _SPLIT_50 = Architecture("bottleneck", (3, 4, 6, 3), attention_divisor=8)
-# The paper's (table 1): M = 2, G = 32, r = 16, L = 32.
+# The paper's form (table 1): M = 2, G = 32, r = 16, L = 32.
 _PAPER_50 = Architecture(
     "bottleneck",
     (3, 4, 6, 3),
@@ -27,8 +27,8 @@ _PUBLISHED = {
     "sknet50": _PAPER_50,
     "sknet101": replace(_PAPER_50, depths=(3, 4, 23, 3)),
 }
-# What MindCV's weights need: its pooling pads at the end, its bottleneck lacks the first ReLU,
-# and its skresnext50_32x4d has neither groups nor their width, so it is no SKNet-50.
+# MindCV's weights need these: its pooling pads at the end, its bottleneck has no first ReLU, and
+# its skresnext50_32x4d has no groups (it is therefore no SKNet-50).
 _MINDCV = {
     "skresnet18_mindcv": _PUBLISHED["skresnet18"],
     "skresnet34_mindcv": _PUBLISHED["skresnet34"],
@@ -41,15 +41,18 @@ ARCHITECTURES = _PUBLISHED | {
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` takes."""
+    """Return the names that `create_model` accepts."""
     return list(ARCHITECTURES)
 
 
 def create_model(name: str, num_classes: int = 1000, in_channels: int = 3) -> SKNet:
-    """A freshly initialised network: (N, in_channels, H, W) → logits (N, num_classes).
+    """Return a newly initialised network that maps (N, in_channels, H, W) to (N, num_classes).
 
-    Names ending in `_mindcv` are the forms that MindCV publishes weights for, here for those
-    weights only. Raises UserError with the nearest names for an unknown one.
+    Names ending in `_mindcv` are the forms for which MindCV publishes weights. Use them for those
+    weights only.
+
+    Raises:
+        UserError: The name is unknown; the message lists the nearest ones.
     """
     if name not in ARCHITECTURES:
         nearest = difflib.get_close_matches(name, ARCHITECTURES, n=3)

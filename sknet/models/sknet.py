@@ -1,7 +1,8 @@
 """Selective Kernel Networks (arXiv 1903.06586), from the unit to the network, top to bottom.
 
-Sections and tables cited are the paper's. The residual frame is ResNet's and ResNeXt's; which
-published form a network has is one `Architecture`, and the published ones are in the registry.
+Sections and tables cited are those of the paper. The residual blocks around the units are those of
+ResNet and ResNeXt. An `Architecture` describes one form of the network; the published forms are in
+`sknet.models.registry`.
 """
 
 import logging
@@ -16,36 +17,36 @@ from mindspore.common.initializer import HeNormal, HeUniform, initializer
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tells one network from another, apart from its classes and input channels."""
+    """The form of a network, apart from its numbers of classes and of input channels."""
 
     block: Literal["basic", "bottleneck"]
     depths: tuple[int, int, int, int]
-    """Blocks of the four stages, conv2_x to conv5_x."""
+    """Number of blocks of each of the four stages, conv2_x to conv5_x."""
     attention_divisor: int
-    """The attention's width d is C / attention_reduction, at least and in steps of this. With 32
-    it is the paper's d = max(C / r, L), L = 32, at every width used."""
+    """The attention's width d is C / attention_reduction, rounded to a positive multiple of this.
+    With 32 it equals the paper's d = max(C / r, L), L = 32, at every width used."""
     attention_reduction: int = 16
     """The paper's r."""
     kernels: tuple[int, ...] = (3, 5)
-    """Kernel of each path; their number is the paper's M."""
+    """Kernel size of each path. The number of paths is the paper's M."""
     keep_3x3: bool = True
-    """A larger kernel is a 3x3 one with dilation (section 3.2), otherwise a real one."""
+    """Whether larger kernels are 3x3 kernels with dilation (section 3.2) instead of dense ones."""
     split_input: bool = True
-    """Each path sees its share of the input channels (not in the paper)."""
+    """Whether the input channels are split between the paths (not in the paper)."""
     groups: int = 1
-    """The paper's G, of the bottleneck's SK convolutions."""
+    """The paper's G: groups of the SK convolutions in a bottleneck."""
     base_width: int = 64
-    """Channels per group of the first stage's bottleneck; 64 with one group is ResNet's."""
+    """Channels per group of the bottlenecks in the first stage. ResNet has 64 and one group."""
     first_relu: bool = True
-    """A ReLU between the bottleneck's first convolution and its SK unit. MindCV has none."""
+    """Whether a ReLU follows the first convolution of a bottleneck. In MindCV none does."""
     pool_padding: Literal["both", "end"] = "both"
-    """Where the stem's pooling pads an even size: MindCV at the end only."""
+    """Where the stem's pooling pads an even size. MindCV pads at the end only."""
 
 
 def spatial_mean(x: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, C, 1, 1).
+    """Average over pixels: (N, C, H, W) → (N, C, 1, 1).
 
-    A product with ones: on CPU an eighth of the time of ops.mean over two axes.
+    A matrix product with ones takes an eighth of the time of ops.mean over two axes on CPU.
     """
     n, c, h, w = x.shape
     total = ops.matmul(x.reshape(n * c, h * w), ops.ones((h * w, 1), x.dtype))
@@ -53,7 +54,7 @@ def spatial_mean(x: Tensor) -> Tensor:
 
 
 class ConvNorm(nn.Cell):
-    """Convolution that keeps H and W apart from the stride, BatchNorm, and ReLU unless told not.
+    """A padded convolution, BatchNorm and an optional ReLU.
 
     After `sknet.models.folding.fold` the convolution has a bias and `bn` is the identity.
     """
@@ -84,13 +85,13 @@ class ConvNorm(nn.Cell):
         self.relu = relu
 
     def construct(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → (N, out_channels, H/stride, W/stride)."""
+        """Map (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride)."""
         x = self.bn(self.conv(x))
         return ops.relu(x) if self.relu else x
 
 
 class SelectiveKernelAttention(nn.Cell):
-    """Fuse, and the softmax of Select (section 3.1): from the paths' sum to the paths' shares."""
+    """Fuse, and the softmax of Select (section 3.1): turns the sum of the paths into weights."""
 
     def __init__(self, channels: int, attention_channels: int, num_paths: int) -> None:
         super().__init__()
@@ -100,10 +101,10 @@ class SelectiveKernelAttention(nn.Cell):
         self.num_paths = num_paths
 
     def construct(self, fused: Tensor) -> Tensor:
-        """(N, C, H, W) → the paths' shares (N, M, C, 1, 1), which sum to 1 over M.
+        """Map the sum of the paths, (N, C, H, W), to weights (N, M, C, 1, 1) that sum to 1 over M.
 
-        For two paths the softmax is a sigmoid of the difference: only the first path's share,
-        (N, C, 1, 1), is returned.
+        For two paths the softmax is a sigmoid of the difference, and only the weight of the first
+        path, (N, C, 1, 1), is returned.
         """
         logits = self.select(self.reduce(spatial_mean(fused)))
         if self.num_paths == 2:
@@ -112,30 +113,30 @@ class SelectiveKernelAttention(nn.Cell):
 
 
 class MixTwo(nn.Cell):
-    """Select for two paths (section 3.1): V = share · a + (1 - share) · b = b + share · (a - b).
+    """Select for two paths (section 3.1): V = weight · a + (1 - weight) · b.
 
-    With its own derivative, that reads each map once and sums over pixels by a matrix product.
+    Has its own derivative, which reads each map once and sums over pixels by a matrix product.
     """
 
-    def construct(self, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-        """Paths a and b (N, C, H, W), share of a (N, C, 1, 1) → (N, C, H, W)."""
-        return b + (a - b) * share
+    def construct(self, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+        """Mix maps a and b, (N, C, H, W), by the weight of a, (N, C, 1, 1)."""
+        return b + (a - b) * weight
 
     def bprop(
-        self, a: Tensor, b: Tensor, share: Tensor, _: Tensor, dout: Tensor
+        self, a: Tensor, b: Tensor, weight: Tensor, _: Tensor, dout: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of a, b and share."""
+        """Return the gradients of a, b and weight."""
         n, c, h, w = a.shape
-        d_a = dout * share
+        d_a = dout * weight
         rows = ops.bmm(dout.reshape(n * c, 1, h * w), (a - b).reshape(n * c, h * w, 1))
         return d_a, dout - d_a, rows.reshape(n, c, 1, 1)
 
 
 class SelectiveKernel(nn.Cell):
-    """The SK unit (section 3.1): paths of different kernels, mixed per channel by their attention.
+    """The SK unit (section 3.1): paths with different kernels, mixed per channel by attention.
 
-    The paper's unit has a 3x3 and a 5x5 path. One path is a plain convolution: nothing is there
-    to select, so it has no attention.
+    The paper's unit has a 3x3 and a 5x5 path. With a single path the unit is a plain convolution
+    without attention.
     """
 
     def __init__(
@@ -178,10 +179,10 @@ class SelectiveKernel(nn.Cell):
             self.mix_two = MixTwo()
 
     def construct(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) → (N, C_out, H/stride, W/stride)."""
+        """Map (N, C_in, H, W) to (N, C_out, H/stride, W/stride)."""
         if self.num_paths == 1:
             return self.paths[0](x)
-        # The derivative of a split is one concatenation; that of slices is a sum of whole maps.
+        # The derivative of a split is one concatenation; that of slices is a sum of full-size maps.
         inputs = ops.split(x, self.path_channels, 1) if self.split_input else (x,) * self.num_paths
         maps = []
         for index, path in enumerate(self.paths):
@@ -189,17 +190,17 @@ class SelectiveKernel(nn.Cell):
         fused = maps[0]
         for u in maps[1:]:
             fused = fused + u
-        shares = self.attention(fused)
+        weights = self.attention(fused)
         if self.num_paths == 2:
-            return self.mix_two(maps[0], maps[1], shares)
-        mixed = maps[0] * shares[:, 0]
+            return self.mix_two(maps[0], maps[1], weights)
+        mixed = maps[0] * weights[:, 0]
         for index in range(1, self.num_paths):
-            mixed = mixed + maps[index] * shares[:, index]
+            mixed = mixed + maps[index] * weights[:, index]
         return mixed
 
 
 class BasicBlock(nn.Cell):
-    """ResNet's basic block with an SK unit in place of the first convolution."""
+    """ResNet's basic block with an SK unit instead of the first convolution."""
 
     expansion = 1
 
@@ -210,12 +211,15 @@ class BasicBlock(nn.Cell):
         self.downsample = _shortcut(in_channels, channels, stride)
 
     def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
-        """(N, C_in, H, W) → (N, C, H/stride, W/stride); `factors` (N,) are of the branch."""
+        """Map (N, C_in, H, W) to (N, C, H/stride, W/stride).
+
+        `factors`, (N,), scale the residual branch of each sample.
+        """
         return ops.relu(_scaled(self.conv2(self.conv1(x)), factors) + self.downsample(x))
 
 
 class Bottleneck(nn.Cell):
-    """ResNeXt's bottleneck with an SK unit in place of the 3x3 convolution (table 1)."""
+    """ResNeXt's bottleneck with an SK unit instead of the 3x3 convolution (table 1)."""
 
     expansion = 4
 
@@ -229,24 +233,26 @@ class Bottleneck(nn.Cell):
         self.downsample = _shortcut(in_channels, out_channels, stride)
 
     def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
-        """(N, C_in, H, W) → (N, 4C, H/stride, W/stride); `factors` (N,) are of the branch."""
+        """Map (N, C_in, H, W) to (N, 4C, H/stride, W/stride).
+
+        `factors`, (N,), scale the residual branch of each sample.
+        """
         branch = self.conv3(self.conv2(self.conv1(x)))
         return ops.relu(_scaled(branch, factors) + self.downsample(x))
 
 
 class StemPool(nn.Cell):
-    """3x3 max pooling of stride 2, then ReLU: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉).
+    """3x3 max pooling of stride 2, then ReLU. The two commute, and ReLU has a quarter of the work.
 
-    The two commute, and after the pooling ReLU has a quarter of the work.
-
-    nn.MaxPool2d's padded form takes seven times as long forward on CPU, its unpadded form four
-    times as long backward (docs/internals/performance.md): each direction gets the operator that suits it.
+    On CPU the padded form of nn.MaxPool2d takes seven times as long forward, its unpadded form four
+    times as long backward, so training and evaluation use different operators
+    (docs/internals/performance.md).
     """
 
     def __init__(self, padding: Literal["both", "end"]) -> None:
         super().__init__()
         self.evaluation = ops.MaxPool3D((1, 3, 3), (1, 2, 2), "pad", (0, 0, 1, 1, 1, 1))
-        # Its notice that it is deprecated is no news to a user; its successor takes minutes.
+        # MaxPoolWithArgmax warns that it is deprecated, but its successor takes minutes.
         disabled = logging.root.manager.disable
         logging.disable(logging.WARNING)
         self.training_both = ops.MaxPoolWithArgmax(3, 2, "valid")
@@ -256,7 +262,7 @@ class StemPool(nn.Cell):
         self.padding = padding
 
     def construct(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Map (N, C, H, W) to (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
         return ops.relu(self._pool(x))
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -265,7 +271,7 @@ class StemPool(nn.Cell):
         if not self.training:
             return self.evaluation(x.expand_dims(2)).squeeze(2)
         n, c, h, w = x.shape
-        # the lowest float16, and far below what BatchNorm gives
+        # The lowest float16, far below any output of BatchNorm.
         row = ops.full((n, c, 1, w), -65504.0, dtype=x.dtype)
         x = ops.cat((row, x, row) if h % 2 else (row, x), 2)
         column = ops.full((n, c, x.shape[2], 1), -65504.0, dtype=x.dtype)
@@ -273,11 +279,11 @@ class StemPool(nn.Cell):
 
 
 class SKNet(nn.Cell):
-    """A residual network of SK units: a 7x7 stem, four stages of blocks, one linear classifier.
+    """A residual network of SK units: a 7x7 stem, four stages of blocks, a linear classifier.
 
-    Weights start as in ResNet, timm and MindCV: convolutions He-normal over the outputs,
-    BatchNorm as the identity; the classifier uniform over its inputs as in MindCV, its bias 0.
-    All comes from MindSpore's global seed.
+    Weights are initialised as in ResNet, timm and MindCV: convolutions He-normal over the outputs
+    and BatchNorm as the identity. The classifier is uniform over its inputs, as in MindCV, with
+    bias 0. All draws follow from MindSpore's global seed.
     """
 
     def __init__(self, architecture: Architecture, *, num_classes: int, in_channels: int) -> None:
@@ -302,13 +308,15 @@ class SKNet(nn.Cell):
         _initialise(self)
 
     def twin(self) -> "SKNet":
-        """Another network of this form, with weights of its own."""
+        """Return another network of the same form, with newly initialised weights."""
         return SKNet(self.architecture, num_classes=self.num_classes, in_channels=self.in_channels)
 
     def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes).
+        """Map images (N, in_channels, H, W) to logits (N, num_classes).
 
-        `factors` (blocks, N), if given, are of each block's residual branch, for stochastic depth.
+        Args:
+            x: The images.
+            factors: (blocks, N), factors of the residual branches for stochastic depth.
         """
         x = self.pool(self.stem(x))
         if factors is None:
@@ -348,7 +356,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Cell:
 
 
 def attention_width(value: float, divisor: int) -> int:
-    """The nearest multiple of `divisor`, at least one, not more than a tenth below `value`."""
+    """Return the positive multiple of `divisor` nearest to `value`, at most a tenth below it."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * value else rounded + divisor
 

@@ -1,6 +1,6 @@
-"""Files of weights as arrays by name: MindSpore's `.ckpt` and `.safetensors`, never a pickle.
+"""Read files of weights as arrays by name: MindSpore's `.ckpt` and `.safetensors`, no pickles.
 
-What a file says of itself is checked against what it holds before anything is used.
+What a file claims about its content is checked against the content before anything is used.
 """
 
 import math
@@ -25,17 +25,19 @@ _CKPT_TYPES = {
     "Int64": np.int64,
     "Bool": np.bool_,
 }
-# numpy's limit
+# The limit of numpy.
 _MAX_DIMENSIONS = 32
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".pickle")
-# zip archive (torch.save) and pickle protocols 2 to 5
+# A zip archive (torch.save), and pickle protocols 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 
 
 def read_weights(path: Path) -> Values:
-    """All arrays of a MindSpore checkpoint or a safetensors file, by their names there.
+    """Return all arrays of a MindSpore checkpoint or a safetensors file, by their names there.
 
-    Raises UserError if it is neither; a pickle is not opened.
+    Raises:
+        UserError: The file can't be read, is a pickle (which is never opened), or is neither
+            format.
     """
     try:
         with path.open("rb") as file:
@@ -51,8 +53,8 @@ def read_weights(path: Path) -> Values:
     return _read_safetensors(path) if suffix == ".safetensors" else _read_ckpt(path)
 
 
-def shown(name: str) -> str:
-    """A name from a file, fit for one line of an error."""
+def printable(name: str) -> str:
+    """Return a name from a file in a form that fits into one line of an error."""
     return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])
 
 
@@ -60,19 +62,19 @@ def _read_safetensors(path: Path) -> Values:
     values: Values = {}
     try:
         with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+            for name in file.keys():  # noqa: SIM118 (the file is not a mapping)
                 values[name] = file.get_tensor(name)
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-        # The last for a type that numpy doesn't have.
+        # AttributeError is raised for a type that numpy lacks.
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no safetensors file of numpy types: {reason}") from None
     return values
 
 
 def _read_ckpt(path: Path) -> Values:
-    """Read without ms.load_checkpoint, which fills up with zeros what a tensor says it has."""
+    """Read without ms.load_checkpoint, which fills tensors that are too short with zeros."""
     content = path.read_bytes()
-    # What save_checkpoint(crc_check=True) puts last.
+    # The trailer that save_checkpoint(crc_check=True) writes.
     if content[-17:-10] == b"crc_num":
         content, checksum = content[:-17], int.from_bytes(content[-10:], "big")
         if zlib.crc32(content) != checksum:
@@ -82,7 +84,7 @@ def _read_ckpt(path: Path) -> Values:
         checkpoint.ParseFromString(content)
         for entry in checkpoint.value:
             if entry.tag in values:
-                raise UserError(f"{path} holds {shown(entry.tag)} twice")
+                raise UserError(f"{path} holds {printable(entry.tag)} twice")
             values[entry.tag] = _ckpt_array(entry, path)
     except (DecodeError, UnicodeDecodeError):
         values = {}
@@ -92,11 +94,11 @@ def _read_ckpt(path: Path) -> Values:
 
 
 def _ckpt_array(entry: Checkpoint.Value, path: Path) -> npt.NDArray[np.generic]:
-    tensor, fault = entry.tensor, f"{path} can't be used: {shown(entry.tag)}"
+    tensor, fault = entry.tensor, f"{path} can't be used: {printable(entry.tag)}"
     if tensor.tensor_type not in _CKPT_TYPES:
-        raise UserError(f"{fault} is of type {shown(tensor.tensor_type) or 'none'}")
+        raise UserError(f"{fault} is of type {printable(tensor.tensor_type) or 'none'}")
     dtype = np.dtype(_CKPT_TYPES[tensor.tensor_type])
-    # A scalar is written with the one dimension 0.
+    # MindSpore writes a scalar with the single dimension 0.
     shape = () if list(tensor.dims) == [0] else tuple(tensor.dims)
     given, size = len(tensor.tensor_content), math.prod(shape) * dtype.itemsize
     if given != size or min(shape, default=1) < 1 or len(shape) > _MAX_DIMENSIONS:

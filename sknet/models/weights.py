@@ -1,4 +1,4 @@
-"""Weights in and out, under the names of this project, of timm and of MindCV."""
+"""Load and save weights under the names of this project, of timm and of MindCV."""
 
 import os
 import re
@@ -16,16 +16,16 @@ from safetensors.numpy import save_file
 
 from sknet.errors import UserError
 from sknet.models.sknet import SKNet
-from sknet.models.weight_files import Values, read_weights, shown
+from sknet.models.weight_files import Values, printable, read_weights
 
 Source = Literal["sknet", "mindcv", "timm"]
 
 HEAD = ("fc.weight", "fc.bias")
-# What a training step keeps beside the network's weights: optimizer, average, loss scale.
+# Parameters of a training step besides the network's: optimizer, average and loss scale.
 STATE = ("learning_rate", "global_step", "momentum", "loss_scale", "loss_scale_steps")
 STATE_PREFIXES = ("moments.", "accum.", "stat.", "ema.")
 AVERAGE = "ema."
-# Our names to theirs, applied in this order.
+# Patterns from our names to those of a source, applied in this order.
 _UNIT = (
     (r"^stem\.conv\.", "conv1."),
     (r"^stem\.bn\.", "bn1."),
@@ -55,7 +55,7 @@ _RULES: dict[Source, tuple[tuple[str, str], ...]] = {
         (r"^fc\.", "classifier."),
     ),
 }
-# A parameter that tells the source.
+# A name that only files of this source have.
 _SIGNS: dict[Source, str] = {
     "sknet": "stem.conv.weight",
     "timm": "bn1.running_mean",
@@ -64,7 +64,7 @@ _SIGNS: dict[Source, str] = {
 
 
 def name_in(source: Source, name: str) -> str:
-    """Our parameter's name as the source calls it."""
+    """Return the source's name of a parameter of ours."""
     for pattern, replacement in _RULES[source]:
         name = re.sub(pattern, replacement, name)
     return name
@@ -77,15 +77,24 @@ def load_weights(
     *,
     replace_head: bool = False,
 ) -> list[str]:
-    """Set every parameter of the network from a file, or nothing at all.
+    """Set every parameter of the network from a file, or change nothing.
 
-    Strict: each parameter must be there, finite, floating and of the right shape, and nothing left
-    over (what isn't a weight is left out by name: optimizer state, timm's batch counters). float16,
-    float64 and, in safetensors, bfloat16 are converted, to the nearest float32. Of a training of
-    ours with `ema`, the averaged weights are taken. With `replace_head` the classifier stays as it
-    is, whatever the file has for it.
+    The file must hold each parameter, finite, floating and of the right shape, and nothing else
+    apart from optimizer state and timm's batch counters, which are ignored. float16, float64 and,
+    in safetensors, bfloat16 are converted to the nearest float32. If the file comes from a training
+    of ours with `ema`, the averaged weights are loaded.
 
-    Returns the names of the parameters that stayed. Raises UserError in one line otherwise.
+    Args:
+        network: The network.
+        path: A MindSpore checkpoint or a safetensors file.
+        source: Whose names the file has; by default they are recognised.
+        replace_head: Whether the classifier keeps its values whatever the file holds for it.
+
+    Returns:
+        The names of the parameters that kept their values.
+
+    Raises:
+        UserError: The file can't be read or doesn't fit the network.
     """
     values = read_weights(path)
     if source == "auto":
@@ -104,9 +113,12 @@ def load_weights(
 
 
 def save_safetensors(network: SKNet, path: Path, layout: Literal["timm", "sknet"] = "timm") -> None:
-    """Write the weights as float32 safetensors, under timm's names or ours; whole or not at all.
+    """Write the weights as float32 safetensors, under timm's names or ours.
 
-    Raises UserError for a folded network, and if the path can't be written.
+    An existing file is replaced only once the new one is complete.
+
+    Raises:
+        UserError: The network is folded, or the path can't be written.
     """
     values = {}
     for parameter in network.get_parameters():
@@ -131,13 +143,21 @@ def set_exactly(
     file: Path,
     kept: list[str] | None = None,
 ) -> None:
-    """Set all parameters of the cell but the kept ones, or none.
+    """Set all parameters of the cell, or change nothing.
 
-    Raises UserError with the number of faults of each kind and the first ones.
+    Args:
+        cell: A network or a training step.
+        values: The values by the parameters' names.
+        file: Where the values come from, for the error.
+        kept: Names of parameters that keep their values.
+
+    Raises:
+        UserError: Values are missing, unknown or don't fit. The message has the number of faults of
+            each kind, and the first three.
     """
     parameters = {p.name: p for p in cell.get_parameters() if p.name not in (kept or ())}
     faults = [("missing", f"{name} is missing") for name in parameters if name not in values]
-    faults += [("unknown", f"{shown(n)} is unknown") for n in values if n not in parameters]
+    faults += [("unknown", f"{printable(n)} is unknown") for n in values if n not in parameters]
     converted: Values = {}
     for name, parameter in parameters.items():
         if name not in values:
@@ -167,7 +187,7 @@ def _recognise(values: Values, path: Path) -> Source:
     for source, sign in _SIGNS.items():
         if sign in values:
             return source
-    some = ", ".join(shown(name) for name in sorted(values)[:3]) or "nothing"
+    some = ", ".join(printable(name) for name in sorted(values)[:3]) or "nothing"
     raise UserError(
         f"{path} has none of the names of sknet, timm or MindCV networks (it holds {some}): "
         "say which source it is from"
@@ -198,7 +218,7 @@ def _names(network: nn.Cell) -> list[str]:
 
 
 def _renamed(values: Values, names: list[str], source: Source) -> Values:
-    """The weights under our names; what has none keeps a name that is none of ours."""
+    """Return the weights under our names. Arrays that are no weights keep a name unlike ours."""
     ours = {name_in(source, name): name for name in names}
     left_out = {_counter(name) for name in names} if source == "timm" else set(STATE)
     result = {}
@@ -212,7 +232,7 @@ def _renamed(values: Values, names: list[str], source: Source) -> Values:
 
 
 def _counter(name: str) -> str:
-    """What timm counts beside a moving mean of ours."""
+    """Return the name of timm's batch counter that goes with a moving mean of ours."""
     return name_in("timm", name).replace(".running_mean", ".num_batches_tracked")
 
 
