@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
-from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
+from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.data.sources import absolute
@@ -41,7 +41,7 @@ class ConversionSettings(BaseModel):
     @property
     def reencoding(self) -> Reencoding | None:
         """The re-encoding as the shards record it."""
-        return reencoding_by(self.shorter_side, self.quality) if self.shorter_side else None
+        return reencoding_to(self.shorter_side, self.quality) if self.shorter_side else None
 
 
 @pipeline_task("convert")
@@ -146,8 +146,10 @@ def _convert_on_cluster(
             num_shards=None if settings.shards == "auto" else settings.shards,
             reencoding=settings.reencoding,
             max_quarantine=settings.max_quarantine,
-            spread=partial(map_on_cluster, address=address),
-            on_progress=ProgressLine(logger.info, also=lambda done: progress.update(done.share)),
+            parallel_map=partial(map_on_cluster, address=address),
+            on_progress=ProgressLine(
+                logger.info, before=lambda done: progress.update(done.fraction)
+            ),
         )
     except ClusterError as error:
         raise UserError(str(error)) from None

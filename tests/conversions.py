@@ -27,7 +27,7 @@ def write(source: Path, out: Path, *, num_shards: int | None = 2, **options: Any
     """Converted as found now, here unless with `num_workers`."""
     out.mkdir(parents=True, exist_ok=True)
     if "num_workers" not in options:
-        options.setdefault("spread", in_this_process)
+        options.setdefault("parallel_map", in_this_process)
     staged = stage_source(open_source(str(source)))
     return write_shards(staged, str(source), out, num_shards=num_shards, **options)
 

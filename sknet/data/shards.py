@@ -1,8 +1,9 @@
-"""Shards as files: single-shard MindRecord, written, counted back, sampled and verified.
+"""Shards as files: each is one MindRecord file and its index, written, read and verified here.
 
-MindRecord has no checksums, drops invalid rows silently and refuses what exceeds its header and
-page sizes only at the end; so these follow from the data, every row is counted back, a sample is
-read back through the reader that training uses, and both files of a shard are hashed.
+MindRecord has no checksums, silently drops invalid rows, and refuses data that exceeds its header
+and page sizes only at the end. So the sizes follow from the data, the rows of a written shard are
+counted, a sample of them is read back through the reader that training uses, and both files are
+hashed.
 """
 
 import itertools
@@ -19,7 +20,9 @@ from sknet.errors import UserError
 from sknet.records import ShardFile, Shards
 
 SHARDS_FORMAT = 2
-"""To be raised with every change to the bytes that the same data and settings give."""
+"""Version of the format. Raise it with every change to the bytes that the same data and settings
+give."""
+
 SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "key": {"type": "string"}}
 MIN_HEADER_BYTES = 1 << 14
 MAX_HEADER_BYTES = 1 << 27
@@ -38,7 +41,7 @@ class ShardSet:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, by index."""
+        """Names of the classes by label."""
         return self.record.dataset.classes
 
     def num_samples(self, split: str) -> int:
@@ -50,150 +53,18 @@ class ShardSet:
         return [str(self.directory / file.name) for file in self.record.files_of(split)]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A sample as it is stored."""
-
-    image: bytes
-    label: int
-    key: str
-
-
-@dataclass(frozen=True)
-class Layout:
-    """MindRecord's two sizes; both shape the bytes."""
-
-    header_bytes: int
-    page_bytes: int
-
-
-def layout_for(sizes: Sequence[int], key_bytes: int) -> Layout:
-    """The smallest that holds samples of these sizes, with keys of `key_bytes` in all.
-
-    A page holds the largest sample, and the header about 200 bytes for each page: a shard of more
-    than 256 GiB needs larger pages. Raises UserError for a sample beyond MindRecord's limit.
-    """
-    largest = max(sizes, default=0)
-    if largest >= MAX_PAGE_BYTES:
-        raise UserError(f"a sample of {largest} bytes exceeds MindRecord's limit: make it smaller")
-    page = max(MIN_PAGE_BYTES, _power_of_two(largest + 1024))
-    # A page may be left half empty, since no sample lies across two.
-    blob_bytes, row_bytes = 2 * sum(sizes), key_bytes + 64 * len(sizes)
-    while (header := _header_bytes(blob_bytes, row_bytes, page)) > MAX_HEADER_BYTES:
-        page *= 2
-    return Layout(max(MIN_HEADER_BYTES, header), page)
-
-
-def _header_bytes(blob_bytes: int, row_bytes: int, page: int) -> int:
-    num_pages = blob_bytes // page + 1 + row_bytes // page + 1
-    return _power_of_two(256 * (num_pages + 16))
-
-
-def write_shard(path: Path, split: str, rows: Iterable[Row], layout: Layout) -> ShardFile:
-    """Write one shard, count its rows back, and compare a sample of them with what was written."""
-    from mindspore.mindrecord import FileWriter
-
-    writer = FileWriter(str(path), shard_num=1)
-    writer.set_header_size(layout.header_bytes)
-    writer.set_page_size(layout.page_bytes)
-    writer.add_schema(SCHEMA, "sknet image classification")
-    sample = RowSample(path.name)
-    written = 0
-    rows = iter(rows)
-    while block := list(itertools.islice(rows, ROWS_PER_WRITE)):
-        writer.write_raw_data(
-            [{"image": row.image, "label": row.label, "key": row.key} for row in block]
-        )
-        for row in block:
-            sample.offer(written, row)
-            written += 1
-    writer.commit()
-    if (counted := count_rows(path)) != written:
-        raise RuntimeError(f"{path.name} holds {counted} rows, {written} were written")
-    sample.compare(path)
-    index = path.with_name(f"{path.name}.db")
-    return ShardFile(
-        split=split,
-        name=path.name,
-        num_samples=written,
-        size=path.stat().st_size,
-        sha256=file_sha256(path),
-        index_size=index.stat().st_size,
-        index_sha256=file_sha256(index),
-    )
-
-
-class RowSample:
-    """A seeded sample of the rows of a shard, the first and the last always among them."""
-
-    def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed)
-        self._first: tuple[int, Row] | None = None
-        self._last: tuple[int, Row] | None = None
-        self._between: list[tuple[int, Row]] = []
-
-    def offer(self, number: int, row: Row) -> None:
-        """The rows in their order; every one between first and last is as likely to be kept."""
-        if self._first is None:
-            self._first = number, row
-            return
-        passed, self._last = self._last, (number, row)
-        if passed is None:
-            return
-        if len(self._between) < ROWS_READ_BACK - 2:
-            self._between.append(passed)
-        elif (place := self._random.randrange(passed[0])) < len(self._between):
-            self._between[place] = passed
-
-    def rows(self) -> dict[int, Row]:
-        """By their number in the shard."""
-        kept = [self._first, *self._between, self._last]
-        return dict(sorted(numbered for numbered in kept if numbered is not None))
-
-    def compare(self, path: Path) -> None:
-        """Raises RuntimeError naming the shard and the row if one is read back otherwise."""
-        expected = self.rows()
-        if not expected:
-            return
-        read = read_rows(path, list(expected))
-        for (number, row), found in itertools.zip_longest(expected.items(), read):
-            if row != found:
-                raise RuntimeError(
-                    f"{path.name}: row {number} ({row.key}) is not read back as it was written"
-                )
-
-
-def read_rows(path: Path, numbers: Sequence[int]) -> list[Row]:
-    """Rows of one shard by their numbers, read as training reads them."""
-    from mindspore.dataset import MindDataset, SubsetSampler
-
-    rows = read_pipeline(
-        lambda: MindDataset(
-            [str(path)],
-            columns_list=["image", "label", "key"],
-            sampler=SubsetSampler(list(numbers)),
-            num_parallel_workers=1,
-        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
-    )
-    return [Row(image.tobytes(), int(label), str(key)) for image, label, key in rows]
-
-
-def count_rows(path: Path) -> int:
-    """Rows of one shard, as MindRecord counts them."""
-    from mindspore.mindrecord import FileReader
-
-    reader = FileReader([str(path)])
-    try:
-        return int(reader.len())
-    finally:
-        reader.close()
-
-
 def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
-    """Return the shards in a directory, their files verified by SHA-256 once a host.
+    """Return the shards in a directory, after their files were verified by SHA-256.
 
-    A damaged index would crash MindSpore and damaged data would be read without a word, so
-    nothing is opened before this. Raises UserError naming the first file that doesn't fit.
+    Nothing is opened before: a damaged index would crash MindSpore, and damaged data would be read
+    without an error. Each host verifies a file once, until the file changes.
+
+    Args:
+        directory: The directory, with shards.json.
+        splits: The splits whose files are verified.
+
+    Raises:
+        UserError: A file is missing or damaged, or shards.json is not valid.
     """
     shards = Shards.read(directory / "shards.json")
     files = [
@@ -210,8 +81,8 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
     return ShardSet(shards, directory)
 
 
-def is_sound(file: ShardFile, directory: Path) -> bool:
-    """Whether both files of a shard lie there as recorded, by size and SHA-256."""
+def is_undamaged(file: ShardFile, directory: Path) -> bool:
+    """Tell whether both files of a shard have the recorded sizes and SHA-256."""
     for name, size, sha256 in (
         (file.name, file.size, file.sha256),
         (file.index_name, file.index_size, file.index_sha256),
@@ -222,5 +93,163 @@ def is_sound(file: ShardFile, directory: Path) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class MindRecordSizes:
+    """The two sizes of a MindRecord file, in bytes. Both shape the file's bytes."""
+
+    header_bytes: int
+    page_bytes: int
+
+
+def mindrecord_sizes(image_sizes: Sequence[int], key_bytes: int) -> MindRecordSizes:
+    """Return the smallest sizes that a shard needs.
+
+    A page holds the largest image, and the header about 200 bytes for each page. A shard of more
+    than 256 GiB needs larger pages, lest the header exceed its limit.
+
+    Args:
+        image_sizes: Size of each encoded image, in bytes.
+        key_bytes: Size of all keys together, in bytes.
+
+    Raises:
+        UserError: An image exceeds MindRecord's largest page.
+    """
+    largest = max(image_sizes, default=0)
+    if largest >= MAX_PAGE_BYTES:
+        raise UserError(f"a sample of {largest} bytes exceeds MindRecord's limit: make it smaller")
+    page = max(MIN_PAGE_BYTES, _power_of_two(largest + 1024))
+    # Up to half of a page may stay empty, because no image is stored across two pages.
+    blob_bytes, row_bytes = 2 * sum(image_sizes), key_bytes + 64 * len(image_sizes)
+    while (header := _header_bytes(blob_bytes, row_bytes, page)) > MAX_HEADER_BYTES:
+        page *= 2
+    return MindRecordSizes(max(MIN_HEADER_BYTES, header), page)
+
+
+def _header_bytes(blob_bytes: int, row_bytes: int, page: int) -> int:
+    num_pages = blob_bytes // page + 1 + row_bytes // page + 1
+    return _power_of_two(256 * (num_pages + 16))
+
+
 def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample as a shard stores it."""
+
+    image: bytes
+    """The encoded image."""
+    label: int
+    key: str
+
+
+def write_shard(path: Path, split: str, rows: Iterable[Row], sizes: MindRecordSizes) -> ShardFile:
+    """Write one shard, and check it by counting its rows and reading a sample of them back.
+
+    Raises:
+        RuntimeError: MindRecord failed, or the shard doesn't hold what was written.
+    """
+    from mindspore.mindrecord import FileWriter
+
+    writer = FileWriter(str(path), shard_num=1)
+    writer.set_header_size(sizes.header_bytes)
+    writer.set_page_size(sizes.page_bytes)
+    writer.add_schema(SCHEMA, "sknet image classification")
+    sample = RowSample(path.name)
+    num_written = 0
+    rows = iter(rows)
+    while block := list(itertools.islice(rows, ROWS_PER_WRITE)):
+        writer.write_raw_data(
+            [{"image": row.image, "label": row.label, "key": row.key} for row in block]
+        )
+        for row in block:
+            sample.offer(num_written, row)
+            num_written += 1
+    writer.commit()
+    if (counted := count_rows(path)) != num_written:
+        raise RuntimeError(f"{path.name} holds {counted} rows, {num_written} were written")
+    sample.compare(path)
+    index = path.with_name(f"{path.name}.db")
+    return ShardFile(
+        split=split,
+        name=path.name,
+        num_samples=num_written,
+        size=path.stat().st_size,
+        sha256=file_sha256(path),
+        index_size=index.stat().st_size,
+        index_sha256=file_sha256(index),
+    )
+
+
+class RowSample:
+    """A random sample of a shard's rows, which always holds the first and the last one."""
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed)
+        self._first: tuple[int, Row] | None = None
+        self._last: tuple[int, Row] | None = None
+        self._between: list[tuple[int, Row]] = []
+
+    def offer(self, number: int, row: Row) -> None:
+        """Take the next row, in the order of the shard, into account.
+
+        All rows between the first and the last have the same chance (reservoir sampling).
+        """
+        if self._first is None:
+            self._first = number, row
+            return
+        candidate, self._last = self._last, (number, row)
+        if candidate is None:
+            return
+        if len(self._between) < ROWS_READ_BACK - 2:
+            self._between.append(candidate)
+        elif (slot := self._random.randrange(candidate[0])) < len(self._between):
+            self._between[slot] = candidate
+
+    def rows(self) -> dict[int, Row]:
+        """Return the sampled rows by their number in the shard."""
+        kept = [self._first, *self._between, self._last]
+        return dict(sorted(numbered for numbered in kept if numbered is not None))
+
+    def compare(self, path: Path) -> None:
+        """Read the sampled rows back from the shard.
+
+        Raises:
+            RuntimeError: A row differs from the one that was written.
+        """
+        expected = self.rows()
+        if not expected:
+            return
+        read = read_rows(path, list(expected))
+        for (number, row), found in itertools.zip_longest(expected.items(), read):
+            if row != found:
+                raise RuntimeError(
+                    f"{path.name}: row {number} ({row.key}) is not read back as it was written"
+                )
+
+
+def read_rows(path: Path, numbers: Sequence[int]) -> list[Row]:
+    """Return rows of one shard by their numbers, read as training reads them."""
+    from mindspore.dataset import MindDataset, SubsetSampler
+
+    rows = read_pipeline(
+        lambda: MindDataset(
+            [str(path)],
+            columns_list=["image", "label", "key"],
+            sampler=SubsetSampler(list(numbers)),
+            num_parallel_workers=1,
+        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    )
+    return [Row(image.tobytes(), int(label), str(key)) for image, label, key in rows]
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of rows of one shard, as MindRecord counts them."""
+    from mindspore.mindrecord import FileReader
+
+    reader = FileReader([str(path)])
+    try:
+        return int(reader.len())
+    finally:
+        reader.close()

@@ -32,7 +32,7 @@ from PIL import Image
 
 import sknet.data.conversion.converter
 from sknet.data.conversion.conversion import write_shards
-from sknet.data.conversion.converter import ConvertedShard, reencode, reencoding_by
+from sknet.data.conversion.converter import ConvertedShard, reencode, reencoding_to
 from sknet.data.conversion.plan import ShardPlan, shard_counts
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage_source
@@ -41,7 +41,7 @@ from tests.bench.conversion_memory import measure_memory, warm_up
 SIZE = (500, 375)
 QUALITY = 95
 NUM_CLASSES = 4
-REENCODING = reencoding_by(256, 92)
+REENCODING = reencoding_to(256, 92)
 GOALS = {"1 worker": 0.8, "2 workers": 1.7}
 
 
@@ -100,7 +100,7 @@ def measure_speed(
                 write_shards(
                     *(staged, str(source), out),
                     num_shards=arguments.shards,
-                    spread=processes,
+                    parallel_map=processes,
                     **options,
                 )
                 wall = time.perf_counter() - begun

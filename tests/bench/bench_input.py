@@ -96,7 +96,7 @@ def write_images(root: Path, count: int) -> None:
 def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
     """Folders to two shards of each split."""
     from sknet.data.conversion.conversion import write_shards
-    from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_by
+    from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
     from sknet.data.sources import open_source
     from sknet.data.staging import stage_source
 
@@ -106,7 +106,7 @@ def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
         str(source),
         directory,
         num_shards=2,
-        reencoding=reencoding_by(shorter_side, DEFAULT_QUALITY) if shorter_side else None,
+        reencoding=reencoding_to(shorter_side, DEFAULT_QUALITY) if shorter_side else None,
     )
 
 

@@ -49,7 +49,9 @@ def worker_side(pipe: multiprocessing.connection.Connection, count: int, folder:
     before = peak_mib()
     (folder / "out").mkdir()
     num_shards = max(1, count // 2500)
-    write_shards(staged, "generated", folder / "out", num_shards=num_shards, spread=in_this_process)
+    write_shards(
+        staged, "generated", folder / "out", num_shards=num_shards, parallel_map=in_this_process
+    )
     pipe.send(f"peak {peak_mib():.0f} MiB (with the index, before: {before:.0f})")
 
 

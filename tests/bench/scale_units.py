@@ -187,10 +187,10 @@ def opening(folder: Path, count: int) -> Figures:
     from mindspore.dataset import MindDataset, SubsetSampler
 
     from sknet.data.reading.threads import read_pipeline
-    from sknet.data.shards import Row, layout_for, write_shard
+    from sknet.data.shards import Row, mindrecord_sizes, write_shard
 
     (folder / "shards").mkdir()
-    layout = layout_for([8] * ROWS_PER_SHARD, 40 * ROWS_PER_SHARD)
+    layout = mindrecord_sizes([8] * ROWS_PER_SHARD, 40 * ROWS_PER_SHARD)
     paths = []
     for number in range(count):
         path = folder / "shards" / f"train-{number:05}-of-{count:05}.mindrecord"

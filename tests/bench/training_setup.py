@@ -33,7 +33,7 @@ class Setup:
             str(self.folders),
             directory,
             num_shards=1,
-            spread=in_this_process,
+            parallel_map=in_this_process,
         )
         self.shards = ShardSet(shards, directory)
         self.keys: dict[str, Any] = {

@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows import train_sknet
 from flows.train_sknet import parser, settings_of
-from sknet.data.conversion.converter import reencoding_by
+from sknet.data.conversion.converter import reencoding_to
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings
@@ -145,7 +145,7 @@ def test_settings_of_the_conversion_reach_it() -> None:
     options = ["--shards", "auto", "--shorter-side", "256"]
     settings = settings_of(ConversionSettings, parser().parse_args(options))
     assert settings.shards == "auto"
-    assert settings.reencoding == reencoding_by(256, 92)
+    assert settings.reencoding == reencoding_to(256, 92)
     assert settings_of(ConversionSettings, parser().parse_args([])) == ConversionSettings(
         shards=4, shorter_side=None, max_quarantine=0.001
     )

@@ -10,10 +10,10 @@ from PIL import Image
 
 import sknet.data.conversion.converter
 from sknet.data.conversion.conversion import write_shards
-from sknet.data.conversion.converter import ConvertedShard, reencoding_by
-from sknet.data.conversion.directory import only_conversion_in
+from sknet.data.conversion.converter import ConvertedShard, reencoding_to
+from sknet.data.conversion.directory import locked
 from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
-from sknet.data.conversion.progress import Progress, describe
+from sknet.data.conversion.progress import ConversionProgress, describe
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import ShardSet, read_rows
 from sknet.data.sources import open_source
@@ -139,7 +139,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
 def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_path: Path) -> None:
     staged = stage_source(open_source(str(images_copy)))
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
-    convert = {"num_shards": 1, "spread": in_this_process}
+    convert = {"num_shards": 1, "parallel_map": in_this_process}
     (tmp_path / "out").mkdir()
     message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))
     assert message.startswith("sample train/cat/000.png changed since it was staged")
@@ -153,11 +153,11 @@ def test_finished_conversion_is_found_and_not_written_again(
     finished: Path, folders: Path, converted: ShardSet
 ) -> None:
     before = identities(finished.glob("*.mindrecord*"))
-    seen: list[Progress] = []
+    seen: list[ConversionProgress] = []
     assert write(folders, finished, on_progress=seen.append) == converted.record
     assert contents(finished) == contents(converted.directory)
     assert identities(finished.glob("*.mindrecord*")) == before
-    assert (seen[-1].images, seen[-1].kept_images) == (21, 21)
+    assert (seen[-1].images, seen[-1].reused_images) == (21, 21)
 
 
 @pytest.mark.parametrize("suffix", ["", ".db"])
@@ -176,7 +176,7 @@ def test_damaged_shard_alone_is_written_again(
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_shards": 1}, {"reencoding": reencoding_by(16, 90)}], ids=["count", "size"]
+    "change", [{"num_shards": 1}, {"reencoding": reencoding_to(16, 90)}], ids=["count", "size"]
 )
 def test_shards_of_another_plan_are_removed(
     finished: Path, folders: Path, tmp_path: Path, change: dict[str, object]
@@ -193,7 +193,7 @@ def test_a_start_that_fails_leaves_no_record_of_the_conversion_before(
     staged = stage_source(open_source(str(images_copy)))
     (images_copy / "train/cat/000.png").unlink()
     with pytest.raises(UserError):
-        write_shards(staged, str(images_copy), finished, num_shards=2, spread=in_this_process)
+        write_shards(staged, str(images_copy), finished, num_shards=2, parallel_map=in_this_process)
     assert not (finished / "shards.json").exists()
 
 
@@ -208,7 +208,7 @@ def test_directory_with_something_else_in_it_is_left_alone(folders: Path, tmp_pa
 
 
 def test_two_conversions_into_one_directory_are_refused(folders: Path, tmp_path: Path) -> None:
-    with only_conversion_in(tmp_path):
+    with locked(tmp_path):
         message = refusal(lambda: write(folders, tmp_path))
     assert message == f"another conversion is at work in {tmp_path}"
     write(folders, tmp_path)
@@ -224,7 +224,7 @@ def test_host_that_does_not_share_the_directory_is_named(folders: Path, tmp_path
         (tmp_path / ".conversion/plan").write_text("of another attempt")
         yield from map(function, items)
 
-    message = refusal(lambda: write(folders, tmp_path, spread=on_another_host))
+    message = refusal(lambda: write(folders, tmp_path, parallel_map=on_another_host))
     assert f"does not see the directory {tmp_path}: all hosts that convert must share it" in message
 
 
@@ -232,7 +232,7 @@ def test_progress_counts_images_while_a_shard_is_written(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sknet.data.conversion.progress.REPORT_SECONDS", 0)
-    seen: list[Progress] = []
+    seen: list[ConversionProgress] = []
     accept = sknet.data.conversion.converter.undecodable
 
     def ticking(
@@ -248,15 +248,15 @@ def test_progress_counts_images_while_a_shard_is_written(
         monkeypatch.setattr("sknet.data.conversion.converter.undecodable", check)
         yield from map(function, items)
 
-    write(folders, tmp_path, num_shards=1, spread=ticking, on_progress=seen.append)
+    write(folders, tmp_path, num_shards=1, parallel_map=ticking, on_progress=seen.append)
     images = [progress.images for progress in seen]
     assert images == sorted(images)
     assert set(images) == set(range(22))
     size = sum(path.stat().st_size for path in folders.glob("*/*/*"))
-    assert seen[-1] == Progress(images=21, total_images=21, bytes=size)
+    assert seen[-1] == ConversionProgress(images=21, total_images=21, bytes=size)
 
 
 def test_progress_reads_as_a_line() -> None:
-    now = Progress(600, 1000, 60_000_000, kept_images=100, kept_bytes=10_000_000)
+    now = ConversionProgress(600, 1000, 60_000_000, reused_images=100, reused_bytes=10_000_000)
     line = "converted 600/1000 images (60.0%), 50 images/s, 5.0 MB/s, 8 s left"
     assert describe(now, 10.0) == line

@@ -82,7 +82,7 @@ def test_killed_worker_ends_the_conversion_in_one_line_and_without_an_outcome(
     assert not (tmp_path / "outcome.json").exists()
     assert errors.decode().splitlines()[-1] == (
         "error: a worker process was killed, perhaps for want of memory: "
-        "start again to go on from what is finished"
+        "start the same command again to resume from the finished shards"
     )
     done = records(out)
     before = identities(path for name in done for path in out.glob(f"{name}*"))

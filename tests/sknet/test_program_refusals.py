@@ -160,20 +160,23 @@ def test_checkpoint_of_another_model(
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "expected"),
+    ("option", "value", "message"),
     [
-        ("--shards", 0, "at least 1"),
-        ("--workers", 0, "at least 1"),
-        ("--shorter-side", -1, "at least 1"),
-        ("--quality", 101, "at most 100"),
-        ("--max-quarantine", 1.5, "a share: 0 to 1"),
+        ("--shards", "0", "'0' is not a whole number of at least 1, nor 'auto'"),
+        ("--workers", "0", "'0' is not a whole number of at least 1"),
+        ("--shorter-side", "-1", "'-1' is not a whole number of at least 1"),
+        ("--quality", "101", "'101' is not a whole number from 1 to 100"),
+        ("--max-quarantine", "1.5", "'1.5' is not a number from 0 to 1"),
     ],
 )
-def test_conversion_that_makes_no_sense(
-    refused: Callable[..., str], folders: Path, option: str, value: float, expected: str
+def test_option_of_a_conversion_out_of_its_range(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
 ) -> None:
-    options = ["--source", folders, "--out", "shards", "--shards", "auto", option, value]
-    assert refused(convert, *options) == f"error: {option} is {value}, expected {expected}"
+    options = ["--source", "digits", "--out", "shards", "--shards", "auto", f"{option}={value}"]
+    with pytest.raises(SystemExit) as ended:
+        convert.parser().parse_args(options)
+    assert ended.value.code == 2
+    assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
 def test_output_that_is_a_file(refused: Callable[..., str], folders: Path, away: Path) -> None:
@@ -213,7 +216,7 @@ def test_record_that_cannot_be_written_is_refused_before_the_work(
 def test_a_refusal_is_told_to_the_launcher_too(
     refused: Callable[..., str], folders: Path, away: Path
 ) -> None:
-    options = ["--source", folders, "--out", "shards", "--shards", 0]
+    options = ["--source", "none", "--out", "shards", "--shards", 1]
     line = refused(convert, *options, "--outcome_file", "outcome.json")
     outcome = json.loads((away / "outcome.json").read_text())
     assert outcome == {"status": "user_error", "message": line.removeprefix("error: ")}

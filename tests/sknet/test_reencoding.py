@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sknet.data.conversion.converter import reencode, reencoding_by
+from sknet.data.conversion.converter import reencode, reencoding_to
 from sknet.data.shards import read_rows
 from sknet.records import Shards
 from tests.sknet.test_conversion import contents, write
 
-BY_24 = reencoding_by(24, 90)
+BY_24 = reencoding_to(24, 90)
 
 
 def encoded(image: Image.Image, form: str) -> bytes:

@@ -12,11 +12,11 @@ from mindspore.mindrecord import FileWriter
 import sknet.data.shards
 from sknet.data.reading.pipeline import train_batches
 from sknet.data.shards import (
-    Layout,
+    MindRecordSizes,
     Row,
     RowSample,
     ShardSet,
-    layout_for,
+    mindrecord_sizes,
     read_rows,
     read_shards,
     write_shard,
@@ -35,7 +35,7 @@ def some_rows(*sizes: int) -> list[Row]:
 
 def written(path: Path, rows: list[Row]) -> list[Row]:
     sizes = [len(row.image) for row in rows]
-    layout = layout_for(sizes, sum(len(row.key) for row in rows))
+    layout = mindrecord_sizes(sizes, sum(len(row.key) for row in rows))
     assert write_shard(path, "train", rows, layout).num_samples == len(rows)
     return read_rows(path, range(len(rows)))
 
@@ -65,20 +65,22 @@ def test_rows_are_read_back_as_they_were_written(tmp_path: Path, sizes: list[int
 
 
 def test_shard_without_samples_is_one(tmp_path: Path) -> None:
-    assert layout_for([], 0) == Layout(1 << 14, 1 << 20)
-    assert write_shard(tmp_path / "no.mindrecord", "val", [], layout_for([], 0)).num_samples == 0
+    assert mindrecord_sizes([], 0) == MindRecordSizes(1 << 14, 1 << 20)
+    assert (
+        write_shard(tmp_path / "no.mindrecord", "val", [], mindrecord_sizes([], 0)).num_samples == 0
+    )
 
 
 def test_pages_grow_where_a_header_could_not_hold_them() -> None:
     sizes = [100_000] * 1000
-    assert layout_for(sizes, 0).page_bytes == 1 << 20
+    assert mindrecord_sizes(sizes, 0).page_bytes == 1 << 20
     # ImageNet-21K in four shards.
-    layout = layout_for([100_000] * 3_500_000, 60 * 3_500_000)
-    assert layout == Layout(1 << 27, 1 << 21)
+    layout = mindrecord_sizes([100_000] * 3_500_000, 60 * 3_500_000)
+    assert layout == MindRecordSizes(1 << 27, 1 << 21)
 
 
 def test_sample_beyond_mindrecord_is_refused() -> None:
-    message = refusal(lambda: layout_for([1 << 28], 0))
+    message = refusal(lambda: mindrecord_sizes([1 << 28], 0))
     assert message == "a sample of 268435456 bytes exceeds MindRecord's limit: make it smaller"
 
 
@@ -89,7 +91,7 @@ def test_rows_that_mindrecord_drops_are_missed(
     # MindRecord drops a row whose label is no number, with a warning in its log.
     rows[1] = dataclasses.replace(rows[1], label="1")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=r"^one\.mindrecord holds 2 rows, 3 were written$"):
-        write_shard(tmp_path / "one.mindrecord", "train", rows, layout_for([10] * 3, 90))
+        write_shard(tmp_path / "one.mindrecord", "train", rows, mindrecord_sizes([10] * 3, 90))
 
 
 @pytest.mark.parametrize("place", [0, 49])

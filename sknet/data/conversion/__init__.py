@@ -1,1 +1,1 @@
-"""Conversion: a source of images into sharded MindRecord files, resumable shard by shard."""
+"""Conversion: a staged source becomes MindRecord shards, written in parallel and resumable."""

@@ -1,4 +1,4 @@
-"""One shard of a conversion, as any process of any host makes it."""
+"""The conversion of one shard, in any process of any host."""
 
 import hashlib
 import io
@@ -14,48 +14,30 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from infra.base.files import fsync, replace_file
 from infra.base.shortages import disk_full, memory_refused
-from sknet.data.conversion.directory import PLAN_FILE, WORK, ShardRecord, sync, write_durably
+from sknet.data.conversion.directory import ATTEMPT_FILE, WORK, ShardRecord
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.conversion.progress import Tally
 from sknet.data.images import undecodable
-from sknet.data.shards import Layout, Row, is_sound, layout_for, write_shard
+from sknet.data.shards import MindRecordSizes, Row, is_undamaged, mindrecord_sizes, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.sources.trees import lasting_fault
 from sknet.data.staging import INDEX_COLUMNS
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
 
-DEFAULT_QUALITY = 92
-
-
-def reencoding_by(shorter_side: int, quality: int) -> Reencoding:
-    """The settings, with the version of Pillow that carries them out here."""
-    return Reencoding(shorter_side=shorter_side, quality=quality, pillow=version("pillow"))
-
-
-def reencode(content: bytes, settings: Reencoding) -> bytes:
-    """A sound image as it is to be stored: RGB JPEG with 4:2:0 chroma if its shorter side exceeds
-    the limit, resized to it (bicubic with antialiasing, aspect kept); else the bytes unchanged.
-    """
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
-        shorter = min(image.size)
-        if shorter <= settings.shorter_side:
-            return content
-        size = tuple(round(side * settings.shorter_side / shorter) for side in image.size)
-        resized = image.convert("RGB").resize((size[0], size[1]), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    resized.save(buffer, "JPEG", quality=settings.quality, subsampling="4:2:0")
-    return buffer.getvalue()
-
-
 if TYPE_CHECKING:
     import pandas as pd
 
+DEFAULT_QUALITY = 92
+"""Quality of re-encoded JPEGs, on libjpeg's scale."""
+
 ROWS_PER_BLOCK = 1024
 
-# A range of an S3 object has no checksum on its way: what arrives wrong once is read once more.
-READS = 2
+NUM_READS = 2
+"""How often a sample is read before it counts as changed: nothing checks a range of an S3 object on
+its way."""
 
 
 @dataclass(frozen=True)
@@ -64,63 +46,55 @@ class ConvertedShard:
 
     record: ShardRecord
     source_bytes: int
+    """Bytes of the source's images."""
     num_images: int
-    """Quarantined ones included."""
-    kept: bool
+    """Number of images, quarantined ones included."""
+    reused: bool
     """Whether an earlier attempt had finished it."""
 
 
 @dataclass(frozen=True)
 class ShardConverter:
-    """What every process needs to convert any shard; called with the shard's plan."""
+    """What a process needs to convert any shard of a plan. It is called with the shard."""
 
     source: str
     directory: Path
     plan: str
+    """Digest of the plan."""
     attempt: str
-    """Of the conversion as a whole: a host that reads another one sees another directory."""
+    """Name of the conversion: a host that finds another one sees another directory."""
     reencoding: Reencoding | None
 
     def __call__(self, shard: ShardPlan) -> ConvertedShard:
-        """Convert unless that is done. Raises UserError where sample, source or directory fail."""
+        """Convert a shard, unless it is finished.
+
+        Raises:
+            UserError: A sample changed or can't be read, or this host doesn't see the directory.
+            DiskFullError: The disk is full.
+            MemoryRefusedError: This process was refused memory.
+        """
         self._check_host()
-        images, size = len(shard.rows), int(shard.rows["size"].sum())
-        work = self.directory / WORK
+        num_images, size = len(shard.rows), int(shard.rows["size"].sum())
         if record := self._finished(shard.name):
-            return ConvertedShard(record, size, images, kept=True)
-        building = work / f"{shard.name}.{uuid.uuid4().hex[:8]}"
+            return ConvertedShard(record, size, num_images, reused=True)
+        building = self.directory / WORK / f"{shard.name}.{uuid.uuid4().hex[:8]}"
         try:
             record = self._write(shard, building)
         except (MemoryError, OSError, RuntimeError) as error:
             shutil.rmtree(building, ignore_errors=True)
-            short = (
+            shortage = (
                 memory_refused(error)
                 if isinstance(error, MemoryError)
                 else disk_full(error, f"shard {shard.name}", size, self.directory)
             )
-            if short is None:
+            if shortage is None:
                 raise
-            raise short from None
-        return ConvertedShard(record, size, images, kept=False)
-
-    def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
-        building.mkdir()
-        quarantined: list[QuarantinedSample] = []
-        layout = layout_for(shard.rows["size"].tolist(), int(shard.rows["key"].str.len().sum()) * 4)
-        rows = self._rows(shard, layout, quarantined, Tally(building / "tally"))
-        file = write_shard(building / shard.name, shard.split, rows, layout)
-        for name in (file.name, file.index_name):
-            sync(building / name)
-            (building / name).replace(self.directory / name)
-        sync(self.directory)
-        record = ShardRecord(plan=self.plan, file=file, quarantined=tuple(quarantined))
-        write_durably(record, self.directory / WORK / f"{shard.name}.json")
-        shutil.rmtree(building)
-        return record
+            raise shortage from None
+        return ConvertedShard(record, size, num_images, reused=False)
 
     def _check_host(self) -> None:
         try:
-            seen = (self.directory / WORK / PLAN_FILE).read_text("ascii")
+            seen = (self.directory / WORK / ATTEMPT_FILE).read_text("ascii")
         except OSError:
             seen = ""
         if seen != self.attempt:
@@ -132,35 +106,67 @@ class ShardConverter:
     def _finished(self, name: str) -> ShardRecord | None:
         path = self.directory / WORK / f"{name}.json"
         record = ShardRecord.read(path) if path.is_file() else None
-        return record if record and is_sound(record.file, self.directory) else None
+        return record if record and is_undamaged(record.file, self.directory) else None
+
+    def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
+        building.mkdir()
+        quarantined: list[QuarantinedSample] = []
+        key_bytes = int(shard.rows["key"].str.len().sum()) * 4  # UTF-8 takes four a character
+        sizes = mindrecord_sizes(shard.rows["size"].tolist(), key_bytes)
+        rows = self._rows(shard, sizes, quarantined, Tally(building / "tally"))
+        file = write_shard(building / shard.name, shard.split, rows, sizes)
+        for name in (file.name, file.index_name):
+            fsync(building / name)
+            (building / name).replace(self.directory / name)
+        fsync(self.directory)
+        record = ShardRecord(plan=self.plan, file=file, quarantined=tuple(quarantined))
+        path = self.directory / WORK / f"{shard.name}.json"
+        replace_file(path, record.encode(), durable=True)
+        shutil.rmtree(building)
+        return record
 
     def _rows(
         self,
         shard: ShardPlan,
-        layout: Layout,
+        sizes: MindRecordSizes,
         quarantined: list[QuarantinedSample],
         tally: Tally,
     ) -> Iterator[Row]:
+        """Yield the samples that decode; append the others to `quarantined`."""
         try:
-            opened = open_source(self.source)
+            source = open_source(self.source)
         except UserError as error:
             raise UserError(f"on host {socket.gethostname()}: {error}") from None
         for sample in _samples(shard.rows):
-            key = sample.key
-            content = _read(opened, sample)
+            content = _read(source, sample)
             if reason := undecodable(content):
-                quarantined.append(QuarantinedSample(split=shard.split, key=key, reason=reason))
+                quarantined.append(
+                    QuarantinedSample(split=shard.split, key=sample.key, reason=reason)
+                )
             else:
                 image = reencode(content, self.reencoding) if self.reencoding else content
-                if len(image) >= layout.page_bytes:
-                    raise UserError(f"sample {key} takes {len(image)} bytes when re-encoded")
-                yield Row(image, sample.label, key)
+                if len(image) >= sizes.page_bytes:
+                    raise UserError(f"sample {sample.key} takes {len(image)} bytes when re-encoded")
+                yield Row(image, sample.label, sample.key)
             tally.add(len(content))
 
 
+def _samples(rows: "pd.DataFrame") -> Iterator[Sample]:
+    """Yield the samples of an index, block by block: as objects, a million rows take a gigabyte."""
+    for start in range(0, len(rows), ROWS_PER_BLOCK):
+        block = rows.iloc[start : start + ROWS_PER_BLOCK]
+        columns = (block[name].tolist() for name in INDEX_COLUMNS)
+        yield from itertools.starmap(Sample, zip(*columns, strict=True))
+
+
 def _read(source: Source, sample: Sample) -> bytes:
-    """The sample as it was staged."""
-    for _ in range(READS):
+    """Return the image of a sample.
+
+    Raises:
+        UserError: It can't be read, or is not the one that was staged.
+        SourceReadError: The disk or the network failed.
+    """
+    for _ in range(NUM_READS):
         try:
             content = source.read(sample)
         except OSError as error:
@@ -174,9 +180,27 @@ def _read(source: Source, sample: Sample) -> bytes:
     )
 
 
-def _samples(rows: "pd.DataFrame") -> Iterator[Sample]:
-    """Block by block: a million rows as objects would take a gigabyte."""
-    for start in range(0, len(rows), ROWS_PER_BLOCK):
-        block = rows.iloc[start : start + ROWS_PER_BLOCK]
-        columns = (block[name].tolist() for name in INDEX_COLUMNS)
-        yield from itertools.starmap(Sample, zip(*columns, strict=True))
+def reencoding_to(shorter_side: int, quality: int) -> Reencoding:
+    """Return the settings of a re-encoding, with the version of Pillow that is installed here."""
+    return Reencoding(shorter_side=shorter_side, quality=quality, pillow=version("pillow"))
+
+
+def reencode(content: bytes, settings: Reencoding) -> bytes:
+    """Return an image as it is stored.
+
+    An image whose shorter side exceeds the limit is resized to it (bicubic with antialiasing,
+    aspect ratio unchanged) and becomes an RGB JPEG with 4:2:0 chroma. Others keep their bytes.
+
+    Args:
+        content: An encoded image that decodes.
+        settings: The limit in pixels, and the quality.
+    """
+    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
+        shorter = min(image.size)
+        if shorter <= settings.shorter_side:
+            return content
+        size = tuple(round(side * settings.shorter_side / shorter) for side in image.size)
+        resized = image.convert("RGB").resize((size[0], size[1]), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    resized.save(buffer, "JPEG", quality=settings.quality, subsampling="4:2:0")
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Which samples go into which shard, and what makes two conversions the same."""
+"""Which samples go into which shard, and which conversions write the same bytes."""
 
 import hashlib
 import json
@@ -19,23 +19,32 @@ from sknet.records import Dataset, Reencoding
 if TYPE_CHECKING:
     import pandas as pd
 
-# Samples are spread by this fixed permutation, so that a few shards hold all classes.
 SPREAD_SEED = 0
+"""Seed of the fixed permutation that spreads samples over shards, so that a few shards hold all
+classes."""
+
 AUTO_SHARD_BYTES = 1 << 28
+"""Bytes of images for each shard, where the number of shards is not given."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to write: its name says its place among those of the split."""
+    """One shard to write."""
 
     split: str
     name: str
+    """File name, which holds the shard's number among those of the split."""
     rows: "pd.DataFrame"
-    """Its part of the index, in its order."""
+    """The shard's rows of the index, in the shard's order."""
 
 
 def shard_counts(staged: Staged, num_shards: int | None) -> dict[str, int]:
-    """How many shards each split gets: never more than samples."""
+    """Return the number of shards of each split, which never exceeds its number of samples.
+
+    Args:
+        staged: The data set.
+        num_shards: Shards of each split. None: one for every AUTO_SHARD_BYTES of its images.
+    """
     counts = {}
     for split in SPLITS:
         sizes = staged.index["size"][staged.index["split"] == split]
@@ -45,7 +54,7 @@ def shard_counts(staged: Staged, num_shards: int | None) -> dict[str, int]:
 
 
 def shard_names(counts: dict[str, int]) -> list[str]:
-    """In the order of the splits and of their samples."""
+    """Return the file names of all shards, by split and number."""
     return [
         f"{split}-{number:05}-of-{count:05}.mindrecord"
         for split, count in counts.items()
@@ -54,18 +63,18 @@ def shard_names(counts: dict[str, int]) -> list[str]:
 
 
 def plan_shards(staged: Staged, counts: dict[str, int]) -> Iterator[ShardPlan]:
-    """The shards one by one, equal in length within a split but for one sample."""
+    """Yield the shards in the order of `shard_names`; sizes in a split differ by one at most."""
     for split, count in counts.items():
-        places = np.flatnonzero((staged.index["split"] == split).to_numpy())
-        bounds = [len(places) * number // count for number in range(count + 1)] if count else []
+        positions = np.flatnonzero((staged.index["split"] == split).to_numpy())
+        bounds = [len(positions) * number // count for number in range(count + 1)] if count else []
         names = shard_names({split: count})
         for name, (start, stop) in zip(names, pairwise(bounds), strict=True):
-            spread = order_slice(len(places), SPREAD_SEED, 0, start, stop)
-            yield ShardPlan(split, name, staged.index.iloc[places[spread]])
+            spread = order_slice(len(positions), SPREAD_SEED, 0, start, stop)
+            yield ShardPlan(split, name, staged.index.iloc[positions[spread]])
 
 
 def plan_digest(dataset: Dataset, counts: dict[str, int], reencoding: Reencoding | None) -> str:
-    """Over the rows (the data set's digest covers each) and all settings that shape the bytes."""
+    """Return a SHA-256 over the samples and all settings that shape the bytes of the shards."""
     shaping = {
         "format": SHARDS_FORMAT,
         "samples": dataset.samples_digest,
