@@ -1,4 +1,4 @@
-"""Recipes of as few keys as possible."""
+"""Recipes with as few keys as possible."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Data and augmentation."""
+"""The choices of a recipe by topic; `Recipe` has all of them as flat keys.
+
+Names and meanings are MindCV's where MindCV has the key.
+"""
 
 from typing import Annotated, Literal, Self, get_args
 
@@ -17,44 +20,43 @@ from sknet.recipe.types import (
     ColorJitter,
     Count,
     EraseValue,
+    Fraction,
     NonNegative,
     Range,
     Real,
-    Share,
     Whole,
     refuse_bool,
 )
 
+Layer = Literal["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
+
 
 class Choices(BaseModel):
-    """Frozen, typed, and refusing what it does not know."""
+    """A frozen group of choices. Unknown keys, NaN and infinities are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
-Layer = Literal["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
-
-
 class ModelChoices(Choices):
     """The network, and the weights that it starts from."""
 
     model: str
-    """Name in `sknet.models.list_models()`."""
+    """Name of the network, one of `sknet.models.list_models()`."""
     num_classes: Count | None = None
-    """Checked against the data set if given; otherwise as many as the data set has."""
-    drop_path_rate: Annotated[Share, Field(lt=1)] = 0.0
+    """Number of classes, which must be the data set's; null: as many as the data set has."""
+    drop_path_rate: Annotated[Fraction, Field(lt=1)] = 0.0
     """Probability that a sample skips the last block in training; it grows linearly with depth."""
     ckpt_path: str = ""
     """Weights to start from, of this project, MindCV or timm: a file, or a checkpoint's directory.
-    Where they lie is no choice, so it doesn't count in the digest."""
+    The path is not part of the digest."""
     ckpt_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Of that file; filled in when the recipe is loaded."""
+    """SHA-256 of the file at ckpt_path; computed when the recipe is loaded, unless given."""
     replace_head: bool = False
-    """Whether the weights' classifier is left out, as for another number of classes."""
+    """Whether the classifier starts from random weights, as for another number of classes."""
     freeze: tuple[Layer, ...] = ()
-    """Layers that keep the weights they start from, and their BatchNorm its statistics."""
+    """Layers whose weights and BatchNorm statistics stay as they start."""
 
     @model_validator(mode="after")
     def _consistent_model(self) -> Self:
@@ -71,77 +73,58 @@ class ModelChoices(Choices):
         return self
 
 
-class RunChoices(Choices):
-    """How the run goes, is saved and is judged."""
-
-    mode: Annotated[Literal[0, 1], BeforeValidator(refuse_bool)] = 0
-    """0: graphs, compiled once. 1: pynative, for looking inside."""
-    seed: Annotated[Whole, Field(lt=1 << 32)] = 42
-    """Of the weights, the order, the augmentation and drop_path."""
-    checkpoint_every_steps: Count | None = None
-    """Steps between checkpoints within an epoch; every epoch ends with one in any case."""
-    keep_checkpoint_max: Annotated[Count, Field(ge=2)] = 3
-    """Newest checkpoints that are kept."""
-    val_interval: Count = 1
-    """Epochs between evaluations while training; the last epoch is always evaluated."""
-    log_interval: Count = 50
-    """Steps between lines of progress."""
-    min_accuracy: Share = 0.0
-    """Floor of accuracy@1, as a share, below which a checkpoint is not promoted."""
-
-
 class DataChoices(Choices):
     """How images become the network's input, in training and in evaluation."""
 
     image_resize: Annotated[Count, Field(ge=32)] = 224
     """Side of the square input, in pixels."""
-    scale: tuple[Share, Share] = (0.08, 1.0)
-    """Range of the random crop's area, as a share of the image's."""
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    """Range of the random crop's area, as a fraction of the image's area."""
     ratio: Range = (0.75, 1.333)
     """Range of the random crop's width divided by its height."""
-    hflip: Share = 0.5
+    hflip: Fraction = 0.5
     """Probability of a flip that swaps left and right."""
-    vflip: Share = 0.0
+    vflip: Fraction = 0.0
     """Probability of a flip that swaps top and bottom."""
     color_jitter: ColorJitter | None = (0.4, 0.4, 0.4, 0.0)
-    """Brightness, contrast and saturation are multiplied by factors in 1 ± this: one number for the
-    three, or one for each; a fourth one shifts the hue. Not with auto_augment, which replaces it.
-    MindCV's default; null for none."""
+    """Brightness, contrast and saturation are multiplied by random factors in 1 ± this: one number
+    for all three, or one for each; a fourth number shifts the hue by up to this much. null: none.
+    auto_augment replaces it. The default is MindCV's."""
     auto_augment: AutoAugmentText | None = None
-    """`randaug-m9-n2`, `autoaug` or `trivialaugwide`: see sknet.recipe.types."""
+    """`autoaug`, `trivialaugwide` or RandAugment as `randaug-m9-n2` (magnitude 9, 2 operations)."""
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    """Resampling in training and evaluation."""
-    re_prob: Share = 0.0
-    """Probability of erasing a rectangle of an image."""
-    re_scale: tuple[Share, Share] = (0.02, 0.33)
-    """Range of the rectangle's area, as a share of the image's."""
+    """How images are resized, in training and in evaluation."""
+    re_prob: Fraction = 0.0
+    """Probability of random erasing: a rectangle of the image is filled."""
+    re_scale: tuple[Fraction, Fraction] = (0.02, 0.33)
+    """Range of the rectangle's area, as a fraction of the image's area."""
     re_ratio: Range = (0.3, 3.3)
     """Range of the rectangle's width divided by its height."""
     re_value: EraseValue = (0.0, 0.0, 0.0)
-    """What the rectangle is filled with, after normalisation: a number, one for each channel, or
-    `random` for values of a standard normal distribution."""
+    """What fills the rectangle, after normalisation: a number, one for each channel, or `random`
+    for values of a standard normal distribution."""
     re_max_attempts: Count = 10
-    """Rectangles that are tried; if none fits within the image, it stays as it is."""
+    """Number of rectangles to try; if none fits within the image, nothing is erased."""
     mixup: NonNegative = 0.0
-    """Alpha of the beta distribution of mixup's shares; 0 for no mixup."""
+    """Alpha of the beta distribution from which mixup draws its weights; 0: no mixup."""
     cutmix: NonNegative = 0.0
-    """Alpha of the beta distribution of CutMix's shares; 0 for no CutMix. With mixup on too, each
-    batch draws one of the two, at even odds."""
-    cutmix_prob: Share = 1.0
-    """Probability that a batch is mixed, be it by mixup or by CutMix."""
-    crop_pct: Annotated[Share, Field(gt=0)] = 0.875
-    """Evaluation resizes the shorter side to image_resize / crop_pct, rounded down as MindCV does,
+    """Alpha of the beta distribution from which CutMix draws its areas; 0: no CutMix. If mixup is
+    on too, each batch uses one of the two, chosen with probability 1/2."""
+    cutmix_prob: Fraction = 1.0
+    """Probability that a batch is mixed, by mixup or by CutMix."""
+    crop_pct: Annotated[Fraction, Field(gt=0)] = 0.875
+    """Evaluation resizes the shorter side to image_resize / crop_pct, rounded down as in MindCV,
     then crops the centre."""
     val_resolutions: tuple[Annotated[Count, Field(ge=32)], ...] = ()
-    """Sides at which `sknet.validate` evaluates beside image_resize, which it always does; at each
-    with the same crop_pct. Training evaluates at image_resize only."""
+    """Further sides, in pixels, at which `sknet.validate` evaluates, with the same crop_pct. It
+    always evaluates at image_resize; training evaluates at image_resize only."""
     mean: Channels = (123.675, 116.28, 103.53)
-    """Per RGB channel, of values in 0 … 255 (ImageNet's)."""
+    """Mean of red, green and blue that is subtracted from values in 0 … 255; ImageNet's."""
     std: Channels = (58.395, 57.12, 57.375)
-    """Per RGB channel, of values in 0 … 255 (ImageNet's)."""
+    """Standard deviation of red, green and blue in 0 … 255, by which is divided; ImageNet's."""
     num_parallel_workers: Count = 2
-    """Decoding threads of each rank. They draw the augmentations, so the number is a choice of the
-    run and not of the machine."""
+    """Decoding threads of each rank. Each thread draws augmentations from its own random stream, so
+    their number is a choice of the run and not of the machine."""
 
     @model_validator(mode="after")
     def _consistent_data(self) -> Self:
@@ -159,24 +142,24 @@ class DataChoices(Choices):
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """At which `sknet.validate` evaluates: image_resize first."""
+        """Sides at which `sknet.validate` evaluates, in pixels; image_resize first."""
         others = (side for side in self.val_resolutions if side != self.image_resize)
         return (self.image_resize, *others)
 
 
 class BatchChoices(Choices):
-    """Samples of one update of the weights."""
+    """The number of samples of one step."""
 
     batch_size: Count | None = None
-    """Samples per device and forward pass, as in MindCV. Either this or global_batch_size."""
+    """Samples per device and forward pass, as in MindCV. Give either this or global_batch_size."""
     global_batch_size: Count | None = None
-    """Samples per step over all devices and their accumulated passes; the product of the two must
-    divide it."""
+    """Samples per step, over all devices and their accumulated passes, which must divide it."""
     reference_global_batch_size: Count | None = None
-    """The global batch for which lr was tuned: lr scales linearly with the actual one."""
+    """Global batch for which lr was tuned: lr scales linearly with the actual one. null: lr is
+    taken as it is."""
     gradient_accumulation_steps: Count = 1
-    """Forward and backward passes of a step, whose gradients are summed before its one update. The
-    global batch is batch_size x devices x this."""
+    """Forward and backward passes of a step, whose gradients are summed before the one update. With
+    batch_size, the global batch is batch_size x devices x this."""
 
     @model_validator(mode="after")
     def _consistent_batch(self) -> Self:
@@ -191,30 +174,31 @@ class BatchChoices(Choices):
 
 
 class ScheduleChoices(Choices):
-    """Epochs and the learning rate of each step; see sknet.training.schedule."""
+    """Epochs, and the learning rate of each step; computed by sknet.training.schedule."""
 
     epoch_size: Count
     """Number of epochs."""
     scheduler: Literal[
         "cosine_decay", "constant", "step_decay", "multi_step_decay", "one_cycle"
     ] = "cosine_decay"
-    """Shape of the learning rate after the warm-up, per step."""
+    """Shape of the learning rate after the warm-up; it changes every step."""
     lr: Annotated[Real, Field(gt=0)]
     """Peak learning rate."""
     min_lr: NonNegative = 0.0
     """Learning rate at the end of cosine_decay and one_cycle."""
     warmup_epochs: Whole = 0
-    """Epochs of linear growth to lr; of one_cycle, its rise (0: three tenths of the training)."""
-    warmup_factor: Share | None = None
-    """Share of lr at the first step of the warm-up, as in MindCV. null: the growth is from 0, which
-    would be the step before the first."""
+    """Epochs in which the rate grows linearly to lr; with one_cycle the epochs of its rise (0:
+    three tenths of the training)."""
+    warmup_factor: Fraction | None = None
+    """Fraction of lr with which the warm-up starts at the first step, as in MindCV. null: the rate
+    grows from 0, reached one step before the first."""
     decay_epochs: Count | None = None
-    """Epochs after the warm-up in which cosine_decay comes to its end (null: all), or between two
-    falls of step_decay, which needs it."""
-    decay_rate: Annotated[Share, Field(gt=0)] = 0.9
-    """Factor of each fall of step_decay and multi_step_decay."""
+    """Epochs after the warm-up until cosine_decay ends (null: all), or between two decays of
+    step_decay, which needs it."""
+    decay_rate: Annotated[Fraction, Field(gt=0)] = 0.9
+    """Factor of each decay of step_decay and multi_step_decay."""
     multi_step_decay_milestones: tuple[Count, ...] = (30, 60, 90)
-    """Epochs after the warm-up at which multi_step_decay falls."""
+    """Epochs after the warm-up at which multi_step_decay decays."""
 
     @model_validator(mode="after")
     def _consistent_schedule(self) -> Self:
@@ -226,42 +210,46 @@ class ScheduleChoices(Choices):
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr is {self.min_lr}, above lr {self.lr}")
         if self.scheduler == "step_decay" and self.decay_epochs is None:
-            raise ValueError("step_decay needs decay_epochs, the epochs between two falls")
+            raise ValueError("step_decay needs decay_epochs, the epochs between two decays")
         milestones = list(self.multi_step_decay_milestones)
         if not milestones or milestones != sorted(set(milestones)):
             raise ValueError(
-                f"multi_step_decay_milestones is {milestones}, expected growing epochs"
+                f"multi_step_decay_milestones is {milestones}, expected increasing epochs"
             )
         return self
 
 
 class OptimizerChoices(Choices):
-    """From logits to an update of the weights; see sknet.training.{loss,optimizer,average}."""
+    """From logits to an update of the weights; see sknet.training.{loss,optimizer}."""
 
     loss: Literal["CE", "BCE"] = "CE"
-    """Cross entropy over the classes, or binary cross entropy of each class."""
-    label_smoothing: Share = 0.0
-    """Share of the target spread over all classes."""
+    """CE: cross entropy over the classes. BCE: binary cross entropy of each class."""
+    label_smoothing: Fraction = 0.0
+    """Fraction of the target that is spread evenly over all classes."""
     opt: Literal["momentum", "sgd", "adamw", "lamb"] = "momentum"
-    """momentum and sgd couple the weight decay with the gradient, adamw and lamb don't."""
-    momentum: Share = 0.9
-    """Of momentum and sgd."""
+    """Optimizer. momentum and sgd add the weight decay to the gradient; adamw and lamb decouple
+    it."""
+    momentum: Fraction = 0.9
+    """Momentum of momentum and sgd."""
     use_nesterov: bool = False
-    """Nesterov's form of the momentum."""
+    """Whether momentum and sgd use Nesterov's form."""
     weight_decay: NonNegative = 0.0
-    """Decay of the weights."""
+    """Factor of the weight decay; 0: none."""
     weight_decay_filter: Literal["disable", "auto", "norm_and_bias"] = "norm_and_bias"
-    """What has no weight decay: nothing, BatchNorm's scale and shift, or those and biases."""
+    """Parameters without weight decay. disable: none. auto: BatchNorm's scale and shift.
+    norm_and_bias: those and all biases."""
     clip_grad: bool = False
-    """Whether gradients are clipped, once they are the mean over all samples of the step."""
+    """Whether to clip gradients, after they have been averaged over all samples of the step."""
     clip_value: Annotated[Real, Field(gt=0)] = 15.0
     """Limit of the clipping."""
     clip_mode: Literal["norm", "value"] = "norm"
-    """What is limited: the norm of all gradients together, as in MindCV, or each element."""
+    """What clip_value limits. norm: the norm of all gradients together, as in MindCV. value: each
+    element."""
     ema: bool = False
-    """Whether a moving average of weights and statistics is kept; it is what gets evaluated."""
-    ema_decay: Annotated[Share, Field(lt=1)] = 0.9999
-    """Share of the old average, times 1 - exp(-t / 2000) after t updates, as in MindCV."""
+    """Whether to keep an exponential moving average of weights and statistics; evaluations use
+    it."""
+    ema_decay: Annotated[Fraction, Field(lt=1)] = 0.9999
+    """Weight of the old average; after t updates times 1 - exp(-t / 2000), as in MindCV."""
 
     @model_validator(mode="after")
     def _consistent_optimizer(self) -> Self:
@@ -274,14 +262,14 @@ class PrecisionChoices(Choices):
     """Mixed precision and its loss scale; see sknet.training.step."""
 
     amp_level: Literal["O0", "O2", "O3"] = "O0"
-    """O0: float32. O2: float16, but for BatchNorm. O3: float16. Weights, loss and gradients are
-    float32 in any case, and so is an evaluation."""
+    """O0: float32. O2: float16 except BatchNorm. O3: float16. Weights, loss, gradients and
+    evaluations are float32 at every level."""
     loss_scale_type: Literal["fixed", "dynamic"] = "fixed"
-    """dynamic: halved at an overflow, doubled after 2000 steps without."""
+    """fixed, or dynamic: halved at an overflow, doubled after 2000 steps without one."""
     loss_scale: Annotated[Real, Field(ge=1, le=1 << 24)] = 1.0
-    """Factor of the loss in the backward pass; at the start, if dynamic."""
+    """Factor of the loss in the backward pass; the first one, if dynamic."""
     drop_overflow_update: bool = False
-    """Whether a step whose gradients overflow leaves the weights as they are."""
+    """Whether a step whose gradients overflow leaves the weights unchanged."""
 
     @model_validator(mode="after")
     def _consistent_precision(self) -> Self:
@@ -290,3 +278,22 @@ class PrecisionChoices(Choices):
                 "loss_scale_type dynamic drops an overflow's update: set drop_overflow_update true"
             )
         return self
+
+
+class RunChoices(Choices):
+    """How the run is executed, saved, logged and promoted."""
+
+    mode: Annotated[Literal[0, 1], BeforeValidator(refuse_bool)] = 0
+    """0: graph mode, compiled once. 1: PyNative mode, for debugging."""
+    seed: Annotated[Whole, Field(lt=1 << 32)] = 42
+    """Seed of the weights, the order of samples, the augmentation and drop_path."""
+    checkpoint_every_steps: Count | None = None
+    """Steps between two checkpoints within an epoch; null: none. Every epoch ends with one."""
+    keep_checkpoint_max: Annotated[Count, Field(ge=2)] = 3
+    """Number of newest checkpoints to keep."""
+    val_interval: Count = 1
+    """Epochs between two evaluations while training; the last epoch is always evaluated."""
+    log_interval: Count = 50
+    """Steps between two lines of progress."""
+    min_accuracy: Fraction = 0.0
+    """Lowest accuracy@1, a fraction, at which a checkpoint is promoted."""

@@ -1,7 +1,8 @@
-"""MindCV's YAML files as recipes: its keys, and its parser's defaults where a file is silent.
+"""MindCV's YAML files as recipes: its keys, and its parser's defaults for keys that are missing.
 
-A file is MindCV's if it has a key that MindCV knows and a recipe doesn't, as `dataset` or
-`distribute`; all of MindCV's own have some. Source: config.py of MindCV 0.3, and two keys of 0.2.
+A file is MindCV's if it has a key that MindCV knows and a recipe doesn't, such as `dataset` or
+`distribute`; all files that MindCV publishes have some. Source: config.py of MindCV 0.3, and two
+keys of 0.2.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,8 @@ from typing import Any
 
 from sknet.errors import UserError
 
-# What the parser takes for keys that a recipe has too, where a recipe's default may be another.
-# (`model` has none here: MindCV's is no SKNet.)
+# The parser's defaults of keys that a recipe has too; a recipe's own default may differ.
+# `model` has none here, as MindCV's default is no SKNet.
 DEFAULTS: dict[str, Any] = {
     "mode": 0,
     "val_interval": 1,
@@ -66,8 +67,10 @@ DEFAULTS: dict[str, Any] = {
     "loss_scale": 1.0,
     "drop_overflow_update": False,
 }
+
 BATCH_SIZE = 128
-# Said otherwise here, or decided by the program: ignored, and named.
+
+# Keys that are ignored, with a warning: the program decides them, or has other options for them.
 WITHOUT_EFFECT = frozenset(
     {
         *("distribute", "device_target", "val_while_train", "dataset", "data_dir"),
@@ -76,7 +79,9 @@ WITHOUT_EFFECT = frozenset(
         *("enable_modelarts", "multi_data_url", "data_url", "ckpt_url", "train_url"),
     }
 )
-# The values that mean what happens here anyway; others would train something else.
+
+# Keys with the values that describe what this project does anyway; others would train something
+# else, so they are refused.
 ONLY: dict[str, tuple[Any, ...]] = {
     "train_split": ("train",),
     "val_split": ("val",),
@@ -95,20 +100,26 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "aux_factor": (0.0,),
     "reduction": ("mean",),
 }
+
+# Keys that `translate` replaces by keys of a recipe.
 TRANSLATED = frozenset({"pretrained", "filter_bias_and_bn", "dynamic_loss_scale"})
+
+# Keys that only MindCV knows.
 OWN_KEYS = WITHOUT_EFFECT | ONLY.keys() | TRANSLATED
 
 
 def is_mindcv(values: Mapping[str, Any]) -> bool:
-    """Whether the file is MindCV's."""
+    """Tell whether the values are of a file of MindCV."""
     return not OWN_KEYS.isdisjoint(values)
 
 
 def translate(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], list[str]]:
-    """The values of a recipe, and the given keys that have no effect here.
+    """Return the values of a recipe, and the sorted keys that have no effect here.
 
-    Keys that MindCV doesn't know are passed on. Raises UserError for a value that asks for
-    something else than what happens here.
+    Keys that MindCV doesn't know are passed on.
+
+    Raises:
+        UserError: A value asks for something that this project doesn't do.
     """
     for key, possible in ONLY.items():
         if key in values and values[key] not in possible:

@@ -1,4 +1,7 @@
-"""The types of a recipe's values: numbers and their limits, and what has several spellings."""
+"""Types of a recipe's values: numbers with limits, and values that can be written in several ways.
+
+A digest must not depend on how a value is written, so every value is converted to one form.
+"""
 
 import math
 import re
@@ -8,71 +11,38 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 MAX_MAGNITUDE = 10
+"""Largest magnitude of RandAugment."""
 
 MAX_OPERATIONS = 14
-
-POSSIBLE = (
-    f"expected autoaug, trivialaugwide or randaug-mM-nN with M in 0 … {MAX_MAGNITUDE} and "
-    f"N in 1 … {MAX_OPERATIONS}"
-)
-
-
-@dataclass(frozen=True)
-class AutoAugment:
-    """A policy, and RandAugment's two numbers."""
-
-    policy: Literal["autoaug", "randaug", "trivialaugwide"]
-    magnitude: int = MAX_MAGNITUDE
-    num_operations: int = 2
-
-
-def parse_auto_augment(text: str) -> AutoAugment:
-    """What the string asks for. Raises ValueError naming the part that is not possible."""
-    name, *parts = text.split("-")
-    if name == "autoaug" and not parts:
-        return AutoAugment("autoaug")
-    if name == "trivialaugwide" and not parts:
-        return AutoAugment("trivialaugwide")
-    if name != "randaug":
-        unsupported = repr(parts[0]) if name in ("autoaug", "trivialaugwide") else repr(name)
-        raise ValueError(f"{unsupported} is not supported: {POSSIBLE}")
-    numbers = {"m": MAX_MAGNITUDE, "n": 2}
-    limits = {"m": range(MAX_MAGNITUDE + 1), "n": range(1, MAX_OPERATIONS + 1)}
-    seen = set()
-    for part in parts:
-        match = re.fullmatch(r"([mn])(\d{1,2})", part, re.ASCII)
-        if not match or match[1] in seen or int(match[2]) not in limits[match[1]]:
-            raise ValueError(f"{part!r} is not supported: {POSSIBLE}")
-        seen.add(match[1])
-        numbers[match[1]] = int(match[2])
-    return AutoAugment("randaug", numbers["m"], numbers["n"])
+"""Number of operations that RandAugment can choose from."""
 
 
 def refuse_bool(value: Any) -> Any:
-    """`true` is not 1. Raises ValueError."""
+    """Return the value, unless it is `true` or `false`, which Python takes for 1 and 0.
+
+    Raises:
+        ValueError: The value is a bool.
+    """
     if isinstance(value, bool):
         raise ValueError("a number was expected, not true or false")
     return value
 
 
-# YAML 1.1 reads `4e-5` as text, so numbers in text are welcome; `true` is not 1.
-Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1)]
-
-Whole = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0)]
-
+# Text is accepted for numbers: YAML 1.1 reads `4e-5` as text.
 Real = Annotated[float, BeforeValidator(refuse_bool)]
-
 NonNegative = Annotated[Real, Field(ge=0)]
-
-Share = Annotated[Real, Field(ge=0, le=1)]
-
-Channels = tuple[Real, Real, Real]
-
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+Whole = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0)]
+"""An integer of at least 0."""
+Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1)]
+"""An integer of at least 1."""
 Range = tuple[NonNegative, NonNegative]
+Channels = tuple[Real, Real, Real]
+"""One number for each of red, green and blue."""
 
 
 def _numbers(value: object) -> list[float]:
-    """Finite numbers of a list, or of one number; none if there is something else."""
+    """Return the finite numbers of a list, or of one number; empty if it holds anything else."""
     items = value if isinstance(value, list | tuple) else [value]
     try:
         numbers = [float(refuse_bool(item)) for item in items]
@@ -101,12 +71,56 @@ def _expand_erase_value(value: object) -> object:
     return tuple(numbers)
 
 
-# Written in full, so that a digest is of values and not of their spelling.
 ColorJitter = Annotated[tuple[float, float, float, float], BeforeValidator(_expand_jitter)]
+"""Brightness, contrast, saturation and hue; written as one, three or four numbers."""
 
 EraseValue = Annotated[
     Literal["random"] | tuple[float, float, float], BeforeValidator(_expand_erase_value)
 ]
+"""`random`, or one number for each channel; written as one or three numbers."""
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """A policy of automatic augmentation."""
+
+    policy: Literal["autoaug", "randaug", "trivialaugwide"]
+    magnitude: int = MAX_MAGNITUDE
+    """Strength of the operations; used by RandAugment only."""
+    num_operations: int = 2
+    """Operations for each image; used by RandAugment only."""
+
+
+def parse_auto_augment(text: str) -> AutoAugment:
+    """Return the policy that a text such as `randaug-m9-n2` describes, as MindCV reads it.
+
+    Raises:
+        ValueError: A part of the text is not supported; the message names it.
+    """
+    name, *parts = text.split("-")
+    if name == "autoaug" and not parts:
+        return AutoAugment("autoaug")
+    if name == "trivialaugwide" and not parts:
+        return AutoAugment("trivialaugwide")
+    if name != "randaug":
+        raise _unsupported(parts[0] if name in ("autoaug", "trivialaugwide") else name)
+    numbers = {"m": MAX_MAGNITUDE, "n": 2}
+    limits = {"m": range(MAX_MAGNITUDE + 1), "n": range(1, MAX_OPERATIONS + 1)}
+    seen = set()
+    for part in parts:
+        match = re.fullmatch(r"([mn])(\d{1,2})", part, re.ASCII)
+        if not match or match[1] in seen or int(match[2]) not in limits[match[1]]:
+            raise _unsupported(part)
+        seen.add(match[1])
+        numbers[match[1]] = int(match[2])
+    return AutoAugment("randaug", numbers["m"], numbers["n"])
+
+
+def _unsupported(part: str) -> ValueError:
+    return ValueError(
+        f"{part!r} is not supported: expected autoaug, trivialaugwide or randaug-mM-nN with M in "
+        f"0 … {MAX_MAGNITUDE} and N in 1 … {MAX_OPERATIONS}"
+    )
 
 
 def _check_auto_augment(text: str) -> str:
@@ -115,3 +129,4 @@ def _check_auto_augment(text: str) -> str:
 
 
 AutoAugmentText = Annotated[str, AfterValidator(_check_auto_augment)]
+"""A text that `parse_auto_augment` accepts."""

@@ -78,7 +78,7 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
 
 def refuse_indivisible(run: Run, world_size: int) -> None:
     """Raises UserError if `world_size` ranks can't share the run's global batch."""
-    if not run.recipe.can_share(run.global_batch_size, world_size):
+    if not run.recipe.can_divide(run.global_batch_size, world_size):
         passes = run.recipe.gradient_accumulation_steps
         accumulated = f" in {passes} passes" if passes > 1 else ""
         raise UserError(

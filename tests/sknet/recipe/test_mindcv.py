@@ -1,4 +1,4 @@
-"""A MindCV file is a recipe: its keys, its parser's defaults; what has no effect is named."""
+"""A file of MindCV is a recipe, with the defaults of MindCV's parser."""
 
 import logging
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sknet.recipe import Recipe, load_recipe
-from sknet.recipe import mindcv as mindcv_config
+from sknet.recipe import Recipe, load_recipe, mindcv
 from tests.refusals import refusal
 
-# What the published files of configs/sknet have in common.
+# Keys that the published files of configs/sknet have in common.
 COMMON: dict[str, Any] = {
     "mode": 0,
     "distribute": True,
@@ -64,9 +63,11 @@ class Loads:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "theirs.yaml"
 
-    def __call__(self, values: dict[str, Any], *overrides: str, say_ignored: bool = True) -> Recipe:
+    def __call__(
+        self, values: dict[str, Any], *overrides: str, warn_ignored: bool = True
+    ) -> Recipe:
         self._path.write_text(yaml.safe_dump(values))
-        return load_recipe(str(self._path), overrides, say_ignored=say_ignored)
+        return load_recipe(str(self._path), overrides, warn_ignored=warn_ignored)
 
     def refusal(self, values: dict[str, Any]) -> str:
         return refusal(lambda: self(values)).replace(f"recipe {self._path}: ", "")
@@ -78,18 +79,18 @@ def loads(tmp_path: Path) -> Loads:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_published_file_computes_what_our_recipe_of_it_does(loads: Loads, name: str) -> None:
+def test_a_published_file_gives_the_same_run_as_our_recipe_of_it(loads: Loads, name: str) -> None:
     theirs, ours = loads(FILES[name]), load_recipe(name)
-    # When the run saves, how its rate scales elsewhere, where else it is evaluated.
+    # These change only when the run is saved, other world sizes, and further evaluations.
     free = {"reference_global_batch_size", "checkpoint_every_steps", "val_resolutions"}
     assert theirs.model_dump(exclude=free) == ours.model_dump(exclude=free)
 
 
-def test_what_has_no_effect_is_named_in_one_line(
+def test_keys_without_effect_are_named_in_one_warning(
     loads: Loads, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        loads(FILES["skresnet34_ascend"], say_ignored=False)
+        loads(FILES["skresnet34_ascend"], warn_ignored=False)
         loads(FILES["skresnet34_ascend"])
     (record,) = caplog.records
     assert record.getMessage().endswith(
@@ -98,11 +99,11 @@ def test_what_has_no_effect_is_named_in_one_line(
     )
 
 
-def test_where_a_file_is_silent_the_parsers_defaults_hold(loads: Loads) -> None:
+def test_missing_keys_have_the_defaults_of_mindcvs_parser(loads: Loads) -> None:
     recipe = loads({"model": "skresnet18", "distribute": True, "opt": "adamw"})
     assert recipe.batch_size == 128
     expected = Recipe.model_validate(
-        {**mindcv_config.DEFAULTS, "batch_size": 128, "model": "skresnet18", "opt": "adamw"}
+        {**mindcv.DEFAULTS, "batch_size": 128, "model": "skresnet18", "opt": "adamw"}
     )
     assert recipe.digest == expected.digest
     assert (recipe.lr, recipe.min_lr, recipe.warmup_epochs) == (0.001, 1e-6, 3)
@@ -110,13 +111,13 @@ def test_where_a_file_is_silent_the_parsers_defaults_hold(loads: Loads) -> None:
     assert (recipe.epoch_size, recipe.decay_epochs, recipe.warmup_factor) == (90, 100, 0.0)
 
 
-def test_a_file_without_a_key_of_mindcv_alone_is_ours(loads: Loads) -> None:
+def test_a_file_without_a_key_that_only_mindcv_knows_is_ours(loads: Loads) -> None:
     ours = {"model": "skresnet18", "batch_size": 8, "epoch_size": 2, "lr": 0.1}
     assert loads(ours).warmup_epochs == 0
     assert loads(ours | {"shuffle": True, "opt": "sgd", "epoch_size": 9}).warmup_epochs == 3
 
 
-def test_overrides_hold_over_the_file_and_may_be_of_either_kind(loads: Loads) -> None:
+def test_overrides_may_be_keys_of_mindcv_or_ours(loads: Loads) -> None:
     recipe = loads(FILES["skresnet18_ascend"], "lr=0.2", "distribute=False", "min_accuracy=0.7")
     assert (recipe.lr, recipe.min_accuracy) == (0.2, 0.7)
 
@@ -135,14 +136,14 @@ def test_overrides_hold_over_the_file_and_may_be_of_either_kind(loads: Loads) ->
         ({"loss_scale_type": "dynamic"}, "set drop_overflow_update true"),
     ],
 )
-def test_what_would_train_something_else_is_refused(
+def test_a_value_that_would_train_something_else_is_refused(
     loads: Loads, changes: dict[str, Any], message: str
 ) -> None:
     assert message in loads.refusal(FILES["skresnet18_ascend"] | changes)
 
 
-def test_an_older_file_with_every_oddity_is_understood(loads: Loads) -> None:
-    odd = {
+def test_keys_of_older_files_are_translated(loads: Loads) -> None:
+    older = {
         "filter_bias_and_bn": True,
         "dynamic_loss_scale": True,
         "drop_path_rate": None,
@@ -151,14 +152,14 @@ def test_an_older_file_with_every_oddity_is_understood(loads: Loads) -> None:
         "amp_cast_list": "[nn.Conv2d]",
         "weight_decay": "4e-5",
     }
-    recipe = loads(FILES["skresnet18_ascend"] | odd)
+    recipe = loads(FILES["skresnet18_ascend"] | older)
     assert recipe.weight_decay_filter == "norm_and_bias"
     assert (recipe.loss_scale_type, recipe.drop_overflow_update) == ("dynamic", True)
     assert (recipe.drop_path_rate, recipe.weight_decay) == (0.0, 4e-5)
 
 
-def test_a_key_is_of_one_kind() -> None:
-    kinds = (mindcv_config.WITHOUT_EFFECT, set(mindcv_config.ONLY), mindcv_config.TRANSLATED)
-    assert sum(map(len, kinds)) == len(mindcv_config.OWN_KEYS)
-    assert mindcv_config.OWN_KEYS.isdisjoint(Recipe.model_fields)
-    assert mindcv_config.DEFAULTS.keys() <= Recipe.model_fields.keys()
+def test_every_key_is_handled_in_one_way() -> None:
+    kinds = (mindcv.WITHOUT_EFFECT, set(mindcv.ONLY), mindcv.TRANSLATED)
+    assert sum(map(len, kinds)) == len(mindcv.OWN_KEYS)
+    assert mindcv.OWN_KEYS.isdisjoint(Recipe.model_fields)
+    assert mindcv.DEFAULTS.keys() <= Recipe.model_fields.keys()

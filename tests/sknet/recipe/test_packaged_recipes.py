@@ -1,4 +1,4 @@
-"""The recipes of the package have the numbers of their sources, and open with what a user needs."""
+"""The packaged recipes have the numbers of their sources, and begin with what a user needs."""
 
 import re
 from importlib import resources
@@ -98,14 +98,14 @@ def test_a_recipe_has_the_published_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(PUBLISHED) - {"sknet50_paper"}))
-def test_published_rates_are_for_eight_devices_and_scale_from_there(name: str) -> None:
+def test_published_learning_rates_are_for_eight_devices_and_scale_linearly(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.peak_lr(8) == recipe.lr
     assert recipe.peak_lr(4) == recipe.lr / 2
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_a_recipe_opens_with_its_command_its_result_and_its_source(name: str) -> None:
+def test_a_recipe_begins_with_its_command_its_result_and_its_source(name: str) -> None:
     text = resources.files("sknet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
     header = text[: text.index("\nmodel: ")]
     assert all(line.startswith("# ") for line in header.splitlines())
@@ -115,7 +115,7 @@ def test_a_recipe_opens_with_its_command_its_result_and_its_source(name: str) ->
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_a_recipe_names_a_network_and_writes_out_what_it_chooses(name: str) -> None:
+def test_a_recipe_is_named_after_its_network(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.model in list_models()
     assert recipe.model == name or name.startswith(recipe.model)

@@ -1,4 +1,4 @@
-"""A recipe is typed, complete and its digest names its choices; faults are told in one line."""
+"""A recipe checks every value, its digest covers every choice, errors are one line."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sknet.recipe import Recipe, list_recipes, load_recipe, parse_recipe
 from tests.recipes import SMALLEST, recipe, recipe_refusal
 from tests.refusals import refusal
 
-# One other value for each choice.
+# For each choice, a value that is not the default.
 OTHERS: dict[str, Any] = {
     "model": "skresnet34",
     "num_classes": 10,
@@ -97,21 +97,17 @@ def test_every_packaged_recipe_loads(name: str) -> None:
     assert load_recipe(name).name == name
 
 
-def test_the_digits_recipe_comes_with_the_package() -> None:
-    assert "skresnet18_digits" in list_recipes()
-
-
-def test_unknown_key_is_refused_naming_the_nearest() -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_key() -> None:
     assert recipe_refusal(weight_decy=1e-4) == (
         "recipe: unknown key 'weight_decy' (did you mean 'weight_decay'?)"
     )
 
 
-def test_unknown_key_like_no_other_is_refused_without_a_guess() -> None:
+def test_an_unknown_key_unlike_all_others_is_refused_without_a_suggestion() -> None:
     assert recipe_refusal(zzz=1) == "recipe: unknown key 'zzz'"
 
 
-def test_every_fault_is_named_at_once() -> None:
+def test_one_message_names_all_faults() -> None:
     message = recipe_refusal(lr=-1, epoch_size=0)
     assert "lr is -1" in message
     assert "epoch_size is 0" in message
@@ -179,14 +175,14 @@ def test_every_fault_is_named_at_once() -> None:
         ("freeze", ["layer5"]),
     ],
 )
-def test_wrong_value_is_refused_naming_key_and_value(key: str, value: object) -> None:
+def test_a_wrong_value_is_refused_with_its_key_and_value(key: str, value: object) -> None:
     message = recipe_refusal(**{key: value})
     assert key in message
     if isinstance(value, str):
         assert repr(value) in message
 
 
-def test_a_recipe_is_read_back_as_it_was_written() -> None:
+def test_a_recipe_is_read_as_it_was_written() -> None:
     written = recipe(color_jitter=None, re_value="random", auto_augment="autoaug")
     for each in (recipe(), written):
         assert parse_recipe(each.model_dump(mode="json"), where="recipe").digest == each.digest
@@ -200,75 +196,75 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("key", NUMBERS)
-def test_true_is_no_number(key: str) -> None:
+def test_true_is_not_accepted_as_a_number(key: str) -> None:
     assert f"{key} is True" in recipe_refusal(**{key: True})
 
 
-def test_missing_key_is_named() -> None:
+def test_a_missing_key_is_named() -> None:
     with pytest.raises(UserError, match=r"^recipe: key 'model' is missing$"):
         parse_recipe({k: v for k, v in SMALLEST.items() if k != "model"}, where="recipe")
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 8}, {"global_batch_size": None}])
-def test_exactly_one_of_the_batch_sizes_is_given(changes: dict[str, Any]) -> None:
+def test_exactly_one_of_the_batch_sizes_must_be_given(changes: dict[str, Any]) -> None:
     assert "give either batch_size (per device) or global_batch_size, not both" in recipe_refusal(
         **changes
     )
 
 
-def test_key_given_twice_is_refused(file: Path) -> None:
+def test_a_key_given_twice_is_refused(file: Path) -> None:
     file.write_text(file.read_text() + "lr: 0.2\n")
-    assert "key 'lr' stands there twice" in load_refusal(file)
+    assert "key 'lr' is given twice" in load_refusal(file)
 
 
-def test_missing_file_is_told_with_the_nearest_packaged_recipe() -> None:
+def test_a_missing_file_is_refused_with_the_nearest_packaged_recipe() -> None:
     message = load_refusal("skresnet18_digit")
     assert "no recipe 'skresnet18_digit' (did you mean 'skresnet18_digits'?)" in message
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "1: 2", "a: [", "a: !!python/object:os.system x"])
-def test_file_of_another_form_is_refused(file: Path, text: str) -> None:
+def test_a_file_that_is_no_recipe_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
     load_refusal(file)
 
 
-def test_binary_file_is_refused(file: Path) -> None:
+def test_a_binary_file_is_refused(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     assert "can't be read" in load_refusal(file)
 
 
-def test_enormous_file_is_refused(file: Path) -> None:
+def test_a_file_above_the_limit_is_refused(file: Path) -> None:
     file.write_text("#" * (1 << 20) + "\n")
     assert "is larger than 1048576 bytes" in load_refusal(file)
 
 
-@pytest.mark.parametrize("text", ["2020-99-99", "0x_", "!!timestamp x", "!!int ''", "[" * 3000])
-def test_text_that_yaml_stumbles_over_is_refused(file: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["2020-99-99", "0x_", "!!timestamp x", "!!int ''", "[" * 600])
+def test_text_on_which_the_yaml_parser_fails_is_refused(file: Path, text: str) -> None:
     assert "is not valid YAML" in load_refusal(file, f"lr={text}")
     file.write_text(f"lr: {text}\n")
     assert "is not valid YAML" in load_refusal(file)
 
 
-def test_exponent_without_a_dot_is_a_number(file: Path) -> None:
+def test_an_exponent_without_a_dot_is_a_number(file: Path) -> None:
     file.write_text(file.read_text() + "weight_decay: 4e-5\n")
     assert load_recipe(str(file)).weight_decay == 4e-5
 
 
-def test_override_replaces_what_the_file_says(file: Path) -> None:
+def test_an_override_replaces_the_value_of_the_file(file: Path) -> None:
     loaded = load_recipe(str(file), ["lr=4e-5", "scale=[0.5, 1]", "lr = 0.3"])
     assert (loaded.lr, loaded.scale) == (0.3, (0.5, 1.0))
 
 
-def test_override_without_equals_is_refused(file: Path) -> None:
+def test_an_override_without_equals_sign_is_refused(file: Path) -> None:
     assert load_refusal(file, "lr") == "override 'lr' has no '=': expected key=value"
 
 
-def test_override_of_an_unknown_key_is_refused(file: Path) -> None:
+def test_an_override_of_an_unknown_key_is_refused(file: Path) -> None:
     assert "unknown key 'lrr' (did you mean 'lr'?)" in load_refusal(file, "lrr=1")
 
 
 @given(st.dictionaries(st.sampled_from(sorted(Recipe.model_fields)), st.text(max_size=6)))
-def test_any_values_give_a_recipe_or_one_line(values: dict[str, str]) -> None:
+def test_any_values_give_a_recipe_or_one_line_of_error(values: dict[str, str]) -> None:
     try:
         parse_recipe({**SMALLEST, **values}, where="recipe")
     except UserError as error:
@@ -276,39 +272,38 @@ def test_any_values_give_a_recipe_or_one_line(values: dict[str, str]) -> None:
 
 
 @given(st.text(max_size=20))
-def test_any_override_gives_a_recipe_or_one_line(text: str) -> None:
+def test_any_override_gives_a_recipe_or_one_line_of_error(text: str) -> None:
     try:
         load_recipe("skresnet18_digits", [f"model={text}"])
     except UserError as error:
         assert len(str(error).splitlines()) == 1
 
 
-def test_world_that_does_not_divide_the_global_batch_is_refused() -> None:
+def test_a_world_size_that_does_not_divide_the_global_batch_is_refused() -> None:
     with pytest.raises(UserError, match="global_batch_size 64 can't be divided among 3 workers"):
         recipe().global_batch(3)
 
 
-def test_global_batch_is_the_same_for_every_world_that_divides_it() -> None:
+def test_the_global_batch_is_the_same_for_every_world_size_that_divides_it() -> None:
     assert [recipe().global_batch(world) for world in (1, 2, 4, 64)] == [64] * 4
 
 
-def test_batch_per_device_multiplies_with_the_world() -> None:
+def test_the_batch_per_device_is_multiplied_by_the_world_size() -> None:
     per_device = recipe(global_batch_size=None, batch_size=8)
     assert [per_device.global_batch(world) for world in (1, 2, 3)] == [8, 16, 24]
 
 
-def test_digest_ignores_the_name() -> None:
+def test_the_digest_ignores_the_name() -> None:
     assert recipe(name="a").digest == recipe(name="b").digest
 
 
 def test_the_other_values_cover_every_choice() -> None:
-    # Where a file lies is no choice.
     assert OTHERS.keys() == Recipe.model_fields.keys() - {"name", "ckpt_path"}
 
 
 @pytest.mark.parametrize("key", OTHERS)
-def test_digest_changes_with_every_choice(key: str) -> None:
-    # What one choice asks of another one.
+def test_the_digest_changes_with_every_choice(key: str) -> None:
+    # Choices that are only valid together with others.
     needs: dict[str, dict[str, Any]] = {
         "batch_size": {"global_batch_size": None},
         "replace_head": {"ckpt_sha256": "0" * 64},
@@ -320,7 +315,7 @@ def test_digest_changes_with_every_choice(key: str) -> None:
     assert recipe(**common, **{key: OTHERS[key]}).digest != before.digest
 
 
-def test_digest_is_of_values_not_of_their_spelling() -> None:
+def test_the_digest_does_not_depend_on_how_values_are_written() -> None:
     assert recipe(lr="1e-1", scale=[0.08, 1]).digest == recipe().digest
 
 
@@ -350,11 +345,11 @@ WEIGHTS = "0" * 64
         ),
     ],
 )
-def test_choices_that_do_not_go_together_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_contradicting_choices_are_refused(changes: dict[str, Any], message: str) -> None:
     assert message in recipe_refusal(**changes)
 
 
-def test_global_batch_counts_the_accumulated_passes() -> None:
+def test_the_global_batch_counts_the_accumulated_passes() -> None:
     per_device = recipe(global_batch_size=None, batch_size=8, gradient_accumulation_steps=3)
     assert [per_device.global_batch(world) for world in (1, 2)] == [24, 48]
     fixed = recipe(gradient_accumulation_steps=4)
@@ -363,5 +358,5 @@ def test_global_batch_counts_the_accumulated_passes() -> None:
         fixed.global_batch(32)
 
 
-def test_where_the_weights_lie_is_no_choice() -> None:
+def test_the_digest_ignores_the_path_of_the_weights() -> None:
     assert recipe(ckpt_path="a").digest == recipe(ckpt_path="b").digest

@@ -1,4 +1,4 @@
-"""Augmentation in a recipe: keys, spellings and defaults of MindCV; the rest is refused."""
+"""Augmentation in a recipe has MindCV's keys, forms and defaults; anything else is refused."""
 
 from typing import Any
 
@@ -29,9 +29,7 @@ from tests.recipes import recipe, recipe_refusal
         ("randaug--m9", ""),
     ],
 )
-def test_augmentation_that_the_operations_cannot_do_is_refused_naming_what_they_can(
-    text: str, part: str
-) -> None:
+def test_unsupported_augmentation_is_refused_with_what_is_supported(text: str, part: str) -> None:
     assert recipe_refusal(auto_augment=text) == (
         f"recipe: auto_augment is {text!r}: {part!r} is not supported: expected autoaug, "
         "trivialaugwide or randaug-mM-nN with M in 0 … 10 and N in 1 … 14"
@@ -48,12 +46,12 @@ def test_augmentation_that_the_operations_cannot_do_is_refused_naming_what_they_
         ("randaug-m9", AutoAugment("randaug", magnitude=9, num_operations=2)),
     ],
 )
-def test_augmentation_is_read_as_mindcv_reads_it(text: str, expected: AutoAugment) -> None:
+def test_augmentation_is_parsed_as_in_mindcv(text: str, expected: AutoAugment) -> None:
     assert parse_auto_augment(text) == expected
     assert recipe(auto_augment=text).auto_augment == text
 
 
-# Of MindCV's argument parser.
+# Defaults of MindCV's argument parser.
 MINDCV_DEFAULTS: dict[str, Any] = {
     "image_resize": 224,
     "scale": (0.08, 1.0),
@@ -77,7 +75,7 @@ MINDCV_DEFAULTS: dict[str, Any] = {
 }
 
 
-def test_what_a_recipe_leaves_out_of_its_augmentation_is_as_in_mindcv() -> None:
+def test_the_defaults_are_those_of_mindcv() -> None:
     assert recipe().digest == recipe(**MINDCV_DEFAULTS).digest
 
 
@@ -89,7 +87,7 @@ def test_what_a_recipe_leaves_out_of_its_augmentation_is_as_in_mindcv() -> None:
         ("re_value", "1e-1", [0.1, 0.1, 0.1]),
     ],
 )
-def test_one_number_stands_for_all_channels_or_factors(
+def test_one_number_applies_to_all_channels_or_factors(
     key: str, short: object, long: object
 ) -> None:
     assert recipe(**{key: short}) == recipe(**{key: long})

@@ -1,0 +1,169 @@
+"""The Recipe, and how one is loaded by name or from a file."""
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from sknet.errors import UserError
+from sknet.recipe import mindcv
+from sknet.recipe.choices import (
+    BatchChoices,
+    DataChoices,
+    ModelChoices,
+    OptimizerChoices,
+    PrecisionChoices,
+    RunChoices,
+    ScheduleChoices,
+)
+from sknet.recipe.files import parse_mapping, parse_override, read_text, with_weights
+
+_log = logging.getLogger(__name__)
+
+
+# The fields of the last base class come first.
+class Recipe(
+    RunChoices,
+    PrecisionChoices,
+    OptimizerChoices,
+    ScheduleChoices,
+    BatchChoices,
+    DataChoices,
+    ModelChoices,
+):
+    """All that decides what a run computes. Recipes with the same choices have the same digest."""
+
+    name: Annotated[str, Field(exclude=True)] = "recipe"
+    """Name for people: the recipe file's name without `.yaml`. It is no choice, so it is neither
+    written with the choices nor part of the digest."""
+
+    def choices(self) -> dict[str, Any]:
+        """Return every choice as a JSON value; the path of the weights is none."""
+        return self.model_dump(mode="json", exclude={"ckpt_path"})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all choices, in hex."""
+        return hashlib.sha256(json.dumps(self.choices(), sort_keys=True).encode()).hexdigest()
+
+    def global_batch(self, world_size: int) -> int:
+        """Return the number of samples per step, over all ranks and accumulated passes.
+
+        Raises:
+            UserError: The ranks can't divide `global_batch_size` evenly.
+        """
+        passes = world_size * self.gradient_accumulation_steps
+        if self.batch_size is not None:
+            return self.batch_size * passes
+        global_batch = self.global_batch_size or 0  # one of the two is set
+        if not self.can_divide(global_batch, world_size):
+            accumulated = (
+                f" x {self.gradient_accumulation_steps} accumulated passes"
+                if passes > world_size
+                else ""
+            )
+            raise UserError(
+                f"global_batch_size {global_batch} can't be divided among {world_size} "
+                f"workers{accumulated}: choose a number of workers that divides it, or another "
+                "global_batch_size"
+            )
+        return global_batch
+
+    def can_divide(self, global_batch: int, world_size: int) -> bool:
+        """Tell whether the accumulated passes of all ranks can divide a global batch evenly."""
+        return global_batch % (world_size * self.gradient_accumulation_steps) == 0
+
+    def peak_lr(self, world_size: int) -> float:
+        """Return `lr`, scaled linearly from the reference to the actual global batch."""
+        if self.reference_global_batch_size is None:
+            return self.lr
+        return self.lr * self.global_batch(world_size) / self.reference_global_batch_size
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes in `sknet/recipes/`."""
+    folder = resources.files("sknet.recipes")
+    return sorted(
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def load_recipe(
+    name_or_path: str, overrides: Iterable[str] = (), *, warn_ignored: bool = True
+) -> Recipe:
+    """Return a recipe by name or from a YAML file, which may be MindCV's.
+
+    The recipe names the weights to start from by their SHA-256 and an absolute path.
+
+    Args:
+        name_or_path: A name in `list_recipes()`, or the path of a file.
+        overrides: `key=value` texts, applied in order.
+        warn_ignored: Whether to log which keys of MindCV's file have no effect here.
+
+    Raises:
+        UserError: The file is missing or no valid YAML, a key is unknown (the message suggests the
+            nearest known one), or a value is wrong; in one line.
+    """
+    known = list_recipes()
+    if name_or_path in known:
+        name = name_or_path
+        text = resources.files("sknet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
+    else:
+        path = Path(name_or_path)
+        if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for an overlong name)
+            hint = _nearest(name_or_path, known)
+            raise UserError(
+                f"no recipe {name_or_path!r}{hint}: expected a YAML file or one of "
+                f"{', '.join(known)}"
+            )
+        name, text = path.stem, read_text(path)
+    where = f"recipe {name_or_path}"
+    values = parse_mapping(text, where=where)
+    from_mindcv = mindcv.is_mindcv(values)
+    for override in overrides:
+        values |= parse_override(override)
+    if from_mindcv:
+        values, ignored = mindcv.translate(values, where=where)
+        if ignored and warn_ignored:
+            _log.warning("%s is MindCV's; without effect here: %s", where, ", ".join(ignored))
+    return parse_recipe(with_weights({"name": name, **values}), where=where)
+
+
+def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
+    """Return a recipe from plain values.
+
+    Args:
+        values: Values by key.
+        where: Where they are from, for error messages.
+
+    Raises:
+        UserError: Keys or values are wrong; the message names all of them.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_describe(dict(fault)) for fault in error.errors())
+        raise UserError(f"{where}: {faults}") from None
+
+
+def _describe(fault: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest(key, {*Recipe.model_fields, *mindcv.OWN_KEYS})}"
+    if fault["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{key} is {fault['input']!r}: {message}" if key else message
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint at the most similar known word; empty if none is similar."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
