@@ -25,13 +25,13 @@ from infra.artifacts import (
     StoreError,
     open_store,
 )
-from tasks.results import StageResult, finish, resolve_stage, stage_task
+from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
 if TYPE_CHECKING:
     from sknet.report import TrainedRun
 
 # Raised whenever the same findings would give other pages.
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 # They decide bytes of drawings, tables and pages.
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
 # Of a thumbnail: more is none, and a page has dozens.
@@ -40,10 +40,10 @@ MOST_ROWS = 200
 """Of the table that Prefect shows."""
 
 
-@stage_task("report")
+@pipeline_task("report")
 def report(
     store_uri: str, compare: tuple[str, str] | None = None, price: float | None = None
-) -> StageResult:
+) -> TaskResult:
     """Write the report over every run; the same findings give the same report.
 
     `compare` names two runs to show side by side, `price` is that of a device-hour.
@@ -74,7 +74,7 @@ def report(
         write_report(findings, out, comparison=comparison, pictures=pictures)
         return BuildOutput(out, {"runs": len(findings.runs)}, {})
 
-    resolution = resolve_stage("report", store, spec, build)
+    resolution = resolve_artifact("report", store, spec, build)
     directory = resolution.artifact.directory
     _show(resolution.artifact)
     facts: dict[str, JsonValue] = {

@@ -376,7 +376,7 @@ def thumbnail(rng: np.random.Generator, scratch: Path) -> bytes:
     return content
 
 
-def fill(root: Path, num_runs: int, num_nights: int = 0) -> Filler:
+def fill(root: Path, num_runs: int, num_revalidations: int = 0) -> Filler:
     """So many runs; the best of the first three is production's, the second is refused."""
     filler = Filler(root)
     promoted = None
@@ -386,7 +386,7 @@ def fill(root: Path, num_runs: int, num_nights: int = 0) -> Filler:
             filler.promote(checkpoint, evaluation, granted=number == 0)
             promoted = promoted or checkpoint
     outcomes = {4: "within tolerance", 9: "damaged", 11: "regressed"}
-    for number in range(num_nights if promoted else 0):
+    for number in range(num_revalidations if promoted else 0):
         assert promoted is not None
         filler.night(number, promoted, outcomes.get(number, "as recorded"))
     return filler

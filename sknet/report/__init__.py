@@ -1,26 +1,26 @@
-"""Performance report: what runs recorded, as tables, figures and one page that stands alone."""
+"""Reports: the runs of a store as tables, as figures, and as one page that needs no other file."""
 
-from sknet.report.comparison import Comparison, compare_runs, find_run
-from sknet.report.findings import (
+from sknet.report.comparison import RunComparison, compare_runs, find_run
+from sknet.report.contents import (
     DataFacts,
-    Findings,
+    ReportContents,
     ShownExample,
-    StageTime,
+    TaskOutput,
     TrainedRun,
     Unreadable,
 )
 from sknet.report.page import write_report
-from sknet.report.tables import all_frames, epochs_table, evaluations_table, published_table
+from sknet.report.tables import all_tables, epochs_table, evaluations_table, published_table
 
 __all__ = [
-    "Comparison",
     "DataFacts",
-    "Findings",
+    "ReportContents",
+    "RunComparison",
     "ShownExample",
-    "StageTime",
+    "TaskOutput",
     "TrainedRun",
     "Unreadable",
-    "all_frames",
+    "all_tables",
     "compare_runs",
     "epochs_table",
     "evaluations_table",

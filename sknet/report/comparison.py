@@ -1,222 +1,173 @@
-"""Two runs side by side: what was chosen otherwise, and what that did to accuracy and speed."""
+"""Two runs side by side: how their choices differ, and how their accuracy and speed do."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import pandas as pd
 
 from sknet.errors import UserError
 from sknet.records import Evaluation
-from sknet.report.findings import Finding, Findings, TrainedRun
-from sknet.report.tables import accuracy
+from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, ReportRecord, TrainedRun
+from sknet.report.tables import resolution_text
+from sknet.report.text import accuracy_text
 from sknet.statistics import (
     Interval,
-    Paired,
+    PairedCounts,
     independent_difference,
-    mcnemar_p,
+    mcnemar_p_value,
     paired_difference,
 )
 
-FEWEST_DIGITS = 4
-"""Of a key's beginning, to name a run by."""
+MIN_KEY_DIGITS = 4
+"""Fewest digits of a key that may name a run."""
+
+Part = Literal["recipe", "data", "software", "run"]
 
 
-class Change(Finding):
-    """Something that differs between two runs."""
+class Change(ReportRecord):
+    """A property in which two runs differ."""
 
-    of: str
-    """`recipe`, `data`, `software` or `run`."""
+    part: Part
     name: str
     first: str
     second: str
 
 
-class AccuracyChange(Finding):
-    """The second run's accuracy@1 against the first one's, at one resolution."""
+class AccuracyChange(ReportRecord):
+    """Accuracy@1 of two runs at one resolution, and its difference."""
 
     resolution: int
     first: Evaluation
     second: Evaluation
     difference: Interval
-    """Second minus first, as a share."""
-    paired: Paired | None
-    """If both predicted the same samples."""
+    """The second accuracy minus the first, as fractions."""
+    paired: PairedCounts | None
+    """Counts over the samples if both runs predicted the same ones, else None."""
     p_value: float | None
-    """McNemar's exact test, if paired."""
+    """Two-sided p value of McNemar's exact test, if the samples are paired."""
 
 
-class Comparison(Finding):
+class RunComparison(ReportRecord):
     """Two runs side by side."""
 
     first: TrainedRun
     second: TrainedRun
     changes: tuple[Change, ...]
     accuracies: tuple[AccuracyChange, ...]
-    """At the resolutions that both were evaluated at."""
+    """One for each resolution at which both runs were evaluated."""
 
     @property
     def speed_ratio(self) -> float | None:
-        """How many times as fast the second one's median step is."""
+        """Median step time of the first run, divided by that of the second."""
         first = self.first.history.end.ms_per_step_p50
         second = self.second.history.end.ms_per_step_p50
         return first / second if first and second else None
 
 
-def find_run(findings: Findings, name: str, refs: Mapping[str, str]) -> TrainedRun:
-    """The run that a key's beginning or a ref names; `refs` gives each ref's checkpoint digest.
+def find_run(contents: ReportContents, name: str, refs: Mapping[str, str]) -> TrainedRun:
+    """Return the run that a name stands for.
 
-    Raises UserError if there is none, or more than one.
+    Args:
+        contents: The runs to choose from.
+        name: The name of a ref, or the first digits of a run's key.
+        refs: The checkpoint digest that each ref points to, by the ref's name.
+
+    Raises:
+        UserError: The name stands for no run, or for more than one.
     """
     if name in refs:
-        found = [run for run in findings.runs if run.checkpoint_digest == refs[name]]
+        found = [run for run in contents.runs if run.checkpoint_digest == refs[name]]
         if not found:
             raise UserError(f"refs/{name} points to no run that the report can read")
         return found[0]
-    found = [run for run in findings.runs if run.run.startswith(name)]
-    if len(found) == 1 and len(name) >= FEWEST_DIGITS:
+    found = [run for run in contents.runs if run.key.startswith(name)]
+    if len(found) == 1 and len(name) >= MIN_KEY_DIGITS:
         return found[0]
-    shown = ", ".join(run.short for run in (found or findings.runs)[:5]) or "none"
-    if len(found) > 1 or (found and len(name) < FEWEST_DIGITS):
+    some_runs = ", ".join(run.short_key for run in (found or contents.runs)[:5]) or "none"
+    if found:
         raise UserError(
-            f"{name!r} is the beginning of {len(found)} runs ({shown}): give at least "
-            f"{FEWEST_DIGITS} digits, and as many as tell one from the others"
+            f"{name!r} is the beginning of {len(found)} runs ({some_runs}): give more digits of "
+            f"the key, at least {MIN_KEY_DIGITS}"
         )
-    known = f"; refs: {', '.join(sorted(refs))}" if refs else ""
+    known_refs = f"; refs: {', '.join(sorted(refs))}" if refs else ""
     raise UserError(
         f"no run or ref {name!r}: expected the beginning of a run's key; the newest runs are "
-        f"{shown}{known}"
+        f"{some_runs}{known_refs}"
     )
 
 
 def compare_runs(
-    first: TrainedRun, second: TrainedRun, paired: Mapping[int, Paired] | None = None
-) -> Comparison:
-    """What differs; `paired` has the counts of the same samples by resolution, where there are."""
+    first: TrainedRun, second: TrainedRun, paired: Mapping[int, PairedCounts] | None = None
+) -> RunComparison:
+    """Return the differences of two runs.
+
+    Args:
+        first: The run to compare with.
+        second: The run that is compared.
+        paired: Counts over the samples that both runs predicted, by resolution. At a resolution
+            that is missing, the samples are treated as independent.
+    """
     pairs = paired or {}
-    seconds = {counts.resolution: counts for counts in second.evaluations}
-    return Comparison(
+    of_second = {counts.resolution: counts for counts in second.evaluations}
+    return RunComparison(
         first=first,
         second=second,
         changes=tuple(_changes(first, second)),
         accuracies=tuple(
-            _accuracy_change(counts, seconds[counts.resolution], pairs.get(counts.resolution))
+            _accuracy_change(counts, of_second[counts.resolution], pairs.get(counts.resolution))
             for counts in first.evaluations
-            if counts.resolution in seconds
+            if counts.resolution in of_second
         ),
     )
 
 
-def _accuracy_change(
-    first: Evaluation, second: Evaluation, paired: Paired | None
-) -> AccuracyChange:
-    agree = paired is not None and (
-        paired.seen == first.seen == second.seen
-        and paired.both + paired.only_first == first.correct_top1
-        and paired.both + paired.only_second == second.correct_top1
-    )
-    if paired is None or not agree:
-        difference = independent_difference(
-            (first.correct_top1, first.seen), (second.correct_top1, second.seen)
-        )
-        paired = None
-    else:
-        difference = paired_difference(paired)
-    return AccuracyChange(
-        resolution=first.resolution,
-        first=first,
-        second=second,
-        difference=difference,
-        paired=paired,
-        p_value=None if paired is None else mcnemar_p(paired),
-    )
-
-
-def _changes(first: TrainedRun, second: TrainedRun) -> Iterable[Change]:
-    parts = (
-        ("recipe", _recipe(first), _recipe(second)),
-        ("data", _data(first), _data(second)),
-        ("software", first.software, second.software),
-        ("run", _layout(first), _layout(second)),
-    )
-    for of, own, other in parts:
-        for name in sorted(own.keys() | other.keys()):
-            one, two = str(own.get(name, "absent")), str(other.get(name, "absent"))
-            if one != two:
-                yield Change(of=of, name=name, first=one, second=two)
-
-
-def _recipe(run: TrainedRun) -> dict[str, Any]:
-    return run.recipe.choices()
-
-
-def _data(run: TrainedRun) -> dict[str, Any]:
-    if run.data is None:
-        return {}
-    return {
-        "source": run.data.source,
-        "samples": run.data.digest,
-        "shards": run.data.shards,
-        "quarantined": len(run.data.quarantined),
-        **{f"{split} samples": count for split, count in run.data.splits.items()},
-    }
-
-
-def _layout(run: TrainedRun) -> dict[str, Any]:
-    return {
-        "model": run.model,
-        "parameters": run.params,
-        "ranks": run.world_size,
-        "global batch": run.global_batch_size,
-        "device": run.device_target,
-        "steps": run.steps,
-    }
-
-
-def sentences(comparison: Comparison) -> list[str]:
-    """What the comparison comes to, the most important first."""
-    said = [_accuracy_sentence(change) for change in comparison.accuracies]
-    if not said:
-        said.append("Accuracy can't be compared: no resolution at which both were evaluated.")
+def conclusions(comparison: RunComparison) -> list[str]:
+    """Return what the comparison shows, in sentences, the most important first."""
+    sentences = [_accuracy_sentence(change) for change in comparison.accuracies]
+    if not sentences:
+        sentences.append("Accuracy can't be compared: no resolution at which both were evaluated.")
     ratio = comparison.speed_ratio
     if ratio is None:
-        said.append("Speed can't be compared: a run logged no step times.")
+        sentences.append("Speed can't be compared: a run logged no step times.")
     else:
         first = comparison.first.history.end.ms_per_step_p50
         second = comparison.second.history.end.ms_per_step_p50
-        said.append(
+        sentences.append(
             f"Speed: the median step takes {second:.2f} ms against {first:.2f} ms, {ratio:.2f} "
             "times as fast."
         )
     if not comparison.changes:
-        said.append("Nothing differs in recipe, data, software or layout.")
-    return said
+        sentences.append("Nothing differs in recipe, data, software or layout.")
+    return sentences
 
 
-def changes_frame(comparison: Comparison) -> pd.DataFrame:
-    """What differs, a row each."""
+def changes_table(comparison: RunComparison) -> pd.DataFrame:
+    """Return a table with one row for each property in which the runs differ."""
     rows = [
         {
-            "of": change.of,
-            "what": change.name,
-            comparison.first.short: _short(change.first),
-            comparison.second.short: _short(change.second),
+            "part": change.part,
+            "name": change.name,
+            comparison.first.short_key: _shortened_digest(change.first),
+            comparison.second.short_key: _shortened_digest(change.second),
         }
         for change in comparison.changes
     ]
     return pd.DataFrame(rows, dtype="string")
 
 
-def accuracy_frame(comparison: Comparison) -> pd.DataFrame:
-    """Accuracy@1 of both, and the difference with its interval, a row for each resolution."""
+def accuracy_table(comparison: RunComparison) -> pd.DataFrame:
+    """Return a table with both accuracies and their difference, one row for each resolution."""
     rows = [
         {
-            "resolution": f"{change.resolution}x{change.resolution}",
-            comparison.first.short: accuracy(change.first.correct_top1, change.first.seen),
-            comparison.second.short: accuracy(change.second.correct_top1, change.second.seen),
+            "resolution": resolution_text(change.resolution),
+            comparison.first.short_key: accuracy_text(change.first.correct_top1, change.first.seen),
+            comparison.second.short_key: accuracy_text(
+                change.second.correct_top1, change.second.seen
+            ),
             "difference": f"{100 * change.difference.value:+.2f} points",
             "95 % interval": f"{100 * change.difference.low:+.2f} … "
             f"{100 * change.difference.high:+.2f}",
-            "samples": "the same" if change.paired else "taken as independent",
+            "samples": "the same" if change.paired else "treated as independent",
             "only first / only second correct": (
                 f"{change.paired.only_first} / {change.paired.only_second}"
                 if change.paired
@@ -229,23 +180,86 @@ def accuracy_frame(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype="string")
 
 
+def _accuracy_change(
+    first: Evaluation, second: Evaluation, paired: PairedCounts | None
+) -> AccuracyChange:
+    # Predictions that contradict the evaluations' counts are not used.
+    if paired is not None and not (
+        paired.seen == first.seen == second.seen
+        and paired.both + paired.only_first == first.correct_top1
+        and paired.both + paired.only_second == second.correct_top1
+    ):
+        paired = None
+    if paired is None:
+        difference = independent_difference(
+            (first.correct_top1, first.seen), (second.correct_top1, second.seen)
+        )
+    else:
+        difference = paired_difference(paired)
+    return AccuracyChange(
+        resolution=first.resolution,
+        first=first,
+        second=second,
+        difference=difference,
+        paired=paired,
+        p_value=None if paired is None else mcnemar_p_value(paired),
+    )
+
+
+def _changes(first: TrainedRun, second: TrainedRun) -> Iterator[Change]:
+    parts: tuple[tuple[Part, Mapping[str, object], Mapping[str, object]], ...] = (
+        ("recipe", first.recipe.choices(), second.recipe.choices()),
+        ("data", _data(first), _data(second)),
+        ("software", first.software, second.software),
+        ("run", _layout(first), _layout(second)),
+    )
+    for part, of_first, of_second in parts:
+        for name in sorted(of_first.keys() | of_second.keys()):
+            one, two = str(of_first.get(name, "absent")), str(of_second.get(name, "absent"))
+            if one != two:
+                yield Change(part=part, name=name, first=one, second=two)
+
+
+def _data(run: TrainedRun) -> dict[str, object]:
+    if run.data is None:
+        return {}
+    return {
+        "source": run.data.source,
+        "samples": run.data.digest,
+        "shards": run.data.shards,
+        "quarantined": len(run.data.quarantined),
+        **{f"{split} samples": count for split, count in run.data.splits.items()},
+    }
+
+
+def _layout(run: TrainedRun) -> dict[str, object]:
+    return {
+        "model": run.model,
+        "parameters": run.params,
+        "ranks": run.world_size,
+        "global batch": run.global_batch_size,
+        "device": run.device_target,
+        "steps": run.steps,
+    }
+
+
 def _accuracy_sentence(change: AccuracyChange) -> str:
     difference = change.difference
-    side = f"{change.resolution}x{change.resolution}"
     if difference.low > 0:
         verdict = "the second is better"
     elif difference.high < 0:
         verdict = "the first is better"
     else:
         verdict = "no difference is shown: the interval includes 0"
-    how = "the same samples" if change.paired else "samples taken as independent"
+    samples = "the same samples" if change.paired else "samples treated as independent"
     test = "" if change.p_value is None else f", McNemar's exact p = {change.p_value:.4g}"
     return (
-        f"Accuracy@1 at {side}: {100 * difference.value:+.2f} points, 95 % interval "
-        f"{100 * difference.low:+.2f} … {100 * difference.high:+.2f} ({how}{test}): {verdict}."
+        f"Accuracy@1 at {resolution_text(change.resolution)}: {100 * difference.value:+.2f} "
+        f"points, 95 % interval {100 * difference.low:+.2f} … {100 * difference.high:+.2f} "
+        f"({samples}{test}): {verdict}."
     )
 
 
-def _short(text: str) -> str:
-    """Of a digest, the digits that people see."""
-    return text[:10] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
+def _shortened_digest(text: str) -> str:
+    is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:SHORT_KEY_LENGTH] if is_digest else text

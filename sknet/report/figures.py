@@ -1,34 +1,41 @@
-"""Figures as SVG that stands within a page, in equal bytes for equal findings.
+"""How the figures of a report are drawn: as SVG elements that stand within a page.
 
-matplotlib takes half a second to import, so that is done where a figure is drawn: every command of
-the flows imports this module, and few of them draw.
+Equal contents give equal bytes. matplotlib takes half a second to import, so it is imported where a
+figure is drawn: what only reads or compares runs imports this module too.
 """
 
 import io
 import re
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# At least 3:1 in contrast against white and against #14171a.
+# Each has a contrast of at least 3:1 against white and against #14171a, the dark page.
 BLUE, ORANGE, RED = "#2f7fd6", "#c8680a", "#d9363e"
-# Stands for the colour of the surrounding text while matplotlib draws.
 INK = "#010203"
+"""Stands for the colour of the surrounding text while matplotlib draws."""
+
 FAINT = 0.15
-"""Opacity of a grid."""
+"""Opacity of grids and bands."""
 
 WIDTH = 5.0
-"""Inches: 360 units of the drawing, about what a phone shows, so that text keeps its size there."""
+"""Inches. These are 360 units of the drawing, about as many pixels as a phone shows, so that text
+keeps its size there."""
+
 HEIGHT = 4.4
+"""Inches."""
+
+ROW_HEIGHT = 0.36
+"""Inches for a row of a figure that `label_rows` prepares."""
 
 # Any: since 3.11, matplotlib types the keys one by one.
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: smaller, and it can be read aloud and searched
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that it measures alike everywhere
+    "svg.fonttype": "none",  # text stays text: smaller, searchable, readable by screen readers
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it measures alike on every machine
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -53,39 +60,50 @@ _STYLE: Any = {
 }
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _FONT = re.compile(r"font: (?:normal )?(?:[a-z]+ )?([\d.]+px) 'DejaVu Sans'(?:, [^;\"]*)?")
-# Ink on paper, for where there is no page around the drawing.
-_PAPER, _PRINTED = "#ffffff", "#1b1f23"
+_PAPER, _PRINT_INK = "#ffffff", "#1b1f23"
+
+
+class Drawing(NamedTuple):
+    """A figure, and what it shows in words."""
+
+    svg: str
+    """An `<svg>` element whose text alternative are the words."""
+    words: str
 
 
 def draw(
     name: str, words: str, paint: Callable[["Figure"], None], *, height: float = HEIGHT
-) -> str:
-    """What `paint` draws, as an `<svg>` element with a text alternative.
+) -> Drawing:
+    """Draw a figure.
 
-    `name` is the drawing's own within its page; ids begin with it.
+    Args:
+        name: A name that is unique within the page. All ids of the drawing begin with it.
+        words: What the figure shows.
+        paint: Paints the empty figure that it is given.
+        height: Height in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not the reader's own style: equal bytes everywhere
+        matplotlib.rcdefaults()  # the user's own style would change the bytes
         matplotlib.rcParams.update(_STYLE)
         matplotlib.rcParams["svg.hashsalt"] = name
         figure = Figure(figsize=(WIDTH, height))
         paint(figure)
-        drawing = io.StringIO()
-        figure.savefig(drawing, format="svg", metadata=_NO_METADATA)
-    return _embed(drawing.getvalue(), name, words)
+        document = io.StringIO()
+        figure.savefig(document, format="svg", metadata=_NO_METADATA)
+    return Drawing(_embeddable(document.getvalue(), name, words), words)
 
 
-def printed(svg: str) -> str:
-    """The drawing as a file of its own: dark ink on white paper."""
-    start, rest = svg.replace("currentColor", _PRINTED).split(">", 1)
+def printed(drawing: Drawing) -> str:
+    """Return the drawing as an SVG file of its own: dark ink on white paper."""
+    start, rest = drawing.svg.replace("currentColor", _PRINT_INK).split(">", 1)
     return f'{start}><rect width="100%" height="100%" fill="{_PAPER}"/>{rest}'
 
 
 def panels(figure: "Figure", count: int, *, left: float = 0.15) -> "Sequence[Axes]":
-    """So many axes, one below the other, with margins that need no measuring."""
+    """Return axes, one below the other, with fixed margins: `left` is a fraction of the width."""
     axes = figure.subplots(count, squeeze=False)
     inches = figure.get_figheight()
     figure.subplots_adjust(
@@ -94,24 +112,40 @@ def panels(figure: "Figure", count: int, *, left: float = 0.15) -> "Sequence[Axe
     return list(axes[:, 0])
 
 
-def say_empty(axes: "Axes", words: str) -> None:
-    """What stands in place of data that isn't there."""
+def label_rows(axes: "Axes", labels: Sequence[str]) -> None:
+    """Prepare axes for a mark in each row y = 0, 1, …, from the top; write a label above each."""
+    for row, label in enumerate(labels):
+        above = row - 0.36
+        side = axes.get_yaxis_transform()  # x = 0 is the left edge
+        axes.text(0, above, label, fontsize=10, va="center", transform=side)
+    axes.set_ylim(len(labels) - 0.5, -0.85)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=True, axis="x")
+
+
+def note_empty(axes: "Axes", words: str) -> None:
+    """Write into axes why they show nothing."""
     axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def shortened(text: str, most: int) -> str:
-    """In one line of at most so many characters, without what matplotlib takes for mathematics."""
+def shortened(text: str, max_length: int) -> str:
+    """Return a text in one line of limited length, escaped from matplotlib's math mode."""
     line = "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return line if len(line) <= max_length else line[: max_length - 1] + "…"
 
 
-def _embed(document: str, name: str, words: str) -> str:
-    """The `<svg>` element alone, with ids of its own and colours and font of the page; words."""
+def _embeddable(document: str, name: str, words: str) -> str:
+    """Return the `<svg>` element of a document, fit to stand in a page.
+
+    Its ids begin with `name`, its colours and its font are the page's, and it has `words` as a text
+    alternative.
+    """
     svg = document[document.index("<svg") :]
-    named = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in named else "", svg)
+    referenced = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in referenced else "", svg)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = _FONT.sub(r"font-size: \1", svg)
     svg = svg.replace(INK, "currentColor")

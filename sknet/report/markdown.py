@@ -1,117 +1,119 @@
-"""The report as Markdown, for a repository, a terminal or an orchestrator's artifact."""
+"""The report as Markdown, for a repository, a terminal, or an artifact in Prefect's UI."""
 
 import re
 from collections.abc import Sequence
 
 import pandas as pd
 
-from sknet.report.comparison import Comparison, accuracy_frame, changes_frame, sentences
-from sknet.report.findings import Findings, TrainedRun
+from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
+from sknet.report.contents import ReportContents, TrainedRun
 from sknet.report.run_figures import describe_curve
-from sknet.report.store_figures import describe_nights
+from sknet.report.store_figures import describe_revalidations
 from sknet.report.tables import (
     epochs_table,
     evaluations_table,
-    nights_table,
-    shown,
+    revalidations_table,
     unreadable_table,
 )
 from sknet.report.text import (
     NOTES,
-    criteria_frame,
+    as_text,
+    criteria_as_text,
     facts,
     headline,
-    published_shown,
+    published_as_text,
     recipe_yaml,
-    stages_shown,
+    tasks_as_text,
 )
-
-MOST_ROWS = 60
-"""Of a table of runs or nights: what goes beyond stands in the CSV files."""
-
 
 FIGURE = "accuracy.svg"
 """The file beside the Markdown that it shows."""
 
+MAX_ROWS = 60
+"""Most rows of a table over runs or revalidations. The CSV files have all of them."""
+
 
 def render_markdown(
-    findings: Findings, detailed: Sequence[TrainedRun], comparison: Comparison | None = None
+    contents: ReportContents,
+    detailed: Sequence[TrainedRun],
+    comparison: RunComparison | None = None,
 ) -> str:
-    """The tables without their figures; `detailed` runs have a section each."""
-    results = published_shown(findings)
-    parts = ["# SKNet training report", escape(headline(findings))]
+    """Return the report as Markdown. Each of the `detailed` runs has a section of its own."""
+    parts = ["# SKNet training report", escape(headline(contents))]
     parts.append(f"![Accuracy@1 with intervals, own runs and published ones]({FIGURE})")
-    parts += ["## Results", *_first(results, "table.csv")]
+    parts += ["## Results", *_first_rows(published_as_text(contents), "table.csv")]
     parts.append("\n".join(f"- {escape(note)}" for note in NOTES))
     if comparison is not None:
-        parts += ["## Comparison", *comparison_parts(comparison)]
-    if findings.nights:
-        parts += ["## Nightly re-validation", escape(describe_nights(findings.nights))]
-        last_first = shown(nights_table(findings)).iloc[::-1]
-        parts += _first(last_first, "nights.csv")
-    if findings.unreadable:
+        parts += ["## Comparison", *_comparison_parts(comparison)]
+    if contents.revalidations:
+        parts += ["## Revalidations", escape(describe_revalidations(contents.revalidations))]
+        last_first = as_text(revalidations_table(contents)).iloc[::-1]
+        parts += _first_rows(last_first, "nights.csv")
+    if contents.unreadable:
         parts += ["## What could not be read"]
-        parts += _first(shown(unreadable_table(findings)), "unreadable.csv")
-    if findings.runs:
-        evaluations = shown(evaluations_table(detailed))
-        parts += ["## Evaluations", _table(evaluations)]
+        parts += _first_rows(as_text(unreadable_table(contents)), "unreadable.csv")
+    if contents.runs:
+        parts += ["## Evaluations", _markdown_table(as_text(evaluations_table(detailed)))]
     for run in detailed:
-        parts += _run(run)
-    left = len(findings.runs) - len(detailed)
-    if left > 0:
-        parts.append(f"{left} more runs stand in the table above and in `runs.csv`.")
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts += _run_parts(run)
+    num_left = len(contents.runs) - len(detailed)
+    if num_left > 0:
+        parts.append(f"{num_left} more runs are in the table above and in `runs.csv`.")
+    return _joined(parts)
 
 
-def render_comparison(comparison: Comparison) -> str:
-    """The comparison alone."""
+def render_comparison(comparison: RunComparison) -> str:
+    """Return a document with the comparison alone."""
     title = f"# {escape(comparison.first.title)} and {escape(comparison.second.title)}"
-    return "\n\n".join(part for part in (title, *comparison_parts(comparison)) if part) + "\n"
-
-
-def comparison_parts(comparison: Comparison) -> list[str]:
-    """Paragraphs and tables."""
-    return [
-        f"First: {escape(comparison.first.title)}. Second: {escape(comparison.second.title)}.",
-        "\n".join(f"- {escape(sentence)}" for sentence in sentences(comparison)),
-        _table(accuracy_frame(comparison)),
-        _table(changes_frame(comparison)),
-    ]
+    return _joined([title, *_comparison_parts(comparison)])
 
 
 def escape(text: str) -> str:
-    """Markdown in which names stay names: no markup, no new cell, no new line."""
+    """Return Markdown that shows a text as it is: without markup, in one line, in one cell."""
     line = " ".join(text.split())
     return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", line)
 
 
-def _run(run: TrainedRun) -> list[str]:
-    text = recipe_yaml(run)
-    # A fence longer than any row of backticks in the text, so that no name can close it.
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+def _comparison_parts(comparison: RunComparison) -> list[str]:
+    return [
+        f"First: {escape(comparison.first.title)}. Second: {escape(comparison.second.title)}.",
+        "\n".join(f"- {escape(sentence)}" for sentence in conclusions(comparison)),
+        _markdown_table(accuracy_table(comparison)),
+        _markdown_table(changes_table(comparison)),
+    ]
+
+
+def _run_parts(run: TrainedRun) -> list[str]:
+    recipe = recipe_yaml(run)
+    # A fence longer than any row of backticks in the recipe, so that no name can close it.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))
     rows = pd.DataFrame(list(facts(run).items()), columns=["fact", "value"])
     return [
         f"## {escape(run.title)}",
         escape(describe_curve(run)),
-        _table(shown(epochs_table([run]))),
-        _table(criteria_frame(run)),
-        _table(stages_shown(run)),
-        _table(rows),
-        f"{fence}yaml\n{text}{fence}",
+        _markdown_table(as_text(epochs_table([run]))),
+        _markdown_table(criteria_as_text(run)),
+        _markdown_table(tasks_as_text(run)),
+        _markdown_table(rows),
+        f"{fence}yaml\n{recipe}{fence}",
     ]
 
 
-def _first(frame: pd.DataFrame, rest: str) -> list[str]:
-    """The table's first rows, and where all of them are."""
-    parts = [_table(frame.head(MOST_ROWS))]
-    if len(frame) > MOST_ROWS:
-        parts.append(f"{len(frame) - MOST_ROWS} more rows: `{rest}`.")
+def _first_rows(table: pd.DataFrame, file: str) -> list[str]:
+    """Return the first rows of a table, and the name of the file that has all of them."""
+    parts = [_markdown_table(table.head(MAX_ROWS))]
+    if len(table) > MAX_ROWS:
+        parts.append(f"{len(table) - MAX_ROWS} more rows: `{file}`.")
     return parts
 
 
-def _table(frame: pd.DataFrame) -> str:
-    if frame.empty:
+def _markdown_table(table: pd.DataFrame) -> str:
+    if table.empty:
         return ""
-    cells = frame.map(lambda cell: escape(str(cell)))
-    cells.columns = [escape(str(name)) for name in frame.columns]
+    cells = table.map(lambda cell: escape(str(cell)))
+    cells.columns = [escape(str(name)) for name in table.columns]
     return str(cells.to_markdown(index=False, disable_numparse=True))
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"

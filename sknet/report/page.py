@@ -1,9 +1,12 @@
-"""report.html: one page that loads nothing, with whatever a name contains staying text."""
+"""Writes a report: tables, Markdown, and report.html, one page that loads nothing from elsewhere.
+
+The page escapes every name and text from the store.
+"""
 
 import base64
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,209 +15,86 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from sknet.report import comparison as compared
-from sknet.report import text as story
-from sknet.report.comparison import Comparison
-from sknet.report.figures import printed
-from sknet.report.findings import Findings, TrainedRun
+from sknet.records import ConfusedPair
+from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
+from sknet.report.contents import ReportContents, ShownExample, TrainedRun
+from sknet.report.figures import Drawing, printed
 from sknet.report.markdown import FIGURE, render_comparison, render_markdown
 from sknet.report.run_figures import (
     attention_figure,
     class_bars,
-    describe_attention,
-    describe_classes,
-    describe_curve,
-    describe_reliability,
-    describe_times,
     learning_curve,
     lowest_classes,
-    reliability,
-    step_times,
+    reliability_diagram,
+    step_time_figure,
 )
 from sknet.report.store_figures import (
     accuracy_figure,
-    describe_accuracy,
-    describe_nights,
-    describe_speed,
-    nightly_figure,
+    revalidation_figure,
     speed_figure,
-    speed_rows,
+    step_times,
 )
 from sknet.report.tables import (
-    all_frames,
+    all_tables,
     epochs_table,
     evaluations_table,
-    nights_table,
     quarantine_table,
-    shown,
+    revalidations_table,
     unreadable_table,
+)
+from sknet.report.text import (
+    NOTES,
+    as_text,
+    criteria_as_text,
+    facts,
+    headline,
+    published_as_text,
+    recipe_yaml,
+    tasks_as_text,
+    tiles,
 )
 
 Pictures = Mapping[str, bytes]
-"""Content of PNG files by sha256."""
+"""Content of PNG files by SHA-256."""
 
-MOST_ROWS = 100
-"""Of a table of nights, quarantined samples or the like; the rest is in the CSV files."""
+MAX_DETAILED_RUNS = 8
+"""Most runs with a section of their own. A figure takes a tenth of a second and 20 kB."""
 
-MOST_PAIRS = 8
+MAX_ROWS = 100
+"""Most rows of a table over revalidations, quarantined samples or unreadable artifacts. The CSV
+files have all of them."""
 
-MOST_EXAMPLES_OF_A_PAIR = 4
+MAX_PAIRS = 8
+"""Most confused pairs of classes shown of a run."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+MAX_EXAMPLES_PER_PAIR = 4
 
-
-def render_html(
-    findings: Findings,
-    detailed: Sequence[TrainedRun],
-    accuracy: str,
-    comparison: Comparison | None = None,
-    pictures: Pictures | None = None,
-) -> str:
-    """The page; `detailed` runs have a section each, `accuracy` is the figure that comes first."""
-    folder = resources.files("sknet.report")
-    css, script = (
-        folder.joinpath(name).read_text("utf-8").strip() for name in ("report.css", "report.js")
-    )
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(folder.joinpath("report.html.j2").read_text("utf-8"))
-    text = template.render(
-        css=Markup(css),  # noqa: S704 (our own file)
-        script=Markup(script),  # noqa: S704 (our own file)
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        headline=story.headline(findings),
-        best=findings.best,
-        tiles=story.tiles(findings),
-        notes=story.NOTES,
-        published=story.published_shown(findings),
-        anchors=[f"run-{run.short}" if run in detailed else None for run in findings.runs],
-        num_own=len(findings.runs),
-        overview=list(_overview(findings, detailed, accuracy)),
-        nights=_first(shown(nights_table(findings)).iloc[::-1], "nights.csv"),
-        unreadable=_first(shown(unreadable_table(findings)), "unreadable.csv"),
-        comparison=_comparison(comparison),
-        runs=[_run(run, pictures or {}) for run in detailed],
-    )
-    return text.rstrip() + "\n"
-
-
-def _overview(
-    findings: Findings, detailed: Sequence[TrainedRun], accuracy: str
-) -> Iterable[dict[str, Any]]:
-    yield _figure(accuracy, describe_accuracy(findings))
-    if speed_rows(detailed):
-        yield _figure(speed_figure(detailed), describe_speed(detailed))
-    if findings.nights:
-        yield _figure(nightly_figure(findings.nights), describe_nights(findings.nights))
-
-
-def _run(run: TrainedRun, pictures: Pictures) -> dict[str, Any]:
-    return {
-        "record": run,
-        "title": run.title,
-        "figures": list(_figures(run)),
-        "pairs": list(_pairs(run, pictures)),
-        "evaluations": shown(evaluations_table([run])).drop(columns=["run", "recipe"]),
-        "stages": story.stages_shown(run),
-        "criteria": story.criteria_frame(run),
-        "epochs": shown(epochs_table([run])).drop(columns=["run"]),
-        "quarantine": _first(
-            shown(quarantine_table([run])).drop(columns=["data"]), "quarantine.csv"
-        ),
-        "facts": story.facts(run),
-        "recipe": story.recipe_yaml(run),
-    }
-
-
-def _figures(run: TrainedRun) -> Iterable[dict[str, Any]]:
-    yield _figure(learning_curve(run), describe_curve(run))
-    yield _figure(step_times(run), describe_times(run))
-    counts = run.evaluation
-    if counts is not None and any(each.seen for each in counts.calibration):
-        yield _figure(reliability(run, counts), describe_reliability(counts))
-    if counts is not None and lowest_classes(counts):
-        yield _figure(class_bars(run, counts), describe_classes(run, counts))
-    if run.attention is not None:
-        words = describe_attention(run.attention)
-        yield _figure(attention_figure(run, run.attention), words)
-
-
-def _pairs(run: TrainedRun, pictures: Pictures) -> Iterable[dict[str, Any]]:
-    """The most confused pairs with their examples."""
-    counts = run.evaluation
-    for pair in counts.confused[:MOST_PAIRS] if counts else ():
-        labels = (pair.label, pair.predicted)
-        examples = (
-            each for each in run.examples if (each.example.label, each.example.predicted) == labels
-        )
-        seen = (
-            counts.class_seen[pair.label] if counts and pair.label < len(counts.class_seen) else 0
-        )
-        yield {
-            "label": run.class_name(pair.label),
-            "predicted": run.class_name(pair.predicted),
-            "count": pair.count,
-            "seen": seen,
-            "examples": [
-                {
-                    "uri": _uri(pictures.get(each.sha256, b"")),
-                    "key": each.example.key,
-                    "sure": f"{100 * each.example.probability:.0f} %",
-                }
-                for each in itertools.islice(examples, MOST_EXAMPLES_OF_A_PAIR)
-            ],
-        }
-
-
-def _uri(content: bytes) -> str | None:
-    """Of a PNG; None for anything else."""
-    if not content.startswith(_PNG):
-        return None
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-
-
-def _figure(svg: str, words: str) -> dict[str, Any]:
-    return {"svg": Markup(svg), "words": words}  # noqa: S704 (matplotlib's, words escaped)
-
-
-def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
-    if comparison is None:
-        return None
-    return {
-        "first": comparison.first.title,
-        "second": comparison.second.title,
-        "sentences": compared.sentences(comparison),
-        "accuracy": compared.accuracy_frame(comparison),
-        "changes": compared.changes_frame(comparison),
-    }
-
-
-def _first(frame: pd.DataFrame, rest: str) -> dict[str, Any]:
-    left = len(frame) - MOST_ROWS
-    note = f"{left:,} more rows stand in {rest}." if left > 0 else ""
-    return {"frame": frame.head(MOST_ROWS), "note": note}
-
-
-NUM_DETAILED = 8
-"""Runs with a section of their own: a figure takes a tenth of a second and 20 kB."""
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def write_report(
-    findings: Findings,
+    contents: ReportContents,
     out_dir: Path,
     *,
-    comparison: Comparison | None = None,
+    comparison: RunComparison | None = None,
     pictures: Pictures | None = None,
 ) -> list[str]:
-    """Writes the report into `out_dir` and returns the names of the files; equal findings give
-    equal bytes.
+    """Write a report into a directory. Equal contents give equal bytes.
+
+    Args:
+        contents: What the report shows.
+        out_dir: The directory; it is created if it doesn't exist.
+        comparison: Two runs that the report shows side by side.
+        pictures: Thumbnails of the runs' examples.
+
+    Returns:
+        The names of the files.
     """
-    detailed = shown_in_full(findings, comparison)
-    accuracy = accuracy_figure(findings)
+    detailed = shown_in_full(contents, comparison)
+    accuracy = accuracy_figure(contents)
     texts = {
-        "report.html": render_html(findings, detailed, accuracy, comparison, pictures),
-        "report.md": render_markdown(findings, detailed, comparison),
+        "report.html": render_html(contents, detailed, accuracy, comparison, pictures),
+        "report.md": render_markdown(contents, detailed, comparison),
         FIGURE: printed(accuracy),
     }
     if comparison is not None:
@@ -223,15 +103,161 @@ def write_report(
     for name, text in texts.items():
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
     names = list(texts)
-    for name, frame in all_frames(findings).items():
-        frame.to_csv(out_dir / f"{name}.csv", index=False, lineterminator="\n")
-        frame.to_parquet(out_dir / f"{name}.parquet", index=False)
+    for name, table in all_tables(contents).items():
+        table.to_csv(out_dir / f"{name}.csv", index=False, lineterminator="\n")
+        table.to_parquet(out_dir / f"{name}.parquet", index=False)
         names += [f"{name}.csv", f"{name}.parquet"]
     return names
 
 
-def shown_in_full(findings: Findings, comparison: Comparison | None = None) -> Sequence[TrainedRun]:
-    """The runs that have a section of their own."""
-    named = () if comparison is None else (comparison.first, comparison.second)
-    runs = {run.run: run for run in (*findings.detailed(NUM_DETAILED), *named)}
+def shown_in_full(
+    contents: ReportContents, comparison: RunComparison | None = None
+) -> tuple[TrainedRun, ...]:
+    """Return the runs that have a section of their own; those compared are among them."""
+    compared = () if comparison is None else (comparison.first, comparison.second)
+    runs = {run.key: run for run in (*contents.detailed(MAX_DETAILED_RUNS), *compared)}
     return tuple(runs.values())
+
+
+def render_html(
+    contents: ReportContents,
+    detailed: Sequence[TrainedRun],
+    accuracy: Drawing,
+    comparison: RunComparison | None = None,
+    pictures: Pictures | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        contents: What the page shows.
+        detailed: Runs with a section of their own.
+        accuracy: The first figure.
+        comparison: Two runs that the page shows side by side.
+        pictures: Thumbnails of the runs' examples.
+    """
+    package = resources.files("sknet.report")
+    css, script = (
+        package.joinpath(name).read_text("utf-8").strip() for name in ("report.css", "report.js")
+    )
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(package.joinpath("report.html.j2").read_text("utf-8"))
+    page = template.render(
+        css=Markup(css),  # noqa: S704 (our own file)
+        script=Markup(script),  # noqa: S704 (our own file)
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        headline=headline(contents),
+        best=contents.best,
+        tiles=tiles(contents),
+        notes=NOTES,
+        published=published_as_text(contents),
+        anchors=[f"run-{run.short_key}" if run in detailed else None for run in contents.runs],
+        num_own=len(contents.runs),
+        overview=[_figure(drawing) for drawing in _overview(contents, detailed, accuracy)],
+        revalidations=_first_rows(
+            as_text(revalidations_table(contents)).iloc[::-1], file="nights.csv"
+        ),
+        unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
+        comparison=_comparison_values(comparison) if comparison else None,
+        runs=[_run_values(run, pictures or {}) for run in detailed],
+    )
+    return page.rstrip() + "\n"
+
+
+def _overview(
+    contents: ReportContents, detailed: Sequence[TrainedRun], accuracy: Drawing
+) -> Iterator[Drawing]:
+    yield accuracy
+    if step_times(detailed):
+        yield speed_figure(detailed)
+    if contents.revalidations:
+        yield revalidation_figure(contents.revalidations)
+
+
+def _comparison_values(comparison: RunComparison) -> dict[str, Any]:
+    return {
+        "first": comparison.first.title,
+        "second": comparison.second.title,
+        "conclusions": conclusions(comparison),
+        "accuracy": accuracy_table(comparison),
+        "changes": changes_table(comparison),
+    }
+
+
+def _run_values(run: TrainedRun, pictures: Pictures) -> dict[str, Any]:
+    quarantine = as_text(quarantine_table([run])).drop(columns=["data"])
+    return {
+        "record": run,
+        "title": run.title,
+        "figures": [_figure(drawing) for drawing in _run_figures(run)],
+        "pairs": list(_pairs(run, pictures)),
+        "evaluations": as_text(evaluations_table([run])).drop(columns=["run", "recipe"]),
+        "tasks": tasks_as_text(run),
+        "criteria": criteria_as_text(run),
+        "epochs": as_text(epochs_table([run])).drop(columns=["run"]),
+        "quarantine": _first_rows(quarantine, file="quarantine.csv"),
+        "facts": facts(run),
+        "recipe": recipe_yaml(run),
+    }
+
+
+def _run_figures(run: TrainedRun) -> Iterator[Drawing]:
+    yield learning_curve(run)
+    yield step_time_figure(run)
+    counts = run.evaluation
+    if counts is not None and any(each.seen for each in counts.calibration):
+        yield reliability_diagram(run, counts)
+    if counts is not None and lowest_classes(counts):
+        yield class_bars(run, counts)
+    if run.attention is not None:
+        yield attention_figure(run, run.attention)
+
+
+def _pairs(run: TrainedRun, pictures: Pictures) -> Iterator[dict[str, Any]]:
+    """Yield the most confused pairs of classes with their examples."""
+    counts = run.evaluation
+    if counts is None:
+        return
+    for pair in counts.confused[:MAX_PAIRS]:
+        yield {
+            "label": run.class_name(pair.label),
+            "predicted": run.class_name(pair.predicted),
+            "count": pair.count,
+            "seen": counts.class_seen[pair.label] if pair.label < len(counts.class_seen) else 0,
+            "examples": [
+                {
+                    "uri": _data_uri(pictures.get(shown.sha256, b"")),
+                    "key": shown.example.key,
+                    "probability": f"{100 * shown.example.probability:.0f} %",
+                }
+                for shown in itertools.islice(_examples(run, pair), MAX_EXAMPLES_PER_PAIR)
+            ],
+        }
+
+
+def _examples(run: TrainedRun, pair: ConfusedPair) -> Iterator[ShownExample]:
+    for shown in run.examples:
+        if (shown.example.label, shown.example.predicted) == (pair.label, pair.predicted):
+            yield shown
+
+
+def _data_uri(content: bytes) -> str | None:
+    """Return a `data:` URI with a PNG; None if the content is no PNG."""
+    if not content.startswith(_PNG_SIGNATURE):
+        return None
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _figure(drawing: Drawing) -> dict[str, Any]:
+    return {
+        "svg": Markup(drawing.svg),  # noqa: S704 (made by matplotlib, which escapes names)
+        "words": drawing.words,
+    }
+
+
+def _first_rows(table: pd.DataFrame, *, file: str) -> dict[str, Any]:
+    """Return the first rows of a table, and a note on the file that has all of them."""
+    num_left = len(table) - MAX_ROWS
+    note = f"{num_left:,} more rows are in {file}." if num_left > 0 else ""
+    return {"table": table.head(MAX_ROWS), "note": note}

@@ -1,32 +1,43 @@
-"""Figures over all runs: accuracy beside what others published, speed, and the nights."""
+"""Figures over all runs: accuracy beside published results, speed, and revalidations.
+
+Each figure comes with a function `describe_…` that puts what it shows into words.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from sknet.records import Revalidation
+from sknet.records import Counts, Revalidation
+from sknet.report.contents import ReportContents, TrainedRun
 from sknet.report.figures import (
     BLUE,
     INK,
     ORANGE,
     RED,
+    ROW_HEIGHT,
+    Drawing,
     draw,
+    label_rows,
+    note_empty,
     panels,
-    say_empty,
     shortened,
 )
-from sknet.report.findings import Findings, TrainedRun
 from sknet.report.published import IMAGENET_VALIDATION, PUBLISHED
 from sknet.statistics import wilson_interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_OWN = 6
-MOST_NIGHTS = 180
-ROW_INCHES = 0.36
+MAX_OWN_RUNS = 6
+"""Most own runs in the figure of accuracies."""
 
-# A form of its own for each outcome: colour alone tells not everybody.
+MAX_REVALIDATIONS = 180
+"""Most revalidations in their figure."""
+
+MAX_LABEL_LENGTH = 44
+
+# Outcomes differ in their marker too, for readers who don't see the colours.
 _OUTCOMES = {
     "as recorded": ("o", BLUE),
     "within tolerance": ("^", BLUE),
@@ -35,165 +46,162 @@ _OUTCOMES = {
 }
 
 
-class _Row(NamedTuple):
+class Accuracy(NamedTuple):
+    """A row of the figure of accuracies."""
+
     name: str
-    share: float
+    fraction: float
     interval: tuple[float, float]
     is_own: bool
 
 
-def accuracy_figure(findings: Findings) -> str:
-    """Accuracy@1 with 95 % intervals: the best own runs, then what was published."""
-    own, others = own_rows(findings), published_rows(findings)
-    rows = [*own, *others]
+class StepTimes(NamedTuple):
+    """A row of the figure of speeds: percentiles of a run's milliseconds per step."""
+
+    name: str
+    p50: float
+    p90: float
+    p99: float
+
+
+def accuracy_figure(contents: ReportContents) -> Drawing:
+    """Draw accuracy@1 with 95 % intervals: the best own runs, then published results."""
+    own, published = own_accuracies(contents), published_accuracies(contents)
+    rows = [*own, *published]
 
     def paint(figure: "Figure") -> None:
         (axes,) = panels(figure, 1, left=0.03)
         axes.set_title("Accuracy@1, %, with 95 % intervals")
-        for place, row in enumerate(rows):
+        for y, row in enumerate(rows):
             colour = BLUE if row.is_own else INK
             low, high = row.interval
-            axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.6)
+            axes.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.6)
             axes.plot(
-                [100 * row.share],
-                [place],
+                [100 * row.fraction],
+                [y],
                 color=colour,
                 marker="o",
                 markersize=6,
                 markerfacecolor=colour if row.is_own else "none",
             )
-            name = f"{shortened(row.name, 44)}  {100 * row.share:.2f}"
-            axes.text(
-                0,
-                place - 0.36,
-                name,
-                fontsize=10,
-                va="center",
-                transform=axes.get_yaxis_transform(),
-            )
-        axes.set_ylim(len(rows) - 0.5, -0.85)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.grid(visible=True, axis="x")
-        if own and others:
+        labels = [
+            f"{shortened(row.name, MAX_LABEL_LENGTH)}  {100 * row.fraction:.2f}" for row in rows
+        ]
+        label_rows(axes, labels)
+        if own and published:
             axes.axhline(len(own) - 0.62, color=INK, linewidth=0.6, linestyle=":")
 
-    return draw("accuracy", describe_accuracy(findings), paint, height=0.9 + ROW_INCHES * len(rows))
+    height = 0.9 + ROW_HEIGHT * len(rows)
+    return draw("accuracy", describe_accuracy(contents), paint, height=height)
 
 
-def describe_accuracy(findings: Findings) -> str:
-    """What the figure shows, in words."""
-    own = own_rows(findings)
-    said = "Published results are of ImageNet-1K, their intervals of its 50,000 validation images."
+def describe_accuracy(contents: ReportContents) -> str:
+    """Return what the figure of accuracies shows, in words."""
+    own = own_accuracies(contents)
+    source = (
+        "Published results are for ImageNet-1K; their intervals are computed from its 50,000 "
+        "validation images."
+    )
     if not own:
-        return f"Accuracy@1 as published. {said}"
+        return f"Accuracy@1 as published. {source}"
     best = own[0]
     low, high = (100 * bound for bound in best.interval)
     return (
         f"Accuracy@1 of own runs (the best {len(own)}), filled, and of published ones, hollow. "
-        f"Best: {100 * best.share:.2f} % ({low:.2f} to {high:.2f}), {best.name}. {said}"
+        f"Best: {100 * best.fraction:.2f} % ({low:.2f} to {high:.2f}), {best.name}. {source}"
     )
 
 
-def own_rows(findings: Findings) -> list[_Row]:
-    """The best runs, the best first."""
+def own_accuracies(contents: ReportContents) -> list[Accuracy]:
+    """Return the accuracies of the best runs, the best first."""
     rows = [
-        _Row(
-            f"{run.model}, {run.recipe.name}, {run.short}",
-            run.evaluation.correct_top1 / run.evaluation.seen,
+        Accuracy(
+            f"{run.model}, {run.recipe.name}, {run.short_key}",
+            run.evaluation.accuracy_top1,
             run.evaluation.interval_top1,
             is_own=True,
         )
-        for run in findings.runs
+        for run in contents.runs
         if run.evaluation is not None
     ]
-    return sorted(rows, key=lambda row: -row.share)[:MOST_OWN]
+    return sorted(rows, key=lambda row: -row.fraction)[:MAX_OWN_RUNS]
 
 
-def published_rows(findings: Findings) -> list[_Row]:
-    """Of the models that were trained here; of all of them if none of these was published."""
-    rows: list[tuple[str, _Row]] = []
+def published_accuracies(contents: ReportContents) -> list[Accuracy]:
+    """Return the published accuracies of the models of the runs, or all if there are none."""
+    rows: list[tuple[str, Accuracy]] = []
     for row in PUBLISHED:
-        share = float(str(row["acc@top1"])) / 100
+        model = str(row["model name"])
+        fraction = float(str(row["acc@top1"])) / 100
         source = str(row["recipe"]).removeprefix("published: ").split(" (")[0]
         side = str(row["resolution"]).split("x")[0]
-        name = f"{row['model name']} at {side}, {source}"
-        interval = wilson_interval(round(share * IMAGENET_VALIDATION), IMAGENET_VALIDATION)
-        rows.append((str(row["model name"]), _Row(name, share, interval, is_own=False)))
-    models = {run.model for run in findings.runs}
-    same = [row for model, row in rows if model in models]
-    return same or [row for _, row in rows]
+        interval = wilson_interval(round(fraction * IMAGENET_VALIDATION), IMAGENET_VALIDATION)
+        name = f"{model} at {side}, {source}"
+        rows.append((model, Accuracy(name, fraction, interval, is_own=False)))
+    models = {run.model for run in contents.runs}
+    same_models = [row for model, row in rows if model in models]
+    return same_models or [row for _, row in rows]
 
 
-def speed_figure(runs: Sequence[TrainedRun]) -> str:
-    """Step time of each run: median, with the range to the 99th percentile."""
-    rows = speed_rows(runs)
+def speed_figure(runs: Sequence[TrainedRun]) -> Drawing:
+    """Draw the step times of each run: the median, and the range to the 99th percentile."""
+    rows = step_times(runs)
 
     def paint(figure: "Figure") -> None:
         (axes,) = panels(figure, 1, left=0.03)
-        axes.set_title("Milliseconds a step: p50, p90, p99")
-        for place, (name, p50, p90, p99) in enumerate(rows):
-            axes.plot([p50, p99], [place, place], color=BLUE, linewidth=1.6)
-            axes.plot([p50], [place], "o", color=BLUE, markersize=6)
-            axes.plot([p90], [place], "|", color=BLUE, markersize=10, markeredgewidth=1.6)
-            axes.plot([p99], [place], "|", color=ORANGE, markersize=10, markeredgewidth=1.6)
-            axes.text(
-                0,
-                place - 0.36,
-                f"{shortened(name, 44)}  {p50:.1f}",
-                fontsize=10,
-                va="center",
-                transform=axes.get_yaxis_transform(),
-            )
-        axes.set_ylim(len(rows) - 0.5, -0.85)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
+        axes.set_title("Milliseconds per step: p50, p90, p99")
+        for y, row in enumerate(rows):
+            axes.plot([row.p50, row.p99], [y, y], color=BLUE, linewidth=1.6)
+            axes.plot([row.p50], [y], "o", color=BLUE, markersize=6)
+            axes.plot([row.p90], [y], "|", color=BLUE, markersize=10, markeredgewidth=1.6)
+            axes.plot([row.p99], [y], "|", color=ORANGE, markersize=10, markeredgewidth=1.6)
+        labels = [f"{shortened(row.name, MAX_LABEL_LENGTH)}  {row.p50:.1f}" for row in rows]
+        label_rows(axes, labels)
         axes.set_xlim(left=0)
-        axes.grid(visible=True, axis="x")
 
-    height = max(2.2, 0.9 + ROW_INCHES * len(rows))
+    height = max(2.2, 0.9 + ROW_HEIGHT * len(rows))
     return draw("speed", describe_speed(runs), paint, height=height)
 
 
-def speed_rows(runs: Sequence[TrainedRun]) -> list[tuple[str, float, float, float]]:
-    """Name and percentiles of the runs that recorded them."""
-    rows = []
-    for run in runs:
-        end = run.history.end
-        marks = (end.ms_per_step_p50, end.ms_per_step_p90, end.ms_per_step_p99)
-        p50, p90, p99 = (float("nan") if mark is None else mark for mark in marks)
-        if p50 < float("inf") and p90 < float("inf") and p99 < float("inf"):
-            rows.append(
-                (f"{run.model}, {run.world_size}x {run.device_target}, {run.short}", p50, p90, p99)
-            )
-    return rows
-
-
 def describe_speed(runs: Sequence[TrainedRun]) -> str:
-    """What the figure shows, in words."""
-    rows = speed_rows(runs)
-    fastest = min(rows, key=lambda row: row[1])
+    """Return what the figure of speeds shows, in words."""
+    rows = step_times(runs)
+    fastest = min(rows, key=lambda row: row.p50)
     return (
-        f"Milliseconds a step: the median as a dot, the 90th and the 99th percentile as strokes, "
-        f"of the runs in detail ({len(rows)}). Least median: {fastest[1]:.1f}, {fastest[0]}."
+        f"Milliseconds per step of the {len(rows)} runs shown in detail: the median as a dot, the "
+        f"90th and the 99th percentile as strokes. Lowest median: {fastest.p50:.1f}, "
+        f"{fastest.name}."
     )
 
 
-def nightly_figure(nights: Sequence[Revalidation]) -> str:
-    """Accuracy that each night found, and what had been recorded."""
-    shown = nights[-MOST_NIGHTS:]
+def step_times(runs: Sequence[TrainedRun]) -> list[StepTimes]:
+    """Return the step times of the runs that logged all three percentiles."""
+    rows = []
+    for run in runs:
+        end = run.history.end
+        values = (end.ms_per_step_p50, end.ms_per_step_p90, end.ms_per_step_p99)
+        p50, p90, p99 = (float("nan") if value is None else value for value in values)
+        if p50 < float("inf") and p90 < float("inf") and p99 < float("inf"):
+            name = f"{run.model}, {run.world_size}x {run.device_target}, {run.short_key}"
+            rows.append(StepTimes(name, p50, p90, p99))
+    return rows
+
+
+def revalidation_figure(revalidations: Sequence[Revalidation]) -> Drawing:
+    """Draw the accuracy that each revalidation found, and the recorded one."""
+    drawn = revalidations[-MAX_REVALIDATIONS:]
+    found = [(each, _percent(each.found)) for each in drawn if each.found and each.found.seen]
+    recorded = [
+        (each, _percent(each.recorded)) for each in drawn if each.recorded and each.recorded.seen
+    ]
 
     def paint(figure: "Figure") -> None:
-        import matplotlib.dates
-
         (axes,) = panels(figure, 1)
-        axes.set_title("Accuracy@1 found each night, %")
-        counted = [night for night in shown if night.found and night.found.seen]
-        recorded = [night for night in shown if night.recorded and night.recorded.seen]
+        axes.set_title("Accuracy@1 found by each revalidation, %")
         if recorded:
             axes.step(
-                [_day(night.began) for night in recorded],
-                [_accuracy(night, "recorded") for night in recorded],
+                [_day(each.began) for each, _ in recorded],
+                [percent for _, percent in recorded],
                 where="mid",
                 color=INK,
                 linewidth=0.9,
@@ -201,63 +209,60 @@ def nightly_figure(nights: Sequence[Revalidation]) -> str:
                 label="recorded",
             )
         for outcome, (marker, colour) in _OUTCOMES.items():
-            nights_of = [night for night in counted if night.outcome == outcome]
-            if nights_of:
+            points = [(each.began, percent) for each, percent in found if each.outcome == outcome]
+            if points:
                 axes.plot(
-                    [_day(night.began) for night in nights_of],
-                    [_accuracy(night, "found") for night in nights_of],
+                    [_day(began) for began, _ in points],
+                    [percent for _, percent in points],
                     linestyle="none",
                     marker=marker,
                     color=colour,
                     markersize=6,
                     label=outcome,
                 )
-        for night in shown:
-            if night.found is None:
-                axes.axvline(_day(night.began), color=ORANGE, linewidth=1.4)
-        if not counted and not recorded:
-            say_empty(axes, "nothing could be counted")
+        for each in drawn:
+            if each.found is None:
+                axes.axvline(_day(each.began), color=ORANGE, linewidth=1.4)
+        if not found and not recorded:
+            note_empty(axes, "nothing could be counted")
             return
-        values = [value for _, value in _counted(shown)]
-        margin = max(1.0, 0.25 * (max(values) - min(values)))
-        axes.set_ylim(min(values) - margin, max(values) + margin)
-        # matplotlib gives its dates no types.
-        locator = matplotlib.dates.AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        formatter = matplotlib.dates.DateFormatter("%b %d")  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_formatter(formatter)
+        percents = [percent for _, percent in (*found, *recorded)]
+        margin = max(1.0, 0.25 * (max(percents) - min(percents)))
+        axes.set_ylim(min(percents) - margin, max(percents) + margin)
+        _label_days(axes)
         axes.grid(visible=True)
         axes.legend(loc="best")
 
-    return draw("nights", describe_nights(nights), paint, height=3.2)
+    return draw("revalidations", describe_revalidations(revalidations), paint, height=3.2)
 
 
-def describe_nights(nights: Sequence[Revalidation]) -> str:
-    """What the timeline shows, in words."""
-    counts = {outcome: sum(night.outcome == outcome for night in nights) for outcome in _OUTCOMES}
-    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    last = nights[-1]
-    older = f" The last {MOST_NIGHTS} are drawn." if len(nights) > MOST_NIGHTS else ""
+def describe_revalidations(revalidations: Sequence[Revalidation]) -> str:
+    """Return what the figure of revalidations shows, in words."""
+    counts = {name: sum(each.outcome == name for each in revalidations) for name in _OUTCOMES}
+    outcomes = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    first, last = revalidations[0], revalidations[-1]
+    num = len(revalidations)
+    limit = f" The last {MAX_REVALIDATIONS} are drawn." if num > MAX_REVALIDATIONS else ""
     return (
-        f"{len(nights)} nights from {nights[0].began:%Y-%m-%d} to {last.began:%Y-%m-%d}: {said}. "
-        f"Last: {last.said}{'' if last.said.endswith('.') else '.'}{older}"
+        f"{num} revalidations from {first.began:%Y-%m-%d} to {last.began:%Y-%m-%d}: {outcomes}. "
+        f"Last: {last.said.removesuffix('.')}.{limit}"
     )
 
 
-def _counted(nights: Sequence[Revalidation]) -> list[tuple[str, float]]:
-    return [
-        (name, _accuracy(night, name))
-        for night in nights
-        for name in ("recorded", "found")
-        if (counts := getattr(night, name)) and counts.seen
-    ]
+def _percent(counts: Counts) -> float:
+    return 100 * counts.correct_top1 / counts.seen
 
 
-def _accuracy(night: Revalidation, name: str) -> float:
-    counts = getattr(night, name)
-    return float(100 * counts.correct_top1 / counts.seen)
+def _label_days(axes: "Axes") -> None:
+    import matplotlib.dates
+
+    # matplotlib gives its dates no types.
+    locator = matplotlib.dates.AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    formatter = matplotlib.dates.DateFormatter("%b %d")  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(formatter)
 
 
 def _day(moment: datetime) -> float:
-    """Days since 1970 in UTC, as matplotlib counts them."""
+    """Return the days since 1970 in UTC, matplotlib's unit of time."""
     return moment.timestamp() / 86_400

@@ -1,109 +1,109 @@
-"""What the report says in words: its headline, its notes, and the facts of a run."""
+"""What a report says: numbers as text, sentences, and tables as a reader sees them."""
+
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import yaml
 
-from sknet.report.findings import Findings, TrainedRun
-from sknet.report.tables import (
-    UNKNOWN,
-    accuracy,
-    compared_params,
-    interval,
-    optional,
-    published_table,
-    shown,
-    size,
-    verdict,
-)
+from sknet.records import Evaluation
+from sknet.report.contents import ReportContents, TrainedRun
+from sknet.report.tables import compared_params, published_table, verdict
+
+UNKNOWN = "–"  # noqa: RUF001 (the dash of an empty cell)
 
 NOTES = (
-    "Batch size is per card, ms/step the median.",
+    "Batch size is per card; ms/step is the median.",
     "Own runs count trainable parameters; MindCV counts the statistics of BatchNorm too.",
-    "Published rows are of ImageNet-1K and of the hardware named: what they say of speed and "
-    "accuracy compares only with runs on the same data and hardware.",
+    "Published rows are for ImageNet-1K on the hardware named: compare their speed and accuracy "
+    "only with runs on the same data and hardware.",
 )
 
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "params(M)": "{:.2f}".format,
+    "graph compile": "{:.1f} s".format,
+    "ms/step": "{:.2f}".format,
+    "img/s": "{:.2f}".format,
+    "acc@top1": "{:.2f} %".format,
+    "acc@top5": "{:.2f} %".format,
+    "95 % from": "{:.2f} %".format,
+    "95 % to": "{:.2f} %".format,
+    "train loss": "{:.4f}".format,
+    "validation loss": "{:.4f}".format,
+    "loss": "{:.4f}".format,
+    "calibration error": "{:.4f}".format,
+    "lr at the end": "{:.4g}".format,
+    "seconds": "{:.1f}".format,
+    "device-hours": "{:.4f}".format,
+    "cost": "{:.4f}".format,
+}
 
-def headline(findings: Findings) -> str:
-    """The best accuracy@1 with its counts and its interval, in one sentence."""
-    best = findings.best
+
+def headline(contents: ReportContents) -> str:
+    """Return the best accuracy@1 with its counts and its interval, in one sentence."""
+    best = contents.best
     if best is None or best.evaluation is None:
-        if findings.runs:
-            return f"None of {len(findings.runs)} runs is evaluated yet."
+        if contents.runs:
+            return f"None of {len(contents.runs)} runs has been evaluated yet."
         return "There are no runs yet: this report shows published numbers only."
     counts = best.evaluation
-    which = f"best of {len(findings.runs)} runs, " if len(findings.runs) > 1 else ""
+    which = f"best of {len(contents.runs)} runs, " if len(contents.runs) > 1 else ""
     return (
-        f"Accuracy@1 {accuracy(counts.correct_top1, counts.seen)}, 95 % interval "
-        f"{interval(counts)} ({which}{best.title}, on {counts.split})"
+        f"Accuracy@1 {accuracy_text(counts.correct_top1, counts.seen)}, 95 % interval "
+        f"{interval_text(counts)} ({which}{best.title}, on {counts.split})"
     )
 
 
-def tiles(findings: Findings) -> dict[str, tuple[str, str]]:
-    """The few numbers that come first: name → value, and what it means."""
-    run = findings.best
+def tiles(contents: ReportContents) -> dict[str, tuple[str, str]]:
+    """Return the few numbers at the top of the page: name → value and what it means."""
     result: dict[str, tuple[str, str]] = {}
+    run = contents.best
     if run is not None and run.evaluation is not None:
-        end = run.history.end
-        counts = run.evaluation
-        top5 = f"{counts.correct_top5} of {counts.seen}"
-        result["accuracy@5"] = (f"{100 * counts.correct_top5 / counts.seen:.2f} %", top5)
-        _, compared = compared_params(run)
-        said = {None: "no published network", "equal": "as published"}.get(compared, compared or "")
-        result["parameters"] = (f"{run.params / 1e6:.2f} M", said)
-        where = f"{run.world_size} x {run.device_target}"
-        result["median step"] = (optional(end.ms_per_step_p50, "{:.1f} ms"), where)
-        wait = optional(
-            None if end.data_wait_share is None else 100 * end.data_wait_share, "{:.1f}"
+        counts, end = run.evaluation, run.history.end
+        result["accuracy@5"] = (
+            f"{100 * counts.accuracy_top5:.2f} %",
+            f"{counts.correct_top5} of {counts.seen}",
         )
+        _, comparison = compared_params(run)
+        meanings = {None: "no published network", "equal": "as published"}
+        result["parameters"] = (
+            f"{run.params / 1e6:.2f} M",
+            meanings.get(comparison, comparison or ""),
+        )
+        result["median step"] = (
+            number_text(end.ms_per_step_p50, "{:.1f} ms"),
+            f"{run.world_size} x {run.device_target}",
+        )
+        waiting = None if end.data_wait_share is None else 100 * end.data_wait_share
         result["speed"] = (
-            optional(end.images_per_second, "{:,.0f} img/s"),
-            f"{wait} % of it waiting for data",
+            number_text(end.images_per_second, "{:,.0f} img/s"),
+            f"{number_text(waiting, '{:.1f}')} % of the time waiting for data",
         )
-        result["training"] = (duration(run.train_seconds), cost(run, findings.price))
-    result["runs"] = (f"{len(findings.runs):,}", f"{len(findings.unreadable)} things unreadable")
-    production = next((each for each in findings.runs if each.is_production), None)
+        result["training"] = (duration_text(run.train_seconds), cost_text(run, contents.price))
+    result["runs"] = (f"{len(contents.runs):,}", f"{len(contents.unreadable)} unreadable artifacts")
+    production = next((each for each in contents.runs if each.is_production), None)
     result["production"] = (
-        (production.short, "suspect" if production.suspect else production.recipe.name)
+        (production.short_key, "suspect" if production.suspect else production.recipe.name)
         if production
         else ("none", "nothing is promoted")
     )
-    if findings.nights:
-        last = findings.nights[-1]
-        result["last night"] = (
+    if contents.revalidations:
+        last = contents.revalidations[-1]
+        result["last revalidation"] = (
             last.outcome,
-            f"{last.began:%Y-%m-%d}, {len(findings.nights)} in all",
+            f"{last.began:%Y-%m-%d}, {len(contents.revalidations)} in all",
         )
     return result
 
 
-def duration(seconds: float | None) -> str:
-    """As people say it."""
-    if seconds is None:
-        return UNKNOWN
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
-def cost(run: TrainedRun, price: float | None) -> str:
-    """Device-hours, and money if a price is known."""
-    hours = run.device_hours
-    if hours is None:
-        return UNKNOWN
-    money = "" if price is None else f", {hours * price:.2f} at {price:g} an hour"
-    return f"{hours:.3f} device-hours{money}"
-
-
 def facts(run: TrainedRun) -> dict[str, str]:
-    """What is needed to train the same weights again, and how the log says it went."""
+    """Return what is needed to train the same weights again, and the speed of the training."""
     end = run.history.end
     percentiles = (end.ms_per_step_p50, end.ms_per_step_p90, end.ms_per_step_p99)
-    published, compared = compared_params(run)
-    against = f", published {published:,}: {compared}" if published is not None else ""
+    published, comparison = compared_params(run)
+    beside = f", published {published:,}: {comparison}" if published is not None else ""
     result = {
-        "run": run.run,
+        "run": run.key,
         "verdict": verdict(run) or UNKNOWN,
         "ended": run.created or UNKNOWN,
         "recipe digest": run.recipe.digest,
@@ -114,12 +114,12 @@ def facts(run: TrainedRun) -> dict[str, str]:
         "world size": str(run.world_size),
         "global batch size": str(run.global_batch_size),
         "steps": f"{run.steps:,}",
-        "trainable parameters": f"{run.params:,}{against}",
-        "ms/step p50 / p90 / p99": " / ".join(optional(each, "{:.2f}") for each in percentiles),
-        "images/s": optional(end.images_per_second, "{:.1f}"),
-        "share of time waiting for data": optional(end.data_wait_share, "{:.4f}"),
-        "compilation": optional(end.compile_seconds, "{:.1f} s"),
-        "restarts": optional(end.restarts, "{}"),
+        "trainable parameters": f"{run.params:,}{beside}",
+        "ms/step p50 / p90 / p99": " / ".join(number_text(each, "{:.2f}") for each in percentiles),
+        "images/s": number_text(end.images_per_second, "{:.1f}"),
+        "fraction of time waiting for data": number_text(end.data_wait_share, "{:.4f}"),
+        "compilation": number_text(end.compile_seconds, "{:.1f} s"),
+        "restarts": number_text(end.restarts, "{}"),
     }
     if run.data is not None:
         splits = ", ".join(f"{name} {count:,}" for name, count in sorted(run.data.splits.items()))
@@ -129,54 +129,120 @@ def facts(run: TrainedRun) -> dict[str, str]:
     return result
 
 
-def criteria_frame(run: TrainedRun) -> pd.DataFrame:
-    """The checks of the checkpoint, and what decided its promotion, a row each."""
-    rows = [("check", check) for check in run.checks]
-    rows += [("promotion", check) for check in (run.promotion.criteria if run.promotion else ())]
-    return pd.DataFrame(
-        [(of, each.name, "passed" if each.passed else "FAILED", each.detail) for of, each in rows],
-        columns=["of", "criterion", "outcome", "found"],
-        dtype="string",
-    )
+def recipe_yaml(run: TrainedRun) -> str:
+    """Return every choice of the run in the form of a recipe file."""
+    return str(yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False))
 
 
-def stages_shown(run: TrainedRun) -> pd.DataFrame:
-    """Seconds, bytes and reuse of each stage, with their sums."""
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its cells as text. Counts move into the cells of their percentages."""
+    result = pd.DataFrame(index=table.index)
+    for name in table.columns:
+        form = _FORMATS.get(name, str)
+        result[name] = [UNKNOWN if pd.isna(cell) else form(cell) for cell in table[name]]
+    if "seen" not in table.columns or "correct@1" not in table.columns:
+        return result
+    for name, counted in (("accuracy@1", "correct@1"), ("accuracy@5", "correct@5")):
+        result[name] = [
+            UNKNOWN if pd.isna(correct) or pd.isna(seen) else accuracy_text(correct, seen)
+            for correct, seen in zip(table[counted], table["seen"], strict=True)
+        ]
+    return result.drop(columns=["correct@1", "correct@5", "seen"])
+
+
+def published_as_text(contents: ReportContents) -> pd.DataFrame:
+    """Return the runs and the published results, with the counts of the runs' accuracies."""
+    table = as_text(published_table(contents.runs))
+    evaluations = [run.evaluation for run in contents.runs]
+    own = {
+        "acc@top1": [
+            accuracy_text(each.correct_top1, each.seen) if each else UNKNOWN for each in evaluations
+        ],
+        "acc@top5": [
+            accuracy_text(each.correct_top5, each.seen) if each else UNKNOWN for each in evaluations
+        ],
+    }
+    for name, texts in own.items():
+        table[name] = [*texts, *table[name].iloc[len(texts) :]]
+    return table
+
+
+def tasks_as_text(run: TrainedRun) -> pd.DataFrame:
+    """Return one row for each task of the run, and one with the sums of seconds and bytes."""
     rows = [
         (
-            each.stage,
-            optional(each.seconds, "{:.1f}"),
-            size(each.num_bytes),
+            each.task,
+            number_text(each.seconds, "{:.1f}"),
+            bytes_text(each.num_bytes),
             "reused" if each.reused else "built",
             each.artifact,
             each.digest,
         )
-        for each in run.stages
+        for each in run.tasks
     ]
     if rows:
-        seconds = sum(each.seconds or 0.0 for each in run.stages)
-        total = sum(each.num_bytes or 0 for each in run.stages)
-        rows.append(("total", f"{seconds:.1f}", size(total), "", "", ""))
-    names = ["stage", "seconds", "bytes", "by this run", "artifact", "digest"]
+        seconds = sum(each.seconds or 0.0 for each in run.tasks)
+        num_bytes = sum(each.num_bytes or 0 for each in run.tasks)
+        rows.append(("total", f"{seconds:.1f}", bytes_text(num_bytes), "", "", ""))
+    names = ["task", "seconds", "bytes", "by this run", "artifact", "digest"]
     return pd.DataFrame(rows, columns=names, dtype="string")
 
 
-def published_shown(findings: Findings) -> pd.DataFrame:
-    """The 13 columns as people read them."""
-    table = shown(published_table(findings.runs))
-    own: dict[str, list[str]] = {"acc@top1": [], "acc@top5": []}
-    for run in findings.runs:
-        counts = run.evaluation
-        for name, cells in own.items():
-            correct = counts and (
-                counts.correct_top1 if name == "acc@top1" else counts.correct_top5
-            )
-            cells.append(UNKNOWN if counts is None else accuracy(correct or 0, counts.seen))
-    for name, cells in own.items():
-        table[name] = [*cells, *table[name].iloc[len(cells) :]]
-    return table
+def criteria_as_text(run: TrainedRun) -> pd.DataFrame:
+    """Return one row for each check of the checkpoint and each criterion of its promotion."""
+    rows = [("check", check) for check in run.checks]
+    rows += [("promotion", check) for check in (run.promotion.criteria if run.promotion else ())]
+    return pd.DataFrame(
+        [
+            (part, each.name, "passed" if each.passed else "FAILED", each.detail)
+            for part, each in rows
+        ],
+        columns=["part", "criterion", "outcome", "detail"],
+        dtype="string",
+    )
 
 
-def recipe_yaml(run: TrainedRun) -> str:
-    """Every choice, as a recipe file has it."""
-    return str(yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False))
+def accuracy_text(correct: int, seen: int) -> str:
+    """Return an accuracy in percent with its counts."""
+    return f"{100 * correct / seen:.2f} % ({correct}/{seen})"
+
+
+def interval_text(counts: Evaluation) -> str:
+    """Return the 95 % interval of accuracy@1 in percent."""
+    low, high = counts.interval_top1
+    return f"{100 * low:.2f} … {100 * high:.2f} %"
+
+
+def number_text(number: float | None, form: str) -> str:
+    """Return a number formatted by `form`, or a dash if it wasn't measured."""
+    return UNKNOWN if number is None else form.format(number)
+
+
+def bytes_text(num_bytes: int | None) -> str:
+    """Return a size in a binary unit, with three digits."""
+    if num_bytes is None:
+        return UNKNOWN
+    value, units = float(num_bytes), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1000 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.3g} {unit}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Return a duration in seconds, in minutes and seconds, or in hours, by its length."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def cost_text(run: TrainedRun, price: float | None) -> str:
+    """Return the device-hours of a run's training, and their cost if a price is known."""
+    hours = run.device_hours
+    if hours is None:
+        return UNKNOWN
+    money = "" if price is None else f", {hours * price:.2f} at {price:g} an hour"
+    return f"{hours:.3f} device-hours{money}"

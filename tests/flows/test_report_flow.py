@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("flow") / "store"
-    fill(root, 2, num_nights=3)
+    fill(root, 2, num_revalidations=3)
     return root
 
 

@@ -1,4 +1,4 @@
-"""Findings: everything that a report tells, and of each run everything that it needs to know."""
+"""What a report shows: the runs of a store with their training logs, and its revalidations."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra.base.records import Record
 from sknet.recipe import Recipe
 from sknet.records import (
     Attention,
@@ -25,30 +26,32 @@ from sknet.records import (
     Revalidation,
 )
 
-Whole = Annotated[int, Field(ge=0)]
+SHORT_KEY_LENGTH = 10
+"""Hex digits of a key or a digest that a report shows where there is little room."""
 
+NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 LogLine = Mapping[str, Any]
 
 
 class _Line(BaseModel):
-    # The log may say more than the report reads; a value that wasn't measured may be missing.
+    # A log may hold fields that the report doesn't read, and may lack values that weren't measured.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class StartLine(_Line):
-    """The training starts, or goes on after `step` steps."""
+    """The training started, or resumed, after `step` steps."""
 
-    step: Whole
+    step: NonNegative
     jit_level: str | None = None
 
 
 class StepLine(_Line):
-    """Progress after `step` steps; speeds are of the steps since the last such line."""
+    """Progress after `step` steps. Speeds are those of the steps since the previous such line."""
 
-    step: Whole
-    epoch: Whole
+    step: NonNegative
+    epoch: NonNegative
     loss: float | None = None
     lr: float | None = None
     ms_per_step: float | None = None
@@ -58,27 +61,27 @@ class StepLine(_Line):
 
 
 class EpochLine(_Line):
-    """The end of an epoch, with an evaluation or without."""
+    """The end of an epoch. The counts are missing if the epoch ended without an evaluation."""
 
-    step: Whole
-    epoch: Whole
+    step: NonNegative
+    epoch: NonNegative
     train_loss: float | None = None
-    correct_top1: Whole | None = None
-    correct_top5: Whole | None = None
+    correct_top1: NonNegative | None = None
+    correct_top5: NonNegative | None = None
     seen: Positive | None = None
     loss_sum: float | None = None
     seconds: float | None = None
 
     @property
     def validation_loss(self) -> float | None:
-        """Mean per sample."""
+        """Mean loss per validation sample."""
         if self.loss_sum is None or self.seen is None:
             return None
         return self.loss_sum / self.seen
 
 
 class EndLine(_Line):
-    """The speed of the whole training."""
+    """The end of a training, with the speed of all of its steps."""
 
     compile_seconds: float | None = None
     ms_per_step_p50: float | None = None
@@ -86,20 +89,10 @@ class EndLine(_Line):
     ms_per_step_p99: float | None = None
     images_per_second: float | None = None
     data_wait_share: float | None = None
-    restarts: Whole | None = None
+    restarts: NonNegative | None = None
 
 
-class History(_Line):
-    """The lines of a log that led to the final weights."""
-
-    starts: tuple[StartLine, ...]
-    steps: tuple[StepLine, ...]
-    epochs: tuple[EpochLine, ...]
-    end: EndLine
-    """Without values if the log has no end."""
-
-
-_KNOWN: Mapping[object, type[_Line]] = {
+_LINE_TYPES: Mapping[object, type[_Line]] = {
     "start": StartLine,
     "step": StepLine,
     "epoch": EpochLine,
@@ -107,8 +100,22 @@ _KNOWN: Mapping[object, type[_Line]] = {
 }
 
 
+class History(_Line):
+    """The log lines of the steps that led to the final weights."""
+
+    starts: tuple[StartLine, ...]
+    steps: tuple[StepLine, ...]
+    epochs: tuple[EpochLine, ...]
+    end: EndLine
+    """Has no values if the log has no end."""
+
+
 def history_of(log: Iterable[LogLine]) -> History:
-    """The log without what a restart took back: steps after the checkpoint it began from."""
+    """Return the history in a log, without the steps that were lost before a resume.
+
+    A training resumes from a checkpoint, so the steps after that checkpoint appear twice in the
+    log. Only their last run counts.
+    """
     starts: list[StartLine] = []
     steps: list[StepLine] = []
     epochs: list[EpochLine] = []
@@ -131,7 +138,7 @@ def history_of(log: Iterable[LogLine]) -> History:
 
 
 def read_log(content: bytes) -> tuple[tuple[dict[str, Any], ...], str | None]:
-    """The lines of a metrics.jsonl that can be read, and what is wrong with the others, if any."""
+    """Return the readable lines of a metrics.jsonl, and what is wrong with the others, if any."""
     lines: list[dict[str, Any]] = []
     faults: list[str] = []
     for number, text in enumerate(content.splitlines(), 1):
@@ -139,8 +146,8 @@ def read_log(content: bytes) -> tuple[tuple[dict[str, Any], ...], str | None]:
             line = json.loads(text)
             if not isinstance(line, dict):
                 raise ValueError(f"{type(line).__name__} instead of an object")
-            if (known := _KNOWN.get(line.get("type"))) is not None:
-                known.model_validate(line)
+            if (line_type := _LINE_TYPES.get(line.get("type"))) is not None:
+                line_type.model_validate(line)
         except ValidationError as error:
             fault = error.errors()[0]
             faults.append(f"line {number}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}")
@@ -153,177 +160,166 @@ def read_log(content: bytes) -> tuple[tuple[dict[str, Any], ...], str | None]:
     return tuple(lines), f"{len(faults)} lines can't be read, first {faults[0]}"
 
 
-SHOWN_DIGITS = 10
-"""Hex digits of a key that people see."""
+class ReportRecord(Record):
+    """A record of a report. Unlike other records it may hold NaN and infinities, as losses can."""
 
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
-
-
-class Finding(BaseModel):
-    """Frozen and typed; unlike the records of stages it may hold what is not finite."""
-
-    # A loss can be NaN, and JSON has to bring it back as that.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_inf_nan="constants", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
 
-class StageTime(Finding):
-    """One stage of the pipeline: what it made, from what, and what that took."""
+class TaskOutput(ReportRecord):
+    """What one task of the flow made for a run, and what that took."""
 
-    stage: str
+    task: str
     seconds: float | None
     artifact: str = ""
-    """As `checkpoint/KEY`."""
+    """The artifact's kind and key, such as `checkpoint/KEY`."""
     digest: str = ""
-    num_bytes: Whole | None = None
-    """Of its files."""
+    """Digest of the artifact."""
+    num_bytes: NonNegative | None = None
+    """Total size of the artifact's files, in bytes."""
     inputs: tuple[str, ...] = ()
-    """Stages whose artifacts it was made from."""
+    """Names of the tasks whose artifacts this one was made from."""
     reused: bool = False
-    """An earlier run had made it."""
+    """Whether an earlier run had built the artifact."""
 
 
-class DataFacts(Finding):
-    """The data that a run has learned from."""
+class DataFacts(ReportRecord):
+    """The data that a run was trained on."""
 
     source: str
     digest: str
-    """Of the samples, in order."""
+    """Digest of the samples, in their order."""
     shards: str
     """Digest of the shards."""
-    splits: dict[str, Whole]
+    splits: dict[str, NonNegative]
+    """Number of samples by split."""
     quarantined: tuple[QuarantinedSample, ...] = ()
-    """Left out when the source was read, or when it was converted."""
+    """Samples left out while the source was staged or converted."""
 
 
-class ShownExample(Finding):
-    """A wrong prediction, and the digest of its picture."""
+class ShownExample(ReportRecord):
+    """A wrong prediction, and the SHA-256 of its thumbnail."""
 
     example: Example
     sha256: Hex
 
 
-class TrainedRun(Finding):
+class TrainedRun(ReportRecord):
     """All that a report needs of one run."""
 
-    run: Hex
-    """Key of the run."""
+    key: Hex
+    """Key of the run's checkpoint."""
     recipe: Recipe
     model: str
-    params: Whole
-    """Trainable parameters."""
+    params: NonNegative
+    """Number of trainable parameters."""
     world_size: Positive
     global_batch_size: Positive
     device_target: str
     mindspore: str
-    """Version."""
-    steps: Whole
+    """MindSpore's version."""
+    steps: NonNegative
     evaluation: Evaluation | None
-    """At the recipe's resolution."""
+    """The evaluation at the recipe's resolution."""
     log: tuple[dict[str, Any], ...]
-    """Lines of metrics.jsonl, parsed; lines of unknown types are ignored."""
-    stages: tuple[StageTime, ...] = ()
+    """Parsed lines of metrics.jsonl. Lines of unknown types are ignored."""
+    tasks: tuple[TaskOutput, ...] = ()
     checkpoint_digest: str
     created: str = ""
-    """When the training ended, as ISO time."""
+    """ISO time at which the training ended."""
     classes: tuple[str, ...] = ()
-    """Readable names by label."""
+    """Readable names of the classes, by label."""
     data: DataFacts | None = None
-    software: dict[str, str] = {}
-    """Versions that the training and the evaluation ran on."""
+    software: dict[str, str] = Field(default={})
+    """Versions of the software that the training and the evaluation used, by name."""
     other_resolutions: tuple[Evaluation, ...] = ()
     checks: tuple[Check, ...] = ()
-    """Whether the checkpoint is sound."""
+    """What was checked of the checkpoint before its evaluation."""
     promotion: Promotion | None = None
     is_production: bool = False
     suspect: str = ""
-    """Why a night has marked it, if it is production's and one has."""
+    """Why a revalidation marked production as suspect. Empty if none did, or for other runs."""
     attention: Attention | None = None
     examples: tuple[ShownExample, ...] = ()
 
     @model_validator(mode="after")
     def _readable_log(self) -> Self:
-        _ = self.history  # a line that can't be read is refused here, not while drawing
+        _ = self.history  # refuses an unreadable line now, not while a figure is drawn
         return self
 
     @field_serializer("recipe")
-    def _named(self, recipe: Recipe) -> dict[str, Any]:
-        # A recipe leaves its name out, but a report read from JSON is for people too.
+    def _with_name(self, recipe: Recipe) -> dict[str, Any]:
+        # A recipe leaves its name out of its own JSON, but the report shows it.
         return {"name": recipe.name, **recipe.model_dump(mode="json")}
 
     @property
-    def short(self) -> str:
-        """The key as people see it."""
-        return self.run[:SHOWN_DIGITS]
+    def short_key(self) -> str:
+        """First digits of the key, which name the run in a report."""
+        return self.key[:SHORT_KEY_LENGTH]
 
     @property
     def title(self) -> str:
-        """The run as a heading names it."""
-        return f"{self.recipe.name}, run {self.short}"
+        """The run's name in headings."""
+        return f"{self.recipe.name}, run {self.short_key}"
 
     @cached_property
     def history(self) -> History:
-        """The log without what a restart took back: steps after the checkpoint it began from."""
+        """The parsed log, without the steps that were lost before a resume."""
         return history_of(self.log)
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """At all resolutions, the recipe's first."""
+        """The evaluations at all resolutions, the recipe's resolution first."""
         first = () if self.evaluation is None else (self.evaluation,)
         return (*first, *self.other_resolutions)
 
     @property
     def accuracy_top1(self) -> float | None:
-        """As a share."""
-        return (
-            None
-            if self.evaluation is None
-            else (self.evaluation.correct_top1 / self.evaluation.seen)
-        )
+        """Accuracy@1 at the recipe's resolution, as a fraction."""
+        return None if self.evaluation is None else self.evaluation.accuracy_top1
 
     @property
     def train_seconds(self) -> float | None:
-        """Of the stage that trained it."""
-        return next((each.seconds for each in self.stages if each.stage == "train"), None)
+        """Seconds that the training task took."""
+        return next((each.seconds for each in self.tasks if each.task == "train"), None)
 
     @property
     def device_hours(self) -> float | None:
-        """Of the training: seconds times ranks."""
+        """Hours of training times the number of ranks."""
         seconds = self.train_seconds
         return None if seconds is None else seconds * self.world_size / 3600
 
     def class_name(self, label: int) -> str:
-        """The readable name, or the label itself if there is none."""
+        """Return the readable name of a class, or its label if it has no name."""
         return self.classes[label] if label < len(self.classes) else str(label)
 
 
-class Unreadable(Finding):
-    """Something in the store that the report can't tell about, and why."""
+class Unreadable(ReportRecord):
+    """Something in the store that the report can't show, and why."""
 
     artifact: str
     reason: str
 
 
-class Findings(Finding):
-    """What a store holds, for a report."""
+class ReportContents(ReportRecord):
+    """Everything that a report shows of a store."""
 
     runs: tuple[TrainedRun, ...] = ()
-    """The newest first."""
-    nights: tuple[Revalidation, ...] = ()
-    """In their order."""
+    """All runs, the newest first."""
+    revalidations: tuple[Revalidation, ...] = ()
+    """All revalidations, the oldest first."""
     unreadable: tuple[Unreadable, ...] = ()
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Of a device-hour."""
+    """Price of a device-hour, in whatever currency."""
 
     @property
     def best(self) -> TrainedRun | None:
-        """The run of the highest accuracy@1, the first of equals."""
+        """The run with the highest accuracy@1. Of several, the newest."""
         evaluated = [run for run in self.runs if run.accuracy_top1 is not None]
         return max(evaluated, key=lambda run: run.accuracy_top1 or 0.0, default=None)
 
-    def detailed(self, most: int) -> tuple[TrainedRun, ...]:
-        """The runs that a page shows in full: the best, production's, then the newest."""
+    def detailed(self, max_runs: int) -> tuple[TrainedRun, ...]:
+        """Return the runs that a page shows in full: the best, production, then the newest."""
         first = [run for run in (self.best,) if run is not None]
         order = [*first, *(run for run in self.runs if run.is_production), *self.runs]
-        return tuple({run.run: run for run in order}.values())[:most]
+        return tuple({run.key: run for run in order}.values())[:max_runs]
