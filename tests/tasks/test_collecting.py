@@ -5,16 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from infra.artifacts import Manifest, open_store
 from sknet.errors import UserError
-from sknet.evaluation.predictions import KeptPredictions
-from sknet.report import Findings, all_frames
+from sknet.report import ReportContents, all_tables
 from sknet.report.published import PUBLISHED
-from sknet.statistics import Paired
-from tasks.catalog.comparison import compare_named, pair
+from tasks.catalog.comparison import compare_named
 from tasks.catalog.runs import collect
 from tests.synthetic_store import SEEN, Filler, fill
 
@@ -22,7 +19,7 @@ from tests.synthetic_store import SEEN, Filler, fill
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("filled") / "store"
-    fill(root, 3, num_nights=5)
+    fill(root, 3, num_revalidations=5)
     return root
 
 
@@ -32,7 +29,7 @@ def root(filled: Path, tmp_path: Path) -> Path:
     return shutil.copytree(filled, tmp_path / "store")
 
 
-def found(root: Path) -> Findings:
+def found(root: Path) -> ReportContents:
     return collect(open_store(str(root)))
 
 
@@ -40,9 +37,9 @@ def newest(root: Path, kind: str) -> Path:
     """The directory of the newest run's artifact of a kind."""
     run = found(root).runs[0]
     if kind == "training-log":
-        (log,) = (m for m in open_store(str(root)).list(kind) if m.params["run"] == run.run)
+        (log,) = (m for m in open_store(str(root)).list(kind) if m.params["run"] == run.key)
         return root / kind / log.key
-    artifacts = {stage.artifact.split("/")[0]: stage.artifact for stage in run.stages}
+    artifacts = {stage.artifact.split("/")[0]: stage.artifact for stage in run.tasks}
     return root / artifacts[kind]
 
 
@@ -73,12 +70,12 @@ def test_everything_recorded_is_found(filled: Path) -> None:
     findings = found(filled)
     assert findings.unreadable == ()
     assert [run.recipe.seed for run in findings.runs] == [2, 1, 0]
-    assert [night.began for night in findings.nights] == sorted(
-        night.began for night in findings.nights
+    assert [night.began for night in findings.revalidations] == sorted(
+        night.began for night in findings.revalidations
     )
     run = findings.runs[-1]
     assert run.is_production
-    assert [stage.stage for stage in run.stages] == [
+    assert [stage.task for stage in run.tasks] == [
         "stage",
         "convert",
         "train",
@@ -100,7 +97,7 @@ def test_everything_recorded_is_found(filled: Path) -> None:
 
 
 def test_who_comes_later_reuses_what_the_first_run_made(filled: Path) -> None:
-    frame = all_frames(found(filled))["stages"]
+    frame = all_tables(found(filled))["stages"]
     reused = frame[frame["reused"]].groupby("stage").size()
     assert reused.to_dict() == {"convert": 2, "stage": 2}
     manifest = json.loads(next((filled / "shards").glob("*/manifest.json")).read_text("utf-8"))
@@ -110,7 +107,7 @@ def test_who_comes_later_reuses_what_the_first_run_made(filled: Path) -> None:
 
 def test_the_frames_say_what_runs_reached_and_cost(filled: Path) -> None:
     findings = collect(open_store(str(filled)), price=3.0)
-    frames = all_frames(findings)
+    frames = all_tables(findings)
     runs = frames["runs"]
     assert list(runs["verdict"])[1:] == [
         "refused: floor: " + findings.runs[1].promotion.criteria[1].detail,  # type: ignore[union-attr]
@@ -132,13 +129,13 @@ def test_the_frames_say_what_runs_reached_and_cost(filled: Path) -> None:
 def test_parameters_that_are_not_the_published_ones_are_said(filled: Path) -> None:
     findings = found(filled)
     run = findings.runs[0].model_copy(update={"params": 11_450_187})
-    frame = all_frames(findings.model_copy(update={"runs": (run,)}))["runs"]
+    frame = all_tables(findings.model_copy(update={"runs": (run,)}))["runs"]
     assert frame.loc[0, "parameters are"] == "differs by +1"
 
 
 def test_an_empty_store_gives_empty_findings(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    assert found(tmp_path / "store") == Findings()
+    assert found(tmp_path / "store") == ReportContents()
 
 
 def test_an_older_state_is_a_row_and_its_run_is_left_out(root: Path) -> None:
@@ -160,7 +157,7 @@ def test_an_evaluation_of_a_newer_format_is_a_row_and_its_run_stays(root: Path) 
     findings = found(root)
     assert len(findings.runs) == 3
     assert findings.runs[0].evaluation is None
-    assert "not evaluated" in all_frames(findings)["runs"].loc[0, "note"]
+    assert "not evaluated" in all_tables(findings)["runs"].loc[0, "note"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity"])
@@ -216,8 +213,8 @@ def test_missing_parts_leave_a_run_with_what_there_is(root: Path) -> None:
         shutil.rmtree(root / kind)
     findings = found(root)
     assert findings.unreadable == ()
-    assert [[stage.stage for stage in run.stages] for run in findings.runs] == [["train"]] * 3
-    frames = all_frames(findings)
+    assert [[stage.task for stage in run.tasks] for run in findings.runs] == [["train"]] * 3
+    frames = all_tables(findings)
     assert frames["runs"][["accuracy@1", "ms/step p50", "quarantined"]].isna().all(axis=None)
 
 
@@ -233,15 +230,15 @@ def test_a_mark_on_production_is_told(root: Path) -> None:
     target = store.load(ref.kind, ref.key).manifest
     why = "9 samples are predicted otherwise"
     store.refs.set("production", target, expected=ref, reason="the night", suspect=why)
-    assert all_frames(found(root))["runs"]["verdict"].iloc[-1] == f"production, suspect: {why}"
+    assert all_tables(found(root))["runs"]["verdict"].iloc[-1] == f"production, suspect: {why}"
 
 
 def test_two_runs_are_compared_on_the_samples_that_both_predicted(filled: Path) -> None:
     store, findings = open_store(str(filled)), found(filled)
     second = findings.runs[0]
-    comparison = compare_named(store, findings, "production", second.run[:12])
+    comparison = compare_named(store, findings, "production", second.key[:12])
     assert comparison.first.is_production
-    assert [(change.of, change.name) for change in comparison.changes] == [("recipe", "seed")]
+    assert [(change.part, change.name) for change in comparison.changes] == [("recipe", "seed")]
     at_32 = comparison.accuracies[0]
     assert at_32.paired is not None
     assert at_32.paired.seen == SEEN
@@ -274,31 +271,14 @@ def test_a_run_is_not_compared_with_itself(filled: Path) -> None:
     findings = found(filled)
     production = next(run for run in findings.runs if run.is_production)
     with pytest.raises(UserError, match="are the same run"):
-        compare_named(open_store(str(filled)), findings, "production", production.run)
-
-
-def predictions(labels: list[int], tops: list[int], key: str = "k") -> KeptPredictions:
-    return KeptPredictions(
-        keys=tuple(f"{key}{place}" for place in range(len(labels))),
-        labels=np.array(labels, np.int32),
-        top=np.array(tops, np.int32)[:, None],
-        probability=np.full(len(labels), 0.5, np.float32),
-    )
-
-
-def test_predictions_are_paired_sample_by_sample() -> None:
-    labels = [0, 1, 2, 3, 4, 5]
-    first = predictions(labels, [0, 1, 2, 0, 0, 0])
-    second = predictions(labels, [0, 1, 0, 3, 4, 0])
-    assert pair(first, second) == Paired(2, 1, 2, 1)
-    assert pair(first, predictions(labels, labels, key="other")) is None
+        compare_named(open_store(str(filled)), findings, "production", production.key)
 
 
 def test_predictions_that_cannot_be_read_leave_the_samples_independent(root: Path) -> None:
     directory = newest(root, "evaluation")
     rewrite(directory, "predictions.parquet", lambda old: old[:-9])
     store, findings = open_store(str(root)), found(root)
-    comparison = compare_named(store, findings, "production", findings.runs[0].run)
+    comparison = compare_named(store, findings, "production", findings.runs[0].key)
     assert [change.paired for change in comparison.accuracies] == [None, None]
 
 
