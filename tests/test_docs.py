@@ -12,7 +12,8 @@ import flows.revalidate
 from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Production, judge_promotion
 from sknet.recipe import list_recipes
 from sknet.records import CheckpointChecks
-from tests.documented import ROOT, commands
+from tests.documented import commands
+from tests.processes import ROOT
 
 # Start of a command → the test that calls `documented` with it and runs what it gets.
 RUN_BY = {
@@ -65,7 +66,7 @@ ELSEWHERE = {
     "docs/ascend.md": "this page lists what has to be run there",
     "docs/clusters.md": "Commands for a machine with Ascend",
     "docs/fashion-mnist.md": "DIR holds the four IDX files, as Debian's `dataset-fashion-mnist`",
-    "docs/operations.md": "The commands on this page need a store, a server or devices of yours",
+    "docs/operations.md": "The commands on this page need your own store, server or devices",
     "docs/reliability.md": "It takes about a minute for a point",
     "docs/imagenet.md": "The commands are for such a machine and were not run on one",
 }

@@ -1,4 +1,4 @@
-"""Launch a training program, on this host or a gang of hosts: msrun under a supervisor each."""
+"""Launch a training program as ranks on one host, or on several hosts of a Ray cluster."""
 
 from infra.base.outcomes import Outcome
 from infra.launch.job import Control, Job, JobResult, Rendezvous

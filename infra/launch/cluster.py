@@ -1,21 +1,21 @@
-"""Map a function over items as tasks on a running Ray cluster, through the loss of hosts.
+"""Connect to a running Ray cluster, and map a function over items on it despite lost hosts.
 
-Also: how to connect to one.
-
-The hosts need the same installation as this one (the function travels by its name), with the extra
-`cluster`. Nothing else is shared by Ray: what tasks read and write lies on a file system that all
-hosts see under the same path.
+The hosts need the same installation as this one (the function is sent by its name), with the extra
+`cluster`. Ray shares nothing else: what tasks read and write is on a file system that all hosts see
+under the same path.
 """
 
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 TICK_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
-# Of one item, each by the loss of a host or a process; an exception of the function is no reason.
+# Retries of one item after the loss of a host or a process; exceptions of the function are final.
 MAX_RETRIES = 3
 
 Item = TypeVar("Item")
@@ -23,11 +23,11 @@ Result = TypeVar("Result")
 
 
 class ClusterError(RuntimeError):
-    """There is no such cluster to work on, or no way to reach it."""
+    """The cluster doesn't exist, can't be reached, or can't run this."""
 
 
 class LostHostError(RuntimeError):
-    """An item's host or process was lost, and so were those that tried it again."""
+    """Hosts or processes were lost, and so were the retries."""
 
 
 def map_on_cluster(
@@ -37,11 +37,19 @@ def map_on_cluster(
     address: str,
     on_tick: Callable[[], None],
 ) -> Iterator[Result]:
-    """Yield results as they come, one CPU for each item; `on_tick` is called twice a second.
+    """Yield the results in the order in which they are ready.
 
-    `address` is `auto`, for a cluster of which this host is part, or `ray://HOST:PORT`. At most
-    two items for each CPU are taken and sent ahead. Raises what `function` raises, itself, and
-    ends the other items then.
+    Each item takes one CPU. At most two items per CPU are drawn from `items` and sent ahead.
+
+    Args:
+        function: Applied to each item; an exception that it raises ends all items and is raised.
+        items: The items.
+        address: `auto` for the cluster of which this host is part, or `ray://HOST:PORT`.
+        on_tick: Called at least twice a second.
+
+    Raises:
+        ClusterError: There is no cluster at the address, or a host can't run the function.
+        LostHostError: An item was lost again after all retries.
     """
     ray = connect(address)
     from ray.exceptions import RayError, RayTaskError
@@ -71,17 +79,17 @@ def map_on_cluster(
     except RayError as error:
         raise LostHostError(f"after {MAX_RETRIES} retries: {_first_line(error)}") from None
     finally:
-        # Ends what is still at work, too.
-        ray.shutdown()
+        ray.shutdown()  # ends the items that are still running, too
 
 
-def connect(address: str) -> Any:
-    """Return the module `ray`, connected to the cluster; its `shutdown` ends that.
+def connect(address: str) -> ModuleType:
+    """Return the module `ray`, connected to the cluster until its `shutdown` is called.
 
-    Raises ClusterError if there is none at `address`.
+    Raises:
+        ClusterError: Ray isn't installed, or there is no cluster at `address`.
     """
     try:
-        import ray
+        ray = import_module("ray")
     except ImportError:
         raise ClusterError("work on a cluster needs Ray: pip install 'sknet[cluster]'") from None
     handler = signal.getsignal(signal.SIGTERM)
@@ -95,7 +103,7 @@ def connect(address: str) -> Any:
         reason = " ".join(str(error).split())
         raise ClusterError(f"no Ray cluster at {address!r}: {reason}") from None
     finally:
-        # Ray puts its own in its place, under which SIGTERM ends this process without a word.
+        # Ray installs its own handler, with which SIGTERM ends this process without a message.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     return ray

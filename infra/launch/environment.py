@@ -1,17 +1,17 @@
-"""The environment in which ranks run: timeouts (infra.launch.environment), log level, threads.
+"""The environment of the ranks, and the time limits of the launcher.
 
 | variable | value | why |
 |---|---|---|
 | GLOG_v | 3 | errors only: a job prints about 60 warnings about its cluster; 2 to diagnose |
-| PYTHONUNBUFFERED | 1 | a rank's lines reach its log, and the silence watchdog, at once |
+| PYTHONUNBUFFERED | 1 | a rank's lines reach its log, and the check for silence, at once |
 | OMP_NUM_THREADS | cores / ranks | all ranks share this host's cores |
 
-What the process environment or the job sets wins over this table.
+`TIMEOUTS` has the others. What the process environment or the job sets overrides both tables.
 
 msrun adds, for each rank: MS_ROLE (MS_WORKER; MS_SCHED for the scheduler, which runs the same
 program up to `init()`), MS_WORKER_NUM, MS_NODE_ID, MS_SCHED_HOST, MS_SCHED_PORT, MS_TOPO_TIMEOUT,
-RANK_ID, RANK_SIZE and DEVICE_ID. A single worker runs without msrun, hence without these: a
-program is distributed exactly if MS_ROLE is set.
+RANK_ID, RANK_SIZE and DEVICE_ID. A single rank runs without msrun, hence without these: a program
+is distributed if and only if MS_ROLE is set.
 """
 
 import os
@@ -25,13 +25,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Timeout:
-    """One wait."""
+    """A time limit."""
 
     name: str
-    """A variable of the ranks' environment, an option of msrun, or a wait of this package."""
+    """A variable of the ranks' environment (upper case), an option of msrun, or one of ours."""
     seconds: float
     read_by: Literal["CPU and Ascend", "CPU", "Ascend", "launcher"]
     reason: str
+    """What it limits, and why to this value; shown in docs/clusters.md."""
 
 
 _TABLE = (
@@ -39,74 +40,80 @@ _TABLE = (
         "MS_NODE_TIMEOUT",
         15,
         "CPU and Ascend",
-        "until the scheduler gives a silent rank up; MindSpore's 30 s leave no time within the 30 s"
-        " in which a lost host must have ended the job, 15 s survive a break of 5 s",
+        "silence of a rank after which the scheduler gives it up; MindSpore's default of 30 s is"
+        " too long for ending a job within 30 s of the loss of a host; 15 s survive a network"
+        " failure of 5 s",
     ),
     Timeout(
         "MS_HEARTBEAT_RETRY_TIMEOUT",
         10,
         "CPU and Ascend",
-        "until a rank gives the scheduler up; must be less than MS_NODE_TIMEOUT",
+        "silence of the scheduler after which a rank gives it up; must be less than"
+        " MS_NODE_TIMEOUT",
     ),
     Timeout(
         "MS_CPU_COMM_OP_TIMEOUT",
         900,
         "CPU",
-        "one collective; MindSpore's 30 s end a job whose rank 0 saves or evaluates for longer;"
-        " more than the 600 s of the ranks' watchdog, which says where they stand",
+        "one collective operation; with MindSpore's default of 30 s, a job ends when rank 0 saves"
+        " or evaluates for longer; more than the 600 s of the ranks' watchdog, which prints where"
+        " they hang",
     ),
     Timeout(
         "HCCL_CONNECT_TIMEOUT",
         600,
         "Ascend",
-        "links between devices, which are made when the first rank has compiled: longer than the"
-        " spread of compile times (134 s published); HCCL's own is 120 s of 120 to 7200 (CANN's"
-        " documentation)",
+        "making the links between devices, which starts when the first rank has compiled; must be"
+        " longer than compile times differ between ranks (134 s published); HCCL's default is 120 s"
+        " of 120 to 7200 (CANN's documentation)",
     ),
     Timeout(
         "HCCL_EXEC_TIMEOUT",
         1836,
         "Ascend",
-        "one collective, in multiples of 68; HCCL's own value in newer releases of CANN (its"
-        " documentation), set so that it is the same in all; the launcher sees a loss long before",
+        "one collective operation, a multiple of 68; the default of newer releases of CANN"
+        " (CANN's documentation), set so that it is the same in all releases; the launcher notices"
+        " a loss long before",
     ),
     Timeout(
         "cluster_time_out",
         300,
         "CPU and Ascend",
-        "msrun's option: until all ranks have joined, which slow imports on a shared disk delay;"
-        " a rank that dies before is seen at once, so being generous costs nothing",
+        "msrun's wait for all ranks to join; imports from a slow shared disk delay them; generous,"
+        " because a rank that dies before is noticed at once",
     ),
     Timeout(
         "host_silence",
         10,
         "launcher",
-        "until a host that doesn't answer the caller is given up",
+        "silence of a host after which the caller gives it up",
     ),
     Timeout(
         "caller_silence",
         15,
         "launcher",
-        "until a host that the caller doesn't ask ends its ranks; more than host_silence, so that"
-        " the caller, who knows all hosts, is first",
+        "silence of the caller after which a host ends its ranks; more than host_silence, so that"
+        " the caller, who knows all hosts, acts first",
     ),
     Timeout(
         "stopped_rank",
         5,
         "launcher",
-        "until a rank that is stopped (SIGSTOP) is given up: its peers would wait for a collective",
+        "time for which a rank may be stopped (SIGSTOP), while the others wait for a collective"
+        " operation",
     ),
     Timeout(
         "placement",
         30,
         "launcher",
-        "one try to start on a set of hosts; a cut-off host looks alive to Ray for about a minute",
+        "one attempt to start on a set of hosts; for about a minute, Ray takes a host whose link"
+        " is cut for alive",
     ),
     Timeout(
         "stop_grace",
         60,
         "launcher",
-        "from a request to stop until the job is ended hard: a step and a checkpoint",
+        "time from a request to stop until the ranks are killed: a step and a checkpoint",
     ),
 )
 
@@ -114,29 +121,24 @@ TIMEOUTS: Mapping[str, Timeout] = MappingProxyType({row.name: row for row in _TA
 
 
 def seconds(name: str) -> float:
-    """The wait of that name."""
+    """Return the time limit of that name."""
     return TIMEOUTS[name].seconds
 
 
 def timeout_variables() -> dict[str, str]:
-    """What ranks find in their environment."""
+    """Return the time limits that ranks read from their environment."""
     return {name: f"{row.seconds:g}" for name, row in TIMEOUTS.items() if name.isupper()}
 
 
-_DEFAULTS = {
-    **timeout_variables(),
-    "GLOG_v": "3",
-    "PYTHONUNBUFFERED": "1",
-}
+_DEFAULTS = {**timeout_variables(), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
 
-
-# What the caller sets of these holds on the other hosts of its job too.
-TRAVELLING = (*timeout_variables(), "GLOG_v", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
+# If the caller sets one of these, its value holds on the other hosts of its job too.
+_TRAVELLING = (*timeout_variables(), "GLOG_v", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
 
 
 def travelling_environment() -> dict[str, str]:
-    """The caller's choices for ranks on other hosts."""
-    return {name: os.environ[name] for name in TRAVELLING if name in os.environ}
+    """Return the variables of this process that ranks on other hosts get too."""
+    return {name: os.environ[name] for name in _TRAVELLING if name in os.environ}
 
 
 def rank_environment(workers: int, additions: Mapping[str, str]) -> dict[str, str]:
@@ -144,7 +146,7 @@ def rank_environment(workers: int, additions: Mapping[str, str]) -> dict[str, st
     cores = len(os.sched_getaffinity(0))
     defaults = {**_DEFAULTS, "OMP_NUM_THREADS": str(max(1, cores // workers))}
     environment = {**defaults, **os.environ, **additions}
-    # msrun starts the ranks with the `python3` of PATH, which must be the one running now
+    # msrun starts the ranks with the `python3` of PATH, which must be the one running now.
     interpreter_dir = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([interpreter_dir, environment.get("PATH", os.defpath)])
     return environment

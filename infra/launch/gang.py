@@ -1,30 +1,31 @@
-"""Run a program as ranks on several hosts of a Ray cluster: all of them, or none.
+"""Run a program as ranks on several hosts of a Ray cluster: on all of them, or on none.
 
-A placement group reserves the hosts, an actor on each runs msrun for its share of the ranks under
-the same supervisor as on one host. Whatever ends one host's share ends the others': a lost rank,
-a lost host, a cut link, the loss of the caller.
+A placement group reserves the hosts; an actor on each host runs msrun for that host's ranks, under
+the same supervisor as a job on one host. Whatever ends the ranks of one host ends all others: a
+lost rank, a lost host, a cut link, or the loss of the caller.
 
-Hosts need the same installation under the same paths, and a file system that all of them share for
-what the program reads and for its checkpoints. Logs and the outcome need none: they come through
-Ray.
+The hosts need the same installation under the same paths, and a shared file system for the
+program's inputs and checkpoints. Logs and the outcome need none: Ray carries them.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
+from types import ModuleType
 from typing import Any, Literal
 
 from infra.base.outcomes import Outcome
 from infra.launch.cluster import ClusterError, LostHostError, connect
 from infra.launch.environment import seconds, travelling_environment
-from infra.launch.host_agent import HostAgent, Place
-from infra.launch.job import Control, Job, JobResult, Rendezvous, stop_on_signal
+from infra.launch.host_agent import HostAddress, HostAgent
+from infra.launch.job import Control, Job, JobResult, Rendezvous, run_to_end
 
 POLL_SECONDS = 0.5
-# For the outcome of rank 0, when another rank has failed first.
-LAST_WORDS_SECONDS = 3.0
-# For hosts that answer to say that their ranks have ended, SIGKILL included.
+# Wait for the outcome of rank 0 when another rank has failed first.
+OUTCOME_SECONDS = 3.0
+# Wait for hosts that answer to report that their ranks have ended, including SIGKILL.
 END_SECONDS = 8.0
 # Ray itself looks for a new set of hosts as soon as one joins or leaves.
 RETRY_SECONDS = 2.0
@@ -32,71 +33,91 @@ RETRY_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Gang:
-    """The hosts that a job wants."""
+    """The hosts that a job needs."""
 
     address: str
-    """Of the cluster: `auto`, or `ray://HOST:PORT`."""
+    """Address of the cluster: `auto`, or `ray://HOST:PORT`."""
     hosts: int
-    """As planned."""
+    """Planned number of hosts."""
     slots: int
-    """Ranks on each host."""
+    """Number of ranks on each host."""
     resource: Literal["CPU", "NPU"]
-    """What a rank takes one of, in Ray's terms."""
+    """Ray's resource of which each rank takes one."""
     usable: Callable[[int], bool]
-    """Whether the program can run with so many ranks in total."""
+    """Tells whether the program can run with this total number of ranks."""
     wait: float
     """Seconds to wait for missing hosts before fewer are taken."""
 
 
 def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> JobResult:
-    """Run `job` on hosts of the cluster to its end and return how it ended, as `run` does.
+    """Run `job` on hosts of the cluster to its end and return how it ended.
 
-    `on_line` receives `[<host>] [rank <rank>] <line>`. `job.workers` is replaced by the gang's
-    slots; `job.log_dir` gets the ranks' lines and msrun's logs; `job.cwd` and `job.outcome_file`
-    are replaced by files of each host, the latter wherever an argument names it.
+    SIGUSR1 and interruptions let all ranks save and stop, as in `infra.launch.msrun.run`.
 
-    SIGUSR1 and exceptions that are no Exception ask all ranks to stop, as in `run`.
+    Args:
+        job: The job. `workers` is replaced by the gang's slots. `log_dir` gets the lines of all
+            ranks, and msrun's logs. `cwd` and `outcome_file` are replaced by paths of each host,
+            the latter also in `args`.
+        gang: The hosts.
+        on_line: Called for each line that a rank prints, with `[<host>] [rank <rank>] <line>`.
 
     Raises:
-        ClusterError: no such cluster, or it can never hold such a job.
-        LostHostError: no usable number of hosts could be had in time.
+        ClusterError: The cluster doesn't exist, or can never run such a job.
+        LostHostError: Too few hosts were available in time.
     """
     job.log_dir.mkdir(parents=True, exist_ok=True)
     ray = connect(gang.address)
     try:
         with _placed(ray, gang, on_line) as hosts:
-            travelling = {**travelling_environment(), **job.env}
-            here = replace(job, workers=gang.slots, env=travelling)
-            return _Watch(here, hosts, on_line).run()
+            environment = {**travelling_environment(), **job.env}
+            placed_job = replace(job, workers=gang.slots, env=environment)
+            return _GangRun(placed_job, hosts, on_line).run()
     finally:
         ray.shutdown()
 
 
 def hosts_to_take(alive: int, gang: Gang) -> int:
-    """The largest number of hosts, up to the planned one, with which the program can run; or 0."""
+    """Return the largest number of hosts with which the program can run, up to the planned one.
+
+    Returns:
+        0 if the program can't run with any number of the hosts that are alive.
+    """
     counts = range(min(alive, gang.hosts), 0, -1)
     return next((count for count in counts if gang.usable(count * gang.slots)), 0)
 
 
 class _Host:
-    """The caller's view of one host."""
+    """One host, as the caller sees it through the actor on it."""
 
-    def __init__(self, ray: Any, actor: Any, place: Place) -> None:
-        self.place = place
+    def __init__(self, ray: ModuleType, actor: Any, address: HostAddress) -> None:
+        self.address = address
         self.result: JobResult | None = None
         self.lost: str | None = None
+        """Why the host counts as lost."""
         self.launch_logs: dict[str, str] = {}
         self._ray, self._actor = ray, actor
         self._asked_at = time.monotonic()
-        self._question: Any = None
+        self._answer: Any = None
 
     @property
     def name(self) -> str:
-        return f"{self.place.host} {self.place.address}"
+        return f"{self.address.name} {self.address.address}"
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         return self.result is not None or self.lost is not None
+
+    @property
+    def has_failed(self) -> bool:
+        ended_badly = self.result is not None and self.result.status is not Outcome.DONE
+        return self.lost is not None or ended_badly
+
+    @property
+    def reported(self) -> JobResult | None:
+        """The result, if the program itself reported how it ended, and not that it is done."""
+        if self.result is None or self.result.status in (Outcome.DONE, Outcome.LOST_WORKER):
+            return None
+        return self.result
 
     def start(self, job: Job) -> None:
         self._actor.start.remote(job)
@@ -108,126 +129,115 @@ class _Host:
     def end(self, because: str) -> None:
         self._actor.end.remote(because)
 
-    def news(self) -> tuple[str, ...]:
-        """The lines since the last call; notes a result, or that the host is lost."""
-        if self.over:
+    def poll(self) -> tuple[str, ...]:
+        """Return the lines since the last call, and update `result` and `lost`."""
+        if self.has_ended:
             return ()
-        done, _ = self._ray.wait([self._question], timeout=0)
+        done, _ = self._ray.wait([self._answer], timeout=0)
         if not done:
             if time.monotonic() - self._asked_at > seconds("host_silence"):
                 self.lost = f"did not answer for {seconds('host_silence'):g} s"
             return ()
         try:
-            report = self._ray.get(self._question)
+            report = self._ray.get(self._answer)
         except self._ray.exceptions.RayError as error:
             self.lost = str(error).strip().partition("\n")[0]
             return ()
         self.result, self.launch_logs = report.result, report.launch_logs
-        if not self.over:
+        if not self.has_ended:
             self._ask()
         return tuple(report.lines)
 
     def _ask(self) -> None:
-        self._question = self._actor.report.remote()
+        self._answer = self._actor.report.remote()
         self._asked_at = time.monotonic()
 
 
-class _Watch:
-    """One attempt, from the start of the ranks to the end of the last."""
+class _GangRun:
+    """One attempt, from the start of the first rank to the end of the last."""
 
     def __init__(self, job: Job, hosts: list[_Host], on_line: Callable[[str], None]) -> None:
         self._job, self._hosts, self._on_line = job, hosts, on_line
-        self._logs: dict[int, Any] = {}
+        self._logs: dict[int, TextIOWrapper] = {}
         self._control = Control()
-        self._stop_passed_on = False
+        self._stop_sent = False
         self._last_line = time.monotonic()
-        self._hung = False
+        self._is_hung = False
 
     def run(self) -> JobResult:
         began = time.monotonic()
-        leader = self._hosts[0].place
-        slots = self._job.workers
+        num_workers = len(self._hosts) * self._job.workers
+        leader = self._hosts[0].address
         with ExitStack() as stack:
-            for rank in range(len(self._hosts) * slots):
+            for rank in range(num_workers):
                 path = self._job.log_dir / f"worker_{rank}.log"
                 self._logs[rank] = stack.enter_context(path.open("w", encoding="utf-8"))
             for node_rank, host in enumerate(self._hosts):
-                place = Rendezvous(
-                    num_workers=len(self._hosts) * slots,
+                rendezvous = Rendezvous(
+                    num_workers=num_workers,
                     address=leader.address,
                     port=leader.port,
                     node_rank=node_rank,
                 )
-                # Silence of all ranks is what counts, and only the caller hears them all
-                host.start(replace(self._job, rendezvous=place, silence=None))
-            try:
-                with stop_on_signal(self._control):
-                    self._until_first_end()
-            except Exception:
-                raise
-            except BaseException:
-                self._control.stop = True
-                with suppress(BaseException):  # a second one is the end of patience
-                    self._until_first_end()
-                raise
-            finally:
-                self._end_all()
+                # The limit holds for the silence of all ranks, which only the caller can see.
+                host.start(replace(self._job, rendezvous=rendezvous, silence=None))
+            run_to_end(self._control, self._follow, self._end_all)
         for host in self._hosts:
             for name, text in host.launch_logs.items():
-                (self._job.log_dir / f"{host.place.address}-{name}").write_text(text, "utf-8")
-        return self._judge(time.monotonic() - began)
+                (self._job.log_dir / f"{host.address.address}-{name}").write_text(text, "utf-8")
+        return self._result(time.monotonic() - began)
 
-    def _until_first_end(self) -> None:
-        """Until all hosts are done, or one is not; then a little longer for rank 0's word.
+    def _follow(self) -> None:
+        """Return when all hosts have ended, one has failed, or all ranks are silent for too long.
 
-        Or until no rank has said anything for too long.
+        After a failure, wait a moment for the outcome of rank 0, which explains more.
         """
         failed_at: float | None = None
-        while not all(host.over for host in self._hosts):
-            # First, as the caller may take long over a line
-            if self._control.stop and not self._stop_passed_on:
-                self._stop_passed_on = True
+        while not all(host.has_ended for host in self._hosts):
+            # Before the lines, because the caller may take long to handle one.
+            if self._control.stop and not self._stop_sent:
+                self._stop_sent = True
                 for host in self._hosts:
                     host.stop()
-            self._relay()
+            self._pass_lines_on()
             silent = time.monotonic() - self._last_line
             if self._job.silence is not None and silent > self._job.silence:
-                self._hung = True
+                self._is_hung = True
                 return
-            if any(_ended_badly(host) for host in self._hosts):
+            if any(host.has_failed for host in self._hosts):
                 failed_at = failed_at or time.monotonic()
-                if any(_is_said(host) for host in self._hosts):
+                if any(host.reported for host in self._hosts):
                     return
-                if time.monotonic() - failed_at > LAST_WORDS_SECONDS:
+                if time.monotonic() - failed_at > OUTCOME_SECONDS:
                     return
             time.sleep(POLL_SECONDS)
 
     def _end_all(self) -> None:
-        """Hosts that answer end their ranks now; the others, when they miss the caller."""
+        """End the ranks of all hosts that answer; others end theirs when they miss the caller."""
         because = next((f"host {h.name} was lost" for h in self._hosts if h.lost), "the job ended")
         for host in self._hosts:
-            if not host.over:
+            if not host.has_ended:
                 host.end(because)
         deadline = time.monotonic() + END_SECONDS
-        while not all(host.over for host in self._hosts) and time.monotonic() < deadline:
-            self._relay()
+        while not all(host.has_ended for host in self._hosts) and time.monotonic() < deadline:
+            self._pass_lines_on()
             time.sleep(POLL_SECONDS / 5)
 
-    def _relay(self) -> None:
+    def _pass_lines_on(self) -> None:
         for host in self._hosts:
-            for line in host.news():
+            for line in host.poll():
                 self._last_line = time.monotonic()
                 rank, _, text = line.removeprefix("[rank ").partition("] ")
                 self._logs[int(rank)].write(f"{text}\n")
                 self._on_line(f"[{host.name}] {line}")
 
-    def _judge(self, took: float) -> JobResult:
-        """The word of a rank that said how it ended, or what was lost first."""
+    def _result(self, took: float) -> JobResult:
+        """Return what a rank reported, else what was lost first."""
         results = [host.result for host in self._hosts if host.result]
         tail = tuple(line for result in results for line in result.log_tail)
-        said = [host.result for host in self._hosts if host.result and _is_said(host)]
-        if said:
-            return replace(said[0], seconds=took, log_tail=tail)
+        for host in self._hosts:
+            if host.reported:
+                return replace(host.reported, seconds=took, log_tail=tail)
         if all(host.result and host.result.status is Outcome.DONE for host in self._hosts):
             return replace(results[0], seconds=took, log_tail=tail)
         if self._control.stop:
@@ -239,63 +249,49 @@ class _Watch:
         )
 
     def _losses(self) -> Iterator[str]:
-        if self._hung:
+        if self._is_hung:
             yield f"no rank printed a line for {self._job.silence:g} s: ended as hung"
             return
         for host in [host for host in self._hosts if host.lost]:
             yield f"host {host.name} was lost: {host.lost}"
         for host in self._hosts:
-            ours = host.result and "was lost" in host.result.message.partition("\n")[0]
-            if host.result and host.result.status is Outcome.LOST_WORKER and not ours:
+            # See _end_all: the loss of another host ended these ranks.
+            by_us = host.result and "was lost" in host.result.message.partition("\n")[0]
+            if host.result and host.result.status is Outcome.LOST_WORKER and not by_us:
                 yield f"host {host.name}: {host.result.message}"
 
 
-def _ended_badly(host: _Host) -> bool:
-    return host.lost is not None or (
-        host.result is not None and host.result.status is not Outcome.DONE
-    )
-
-
-def _is_said(host: _Host) -> bool:
-    """Whether it is known how the job ended on the host, other than well and not just suddenly."""
-    return host.result is not None and host.result.status not in (
-        Outcome.DONE,
-        Outcome.LOST_WORKER,
-    )
-
-
 @contextmanager
-def _placed(ray: Any, gang: Gang, say: Callable[[str], None]) -> Iterator[list[_Host]]:
-    """Agents on as many hosts as can be had: the planned ones within `wait`, or fewer."""
+def _placed(ray: ModuleType, gang: Gang, log: Callable[[str], None]) -> Iterator[list[_Host]]:
+    """Start agents on the planned hosts, or on fewer if some are missing after `gang.wait`."""
     if not gang.usable(gang.hosts * gang.slots):
         raise ClusterError(f"{gang.hosts * gang.slots} ranks can't share the global batch")
-    patience = time.monotonic() + gang.wait
-    give_up = patience + 4 * seconds("placement")
+    take_fewer_at = time.monotonic() + gang.wait
+    give_up_at = take_fewer_at + 4 * seconds("placement")
     while True:
         alive = sum(
             node["Alive"] and node["Resources"].get(gang.resource, 0) >= gang.slots
             for node in ray.nodes()
         )
         count = hosts_to_take(alive, gang)
-        late = time.monotonic() > patience
-        if count == gang.hosts or (count and late):
+        if count == gang.hosts or (count and time.monotonic() > take_fewer_at):
             with _try_to_place(ray, gang, count) as hosts:
                 if hosts:
                     names = ", ".join(host.name for host in hosts)
-                    say(f"{count} of {gang.hosts} hosts, {gang.slots} ranks each: {names}")
+                    log(f"{count} of {gang.hosts} hosts, {gang.slots} ranks each: {names}")
                     yield hosts
                     return
-        if time.monotonic() > give_up:
+        if time.monotonic() > give_up_at:
             raise LostHostError(
-                f"{alive} hosts with {gang.slots} {gang.resource} each are there, {gang.hosts} "
-                f"were planned; no usable number of them was free within {gang.wait:g} s"
+                f"{gang.hosts} hosts were planned, {alive} with {gang.slots} {gang.resource} are "
+                f"alive; no usable number of them was free within {gang.wait:g} s"
             )
         time.sleep(RETRY_SECONDS)
 
 
 @contextmanager
-def _try_to_place(ray: Any, gang: Gang, count: int) -> Iterator[list[_Host]]:
-    """Agents on `count` different hosts, or none if one of them can't be had now."""
+def _try_to_place(ray: ModuleType, gang: Gang, count: int) -> Iterator[list[_Host]]:
+    """Start agents on `count` different hosts, or on none if one is not available now."""
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -305,34 +301,37 @@ def _try_to_place(ray: Any, gang: Gang, count: int) -> Iterator[list[_Host]]:
         if not group.wait(seconds("placement")):
             yield []
             return
-        own: dict[str, Any] = {"num_cpus": gang.slots}
+        needs: dict[str, Any] = {"num_cpus": gang.slots}
         if gang.resource != "CPU":
-            own = {"num_cpus": 0, "resources": {gang.resource: gang.slots}}
+            needs = {"num_cpus": 0, "resources": {gang.resource: gang.slots}}
         agent = ray.remote(HostAgent)
         for index in range(count):
             strategy = PlacementGroupSchedulingStrategy(group, index)
-            actors.append(agent.options(scheduling_strategy=strategy, **own).remote())
+            actors.append(agent.options(scheduling_strategy=strategy, **needs).remote())
         try:
-            addresses = _addresses(ray, group, count)
-            asked = [
-                actor.place.remote(address)
-                for actor, address in zip(actors, addresses, strict=True)
+            answers = [
+                actor.locate.remote(address)
+                for actor, address in zip(actors, _addresses(ray, group, count), strict=True)
             ]
-            places = ray.get(asked, timeout=seconds("placement"))
+            located = ray.get(answers, timeout=seconds("placement"))
         except (KeyError, ray.exceptions.RayError):
             yield []
             return
-        yield [_Host(ray, actor, place) for actor, place in zip(actors, places, strict=True)]
+        yield [_Host(ray, actor, address) for actor, address in zip(actors, located, strict=True)]
     finally:
         for actor in actors:
             ray.kill(actor)
         remove_placement_group(group)
 
 
-def _addresses(ray: Any, group: Any, count: int) -> list[str]:
-    """The address of each bundle's node. Raises KeyError if a node has left."""
+def _addresses(ray: ModuleType, group: Any, count: int) -> list[str]:
+    """Return the address of each bundle's node.
+
+    Raises:
+        KeyError: A node has left the cluster.
+    """
     from ray.util import placement_group_table
 
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    where = placement_group_table(group)["bundles_to_node_id"]
-    return [nodes[where[index]] for index in range(count)]
+    node_ids = placement_group_table(group)["bundles_to_node_id"]
+    return [nodes[node_ids[index]] for index in range(count)]

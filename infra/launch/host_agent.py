@@ -1,7 +1,7 @@
-"""One host's part of a gang: an actor that runs this host's share of the ranks.
+"""A Ray actor that runs one host's part of a gang.
 
-It ends them when the caller falls silent, and they end with it, whatever ends it: the supervisor
-sees its stdin close.
+It ends the ranks when the caller falls silent. When the actor itself ends, for whatever reason, the
+ranks end with it, because their supervisor sees its stdin close.
 """
 
 import dataclasses
@@ -20,36 +20,36 @@ from infra.launch.environment import seconds
 from infra.launch.job import Control, Job, JobResult
 from infra.launch.msrun import free_port, run
 
-# Beside the logs of the ranks, which are relayed line by line.
+# Returned at the end; the lines of the ranks' logs are returned while the job runs.
 LAUNCH_LOGS = ("msrun.log", "scheduler.log")
 TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an agent is, and a port that is free there."""
+class HostAddress:
+    """The host of an agent, and a free port of it."""
 
-    host: str
+    name: str
     address: str
     port: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """What happened since the last one."""
+    """What happened on a host since the last report."""
 
     lines: tuple[str, ...]
     result: JobResult | None
     """None while the job runs."""
     launch_logs: dict[str, str]
-    """Name → text, with the result."""
+    """Text of each log of msrun, by its name; empty while the job runs."""
 
 
 class HostAgent:
-    """A Ray actor. Its methods return at once; the job runs in a thread."""
+    """A Ray actor whose methods return at once; the job runs in a thread."""
 
     def __init__(self) -> None:
-        # Ray sets it for its own workers; a rank's share of the cores is decided by the launcher
+        # Ray sets it for its own workers; for ranks, the launcher divides the cores.
         os.environ.pop("OMP_NUM_THREADS", None)
         self._control = Control()
         self._lines: deque[str] = deque()
@@ -57,20 +57,20 @@ class HostAgent:
         self._launch_logs: dict[str, str] = {}
         self._last_asked = time.monotonic()
 
-    def place(self, address: str) -> Place:
-        """Say who this is; `address` is this host's, as Ray knows it."""
-        return Place(socket.gethostname(), address, free_port(address))
+    def locate(self, address: str) -> HostAddress:
+        """Return this host's name and a free port; `address` is this host's, as Ray knows it."""
+        return HostAddress(socket.gethostname(), address, free_port(address))
 
     def start(self, job: Job) -> None:
-        """Run the job, with its files in a directory of this host's own, gone at its end."""
+        """Start the job, with its files in a temporary directory of this host."""
         self._last_asked = time.monotonic()
-        for work in (lambda: self._run(job), self._guard):
+        for work in (lambda: self._run(job), self._end_when_caller_is_silent):
             threading.Thread(target=work, daemon=True).start()
 
     def report(self) -> Report:
-        """What is new. Being asked is what keeps the job alive."""
+        """Return what happened since the last call; the caller must call often (see above)."""
         self._last_asked = time.monotonic()
-        result = self._result  # before the lines: those of an ended job are all there
+        result = self._result  # before the lines, so that the last report has all of them
         lines = []
         while self._lines:
             lines.append(self._lines.popleft())
@@ -87,16 +87,15 @@ class HostAgent:
     def _run(self, job: Job) -> None:
         directory = Path(tempfile.mkdtemp(prefix="gang-"))
         try:
-            here = _in_directory(job, directory)
-            self._result_of(here)
+            self._run_in(directory, job)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _result_of(self, job: Job) -> None:
+    def _run_in(self, directory: Path, job: Job) -> None:
+        job = _with_files_in(directory, job)
         try:
             result = run(job, on_line=self._lines.append, control=self._control)
-        except (OSError, ValueError) as error:
-            # Such as a program that is not installed on this host
+        except (OSError, ValueError) as error:  # such as a program missing on this host
             text = f"{type(error).__name__}: {error}"
             result = JobResult(
                 status=Outcome.FAILED, message=text, return_code=1, seconds=0.0, log_tail=()
@@ -106,7 +105,7 @@ class HostAgent:
                 self._launch_logs[path.name] = path.read_text("utf-8", "replace")
         self._result = result
 
-    def _guard(self) -> None:
+    def _end_when_caller_is_silent(self) -> None:
         limit = seconds("caller_silence")
         while self._result is None:
             if time.monotonic() - self._last_asked > limit:
@@ -114,8 +113,8 @@ class HostAgent:
             time.sleep(TICK_SECONDS)
 
 
-def _in_directory(job: Job, directory: Path) -> Job:
-    """The job with its local files in `directory`, also where its arguments name them."""
+def _with_files_in(directory: Path, job: Job) -> Job:
+    """Return the job with its local files in `directory`, and its arguments changed to match."""
     outcome_file = directory / "outcome.json"
     scratch = directory / "scratch"
     scratch.mkdir()

@@ -1,41 +1,45 @@
-"""What a job is, how it ended, and what can be asked of it while it runs."""
+"""A job of one or more ranks, its result, and the requests that can be made while it runs."""
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from infra.base.outcomes import Outcome
 from infra.launch.environment import seconds
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rendezvous:
-    """One host's place in a job of several, and where they meet."""
+    """How one host of several joins a job."""
 
     num_workers: int
-    """Ranks on all hosts, the same number on each."""
+    """Number of ranks on all hosts, the same number on each."""
     address: str
-    """Of the host of rank 0, as the others reach it."""
+    """Address of the host of rank 0, as the others reach it."""
     port: int
-    """Free on that host."""
+    """A free port of that host."""
     node_rank: int
-    """0 for the host of rank 0."""
+    """Number of this host; 0 is the host of rank 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A program and how to run it.
 
-    The program learns `outcome_file` from its `args`; its rank 0 writes there, as its last act,
-    `{"status": "done"|"user_error"|"non_finite"|"stopped"|"disk_full"|"failed", "message": str}`.
-    `infra.launch.environment` says how it can tell whether it is distributed.
+    The program gets the path of `outcome_file` in its `args`. As its last act, its rank 0 writes
+    there an `infra.base.outcomes.OutcomeReport`. `infra.launch.environment` says how the program
+    can tell whether it is distributed.
 
-    A program that can stop handles SIGUSR1: its ranks end with the outcome "stopped", none of them
-    before all is saved, as msrun kills the others when one leaves with an error.
+    A program that can stop handles SIGUSR1: its ranks then end with the outcome "stopped". None of
+    them may end before everything is saved, because msrun kills the others when one exits with an
+    error.
     """
 
     program: Path
@@ -43,28 +47,28 @@ class Job:
     args: tuple[str, ...]
     """The script's arguments, the same for every rank."""
     workers: int
-    """The number of ranks on a host."""
+    """Number of ranks on each host."""
     log_dir: Path
-    """Empty or absent; worker_<rank>.log, and with msrun scheduler.log and msrun.log, land here."""
+    """Empty or missing directory for worker_<rank>.log, and msrun's scheduler.log and msrun.log."""
     outcome_file: Path
-    """Where rank 0 reports; removed before the start."""
+    """Where rank 0 writes how the job ended; removed before the start."""
     cwd: Path
-    """An existing directory that MindSpore may litter."""
+    """An existing directory, in which MindSpore may leave files."""
     env: Mapping[str, str]
-    """Additions to the environment."""
+    """Variables to add to the environment."""
     deadline: float | None
     """Seconds until the job is ended as failed; None: no limit."""
     silence: float | None
-    """Seconds without a new log line from any rank until it is ended as hung; None: no limit.
+    """Seconds without a new line from any rank until the job is ended as hung; None: no limit.
 
-    Must exceed the start-up, any compilation, and the 6 s that msrun may take to end.
+    Must be longer than the start-up, any compilation, and the 6 s that msrun may take to end.
     """
     grace: float = seconds("stop_grace")
-    """Seconds from a request to stop until the job is ended hard."""
+    """Seconds from a request to stop until the ranks are killed."""
     bind_core: bool = False
-    """Let msrun give each rank cores of its own: those near its device, on Ascend."""
+    """Whether msrun gives each rank its own cores; on Ascend, those near its device."""
     rendezvous: Rendezvous | None = None
-    """None: all ranks are on this host."""
+    """How this host joins the others; None: all ranks are on this host."""
 
     @property
     def num_workers(self) -> int:
@@ -84,36 +88,62 @@ class JobResult:
 
     status: Outcome
     message: str
-    """For a person; the last log lines included where a rank was lost."""
+    """The reason, for people; if a rank was lost, followed by the last lines of the logs."""
     return_code: int
-    """That of msrun, or of the program if alone; 143 if the job was ended, 124 at its deadline."""
+    """Exit code of msrun, or of a single rank; 143 if the job was ended, 124 at its deadline."""
     seconds: float
     """Wall time."""
     log_tail: tuple[str, ...]
-    """The last lines of each rank; those of msrun if no rank printed any."""
+    """The last lines of each rank, or those of msrun if no rank printed any."""
 
 
 @dataclass
 class Control:
-    """What is asked of a running job, by a signal handler or another thread."""
+    """Requests to a running job, made by a signal handler or another thread."""
 
     stop: bool = False
-    """Save, and end as stopped."""
+    """Whether the ranks shall save and stop."""
     end_because: str | None = None
-    """End at once as a lost worker, for this reason."""
+    """Why the job shall end at once as a lost worker; None: it may run on."""
+
+
+def run_to_end(control: Control, follow: Callable[[], Result], end: Callable[[], None]) -> Result:
+    """Follow a running job to its end, and let its ranks save if this process is interrupted.
+
+    SIGUSR1 asks the ranks to stop. So does an exception that is not an `Exception`
+    (KeyboardInterrupt, an orchestrator's cancellation), which is raised again afterwards; a second
+    one ends the job at once.
+
+    Args:
+        control: Receives the request to stop.
+        follow: Returns when the job has ended, or must be ended.
+        end: Ends what is still running; called in every case.
+    """
+    try:
+        with _stop_on_signal(control):
+            return follow()
+    except Exception:
+        raise
+    except BaseException:
+        control.stop = True
+        with suppress(BaseException):  # a second interruption doesn't wait for the ranks
+            follow()
+        raise
+    finally:
+        end()
 
 
 @contextmanager
-def stop_on_signal(control: Control) -> Iterator[None]:
-    """While this lasts, SIGUSR1 sets `control.stop`. Outside the main thread it changes nothing."""
+def _stop_on_signal(control: Control) -> Iterator[None]:
+    """Let SIGUSR1 set `control.stop`; outside the main thread, signals can't be handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def note(_number: int, _frame: FrameType | None) -> None:
+    def request(_number: int, _frame: FrameType | None) -> None:
         control.stop = True
 
-    before = signal.signal(signal.SIGUSR1, note)
+    before = signal.signal(signal.SIGUSR1, request)
     try:
         yield
     finally:

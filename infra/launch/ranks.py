@@ -1,4 +1,4 @@
-"""Find the processes of the ranks, and tell which of them are stopped or have failed."""
+"""The processes of the ranks on this host, and the lines that they print."""
 
 import re
 from collections import deque
@@ -7,14 +7,16 @@ from pathlib import Path
 
 import psutil
 
-# Logged by msrun 2.10 for the first rank that it sees fail, before it kills the others
+# Of each rank: enough for a Python traceback followed by MindSpore's C++ call stack.
+TAIL_LINES = 40
+# msrun 2.10 logs this for the first rank that fails, before it kills the others.
 _FAILED_WORKER = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
 
 
-class Workers:
-    """The ranks below the supervisor, known by the environment that msrun gave them.
+class RankProcesses:
+    """The ranks and the scheduler below a supervisor, found by the environment that msrun sets.
 
-    A job of one rank has no msrun: its rank is the child of the inner supervisor.
+    A job with a single rank has no msrun: the rank is the child of the inner supervisor.
     """
 
     def __init__(self, supervisor: int, ranks: Sequence[int], *, alone: bool) -> None:
@@ -25,14 +27,14 @@ class Workers:
         self._scheduler: psutil.Process | None = None
 
     def all_ended(self) -> bool:
-        """Return whether every rank was seen and has ended since."""
+        """Tell whether every rank was found and has ended since."""
         if len(self._by_rank) < len(self._ranks):
-            self._look()
+            self._find()
             return False
         return not any(_is_alive(process) for process in self._by_rank.values())
 
     def first_stopped(self) -> int | None:
-        """Return a rank that is stopped, as by SIGSTOP; None if all that were seen can run."""
+        """Return a rank that is stopped, as by SIGSTOP; None if no known rank is."""
         stopped = (
             rank
             for rank, process in self._by_rank.items()
@@ -41,10 +43,10 @@ class Workers:
         return next(stopped, None)
 
     def scheduler_killed_by(self) -> int | None:
-        """Return the signal that ended msrun's scheduler; None if it lives, or has ended by itself.
+        """Return the signal that killed msrun's scheduler; None if it lives or ended by itself.
 
-        msrun doesn't look after it before its ranks have left, and ranks that have not joined it
-        would wait for minutes.
+        msrun looks at its scheduler only after its ranks have ended, and ranks that have not joined
+        yet would wait for the scheduler for minutes.
         """
         if self._scheduler is None or _status(self._scheduler) != psutil.STATUS_ZOMBIE:
             return None
@@ -52,11 +54,11 @@ class Workers:
             stat = Path(f"/proc/{self._scheduler.pid}/stat").read_text("ascii", "replace")
         except OSError:
             return None  # reaped meanwhile
-        exit_code = int(stat.split()[-1])  # as wait(2) gives it: the last field of proc(5)'s stat
+        exit_code = int(stat.split()[-1])  # the last field of proc(5)'s stat, encoded as in wait(2)
         return exit_code & 0x7F or None
 
     def first_failed(self, msrun_log: Path) -> tuple[int, str] | None:
-        """Return the rank that msrun saw fail first, and how it ended; None if msrun saw none."""
+        """Return the first rank that msrun saw fail, and how it ended; None if msrun saw none."""
         found = _FAILED_WORKER.search(msrun_log.read_text(errors="replace"))
         if found is None:
             return None
@@ -65,7 +67,7 @@ class Workers:
         ranks = (rank for rank, process in self._by_rank.items() if process.pid == pid)
         return next(((rank, how) for rank in ranks), None)
 
-    def _look(self) -> None:
+    def _find(self) -> None:
         try:
             outer = psutil.Process(self._supervisor)
             if self._alone:
@@ -88,9 +90,10 @@ class Workers:
             self._scheduler = self._dead_sibling(processes)
 
     def _dead_sibling(self, processes: list[psutil.Process]) -> psutil.Process | None:
-        """What msrun started beside the ranks, if it died before its environment was seen.
+        """Return a dead child of msrun that is no rank; None if there is none.
 
-        The scheduler starts before the ranks, so it isn't still to come.
+        That is the scheduler, if it died before its environment could be read: msrun starts it
+        before the ranks.
         """
         ranks = set(self._by_rank.values())
         msrun = {_parent(rank) for rank in ranks} - {None}
@@ -104,6 +107,48 @@ class Workers:
             ),
             None,
         )
+
+
+class RankLogs:
+    """The lines of the files `worker_<rank>.log`. Bytes that are not UTF-8 are replaced."""
+
+    def __init__(self, log_dir: Path, ranks: Sequence[int]) -> None:
+        self._paths = {rank: log_dir / f"worker_{rank}.log" for rank in ranks}
+        self._offsets = dict.fromkeys(ranks, 0)
+        self._partial = dict.fromkeys(ranks, b"")
+        self._tails: dict[int, deque[str]] = {rank: deque(maxlen=TAIL_LINES) for rank in ranks}
+
+    def new_lines(self) -> Iterator[str]:
+        """Yield the lines completed since the last call, each as `[rank <rank>] <line>`."""
+        for rank, path in self._paths.items():
+            try:
+                with path.open("rb") as log:
+                    log.seek(self._offsets[rank])
+                    data = log.read()
+            except FileNotFoundError:
+                continue  # the rank has not started yet
+            self._offsets[rank] += len(data)
+            *lines, self._partial[rank] = (self._partial[rank] + data).split(b"\n")
+            for line in lines:
+                yield self._append(rank, line)
+
+    def last_lines(self) -> Iterator[str]:
+        """Yield the remaining lines once the ranks have ended, including unfinished ones."""
+        yield from self.new_lines()
+        for rank, line in self._partial.items():
+            if line:
+                yield self._append(rank, line)
+        self._partial = dict.fromkeys(self._paths, b"")
+
+    def tail(self, rank: int | None = None) -> tuple[str, ...]:
+        """Return the last lines of `rank`; None: of every rank, one rank after the other."""
+        tails = self._tails.values() if rank is None else [self._tails[rank]]
+        return tuple(line for tail in tails for line in tail)
+
+    def _append(self, rank: int, line: bytes) -> str:
+        text = f"[rank {rank}] {line.decode(errors='replace').rstrip(chr(13))}"
+        self._tails[rank].append(text)
+        return text
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -122,51 +167,3 @@ def _parent(process: psutil.Process) -> int | None:
         return process.ppid()
     except psutil.NoSuchProcess:
         return None
-
-
-_TAIL_LINES = 40  # kept per rank: a Python traceback with MindSpore's C++ call stack below it
-
-
-class RankLogs:
-    """The lines of `worker_<rank>.log`, in the order in which they are found.
-
-    Bytes that are not UTF-8 are replaced.
-    """
-
-    def __init__(self, log_dir: Path, ranks: Sequence[int]) -> None:
-        self._paths = {rank: log_dir / f"worker_{rank}.log" for rank in ranks}
-        self._offsets = dict.fromkeys(ranks, 0)
-        self._partial = dict.fromkeys(ranks, b"")
-        self._tails: dict[int, deque[str]] = {rank: deque(maxlen=_TAIL_LINES) for rank in ranks}
-
-    def new_lines(self) -> Iterator[str]:
-        """Yield the lines completed since the last call, each as `[rank <rank>] <line>`."""
-        for rank, path in self._paths.items():
-            try:
-                with path.open("rb") as log:
-                    log.seek(self._offsets[rank])
-                    data = log.read()
-            except FileNotFoundError:
-                continue  # the rank has not started yet
-            self._offsets[rank] += len(data)
-            *lines, self._partial[rank] = (self._partial[rank] + data).split(b"\n")
-            for line in lines:
-                yield self._keep(rank, line)
-
-    def last_lines(self) -> Iterator[str]:
-        """Yield what is left once the ranks have ended, an unfinished last line included."""
-        yield from self.new_lines()
-        for rank, line in self._partial.items():
-            if line:
-                yield self._keep(rank, line)
-        self._partial = dict.fromkeys(self._paths, b"")
-
-    def tail(self, rank: int | None = None) -> tuple[str, ...]:
-        """Return the last lines of `rank`, or those of every rank one rank after the other."""
-        tails = self._tails.values() if rank is None else [self._tails[rank]]
-        return tuple(line for tail in tails for line in tail)
-
-    def _keep(self, rank: int, line: bytes) -> str:
-        text = f"[rank {rank}] {line.decode(errors='replace').rstrip(chr(13))}"
-        self._tails[rank].append(text)
-        return text

@@ -1,30 +1,30 @@
-"""Run one command and leave none of its processes behind.
+"""Run a command, and leave none of its processes behind.
 
     python -m infra.launch.supervisor [--deadline SECONDS] [--grace SECONDS] -- COMMAND [ARG ...]
 
-msrun puts each rank in a session of its own and handles SIGINT only: neither a signal to msrun nor
+msrun puts each rank in its own session and handles SIGINT only, so neither a signal to msrun nor
 one to its process group reaches the ranks. Therefore this program adopts every orphan below it
-(PR_SET_CHILD_SUBREAPER, Linux only), so that all descendants can be found whatever session they
-are in, and ends them when
+(PR_SET_CHILD_SUBREAPER, Linux only), which lets it find all descendants, whatever their session.
+It ends all of them when
 
-- the command ends by itself: exits with its code, 128 + n if signal n ended it;
-- stdin reaches its end or the parent process dies: exits with 143. Whoever starts a supervisor
-  keeps the write end of its stdin open for as long as the command may run;
-- SIGTERM, SIGINT or SIGUSR1 arrives: a request to stop, see below; exits with 143 if the command
-  had to be ended;
+- the command ends by itself: exits with the command's code, 128 + n if signal n ended it;
+- stdin reaches its end or the parent process dies: exits with 143. The caller must keep the write
+  end of the supervisor's stdin open as long as the command may run;
+- SIGTERM, SIGINT or SIGUSR1 arrives, a request to stop (see below): exits with 143 if the command
+  did not end by itself;
 - the deadline passes: exits with 124, as timeout(1) does.
 
-A request to stop goes on as SIGUSR1 to the descendants that handle it at that moment, as their
-/proc/PID/status says: a rank that has not got so far, or one of its helpers, would die of it. They
-have the time of --grace to end; a second SIGTERM or SIGINT cuts it short. If none handles SIGUSR1
-there is nothing to wait for.
+A request to stop is passed on as SIGUSR1 to those descendants that handle it at that moment,
+according to /proc/PID/status; it would kill the others, such as a rank that is still starting. They
+have --grace seconds to end, unless a second SIGTERM or SIGINT arrives. If none handles SIGUSR1, all
+are ended at once.
 
 A command that cannot be started gives 127. The command inherits stdout and stderr; its stdin is
 /dev/null.
 
-Two processes supervise, so that SIGKILL to one of them changes nothing: the outer one, which the
-caller started, forked the inner one, which started the command. Either ends all the rest when it
-misses the other. Ray, for one, kills the children of an actor that it ends.
+There are two supervisor processes, so that SIGKILL to one of them leaves nothing behind: the outer
+one, started by the caller, forks the inner one, which starts the command. Each ends everything when
+the other is gone. Ray, for example, kills the children of an actor that it ends.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class _Children:
-    """The processes below this one; as a subreaper, it is the ancestor of every one of them."""
+    """All processes below this one, which as a subreaper stays the ancestor of each of them."""
 
     def __init__(self) -> None:
         self.exit_codes: dict[int, int] = {}
@@ -57,8 +57,8 @@ class _Children:
     def reap(self) -> bool:
         """Collect every process that has ended and return whether any process is left.
 
-        The kernel's word (ECHILD) decides: a scan of the process table can miss a process whose
-        parent ends meanwhile.
+        The kernel's answer (ECHILD) decides, because a scan of the process table can miss a process
+        whose parent ends meanwhile.
         """
         while True:
             try:
@@ -70,7 +70,7 @@ class _Children:
             self.exit_codes[pid] = os.waitstatus_to_exitcode(status)
 
     def ask_to_stop(self) -> bool:
-        """Send SIGUSR1 to those who handle it; return whether there is any."""
+        """Send SIGUSR1 to the processes that handle it; return whether there are any."""
         asked = False
         for process in psutil.Process().children(recursive=True):
             try:
@@ -82,7 +82,7 @@ class _Children:
         return asked
 
     def end(self) -> None:
-        """Return once no descendant is left, those that appear meanwhile included."""
+        """End all descendants, including those that start meanwhile; return when none is left."""
         kill_after = time.monotonic() + GRACE_SECONDS
         while self.reap():
             kill = time.monotonic() >= kill_after
@@ -100,18 +100,18 @@ class _Children:
 
 
 class _Requests:
-    """The signals that have arrived and wait for an answer."""
+    """Signals that have arrived and were not handled yet."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._note)
+            signal.signal(number, self._append)
 
     def next(self) -> signal.Signals | None:
-        """The oldest, which is answered by that."""
+        """Remove and return the oldest signal; None if there is none."""
         return signal.Signals(self._numbers.pop(0)) if self._numbers else None
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _append(self, number: int, _frame: FrameType | None) -> None:
         self._numbers.append(number)
 
 
@@ -119,7 +119,7 @@ def supervise(command: list[str], deadline: float | None, grace: float) -> int:
     """Run `command` for at most `deadline` seconds and return the exit code of this process.
 
     Raises:
-        OSError: the kernel refuses to make this process a subreaper.
+        OSError: The kernel refuses to make this process a subreaper.
     """
     requests = _Requests()
     children = _Children()
@@ -127,10 +127,10 @@ def supervise(command: list[str], deadline: float | None, grace: float) -> int:
     _adopt_orphans()
     inner = os.fork()
     if not inner:
-        _adopt_orphans()  # which is not inherited
+        _adopt_orphans()  # a forked child does not inherit it
     try:
         if inner:
-            return _guard(inner, parent, children, requests)
+            return _follow_inner(inner, parent, children, requests)
         return _run(command, deadline, grace, children, requests)
     finally:
         children.end()
@@ -142,8 +142,8 @@ def _adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def _guard(inner: int, parent: int, children: _Children, requests: _Requests) -> int:
-    """Pass signals on to the inner process, and return the exit code that it ends with."""
+def _follow_inner(inner: int, parent: int, children: _Children, requests: _Requests) -> int:
+    """Pass signals on to the inner process, and return its exit code."""
     while True:
         children.reap()
         if inner in children.exit_codes:
@@ -163,21 +163,21 @@ def _run(
     children: _Children,
     requests: _Requests,
 ) -> int:
-    """Start `command`, wait for a reason to end, and return the exit code that goes with it."""
+    """Start `command`, wait for a reason to end it, and return the exit code for that reason."""
     parent = os.getppid()
     started = time.monotonic()
     stopping_until: float | None = None
     try:
-        # Not Popen, whose own waiting would take exit codes from reap()
+        # Not Popen, whose own waiting would take exit codes away from reap().
         pid = os.posix_spawnp(
             command[0],
             command,
             os.environ,
             file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
         )
     except OSError as error:
-        _say(f"cannot start {command[0]}: {error}")
+        _log(f"cannot start {command[0]}: {error}")
         return NOT_STARTED
     while True:
         children.reap()
@@ -186,42 +186,46 @@ def _run(
             return code if code >= 0 else 128 - code
         request = requests.next()
         if request and stopping_until is None and grace > 0 and children.ask_to_stop():
-            _say(f"{request.name}: asked all ranks to stop within {grace:g} s")
+            _log(f"{request.name}: asked all ranks to stop within {grace:g} s")
             stopping_until = time.monotonic() + grace
         elif request and (stopping_until is None or request is not signal.SIGUSR1):
-            _say(f"{request.name}: ending all processes")
+            _log(f"{request.name}: ending all processes")
             return STOPPED
         if stopping_until is not None and time.monotonic() >= stopping_until:
-            _say(f"not stopped within {grace:g} s: ending all processes")
+            _log(f"not stopped within {grace:g} s: ending all processes")
             return STOPPED
-        # A process forked off the parent may still hold the pipe open, hence the look at the parent
+        # A fork of the parent may hold the pipe open, so the parent's process id is checked too.
         if _at_end_of_stdin(POLL_SECONDS) or os.getppid() != parent:
-            _say("the caller is gone or closed stdin: ending all processes")
+            _log("the caller is gone or closed stdin: ending all processes")
             return STOPPED
         if deadline is not None and time.monotonic() - started >= deadline:
-            _say(f"the deadline of {deadline:g} s has passed: ending all processes")
+            _log(f"the deadline of {deadline:g} s has passed: ending all processes")
             return DEADLINE_PASSED
 
 
 def _handles(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler of its own for the signal. Raises OSError if it is gone."""
+    """Tell whether the process has installed a handler for the signal.
+
+    Raises:
+        OSError: The process has ended.
+    """
     status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) & 1 << number - 1)
 
 
 def _at_end_of_stdin(timeout: float) -> bool:
-    """Wait up to `timeout` seconds for stdin; what it holds is discarded."""
+    """Wait up to `timeout` seconds for the end of stdin, and discard its content."""
     readable, _, _ = select.select([sys.stdin], [], [], timeout)
     return bool(readable) and os.read(sys.stdin.fileno(), 4096) == b""
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     sys.stderr.write(f"supervisor: {text}\n")
 
 
 def main() -> int:
-    """Parse the command line and supervise."""
+    """Supervise the command of the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infra.launch.supervisor")
     parser.add_argument("--deadline", type=float, metavar="SECONDS")
     parser.add_argument("--grace", type=float, metavar="SECONDS", default=0.0)

@@ -20,7 +20,7 @@ PACKAGES = ("sknet", "infra", "tasks", "flows")
 # Functions whose returned, yielded or filled in texts become messages.
 SAID_IN = {
     "flows/revalidate.py": ("revalidate",),
-    "infra/launch/msrun.py": ("_watch", "_judge"),
+    "infra/launch/msrun.py": ("follow", "_outcome"),
     "infra/launch/gang.py": ("_losses",),
 }
 TABLES = {"infra/s3/errors.py": ("_ADVICE",)}

@@ -94,7 +94,7 @@ def test_what_is_no_error_is_no_message() -> None:
 
 def test_the_words_of_a_launcher_are_messages() -> None:
     source = """
-        def _judge(code: int) -> tuple[str, str]:
+        def _outcome(code: int) -> tuple[str, str]:
             report = "all is well" if code == 0 else "nothing is"
             return "failed", f"not done within {code} s"
     """

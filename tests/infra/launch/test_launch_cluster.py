@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra.launch.cluster import ClusterError, map_on_cluster
-from tests.ray_cluster import NoSuchColourError, cluster_of, say_and_wait, square
+from tests.infra.launch.mapped_functions import NoSuchColourError, report_and_wait, square
+from tests.ray_clusters import cluster_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -63,7 +64,7 @@ def test_items_of_a_lost_node_are_done_by_the_others(cluster: Any, tmp_path: Pat
 
     killer = threading.Thread(target=lose_it_while_it_works)
     killer.start()
-    function = partial(say_and_wait, tmp_path)
+    function = partial(report_and_wait, tmp_path)
     results = map_on_cluster(function, range(6), address=cluster.address, on_tick=nothing)
     assert sorted(results) == list(range(6))
     killer.join()

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from infra.launch.gang import Gang, hosts_to_take
-from tests.namespaces import Host
-from tests.ray_hosts import RayHosts, ray_hosts
+from tests.hosts import Host
+from tests.ray_clusters import RayHosts, ray_hosts
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from infra.launch.memory import MemoryLimit, memory_limit, oom_kills
-from tests.control_groups import small_group
+from tests.infra.launch.control_groups import small_group
 
 MEGABYTE = 1_000_000
 LIMIT = 300 * MEGABYTE
@@ -119,7 +119,7 @@ def test_job_killed_for_want_of_memory_names_what_it_held_and_the_limit(
     assert status == "out_of_memory"
     found = re.fullmatch(
         r"out of memory on \S+: the kernel killed 1 of the processes here; resident when last "
-        r"looked at: (\d+) MB in (\d) processes, the largest with (\d+) MB; "
+        r"measured: (\d+) MB in (\d) processes, the largest with (\d+) MB; "
         rf"limit: 300 MB \(control group {group.name}\)",
         figures,
     )

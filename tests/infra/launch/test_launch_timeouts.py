@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from infra.launch.environment import TIMEOUTS, rank_environment, seconds, timeout_variables
-from infra.launch.gang import LAST_WORDS_SECONDS
+from infra.launch.gang import OUTCOME_SECONDS
 from infra.launch.supervisor import GRACE_SECONDS
 from sknet.training.watchdog import FALLBACK_SECONDS, FLOOR_SECONDS
 from tasks.programs import SILENCE_SECONDS
@@ -34,5 +34,5 @@ def test_waits_that_depend_on_each_other_agree() -> None:
     assert watchdog_ends < SILENCE_SECONDS
     # Ranks of a cut-off host are gone before a retry starts others on their checkpoints.
     cut_off_ranks_end = seconds("caller_silence") + GRACE_SECONDS
-    retry_starts = seconds("host_silence") + LAST_WORDS_SECONDS + min(RETRY_SECONDS)
+    retry_starts = seconds("host_silence") + OUTCOME_SECONDS + min(RETRY_SECONDS)
     assert cut_off_ranks_end < retry_starts

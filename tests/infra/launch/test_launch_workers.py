@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.launch.ranks import Workers
+from infra.launch.ranks import RankProcesses
 
 # As msrun does: the scheduler, then the ranks; it waits for the scheduler at the end only.
 MSRUN = """
@@ -30,7 +30,7 @@ SUPERVISOR = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys
 
 
 @pytest.fixture
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+def workers(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
     """Of a job that is looked at once its scheduler has done what the test says."""
     scheduler, after = request.param
     with subprocess.Popen(
@@ -41,7 +41,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"started\n"
-            yield Workers(process.pid, range(2), alone=False)
+            yield RankProcesses(process.pid, range(2), alone=False)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -57,7 +57,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     indirect=["workers"],
 )
 def test_a_scheduler_that_was_killed_before_it_was_seen_is_missed(
-    workers: Workers, number: int | None
+    workers: RankProcesses, number: int | None
 ) -> None:
     # A program's environment can be read a moment after it was started.
     for _ in range(20):
