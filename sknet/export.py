@@ -16,10 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from infra.base.records import Record, Sha256
 from sknet import program
 from sknet.errors import ExportError, UserError
 from sknet.recipe import Recipe, load_recipe
-from sknet.records import Checkpoint, Record, Sha256
+from sknet.records import Checkpoint
 
 IMAGENET_CLASSES = 1000
 # The network's total stride, and what a gigabyte holds of one image's largest map.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
+from infra.base.records import Record
 from infra.base.shortages import is_disk_full, memory_refused
 from sknet.errors import (
     CheckpointError,
@@ -21,7 +22,6 @@ from sknet.errors import (
     UserError,
 )
 from sknet.recipe import Recipe, load_recipe
-from sknet.records import Record
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:

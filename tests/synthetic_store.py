@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from infra.artifacts import ArtifactSpec, LocalStore, Manifest
+from infra.base.records import Record
 from sknet.evaluation.predictions import Predictions, write_predictions
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import (
@@ -29,7 +30,6 @@ from sknet.records import (
     Layout,
     Promotion,
     QuarantinedSample,
-    Record,
     Repair,
     Revalidation,
     Run,

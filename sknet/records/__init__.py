@@ -1,7 +1,5 @@
-"""What moves between the stages, in their order; JSON in and out, never file handles."""
+"""The typed JSON documents that tasks pass on, in the order of the flow."""
 
-from infra.base.records import MAX_RECORD_BYTES, Record, Sha256
-from sknet.records.base import FileName, NonNegativeInt
 from sknet.records.data import (
     Dataset,
     QuarantinedSample,
@@ -36,7 +34,6 @@ from sknet.records.verdicts import (
 )
 
 __all__ = [
-    "MAX_RECORD_BYTES",
     "Attention",
     "CalibrationBin",
     "Check",
@@ -50,18 +47,14 @@ __all__ = [
     "Evaluation",
     "Example",
     "Examples",
-    "FileName",
     "Layout",
-    "NonNegativeInt",
     "ProductionComparison",
     "Promotion",
     "QuarantinedSample",
-    "Record",
     "Reencoding",
     "Repair",
     "Revalidation",
     "Run",
-    "Sha256",
     "ShardFile",
     "Shards",
     "UnitAttention",

@@ -1,68 +1,71 @@
-"""What staging and conversion hand on: the data set and its shards."""
+"""The data set that staging lists, and the shards that conversion makes of it."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from infra.base.records import Record, Sha256
-from sknet.records.base import FileName, NonNegativeInt
+from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
 
 
 class QuarantinedSample(Record):
-    """Something that should have been a sample and was left out, and why."""
+    """A file that was left out of the data set, and why."""
 
     split: str
-    """Empty if it was found before its split was known."""
+    """Empty if the file was left out before its split was known."""
     key: str
-    """As the source names it; what is not printable is written with backslashes."""
+    """The sample's name in the source; unprintable characters are escaped with backslashes."""
     reason: str
 
 
 class Dataset(Record):
-    """A source as it was found: what it holds, not where it lies."""
+    """The content of a source, whatever its location."""
 
     source: str
-    """Kind of source, as `class-folders`."""
+    """Kind of source, such as `class-folders`."""
     classes: tuple[str, ...]
-    """Position is the label."""
+    """Names of the classes; a class's position is its label."""
     titles: tuple[str, ...]
-    """Readable names by label; those of the classes where the source has no others."""
+    """Readable names of the classes, by label; equal to `classes` if the source has no others."""
     splits: dict[str, NonNegativeInt]
-    """Samples of each split."""
+    """Number of samples of each split."""
     samples_digest: Sha256
-    """Over split, key, label, size and SHA-256 of every sample, in order."""
+    """SHA-256 over split, key, label, size and SHA-256 of every sample, in order."""
     index_sha256: Sha256
-    """Of the file index that says where in the source each sample lies."""
+    """SHA-256 of the index file, which says where in the source each sample is."""
     quarantined: tuple[QuarantinedSample, ...]
-    """Left out when the source was read."""
+    """Samples that were left out when the source was read."""
 
 
 class ShardFile(Record):
-    """One MindRecord file and its index."""
+    """A MindRecord file and its index."""
 
     split: str
     name: FileName
     num_samples: NonNegativeInt
     size: NonNegativeInt
+    """Size of the data file, in bytes."""
     sha256: Sha256
     index_size: NonNegativeInt
+    """Size of the index, in bytes."""
     index_sha256: Sha256
 
     @property
     def index_name(self) -> str:
-        """MindRecord's SQLite index; it embeds the data file's name, so neither is ever renamed."""
+        """Name of MindRecord's SQLite index. It contains the data file's name, so neither file may
+        be renamed."""
         return f"{self.name}.db"
 
 
 class Reencoding(Record):
-    """Images whose shorter side exceeds a limit are stored smaller; others keep their bytes."""
+    """How images with too long a shorter side are shrunk; other images keep their bytes."""
 
-    shorter_side: Annotated[int, Field(ge=1)]
-    """Pixels."""
+    shorter_side: PositiveInt
+    """The limit, and the shorter side of the smaller image, in pixels."""
     quality: Annotated[int, Field(ge=1, le=100)]
-    """Of the JPEG, on libjpeg's scale."""
+    """JPEG quality on libjpeg's scale."""
     pillow: str
-    """Version: others may compute other bytes."""
+    """Version of Pillow; other versions may write other bytes."""
 
 
 class Shards(Record):
@@ -71,16 +74,17 @@ class Shards(Record):
     dataset: Dataset
     files: tuple[ShardFile, ...]
     quarantined: tuple[QuarantinedSample, ...]
-    """Left out because they don't decode; the data set lists its own."""
+    """Samples that were left out because they can't be decoded; the data set lists its own."""
     reencoding: Reencoding | None = None
-    """None: the bytes of the source."""
+    """None: images are stored as they are in the source."""
     plan: Sha256 | None = None
-    """Over all that shapes the files' bytes, so that a conversion can tell them for its own."""
+    """SHA-256 over everything that determines the files' bytes, by which a conversion recognises
+    its own earlier results."""
 
     def num_samples(self, split: str) -> int:
-        """Samples of the split that can be read."""
+        """Return the number of readable samples of a split."""
         return sum(file.num_samples for file in self.files_of(split))
 
     def files_of(self, split: str) -> tuple[ShardFile, ...]:
-        """In the order in which their samples are numbered."""
+        """Return the files of a split, in the order in which their samples are numbered."""
         return tuple(file for file in self.files if file.split == split)

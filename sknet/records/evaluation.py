@@ -1,52 +1,92 @@
-"""What is found out about a checkpoint: its soundness, its counts, what it looks at."""
+"""The results of an evaluation: checks of the checkpoint, counts, attention and examples."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from infra.base.records import Record
 from sknet.recipe import Recipe
-from sknet.records.base import FileName, NonNegativeInt
+from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
 from sknet.statistics import wilson_interval
 
-Positive = Annotated[int, Field(ge=1)]
+CHECKS_FILE = "checks.json"
+ATTENTION_FILE = "attention.json"
+EXAMPLES_FILE = "examples.json"
+
+
+def evaluation_file(recipe: Recipe, resolution: int) -> str:
+    """Return the name of the file with the counts at a resolution."""
+    return f"evaluation{_suffix(recipe, resolution)}.json"
+
+
+def predictions_file(recipe: Recipe, resolution: int) -> str:
+    """Return the name of the file with the predictions at a resolution."""
+    return f"predictions{_suffix(recipe, resolution)}.parquet"
+
+
+def _suffix(recipe: Recipe, resolution: int) -> str:
+    return "" if resolution == recipe.image_resize else f"-{resolution}"
+
+
+class Check(Record):
+    """A condition, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+    """What was found, and what was expected if the check failed; in one line."""
+
+
+class CheckpointChecks(Record):
+    """`checks.json`: the checks of a checkpoint before its evaluation."""
+
+    format_version: Literal[1] = 1
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks passed."""
+        return all(check.passed for check in self.checks)
 
 
 class ConfusedPair(Record):
-    """A class that was taken for another one."""
+    """A class for which another one was predicted."""
 
     label: NonNegativeInt
     predicted: NonNegativeInt
-    count: Positive
+    count: PositiveInt
 
 
 class CalibrationBin(Record):
-    """Predictions whose probability lies in one part of 0 … 1."""
+    """The predictions whose probability is in one of the equal parts of 0 … 1."""
 
     seen: NonNegativeInt
     correct: NonNegativeInt
     confidence_sum: float
-    """Of the probabilities of the predicted classes."""
+    """Sum of the probabilities of the predicted classes."""
 
 
 class Evaluation(Record):
-    """Counts over a split; shares are derived, never averaged."""
+    """`evaluation.json`: counts over a split. Fractions are computed from them, never averaged."""
 
     format_version: Literal[2] = 2
     split: str
-    resolution: Positive
+    resolution: PositiveInt
     """Side of the square input, in pixels."""
-    seen: Positive
+    seen: PositiveInt
+    """Number of samples."""
     correct_top1: NonNegativeInt
     correct_top5: NonNegativeInt
     loss_sum: float
-    """Sum over the samples seen."""
+    """Sum over all samples of the cross entropy without label smoothing."""
     class_seen: tuple[NonNegativeInt, ...]
+    """Number of samples of each class."""
     class_correct: tuple[NonNegativeInt, ...]
+    """Number of correct samples of each class."""
     confused: tuple[ConfusedPair, ...] = ()
-    """The most frequent ones, most first; none in evaluations while training."""
+    """The most frequent pairs, in falling order; none in evaluations while training."""
     calibration: tuple[CalibrationBin, ...] = ()
-    """Equal parts of 0 … 1, from below; none in evaluations while training."""
+    """Equal parts of 0 … 1, in order; none in evaluations while training."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -64,12 +104,12 @@ class Evaluation(Record):
 
     @property
     def accuracy_top1(self) -> float:
-        """As a share."""
+        """Fraction of the samples whose most probable class is the label."""
         return self.correct_top1 / self.seen
 
     @property
     def accuracy_top5(self) -> float:
-        """As a share; of fewer than five classes all count."""
+        """Fraction of the samples whose label is among the five most probable classes."""
         return self.correct_top5 / self.seen
 
     @property
@@ -79,98 +119,57 @@ class Evaluation(Record):
 
     @property
     def interval_top1(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of accuracy@1, as shares."""
+        """Wilson's 95 % interval of accuracy@1."""
         return wilson_interval(self.correct_top1, self.seen)
 
     @property
-    def interval_top5(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of accuracy@5, as shares."""
-        return wilson_interval(self.correct_top5, self.seen)
-
-    @property
     def calibration_error(self) -> float | None:
-        """The expected calibration error: mean distance of accuracy and confidence in the bins."""
+        """Expected calibration error: the mean distance of accuracy and confidence in the parts.
+
+        None without calibration.
+        """
         if not self.calibration:
             return None
         return sum(abs(part.correct - part.confidence_sum) for part in self.calibration) / self.seen
 
 
-class Check(Record):
-    """One condition, and what was found."""
-
-    name: str
-    passed: bool
-    detail: str
-    """In one line: what was found, and what was expected if it did not pass."""
-
-
-class CheckpointChecks(Record):
-    """`checks.json`: whether a checkpoint is what it should be, before it is evaluated."""
-
-    format_version: Literal[1] = 1
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether all of them did."""
-        return all(check.passed for check in self.checks)
-
-
 class UnitAttention(Record):
-    """Of one SK unit."""
+    """Attention of one SK unit."""
 
     unit: str
-    """The paper's name, as `SK_2_1`."""
+    """The unit's name in the paper, such as `SK_2_1`."""
     differences: tuple[float, ...]
-    """For each scale: mean share of the largest kernel's path minus that of the smallest one's."""
+    """For each scale, the mean attention weight of the largest kernel minus that of the smallest
+    one."""
 
 
 class Attention(Record):
-    """`attention.json`: what the units attend to as the object grows (the paper's section 4.4)."""
+    """`attention.json`: how attention follows the size of the object (the paper's section 4.4)."""
 
     format_version: Literal[1] = 1
     split: str
-    num_images: Positive
+    num_images: PositiveInt
     scales: tuple[float, ...]
-    """Of the central crop's object: at 1.5 the crop is two thirds as wide, enlarged again."""
+    """Factors by which the object is enlarged; at 1.5, two thirds of the central crop's width are
+    enlarged to its whole width."""
     units: tuple[UnitAttention, ...]
-    """In the network's order; none if the network's units have one path."""
+    """In the network's order; empty if its units have only one kernel."""
 
 
 class Example(Record):
-    """A sample of a confused pair, with a thumbnail."""
+    """A wrongly predicted sample, with a thumbnail."""
 
     file: FileName
+    """The thumbnail."""
     key: str
     label: NonNegativeInt
     predicted: NonNegativeInt
     probability: float
-    """Of the predicted class."""
+    """Probability of the predicted class."""
 
 
 class Examples(Record):
-    """`examples.json`: the surest wrong predictions of the most confused pairs."""
+    """`examples.json`: the most confident wrong predictions of the most confused pairs."""
 
     format_version: Literal[1] = 1
     examples: tuple[Example, ...]
-
-
-CHECKS_FILE = "checks.json"
-
-ATTENTION_FILE = "attention.json"
-
-EXAMPLES_FILE = "examples.json"
-
-
-def evaluation_file(recipe: Recipe, resolution: int) -> str:
-    """Name of the counts at a resolution."""
-    return f"evaluation{_suffix(recipe, resolution)}.json"
-
-
-def predictions_file(recipe: Recipe, resolution: int) -> str:
-    """Name of the predictions at a resolution."""
-    return f"predictions{_suffix(recipe, resolution)}.parquet"
-
-
-def _suffix(recipe: Recipe, resolution: int) -> str:
-    return "" if resolution == recipe.image_resize else f"-{resolution}"

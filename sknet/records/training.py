@@ -1,69 +1,68 @@
-"""What training is and what it leaves: the run, and its checkpoints."""
+"""A training run, and the checkpoints that it saves."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from infra.base.records import Record, Sha256
 from sknet.recipe import Recipe
-from sknet.records.base import FileName, NonNegativeInt
 from sknet.records.evaluation import Evaluation
+from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
 
 
 class Run(Record):
-    """A training as decided before it starts: its digest names it."""
+    """A training as it is planned before it starts; its digest identifies it."""
 
     recipe: Recipe
     classes: tuple[str, ...]
     shards_digest: Sha256
-    world_size: Annotated[int, Field(ge=1)]
-    """Ranks for which it was planned: global batch and learning rate follow from it."""
-    global_batch_size: Annotated[int, Field(ge=1)]
-    steps_per_epoch: Annotated[int, Field(ge=1)]
+    world_size: PositiveInt
+    """Number of ranks that determined the global batch and the learning rates."""
+    global_batch_size: PositiveInt
+    steps_per_epoch: PositiveInt
     device_target: str
     mindspore: str
-    """Version: other versions compute other bits."""
+    """Version of MindSpore; other versions may compute other bits."""
 
     @property
     def total_steps(self) -> int:
-        """Of the whole training."""
+        """Number of steps of the whole training."""
         return self.recipe.epoch_size * self.steps_per_epoch
 
 
 class CheckpointFile(Record):
-    """A file of a checkpoint directory."""
+    """A file of a checkpoint's directory."""
 
     name: FileName
     size: NonNegativeInt
+    """In bytes."""
     sha256: Sha256
 
 
 class Layout(Record):
-    """From which step on how many ranks have trained."""
+    """The number of ranks that trained from a step on."""
 
     first_step: NonNegativeInt
-    """Steps done before."""
-    world_size: Annotated[int, Field(ge=1)]
+    """Number of steps that were done before."""
+    world_size: PositiveInt
 
 
 class Checkpoint(Record):
-    """`state.json` of a checkpoint directory: the loop's state beside the weights."""
+    """`state.json` of a checkpoint's directory: the state of the training loop."""
 
     format_version: Literal[2] = 2
     run: Run
     layouts: tuple[Layout, ...]
-    """In order; more than one if the training went on with another number of ranks."""
+    """In order; more than one if the training was resumed with another number of ranks."""
     step: NonNegativeInt
-    """Steps done."""
+    """Number of steps done."""
     epoch: NonNegativeInt
-    """Epochs done in full."""
+    """Number of complete epochs."""
     samples_seen: NonNegativeInt
     num_params: NonNegativeInt
-    """Trainable ones of the model."""
+    """Number of trainable parameters of the model."""
     best_top1: NonNegativeInt | None
-    """Most correct predictions of an evaluation while training."""
+    """Largest number of correct samples of an evaluation while training."""
     best_step: NonNegativeInt | None
-    """The first step with that many: `step-<best_step>` is kept beside the newest checkpoints."""
+    """First step with that many. Its checkpoint is kept beside the newest ones."""
     evaluations: tuple[tuple[NonNegativeInt, Evaluation], ...]
-    """(epochs done, evaluation) while training, in order."""
+    """Number of complete epochs, and the evaluation made then; in order."""
     files: tuple[CheckpointFile, ...]

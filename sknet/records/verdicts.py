@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from infra.base.records import Record, Sha256
-from sknet.records.base import NonNegativeInt
 from sknet.records.evaluation import Check
+from sknet.records.fields import NonNegativeInt
 
 
 class ProductionComparison(Record):

@@ -22,10 +22,11 @@ import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from infra.base.files import file_sha256
+from infra.base.records import MAX_RECORD_BYTES
 from sknet.errors import CheckpointError, UserError
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
-from sknet.records import MAX_RECORD_BYTES, Checkpoint, CheckpointFile, Run
+from sknet.records import Checkpoint, CheckpointFile, Run
 from sknet.training import checkpoint
 from sknet.training.step import moving_statistics
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from infra.base.files import replace_file
 from infra.base.locks import exclusive
+from infra.base.records import Record, Sha256
 from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_names
 from sknet.data.staging import Staged
 from sknet.errors import UserError
-from sknet.records import QuarantinedSample, Record, Sha256, ShardFile, Shards
+from sknet.records import QuarantinedSample, ShardFile, Shards
 
 WORK = ".conversion"
 LOCK = ".conversion.lock"
