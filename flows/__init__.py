@@ -1,1 +1,1 @@
-"""The DAGs, each body reading like its diagram."""
+"""The flows: each body reads like its diagram."""

@@ -1,26 +1,27 @@
-"""revalidate: the promoted checkpoint, its bytes and its counts, against what was recorded.
+"""revalidate: is the promoted checkpoint intact, and does it still give the recorded results?
 
-python -m flows.revalidate --store URI [--replica URI] [--data SOURCE] [--tolerance SHARE]
+python -m flows.revalidate --store URI [--replica URI] [--data SOURCE] [--tolerance FRACTION]
 """
 
 import argparse
 import sys
-from typing import cast
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.command import quieten, run_flow
+from flows.command import call, quiet_loggers, run_flow
 from infra.artifacts import open_store
+from infra.base.options import fraction
 from sknet.data.sources import open_source
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
-from tasks.promote import promoted
-from tasks.results import RegressionError
+from tasks.catalog.production import promoted
+from tasks.errors import RegressionError
 from tasks.revalidate import (
-    begin_night,
+    begin_revalidation,
     caught_up,
-    record_night,
+    record_revalidation,
     reevaluate_promoted,
     verify_promoted,
 )
@@ -32,30 +33,38 @@ def revalidate(
     replica: str | None = None,
     data: str | None = None,
     tolerance: float = TOLERANCE,
-) -> Revalidation:
-    """Fails, saying what differs, unless everything is as it was recorded."""
-    if made_up := caught_up(store):
-        return cast(Revalidation, Completed(name="CaughtUp", message=made_up))
-    night = begin_night(store)
-    soundness = verify_promoted(night, store, replica, data)
-    found = record_night(night, reevaluate_promoted(night, soundness, store, tolerance), store)
+) -> Revalidation | State[Revalidation | None] | None:
+    """Check production's bytes and results; the run fails, saying what differs, if they changed.
+
+    Without a result it ends as CaughtUp: a later revalidation has begun already.
+    """
+    if reason := caught_up(store):
+        return Completed(name="CaughtUp", message=reason)
+    target = begin_revalidation(store)
+    bytes_found = verify_promoted(target, store, replica, data)
+    outcome = reevaluate_promoted(target, bytes_found, store, tolerance)
+    found = record_revalidation(target, outcome, store)
     if not found.passed:
-        said = f"production ({night.ref.key[:10]}) is {found.outcome}: {found.said}"
-        # As a state, as an exception would be logged with its traceback.
-        return cast(Revalidation, Failed(message=said, data=RegressionError(said)))
+        message = f"production ({target.ref.key[:10]}) is {found.outcome}: {found.said}"
+        # A state, as Prefect would log an exception with its traceback.
+        return Failed(message=message, data=RegressionError(message))
     return found
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Check the input before anything starts, run the flow, say what was found."""
+    """Check the input before anything starts, run the flow, print what was found."""
     promoted(arguments.store)
     if arguments.replica:
         open_store(arguments.replica, create=False)
     if arguments.data:
         for _ in open_source(arguments.data).files():
             break
-    quieten()
-    found = revalidate(arguments.store, arguments.replica, arguments.data, arguments.tolerance)
+    quiet_loggers()
+    found = call(
+        revalidate, arguments.store, arguments.replica, arguments.data, arguments.tolerance
+    )
+    if found is None:
+        return
     for repair in found.repairs:
         print(f"{repair.artifact} was damaged and {repair.how}: {repair.damages[0]}")
     if found.outcome == "within tolerance":
@@ -68,31 +77,28 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    result.add_argument("--store", default="artifacts", help="a path, file:///… or s3://…")
-    replica = "a store with copies (infra.artifacts push), to replace what is damaged"
-    result.add_argument("--replica", metavar="URI", help=replica)
-    result.add_argument("--data", metavar="SOURCE", help="to rebuild damaged shards from")
+    result.add_argument(
+        "--store", default="artifacts", help="a path, file:///… or s3://… (default %(default)s)"
+    )
+    result.add_argument(
+        "--replica",
+        metavar="URI",
+        help="a store with copies, made by `infra.artifacts push`, to replace damaged artifacts",
+    )
+    result.add_argument(
+        "--data", metavar="SOURCE", help="source of the images, to rebuild damaged shards"
+    )
     result.add_argument(
         "--tolerance",
-        type=share,
+        type=fraction,
         default=TOLERANCE,
-        metavar="SHARE",
-        help="of the samples that other software may predict otherwise (%(default)s)",
+        metavar="FRACTION",
+        help="largest fraction of the samples for which other software or another device may "
+        "predict another class (default %(default)s)",
     )
     return result
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,31 +1,31 @@
-"""The last lines of a run: what came out, what was built and what was reused."""
+"""The last lines of a run: its results, and which artifacts were built or reused."""
 
 from pydantic import JsonValue
 
-from tasks.promote import as_table
-from tasks.results import StageResult
+from tasks.promote import criteria_table
+from tasks.results import TaskResult
 
 
-def summary(results: list[StageResult]) -> list[str]:
-    """Lines for a terminal."""
-    by_stage = {result.stage: result for result in results}
-    lines = ["", "stage      status    seconds  artifact"]
+def summary(results: list[TaskResult]) -> list[str]:
+    """Return the summary of a run of train-sknet, as lines for a terminal."""
+    by_task = {result.task: result for result in results}
+    lines = ["", "task       status    seconds  artifact"]
     lines += [
-        f"{result.stage:<10} {result.status:<8} {result.seconds:>8.1f}  "
+        f"{result.task:<10} {result.status:<8} {result.seconds:>8.1f}  "
         f"{result.kind}/{result.key[:12]}"
         for result in results
     ]
     lines.append("")
-    lines += _accuracy(by_stage["validate"].facts)
-    checkpoint, promotion = by_stage["train"], by_stage["promote"]
+    lines += _accuracy(by_task["validate"].facts)
+    checkpoint, promotion = by_task["train"], by_task["promote"]
     lines.append(f"checkpoint  {checkpoint.kind}/{checkpoint.key}")
-    pointed = "NOT promoted" if promotion.status == "refused" else f"refs/{promotion.facts['ref']}"
-    lines.append(f"promoted    {pointed}: {promotion.facts['reason']}")
+    target = "NOT promoted" if promotion.status == "refused" else f"refs/{promotion.facts['ref']}"
+    lines.append(f"promoted    {target}: {promotion.facts['reason']}")
     if "criteria" in promotion.facts:
-        lines += ["", *as_table(promotion.facts["criteria"]).splitlines(), ""]
-    lines.append(f"report      {by_stage['report'].facts['html']}")
-    built = [result.stage for result in results if result.status in ("built", "rebuilt")]
-    reused = [result.stage for result in results if result.status == "reused"]
+        lines += ["", *criteria_table(promotion.facts["criteria"]).splitlines(), ""]
+    lines.append(f"report      {by_task['report'].facts['html']}")
+    built = [result.task for result in results if result.status in ("built", "rebuilt")]
+    reused = [result.task for result in results if result.status == "reused"]
     lines.append(f"built       {', '.join(built) or 'nothing: everything was found and verified'}")
     lines.append(f"reused      {', '.join(reused) or 'nothing'}")
     return lines
@@ -43,6 +43,6 @@ def _accuracy(facts: dict[str, JsonValue]) -> list[str]:
     return lines
 
 
-def print_summary(results: list[StageResult]) -> None:
-    """To standard output."""
+def print_summary(results: list[TaskResult]) -> None:
+    """Print the summary."""
     print("\n".join(summary(results)), flush=True)

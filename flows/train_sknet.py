@@ -10,25 +10,25 @@ from typing import TypeVar
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import quieten, run_flow, stoppable
+from flows.command import call, quiet_loggers, run_flow, stoppable
 from flows.summary import print_summary
 from infra.artifacts import open_store
+from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.sources import open_source
 from sknet.data.staging import MAX_QUARANTINE
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
-from tasks.convert import ConversionSettings, convert, stage
-from tasks.programs import LaunchSettings, gang_of
+from tasks.convert import ConversionSettings, convert
+from tasks.programs import THIS_HOST, LaunchSettings, gang_of
 from tasks.promote import promote
 from tasks.report import report
-from tasks.results import StageResult, results_of
+from tasks.results import TaskResult
+from tasks.stage import stage
 from tasks.train import train
 from tasks.validate import validate
 
-# Four shards of the original bytes, made on this host.
-AS_IT_IS = ConversionSettings()
-HERE = LaunchSettings()
+DEFAULT_CONVERSION = ConversionSettings()
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -41,25 +41,26 @@ def train_sknet(
     workers: int = 2,
     overrides: list[str] | None = None,
     device_target: str = "CPU",
-    conversion: ConversionSettings = AS_IT_IS,
-    launch: LaunchSettings = HERE,
+    conversion: ConversionSettings = DEFAULT_CONVERSION,
+    launch: LaunchSettings = THIS_HOST,
     full: bool = False,
-) -> list[StageResult]:
-    """Train, validate and report one recipe; finished stages are found in the store."""
+) -> list[TaskResult]:
+    """Train, validate, promote and report one recipe; what the store has already is reused."""
     choices = load_recipe(recipe, overrides or ())
-    dataset = stage(data, store, full=full, max_quarantine=conversion.max_quarantine)
-    shards = convert(data, dataset, store, conversion, workers, launch)
-    checkpoint = train(choices, shards, store, workers, device_target, launch)
-    evaluation = validate(choices, checkpoint, shards, store, device_target)
-    promotion = promote(choices, checkpoint, evaluation, store)
-    pages = report(store, wait_for=[promotion])
-    return results_of(dataset, shards, checkpoint, evaluation, promotion, pages)
+    max_quarantine = conversion.max_quarantine
+    dataset = stage(data, store, full=full, max_quarantine=max_quarantine).result()
+    shards = convert(data, dataset, store, conversion, workers, launch).result()
+    checkpoint = train(choices, shards, store, workers, device_target, launch).result()
+    evaluation = validate(choices, checkpoint, shards, store, device_target).result()
+    promotion = promote(choices, checkpoint, evaluation, store).result()
+    pages = report(store, wait_for=[promotion]).result()
+    return [dataset, shards, checkpoint, evaluation, promotion, pages]
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print the summary."""
-    # The flow loads it too, and says what it ignores.
-    recipe = load_recipe(arguments.recipe, arguments.set, say_ignored=False)
+    # The flow loads it again, and warns of the keys that it ignores.
+    recipe = load_recipe(arguments.recipe, arguments.set, warn_ignored=False)
     recipe.global_batch(arguments.workers)
     launch = settings_of(LaunchSettings, arguments)
     gang_of(launch, recipe, arguments.workers, arguments.device_target)
@@ -67,8 +68,9 @@ def main(arguments: argparse.Namespace) -> None:
         pass
     conversion = settings_of(ConversionSettings, arguments)
     open_store(arguments.store)
-    quieten()
-    results = train_sknet(
+    quiet_loggers()
+    results = call(
+        train_sknet,
         recipe=arguments.recipe,
         data=arguments.data,
         store=arguments.store,
@@ -83,30 +85,76 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    result.add_argument("--recipe", default="skresnet18_digits", help="a name or a YAML file")
-    result.add_argument("--data", default="digits", help="digits, fashion-mnist:DIR, DIR or s3://…")
-    result.add_argument("--store", default="artifacts", help="a path, file:///… or s3://…")
-    result.add_argument("--workers", type=positive, default=2, help="ranks, on all hosts")
-    result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    default = "(default %(default)s)"
+    result.add_argument(
+        "--recipe", default="skresnet18_digits", help=f"a name or a YAML file {default}"
+    )
+    result.add_argument(
+        "--data",
+        default="digits",
+        help=f"source of the images: digits, fashion-mnist:DIR, DIR or s3://… {default}",
+    )
+    result.add_argument(
+        "--store", default="artifacts", help=f"a path, file:///… or s3://… {default}"
+    )
+    result.add_argument(
+        "--workers", type=positive_int, default=2, help=f"number of ranks on all hosts {default}"
+    )
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a choice of the recipe; may be repeated",
+    )
     result.add_argument("--device_target", choices=("CPU", "Ascend"), default="CPU")
-    result.add_argument("--shards", default=4, help="of each split, or 'auto': of about 256 MiB")
-    result.add_argument("--shorter-side", metavar="PIXELS", help="resize larger images to it")
-    result.add_argument("--quality", default=DEFAULT_QUALITY, help="of resized images")
-    unusable = "of the samples that may be left out"
-    result.add_argument("--max-quarantine", default=MAX_QUARANTINE, metavar="SHARE", help=unusable)
-    result.add_argument("--full", action="store_true", help="read unchanged files again")
-    where = "'local', or a Ray cluster that converts and trains: 'ray:auto', 'ray://HOST:PORT'"
-    result.add_argument("--launcher", default="local", help=where)
-    result.add_argument("--hosts", default=1, help="of the cluster, that share the workers")
-    wait = "until training takes fewer hosts than that"
-    result.add_argument("--wait-for-hosts", default=60, metavar="SECONDS", help=wait)
+    result.add_argument(
+        "--shards",
+        default=4,
+        help="number of shards of each split, or 'auto': one for every 256 MiB of images "
+        f"{default}",
+    )
+    result.add_argument(
+        "--shorter-side",
+        metavar="PIXELS",
+        help="resize images with a longer shorter side to it; default: keep the original bytes",
+    )
+    result.add_argument(
+        "--quality", default=DEFAULT_QUALITY, help=f"JPEG quality of resized images {default}"
+    )
+    result.add_argument(
+        "--max-quarantine",
+        default=MAX_QUARANTINE,
+        metavar="FRACTION",
+        help=f"largest fraction of unreadable images tolerated {default}",
+    )
+    result.add_argument("--full", action="store_true", help="read files again that haven't changed")
+    result.add_argument(
+        "--launcher",
+        default="local",
+        help="'local', or the Ray cluster that converts and trains: 'ray:auto' or "
+        f"'ray://HOST:PORT' {default}",
+    )
+    result.add_argument(
+        "--hosts", default=1, help=f"number of hosts that share the workers equally {default}"
+    )
+    result.add_argument(
+        "--wait-for-hosts",
+        default=60,
+        metavar="SECONDS",
+        help=f"seconds to wait for that many hosts before training with fewer {default}",
+    )
     return result
 
 
 def settings_of(model: type[Settings], arguments: argparse.Namespace) -> Settings:
-    """The settings that the options name. Raises UserError naming the option that is wrong."""
+    """Return the settings that the options choose.
+
+    Raises:
+        UserError: An option has a wrong value; the message names it.
+    """
     try:
         return model.model_validate({name: getattr(arguments, name) for name in model.model_fields})
     except ValidationError as error:
@@ -115,13 +163,6 @@ def settings_of(model: type[Settings], arguments: argparse.Namespace) -> Setting
             raise UserError(fault["msg"].removeprefix("Value error, ")) from None
         option = str(fault["loc"][0]).replace("_", "-")
         raise UserError(f"--{option} is {fault['input']!r}: {fault['msg']}") from None
-
-
-def positive(text: str) -> int:
-    """A count of at least one."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

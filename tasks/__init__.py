@@ -1,1 +1,1 @@
-"""One thin Prefect task per stage; the work is done in sknet, kept and run by infra."""
+"""The tasks of the flows, one file for each verb. The work is done in sknet and infra."""

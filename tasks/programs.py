@@ -1,10 +1,10 @@
-"""Programs of sknet as supervised jobs on one host or several, their lines in the flow's log."""
+"""Programs of sknet as supervised jobs, on one host or several; their output is logged."""
 
 import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,21 +22,44 @@ from infra.launch.cluster import ClusterError, LostHostError
 from infra.launch.environment import seconds
 from infra.launch.gang import Gang, run_on_hosts
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
+from sknet.progress import read_progress
 from sknet.recipe import Recipe
-from tasks.results import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
+from tasks.errors import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
+
+SILENCE_SECONDS = 1800
+"""Seconds without a line until a job counts as hung: more than start-up, graph compilation and an
+evaluation take together on a loaded machine."""
+
+SECONDS_BETWEEN_UPDATES = 5.0
+"""Seconds between two updates of a progress bar: Prefect's pages look less often, and an update
+costs 8 ms of the flow's process."""
+
+SECONDS_WITHOUT_SERVER = 600.0
+"""Seconds without updates after one that failed: Prefect's client tries for minutes to reach a
+server that is gone, and the work waits meanwhile."""
+
+LESS_MEMORY = {
+    "convert": "fewer workers",
+    "train": "a smaller batch_size, fewer num_parallel_workers, or more hosts",
+    "validate": "a smaller batch_size, fewer num_parallel_workers",
+}
+"""Program → what its user can choose so that it needs less memory."""
+
+# MindSpore's own INFO lines, which are for its developers. The rank logs have them all.
+FRAMEWORK_LINE = re.compile(r"(?:\[[^]]*\] )?\[rank \d+\] \[INFO\] ")
 
 
 class LaunchSettings(BaseModel):
-    """What a user may choose about the hosts."""
+    """The user's choices about hosts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     launcher: Annotated[str, Field(pattern=r"^(local|ray:auto|ray://.+)$")] = "local"
-    """`local`, or a running Ray cluster: `ray:auto`, `ray://HOST:PORT`."""
+    """`local`, or a running Ray cluster: `ray:auto` or `ray://HOST:PORT`."""
     hosts: Annotated[int, Field(ge=1)] = 1
-    """Of the training, each with an equal share of its workers."""
+    """Number of hosts that train. Each runs an equal part of the workers."""
     wait_for_hosts: Annotated[float, Field(ge=0)] = 60.0
-    """Seconds until training starts, or goes on, with fewer hosts than that."""
+    """Seconds to wait for that many hosts before training starts, or resumes, with fewer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -46,21 +69,25 @@ class LaunchSettings(BaseModel):
 
     @property
     def is_local(self) -> bool:
-        """Whether this host does it all."""
+        """Whether everything runs on this host."""
         return self.launcher == "local"
 
     @property
     def ray_address(self) -> str:
-        """As Ray takes it."""
+        """The cluster's address as Ray takes it."""
         return "auto" if self.launcher == "ray:auto" else self.launcher
+
+
+THIS_HOST = LaunchSettings()
 
 
 def gang_of(
     settings: LaunchSettings, recipe: Recipe, num_workers: int, device_target: str
 ) -> Gang | None:
-    """The hosts for a training that is planned for `num_workers` ranks; None: this one.
+    """Return the hosts of a training that is planned for `num_workers` ranks; None: this host.
 
-    Raises UserError if the ranks can't be shared equally among the hosts.
+    Raises:
+        UserError: The hosts can't share the ranks equally.
     """
     if settings.is_local:
         return None
@@ -75,37 +102,64 @@ def gang_of(
         hosts=settings.hosts,
         slots=num_workers // settings.hosts,
         resource="NPU" if device_target == "Ascend" else "CPU",
-        usable=partial(recipe.can_share, global_batch),
+        usable=partial(recipe.can_divide, global_batch),
         wait=settings.wait_for_hosts,
     )
 
 
-# Longer than start-up, graph compilation and an evaluation on a loaded machine take together.
-SILENCE_SECONDS = 1800
-
-# What a program's user can lower when its memory is too small.
-LESS_MEMORY = {
-    "convert": "fewer workers",
-    "train": "a smaller batch_size, fewer num_parallel_workers, or more hosts",
-    "validate": "a smaller batch_size, fewer num_parallel_workers",
-}
-
-# Of MindSpore itself, for its developers; errors and warnings pass, and the rank logs keep all.
-FRAMEWORK_LINE = re.compile(r"(?:\[[^]]*\] )?\[rank \d+\] \[INFO\] ")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """How many processes run a program, and where."""
+    """The processes that run a program."""
 
     workers: int = 1
+    """Number of ranks on this host, if there is no gang."""
     bind_core: bool = False
-    """To each its own cores, as Ascend wants it."""
+    """Whether each rank gets processor cores of its own, as Ascend needs it."""
     gang: Gang | None = None
-    """The hosts; None: this one."""
+    """The hosts; None: this host."""
 
 
-ALONE = Ranks()
+ONE_RANK = Ranks()
+
+
+class ProgressBar:
+    """A progress bar on the Prefect page of the running task, made with its first update.
+
+    The work goes on if the server can't be reached.
+    """
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key = key
+        self._description = description
+        self._artifact: UUID | None = None
+        self._percent = -1.0
+        self._not_before = 0.0
+        self._server_is_gone = False
+
+    def update(self, fraction: float) -> None:
+        """Show a fraction from 0 to 1, unless the last update was a moment ago."""
+        percent = round(100 * fraction, 1)
+        now = time.monotonic()
+        # The end is shown at once, unless the server is gone.
+        is_end = percent == 100 and not self._server_is_gone
+        if percent == self._percent or (now < self._not_before and not is_end):
+            return
+        try:
+            if self._artifact is None:
+                self._artifact = cast(
+                    "UUID",  # a coroutine only where an event loop runs, which no task here has
+                    create_progress_artifact(percent, key=self._key, description=self._description),
+                )
+            else:
+                update_progress_artifact(self._artifact, percent)
+        except httpx.HTTPError as error:
+            get_run_logger().warning(
+                "progress is not shown for %.0f s: %s", SECONDS_WITHOUT_SERVER, error
+            )
+            self._server_is_gone, self._not_before = True, now + SECONDS_WITHOUT_SERVER
+            return
+        self._percent, self._server_is_gone = percent, False
+        self._not_before = now + SECONDS_BETWEEN_UPDATES
 
 
 def run_program(
@@ -113,33 +167,48 @@ def run_program(
     options: Mapping[str, object],
     *,
     workspace: Path,
-    log_name: str,
-    ranks: Ranks = ALONE,
-    after_line: Callable[[str], None] = lambda _line: None,
+    ranks: Ranks = ONE_RANK,
+    progress: ProgressBar | None = None,
 ) -> None:
-    """Run `sknet/<module>.py` with `--key value` options under the supervisor.
+    """Run a program of sknet under the supervisor, and log the lines that it prints.
 
-    `after_line` is called with each line that the program prints, in this thread. Raises
-    UserError, NonFiniteLossError, LostWorkerError, OutOfMemoryError, DiskFullError,
-    JobStoppedError or JobFailedError by the way it ended.
+    Args:
+        module: Name of the program: `sknet/<module>.py`.
+        options: Its options, without the leading dashes.
+        workspace: Directory for its logs and for the files by which it reports.
+        ranks: The processes that run it.
+        progress: Shows what the program writes into its progress file.
+
+    Raises:
+        UserError: The program refused its input, or the cluster can't run it.
+        NonFiniteLossError: The loss became NaN or infinite.
+        LostWorkerError: A rank or a host was lost; OutOfMemoryError if the kernel killed it.
+        DiskFullError: The disk is full.
+        JobStoppedError: The program was asked to stop, and did.
+        JobFailedError: The program ended with another error.
     """
     logger = get_run_logger()
     scratch = workspace / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    outcome = workspace / f"{log_name}-outcome.json"
+    outcome_file = workspace / f"{module}-outcome.json"
+    progress_file = workspace / f"{module}-progress"
+    progress_file.unlink(missing_ok=True)
     arguments = [f"--{key}={value}" for key, value in options.items()]
+    if progress:
+        arguments.append(f"--progress_file={progress_file}")
 
-    def relay(line: str) -> None:
+    def on_line(line: str) -> None:
         if not FRAMEWORK_LINE.match(line):
             logger.info("%s", line)
-            after_line(line)
+        if progress and (fraction := read_progress(progress_file)) is not None:
+            progress.update(fraction)
 
     job = Job(
         program=Path(sknet.__file__).with_name(f"{module}.py"),
-        args=(*arguments, f"--outcome_file={outcome}"),
+        args=(*arguments, f"--outcome_file={outcome_file}"),
         workers=ranks.workers,
-        log_dir=workspace / "logs" / f"{log_name}-{uuid.uuid4().hex[:8]}",
-        outcome_file=outcome,
+        log_dir=workspace / "logs" / f"{module}-{uuid.uuid4().hex[:8]}",
+        outcome_file=outcome_file,
         cwd=scratch,
         env={"PREFECT_PLUGINS_ENABLED": "false"},
         deadline=None,
@@ -147,22 +216,20 @@ def run_program(
         grace=seconds("stop_grace"),
         bind_core=ranks.bind_core,
     )
-    raise_unless_done(_run(job, ranks.gang, relay), module)
-
-
-def _run(job: Job, gang: Gang | None, relay: Callable[[str], None]) -> JobResult:
-    if gang is None:
-        return run(job, on_line=relay)
     try:
-        return run_on_hosts(job, gang, on_line=relay)
+        if ranks.gang is None:
+            result = run(job, on_line=on_line)
+        else:
+            result = run_on_hosts(job, ranks.gang, on_line=on_line)
     except ClusterError as error:
         raise UserError(str(error)) from None
     except LostHostError as error:
         raise LostWorkerError(str(error)) from None
+    raise_unless_done(result, module)
 
 
 def raise_unless_done(result: JobResult, module: str) -> None:
-    """Raise what `run_program` promises for a job that ended otherwise than well."""
+    """Raise the error that `run_program` documents for a job that didn't end as done."""
     match result.status:
         case Outcome.DONE:
             return
@@ -186,51 +253,7 @@ def raise_unless_done(result: JobResult, module: str) -> None:
 
 
 def write_recipe(values: Mapping[str, object], workspace: Path) -> Path:
-    """The resolved recipe as a file for a program; JSON is YAML."""
+    """Write a resolved recipe as a program's `--config`, and return its path. JSON is YAML."""
     path = workspace / "recipe.yaml"
     path.write_text(json.dumps(values, indent=1), "utf-8")
     return path
-
-
-# Prefect's client tries for minutes to reach a server that is gone, and the work waits meanwhile.
-SECONDS_WITHOUT = 600.0
-
-SECONDS_BETWEEN = 5.0
-"""Prefect's pages look less often; a step costs 8 ms of the flow's process."""
-
-
-class ProgressArtifact:
-    """Of the task that runs; made with its first update. Needs no server to go on working."""
-
-    def __init__(self, key: str, description: str) -> None:
-        self._key = key
-        self._description = description
-        self._artifact: UUID | None = None
-        self._percent = -1.0
-        self._not_before = 0.0
-        self._without = False
-
-    def update(self, share: float) -> None:
-        """0 … 1."""
-        percent = round(100 * share, 1)
-        now = time.monotonic()
-        if percent == self._percent or (now < self._not_before and not self._is_last(percent)):
-            return
-        try:
-            if self._artifact is None:
-                self._artifact = cast(
-                    "UUID",  # and no coroutine, in a task that is none
-                    create_progress_artifact(percent, key=self._key, description=self._description),
-                )
-            else:
-                update_progress_artifact(self._artifact, percent)
-        except httpx.HTTPError as error:
-            get_run_logger().warning("progress is not shown for a while: %s", error)
-            self._without, self._not_before = True, now + SECONDS_WITHOUT
-            return
-        self._percent, self._without = percent, False
-        self._not_before = now + SECONDS_BETWEEN
-
-    def _is_last(self, percent: float) -> bool:
-        """Whether it says that all is done, which is shown at once unless the server is gone."""
-        return percent == 100 and not self._without

@@ -1,166 +1,67 @@
-"""Stage `promote`: the checkpoint that production points to."""
+"""Task `promote`: point production to a checkpoint, if every criterion allows it."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 from tabulate import tabulate
 
-from infra.artifacts import (
-    Artifact,
-    ArtifactSpec,
-    ArtifactStore,
-    BuildOutput,
-    DamagedArtifactError,
-    Manifest,
-    Ref,
-    RefConflictError,
-    StoreError,
-    open_store,
-)
-from sknet.errors import NonFiniteLossError, UserError
-from sknet.evaluation.predictions import read_predictions
-from sknet.judgement import (
-    Candidate,
-    Production,
-    judge_promotion,
-    promotion_of,
-    was_rolled_back,
-)
+from infra.artifacts import Artifact, ArtifactStore, BuildOutput, RefConflictError, open_store
+from sknet.errors import UserError
+from sknet.judgement import Candidate, judge_promotion, promotion_of
 from sknet.recipe import Recipe
-from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Promotion, Shards
-from sknet.records.evaluation import CHECKS_FILE
-from tasks.catalog.production import put_record
+from sknet.records import Checkpoint
+from tasks.catalog.production import (
+    MAX_CONFLICTS,
+    PRODUCTION,
+    candidate_of,
+    comparison_spec,
+    production_of,
+    put_promotion,
+)
+from tasks.errors import PERMANENT
 from tasks.results import (
-    JobFailedError,
-    StageResult,
     Status,
+    TaskResult,
     artifact_of,
     completed,
-    resolve_stage,
-    stage_task,
+    pipeline_task,
+    resolve_artifact,
 )
-from tasks.validate import EVALUATION_FORMAT, evaluate_checkpoint, software
-
-PREDICTIONS = "predictions.parquet"
-"""At the recipe's resolution."""
+from tasks.validate import evaluate_checkpoint
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Production as a candidate is measured by it."""
-
-    production: Production
-    by: Manifest | None
-    """Of the artifact with its predictions."""
-
-
-def production_of(
-    store: ArtifactStore, ref: Ref, candidate: Artifact, classes: tuple[str, ...]
-) -> Compared:
-    """What is known of production; its predictions are of the candidate's samples.
-
-    What stands against a comparison is told, not raised.
-    """
-
-    def without(own: tuple[str, ...] | None, why: str) -> Compared:
-        return Compared(Production(ref.digest, own, None, why, ref.suspect), None)
-
-    try:
-        checkpoint = store.load(ref.kind, ref.key)
-        state = Checkpoint.read(checkpoint.path("state.json"))
-    except (StoreError, UserError) as error:
-        return without(None, f"production's checkpoint can't be read: {error}")
-    if state.run.classes != classes:
-        return without(state.run.classes, "production has other classes")
-    for evaluation in _recorded(store, ref, candidate.manifest):
-        predictions = read_predictions(evaluation.path(PREDICTIONS))
-        return Compared(
-            Production(ref.digest, classes, predictions, "", ref.suspect), evaluation.manifest
-        )
-    try:
-        evaluation = _evaluate(store, checkpoint, state, candidate.manifest)
-        predictions = read_predictions(evaluation.path(PREDICTIONS))
-    except (StoreError, UserError, NonFiniteLossError, JobFailedError) as error:
-        return without(classes, f"production can't be evaluated on these samples: {error}")
-    return Compared(
-        Production(ref.digest, classes, predictions, "", ref.suspect), evaluation.manifest
-    )
-
-
-def _recorded(store: ArtifactStore, ref: Ref, candidate: Manifest) -> Iterator[Artifact]:
-    """The sound evaluations of production on the candidate's shards, on its software first."""
-    inputs = {"checkpoint": ref.digest, "shards": candidate.inputs["shards"]}
-    there = [
-        manifest
-        for manifest in store.list("evaluation")
-        if manifest.inputs == inputs
-        and manifest.format_version == EVALUATION_FORMAT
-        and PREDICTIONS in {entry.path for entry in manifest.files}
-    ]
-    for manifest in sorted(there, key=lambda each: each.params != candidate.params):
-        try:
-            yield store.load("evaluation", manifest.key, level="full")
-        except DamagedArtifactError as error:
-            get_run_logger().warning("promote: not compared with what is damaged: %s", error)
-
-
-def _evaluate(
-    store: ArtifactStore, checkpoint: Artifact, state: Checkpoint, candidate: Manifest
-) -> Artifact:
-    """Production on the candidate's shards, which are not those it was trained on."""
-    device_target = str(candidate.params["device_target"])
-    shards = store.find("shards", candidate.inputs["shards"])
-    spec = ArtifactSpec(
-        # No `evaluation`: those are of the shards that a checkpoint was trained on.
-        kind="comparison",
-        format_version=1,
-        params=software(device_target),
-        inputs={"checkpoint": checkpoint.digest, "shards": shards.digest},
-    )
-
-    def build(workspace: Path) -> BuildOutput:
-        recipe = state.run.recipe
-        out = evaluate_checkpoint(
-            recipe, checkpoint, shards, device_target, workspace, own_shards=False
-        )
-        return BuildOutput(out, {}, {})
-
-    return resolve_stage("promote", store, spec, build).artifact
-
-
-PRODUCTION = "production"
-
-# Each judgement may cost an evaluation; who loses that often is up against something that loops.
-MAX_RACES = 5
-
-
-@stage_task("promote")
+@pipeline_task("promote")
 def promote(
-    recipe: Recipe, checkpoint: StageResult, evaluation: StageResult, store_uri: str
-) -> StageResult:
-    """Point `refs/production` to the checkpoint if every criterion allows it."""
+    recipe: Recipe, checkpoint: TaskResult, evaluation: TaskResult, store_uri: str
+) -> State[TaskResult]:
+    """Point `refs/production` to a checkpoint if every criterion allows it.
+
+    Raises:
+        RefConflictError: Other processes keep moving the ref.
+    """
     began = time.perf_counter()
     store = open_store(store_uri)
-    for _ in range(MAX_RACES):
+    logger = get_run_logger()
+    for _ in range(MAX_CONFLICTS):
         try:
             status, facts = _promote(recipe, checkpoint, evaluation, store)
             break
         except RefConflictError as error:
-            get_run_logger().warning("promote: judged again, as %s", error)
+            logger.warning("promote: judging again, as another process promoted: %s", error)
     else:
         raise RefConflictError(
-            f"refs/{PRODUCTION} moved {MAX_RACES} times while {checkpoint.key[:10]} was judged: "
-            "run it again when nobody else promotes"
+            f"refs/{PRODUCTION} moved {MAX_CONFLICTS} times while {checkpoint.key[:10]} was "
+            "judged: run it again when nobody else promotes"
         )
-    get_run_logger().info("promote: %s, %s", status, facts["reason"])
-    result = StageResult(
-        stage="promote",
+    logger.info("promote: %s, %s", status, facts["reason"])
+    result = TaskResult(
+        task="promote",
         status=status,
         seconds=time.perf_counter() - began,
         kind=checkpoint.kind,
@@ -171,27 +72,31 @@ def promote(
     return completed(result)
 
 
-def promoted(store_uri: str) -> Ref:
-    """Where `refs/production` points. Raises StoreError if nothing was promoted yet."""
-    ref = open_store(store_uri, create=False).refs.get(PRODUCTION)
-    if ref is None:
-        raise StoreError(
-            f"{store_uri} has no refs/{PRODUCTION}.json: run train-sknet until it promotes one"
-        )
-    return ref
-
-
 def _promote(
-    recipe: Recipe, checkpoint: StageResult, evaluated: StageResult, store: ArtifactStore
+    recipe: Recipe, checkpoint: TaskResult, evaluated: TaskResult, store: ArtifactStore
 ) -> tuple[Status, dict[str, JsonValue]]:
-    """Judge once against what production is now. Raises RefConflictError if it moved meanwhile."""
-    entries = store.refs.history(PRODUCTION)
-    current = entries[-1] if entries else None
+    """Judge a checkpoint against production as it is now, and promote it if that is granted.
+
+    Raises:
+        RefConflictError: Production moved meanwhile.
+    """
+    logger = get_run_logger()
+    history = store.refs.history(PRODUCTION)
+    current = history[-1] if history else None
     evaluation = artifact_of(store, evaluated)
-    candidate = _candidate(store, checkpoint, evaluation, [entry.digest for entry in entries])
+    candidate = candidate_of(store, checkpoint.digest, evaluation, history)
     if current is not None and current.digest == checkpoint.digest:
         return "reused", {"reason": f"{_accuracy(candidate)}, in production already"}
-    compared = production_of(store, current, evaluation, candidate.classes) if current else None
+    compared = None
+    if current is not None:
+        compared = production_of(
+            store,
+            current,
+            evaluation.manifest,
+            candidate.classes,
+            evaluate=partial(_evaluate, store, str(evaluation.manifest.params["device_target"])),
+            warn=lambda line: logger.warning("promote: %s", line),
+        )
     production = compared.production if compared else None
     by_hand = (
         f"python -m infra.artifacts refs set {PRODUCTION} {checkpoint.kind}/{checkpoint.key} "
@@ -199,48 +104,57 @@ def _promote(
     )
     floor = recipe.min_accuracy
     judgement = judge_promotion(candidate, production, floor=floor, by_hand=by_hand)
-    _keep(
+    put_promotion(
         store,
         promotion_of(candidate, production, judgement, floor=floor),
         evaluation.manifest,
-        compared.by if compared else None,
+        compared.evaluation if compared else None,
     )
-    rows = [asdict(criterion) for criterion in judgement.criteria]
+    criteria = [asdict(each) for each in judgement.criteria]
     create_table_artifact(
-        rows, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
+        criteria, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
     )
-    said = f"{_accuracy(candidate)}, floor {floor:.2%}"
+    reason = f"{_accuracy(candidate)}, floor {floor:.2%}"
     if judgement.comparison:
-        said += f", p {judgement.comparison.p_value:.3g} against production"
+        reason += f", p {judgement.comparison.p_value:.3g} against production"
     if not judgement.granted:
-        failed = ", ".join(c.name for c in judgement.criteria if not c.passed)
-        get_run_logger().warning("promote: refused\n%s", as_table(cast(JsonValue, rows)))
-        return "refused", {"reason": f"{said}; failed: {failed}", "criteria": cast(JsonValue, rows)}
+        failed = ", ".join(each.name for each in judgement.criteria if not each.passed)
+        logger.warning("promote: refused\n%s", criteria_table([*criteria]))
+        return "refused", {"reason": f"{reason}; failed: {failed}", "criteria": [*criteria]}
     target = artifact_of(store, checkpoint).manifest
-    store.refs.set(PRODUCTION, target, expected=current, reason=said)
-    return "built", {"reason": said}
+    store.refs.set(PRODUCTION, target, expected=current, reason=reason)
+    return "built", {"reason": reason}
 
 
-def as_table(criteria: JsonValue) -> str:
-    """Of the facts of a refusal: every criterion, for a terminal."""
-    return str(tabulate(cast("list[dict[str, object]]", criteria), headers="keys"))
+def criteria_table(criteria: JsonValue) -> str:
+    """Return the criteria of a result's facts as a table for a terminal."""
+    return str(tabulate(criteria, headers="keys"))
 
 
-def _candidate(
-    store: ArtifactStore, checkpoint: StageResult, evaluation: Artifact, targets: list[str]
-) -> Candidate:
-    checks = CheckpointChecks.read(evaluation.path(CHECKS_FILE))
-    shards = store.find("shards", evaluation.manifest.inputs["shards"])
-    return Candidate(
-        checkpoint=checkpoint.digest,
-        classes=Shards.read(shards.path("shards.json")).dataset.classes,
-        checks=checks,
-        evaluation=Evaluation.read(evaluation.path("evaluation.json")) if checks.passed else None,
-        predictions=(
-            read_predictions(evaluation.path("predictions.parquet")) if checks.passed else None
-        ),
-        rolled_back=was_rolled_back(targets, checkpoint.digest),
-    )
+def _evaluate(
+    store: ArtifactStore,
+    device_target: str,
+    checkpoint: Artifact,
+    state: Checkpoint,
+    shards: Artifact,
+) -> Artifact:
+    """Evaluate production on the candidate's shards.
+
+    Raises:
+        UserError: That is not possible.
+    """
+
+    def build(workspace: Path) -> BuildOutput:
+        out = evaluate_checkpoint(
+            state.run.recipe, checkpoint, shards, device_target, workspace, own_shards=False
+        )
+        return BuildOutput(out, {}, {})
+
+    spec = comparison_spec(checkpoint.digest, shards.digest, device_target)
+    try:
+        return resolve_artifact("promote", store, spec, build).artifact
+    except PERMANENT as error:
+        raise UserError(str(error)) from error
 
 
 def _accuracy(candidate: Candidate) -> str:
@@ -248,27 +162,3 @@ def _accuracy(candidate: Candidate) -> str:
     if counts is None:
         return "not evaluated"
     return f"accuracy@1 {counts.accuracy_top1:.2%} ({counts.correct_top1}/{counts.seen})"
-
-
-def _keep(
-    store: ArtifactStore, promotion: Promotion, candidate: Manifest, production: Manifest | None
-) -> None:
-    """The record goes into the store, whatever it says."""
-    spec = ArtifactSpec(
-        kind="promotion",
-        format_version=1,
-        params={
-            "checkpoint": promotion.candidate,
-            "evaluation": candidate.key,
-            "granted": promotion.granted,
-            "floor": promotion.floor,
-            "significance": promotion.significance,
-            # What a judgement says may depend on what could be read just then.
-            "record": promotion.content_digest,
-        },
-        inputs={
-            "candidate": candidate.digest,
-            **({"production": production.digest} if production else {}),
-        },
-    )
-    put_record(store, spec, promotion, "promotion.json")

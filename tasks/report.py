@@ -1,66 +1,62 @@
-"""Stage `report`: all runs of a store as tables, figures and one page.
+"""Task `report`: all runs of a store as tables, figures and one page.
 
-What draws and tabulates is imported where it is used: flows are imported wherever they register.
+Libraries that draw and tabulate are imported in the functions that use them, as every machine that
+registers or starts flows imports this module.
 """
 
 import base64
 import hashlib
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
     create_table_artifact,
 )
+from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
-from infra.artifacts import (
-    Artifact,
-    ArtifactSpec,
-    ArtifactStore,
-    BuildOutput,
-    StoreError,
-    open_store,
-)
+from infra.artifacts import Artifact, ArtifactSpec, BuildOutput, open_store
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
-if TYPE_CHECKING:
-    from sknet.report import TrainedRun
-
-# Raised whenever the same findings would give other pages.
 REPORT_VERSION = 3
-# They decide bytes of drawings, tables and pages.
+"""Raised whenever the same contents would give other pages."""
+
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
-# Of a thumbnail: more is none, and a page has dozens.
-MAX_PICTURE_BYTES = 64 * 1024
-MOST_ROWS = 200
-"""Of the table that Prefect shows."""
+"""Libraries whose version may change the bytes of figures, tables and pages."""
+
+MAX_ROWS = 200
+"""Rows of the table on Prefect's pages."""
 
 
 @pipeline_task("report")
 def report(
     store_uri: str, compare: tuple[str, str] | None = None, price: float | None = None
-) -> TaskResult:
-    """Write the report over every run; the same findings give the same report.
+) -> State[TaskResult]:
+    """Write the report over every run. The same contents give the same report.
 
-    `compare` names two runs to show side by side, `price` is that of a device-hour.
+    Args:
+        store_uri: The artifact store.
+        compare: Two runs to show side by side, each by the first digits of its key or by a ref.
+        price: Price of a device-hour, in whatever currency.
+
+    Raises:
+        UserError: A name in `compare` stands for no run, or for several.
     """
     from sknet.report import write_report
     from sknet.report.page import shown_in_full
     from tasks.catalog.comparison import compare_named
-    from tasks.catalog.runs import collect
+    from tasks.catalog.runs import collect, thumbnails
 
     store = open_store(store_uri)
-    findings = collect(store, price=price)
-    comparison = compare_named(store, findings, *compare) if compare else None
+    contents = collect(store, price=price)
+    comparison = compare_named(store, contents, *compare) if compare else None
     spec = ArtifactSpec(
         kind="report",
         format_version=REPORT_VERSION,
         params={
-            "findings": _sha256(findings.model_dump_json()),
+            "findings": _sha256(contents.model_dump_json()),
             "comparison": _sha256(comparison.model_dump_json()) if comparison else None,
             "libraries": {name: version(name) for name in LIBRARIES},
         },
@@ -70,23 +66,22 @@ def report(
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "out"
         out.mkdir(exist_ok=True)
-        pictures = thumbnails(store, shown_in_full(findings, comparison))
-        write_report(findings, out, comparison=comparison, pictures=pictures)
-        return BuildOutput(out, {"runs": len(findings.runs)}, {})
+        pictures = thumbnails(store, shown_in_full(contents, comparison))
+        write_report(contents, out, comparison=comparison, pictures=pictures)
+        return BuildOutput(out, {"runs": len(contents.runs)}, {})
 
     resolution = resolve_artifact("report", store, spec, build)
-    directory = resolution.artifact.directory
     _show(resolution.artifact)
     facts: dict[str, JsonValue] = {
-        "runs": len(findings.runs),
-        "unreadable": len(findings.unreadable),
-        "html": str(directory / "report.html"),
+        "runs": len(contents.runs),
+        "unreadable": len(contents.unreadable),
+        "html": str(resolution.artifact.directory / "report.html"),
     }
     return finish("report", resolution, facts)
 
 
 def _show(report: Artifact) -> None:
-    """Table, text and figure in Prefect's UI."""
+    """Show the report's table, text and first figure on Prefect's pages."""
     import pandas as pd
 
     from sknet.report.markdown import FIGURE
@@ -94,14 +89,14 @@ def _show(report: Artifact) -> None:
     directory, manifest = report.directory, report.manifest
     table = pd.read_csv(directory / "table.csv", dtype=str, keep_default_na=False)
     create_table_artifact(
-        [dict(zip(table.columns, row, strict=True)) for row in table.head(MOST_ROWS).values],
+        [dict(zip(table.columns, row, strict=True)) for row in table.head(MAX_ROWS).values],
         key="results",
         description="All runs",
     )
     content = base64.b64encode((directory / FIGURE).read_bytes()).decode()
     figure = f"data:image/svg+xml;base64,{content}"
     text = (directory / "report.md").read_text("utf-8")
-    # Nothing lies beside a page of Prefect's, and it can't link to files of this host.
+    # Prefect's pages can't link to files of this host, so the text has the figure in it.
     text = text.replace(f"({FIGURE})", f"({figure})")
     page = f"`report.html` of the artifact `{manifest.kind}/{manifest.key}`"
     create_markdown_artifact(
@@ -112,23 +107,6 @@ def _show(report: Artifact) -> None:
         key="accuracy-intervals",
         description="Accuracy with 95 % intervals, beside published results",
     )
-
-
-def thumbnails(store: ArtifactStore, runs: "Iterable[TrainedRun]") -> dict[str, bytes]:
-    """The pictures of the runs' examples by sha256; a page does without those that are unsound."""
-    from tasks.catalog.comparison import evaluation_of
-
-    pictures = {}
-    for run in runs:
-        for shown in run.examples:
-            try:
-                path = evaluation_of(store, run).path(shown.example.file)
-                content = path.read_bytes() if path.stat().st_size <= MAX_PICTURE_BYTES else b""
-            except (StoreError, OSError):
-                continue
-            if hashlib.sha256(content).hexdigest() == shown.sha256:
-                pictures[shown.sha256] = content
-    return pictures
 
 
 def _sha256(text: str) -> str:

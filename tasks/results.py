@@ -1,8 +1,8 @@
-"""What tasks share: the result of a stage, finding artifacts, and which failures to retry."""
+"""What a task returns, and how it finds or builds its artifact."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -16,116 +16,83 @@ from infra.artifacts import (
     ArtifactSpec,
     ArtifactStore,
     BuildOutput,
-    Manifest,
     Resolution,
-    StoreError,
     resolve,
 )
-from sknet.errors import NonFiniteLossError, UserError
+from tasks.errors import is_worth_retrying
 
-# The pauses before each retry: a host that restarts, or a service, gets time to come back.
 RETRY_SECONDS = [5.0, 20.0, 60.0]
+"""Pauses before each retry, in which a host or a service may restart."""
 
 Status = Literal["reused", "built", "rebuilt", "refused"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class StageResult(BaseModel):
-    """A finished stage: its artifact in the store, and how it came about. JSON between tasks."""
+
+class TaskResult(BaseModel):
+    """An artifact that a task found or built. Tasks hand these on to each other."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str
+    task: str
+    """Name of the task."""
     status: Status
     seconds: float
     kind: str
     key: str
     digest: str
     facts: dict[str, JsonValue] = {}
-    """What the summary tells of the stage."""
+    """What the summary of the run shows of the task."""
 
 
-class LostWorkerError(RuntimeError):
-    """A process of the job died or hung; what was done is kept, so trying again is safe."""
+def pipeline_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Return a decorator that makes a Prefect task of a function, with retries.
 
-
-class OutOfMemoryError(LostWorkerError):
-    """The kernel killed a process of the job for want of memory.
-
-    Trying again goes on from what was done, and what else took the memory may be gone by then.
+    The artifact store remembers results, not Prefect's cache, so that a retry is always safe.
     """
-
-
-class JobFailedError(RuntimeError):
-    """The job ended by itself with a failure that another try would repeat."""
-
-
-class JobStoppedError(RuntimeError):
-    """The job was asked to stop, and did; a new run goes on from its last checkpoint."""
-
-
-class RegressionError(RuntimeError):
-    """The promoted checkpoint is not what was recorded of it."""
-
-
-FAILURES = (UserError, StoreError, NonFiniteLossError, JobFailedError)
-"""What another try would only repeat."""
-
-
-def worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """I/O errors, a full disk and lost workers or hosts pass; wrong input and a diverged loss stay.
-
-    So does memory that a program was refused by a limit of its own (a JobFailedError). A job that
-    was asked to stop is not to start again.
-    """
-    del task, task_run
-    error = state.data if isinstance(state.data, Exception) else _raised(state)
-    if isinstance(error, (*FAILURES, JobStoppedError)):
-        return False
-    return isinstance(error, LostWorkerError | OSError)
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """A task for a stage: its memory is the artifact store, and trying it again is safe."""
     return task(
         name=name,
         cache_policy=NO_CACHE,
         retries=len(RETRY_SECONDS),
         retry_delay_seconds=RETRY_SECONDS,
-        retry_condition_fn=worth_retrying,
+        retry_condition_fn=retry_condition,
     )
 
 
-def _raised(state: State[Any]) -> BaseException | None:
-    result = state.result(raise_on_failure=False)
-    return result if isinstance(result, BaseException) else None
+def retry_condition(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell Prefect whether a failed state is worth another attempt."""
+    del task, task_run
+    failure = state.data
+    if not isinstance(failure, Exception):
+        failure = state.result(raise_on_failure=False)
+    return isinstance(failure, Exception) and is_worth_retrying(failure)
 
 
-def resolve_stage(
-    stage: str, store: ArtifactStore, spec: ArtifactSpec, build: Callable[[Path], BuildOutput]
+def resolve_artifact(
+    task_name: str, store: ArtifactStore, spec: ArtifactSpec, build: Callable[[Path], BuildOutput]
 ) -> Resolution:
-    """Reuse or build a stage's artifact, and tell the log which of them while it happens."""
+    """Find the artifact of a spec in the store, or build it, and log which of them happens."""
     logger = get_run_logger()
 
     def announced(workspace: Path) -> BuildOutput:
-        logger.info("%s: at work on %s/%s", stage, spec.kind, spec.key[:12])
+        logger.info("%s: building %s/%s", task_name, spec.kind, spec.key[:12])
         return build(workspace)
 
     resolution = resolve(store, spec, announced)
     for damage in resolution.damages:
-        logger.warning("%s: what was there is damaged and was set aside: %s", stage, damage)
-    logger.info("%s: %s in %.1f s", stage, resolution.status, resolution.seconds)
+        logger.warning("%s: the stored artifact is damaged, set aside: %s", task_name, damage)
+    logger.info("%s: %s in %.1f s", task_name, resolution.status, resolution.seconds)
     return resolution
 
 
-def finish(stage: str, resolution: Resolution, facts: Mapping[str, JsonValue]) -> StageResult:
-    """End a stage's task with the result of its resolution."""
+def finish(
+    task_name: str, resolution: Resolution, facts: Mapping[str, JsonValue]
+) -> State[TaskResult]:
+    """Return the final state of a task that found or built an artifact."""
     manifest = resolution.artifact.manifest
-    result = StageResult(
-        stage=stage,
+    result = TaskResult(
+        task=task_name,
         status=resolution.status,
         seconds=resolution.seconds,
         kind=manifest.kind,
@@ -136,24 +103,11 @@ def finish(stage: str, resolution: Resolution, facts: Mapping[str, JsonValue]) -
     return completed(result)
 
 
-def completed(result: StageResult) -> StageResult:
-    """A state named after what happened, so that the UI shows Reused, Built, … for the task.
-
-    Prefect hands the caller of the task this state, and a task that gets it the result in it.
-    """
-    return cast(StageResult, Completed(name=result.status.capitalize(), data=result))
+def completed(result: TaskResult) -> State[TaskResult]:
+    """Return a final state named after the result's status: Prefect shows Reused, Built, …"""
+    return Completed(name=result.status.capitalize(), data=result)
 
 
-def results_of(*stages: StageResult) -> list[StageResult]:
-    """What finished stages returned, for the flow's own code."""
-    return [stage.result() if isinstance(stage, State) else stage for stage in stages]
-
-
-def artifact_of(store: ArtifactStore, result: StageResult) -> Artifact:
-    """The artifact of an earlier stage."""
+def artifact_of(store: ArtifactStore, result: TaskResult) -> Artifact:
+    """Return the artifact of a task's result."""
     return store.load(result.kind, result.key)
-
-
-def newest(manifests: Iterable[Manifest]) -> Manifest | None:
-    """The one that was made last."""
-    return max(manifests, key=lambda m: str(m.provenance.get("created", "")), default=None)

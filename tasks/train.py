@@ -1,55 +1,59 @@
-"""Stage `train`: a recipe and shards to a final checkpoint, through msrun on the hosts."""
+"""Task `train`: train a recipe on shards to its final checkpoint."""
 
-import re
 import shutil
 import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from prefect.client.schemas.objects import State
+
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.programs import (
+    THIS_HOST,
     LaunchSettings,
-    ProgressArtifact,
+    ProgressBar,
     Ranks,
     gang_of,
     run_program,
     write_recipe,
 )
-from tasks.results import (
-    StageResult,
-    artifact_of,
-    finish,
-    resolve_stage,
-    stage_task,
-)
-
-HERE = LaunchSettings()
-# As rank 0 reports: `… step 20/300 loss …`.
-STEP = re.compile(r" step (\d+)/(\d+) ")
+from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
 
 
-@stage_task("train")
+@pipeline_task("train")
 def train(
     recipe: Recipe,
-    shards: StageResult,
+    shards: TaskResult,
     store_uri: str,
     num_workers: int,
     device_target: str,
-    launch: LaunchSettings = HERE,
-) -> StageResult:
-    """Train to the end; an interrupted training goes on from its newest valid checkpoint.
+    launch: LaunchSettings = THIS_HOST,
+) -> State[TaskResult]:
+    """Train to the end; an interrupted training resumes from its newest valid checkpoint.
 
-    Hosts of a cluster must share the store as a file system, under the same path. After the loss
-    of a host a retry goes on with those that are left.
+    Args:
+        recipe: Every choice of the training.
+        shards: Result of `convert`.
+        store_uri: The artifact store.
+        num_workers: Number of ranks on all hosts. Global batch and learning rate follow from it.
+        device_target: CPU or Ascend.
+        launch: The hosts. Those of a cluster need the store as a shared file system, mounted at
+            the same path. After the loss of a host a retry resumes on the remaining ones.
+
+    Raises:
+        UserError: Recipe, data and hosts don't fit each other.
+        NonFiniteLossError: The loss became NaN or infinite.
+        LostWorkerError: A rank or a host was lost.
+        JobStoppedError: The training was asked to stop.
     """
     store = open_store(store_uri)
     spec = ArtifactSpec(
         kind="checkpoint",
-        # 2: other names of parameters, and a loss that rounds otherwise; 3: Checkpoint's format 2;
-        # 4: its evaluations have more fields
+        # 2: other names of parameters, and a loss that rounds differently; 3: format 2 of
+        # Checkpoint; 4: more fields in its evaluations.
         format_version=4,
         params={
             "recipe": recipe.choices(),
@@ -74,38 +78,28 @@ def train(
                 "train",
                 options,
                 workspace=workspace,
-                log_name="train",
                 ranks=Ranks(
                     workers=num_workers,
                     bind_core=device_target == "Ascend",
                     gang=gang_of(launch, recipe, num_workers, device_target),
                 ),
-                after_line=_Progress(),
+                progress=ProgressBar("training", "Fraction of the training's steps that are done"),
             )
         final = max(checkpoints.glob("step-*"))
         state = Checkpoint.read(final / "state.json")
-        _keep_log(store, spec, recipe.name, workspace)
+        _store_log(store, spec, recipe.name, workspace)
         return BuildOutput(final, {"steps": state.step, "params": state.num_params}, {})
 
-    resolution = resolve_stage("train", store, spec, build)
+    resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
 
 
-class _Progress:
-    """Shows the share of the steps that are done."""
+def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:
+    """Store metrics and rank logs as an artifact of their own.
 
-    def __init__(self) -> None:
-        self._shown = ProgressArtifact("training", "Share of the training's steps that are done")
-
-    def __call__(self, line: str) -> None:
-        if found := STEP.search(line):
-            done, total = map(int, found.groups())
-            self._shown.update(done / total)
-
-
-def _keep_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:
-    """Times and rank logs are facts of one execution, so they are no part of the checkpoint."""
+    They differ in every execution, so that they can't be part of the checkpoint.
+    """
     spec = ArtifactSpec(
         kind="training-log",
         format_version=1,

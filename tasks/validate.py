@@ -1,44 +1,30 @@
-"""Stage `validate`: a checkpoint, checked and evaluated."""
+"""Task `validate`: check a checkpoint and evaluate it on the validation split."""
 
-import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
-from infra.artifacts import (
-    Artifact,
-    ArtifactSpec,
-    BuildOutput,
-    open_store,
-)
+from infra.artifacts import Artifact, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file
+from tasks.catalog.production import evaluation_spec, processor
+from tasks.errors import JobFailedError
 from tasks.programs import run_program, write_recipe
-from tasks.results import (
-    JobFailedError,
-    StageResult,
-    artifact_of,
-    finish,
-    resolve_stage,
-    stage_task,
-)
-
-EVALUATION_FORMAT = 2
-"""Of the artifact: 2 has checks, predictions, attention and examples."""
+from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
 
 
-@stage_task("validate")
+@pipeline_task("validate")
 def validate(
-    recipe: Recipe, checkpoint: StageResult, shards: StageResult, store_uri: str, device_target: str
-) -> StageResult:
-    """Check the checkpoint, and if it is sound predict every validation sample.
+    recipe: Recipe, checkpoint: TaskResult, shards: TaskResult, store_uri: str, device_target: str
+) -> State[TaskResult]:
+    """Check a checkpoint and, if every check passes, predict each validation sample.
 
-    A checkpoint that fails a check gets an artifact that says so, and no counts.
+    The artifact of a checkpoint that fails a check has the checks and no counts.
     """
     store = open_store(store_uri)
     spec = evaluation_spec(checkpoint.digest, shards.digest, device_target)
@@ -53,7 +39,7 @@ def validate(
         )
         return BuildOutput(out, {}, {"processor": processor(device_target)})
 
-    resolution = resolve_stage("validate", store, spec, build)
+    resolution = resolve_artifact("validate", store, spec, build)
     checks = CheckpointChecks.read(resolution.artifact.path(CHECKS_FILE))
     if not checks.passed:
         return finish("validate", resolution, _show_failed(checks, checkpoint.key))
@@ -62,36 +48,11 @@ def validate(
         for side in recipe.resolutions
     ]
     create_table_artifact(
-        [table_row(evaluation) for evaluation in evaluations],
+        [_table_row(evaluation) for evaluation in evaluations],
         key="accuracy",
         description=f"Accuracy of {checkpoint.key[:10]}",
     )
-    return finish("validate", resolution, evaluation_facts(evaluations[0]))
-
-
-def evaluation_spec(checkpoint: str, shards: str, device_target: str) -> ArtifactSpec:
-    """Of the evaluation that the software here makes of a checkpoint, on the shards it is of."""
-    return ArtifactSpec(
-        kind="evaluation",
-        format_version=EVALUATION_FORMAT,
-        params=software(device_target),
-        inputs={"checkpoint": checkpoint, "shards": shards},
-    )
-
-
-def software(device_target: str) -> dict[str, JsonValue]:
-    """All by which the same checkpoint and shards could give other files."""
-    packages = ("mindspore", "numpy", "pillow", "pyarrow")
-    return {"device_target": device_target, **{name: version(name) for name in packages}}
-
-
-def processor(device_target: str) -> str:
-    """Of this host, as it names itself: another kind may round otherwise. No part of any key."""
-    if device_target != "CPU":
-        return device_target
-    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return finish("validate", resolution, _counts(evaluations[0]))
 
 
 def evaluate_checkpoint(
@@ -103,10 +64,24 @@ def evaluate_checkpoint(
     *,
     own_shards: bool = True,
 ) -> Path:
-    """Check and evaluate in a process of its own; return the directory of what it wrote.
+    """Check and evaluate a checkpoint in a process of its own.
 
-    If a check failed, `checks.json` is alone in it. On other shards than the checkpoint's own,
-    only its files are checked, and there is no `checks.json`.
+    Args:
+        recipe: The checkpoint's recipe.
+        checkpoint: Its artifact.
+        shards: The shards whose validation split is predicted.
+        device_target: CPU or Ascend.
+        workspace: Directory for the process's files.
+        own_shards: Whether the checkpoint was trained on these shards. On others, only its files
+            are checked, and no `checks.json` is written.
+
+    Returns:
+        The directory of the evaluation. If a check failed, it has `checks.json` alone.
+
+    Raises:
+        JobFailedError: The process failed for another reason than a check.
+        UserError: Recipe, checkpoint and shards don't fit each other.
+        LostWorkerError: The process was lost.
     """
     out = workspace / "out"
     options = {
@@ -116,22 +91,22 @@ def evaluate_checkpoint(
         "device_target": device_target,
         "out": out,
     }
-    # What an earlier try left may belong to another outcome.
+    # An earlier attempt may have left files of another outcome.
     shutil.rmtree(out, ignore_errors=True)
     try:
-        run_program("validate", options, workspace=workspace, log_name="validate")
+        run_program("validate", options, workspace=workspace)
     except JobFailedError:
-        if not _refused(out / CHECKS_FILE):
+        if not _has_failed_check(out / CHECKS_FILE):
             raise
     return out
 
 
-def _refused(file: Path) -> bool:
+def _has_failed_check(file: Path) -> bool:
     return file.is_file() and not CheckpointChecks.read(file).passed
 
 
 def _show_failed(checks: CheckpointChecks, key: str) -> dict[str, JsonValue]:
-    """In the log and as a table; returns the stage's facts."""
+    """Show failed checks in the log and as a table, and return the task's facts."""
     failed = [check for check in checks.checks if not check.passed]
     for check in failed:
         get_run_logger().error("validate: %s: %s", check.name, check.detail)
@@ -141,13 +116,12 @@ def _show_failed(checks: CheckpointChecks, key: str) -> dict[str, JsonValue]:
             for check in checks.checks
         ],
         key="checks",
-        description=f"Checkpoint {key[:10]} is not sound and was not evaluated",
+        description=f"Checkpoint {key[:10]} failed a check and was not evaluated",
     )
     return {"checks_failed": len(failed)}
 
 
-def evaluation_facts(evaluation: Evaluation) -> dict[str, JsonValue]:
-    """The counts that summaries show."""
+def _counts(evaluation: Evaluation) -> dict[str, JsonValue]:
     return {
         "correct_top1": evaluation.correct_top1,
         "correct_top5": evaluation.correct_top5,
@@ -155,8 +129,8 @@ def evaluation_facts(evaluation: Evaluation) -> dict[str, JsonValue]:
     }
 
 
-def table_row(evaluation: Evaluation) -> dict[str, object]:
-    """Of the table that Prefect shows."""
+def _table_row(evaluation: Evaluation) -> dict[str, object]:
+    """Return an evaluation as a row of the table on Prefect's pages."""
     low, high = evaluation.interval_top1
     error = evaluation.calibration_error
     return {
@@ -165,7 +139,7 @@ def table_row(evaluation: Evaluation) -> dict[str, object]:
         "accuracy@1": f"{evaluation.accuracy_top1:.2%}",
         "95 % interval": f"{low:.2%} to {high:.2%}",
         "accuracy@5": f"{evaluation.accuracy_top5:.2%}",
-        **evaluation_facts(evaluation),
+        **_counts(evaluation),
         "loss": round(evaluation.loss, 4),
         "calibration error": None if error is None else round(error, 4),
     }

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore
 from sknet.evaluation.predictions import Predictions, read_predictions, write_predictions
 from sknet.records import Evaluation
-from tasks.results import StageResult
+from tasks.results import TaskResult
 
 
 def put_changed(
@@ -72,11 +72,11 @@ def with_wrong(*positions: int) -> Callable[[Path], None]:
     return change
 
 
-def result_of(artifact: Artifact, stage: str) -> StageResult:
-    """As the stage would have returned it."""
+def result_of(artifact: Artifact, task: str) -> TaskResult:
+    """Return the result that the task would have returned."""
     manifest = artifact.manifest
-    return StageResult(
-        stage=stage,
+    return TaskResult(
+        task=task,
         status="built",
         seconds=0.0,
         kind=manifest.kind,

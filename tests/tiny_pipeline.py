@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
-import psutil
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -19,11 +17,11 @@ from pydantic import TypeAdapter
 
 from flows.train_sknet import train_sknet
 from infra.artifacts import open_store
-from tasks.results import StageResult
+from tasks.results import TaskResult
+from tests.processes import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = TypeAdapter(tuple[StageResult, ...])
-STAGES = ["stage", "convert", "train", "validate", "promote", "report"]
+RESULTS = TypeAdapter(tuple[TaskResult, ...])
+TASKS = ["stage", "convert", "train", "validate", "promote", "report"]
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
 RECIPE = """\
@@ -49,13 +47,13 @@ class Trained:
     store: Path
     recipe: Path
     images: Path
-    results: tuple[StageResult, ...]
+    results: tuple[TaskResult, ...]
 
-    def of(self, stage: str) -> StageResult:
-        return next(result for result in self.results if result.stage == stage)
+    def of(self, task: str) -> TaskResult:
+        return next(result for result in self.results if result.task == task)
 
     @staticmethod
-    def write(results: list[StageResult], place: Path) -> None:
+    def write(results: list[TaskResult], place: Path) -> None:
         (place / "results.json").write_bytes(RESULTS.dump_json(tuple(results)))
 
     @classmethod
@@ -68,8 +66,8 @@ class Trained:
         )
 
 
-def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[StageResult]]:
-    """The flow in this process with two workers: its run's id, and what the stages returned."""
+def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[TaskResult]]:
+    """The flow in this process with two workers: its run's id, and what the tasks returned."""
     state = train_sknet(
         recipe=str(recipe), data=str(images), store=str(store), workers=2, return_state=True
     )
@@ -143,27 +141,3 @@ def digests(store: Path | str) -> dict[tuple[str, str], str]:
         for manifest in open_store(str(store), create=False).list()
         if manifest.kind not in ("training-log", "report")
     }
-
-
-def processes_marked(name: str, value: str) -> list[psutil.Process]:
-    """The living processes with this environment variable."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            if alive and process.environ().get(name) == value:
-                found.append(process)
-        except psutil.Error:
-            continue  # ended meanwhile, or of another user
-    return found
-
-
-def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> None:
-    """Signal a process that the test started, and wait for its end."""
-    if process.poll() is None:
-        process.send_signal(number)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)

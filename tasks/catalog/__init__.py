@@ -1,1 +1,1 @@
-"""What a store holds in SKNet's terms: runs, production, integrity, comparison."""
+"""What a store holds in SKNet's terms: runs, production, integrity, comparison. No Prefect."""

@@ -1,41 +1,51 @@
-"""Is an artifact still what it was, to the byte? And where it isn't: a sound copy in its place."""
+"""Whether artifacts are still what was recorded of them: their bytes, and what they compute.
+
+What is damaged is replaced by an intact copy, if there is one.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from infra.artifacts import (
     Artifact,
     ArtifactStore,
     Manifest,
+    Ref,
     StoreError,
     replace_damaged,
 )
-from sknet.records import Repair
-from tasks.results import FAILURES, LostWorkerError
+from sknet.errors import UserError
+from sknet.evaluation.predictions import read_predictions
+from sknet.judgement import EvaluationPair
+from sknet.recipe import Recipe
+from sknet.records import CheckpointChecks, Evaluation, Repair
+from sknet.records.evaluation import CHECKS_FILE, evaluation_file, predictions_file
+from tasks.catalog.production import EVALUATION_FORMAT, created_at, newest
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An artifact as it is referred to."""
+    """An artifact as others refer to it."""
 
     kind: str
     digest: str
     key: str | None = None
-    """None if all that knows it is a manifest that can't be read."""
+    """None if only a manifest that can't be read would tell it."""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key}" if self.key else f"{self.kind} with digest {self.digest}"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a sound copy may come from."""
+class CopySource:
+    """Where an intact copy may come from."""
 
     how: Literal["fetched", "rebuilt"]
     name: str
     copy: Callable[[Wanted], Artifact]
-    """Raises StoreError, or what a stage raises, if there is none."""
+    """Returns the copy. Raises UserError or OSError if there is none."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +53,19 @@ class Examined:
     """What was wrong with an artifact, and whether it still is."""
 
     artifact: Artifact | None
-    """Sound by now; None if it couldn't be repaired."""
+    """The artifact, intact by now; None if it couldn't be repaired."""
     damages: tuple[str, ...] = ()
-    """What is wrong still, and why it couldn't be repaired."""
+    """What is still wrong, and why it couldn't be repaired."""
     repairs: tuple[Repair, ...] = ()
 
 
-def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[Source]) -> Examined:
-    """Read every byte of an artifact, and of what this host has copied of it; repair what it can.
+def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[CopySource]) -> Examined:
+    """Read every byte of an artifact and of this host's copies of it, and repair what is damaged.
 
-    Sources are tried in their order, and only if something is wrong.
+    Args:
+        store: The store that should hold it.
+        wanted: The artifact.
+        sources: Where copies may be, tried in this order if something is damaged.
     """
     damages = damages_of(store, wanted)
     repairs = []
@@ -63,7 +76,7 @@ def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[Source]) -> 
         for source in sources:
             try:
                 artifact = replace_damaged(store, source.copy(wanted), digest=wanted.digest)
-            except (*FAILURES, LostWorkerError, OSError) as error:
+            except (UserError, OSError) as error:
                 unrepaired.append(f"{wanted}: not from {source.name}: {error}")
                 continue
             name = f"{artifact.manifest.kind}/{artifact.manifest.key}"
@@ -78,7 +91,7 @@ def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[Source]) -> 
 
 
 def damages_of(store: ArtifactStore, wanted: Wanted) -> tuple[str, ...]:
-    """All that is wrong with an artifact in its store."""
+    """Return all that is wrong with an artifact in its store."""
     if wanted.key is None:
         return (f"no {wanted} can be read in the store",)
     try:
@@ -94,19 +107,83 @@ def damages_of(store: ArtifactStore, wanted: Wanted) -> tuple[str, ...]:
 
 
 def locate(store: ArtifactStore, kind: str, digest: str) -> Wanted:
-    """An artifact by its digest, damaged files or not, as long as its manifest can be read."""
+    """Return an artifact by its digest. Its files may be damaged, if its manifest can be read."""
     keys = (manifest.key for manifest in store.list(kind) if manifest.digest == digest)
     return Wanted(kind, digest, next(keys, None))
 
 
 def copy_in(store: ArtifactStore, wanted: Wanted) -> Artifact:
-    """The artifact in another store. Raises StoreError if it isn't there."""
+    """Return the artifact from another store.
+
+    Raises:
+        StoreError: It isn't there.
+    """
     if wanted.key is None:
         return store.find(wanted.kind, wanted.digest)
     return store.load(wanted.kind, wanted.key)
 
 
 def manifest_of(store: ArtifactStore, wanted: Wanted) -> Manifest | None:
-    """What an artifact was made from, if that can still be read."""
+    """Return an artifact's manifest; None if it can't be read."""
     found = (manifest for manifest in store.list(wanted.kind) if manifest.key == wanted.key)
     return next(found, None)
+
+
+def recorded_evaluation(store: ArtifactStore, ref: Ref, shards: str) -> Wanted | None:
+    """Return the evaluation with which a checkpoint was promoted.
+
+    Args:
+        store: The store of both.
+        ref: The promoted checkpoint.
+        shards: Digest of the shards that it was trained on.
+
+    Returns:
+        The oldest evaluation of a checkpoint that was promoted by hand; None if there is none.
+    """
+    promotion = newest(
+        manifest
+        for manifest in store.list("promotion")
+        if manifest.params.get("checkpoint") == ref.digest and manifest.params.get("granted")
+    )
+    if promotion:
+        key = str(promotion.params["evaluation"])
+        return Wanted("evaluation", promotion.inputs["candidate"], key)
+    evaluations = [
+        manifest
+        for manifest in store.list("evaluation")
+        if manifest.inputs == {"checkpoint": ref.digest, "shards": shards}
+        and manifest.format_version == EVALUATION_FORMAT
+    ]
+    if not evaluations:
+        return None
+    first = min(evaluations, key=created_at)
+    return Wanted("evaluation", first.digest, first.key)
+
+
+def read_pairs(recipe: Recipe, recorded: Artifact, found: Path) -> list[EvaluationPair]:
+    """Return a recorded and a new evaluation at each resolution, the recipe's own first.
+
+    Args:
+        recipe: The checkpoint's recipe.
+        recorded: The recorded evaluation.
+        found: Directory of the new one.
+
+    Raises:
+        UserError: A check that the checkpoint had passed fails now, or a file can't be read.
+    """
+    checks = CheckpointChecks.read(found / CHECKS_FILE)
+    failed = [f"{check.name}: {check.detail}" for check in checks.checks if not check.passed]
+    if failed:
+        raise UserError(f"checks fail that had passed: {'; '.join(failed)}")
+    pairs = []
+    for side in recipe.resolutions:
+        counts, predictions = evaluation_file(recipe, side), predictions_file(recipe, side)
+        pairs.append(
+            EvaluationPair(
+                recorded=Evaluation.read(recorded.path(counts)),
+                found=Evaluation.read(found / counts),
+                recorded_predictions=read_predictions(recorded.path(predictions)),
+                found_predictions=read_predictions(found / predictions),
+            )
+        )
+    return pairs

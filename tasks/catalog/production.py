@@ -1,60 +1,309 @@
-"""The evaluation by which a promoted checkpoint is measured, and the nights that did so."""
+"""Production: the checkpoint in use, its evaluations, and the decisions about it."""
 
+import platform
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
-from infra.artifacts import ArtifactSpec, ArtifactStore, Manifest, Ref
-from sknet.records import Record
-from tasks.catalog.integrity import Wanted
-from tasks.validate import EVALUATION_FORMAT
+from pydantic import JsonValue
+
+from infra.artifacts import (
+    Artifact,
+    ArtifactSpec,
+    ArtifactStore,
+    DamagedArtifactError,
+    Manifest,
+    Ref,
+    RefConflictError,
+    StoreError,
+    open_store,
+)
+from infra.base.records import Record
+from sknet.errors import UserError
+from sknet.evaluation.predictions import read_predictions
+from sknet.judgement import Candidate, Production, was_rolled_back
+from sknet.records import (
+    Checkpoint,
+    CheckpointChecks,
+    Evaluation,
+    Promotion,
+    Revalidation,
+    Shards,
+)
+from sknet.records.evaluation import CHECKS_FILE
+
+PRODUCTION = "production"
+"""Name of the ref that points to the checkpoint in use."""
+
+PREDICTIONS = "predictions.parquet"
+"""Name of the file with an evaluation's predictions at the recipe's own resolution."""
+
+EVALUATION_FORMAT = 2
+"""Format of evaluation artifacts. Format 2 has checks, predictions, attention and examples."""
+
+MAX_CONFLICTS = 5
+"""How often a move of the ref is tried while other processes move it too."""
 
 
-def recorded_evaluation(store: ArtifactStore, ref: Ref, shards: str) -> Wanted | None:
-    """The evaluation with which it was promoted; of what was promoted by hand, the oldest.
+def promoted(store_uri: str) -> Ref:
+    """Return where `refs/production` points.
+
+    Raises:
+        StoreError: There is no such store, or nothing was promoted in it yet.
+    """
+    ref = open_store(store_uri, create=False).refs.get(PRODUCTION)
+    if ref is None:
+        raise StoreError(
+            f"{store_uri} has no refs/{PRODUCTION}.json: run train-sknet until it promotes one"
+        )
+    return ref
+
+
+def mark_production(store: ArtifactStore, ref: Ref, *, suspect: str | None, reason: str) -> bool:
+    """Mark production as suspect, or take the mark away. The ref never moves.
 
     Args:
-        store: Where it is.
-        ref: The promoted checkpoint.
-        shards: Digest of those it was trained on.
+        store: The store of the ref.
+        ref: The entry that was checked.
+        suspect: What is wrong with the checkpoint; None if nothing is.
+        reason: Why the mark changes.
+
+    Returns:
+        False if production has moved to another checkpoint meanwhile, which is not marked.
+
+    Raises:
+        RefConflictError: Other processes keep moving the ref.
     """
-    promotions = [
-        manifest
-        for manifest in store.list("promotion")
-        if manifest.params.get("checkpoint") == ref.digest and manifest.params.get("granted")
-    ]
-    if promotions:
-        last = max(promotions, key=_created)
-        return Wanted("evaluation", last.inputs["candidate"], str(last.params["evaluation"]))
-    evaluations = [
+    for _ in range(MAX_CONFLICTS):
+        current = store.refs.get(PRODUCTION)
+        if current is None or (current.kind, current.key) != (ref.kind, ref.key):
+            return False
+        if current.suspect == suspect:
+            return True
+        try:
+            store.refs.set(PRODUCTION, current, expected=current, reason=reason, suspect=suspect)
+        except RefConflictError:
+            continue
+        return True
+    raise RefConflictError(f"refs/{PRODUCTION} moved {MAX_CONFLICTS} times while it was marked")
+
+
+def evaluation_spec(checkpoint: str, shards: str, device_target: str) -> ArtifactSpec:
+    """Return the spec of a checkpoint's evaluation with the software of this host.
+
+    Args:
+        checkpoint: Digest of the checkpoint.
+        shards: Digest of the shards that it was trained on.
+        device_target: CPU or Ascend.
+    """
+    return ArtifactSpec(
+        kind="evaluation",
+        format_version=EVALUATION_FORMAT,
+        params=software(device_target),
+        inputs={"checkpoint": checkpoint, "shards": shards},
+    )
+
+
+def comparison_spec(checkpoint: str, shards: str, device_target: str) -> ArtifactSpec:
+    """Return the spec of a checkpoint's evaluation on shards that it was not trained on."""
+    return ArtifactSpec(
+        kind="comparison",
+        format_version=1,
+        params=software(device_target),
+        inputs={"checkpoint": checkpoint, "shards": shards},
+    )
+
+
+def software(device_target: str) -> dict[str, JsonValue]:
+    """Return the device and the versions that may change the files of an evaluation."""
+    packages = ("mindspore", "numpy", "pillow", "pyarrow")
+    return {"device_target": device_target, **{name: version(name) for name in packages}}
+
+
+def processor(device_target: str) -> str:
+    """Return the name of this host's kind of processor.
+
+    Another kind may round differently. It is no part of any key.
+    """
+    if device_target != "CPU":
+        return device_target
+    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def candidate_of(
+    store: ArtifactStore, checkpoint: str, evaluation: Artifact, history: Sequence[Ref]
+) -> Candidate:
+    """Return a checkpoint as a candidate for production.
+
+    Args:
+        store: The store of its shards.
+        checkpoint: Digest of the checkpoint.
+        evaluation: Its evaluation.
+        history: All entries of `refs/production`, oldest first.
+
+    Raises:
+        StoreError: The shards aren't in the store any more.
+    """
+    checks = CheckpointChecks.read(evaluation.path(CHECKS_FILE))
+    shards = store.find("shards", evaluation.manifest.inputs["shards"])
+    return Candidate(
+        checkpoint=checkpoint,
+        classes=Shards.read(shards.path("shards.json")).dataset.classes,
+        checks=checks,
+        evaluation=Evaluation.read(evaluation.path("evaluation.json")) if checks.passed else None,
+        predictions=read_predictions(evaluation.path(PREDICTIONS)) if checks.passed else None,
+        rolled_back=was_rolled_back([entry.digest for entry in history], checkpoint),
+    )
+
+
+@dataclass(frozen=True)
+class ComparedProduction:
+    """Production, as a candidate is compared with it."""
+
+    production: Production
+    evaluation: Manifest | None
+    """Manifest of the artifact with production's predictions; None if it can't be compared."""
+
+
+def production_of(
+    store: ArtifactStore,
+    ref: Ref,
+    candidate: Manifest,
+    classes: tuple[str, ...],
+    *,
+    evaluate: Callable[[Artifact, Checkpoint, Artifact], Artifact],
+    warn: Callable[[str], None],
+) -> ComparedProduction:
+    """Return production with its predictions of the samples that a candidate was evaluated on.
+
+    If it can't be compared, the result says why.
+
+    Args:
+        store: The store of both.
+        ref: The present entry of `refs/production`.
+        candidate: Manifest of the candidate's evaluation.
+        classes: The candidate's classes.
+        evaluate: Evaluates a checkpoint, with its state, on shards; called if production was never
+            evaluated on the candidate's. Raises UserError if that is not possible.
+        warn: Called with one line for each recorded evaluation that is damaged.
+    """
+
+    def not_compared(own_classes: tuple[str, ...] | None, reason: str) -> ComparedProduction:
+        known = Production(ref.digest, own_classes, None, reason, ref.suspect)
+        return ComparedProduction(known, None)
+
+    try:
+        checkpoint = store.load(ref.kind, ref.key)
+        state = Checkpoint.read(checkpoint.path("state.json"))
+    except UserError as error:
+        return not_compared(None, f"production's checkpoint can't be read: {error}")
+    if state.run.classes != classes:
+        return not_compared(state.run.classes, "production has other classes")
+    try:
+        evaluation = _intact_evaluation(store, ref, candidate, warn)
+        if evaluation is None:
+            shards = store.find("shards", candidate.inputs["shards"])
+            evaluation = evaluate(checkpoint, state, shards)
+        predictions = read_predictions(evaluation.path(PREDICTIONS))
+    except UserError as error:
+        return not_compared(classes, f"production can't be evaluated on these samples: {error}")
+    known = Production(ref.digest, classes, predictions, "", ref.suspect)
+    return ComparedProduction(known, evaluation.manifest)
+
+
+def _intact_evaluation(
+    store: ArtifactStore, ref: Ref, candidate: Manifest, warn: Callable[[str], None]
+) -> Artifact | None:
+    """Return an evaluation of production on the candidate's shards, if an undamaged one is stored.
+
+    One with the candidate's software comes first.
+    """
+    inputs = {"checkpoint": ref.digest, "shards": candidate.inputs["shards"]}
+    manifests = [
         manifest
         for manifest in store.list("evaluation")
-        if manifest.inputs == {"checkpoint": ref.digest, "shards": shards}
+        if manifest.inputs == inputs
         and manifest.format_version == EVALUATION_FORMAT
+        and PREDICTIONS in {entry.path for entry in manifest.files}
     ]
-    if not evaluations:
-        return None
-    first = min(evaluations, key=_created)
-    return Wanted("evaluation", first.digest, first.key)
+    for manifest in sorted(manifests, key=lambda each: each.params != candidate.params):
+        try:
+            return store.load("evaluation", manifest.key, level="full")
+        except DamagedArtifactError as error:
+            warn(f"a recorded evaluation of production is not used: {error}")
+    return None
 
 
-def night_since(store: ArtifactStore, scheduled: datetime) -> Manifest | None:
-    """The newest night that began at a time or later."""
-    nights = [
+def put_promotion(
+    store: ArtifactStore, promotion: Promotion, candidate: Manifest, production: Manifest | None
+) -> None:
+    """Store the decision about a candidate, whether it was granted or refused.
+
+    Args:
+        store: Where to.
+        promotion: The decision.
+        candidate: Manifest of the candidate's evaluation.
+        production: Manifest of the evaluation that it was compared with.
+    """
+    spec = ArtifactSpec(
+        kind="promotion",
+        format_version=1,
+        params={
+            "checkpoint": promotion.candidate,
+            "evaluation": candidate.key,
+            "granted": promotion.granted,
+            "floor": promotion.floor,
+            "significance": promotion.significance,
+            # The same decision may have another text if something couldn't be read.
+            "record": promotion.content_digest,
+        },
+        inputs={
+            "candidate": candidate.digest,
+            **({"production": production.digest} if production else {}),
+        },
+    )
+    _put_record(store, spec, promotion, "promotion.json")
+
+
+def put_revalidation(store: ArtifactStore, found: Revalidation) -> None:
+    """Store what a revalidation found."""
+    spec = ArtifactSpec(
+        kind="revalidation",
+        format_version=1,
+        params={"checkpoint": found.checkpoint, "began": found.began.isoformat()},
+        inputs={},
+    )
+    _put_record(store, spec, found, "revalidation.json")
+
+
+def revalidation_since(store: ArtifactStore, time: datetime) -> Manifest | None:
+    """Return the newest revalidation that began at a time or later; None if there is none."""
+    later = [
         manifest
         for manifest in store.list("revalidation")
-        if datetime.fromisoformat(str(manifest.params["began"])) >= scheduled
+        if datetime.fromisoformat(str(manifest.params["began"])) >= time
     ]
-    return max(nights, key=lambda manifest: str(manifest.params["began"]), default=None)
+    return max(later, key=lambda manifest: str(manifest.params["began"]), default=None)
 
 
-def _created(manifest: Manifest) -> str:
+def created_at(manifest: Manifest) -> str:
+    """Return when an artifact was made, as an ISO time; empty if its manifest doesn't tell."""
     return str(manifest.provenance.get("created", ""))
 
 
-def put_record(store: ArtifactStore, spec: ArtifactSpec, record: Record, name: str) -> None:
-    """Commit a record as the one file of an artifact."""
-    with tempfile.TemporaryDirectory(prefix=f"{spec.kind}-") as place:
-        record.write(Path(place) / name)
+def newest(manifests: Iterable[Manifest]) -> Manifest | None:
+    """Return the artifact that was made last; None if there is none."""
+    return max(manifests, key=created_at, default=None)
+
+
+def _put_record(store: ArtifactStore, spec: ArtifactSpec, record: Record, name: str) -> None:
+    """Commit a record as the only file of an artifact."""
+    with tempfile.TemporaryDirectory(prefix=f"{spec.kind}-") as directory:
+        record.write(Path(directory) / name)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        store.put(spec, Path(place), stats={}, provenance={"created": created})
+        store.put(spec, Path(directory), stats={}, provenance={"created": created})

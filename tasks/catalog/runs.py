@@ -1,14 +1,16 @@
-"""What a store holds of runs and nights, for a report: sound parts as they are, others as rows."""
+"""All runs and revalidations of a store, for a report, and what of them can't be read."""
 
+import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from infra.artifacts import ArtifactStore, Manifest, Ref, StoreError
+from infra.artifacts import Artifact, ArtifactStore, Manifest, Ref, StoreError
+from infra.base.records import Record
 from sknet.errors import UserError
 from sknet.records import (
     Attention,
@@ -17,69 +19,145 @@ from sknet.records import (
     Evaluation,
     Examples,
     Promotion,
-    Record,
     Revalidation,
     Shards,
 )
-from sknet.report import DataFacts, Findings, ShownExample, StageTime, TrainedRun, Unreadable
-from sknet.report.findings import read_log
-from tasks.promote import PRODUCTION
-from tasks.results import newest
+from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun, Unreadable
+from sknet.report.contents import read_log
+from tasks.catalog.production import PRODUCTION, created_at, newest
 
-T = TypeVar("T")
-
-# A log of 300 epochs with a line a step stays far below this.
 MAX_FILE_BYTES = 1 << 28
+"""Largest record or log that is read. A log of 300 epochs with a line a step stays far below it."""
+
+MAX_THUMBNAIL_BYTES = 64 * 1024
+"""Largest thumbnail that a page shows, as it shows dozens of them."""
 
 RECORDS = (".json", ".jsonl")
 
+OTHER_RESOLUTION = re.compile(r"evaluation-\d+\.json")
+"""Name of the counts at another resolution than the recipe's own."""
 
-class Shelf:
-    """The artifacts of a store by kind; what can't be read becomes a fault, and is left out."""
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+def collect(store: ArtifactStore, *, price: float | None = None) -> ReportContents:
+    """Return every run of a store with all that is recorded of it, and all revalidations.
+
+    Args:
+        store: The store to read.
+        price: Price of a device-hour, in whatever currency.
+    """
+    reader = _Reader(store)
+    collector = _Collector(reader)
+    checkpoints = reader.manifests("checkpoint")
+    production = reader.attempt(f"refs/{PRODUCTION}.json", lambda: store.refs.get(PRODUCTION))
+    collector.list_unfinished({checkpoint.key for checkpoint in checkpoints})
+    # Of several runs with the same artifact, the earliest has made it.
+    runs = [
+        run
+        for checkpoint in sorted(checkpoints, key=lambda each: (created_at(each), each.key))
+        if (run := collector.run(checkpoint, production))
+    ]
+    revalidations = [
+        revalidation
+        for manifest in reader.manifests("revalidation")
+        if (revalidation := reader.record(manifest, "revalidation.json", Revalidation))
+    ]
+    return ReportContents(
+        runs=tuple(reversed(runs)),
+        revalidations=tuple(sorted(revalidations, key=lambda each: each.began)),
+        unreadable=tuple(reader.unreadable),
+        price=price,
+    )
+
+
+def evaluation_of(store: ArtifactStore, run: TrainedRun) -> Artifact:
+    """Return the artifact of a run's evaluation.
+
+    Raises:
+        StoreError: The run was not evaluated, or the artifact is damaged.
+    """
+    for output in run.tasks:
+        if output.task == "validate":
+            kind, _, key = output.artifact.partition("/")
+            return store.load(kind, key)
+    raise StoreError(f"run {run.short_key} is not evaluated")
+
+
+def thumbnails(store: ArtifactStore, runs: Iterable[TrainedRun]) -> dict[str, bytes]:
+    """Return the thumbnails of the runs' examples by SHA-256, without those that are damaged."""
+    pictures = {}
+    for run in runs:
+        for shown in run.examples:
+            try:
+                path = evaluation_of(store, run).path(shown.example.file)
+                if path.stat().st_size > MAX_THUMBNAIL_BYTES:
+                    continue
+                content = path.read_bytes()
+            except (StoreError, OSError):
+                continue
+            if hashlib.sha256(content).hexdigest() == shown.sha256:
+                pictures[shown.sha256] = content
+    return pictures
+
+
+class _Reader:
+    """Reads artifacts of a store, and lists what can't be read instead of raising."""
 
     def __init__(self, store: ArtifactStore) -> None:
-        self.faults: list[Unreadable] = []
+        self.unreadable: list[Unreadable] = []
         self._store = store
-        self._places: dict[str, Path | None] = {}
+        self._directories: dict[str, Path | None] = {}
 
-    def list(self, kind: str) -> list[Manifest]:
-        """Those with a valid manifest, by key."""
-        sound = list(self._store.list(kind))
-        for place in sorted({*self._store.addresses(kind)} - {(m.kind, m.key) for m in sound}):
-            self.attempt("/".join(place), partial(self._say_damage, *place))
-        return sound
+    def manifests(self, kind: str) -> list[Manifest]:
+        """Return the valid manifests of a kind, sorted by key."""
+        valid = list(self._store.list(kind))
+        for damaged in sorted({*self._store.addresses(kind)} - {(m.kind, m.key) for m in valid}):
+            self.attempt("/".join(damaged), partial(self._raise_damage, *damaged))
+        return valid
 
-    def _say_damage(self, kind: str, key: str) -> None:
+    def _raise_damage(self, kind: str, key: str) -> None:
         for damage in self._store.verify(kind, key, level="size")[:1]:
             raise StoreError(str(damage))
 
-    def attempt(self, what: str, read: Callable[[], T]) -> T | None:
-        """What `read` returns, or None and a row that says why not."""
+    def attempt(self, name: str, read: Callable[[], T]) -> T | None:
+        """Return what `read` returns; None if it raises, and list the reason under this name."""
         try:
             return read()
         except ValidationError as error:
             first = error.errors()[0]
-            self.fault(what, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            self.report(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         except OSError as error:
-            self.fault(what, f"can't be read: {error.strerror or error}")
+            self.report(name, f"can't be read: {error.strerror or error}")
         except (StoreError, UserError, ValueError, LookupError) as error:
-            self.fault(what, str(error))
+            self.report(name, str(error))
         return None
 
-    def fault(self, what: str, reason: str) -> None:
-        """Say in a row of the report what is wrong, in one line."""
-        self.faults.append(Unreadable(artifact=what, reason=" ".join(reason.split())[:400]))
+    def report(self, name: str, reason: str) -> None:
+        """List something as unreadable, with the reason in one line."""
+        self.unreadable.append(Unreadable(artifact=name, reason=" ".join(reason.split())[:400]))
 
-    def records(self, manifest: Manifest) -> Path | None:
-        """Where an artifact's records and logs are; None, and one row, if it is unsound."""
-        what = address(manifest)
-        if what not in self._places:
+    def record(self, manifest: Manifest, name: str, model: type[R]) -> R | None:
+        """Return a record of an artifact; None, and list the reason, if it can't be read."""
+        directory = self.directory(manifest)
+        if directory is None:
+            return None
+        return self.attempt(
+            f"{_name_of(manifest)}/{name}", lambda: _read_record(directory / name, model)
+        )
+
+    def directory(self, manifest: Manifest) -> Path | None:
+        """Return where an artifact's records and logs are; None, listed once, if it is damaged."""
+        artifact = _name_of(manifest)
+        if artifact not in self._directories:
             names = [entry.path for entry in manifest.files if entry.path.endswith(RECORDS)]
-            self._places[what] = self.attempt(what, lambda: self.files(manifest, names))
-        return self._places[what]
+            self._directories[artifact] = self.attempt(
+                artifact, lambda: self._bring(manifest, names)
+            )
+        return self._directories[artifact]
 
-    def files(self, manifest: Manifest, names: Collection[str]) -> Path:
-        """Where these files of an artifact are. Raises StoreError if it is unsound."""
+    def _bring(self, manifest: Manifest, names: Collection[str]) -> Path:
         artifact = self._store.load(manifest.kind, manifest.key)
         wanted = tuple(entry for entry in manifest.files if entry.path in names)
         for entry in wanted:
@@ -88,56 +166,13 @@ class Shelf:
         return artifact.bring(wanted)
 
 
-def address(manifest: Manifest) -> str:
-    """As people name an artifact."""
-    return f"{manifest.kind}/{manifest.key}"
-
-
-def num_bytes(manifest: Manifest) -> int:
-    """Of its files."""
-    return sum(entry.size for entry in manifest.files)
-
-
-R = TypeVar("R", bound=Record)
-
-OTHER_RESOLUTION = re.compile(r"evaluation-\d+\.json")
-
-Groups = Mapping[str, list[Manifest]]
-
-
-def collect(store: ArtifactStore, *, price: float | None = None) -> Findings:
-    """Every trained checkpoint of the store with all that is recorded of it, the newest first."""
-    shelf = Shelf(store)
-    collector = _Collector(shelf)
-    checkpoints = shelf.list("checkpoint")
-    production = shelf.attempt(f"refs/{PRODUCTION}.json", lambda: store.refs.get(PRODUCTION))
-    collector.say_unfinished({checkpoint.key for checkpoint in checkpoints})
-    # The earliest run of those that share an artifact has made it.
-    runs = [
-        run
-        for checkpoint in sorted(checkpoints, key=_created)
-        if (run := collector.run(checkpoint, production))
-    ]
-    nights = [
-        night
-        for manifest in shelf.list("revalidation")
-        if (night := collector.record(manifest, "revalidation.json", Revalidation))
-    ]
-    return Findings(
-        runs=tuple(reversed(runs)),
-        nights=tuple(sorted(nights, key=lambda night: night.began)),
-        unreadable=tuple(shelf.faults),
-        price=price,
-    )
-
-
 class _Collector:
-    """Finds what belongs to a run, and remembers what runs share."""
+    """Finds what belongs to a run. What several runs share is read once."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self._shards = {manifest.digest: manifest for manifest in shelf.list("shards")}
-        self._datasets = {manifest.digest: manifest for manifest in shelf.list("dataset")}
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+        self._shards = {manifest.digest: manifest for manifest in reader.manifests("shards")}
+        self._datasets = {manifest.digest: manifest for manifest in reader.manifests("dataset")}
         self._logs = self._grouped("training-log", lambda m: m.params["run"])
         self._evaluations = self._grouped("evaluation", lambda m: m.inputs["checkpoint"])
         self._promotions = self._grouped("promotion", lambda m: m.inputs["candidate"])
@@ -145,53 +180,44 @@ class _Collector:
         self._used: set[str] = set()
 
     def run(self, checkpoint: Manifest, production: Ref | None) -> TrainedRun | None:
-        """Whatever is sound of a run; None if its checkpoint's state is not."""
-        state = self.record(checkpoint, "state.json", Checkpoint)
+        """Return all of a run that can be read; None if its checkpoint's state can't."""
+        state = self._reader.record(checkpoint, "state.json", Checkpoint)
         if state is None:
             return None
-        return self._shelf.attempt(
-            address(checkpoint), lambda: self._run(checkpoint, state, production)
+        return self._reader.attempt(
+            _name_of(checkpoint), lambda: self._run(checkpoint, state, production)
         )
 
-    def record(self, manifest: Manifest, name: str, model: type[R]) -> R | None:
-        """A record of an artifact; None, and a row, if the artifact should have it and doesn't."""
-
-        place = self._shelf.records(manifest)
-        if place is None:
-            return None
-        return self._shelf.attempt(
-            f"{address(manifest)}/{name}", lambda: read_record(place / name, model)
-        )
-
-    def say_unfinished(self, checkpoints: set[str]) -> None:
-        """A row for each training that left a log and no checkpoint."""
+    def list_unfinished(self, checkpoints: set[str]) -> None:
+        """List each training that left a log and no checkpoint."""
         for run, logs in self._logs.items():
             if run not in checkpoints:
-                what = f"its log {logs[0].key[:12]} is there, its checkpoint is not"
-                self._shelf.fault(f"checkpoint/{run}", what)
+                self._reader.report(
+                    f"checkpoint/{run}",
+                    f"its log {logs[0].key[:12]} is there, its checkpoint is not",
+                )
 
     def _run(self, checkpoint: Manifest, state: Checkpoint, production: Ref | None) -> TrainedRun:
         is_production = production is not None and production.digest == checkpoint.digest
         evaluated = newest(self._evaluations.get(checkpoint.digest, ()))
         log = newest(self._logs.get(checkpoint.key, ()))
         shards = self._shards.get(checkpoint.inputs.get("shards", ""))
-        promoted = newest(self._promotions.get(evaluated.digest, ())) if evaluated else None
+        promotion = newest(self._promotions.get(evaluated.digest, ())) if evaluated else None
         data = self._data_of(shards)
         made = {
             "stage": self._datasets.get(shards.inputs.get("dataset", "")) if shards else None,
             "convert": shards,
             "train": checkpoint,
             "validate": evaluated,
-            "promote": promoted,
+            "promote": promotion,
         }
-        counts = self._counts(evaluated, state.run.recipe.image_resize) if evaluated else []
-        first = (
-            counts[0] if counts and counts[0].resolution == state.run.recipe.image_resize else None
-        )
+        side = state.run.recipe.image_resize
+        counts = self._counts(evaluated, side) if evaluated else []
+        first = counts[0] if counts and counts[0].resolution == side else None
         return TrainedRun(
-            run=checkpoint.key,
-            created=_created(checkpoint)[0],
-            recipe=state.run.recipe.model_copy(update={"name": _name(log)}),
+            key=checkpoint.key,
+            created=created_at(checkpoint),
+            recipe=state.run.recipe.model_copy(update={"name": _recipe_name(log)}),
             model=state.run.recipe.model,
             params=state.num_params,
             classes=state.run.classes,
@@ -204,44 +230,48 @@ class _Collector:
             evaluation=first,
             other_resolutions=tuple(counts[1:] if first else counts),
             log=self._lines(log),
-            stages=self._stages(made),
+            tasks=self._outputs(made),
             data=data,
             checkpoint_digest=checkpoint.digest,
             is_production=is_production,
             suspect=(production.suspect or "") if production and is_production else "",
             **self._findings(evaluated),
-            promotion=self.record(promoted, "promotion.json", Promotion) if promoted else None,
+            promotion=(
+                self._reader.record(promotion, "promotion.json", Promotion) if promotion else None
+            ),
         )
 
     def _counts(self, evaluated: Manifest, side: int) -> list[Evaluation]:
-        """Of all resolutions, the recipe's first; none if checks of the checkpoint failed."""
+        """Return the counts at all resolutions, the recipe's first; none if a check failed."""
         names = [entry.path for entry in evaluated.files]
         others = sorted(name for name in names if OTHER_RESOLUTION.fullmatch(name))
         records = (
-            self.record(evaluated, name, Evaluation)
+            self._reader.record(evaluated, name, Evaluation)
             for name in (*(name for name in names if name == "evaluation.json"), *others)
         )
         found = [record for record in records if record is not None]
         return sorted(found, key=lambda each: (each.resolution != side, each.resolution))
 
     def _findings(self, evaluated: Manifest | None) -> dict[str, Any]:
-        """What an evaluation tells beside its counts, as fields of a run."""
+        """Return what an evaluation has beside its counts, as fields of a run."""
         if evaluated is None:
             return {}
         digests = {entry.path: entry.sha256 for entry in evaluated.files}
         fields: dict[str, Any] = {}
         if "checks.json" in digests:
-            checks = self.record(evaluated, "checks.json", CheckpointChecks)
+            checks = self._reader.record(evaluated, "checks.json", CheckpointChecks)
             fields["checks"] = checks.checks if checks else ()
         if "attention.json" in digests:
-            attention = self.record(evaluated, "attention.json", Attention)
-            if attention and _agrees(attention):
+            attention = self._reader.record(evaluated, "attention.json", Attention)
+            if attention and _is_consistent(attention):
                 fields["attention"] = attention
             elif attention:
-                what = "units have other numbers of differences than there are scales"
-                self._shelf.fault(f"{address(evaluated)}/attention.json", what)
+                self._reader.report(
+                    f"{_name_of(evaluated)}/attention.json",
+                    "units have other numbers of differences than there are scales",
+                )
         if "examples.json" in digests:
-            listed = self.record(evaluated, "examples.json", Examples)
+            listed = self._reader.record(evaluated, "examples.json", Examples)
             fields["examples"] = tuple(
                 ShownExample(example=example, sha256=digests[example.file])
                 for example in (listed.examples if listed else ())
@@ -250,23 +280,21 @@ class _Collector:
         return fields
 
     def _lines(self, log: Manifest | None) -> tuple[dict[str, Any], ...]:
-        if log is None:
+        directory = self._reader.directory(log) if log else None
+        if log is None or directory is None:
             return ()
-        place = self._shelf.records(log)
-        if place is None:
-            return ()
-        what = f"{address(log)}/metrics.jsonl"
-        content = self._shelf.attempt(what, (place / "metrics.jsonl").read_bytes)
+        name = f"{_name_of(log)}/metrics.jsonl"
+        content = self._reader.attempt(name, (directory / "metrics.jsonl").read_bytes)
         lines, fault = read_log(content or b"")
         if fault:
-            self._shelf.fault(what, fault)
+            self._reader.report(name, fault)
         return lines
 
     def _data_of(self, shards: Manifest | None) -> DataFacts | None:
         if shards is None:
             return None
         if shards.digest not in self._data:
-            record = self.record(shards, "shards.json", Shards)
+            record = self._reader.record(shards, "shards.json", Shards)
             self._data[shards.digest] = (
                 DataFacts(
                     source=record.dataset.source,
@@ -280,64 +308,65 @@ class _Collector:
             )
         return self._data[shards.digest]
 
-    def _stages(self, made: Mapping[str, Manifest | None]) -> tuple[StageTime, ...]:
-        stage_of = {manifest.digest: stage for stage, manifest in made.items() if manifest}
-        stages = []
-        for stage, manifest in made.items():
+    def _outputs(self, made: Mapping[str, Manifest | None]) -> tuple[TaskOutput, ...]:
+        """Return what each task made, in their order, given the artifacts by task."""
+        maker_of = {manifest.digest: task for task, manifest in made.items() if manifest}
+        outputs = []
+        for task, manifest in made.items():
             if manifest is None:
                 continue
+            name = _name_of(manifest)
             seconds = manifest.provenance.get("seconds")
-            stages.append(
-                StageTime(
-                    stage=stage,
+            outputs.append(
+                TaskOutput(
+                    task=task,
                     seconds=float(seconds) if isinstance(seconds, int | float) else None,
-                    artifact=address(manifest),
+                    artifact=name,
                     digest=manifest.digest,
-                    num_bytes=num_bytes(manifest),
+                    num_bytes=sum(entry.size for entry in manifest.files),
                     inputs=tuple(
-                        stage_of[digest]
+                        maker_of[digest]
                         for _, digest in sorted(manifest.inputs.items())
-                        if digest in stage_of
+                        if digest in maker_of
                     ),
-                    reused=address(manifest) in self._used,
+                    reused=name in self._used,
                 )
             )
-            self._used.add(address(manifest))
-        return tuple(stages)
+            self._used.add(name)
+        return tuple(outputs)
 
-    def _grouped(self, kind: str, by: Callable[[Manifest], object]) -> Groups:
+    def _grouped(self, kind: str, by: Callable[[Manifest], object]) -> Mapping[str, list[Manifest]]:
         groups: dict[str, list[Manifest]] = {}
-        for manifest in self._shelf.list(kind):
+        for manifest in self._reader.manifests(kind):
             try:
                 groups.setdefault(str(by(manifest)), []).append(manifest)
             except KeyError as error:
-                self._shelf.fault(address(manifest), f"its manifest does not name {error}")
+                self._reader.report(_name_of(manifest), f"its manifest does not name {error}")
         return groups
 
 
-def read_record(path: Path, model: type[R]) -> R:
-    """A record, without the path in what is said of a fault: a report names the artifact."""
+def _name_of(manifest: Manifest) -> str:
+    return f"{manifest.kind}/{manifest.key}"
+
+
+def _read_record(path: Path, model: type[R]) -> R:
+    """Return a record. Its errors leave the path out, as a report names the artifact."""
     try:
         return model.read(path)
     except UserError as error:
         raise UserError(str(error).replace(f"{path} ", "")) from None
 
 
-def _agrees(attention: Attention) -> bool:
+def _is_consistent(attention: Attention) -> bool:
     return all(len(unit.differences) == len(attention.scales) for unit in attention.units)
 
 
-def _created(manifest: Manifest) -> tuple[str, str]:
-    """Time and key: an order."""
-    return str(manifest.provenance.get("created", "")), manifest.key
-
-
-def _name(log: Manifest | None) -> str:
+def _recipe_name(log: Manifest | None) -> str:
     return str(log.params.get("recipe_name", "recipe")) if log else "recipe"
 
 
 def _software(checkpoint: Manifest, evaluated: Manifest | None, mindspore: str) -> dict[str, str]:
-    """Versions by name: what training recorded, and what else evaluation did."""
+    """Return versions by name: those of the training, and those that the evaluation adds."""
     versions = {"mindspore": mindspore}
     if python := checkpoint.provenance.get("python"):
         versions["python"] = str(python)

@@ -31,14 +31,14 @@ from pathlib import Path
 
 import httpx
 
-from tasks.programs import SECONDS_BETWEEN
-from tests.documented import ROOT
+from tasks.programs import SECONDS_BETWEEN_UPDATES
+from tests.processes import ROOT
 
 GOALS = {"imports": 1.5, "again": 3.0, "share": 0.01}
 TRAINING_SECONDS = 600.0
 # A line of the log each second is more than any recipe's training says; the bar waits.
 LINES_IN_TRAINING = 600
-STEPS_IN_TRAINING = round(TRAINING_SECONDS / SECONDS_BETWEEN)
+STEPS_IN_TRAINING = round(TRAINING_SECONDS / SECONDS_BETWEEN_UPDATES)
 START_SECONDS = 600  # of a server, on a machine that does other work
 IMPORTS = {
     "prefect": "from prefect import flow, task",

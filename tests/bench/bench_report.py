@@ -13,8 +13,7 @@ from pathlib import Path
 
 from sknet.report import write_report
 from sknet.report.page import shown_in_full
-from tasks.catalog.runs import collect
-from tasks.report import thumbnails
+from tasks.catalog.runs import collect, thumbnails
 from tests.synthetic_store import fill
 
 MAX_SECONDS, MAX_MEBIBYTES = 20, 5

@@ -23,9 +23,9 @@ def empty() -> None:
 @flow(name="told")
 def told(count: int) -> None:
     """Milliseconds of a line in the run's log, and of a step of a progress bar."""
-    from tasks.programs import ProgressArtifact
+    from tasks.programs import ProgressBar
 
-    logger, bar = get_run_logger(), ProgressArtifact("bench", "A bar")
+    logger, bar = get_run_logger(), ProgressBar("bench", "A bar")
     for name, tell in (
         ("line", lambda number: logger.info("step %d", number)),
         ("progress", lambda number: bar.update(number / count)),

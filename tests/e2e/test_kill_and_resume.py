@@ -1,21 +1,20 @@
-"""Killed at any stage and started again, a run ends with the bytes of an undisturbed one."""
+"""Killed in any task and started again, a run ends with the bytes of an uninterrupted one."""
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from infra.artifacts import open_store
-from tests.runs import AT_WORK, Runs
+from tests.flow_runs import AT_WORK, CommandRun
 from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
 
 pytestmark = pytest.mark.slow
 
 
 def losses(store: Path) -> list[tuple[str, int, float]]:
-    """What the training logged of each step and evaluation, by two ranks."""
+    """What the training log holds of each step and evaluation of two ranks."""
     (log,) = store.glob("training-log/*/metrics.jsonl")
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     return [
@@ -26,32 +25,20 @@ def losses(store: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def runs(trained: Trained, store: Path, tmp_path: Path) -> Iterator[Runs]:
-    command = train_command(trained.recipe, trained.images, store, 2)
-    result = Runs(command, tmp_path / "runs.log")
-    yield result
-    result.end()
-
-
-def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(
-    trained: Trained, runs: Runs, store: Path
+def test_a_run_killed_in_three_tasks_ends_like_an_uninterrupted_one(
+    trained: Trained, run: CommandRun, tmp_path: Path
 ) -> None:
-    for stage in AT_WORK:
-        assert runs.signal_in(stage, store, signal.SIGKILL) == -signal.SIGKILL
+    store = tmp_path / "store"
+    for task in AT_WORK:
+        assert run.signal_in(task, store, signal.SIGKILL) == -signal.SIGKILL
 
-    last = runs.start()
-    assert last.wait(120) == 0, runs.said()
+    run.start()
+    assert run.wait() == 0, run.output()
 
-    said = runs.said()
-    assert "resuming from step-" in said
-    assert "built       validate, promote, report" in said
-    assert "reused      stage, convert, train" in said
+    output = run.output()
+    assert "resuming from step-" in output
+    assert "built       validate, promote, report" in output
+    assert "reused      stage, convert, train" in output
     assert digests(store) == digests(trained.store)
     assert len(losses(trained.store)) > 6
     assert losses(store) == losses(trained.store)
@@ -60,26 +47,30 @@ def test_a_run_killed_in_three_stages_ends_like_an_undisturbed_one(
     promoted = open_store(str(store)).refs.get("production")
     assert promoted is not None
     assert promoted.digest == trained.of("train").digest
-    assert runs.living() == []
+    assert run.living() == []
 
 
 def test_sigterm_while_training_leaves_no_process_and_no_server(
-    runs: Runs, trained: Trained, store: Path
+    trained: Trained, tmp_path: Path
 ) -> None:
+    store = tmp_path / "store"
     copy_shards(trained.store, store)
-    assert runs.signal_in("train", store, signal.SIGTERM, own_server=True) == 1
-    assert "error: interrupted; the same command goes on from here" in runs.said()
-    assert not any(store.glob("checkpoint/*"))
+    command = train_command(trained.recipe, trained.images, store, 2)
+    run = CommandRun(command, tmp_path / "run.log")  # with a temporary server of its own
+    try:
+        assert run.signal_in("train", store, signal.SIGTERM) == 1
+        assert "error: interrupted; the same command resumes from here" in run.output()
+        assert not any(store.glob("checkpoint/*"))
+    finally:
+        run.end()
 
 
-def test_ctrl_c_while_training_saves_and_the_same_command_goes_on(
-    runs: Runs, trained: Trained, store: Path
+def test_ctrl_c_while_training_saves_a_checkpoint(
+    run: CommandRun, trained: Trained, tmp_path: Path
 ) -> None:
+    store = tmp_path / "store"
     copy_shards(trained.store, store)
-    assert runs.signal_in("train", store, signal.SIGINT, as_terminal=True) == 1
-    assert "error: interrupted; the same command goes on from here" in runs.said()
+    assert run.signal_in("train", store, signal.SIGINT, to_process_group=True) == 1
+    assert "error: interrupted; the same command resumes from here" in run.output()
     assert any(store.glob(AT_WORK["train"]))
     assert not any(store.glob("checkpoint/*"))
-    assert runs.start().wait(120) == 0, runs.said()
-    assert "resuming from step-" in runs.said()
-    assert digests(store) == digests(trained.store)

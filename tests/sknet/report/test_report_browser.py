@@ -12,8 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from sknet.report import write_report
 from sknet.report.tables import UNKNOWN
 from tasks.catalog.comparison import compare_named
-from tasks.catalog.runs import collect
-from tasks.report import thumbnails
+from tasks.catalog.runs import collect, thumbnails
 from tests.browser import PHONE, WIDE, Browser, chromium
 from tests.screenshots import MAX_BYTES, of_report
 from tests.synthetic_store import fill
