@@ -1,4 +1,4 @@
-"""Whether an encoded image decodes in full, found out without decoding it where that is sound."""
+"""Whether an encoded image decodes in full, judged without decoding it where that is safe."""
 
 import io
 import re
@@ -9,26 +9,27 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+# JPEG markers (ITU-T T.81, table B.1).
 _SOI, _EOI, _SOS, _SOF0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC0, 0xEE
-# Tables and restart interval, which decide together with SOF0 and SOS whether a decoder starts.
-_KEPT_SEGMENTS = frozenset({_SOF0, _SOS, _APP14, 0xC4, 0xDB, 0xDD})
+# Tables and restart interval. With SOF0 and SOS, they decide whether a decoder starts.
+_DECISIVE_SEGMENTS = frozenset({_SOF0, _SOS, _APP14, 0xC4, 0xDB, 0xDD})
 _SKIPPED_SEGMENTS = frozenset({*range(0xE0, 0xF0), 0xFE}) - {_APP14}
-# A marker that ends entropy-coded data: not a stuffed 0xFF and no restart marker.
+# A marker that ends entropy-coded data: no stuffed 0xFF and no restart marker.
 _END_OF_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 def undecodable(content: bytes) -> str | None:
-    """Why an image doesn't decode in full, or None if it does.
+    """Return why an image doesn't decode in full; None if it does.
 
-    For JPEGs equal to a full decode by Pillow (the tests compare them on mutilated files), at a
-    fortieth of its time for baseline ones, which is what data sets are made of. Others have to
-    decode in Pillow and in MindSpore.
+    For JPEGs the result equals that of a full decoding by Pillow (the tests compare them on
+    mutilated files). Baseline JPEGs, of which most data sets consist, take a fortieth of its time.
+    Other images are decoded by Pillow, and those that are no JPEG by MindSpore, too.
     """
-    if is_sound_baseline_jpeg(content):
+    if is_decodable_baseline_jpeg(content):
         return None
     try:
         with warnings.catch_warnings():
-            # A decompression bomb warns before it raises; both are refused.
+            # Pillow warns of a decompression bomb, and raises for a large one; both are refused.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
                 image.load()
@@ -38,14 +39,14 @@ def undecodable(content: bytes) -> str | None:
         return "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
         return " ".join(f"{type(error).__name__}: {error}".split())
-    # Of JPEGs MindSpore takes all that Pillow takes; its PNG and BMP readers are stricter.
+    # MindSpore decodes all JPEGs that Pillow decodes; its PNG and BMP decoders are stricter.
     return None if kind == "JPEG" else refused_by_mindspore(content)
 
 
 def refused_by_mindspore(content: bytes) -> str | None:
-    """Why the decoder that training uses refuses an image that Pillow decodes, or None.
+    """Return why MindSpore, which decodes in training, refuses an image; None if it doesn't.
 
-    Not to be asked before Pillow: some damaged JPEGs end the process there.
+    Call it only for images that Pillow decodes: some damaged JPEGs end the process in MindSpore.
     """
     from mindspore.dataset import vision
 
@@ -58,14 +59,17 @@ def refused_by_mindspore(content: bytes) -> str | None:
     return None
 
 
-def is_sound_baseline_jpeg(content: bytes) -> bool:
-    """Whether this is a grey or three-channel baseline JPEG that surely decodes; False: unknown.
+def is_decodable_baseline_jpeg(content: bytes) -> bool:
+    """Tell whether this is surely a grey or three-channel baseline JPEG that decodes.
 
-    libjpeg refuses a baseline file for its header, or for data that ends without a marker; wrong
-    entropy-coded data it decodes to wrong pixels with a warning. So it judges each different header
-    once, without the image's data, and the data is only searched for its end.
+    libjpeg refuses a baseline file because of its header, or because its data ends without a
+    marker; other errors in the data only give wrong pixels and a warning. So libjpeg judges each
+    different header once, without the image's data, and the data is only searched for its end.
+
+    Returns:
+        False if the image may not decode, or is of another kind.
     """
-    if content[:2] != b"\xff\xd8":
+    if content[:2] != bytes((0xFF, _SOI)):
         return False
     header = [content[:2]]
     position = 2
@@ -83,10 +87,10 @@ def is_sound_baseline_jpeg(content: bytes) -> bool:
             limit = Image.MAX_IMAGE_PIXELS
             if not 0 < height * width <= (limit or height * width):
                 return False
-            # The size is no matter of the header's soundness: one of a single block for all.
+            # The size doesn't matter for the rest of the header: judge all as one block of 8x8.
             segment = content[position : position + 5] + b"\0\x08\0\x08"
             header.append(segment + content[position + 9 : end])
-        elif marker in _KEPT_SEGMENTS:
+        elif marker in _DECISIVE_SEGMENTS:
             header.append(content[position:end])
         elif marker not in _SKIPPED_SEGMENTS:
             return False
@@ -97,7 +101,7 @@ def is_sound_baseline_jpeg(content: bytes) -> bool:
     return (
         found is not None
         and content[found.start() + 1] == _EOI
-        # Pillow's decoder wants more than nothing.
+        # Pillow's decoder refuses an image without any data.
         and found.start() > position
         and _starts_a_decoder(b"".join(header))
     )
@@ -111,5 +115,5 @@ def _starts_a_decoder(header: bytes) -> bool:
         with Image.open(io.BytesIO(header + b"\0\xff\xd9"), formats=("JPEG",)) as image:
             image.load()
             return image.mode in ("L", "RGB")
-    except Exception:  # noqa: BLE001 (whatever it is, the full decode will tell)
+    except Exception:  # noqa: BLE001 (whatever it is, the full decoding will report it)
         return False

@@ -1,29 +1,32 @@
-"""The order of samples as a function of (seed, epoch), computable for any slice of an epoch.
+"""The order of samples as a function of (seed, epoch), of which any slice can be computed alone.
 
-A keyed Feistel network permutes the smallest even power of two that holds all samples; positions
-that fall outside walk on along their cycle until they fall inside, so a slice costs its own length
-only, whatever the number of samples. Independent of NumPy's random generators and of the number
-of workers. What else is drawn at a place in an epoch comes from `generator`.
+A keyed Feistel network permutes the numbers below an even power of two, the smallest that holds all
+samples. A value that is no sample is permuted again until it is one (cycle walking). So a slice
+takes time by its own length, whatever the number of samples. The order depends neither on NumPy's
+random generators nor on the number of ranks. Other random numbers of an epoch come from
+`generator`.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
-_ROUNDS = 8
+
+_NUM_ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15  # splitmix64's increment
 _MASK = (1 << 64) - 1
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Indices:
-    """The permutation of 0 … num_samples-1 in which the epoch reads."""
+    """Return the permutation of 0 … num_samples - 1 in which an epoch reads the samples."""
     return order_slice(num_samples, seed, epoch, 0, num_samples)
 
 
 def order_slice(num_samples: int, seed: int, epoch: int, start: int, stop: int) -> Indices:
-    """`epoch_order(num_samples, seed, epoch)[start:stop]`, without the rest of it.
+    """Return `epoch_order(num_samples, seed, epoch)[start:stop]`, computed alone.
 
-    Raises ValueError unless 0 <= start <= stop <= num_samples.
+    Raises:
+        ValueError: Not 0 <= start <= stop <= num_samples.
     """
     if not 0 <= start <= stop <= num_samples:
         raise ValueError(f"slice {start}:{stop} is not within 0:{num_samples}")
@@ -38,11 +41,20 @@ def order_slice(num_samples: int, seed: int, epoch: int, start: int, stop: int) 
 def rank_indices(
     order: Indices, global_batch: int, rank: int, world: int, start_step: int = 0
 ) -> Indices:
-    """What a rank reads of an epoch from `start_step` on, batch after batch.
+    """Return the part of an order that a rank reads, batch after batch.
 
-    Step t takes positions [t·global_batch, (t+1)·global_batch) of the order, rank r its r-th
-    part of these; what does not fill a global batch is left out. Raises ValueError if the world
-    doesn't divide the global batch.
+    Step t takes positions [t·global_batch, (t+1)·global_batch) of the order, and rank r the r-th
+    part of these. Samples that don't fill a global batch are left out.
+
+    Args:
+        order: Samples in the order of the epoch.
+        global_batch: Number of samples of a step, over all ranks.
+        rank: The rank.
+        world: The world size.
+        start_step: The first step to return.
+
+    Raises:
+        ValueError: The world size doesn't divide the global batch.
     """
     if global_batch % world:
         raise ValueError(f"global batch {global_batch} can't be divided among {world} ranks")
@@ -51,27 +63,27 @@ def rank_indices(
     return batches[start_step:, rank].reshape(-1)
 
 
-def _mix(value: int) -> int:
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
-    return value ^ (value >> 31)
+def generator(*parts: int) -> np.random.Generator:
+    """Return random numbers that depend on several numbers (counter-based, so cheap to make)."""
+    return np.random.Generator(np.random.Philox(key=derive_seed(*parts)))
 
 
 def derive_seed(*parts: int) -> int:
-    """A 64-bit seed from several numbers, each of which matters (splitmix64's finaliser)."""
+    """Return a 64-bit seed that depends on each of several numbers (splitmix64's finaliser)."""
     state = 0
     for part in parts:
         state = _mix((state + _GOLDEN + part) & _MASK)
     return state
 
 
-def generator(*parts: int) -> np.random.Generator:
-    """Random numbers that follow from several numbers: a counter-based generator, cheap to make."""
-    return np.random.Generator(np.random.Philox(key=derive_seed(*parts)))
+def _mix(value: int) -> int:
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
+    return value ^ (value >> 31)
 
 
 def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
-    return [np.uint64(derive_seed(seed, epoch, index)) for index in range(_ROUNDS)]
+    return [np.uint64(derive_seed(seed, epoch, index)) for index in range(_NUM_ROUNDS)]
 
 
 def _feistel(

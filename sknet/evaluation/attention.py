@@ -1,4 +1,4 @@
-"""What the SK units attend to as the object grows: the paper's analysis in its section 4.4."""
+"""Measure how attention follows the size of the object, as in the paper's section 4.4."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,14 @@ from sknet.recipe import Recipe
 from sknet.records import Attention, UnitAttention
 
 MAX_IMAGES = 256
-"""The first ones of the split."""
+"""Number of images to look at: the first ones of the split."""
+
 SCALES = (1.0, 1.5)
-"""The paper enlarges the central object from 1.0 to 2.0 times, by central cropping and resizing."""
+"""Two of the paper's scales, which enlarge the central object 1.0 to 2.0 times by a central crop
+and a resize."""
 
 
-def attention(
+def measure_attention(
     network: SKNet,
     recipe: Recipe,
     shards: ShardSet,
@@ -30,7 +32,10 @@ def attention(
     batch_size: int,
     scales: Sequence[float] = SCALES,
 ) -> Attention:
-    """Mean over images and channels of the largest kernel's share minus the smallest one's."""
+    """Return the attention weight of the largest kernel minus that of the smallest one.
+
+    The weights of each unit are averaged over images and channels, at each scale.
+    """
     num_images = min(MAX_IMAGES, shards.num_samples(split))
     indices = np.arange(num_images)
     batches = eval_batches_at(
@@ -41,10 +46,10 @@ def attention(
     with closing(read_ahead(batches, 1)) as ahead:
         for at_scales, labels in ahead:
             for number, images in enumerate(at_scales):
-                for unit, shares in probe(Tensor(images)).items():
+                for unit, weights in probe(Tensor(images)).items():
                     differences = sums.setdefault(unit, [[] for _ in scales])
-                    # A batch weighs as much as it has images.
-                    differences[number].append(float(shares[-1] - shares[0]) * len(labels))
+                    # The probe returns means, so a batch counts as many times as it has images.
+                    differences[number].append(float(weights[-1] - weights[0]) * len(labels))
     return Attention(
         split=split,
         num_images=num_images,

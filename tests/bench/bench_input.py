@@ -143,7 +143,7 @@ def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
     )
     if not training:
         indices = np.arange(shards.num_samples("val"))
-        return count(eval_batches(recipe, shards, "val", indices, batch))
+        return count(eval_batches(recipe, shards, "val", indices, batch, [recipe.image_resize]))
     order = epoch_order(shards.num_samples("train"), SEED, 0)
     batches = train_batches(recipe, shards, order, batch, seed=SEED)
     with closing(read_ahead(batches, 2)) as ahead:

@@ -10,7 +10,8 @@ from mindspore import Tensor
 from mindspore.dataset import vision
 from PIL import Image
 
-from sknet.data.reading.augmentation import eval_operations, normalise
+from sknet.data.reading.augmentation import eval_operations
+from sknet.data.reading.batch_operations import normalise
 from sknet.data.shards import ShardSet
 from sknet.evaluation.attention import attention
 from sknet.models import attention_probe

@@ -128,7 +128,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     assert shards.quarantined == (left_out,)
     assert (shards.num_samples("train"), shards.num_samples("val")) == (15, 5)
 
-    batches = eval_batches(recipe, ShardSet(shards, tmp_path / "one"), "val", np.arange(5), 5)
+    batches = eval_batches(recipe, ShardSet(shards, tmp_path / "one"), "val", np.arange(5), 5, [32])
     assert sorted(next(batches)[1].tolist()) == [0, 0, 1, 2, 2]
 
     before = identities((tmp_path / "one").glob("*.mindrecord*"))

@@ -88,7 +88,7 @@ def test_a_sample_that_does_not_decode_is_named_with_shard_class_and_reason(
     if split == "train":
         batches = train_batches(recipe, shards, indices, 2, seed=1)
     else:
-        batches = eval_batches(recipe, shards, split, indices, 2)
+        batches = eval_batches(recipe, shards, split, indices, 2, [32])
     with pytest.raises(SampleError) as caught:
         list(batches)
     message = str(caught.value)
@@ -115,7 +115,7 @@ shards = read_shards(directory)
 assert len(read_rows(directory / "train-0.mindrecord", [0])) == 1
 
 def batches(split, count):
-    yield from eval_batches(recipe, shards, split, np.arange(count), 2)
+    yield from eval_batches(recipe, shards, split, np.arange(count), 2, [32])
 
 assert len(list(read_ahead(batches("train", 2), 2))) == 1
 try:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sknet.data.reading.mixing import erase
+from sknet.data.reading.batch_operations import erase
 from sknet.recipe import Recipe, parse_recipe
 
 Images = npt.NDArray[np.float32]

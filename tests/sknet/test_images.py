@@ -10,7 +10,7 @@ import pytest
 from mindspore.dataset import vision
 from PIL import Image
 
-from sknet.data.images import is_sound_baseline_jpeg, undecodable
+from sknet.data.images import is_decodable_baseline_jpeg, undecodable
 
 
 def jpeg(mode: str = "RGB", size: tuple[int, int] = (72, 56), **options: object) -> bytes:
@@ -64,7 +64,7 @@ def test_check_judges_mutilated_jpegs_as_a_full_decode_does() -> None:
 
 def test_what_passes_without_a_decode_decodes_in_mindspore(away: Path) -> None:
     # Others end the process there by a division by zero, so the check comes first.
-    sound = [mutant for mutant in mutants() if is_sound_baseline_jpeg(mutant)]
+    sound = [mutant for mutant in mutants() if is_decodable_baseline_jpeg(mutant)]
     assert len(sound) > 400
     for mutant in sound:
         with Image.open(io.BytesIO(mutant)) as image:
@@ -75,12 +75,12 @@ def test_what_passes_without_a_decode_decodes_in_mindspore(away: Path) -> None:
 
 @pytest.mark.parametrize("content", [jpeg(), jpeg("L"), jpeg(optimize=True, exif=b"Exif\0\0made")])
 def test_baseline_jpegs_need_no_decode(content: bytes) -> None:
-    assert is_sound_baseline_jpeg(content)
+    assert is_decodable_baseline_jpeg(content)
 
 
 @pytest.mark.parametrize("content", [jpeg(progressive=True), jpeg("CMYK"), b"", b"\xff\xd8"])
 def test_others_do(content: bytes) -> None:
-    assert not is_sound_baseline_jpeg(content)
+    assert not is_decodable_baseline_jpeg(content)
 
 
 def test_sound_images_decode(folders: Path) -> None:

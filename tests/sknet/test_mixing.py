@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sknet.data.order import generator
-from sknet.data.reading.mixing import Box, blend, cut_and_paste, draw_box, mix, mixes, soft_targets
+from sknet.data.reading.batch_operations import (
+    Box,
+    blend,
+    cut_and_paste,
+    draw_box,
+    mix,
+    mixes,
+    soft_targets,
+)
 from sknet.recipe import Recipe, parse_recipe
 
 Images = npt.NDArray[np.float32]

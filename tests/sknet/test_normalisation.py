@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 from mindspore.dataset import vision
 
-from sknet.data.reading.augmentation import normalise
+from sknet.data.reading.batch_operations import normalise
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Every byte in every channel of two images of 8 x 32.

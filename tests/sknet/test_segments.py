@@ -83,7 +83,7 @@ def test_segments_that_are_read_at_the_same_time_do_not_disturb_one_another(
     # The last one first, and an evaluation between.
     for number in (2, 0, 1, 0, 1, 0, 1):
         together[number] += hashes([next(readers[number])])
-        next(eval_batches(run.recipe, converted, "val", np.arange(6), 2))
+        next(eval_batches(run.recipe, converted, "val", np.arange(6), 2, [32]))
     assert together == alone
 
 
@@ -160,7 +160,7 @@ def test_evaluation_reads_a_recipe_for_more_processors_than_there_are(
     recipe = load_recipe(str(recipe_file))
     many = load_recipe(str(recipe_file), ["num_parallel_workers=4096"])
     few, same = (
-        list(eval_batches(each, converted, "val", np.arange(6), 4)) for each in (recipe, many)
+        list(eval_batches(each, converted, "val", np.arange(6), 4, [32])) for each in (recipe, many)
     )
     for (images, labels), (images_too, labels_too) in zip(few, same, strict=True):
         assert np.array_equal(images, images_too)

@@ -1,1 +1,1 @@
-"""Reading: shards into augmented batches, exactly the samples that are asked for, in order."""
+"""Reading: shards become augmented batches of exactly the requested samples, in order."""

@@ -1,21 +1,21 @@
-"""The C++ operations that make bytes (3, R, R) of encoded images, for training and for evaluation.
+"""MindSpore's C++ operations that turn encoded images into pixels, for training and evaluation.
 
-Not among them: normalisation, which MindSpore's is slow at (`normalisation`); random erasing, mixup
-and CutMix. MindSpore's draw from streams of the whole process at run time, so that a resumed run
-could not repeat them; ours are in `erasing` and `mixing`.
+Their random numbers come from the seed that is set where a pipeline is made. Operations that draw
+from other streams of the whole process, so that a resumed run can't repeat them, are not used:
+random erasing, mixup and CutMix are our own, and so is normalisation, which is faster
+(`batch_operations`).
 """
 
 import math
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from mindspore.dataset import vision
 
 from sknet.recipe import Recipe
 from sknet.recipe.types import MAX_MAGNITUDE, parse_auto_augment
 
 Operations = Sequence[object]
+"""Operations of MindSpore, which has no type information."""
 
 _INTERPOLATION = {
     "nearest": vision.Inter.NEAREST,
@@ -23,12 +23,14 @@ _INTERPOLATION = {
     "bicubic": vision.Inter.BICUBIC,
 }
 
-# The number of the paper.
-_TRIVIAL_AUGMENT_BINS = 31
+_TRIVIAL_AUGMENT_BINS = 31  # as in the paper (Müller and Hutter 2021)
 
 
 def train_operations(recipe: Recipe) -> Operations:
-    """Random crop, flips, automatic augmentation or else colour jitter."""
+    """Return the operations from an encoded image to pixels (3, R, R) in uint8, for training.
+
+    They crop at random, flip, and then apply automatic augmentation or else colour jitter.
+    """
     operations: list[object] = [
         vision.RandomCropDecodeResize(
             recipe.image_resize,
@@ -49,9 +51,14 @@ def train_operations(recipe: Recipe) -> Operations:
 
 
 def eval_operations(recipe: Recipe, resolution: int, scale: float = 1.0) -> Operations:
-    """The centre of a decoded image whose shorter side is resized to floor(resolution / crop_pct).
+    """Return the operations from a decoded image to pixels (3, R, R) in uint8, for evaluation.
 
-    With a `scale`, what is in the centre is so many times as large.
+    They resize the shorter side to floor(resolution / crop_pct) and crop the centre.
+
+    Args:
+        recipe: The recipe.
+        resolution: Side R of the result, in pixels.
+        scale: Factor by which the image is enlarged before the crop.
     """
     shorter = math.floor(resolution * scale / recipe.crop_pct)
     return [
@@ -63,7 +70,7 @@ def eval_operations(recipe: Recipe, resolution: int, scale: float = 1.0) -> Oper
 
 def _auto_augment(recipe: Recipe, text: str) -> object:
     wanted = parse_auto_augment(text)
-    # As MindCV does, what a rotation or a shift uncovers is the mean colour.
+    # As in MindCV, pixels that a rotation or a shift leaves empty get the mean colour.
     red, green, blue = (min(255, max(0, round(mean))) for mean in recipe.mean)
     shared = {
         "interpolation": _INTERPOLATION[recipe.interpolation],
@@ -75,18 +82,3 @@ def _auto_augment(recipe: Recipe, text: str) -> object:
         return vision.TrivialAugmentWide(_TRIVIAL_AUGMENT_BINS, **shared)
     bins = MAX_MAGNITUDE + 1
     return vision.RandAugment(wanted.num_operations, wanted.magnitude, bins, **shared)
-
-
-def normalise(
-    images: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
-) -> npt.NDArray[np.float32]:
-    """(x - mean) / std of images (N, C, H, W), in float32; one mean and std for each channel."""
-    channels = (-1, 1, 1)
-    means = np.reshape(np.array(mean, np.float32), channels)
-    stds = np.reshape(np.array(std, np.float32), channels)
-    result = np.empty(images.shape, np.float32)
-    # One image at a time, so that the second pass finds what the first one wrote in the cache.
-    for image, normalised in zip(images, result, strict=True):
-        np.subtract(image, means, out=normalised)
-        np.divide(normalised, stds, out=normalised)
-    return result

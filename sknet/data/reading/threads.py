@@ -1,8 +1,9 @@
-"""One thread makes and reads all of MindSpore's pipelines, one call after the other.
+"""Threads that read: one for all of MindSpore's pipelines, and one that reads batches ahead.
 
-MindSpore tells an error of any pipeline to the thread that made the first one, and kills the
-process (SIGSEGV) if the pipeline that failed is read by another. And the seed of operations is a
-setting of the whole process, read where a pipeline is made.
+One thread makes and reads all pipelines, one call after the other, for two reasons. MindSpore
+reports an error of any pipeline to the thread that made the first one, and kills the process
+(SIGSEGV) if another thread reads the pipeline that failed. And the seed of the operations is a
+setting of the whole process, which takes effect where a pipeline is made.
 """
 
 import threading
@@ -11,30 +12,37 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-_READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
+_PIPELINES = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
+
+Item = TypeVar("Item")
 
 
 def read_pipeline(make: Callable[[], Any]) -> Generator[tuple[Any, ...], None, None]:
-    """The rows of the iterator that `make` returns; it is made at once, not with the first row."""
-    return _rows(_READER.submit(make).result())
+    """Make a pipeline at once, and yield its rows.
+
+    Args:
+        make: Makes the pipeline and returns MindSpore's iterator over its rows.
+    """
+    return _rows(_PIPELINES.submit(make).result())
 
 
 def _rows(iterator: Any) -> Generator[tuple[Any, ...], None, None]:
     try:
-        while (row := _READER.submit(next, iterator, None).result()) is not None:
+        while (row := _PIPELINES.submit(next, iterator, None).result()) is not None:
             yield row
     finally:
         iterator.stop()
 
 
-Item = TypeVar("Item")
-
-
 def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
-    """The same items, made by a thread that has up to `depth` of them ready.
+    """Yield items that a thread makes ahead.
 
-    An error of `items` is raised in its place, after what came before it. The thread ends with
-    the generator, so close it (`contextlib.closing`) if it isn't read to its end.
+    An error of `items` is raised after the items that came before it. The thread ends with this
+    generator: close it (`contextlib.closing`) if you don't read it to its end.
+
+    Args:
+        items: What to yield.
+        depth: Largest number of items that are ready ahead.
     """
     ready: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
     room = threading.Semaphore(depth)
@@ -46,7 +54,7 @@ def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]
                 ready.put((next(items),))
         except StopIteration:
             ready.put(None)
-        except BaseException as error:  # noqa: BLE001 (raised again where it belongs)
+        except BaseException as error:  # noqa: BLE001 (raised again in the reader's thread)
             ready.put(error)
         finally:
             if isinstance(items, Generator):
