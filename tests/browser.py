@@ -1,4 +1,4 @@
-"""A real Chromium without a screen, for pages that the tests wrote; no page may reach a network."""
+"""A headless Chromium for pages that the tests wrote."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from tests.programs import require
+from tests.system_programs import require
 
 CHROMIUM, DRIVER = "chromium", "chromedriver"
 FLAGS = (
@@ -29,12 +29,12 @@ FLAGS = (
 )
 WIDE, PHONE = 1280, 390
 SECONDS = 300
-"""For a page or a script, on a machine that does other work too."""
+"""Limit on the time that loading a page or running a script takes, so that a hang ends."""
 
 
 @contextmanager
 def chromium(profile: Path) -> Iterator["Browser"]:
-    """A browser with a fresh profile; skips the test where there is none."""
+    """Yield a browser with a fresh profile. Skips the test if Chromium is not installed."""
     for program in (CHROMIUM, DRIVER):
         require(program)
     options = Options()
@@ -53,7 +53,7 @@ def chromium(profile: Path) -> Iterator["Browser"]:
 
 
 class Browser:
-    """Opens pages and tells what came of it."""
+    """Opens pages, runs scripts in them, and reports what happened."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
@@ -61,7 +61,7 @@ class Browser:
     def open(
         self, page: Path | str, *, width: int = WIDE, height: int = 900, dark: bool = False
     ) -> None:
-        """Load a file or an address anew, in a window of a size and in light or dark."""
+        """Load a file or an address in a window of a given size, in light or dark mode."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.execute_cdp_cmd(
@@ -69,23 +69,23 @@ class Browser:
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width == PHONE},
         )
         for log in ("browser", "performance"):
-            self.driver.get_log(log)  # what came before
+            self.driver.get_log(log)  # drops the entries of earlier pages
         self.driver.get(page.as_uri() if isinstance(page, Path) else page)
 
     def script(self, text: str, *arguments: object) -> Any:
-        """What a script returns."""
+        """Run a script and return its result."""
         return self.driver.execute_script(text, *arguments)
 
     def text(self) -> str:
-        """What a reader sees."""
+        """Return the visible text of the page."""
         return str(self.script("return document.body.innerText"))
 
-    def complaints(self) -> list[str]:
-        """What the console has been told since the page was opened."""
+    def console_messages(self) -> list[str]:
+        """Return what has been written to the console since the page was opened."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requested(self) -> set[str]:
-        """Every address that was asked for since the page was opened."""
+        """Return every address that was requested since the page was opened."""
         messages = [
             json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
         ]
@@ -96,7 +96,7 @@ class Browser:
         }
 
     def violations(self) -> list[str]:
-        """What axe, the accessibility checker, finds wrong with the page."""
+        """Return the violations that axe, the accessibility checker, finds in the visible page."""
         self.script(resources.files("axe_playwright_python").joinpath("axe.min.js").read_text())
         found = self.driver.execute_async_script(
             "const done = arguments[0]; axe.run().then(done, error => done({error: `${error}`}));"
@@ -108,9 +108,9 @@ class Browser:
         ]
 
     def picture(self, height: int) -> bytes:
-        """A PNG of the page from its top."""
+        """Return a PNG of the top of the page."""
         width = self.script("return innerWidth")
-        taken = self.driver.execute_cdp_cmd(
+        screenshot = self.driver.execute_cdp_cmd(
             "Page.captureScreenshot",
             {
                 "format": "png",
@@ -118,4 +118,4 @@ class Browser:
                 "clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
             },
         )
-        return base64.b64decode(taken["data"])
+        return base64.b64decode(screenshot["data"])

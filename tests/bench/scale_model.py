@@ -1,4 +1,4 @@
-"""docs/internals/scale.md: each stage at three sizes on 1, 8 and 64 hosts, and what gives way first.
+"""docs/internals/scale.md: each task at three sizes on 1, 8 and 64 hosts, and what fails first.
 
 python -m tests.bench.scale_model              # writes the page from scale_units.json
 python -m tests.bench.scale_model --measure    # measures that file anew first (minutes)
@@ -13,7 +13,7 @@ from tests.bench import scale_costs as costs
 from tests.bench import scale_units
 from tests.bench.scale_costs import CASES, HOSTS, Case, Units
 from tests.bench.scale_limits import BYTES_PER_IMAGE, limits
-from tests.documented import ROOT
+from tests.processes import ROOT
 
 UNITS = Path(__file__).with_name("scale_units.json")
 LAWS = Path(__file__).with_name("scale_laws.json")

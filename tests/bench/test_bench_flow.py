@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.test_bench_model import run
-from tests.documented import ROOT
+from tests.processes import ROOT
 from tests.tiny_pipeline import Trained
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.documented import ROOT
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.bench.test_bench_model import run
-from tests.documented import ROOT
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.slow
 

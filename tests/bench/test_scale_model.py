@@ -12,7 +12,8 @@ import pytest
 from tests.bench.scale_costs import CASES, HOSTS, costs, num_shards, open_files
 from tests.bench.scale_limits import limits
 from tests.bench.scale_model import LAWS, PAGE, UNITS, page
-from tests.documented import ROOT, commands
+from tests.documented import commands
+from tests.processes import ROOT
 
 FEW, MANY = 4_000, 40_000
 # Bytes don't depend on what else the machine does.
@@ -115,7 +116,8 @@ def test_the_commands_of_the_page_write_it(tmp_path: Path, monkeypatch: pytest.M
     model = importlib.import_module("tests.bench.scale_model")
     monkeypatch.setattr(model, "PAGE", tmp_path / "scale.md")
     given = [
-        model.parser().parse_args(shlex.split(command)[3:]) for command in commands("docs/internals/scale.md")
+        model.parser().parse_args(shlex.split(command)[3:])
+        for command in commands("docs/internals/scale.md")
     ]
     assert [arguments.laws != [] for arguments in given] == [False, True]
     model.main(given[0])

@@ -14,7 +14,7 @@ import psutil
 
 from infra.launch import Control, Job, JobResult, Outcome, run
 from tests.bench.training_setup import Setup, print_turns, take_turns
-from tests.documented import ROOT
+from tests.processes import ROOT
 
 # Jobs never get there: they are killed, or asked to stop.
 ENDLESS = 1000

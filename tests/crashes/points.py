@@ -1,4 +1,4 @@
-"""Where a run is hit: drawn from a seed, so that a point can be repeated."""
+"""Where a run is hit: drawn from a seed, so that every point can be repeated."""
 
 import random
 from dataclasses import dataclass
@@ -6,47 +6,47 @@ from typing import Literal, get_args
 
 Victim = Literal["flow", "rank", "scheduler", "converter", "worker", "Prefect server", "S3 server"]
 Form = Literal["command", "deployment"]
-Place = Literal["directory", "S3"]
+Store = Literal["directory", "S3"]
 
 VICTIMS: tuple[Victim, ...] = get_args(Victim)
-STAGES = ("stage", "convert", "train", "validate", "promote", "report")
-# The stages in which a program works, while which others can die.
-LONG = ("convert", "train", "validate")
-STAGES_OF: dict[Victim, tuple[str, ...]] = {
-    "flow": STAGES,
+TASKS = ("stage", "convert", "train", "validate", "promote", "report")
+# The tasks that run a program, which takes long enough for others to die meanwhile.
+PROGRAM_TASKS = ("convert", "train", "validate")
+TASKS_OF: dict[Victim, tuple[str, ...]] = {
+    "flow": TASKS,
     "rank": ("train",),
     "scheduler": ("train",),
     "converter": ("convert",),
-    "worker": LONG,
-    "Prefect server": LONG,
-    "S3 server": LONG,
+    "worker": PROGRAM_TASKS,
+    "Prefect server": PROGRAM_TASKS,
+    "S3 server": PROGRAM_TASKS,
 }
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run, and what kills what of it when."""
+    """One run, and what is killed when."""
 
     number: int
     victim: Victim
-    stage: str
-    share: float
-    """Of the time that the stage usually takes, from 0 to 1."""
+    task: str
+    fraction: float
+    """When the victim is killed: fraction of the task's usual duration, from 0 to 1."""
     form: Form
-    place: Place
+    store: Store
     rank: int
-    """Which one, if it is a rank's turn."""
+    """Which rank is killed, if the victim is one."""
     down: float
-    """Seconds until a server or worker is started again."""
+    """Seconds until a killed server or worker is started again."""
 
     @property
     def name(self) -> str:
-        """For a test's name."""
-        return f"{self.number}-{self.victim.replace(' ', '-')}-{self.stage}"
+        """Short name, for a test's id."""
+        return f"{self.number}-{self.victim.replace(' ', '-')}-{self.task}"
 
 
 def draw(seed: int, count: int) -> list[Point]:
-    """The first points of a seed: every victim in turn, all else by chance."""
+    """Return the first points of a seed: every victim in turn, all else at random."""
     chance = random.Random(seed)
     points = []
     turn: list[Victim] = []
@@ -56,14 +56,14 @@ def draw(seed: int, count: int) -> list[Point]:
             chance.shuffle(turn)
         victim = turn.pop()
         form = chance.choice(get_args(Form))
-        place = chance.choice(get_args(Place))
+        store = chance.choice(get_args(Store))
         point = Point(
             number=number,
             victim=victim,
-            stage=chance.choice(STAGES_OF[victim]),
-            share=round(chance.random(), 2),
+            task=chance.choice(TASKS_OF[victim]),
+            fraction=round(chance.random(), 2),
             form="deployment" if victim == "worker" else form,
-            place="S3" if victim == "S3 server" else place,
+            store="S3" if victim == "S3 server" else store,
             rank=chance.randrange(2),
             down=round(chance.uniform(0, 10), 1),
         )

@@ -8,7 +8,7 @@ import subprocess
 from flows.train_sknet import parser
 from sknet.recipe import load_recipe
 from tests.documented import documented
-from tests.tiny_pipeline import ROOT
+from tests.processes import ROOT
 
 MIN_ACCURACY = 0.95
 

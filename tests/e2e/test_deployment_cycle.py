@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,90 +13,46 @@ from infra.artifacts import open_store
 from sknet.records import Revalidation
 from tests.candidates import flip_a_bit
 from tests.documented import documented
-from tests.prefect_services import (
-    FINAL,
-    SERVER,
-    UUID,
-    WORKER,
-    PrefectServer,
-    PrefectWorker,
-    eventually,
-)
-from tests.runs import MARK
-from tests.tiny_pipeline import Trained, processes_marked
+from tests.prefect_services import FINAL, PAUSE, UUID, PrefectServer, PrefectWorker
+from tests.processes import MARK, processes_marked
+from tests.tiny_pipeline import Trained, copy_shards
+from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect server")]
 
-SECONDS_TO_RUN = 150
-SECONDS_TO_VANISH = 15
 SECONDS_TO_SCHEDULE = 15
-# By default the schedules are looked at every minute, a run is late after 15 s, and one that waits
-# for another looks every 30 s.
-SOON = {
-    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
-    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
-}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """As documented, but for its port and home."""
-    exported = dict(word.split("=", 1) for word in documented("export PREFECT_API_URL")[1:])
-    assert exported == {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "SKNET_HOME": "$PWD"}
-    assert documented("prefect server start") == ["prefect", *SERVER]
-    with PrefectServer(tmp_path_factory.mktemp("server"), SOON) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def deployed(server: PrefectServer) -> None:
-    """Pool and deployments are there, and no worker yet."""
-    server.prefect(*documented("prefect work-pool create")[1:])
-    server.prefect(*documented("prefect deploy --all")[1:])
-
-
-@pytest.fixture(scope="module")
-def worker(server: PrefectServer, deployed: None) -> Iterator[PrefectWorker]:
-    """It carries out what is scheduled."""
-    assert documented("prefect worker start") == ["prefect", *WORKER]
-    with PrefectWorker(server) as started:
-        yield started
-
-
-def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
-    server: PrefectServer,
-    deployed: None,
-    trained: Trained,
-    copied_store: Path,
-    request: pytest.FixtureRequest,
+def test_missed_nightlies_run_once_and_a_regression_is_recorded_and_reported(
+    server: PrefectServer, stopped_worker: PrefectWorker, trained: Trained, copied_store: Path
 ) -> None:
+    stopped_worker.stop()
     flip_a_bit(copied_store / "checkpoint" / trained.of("train").key / "model.ckpt")
     (nightly,) = server.post("deployments/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
     first = datetime.now(UTC) + timedelta(seconds=SECONDS_TO_SCHEDULE)
-    # Two seconds stand for the day between two nights.
+    # Two seconds stand for the day between two nightlies.
     rule = f"DTSTART:{first:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=SECONDLY;INTERVAL=2;COUNT=2"
     schedule = {"rrule": rule, "timezone": "UTC"}
     parameters = {"store": str(copied_store)}
     of_test = {"schedule": schedule, "active": True, "slug": "missed", "parameters": parameters}
     server.post(f"deployments/{nightly['id']}/schedules", [of_test])
 
-    def nights() -> list[dict[str, object]]:
+    def nightlies() -> list[dict[str, object]]:
         return [run for run in server.runs("nightly") if run["parameters"] == parameters]
 
-    def names() -> list[str]:
-        return sorted(str(run["state_name"]) for run in nights())
+    def state_names() -> list[str]:
+        return sorted(str(run["state_name"]) for run in nightlies())
 
-    eventually(lambda: names() == ["Late", "Late"], 4 * SECONDS_TO_SCHEDULE, server.said)
-    assert all(run["auto_scheduled"] for run in nights())
-    worker = request.getfixturevalue("worker")
+    wait_for(lambda: state_names() == ["Late", "Late"], server.log_tail, pause=PAUSE)
+    assert all(run["auto_scheduled"] for run in nightlies())
+    stopped_worker.start()
 
-    eventually(lambda: names() == ["CaughtUp", "Failed"], SECONDS_TO_RUN, worker.said)
+    wait_for(lambda: state_names() == ["CaughtUp", "Failed"], stopped_worker.log_tail, pause=PAUSE)
 
     store = open_store(str(copied_store))
-    (night,) = store.list("revalidation")
-    record = Revalidation.read(store.load("revalidation", night.key).path("revalidation.json"))
-    (failed,) = [run for run in nights() if run["state_name"] == "Failed"]
+    (artifact,) = store.list("revalidation")
+    record = Revalidation.read(store.load("revalidation", artifact.key).path("revalidation.json"))
+    (failed,) = [run for run in nightlies() if run["state_name"] == "Failed"]
     assert record.outcome == "damaged"
     assert record.scheduled == datetime.fromisoformat(str(failed["expected_start_time"]))
     assert record.scheduled is not None
@@ -109,88 +64,98 @@ def test_missed_nights_are_caught_up_once_and_a_regression_is_told_and_reported(
     assert production.digest == trained.of("train").digest
     assert production.suspect == f"damaged: {record.said}"
 
-    def reports() -> list[object]:
+    def report_states() -> list[object]:
         runs = server.runs("report")
         return [run["state_type"] for run in runs if run["parameters"] == parameters]
 
-    eventually(lambda: reports() == ["COMPLETED"], SECONDS_TO_RUN, worker.said)
+    wait_for(lambda: report_states() == ["COMPLETED"], stopped_worker.log_tail, pause=PAUSE)
     automations = server.post("automations/filter", {})
     enabled = {str(each["name"]): each["enabled"] for each in automations}
     assert enabled == {"report after a regression": True, "retrain after a regression": False}
-    assert server.runs("train-sknet") == []
+    runs = server.runs("train-sknet")
+    assert [run for run in runs if run["parameters"].get("store") == str(copied_store)] == []
 
 
 def test_deploy_run_by_bare_name_and_revalidate(
-    server: PrefectServer, worker: PrefectWorker, tmp_path: Path, images: Path, recipe: Path
+    server: PrefectServer, worker: PrefectWorker, trained: Trained, copied_store: Path
 ) -> None:
-    store = tmp_path / "store"
+    """The first run finds all that was trained, and has to validate, promote and report."""
+    for kind in ("evaluation", "promotion", "refs", "report"):
+        shutil.rmtree(copied_store / kind)
 
-    def completed(deployment: str, count: int) -> None:
-        """Wait until that many runs have ended; the schedule's own runs lie in the future."""
+    def wait_until_completed(deployment: str, count: int) -> None:
+        """Wait until so many runs have ended; the schedule's own runs lie in the future."""
 
         def states() -> list[object]:
             runs = server.runs(deployment)
-            own = [run for run in runs if run["parameters"].get("store") == str(store)]
+            own = [run for run in runs if run["parameters"].get("store") == str(copied_store)]
             return [run["state_type"] for run in own]
 
-        eventually(lambda: sum(s in FINAL for s in states()) == count, SECONDS_TO_RUN, worker.said)
+        wait_for(
+            lambda: sum(state in FINAL for state in states()) == count,
+            worker.log_tail,
+            pause=PAUSE,
+        )
         ended = [state for state in states() if state in FINAL]
-        assert ended == ["COMPLETED"] * count, worker.said()
+        assert ended == ["COMPLETED"] * count, worker.log_tail()
 
-    parameters = [f"recipe={recipe}", f"data={images}", f"store={store}", "workers=1"]
+    parameters = [
+        *(f"recipe={trained.recipe}", f"data={trained.images}"),
+        *(f"store={copied_store}", "workers=2"),
+    ]
     options = [word for parameter in parameters for word in ("--param", parameter)]
     bare = documented("prefect deployment run")
     assert bare[-1] == "train-sknet"
-    said = server.prefect(*bare[1:], *options)
-    assert "train-sknet/train-sknet" in said
-    completed("train-sknet", 1)
-    promoted = open_store(str(store), create=False).refs.get("production")
+    output = server.prefect(*bare[1:], *options)
+    assert "train-sknet/train-sknet" in output
+    wait_until_completed("train-sknet", 1)
+    promoted = open_store(str(copied_store), create=False).refs.get("production")
     assert promoted is not None
     assert promoted.kind == "checkpoint"
+    assert promoted.digest == trained.of("train").digest
 
     server.prefect("deployment", "run", "train-sknet/train-sknet", *options)
-    server.prefect("deployment", "run", "revalidate/nightly", "--param", f"store={store}")
-    server.prefect("deployment", "run", "report/report", "--param", f"store={store}")
-    completed("train-sknet", 2)
-    completed("nightly", 1)
-    completed("report", 1)
-    assert open_store(str(store)).refs.history("production") == (promoted,)
+    server.prefect("deployment", "run", "revalidate/nightly", "--param", f"store={copied_store}")
+    server.prefect("deployment", "run", "report/report", "--param", f"store={copied_store}")
+    wait_until_completed("train-sknet", 2)
+    wait_until_completed("nightly", 1)
+    wait_until_completed("report", 1)
+    assert open_store(str(copied_store)).refs.history("production") == (promoted,)
 
-    def nights() -> list[str]:
+    def scheduled() -> list[str]:
         return [
             str(run["expected_start_time"])
             for run in server.runs("nightly")
             if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"
         ]
 
-    eventually(lambda: bool(nights()), 60, worker.said)
-    assert all(time_of_day(night) == "02:00:00" for night in nights())
+    wait_for(scheduled, worker.log_tail, pause=PAUSE)
+    assert all(time_of_day(text) == "02:00:00" for text in scheduled())
 
 
 def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
     server: PrefectServer, worker: PrefectWorker, tmp_path: Path, trained: Trained
 ) -> None:
     store = tmp_path / "store"
-    for kind in ("dataset", "shards"):
-        shutil.copytree(trained.store / kind, store / kind)
+    copy_shards(trained.store, store)
     parameters = [f"recipe={trained.recipe}", f"data={trained.images}", f"store={store}"]
-    longer = "overrides=" + json.dumps(["epoch_size=200"])
+    longer = "overrides=" + json.dumps(["epoch_size=2000"])
     options = [word for value in [*parameters, "workers=2", longer] for word in ("--param", value)]
-    said = server.prefect("deployment", "run", "train-sknet", *options)
-    (run,) = set(re.findall(UUID, said))
+    output = server.prefect("deployment", "run", "train-sknet", *options)
+    (run,) = set(re.findall(UUID, output))
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
-    eventually(lambda: any(store.glob(checkpoints)), SECONDS_TO_RUN, worker.said)
-    assert len(of_the_job(server)) == 3  # two ranks and the scheduler
+    wait_for(lambda: any(store.glob(checkpoints)), worker.log_tail)
+    assert len(processes_of_the_job(server)) == 3  # two ranks and the scheduler
 
     server.prefect("flow-run", "cancel", run)
 
-    eventually(lambda: of_the_job(server) == set(), SECONDS_TO_VANISH, worker.said)
-    eventually(lambda: server.state_of(run) == "CANCELLED", 60, worker.said)
+    wait_for(lambda: processes_of_the_job(server) == set(), worker.log_tail)
+    wait_for(lambda: server.state_of(run) == "CANCELLED", worker.log_tail, pause=PAUSE)
     assert any(store.glob(checkpoints))
 
 
-def of_the_job(server: PrefectServer) -> set[psutil.Process]:
-    """The ranks and the scheduler under this test's worker."""
+def processes_of_the_job(server: PrefectServer) -> set[psutil.Process]:
+    """Return the ranks and the scheduler under this test's worker."""
     own = set(processes_marked(MARK, server.mark))
     roles = (processes_marked("MS_ROLE", role) for role in ("MS_WORKER", "MS_SCHED"))
     return own & {process for processes in roles for process in processes}

@@ -17,15 +17,15 @@ import pytest
 import yaml
 
 from infra.doctor.services import ask_prefect, check_prefect
-from tests.prefect_services import PrefectServer, PrefectWorker, eventually, shipped_settings
-from tests.tiny_pipeline import ROOT, processes_marked
+from tests.prefect_services import PAUSE, PrefectServer, PrefectWorker, shipped_settings
+from tests.processes import ROOT, processes_marked
+from tests.waiting import HANG_SECONDS, wait_for
 
-# Minutes: a run is missed only after three heartbeats.
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+# A run is missed only after three heartbeats, which takes minutes.
+pytestmark = pytest.mark.long
 
-SECONDS_TO_BE_SEEN = 120
-"""From the death of a flow's process until its run is Crashed."""
-SECONDS_TO_RUN = 240
+SECONDS_TO_BE_CRASHED = 120
+"""As promised: from the death of a flow's process until its run is Crashed."""
 
 SLEEPER = """
 import time
@@ -43,7 +43,7 @@ sleeper()
 
 
 class Inbox:
-    """An HTTP server that keeps what is sent to it."""
+    """An HTTP server that remembers what is sent to it."""
 
     def __init__(self) -> None:
         inbox = self
@@ -70,7 +70,7 @@ class Inbox:
         self._server.server_close()
 
     def texts(self, start: str) -> set[str]:
-        """Each once: a busy server of Prefect may send one several times."""
+        """Return the texts with this start; a busy Prefect server may send one several times."""
         return {each["text"] for each in self.messages if each["text"].startswith(start)}
 
 
@@ -83,7 +83,7 @@ def inbox() -> Iterator[Inbox]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[PrefectServer]:
-    """With the pools, the automations and the notifications, made by the documented commands."""
+    """A server with pools, automations and notifications, made by the documented commands."""
     with PrefectServer(tmp_path_factory.mktemp("operations"), shipped_settings()) as result:
         for name, kind, template in (
             ("sknet-process", "process", "infra/prefect/process-pool.json"),
@@ -92,7 +92,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[P
             options = ("--type", kind, "--base-job-template", template)
             result.prefect("work-pool", "create", name, *options)
         result.prefect("automation", "create", "--from-file", "infra/prefect/automations.yaml")
-        # Twice, as after a change of the address.
+        # The second time replaces the address.
         for _ in range(2):
             made = run_module(result, "infra.prefect.notifications", SKNET_NOTIFY_WEBHOOK=inbox.url)
             assert made.returncode == 0, made.stderr
@@ -110,7 +110,7 @@ def run_module(
         env={**os.environ, **server.environment, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
 
@@ -141,7 +141,7 @@ def test_the_doctor_finds_a_real_server_in_order(server: PrefectServer) -> None:
     assert [str(each.status) for each in found] == ["ok", "ok"]
 
 
-def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
+def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_notified(
     server: PrefectServer, inbox: Inbox, tmp_path: Path
 ) -> None:
     script = tmp_path / "sleeper.py"
@@ -164,18 +164,21 @@ def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
             seen = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
             return bool(runs) and server.post("events/filter", seen)["total"] > 0
 
-        eventually(beats, SECONDS_TO_RUN, log.read_text)
+        wait_for(beats, log.read_text, pause=PAUSE)
         os.kill(flow.pid, signal.SIGKILL)
         killed = time.monotonic()
         flow.wait()
         assert server.state_of(run["id"]) == "RUNNING"
 
-        eventually(
-            lambda: server.state_of(run["id"]) == "CRASHED", SECONDS_TO_BE_SEEN, log.read_text
+        wait_for(
+            lambda: server.state_of(run["id"]) == "CRASHED",
+            log.read_text,
+            seconds=SECONDS_TO_BE_CRASHED,
+            pause=PAUSE,
         )
 
         print(f"crashed {time.monotonic() - killed:.0f} s after SIGKILL")
-        eventually(lambda: bool(inbox.texts("sleeper crashed")), 60, log.read_text)
+        wait_for(lambda: inbox.texts("sleeper crashed"), log.read_text)
         (text,) = inbox.texts("sleeper crashed")
         assert run["name"] in text
         assert "No heartbeat for 90 s" in text
@@ -184,7 +187,7 @@ def test_a_killed_flow_is_crashed_within_two_minutes_and_people_are_told(
         flow.wait()
 
 
-def test_a_failed_nightly_is_told_and_a_run_sees_only_its_devices(
+def test_people_are_notified_of_a_failed_nightly_and_a_run_sees_only_its_devices(
     server: PrefectServer, inbox: Inbox, tmp_path: Path
 ) -> None:
     server.prefect("deploy", "--all", "--no-prompt")
@@ -194,15 +197,14 @@ def test_a_failed_nightly_is_told_and_a_run_sees_only_its_devices(
         *("deployment", "run", "revalidate/nightly", *devices, "--param", f"store={nowhere}")
     )
     with PrefectWorker(server, shipped_settings()) as worker:
-        shown = lambda: bool(processes_marked("ASCEND_RT_VISIBLE_DEVICES", "5"))  # noqa: E731
-        eventually(shown, SECONDS_TO_RUN, worker.said)
-        eventually(lambda: bool(inbox.texts("the nightly failed")), SECONDS_TO_RUN, worker.said)
+        wait_for(lambda: processes_marked("ASCEND_RT_VISIBLE_DEVICES", "5"), worker.log_tail)
+        wait_for(lambda: inbox.texts("the nightly failed"), worker.log_tail)
     (text,) = inbox.texts("the nightly failed")
     assert "nowhere" in text
 
 
-def test_silence_is_no_crash_after_any_end_that_flows_give_themselves() -> None:
-    """A named state sends an event of its name: unknown here, it would be taken for silence."""
+def test_no_state_in_which_flows_end_themselves_counts_as_a_crash() -> None:
+    """A named state sends an event of its name, which the automation must know as an end."""
     (automation,) = yaml.safe_load((ROOT / "infra/prefect/automations.yaml").read_text())[
         "automations"
     ]
@@ -219,7 +221,7 @@ def test_silence_is_no_crash_after_any_end_that_flows_give_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({}, "set SKNET_NOTIFY_WEBHOOK"),
         ({"SKNET_NOTIFY_WEBHOOK": "host/token"}, "not a URL"),
@@ -228,12 +230,12 @@ def test_silence_is_no_crash_after_any_end_that_flows_give_themselves() -> None:
     ],
 )
 def test_notifications_without_a_way_to_send_them_are_refused(
-    environment: dict[str, str], said: str
+    environment: dict[str, str], message: str
 ) -> None:
     from infra.base.outcomes import UserError
     from infra.prefect.notifications import block_of
 
-    with pytest.raises(UserError, match=said) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         block_of(environment)
     assert "token" not in str(refused.value)
 

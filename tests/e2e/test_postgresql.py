@@ -14,23 +14,23 @@ import yaml
 
 from infra.artifacts import open_store
 from tests.prefect_services import (
+    PAUSE,
     PrefectServer,
     PrefectWorker,
-    Service,
-    eventually,
     free_port,
     shipped_settings,
 )
-from tests.programs import require
-from tests.tiny_pipeline import ROOT, Trained, copy_shards, digests
+from tests.processes import ROOT, Service
+from tests.system_programs import require
+from tests.tiny_pipeline import Trained, digests
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-SECONDS_TO_RUN = 300
-# By default a run that waits for another looks every 30 s.
+# By default a run that waits for another one looks every 30 s.
 SOON = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1"}
 UNPRIVILEGED = "postgres"
-"""The user that Debian's package makes: the database refuses to run as root."""
+"""The user that Debian's package makes: PostgreSQL refuses to run as root."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Database:
         }
         return {k: v for k, v in given.items() if k.startswith("PREFECT_SERVER_DATABASE")} | own
 
-    def ask(self, question: str, database: str = "prefect") -> str:
+    def query(self, statement: str, database: str = "prefect") -> str:
         options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "-d", database]
         return subprocess.run(
-            [program("psql"), *options, "-tAc", question],
+            [program("psql"), *options, "-tAc", statement],
             env={**os.environ, "PGPASSWORD": self.password},
             capture_output=True,
             text=True,
@@ -64,50 +64,55 @@ class Database:
 
 
 def program(name: str) -> str:
-    """The newest version's; Debian keeps them off the path."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return require(name, os.pathsep.join(map(str, places)))
+    """Return the path of the newest version's program; Debian does not put them on PATH."""
+    directories = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return require(name, os.pathsep.join(map(str, directories)))
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    # Not in pytest's directory, which only root may enter.
-    place = Path(tempfile.mkdtemp(prefix="sknet-postgresql-"))
+    # Only root may enter pytest's own directory.
+    directory = Path(tempfile.mkdtemp(prefix="sknet-postgresql-"))
     port, password = free_port(), secrets.token_hex(16)
-    secret = place / "password"
+    secret = directory / "password"
     secret.write_text(password)
-    for path in (place, secret):
+    for path in (directory, secret):
         shutil.chown(path, UNPRIVILEGED)
-    data, log = place / "data", place / "server.log"
+    data, log = directory / "data", directory / "server.log"
     user = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups"]
     made = ["-U", "prefect", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
     subprocess.run(
-        [*user, program("initdb"), "-D", data, *made], check=True, capture_output=True, cwd=place
+        [*user, program("initdb"), "-D", data, *made],
+        check=True,
+        capture_output=True,
+        cwd=directory,
     )
-    places = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={place}"]
-    command = [*user, program("postgres"), "-D", str(data), "-p", str(port), *places]
+    listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"]
+    command = [*user, program("postgres"), "-D", str(data), "-p", str(port), *listen]
     result = Database(port, password)
     try:
         with Service(command, log, {}) as server:
             ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-            eventually(lambda: subprocess.run(ready, check=False).returncode == 0, 60, server.said)
-            result.ask("create database prefect", "postgres")
+            wait_for(
+                lambda: subprocess.run(ready, check=False).returncode == 0,
+                server.log_tail,
+                pause=PAUSE,
+            )
+            result.query("create database prefect", "postgres")
             yield result
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(directory)
 
 
 def states(server: PrefectServer, deployment: str) -> list[str]:
-    """Of the runs that somebody asked for; the schedule's own lie in the future."""
+    """Return the states of the runs that were asked for; scheduled ones lie in the future."""
     runs = [run for run in server.runs(deployment) if not run["auto_scheduled"]]
     return sorted(str(run["state_type"]) for run in runs)
 
 
 def test_deploy_work_and_restart_on_postgresql(
-    database: Database, trained: Trained, tmp_path: Path
+    database: Database, trained: Trained, copied_store: Path, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    copy_shards(trained.store, store)
     settings = {**shipped_settings(), **database.settings, **SOON}
     with PrefectServer(tmp_path, settings) as server:
         template = ("--base-job-template", "infra/prefect/process-pool.json")
@@ -115,24 +120,24 @@ def test_deploy_work_and_restart_on_postgresql(
         server.prefect("deploy", "--all", "--no-prompt")
         with PrefectWorker(server, shipped_settings()) as worker:
 
-            def ended(deployment: str, expected: list[str]) -> None:
-                eventually(
-                    lambda: states(server, deployment) == expected, SECONDS_TO_RUN, worker.said
+            def wait_for_states(deployment: str, expected: list[str]) -> None:
+                wait_for(
+                    lambda: states(server, deployment) == expected, worker.log_tail, pause=PAUSE
                 )
 
             inputs = {"recipe": str(trained.recipe), "data": str(trained.images)}
-            server.run({**inputs, "store": str(store), "workers": 2}, {})
-            ended("train-sknet", ["COMPLETED"])
-            assert digests(store) == digests(trained.store)
-            where = ("--param", f"store={store}")
+            server.run({**inputs, "store": str(copied_store), "workers": 2}, {})
+            wait_for_states("train-sknet", ["COMPLETED"])
+            assert digests(copied_store) == digests(trained.store)
+            where = ("--param", f"store={copied_store}")
             server.prefect("deployment", "run", "report/report", *where)
             for _ in range(2):  # one at a time: the second waits for the first
                 server.prefect("deployment", "run", "revalidate/nightly", *where)
-            ended("report", ["COMPLETED"])
-            ended("nightly", ["COMPLETED", "COMPLETED"])
-    nights = list(open_store(str(store)).list("revalidation"))
-    assert len(nights) == 2
-    assert int(database.ask("select count(*) from flow_run where state_type = 'COMPLETED'")) == 4
+            wait_for_states("report", ["COMPLETED"])
+            wait_for_states("nightly", ["COMPLETED", "COMPLETED"])
+    revalidations = list(open_store(str(copied_store)).list("revalidation"))
+    assert len(revalidations) == 2
+    assert int(database.query("select count(*) from flow_run where state_type = 'COMPLETED'")) == 4
     assert not list((tmp_path / "prefect").rglob("*.db"))
 
     with PrefectServer(tmp_path, settings) as restarted:

@@ -1,8 +1,7 @@
-"""What people see of a run in Prefect's pages: its graph, its stages' states, what it found."""
+"""What people see of a run in Prefect's pages: its graph, its tasks' states, its results."""
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +13,13 @@ from PIL import Image
 from tests.browser import WIDE, chromium
 from tests.prefect_pages import PrefectPages
 from tests.prefect_services import PrefectServer
+from tests.processes import ROOT
 from tests.screenshots import MAX_BYTES, of_prefect
-from tests.tiny_pipeline import ROOT, Trained, train_command
+from tests.tiny_pipeline import Trained, run_command, train_command
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect server")]
 
-SECONDS_TO_RUN = 240
-# From a stage to those whose results it takes.
+# Each task with those whose results it takes.
 GRAPH = {
     "stage": set(),
     "convert": {"stage"},
@@ -40,37 +39,31 @@ STATES = {
 
 
 @pytest.fixture(scope="module")
-def pages(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectPages]:
-    """Of a run that found a shortened shard, no evaluation and no production."""
-    place = tmp_path_factory.mktemp("ui")
-    store = place / "store"
+def pages(
+    trained: Trained, server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrefectPages]:
+    """The pages of a run that found a truncated shard, no evaluation and no production."""
+    directory = tmp_path_factory.mktemp("ui")
+    store = directory / "store"
     shutil.copytree(trained.store, store, copy_function=shutil.copy2)
     for kind in ("evaluation", "promotion", "refs"):
         shutil.rmtree(store / kind)
     os.truncate(next((store / "shards").glob("*/*.mindrecord")), 100)
-    with PrefectServer(place) as server:
-        ended = subprocess.run(
-            train_command(trained.recipe, trained.images, store, 2),
-            cwd=ROOT,
-            env={**os.environ, **server.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS_TO_RUN,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stdout[-5000:]
-        (run,) = server.post("flow_runs/filter", {})
-        with chromium(place / "profile") as browser:
-            yield PrefectPages(browser, server.api, run["id"])
+    command = train_command(trained.recipe, trained.images, store, 2)
+    ended = run_command(command, **server.environment)
+    assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-5000:]
+    runs = server.post("flow_runs/filter", {})
+    (run,) = [each for each in runs if each["parameters"].get("store") == str(store)]
+    with chromium(directory / "profile") as browser:
+        yield PrefectPages(browser, server.api, run["id"])
 
 
 def test_the_graph_reads_as_the_pipeline(pages: PrefectPages) -> None:
     graph = httpx.get(f"{pages.api}/flow_runs/{pages.run}/graph-v2", timeout=30).json()
     nodes = dict(graph["nodes"])
-    stages = {id_: node["label"].rpartition("-")[0] for id_, node in nodes.items()}
+    tasks = {id_: node["label"].rpartition("-")[0] for id_, node in nodes.items()}
     drawn = {
-        stages[id_]: {stages[parent["id"]] for parent in node["parents"]}
+        tasks[id_]: {tasks[parent["id"]] for parent in node["parents"]}
         for id_, node in nodes.items()
     }
     assert drawn == GRAPH
@@ -78,13 +71,13 @@ def test_the_graph_reads_as_the_pipeline(pages: PrefectPages) -> None:
     pages.wait_for_text("Completed", "6 Task runs", "Beginning flow run")
 
 
-def test_each_stage_says_whether_it_was_built_reused_or_rebuilt(pages: PrefectPages) -> None:
+def test_each_task_says_whether_it_was_built_reused_or_rebuilt(pages: PrefectPages) -> None:
     pages.open_run()
     pages.open_tab("Task Runs")
     pages.wait_for_text(*STATES)
     words = pages.browser.text().split("\n")
     seen = {word.rpartition("-")[0]: after for word, after in pairwise(words)}
-    assert {stage: seen[stage] for stage in STATES} == STATES
+    assert {task: seen[task] for task in STATES} == STATES
 
 
 def test_progress_tables_text_and_figure_of_a_run_are_there(pages: PrefectPages) -> None:

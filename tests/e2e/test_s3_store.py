@@ -1,75 +1,67 @@
-"""The whole flow with its artifacts on S3: begun on one host, ended on another, the same bytes."""
+"""The whole flow with its artifacts on S3, started on one host and ended on another one."""
 
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra.artifacts import open_store
-from tests.places import S3Place
-from tests.runs import SECONDS_TO_START, SECONDS_TO_VANISH, Runs, wait_for
+from tests.flow_runs import CommandRun, harness_api
+from tests.store_roots import S3Root
 from tests.tiny_pipeline import Trained, digests, train_command
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def place(s3_server: object, tmp_path: Path) -> S3Place:
-    return S3Place(tmp_path / "hosts")
+def root(s3_server: object, tmp_path: Path) -> S3Root:
+    return S3Root(tmp_path / "hosts")
 
 
 @pytest.fixture
-def runs(trained: Trained, place: S3Place, tmp_path: Path) -> Iterator[Runs]:
-    command = train_command(trained.recipe, trained.images, place.uri, 2)
-    result = Runs(command, tmp_path / "runs.log")
+def runs(trained: Trained, root: S3Root, tmp_path: Path) -> Iterator[list[CommandRun]]:
+    """The same command on two hosts, which share nothing but the store and compiled graphs."""
+    command = train_command(trained.recipe, trained.images, root.uri, 2)
+    result = [
+        CommandRun(command, tmp_path / f"{name}.log", {**harness_api(), **root.environment(name)})
+        for name in ("one", "other")
+    ]
     yield result
-    result.end()
+    for run in result:
+        run.end()
 
 
-def on_host(place: S3Place, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The commands from now on run with this host's cache; compiled graphs are shared."""
-    for variable, value in place.environment(name).items():
-        monkeypatch.setenv(variable, value)
-    return place.cache(name)
-
-
-def ranks(runs: Runs) -> list[psutil.Process]:
-    return [p for p in runs.living() if p.environ().get("MS_ROLE") == "MS_WORKER"]
-
-
-def test_a_run_begun_on_one_host_ends_on_another_like_an_undisturbed_local_one(
-    trained: Trained, place: S3Place, runs: Runs, monkeypatch: pytest.MonkeyPatch
+def test_a_run_started_on_one_host_ends_on_another_like_an_uninterrupted_local_one(
+    trained: Trained, root: S3Root, runs: list[CommandRun]
 ) -> None:
-    cache = on_host(place, "one", monkeypatch)
-    flow = runs.start()
+    one, other = runs
+    one.start()
     wait_for(
-        lambda: flow.poll() is not None or any(cache.glob("work/*/checkpoint/*/*/step-*")),
-        SECONDS_TO_START,
-        runs.said,
+        lambda: one.is_over() or any(root.cache("one").glob("work/*/checkpoint/*/*/step-*")),
+        one.output,
     )
-    for rank in ranks(runs):
+    for rank in one.ranks().values():
         rank.send_signal(signal.SIGSTOP)
     wait_for(
-        lambda: flow.poll() is not None or any("kept.json" in p for p in place.paths(".work/")),
-        SECONDS_TO_VANISH,
-        runs.said,
+        lambda: one.is_over() or any("kept.json" in path for path in root.paths(".work/")),
+        one.output,
     )
-    assert flow.poll() is None, runs.said()
-    flow.kill()
-    wait_for(lambda: not runs.living(), SECONDS_TO_VANISH, lambda: str(runs.living()))
-    assert place.paths("checkpoint/") == []
+    assert not one.is_over(), one.output()
+    one.process.kill()
+    one.wait_until_gone()
+    assert root.paths("checkpoint/") == []
 
-    on_host(place, "other", monkeypatch)
-    assert runs.start().wait(180) == 0, runs.said()
-    said = runs.said()
-    assert "kept by another host" in said
-    assert "resuming from step-" in said
-    assert "reused      stage, convert" in said
-    assert digests(place.uri) == digests(trained.store)
-    promoted = open_store(place.uri).refs.get("production")
+    other.start()
+    assert other.wait() == 0, other.output()
+    output = other.output()
+    assert "kept by another host" in output
+    assert "resuming from step-" in output
+    assert "reused      stage, convert" in output
+    assert digests(root.uri) == digests(trained.store)
+    promoted = open_store(root.uri).refs.get("production")
     assert promoted is not None
     assert promoted.digest == trained.of("train").digest
-    assert place.paths(".work/") == []
-    assert runs.living() == []
+    assert root.paths(".work/") == []
+    assert other.living() == []

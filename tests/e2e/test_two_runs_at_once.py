@@ -1,4 +1,4 @@
-"""Two runs of one recipe at once: each stage is built by one of them, and both end alike."""
+"""Two runs of one recipe at once: each task's work is done by one of them, and both end alike."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from infra.artifacts import open_store
-from tests.places import S3Place
-from tests.runs import SECONDS_TO_VANISH, Runs, wait_for
+from tests.flow_runs import CommandRun, harness_api
+from tests.store_roots import S3Root
 from tests.tiny_pipeline import Trained, digests, train_command
+from tests.waiting import wait_for
 
-# Minutes each.
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
-SECONDS_TO_RUN = 240
 BUILT_ONCE = {
     "stage": "dataset",
     "convert": "shards",
@@ -23,49 +22,45 @@ BUILT_ONCE = {
 
 
 @pytest.fixture
-def both() -> Iterator[list[Runs]]:
-    runs: list[Runs] = []
-    yield runs
-    for each in runs:
-        each.end()
+def runs() -> Iterator[list[CommandRun]]:
+    result: list[CommandRun] = []
+    yield result
+    for run in result:
+        run.end()
 
 
-def hosts(kind: str, tmp_path: Path) -> tuple[str, list[dict[str, str]]]:
-    """A store, and the environment of each of two hosts that use it."""
+def store_and_hosts(kind: str, tmp_path: Path) -> tuple[str, list[dict[str, str]]]:
+    """Return a store, and the environment of each of two hosts that use it."""
     if kind == "directory":
         return str(tmp_path / "store"), [{}, {}]
-    place = S3Place(tmp_path / "hosts")
-    return place.uri, [place.environment(name) for name in ("one", "other")]
+    root = S3Root(tmp_path / "hosts")
+    return root.uri, [root.environment(name) for name in ("one", "other")]
 
 
 @pytest.mark.parametrize("kind", ["directory", "S3"])
 def test_one_works_and_the_other_waits(
-    kind: str, trained: Trained, s3_server: object, both: list[Runs], tmp_path: Path
+    kind: str, trained: Trained, s3_server: object, runs: list[CommandRun], tmp_path: Path
 ) -> None:
-    store, environments = hosts(kind, tmp_path)
+    store, environments = store_and_hosts(kind, tmp_path)
     command = train_command(trained.recipe, trained.images, store, 2)
-    with pytest.MonkeyPatch.context() as patch:
-        for number, environment in enumerate(environments):
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            both.append(Runs(command, tmp_path / f"{number}.log"))
-            both[-1].start()
+    for number, environment in enumerate(environments):
+        log = tmp_path / f"{number}.log"
+        runs.append(CommandRun(command, log, {**harness_api(), **environment}))
+        runs[-1].start()
 
-    def codes() -> list[int | None]:
-        return [runs.last.poll() for runs in both]
+    def output() -> str:
+        return "\n".join(run.output() for run in runs)
 
-    def said() -> str:
-        return "\n".join(runs.said() for runs in both)
-
-    wait_for(lambda: None not in codes(), SECONDS_TO_RUN, said)
-    assert codes() == [0, 0], said()
-    for stage, kind_of in BUILT_ONCE.items():
-        # `at work` is said where something is built, and `built` when it is.
-        assert said().count(f"{stage}: at work on {kind_of}/") == 1
-        assert said().count(f"{stage}: built in") == 1
-        assert said().count(f"{stage}: reused in") == 1
-    assert "waiting for another builder of" in said()
+    wait_for(lambda: all(run.is_over() for run in runs), output)
+    assert [run.ended_as() for run in runs] == ["0", "0"], output()
+    for task, kind_of in BUILT_ONCE.items():
+        # `at work` is logged where something is built, and `built` when it is.
+        assert output().count(f"{task}: at work on {kind_of}/") == 1
+        assert output().count(f"{task}: built in") == 1
+        assert output().count(f"{task}: reused in") == 1
+    assert "waiting for another builder of" in output()
     assert digests(store) == digests(trained.store)
     promoted = open_store(store).refs.history("production")
     assert [ref.digest for ref in promoted] == [trained.of("train").digest]
-    wait_for(lambda: not any(r.living() for r in both), SECONDS_TO_VANISH, said)
+    for run in runs:
+        run.wait_until_gone()

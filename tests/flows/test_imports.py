@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.documented import ROOT
+from tests.processes import ROOT
 
 HEAVY = ["mindspore", "torch", "matplotlib", "ray", "pandas", "pyarrow", "scipy", "boto3"]
 

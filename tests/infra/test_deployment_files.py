@@ -17,8 +17,8 @@ import yaml
 from compose_spec import PyCompose
 
 from infra.s3.server import serving
-from tests.documented import ROOT
-from tests.programs import require
+from tests.processes import ROOT
+from tests.system_programs import require
 
 INFRA = ROOT / "infra"
 COMPOSE = INFRA / "docker/compose.yaml"

@@ -16,8 +16,8 @@ import pytest
 
 from infra.artifacts import open_store
 from sknet.records import Checkpoint
-from tests.namespaces import Host
-from tests.ray_hosts import QUICK, RayHosts, ray_hosts
+from tests.hosts import Host
+from tests.ray_clusters import QUICK, RayHosts, ray_hosts
 from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

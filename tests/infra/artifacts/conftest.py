@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from infra.artifacts import ArtifactStore, LocalStore, open_store
-from tests.places import Place
+from tests.store_roots import StoreRoot
 
 
 @pytest.fixture
-def other(place: Place) -> ArtifactStore:
+def other(store_root: StoreRoot) -> ArtifactStore:
     """As another host sees it."""
-    return place.host("other")
+    return store_root.host("other")
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from artifact_examples import commit, make_spec, reseal
 
 from infra.artifacts import LocalStore, StoreError
-from infra.base.records import MAX_DOCUMENT_BYTES
-from infra.base.records import MAX_DOCUMENT_VALUES
+from infra.base.records import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_VALUES
 
 KEY = make_spec().key
 GIB = 2**30

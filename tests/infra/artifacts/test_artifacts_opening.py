@@ -6,7 +6,7 @@ import pytest
 from artifact_examples import make_spec, write_files
 
 from infra.artifacts import Artifact, ArtifactStore, LocalStore, StoreError, open_store
-from tests.places import S3Place
+from tests.store_roots import S3Root
 
 
 def opened_root(uri: str) -> Path:
@@ -96,13 +96,13 @@ def test_a_bucket_has_to_be_there(s3_server):
 def test_a_limit_of_the_cache_that_is_none_is_refused(s3_server, monkeypatch, tmp_path, text):
     monkeypatch.setenv("SKNET_CACHE_GB", text)
     with pytest.raises(StoreError, match=f"SKNET_CACHE_GB is '{text}', expected a number"):
-        open_store(S3Place(tmp_path).uri)
+        open_store(S3Root(tmp_path).uri)
 
 
 def test_a_store_on_s3_keeps_its_copies_where_the_setting_says(s3_server, monkeypatch, tmp_path):
     monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SKNET_CACHE_GB", "0.5")
-    store = open_store(S3Place(tmp_path).uri)
+    store = open_store(S3Root(tmp_path).uri)
     artifact = commit(store, write_files(tmp_path / "source"))
     assert artifact.directory.is_relative_to(tmp_path / "cache")
 

@@ -23,14 +23,14 @@ from infra.artifacts import (
     RefConflictError,
     resolve,
 )
-from tests.places import EXPIRY_SECONDS, LocalPlace, Place
+from tests.store_roots import EXPIRY_SECONDS, LocalRoot, StoreRoot
 
 NUM_WRITERS = 16
 
 
 @pytest.fixture
-def store(place: Place) -> ArtifactStore:
-    return place.host("one")
+def store(store_root: StoreRoot) -> ArtifactStore:
+    return store_root.host("one")
 
 
 def build(workspace: Path) -> BuildOutput:
@@ -41,8 +41,8 @@ def put(store: ArtifactStore, directory: Path) -> None:
     store.put(make_spec(), write_files(directory), stats={}, provenance={})
 
 
-def count_up(place: Place, number: int, times: int) -> None:
-    store = place.host(f"host-{number}")
+def count_up(store_root: StoreRoot, number: int, times: int) -> None:
+    store = store_root.host(f"host-{number}")
     manifest = store.load("shards", make_spec().key).manifest
     for _ in range(times):
         while True:
@@ -64,33 +64,33 @@ def together(work, *arguments_of_each: tuple[object, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_16_processes_that_count_through_a_ref_lose_no_count(place, store, tmp_path):
+def test_16_processes_that_count_through_a_ref_lose_no_count(store_root, store, tmp_path):
     put(store, tmp_path / "source")
-    together(count_up, *((place, number, 2) for number in range(NUM_WRITERS)))
+    together(count_up, *((store_root, number, 2) for number in range(NUM_WRITERS)))
     assert [ref.version for ref in store.refs.history("count")] == [*range(1, 2 * NUM_WRITERS + 1)]
 
 
-def put_one(place: Place, number: int, directory: Path) -> None:
-    put(place.host(f"host-{number}"), directory / str(number))
+def put_one(store_root: StoreRoot, number: int, directory: Path) -> None:
+    put(store_root.host(f"host-{number}"), directory / str(number))
 
 
 @pytest.mark.slow
-def test_16_processes_that_put_one_key_agree_on_one_artifact(place, store, tmp_path):
-    together(put_one, *((place, number, tmp_path) for number in range(NUM_WRITERS)))
+def test_16_processes_that_put_one_key_agree_on_one_artifact(store_root, store, tmp_path):
+    together(put_one, *((store_root, number, tmp_path) for number in range(NUM_WRITERS)))
     assert len(list(store.addresses())) == 1
     assert store.verify("shards", make_spec().key) == ()
 
 
-def hold(place: Place, entered: "multiprocessing.synchronize.Event") -> None:
-    with place.host("holder").workspace(make_spec()) as workspace:
+def hold(store_root: StoreRoot, entered: "multiprocessing.synchronize.Event") -> None:
+    with store_root.host("holder").workspace(make_spec()) as workspace:
         (workspace / "step-1").touch()
         entered.set()
         signal.pause()
 
 
-def test_the_workspace_of_a_killed_builder_is_free_at_once(place, other):
+def test_the_workspace_of_a_killed_builder_is_free_at_once(store_root, other):
     entered = CONTEXT.Event()
-    holder = another_process(hold, place, entered)
+    holder = another_process(hold, store_root, entered)
     holder.start()
     assert entered.wait(60)
     waited: list[float] = []
@@ -131,7 +131,7 @@ def test_two_hosts_that_need_one_artifact_build_it_once(store, other):
     assert len(built) == 1
 
 
-def test_a_build_that_one_host_left_goes_on_on_another(place, store, other):
+def test_a_build_that_one_host_left_goes_on_on_another(store_root, store, other):
     def begin(workspace: Path) -> BuildOutput:
         parts = workspace / "checkpoints"
         parts.mkdir()
@@ -158,30 +158,30 @@ def test_a_build_that_one_host_left_goes_on_on_another(place, store, other):
         "checkpoints/step-1/model": b"1",
         "checkpoints/step-2/model": b"2",
     }
-    assert place.paths(".work/") == []
+    assert store_root.paths(".work/") == []
 
 
-def test_a_builder_that_was_taken_over_commits_nothing(place, tmp_path):
-    if isinstance(place, LocalPlace):
+def test_a_builder_that_was_taken_over_commits_nothing(store_root, tmp_path):
+    if isinstance(store_root, LocalRoot):
         pytest.skip("the kernel gives a lock to nobody else while its holder lives")
     go_on = CONTEXT.Event()
     entered, outcome = CONTEXT.Event(), CONTEXT.Queue()
-    sleeper = another_process(commit_late, place, tmp_path / "late", entered, go_on, outcome)
+    sleeper = another_process(commit_late, store_root, tmp_path / "late", entered, go_on, outcome)
     sleeper.start()
     assert entered.wait(60)
     os.kill(sleeper.pid, signal.SIGSTOP)
     began = time.monotonic()
-    with place.host("other").workspace(make_spec()):
+    with store_root.host("other").workspace(make_spec()):
         assert time.monotonic() - began >= EXPIRY_SECONDS
         os.kill(sleeper.pid, signal.SIGCONT)
         go_on.set()
         assert outcome.get(timeout=60) == "LostLeaseError"
-        assert list(place.host("other").addresses()) == []
+        assert list(store_root.host("other").addresses()) == []
     sleeper.join()
 
 
-def commit_late(place: Place, directory: Path, entered, go_on, outcome) -> None:
-    store = place.host("sleeper")
+def commit_late(store_root: StoreRoot, directory: Path, entered, go_on, outcome) -> None:
+    store = store_root.host("sleeper")
     with store.workspace(make_spec()):
         entered.set()
         go_on.wait(60)

@@ -29,14 +29,14 @@ from infra.artifacts import (
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
 from infra.base.records import MAX_DOCUMENT_BYTES
-from tests.places import LocalPlace, Place, S3Place
+from tests.store_roots import LocalRoot, S3Root, StoreRoot
 
 TOO_BIG = MAX_DOCUMENT_BYTES + 1
 
 
 @pytest.fixture
-def store(place: Place) -> ArtifactStore:
-    return place.host("one")
+def store(store_root: StoreRoot) -> ArtifactStore:
+    return store_root.host("one")
 
 
 def commit(
@@ -71,13 +71,13 @@ def test_what_one_host_puts_another_finds(store, other, tmp_path):
     assert list((tmp_path / "source").rglob("*.bin")) == []
 
 
-def test_a_store_lists_what_is_committed(place, store, other, tmp_path):
+def test_a_store_lists_what_is_committed(store_root, store, other, tmp_path):
     specs = [make_spec(seed, kind=kind) for kind in ("shards", "index") for seed in range(3)]
     for number, spec in enumerate(specs):
         commit(store, tmp_path / str(number), spec)
     # A commit that died before its manifest, and a file that is nobody's.
-    place.write(address("index.json", make_spec(9)), b"[]")
-    place.write("notes.txt", b"x")
+    store_root.write(address("index.json", make_spec(9)), b"[]")
+    store_root.write("notes.txt", b"x")
     expected = sorted((spec.kind, spec.key) for spec in specs)
     assert [(manifest.kind, manifest.key) for manifest in other.list()] == expected
     assert [manifest.kind for manifest in other.list("index")] == ["index"] * 3
@@ -97,34 +97,34 @@ def test_a_second_put_of_other_files_is_refused_and_changes_nothing(store, other
     assert (tmp_path / "b" / "new").exists()
 
 
-def test_what_a_dead_commit_left_is_no_part_of_the_next(place, store, tmp_path):
-    if isinstance(place, LocalPlace):
+def test_what_a_dead_commit_left_is_no_part_of_the_next(store_root, store, tmp_path):
+    if isinstance(store_root, LocalRoot):
         pytest.skip("a directory appears by one rename")
     for path in ("index.json", "stranger"):
-        place.write(address(path), b"left over")
+        store_root.write(address(path), b"left over")
     artifact = commit(store, tmp_path / "source")
     assert store.verify("shards", artifact.manifest.key) == ()
-    assert read_files(place.host("other").get(make_spec())) == FILES
+    assert read_files(store_root.host("other").get(make_spec())) == FILES
 
 
 DAMAGES = {
-    "changed": (lambda place: place.write(address("shards/0.bin"), b"zerO"), "sha256"),
-    "cut short": (lambda place: place.write(address("shards/0.bin"), b"ze"), "size"),
-    "removed": (lambda place: place.remove(address("shards/0.bin")), "missing"),
-    "added": (lambda place: place.write(address("more"), b""), "extra"),
-    "no manifest": (lambda place: place.write(address("manifest.json"), b"{}"), "manifest"),
-    "too big": (lambda place: place.write(address("manifest.json"), bytes(TOO_BIG)), "manifest"),
-    "no JSON": (lambda place: place.write(address("manifest.json"), b"\xff"), "manifest"),
+    "changed": (lambda root: root.write(address("shards/0.bin"), b"zerO"), "sha256"),
+    "cut short": (lambda root: root.write(address("shards/0.bin"), b"ze"), "size"),
+    "removed": (lambda root: root.remove(address("shards/0.bin")), "missing"),
+    "added": (lambda root: root.write(address("more"), b""), "extra"),
+    "no manifest": (lambda root: root.write(address("manifest.json"), b"{}"), "manifest"),
+    "too big": (lambda root: root.write(address("manifest.json"), bytes(TOO_BIG)), "manifest"),
+    "no JSON": (lambda root: root.write(address("manifest.json"), b"\xff"), "manifest"),
 }
 
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
-    place, store, other, tmp_path, how
+    store_root, store, other, tmp_path, how
 ):
     spoil, problem = DAMAGES[how]
     key = commit(store, tmp_path / "source").manifest.key
-    spoil(place)
+    spoil(store_root)
     (damage,) = other.verify("shards", key)
     assert damage.problem == problem
     assert len(list(other.list())) == (problem != "manifest")
@@ -134,41 +134,41 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
     assert (resolution.status, resolution.damages) == ("rebuilt", (damage,))
     assert read_files(resolution.artifact) == FILES
     assert other.verify("shards", key) == ()
-    assert any(path.endswith(".damage.json") for path in place.paths(".quarantine/"))
+    assert any(path.endswith(".damage.json") for path in store_root.paths(".quarantine/"))
 
 
 @pytest.mark.parametrize("how", [*DAMAGES, "gone"])
-def test_a_sound_copy_takes_the_place_of_what_is_damaged_or_gone(place, store, tmp_path, how):
+def test_a_sound_copy_takes_the_place_of_what_is_damaged_or_gone(store_root, store, tmp_path, how):
     manifest = commit(store, tmp_path / "source").manifest
-    replica = LocalPlace(tmp_path / "replica").host("replica")
+    replica = LocalRoot(tmp_path / "replica").host("replica")
     push(store, manifest, replica)
     copy = replica.load("shards", manifest.key)
     if how == "gone":
         store.remove("shards", manifest.key)
     else:
-        DAMAGES[how][0](place)
+        DAMAGES[how][0](store_root)
 
     replaced = replace_damaged(store, copy, digest=manifest.digest)
 
     assert (replaced.manifest, read_files(replaced)) == (manifest, FILES)
     assert store.verify("shards", manifest.key) == ()
-    aside = [path for path in place.paths(".quarantine/") if path.endswith(".damage.json")]
+    aside = [path for path in store_root.paths(".quarantine/") if path.endswith(".damage.json")]
     assert len(aside) == (how != "gone")
 
 
-def test_a_copy_that_is_damaged_or_another_changes_nothing(place, store, tmp_path):
+def test_a_copy_that_is_damaged_or_another_changes_nothing(store_root, store, tmp_path):
     manifest = commit(store, tmp_path / "source").manifest
-    replica = LocalPlace(tmp_path / "replica").host("replica")
+    replica = LocalRoot(tmp_path / "replica").host("replica")
     push(store, manifest, replica)
-    DAMAGES["changed"][0](place)
-    before = place.paths("shards/")
+    DAMAGES["changed"][0](store_root)
+    before = store_root.paths("shards/")
     copy = replica.load("shards", manifest.key)
     with pytest.raises(DigestConflictError, match="expected 000"):
         replace_damaged(store, copy, digest="0" * 64)
     copy.path("index.json").write_bytes(b"{}")
     with pytest.raises(DamagedArtifactError, match=r"index\.json"):
         replace_damaged(store, copy, digest=manifest.digest)
-    assert place.paths("shards/") == before
+    assert store_root.paths("shards/") == before
     (damage,) = store.verify("shards", manifest.key)
     assert damage.problem == "sha256"
 
@@ -188,11 +188,11 @@ def test_what_is_no_artifact_is_refused(store, kind, key, said):
             method(kind, key)
 
 
-def test_a_copy_of_this_host_that_rotted_is_fetched_again(place, store, other, tmp_path):
+def test_a_copy_of_this_host_that_rotted_is_fetched_again(store_root, store, other, tmp_path):
     commit(store, tmp_path / "source")
     artifact = other.load("shards", make_spec().key)
     path = artifact.path("index.json")
-    if isinstance(place, LocalPlace):
+    if isinstance(store_root, LocalRoot):
         assert other.check_copies(artifact) == ()
         return
     path.write_bytes(b"{}")
@@ -222,7 +222,7 @@ def tomorrow() -> datetime:
     return datetime.now(UTC) + timedelta(days=1)
 
 
-def test_garbage_goes_and_what_a_ref_or_a_builder_needs_stays(place, store, other, tmp_path):
+def test_garbage_goes_and_what_a_ref_or_a_builder_needs_stays(store_root, store, other, tmp_path):
     artifacts = [
         commit(store, tmp_path / str(seed), make_spec(seed), {"a": bytes([seed])})
         for seed in range(3)
@@ -235,7 +235,7 @@ def test_garbage_goes_and_what_a_ref_or_a_builder_needs_stays(place, store, othe
         planned = survey(other, unused_since=tomorrow())
         collect(other, planned, unused_since=tomorrow())
     assert {manifest.digest for manifest in store.list()} == {promoted.digest, needed.digest}
-    assert place.paths(f"shards/{garbage.manifest.key}") == []
+    assert store_root.paths(f"shards/{garbage.manifest.key}") == []
     with pytest.raises(StoreError, match="holds no shards with digest"):
         store.find("shards", garbage.digest)
     collect(store, survey(store, unused_since=tomorrow()), unused_since=tomorrow())
@@ -253,26 +253,28 @@ def test_what_was_used_lately_stays(store, tmp_path):
     assert planned.garbage == ()
 
 
-def test_what_dead_builders_and_repairs_left_is_cleared(place, store, tmp_path):
+def test_what_dead_builders_and_repairs_left_is_cleared(store_root, store, tmp_path):
     with pytest.raises(KilledError), store.workspace(make_spec(5)) as workspace:
         (workspace / "checkpoints").mkdir()
         with store.keeping(make_spec(5), workspace / "checkpoints"):
             write_files(workspace / "checkpoints" / "step-1")
             raise KilledError
     commit(store, tmp_path / "source")
-    place.write(address("index.json"), b"[")
+    store_root.write(address("index.json"), b"[")
     assert store.set_aside("shards", make_spec().key, level="size") != ()
-    assert place.paths(".work/") != []
-    assert place.paths(".quarantine/") != []
+    assert store_root.paths(".work/") != []
+    assert store_root.paths(".quarantine/") != []
     collect(store, survey(store, unused_since=tomorrow()), unused_since=tomorrow())
     for left in ("shards/", ".work/", ".quarantine/", ".leases/", ".staging/"):
-        assert [path for path in place.paths(left) if not path.endswith(".lock")] == [], left
+        assert [path for path in store_root.paths(left) if not path.endswith(".lock")] == [], left
 
 
-def test_an_artifact_goes_from_one_kind_of_store_to_the_other(place, store, tmp_path, s3_server):
+def test_an_artifact_goes_from_one_kind_of_store_to_the_other(
+    store_root, store, tmp_path, s3_server
+):
     artifact = commit(store, tmp_path / "source")
     target = (
-        S3Place(tmp_path / "targets") if isinstance(place, LocalPlace) else LocalPlace(tmp_path)
+        S3Root(tmp_path / "targets") if isinstance(store_root, LocalRoot) else LocalRoot(tmp_path)
     ).host("target")
     assert push(store, artifact.manifest, target)
     assert not push(store, artifact.manifest, target)

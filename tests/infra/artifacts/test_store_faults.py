@@ -16,7 +16,7 @@ from infra.artifacts.s3 import S3Store
 from infra.s3 import Bucket, Limits
 from infra.s3.server import Running
 from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
-from tests.places import S3Place
+from tests.store_roots import S3Root
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ class Stage:
 
     def __init__(self, proxy: FaultProxy, server: Running, directory: Path) -> None:
         self.directory = directory / f"stage-{next(_names)}"
-        self.place = S3Place(self.directory, server.environment["AWS_ENDPOINT_URL_S3"])
+        self.place = S3Root(self.directory, server.environment["AWS_ENDPOINT_URL_S3"])
         self._proxy = proxy
 
     def host(self, name: str, budget: float = 30) -> S3Store:

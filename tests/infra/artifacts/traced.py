@@ -78,7 +78,7 @@ class Tracer:
 def tracer() -> Iterator[Tracer]:
     """A tracer, or a skipped test with the reason why there is none."""
     # Here, as this file is a program as well, which knows no packages of tests.
-    from tests.programs import require
+    from tests.system_programs import require
 
     require("strace")
     tried = subprocess.run(["strace", "-qq", "true"], capture_output=True, text=True)

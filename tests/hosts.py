@@ -1,11 +1,10 @@
-"""Hosts of a test's own: network namespaces on a bridge, each with an address and its processes.
+"""Hosts for tests: network namespaces on a bridge, each with an address and its own processes.
 
 They share the file system and the clock, as hosts with a shared directory do.
 """
 
 import os
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from tests.programs import require
+from tests.processes import is_marked
+from tests.system_programs import require
+from tests.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Host:
     namespace: str
     address: str
     outer_link: str
-    """The end of its cable that lies in the bridge."""
+    """The end of its cable that is plugged into the bridge."""
 
     def command(self, *words: object) -> list[str]:
-        """The command, to be run on this host."""
+        """Return the command that runs `words` on this host."""
         return ["ip", "netns", "exec", self.namespace, *map(str, words)]
 
     def processes(self) -> list[psutil.Process]:
-        """All that run on this host."""
+        """Return all processes that run on this host."""
         found = []
         for pid in _run("ip", "netns", "pids", self.namespace).split():
             try:
@@ -41,29 +42,24 @@ class Host:
         return found
 
     def marked(self, environment: Mapping[str, str]) -> list[psutil.Process]:
-        """The living processes on this host with these variables."""
-        found = []
-        for process in self.processes():
-            try:
-                alive = process.status() != psutil.STATUS_ZOMBIE
-                if alive and environment.items() <= process.environ().items():
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        """Return the living processes on this host with these variables."""
+        return [process for process in self.processes() if is_marked(process, environment)]
 
     def cut(self) -> None:
-        """Pull the cable."""
+        """Unplug the cable."""
         _run("ip", "link", "set", self.outer_link, "down")
 
     def mend(self) -> None:
-        """Plug it in again."""
+        """Plug the cable in again."""
         _run("ip", "link", "set", self.outer_link, "up")
 
 
 @contextmanager
 def hosts(count: int) -> Iterator[list[Host]]:
-    """So many hosts, gone afterwards with all that runs on them. Skips where that isn't allowed."""
+    """Make hosts, and remove them with all that runs on them.
+
+    Skips the test where that is not allowed.
+    """
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     require("ip")
@@ -90,21 +86,25 @@ def hosts(count: int) -> Iterator[list[Host]]:
         yield made
     finally:
         for host in made:
-            _end_all(host)
+            _kill_all(host)
             _run("ip", "netns", "del", host.namespace)
         subprocess.run(["ip", "link", "del", bridge], check=False, capture_output=True)
 
 
-def _end_all(host: Host) -> None:
-    deadline = time.monotonic() + 20
-    while processes := host.processes():
-        assert time.monotonic() < deadline, processes
+def _kill_all(host: Host) -> None:
+    """Kill until nothing is left: a process may start others meanwhile."""
+
+    def none_left() -> bool:
+        processes = host.processes()
         for process in processes:
             try:
                 process.kill()
                 process.wait(0.2)
             except (psutil.NoSuchProcess, psutil.TimeoutExpired):
                 continue
+        return not processes
+
+    wait_for(none_left, lambda: str(host.processes()))
 
 
 def _run(*command: str) -> str:

@@ -1,4 +1,7 @@
-"""Both kinds of store, as two hosts see them, and ways to reach behind them."""
+"""Roots of both kinds of store, as several hosts open them, with access to the files behind them.
+
+"Host" means one user of a store with a cache of its own; here all hosts are this machine.
+"""
 
 import os
 import shutil
@@ -18,38 +21,38 @@ EXPIRY_SECONDS = 4.0
 BUCKET = "artifacts"
 
 
-class Place(ABC):
-    """Where a store's files are, and the stores of hosts that use it."""
+class StoreRoot(ABC):
+    """Where a store's files are."""
 
     @abstractmethod
     def host(self, name: str) -> ArtifactStore:
-        """The store as this host opens it."""
+        """Return the store as this host opens it."""
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """A file of the store, as it is there."""
+        """Return the content of a file of the store, without the store's checks."""
 
     @abstractmethod
     def write(self, path: str, content: bytes) -> None:
-        """Make or change a file of the store behind its back."""
+        """Make or change a file without the store's knowledge."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Remove a file of the store behind its back."""
+        """Remove a file without the store's knowledge."""
 
     @abstractmethod
     def paths(self, prefix: str) -> list[str]:
-        """The files below a prefix, sorted."""
+        """Return the paths of the files below a prefix, sorted."""
 
 
-class LocalPlace(Place):
-    """A directory that hosts share."""
+class LocalRoot(StoreRoot):
+    """A directory that the hosts share."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def host(self, name: str) -> ArtifactStore:
-        del name  # they share the directory
+        del name  # all hosts see the same directory
         return LocalStore(self.root)
 
     def read(self, path: str) -> bytes:
@@ -67,11 +70,16 @@ class LocalPlace(Place):
         return sorted(p for p in found if p.startswith(prefix) and (self.root / p).is_file())
 
 
-class S3Place(Place):
+class S3Root(StoreRoot):
     """A prefix of its own in a bucket of the test's server."""
 
     def __init__(self, hosts: Path, endpoint: str | None = None) -> None:
-        """`endpoint`: of the server, where the settings name another one."""
+        """Make the bucket if it is missing.
+
+        Args:
+            hosts: Directory for the hosts' caches.
+            endpoint: Address of the server, if the AWS settings have another one.
+        """
         self._hosts = hosts
         self._endpoint = endpoint
         self.prefix = f"stores/{uuid4().hex[:12]}"
@@ -82,7 +90,7 @@ class S3Place(Place):
 
     @property
     def _client(self) -> Any:
-        """Made anew, as places go to other processes."""
+        """Made anew at each use: clients can't be sent to other processes, and roots are."""
         return boto3.session.Session().client("s3", endpoint_url=self._endpoint)
 
     @property
@@ -93,7 +101,7 @@ class S3Place(Place):
         return self._hosts / name
 
     def environment(self, name: str) -> dict[str, str]:
-        """Of commands on that host; all hosts share the graphs that were compiled."""
+        """Return the environment of commands on a new host; all hosts share compiled graphs."""
         cache = self.cache(name)
         cache.mkdir(parents=True)
         compiled = (Path(os.environ["SKNET_CACHE"]) / "compiled").resolve()
@@ -104,8 +112,8 @@ class S3Place(Place):
     def host(self, name: str) -> S3Store:
         return S3Store(Bucket(self.uri), self.cache(name), lease_expiry=EXPIRY_SECONDS)
 
-    def forget(self, name: str) -> None:
-        """The host gets a new disk."""
+    def clear_cache(self, name: str) -> None:
+        """Remove what the host has downloaded."""
         shutil.rmtree(self.cache(name))
 
     def read(self, path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Programs of the system that tests run: skipped without them, but in CI they must be there."""
+"""Programs of the operating system that tests run."""
 
 import os
 import shutil
@@ -7,9 +7,13 @@ import pytest
 
 
 def require(program: str, path: str | None = None) -> str:
-    """Where it is; skip the test if it is missing. In CI nothing is skipped unseen: it fails.
+    """Return the program's path.
 
-    `path` is to be searched instead of the environment's.
+    Without the program the test is skipped, and in CI it fails, so that nothing is skipped unseen.
+
+    Args:
+        program: Its name.
+        path: Directories to search instead of those of PATH.
     """
     found = shutil.which(program, path=path)
     if found is None:
