@@ -1,5 +1,5 @@
 """SKNet on MindSpore: recipes, exact data order, resumable training, evaluation, reports.
 
-This package knows no orchestrator and no cloud, and importing it imports no MindSpore:
-``recipe``, ``records`` and ``report`` serve machines that only register or read runs.
+This package knows no orchestrator and no cloud. Importing it doesn't import MindSpore; `recipe`,
+`records`, `judgement` and `report` never do, for machines that only register or read runs.
 """

@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         max_quarantine=arguments.max_quarantine,
         on_progress=ProgressLine(before=write_progress),
     )
-    program.write_record(shards, arguments.json)
+    program.write_json(shards, arguments.json)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The ways in which this library refuses or gives up. Each has one clear line for its reader."""
+"""The errors of this library. The message of each is one line for the user."""
 
 from infra.base.outcomes import UserError
 from infra.base.shortages import DiskFullError, MemoryRefusedError
@@ -18,31 +18,30 @@ __all__ = [
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; trying again would only repeat it. Exit code 1."""
+    """The loss became NaN or infinite; a retry would only repeat it. Exit code 1."""
 
 
 class StoppedError(RuntimeError):
-    """Someone asked to stop, and there is a checkpoint to go on from. Exit code 1."""
+    """A stop was requested; there is a checkpoint to resume from. Exit code 1."""
 
 
 class CheckpointError(RuntimeError):
-    """The last checkpoint couldn't be saved; those before it are intact. Exit code 1."""
+    """A checkpoint couldn't be saved or failed its checks. Earlier ones are intact. Exit code 1."""
 
 
 class ExportError(RuntimeError):
-    """An exported file computes something else than its network. Exit code 1."""
+    """An exported file gives other results than its network. Exit code 1."""
 
 
 class LostProcessError(RuntimeError):
-    """A process was killed from outside; what it had finished is kept. Exit code 1, no outcome."""
+    """A worker process was killed; its finished parts are saved. Exit code 1, without an outcome,
+    so that a launcher retries."""
 
 
 class SampleError(RuntimeError):
-    """A sample of the shards doesn't decode: says which one and why. Exit code 1."""
+    """A sample of the shards can't be decoded. Exit code 1."""
 
 
 class SourceReadError(OSError):
-    """A source can't be read at the moment, through no fault of one file: trying again may help.
-
-    Exit code 1, no outcome.
-    """
+    """A source can't be read at the moment, which is not one file's fault. Exit code 1, without an
+    outcome, so that a launcher retries."""

@@ -1,4 +1,4 @@
-"""What all programs share: exit codes, the one line of an error, and the outcome for a launcher."""
+"""What all programs share: options, exit codes, one line for each error, outcome files."""
 
 import argparse
 import os
@@ -27,7 +27,8 @@ from sknet.recipe import Recipe, load_recipe
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run `main` and return the exit code: 0 done, 1 the work failed, 2 the input is wrong.
 
-    The outcome goes to `arguments.outcome_file` too, if given: under msrun exit codes are lost.
+    The outcome is also written to `arguments.outcome_file`, if given, because msrun loses the exit
+    codes of its ranks.
     """
     try:
         main(arguments)
@@ -40,7 +41,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     except (CheckpointError, ExportError, SampleError) as error:
         return _end(arguments, Outcome.FAILED, str(error), ExitCode.FAILED)
     except (LostProcessError, SourceReadError) as error:
-        # Without an outcome, a launcher takes the job for lost and starts it again.
+        # Without an outcome, a launcher treats the job as lost and starts it again.
         print(f"error: {error}", file=sys.stderr, flush=True)
         return ExitCode.FAILED
     except OSError as error:
@@ -55,80 +56,125 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     return _end(arguments, Outcome.DONE, "", ExitCode.DONE)
 
 
+def _end(arguments: argparse.Namespace, status: Outcome, message: str, code: ExitCode) -> ExitCode:
+    # Any rank may report an error; that all went well, only rank 0.
+    is_first = os.environ.get("RANK_ID", "0") == "0"
+    if arguments.outcome_file and (is_first or status is not Outcome.DONE):
+        write_outcome(arguments.outcome_file, status, message)
+    if message:
+        kind = "stopped" if status is Outcome.STOPPED else "error"
+        print(f"{kind}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the option that launchers use."""
+    """Return a parser with the options that launchers use."""
     result = argparse.ArgumentParser(description=description, allow_abbrev=False)
     result.add_argument("--outcome_file", type=Path, help=argparse.SUPPRESS)
     return result
 
 
-def add_recipe(target: argparse.ArgumentParser) -> None:
-    """The options by which programs take a recipe."""
-    target.add_argument("--config", "-c", required=True, help="recipe: a name or a YAML file")
-    target.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+def add_run_options(target: argparse.ArgumentParser) -> None:
+    """Add the options that training and validation share: recipe, data and device.
+
+    Names and values are MindCV's where MindCV has the option.
+    """
+    target.add_argument(
+        "--config", "-c", required=True, help="recipe: its name, or the path of a YAML file"
+    )
+    target.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a value of the recipe (can be repeated)",
+    )
+    target.add_argument(
+        "--data_dir",
+        required=True,
+        help="directory of image folders or of shards, or 'digits'",
+    )
+    target.add_argument(
+        "--shards_dir",
+        type=Path,
+        default=Path("shards"),
+        help="directory for shards converted from --data_dir (default: %(default)s)",
+    )
+    target.add_argument(
+        "--distribute",
+        type=boolean,
+        metavar="BOOL",
+        help="True for a rank that msrun started, False to work alone (default: detected)",
+    )
+    target.add_argument("--device_target", default="CPU", help="CPU or Ascend (default: CPU)")
+
+
+def boolean(text: str) -> bool:
+    """Return the value of an option that is True or False, as in MindCV.
+
+    Raises:
+        ArgumentTypeError: The text is neither.
+    """
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() == "true"
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """The recipe that the options name."""
+    """Return the recipe that the options name.
+
+    Raises:
+        UserError: There is no such recipe, or it is wrong.
+    """
     return load_recipe(arguments.config, arguments.set)
 
 
-def write_record(record: Record, path: Path | None) -> None:
-    """Write the record to the path of a --json option, if given. Raises UserError if it can't."""
-    if path:
-        make_directory(path.parent, "--json")
-        write(record, path, "--json")
+def is_distributed(option: bool | None, program: str) -> bool:
+    """Tell whether this process is one of msrun's ranks.
 
+    Args:
+        option: The value of --distribute; None if it wasn't given.
+        program: The program's path, for the message.
 
-def write(record: Record, path: Path, option: str) -> None:
-    """Write the record where an option says. Raises UserError if that is not possible."""
-    with writing(path, option):
-        record.write(path)
-
-
-@contextmanager
-def writing(path: Path, option: str) -> Iterator[None]:
-    """What is done while this is open writes where an option says. Raises UserError if it can't."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{option} {path} can't be written: {error.strerror}") from None
+    Raises:
+        UserError: The option says so, but msrun didn't start this process.
+    """
+    started = "MS_ROLE" in os.environ
+    if option and not started:
+        raise UserError(
+            f"--distribute True without msrun: start with `msrun --worker_num N … {program}`"
+        )
+    return started if option is None else option
 
 
 def make_directory(path: Path, option: str) -> None:
-    """Make a directory that an option names. Raises UserError if that is not possible."""
+    """Make the directory that an option names, and its parents.
+
+    Raises:
+        UserError: It can't be made; the message names the option.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{option} {path} can't be made: {error.strerror}") from None
 
 
-def is_distributed(option: bool | None, module: str) -> bool:
-    """Whether this is one of msrun's ranks: by the option --distribute, or as it was started.
+def write_json(record: Record, path: Path | None) -> None:
+    """Write a record to the file of the option --json, if that was given.
 
-    Raises UserError if it should be one and isn't.
+    Raises:
+        UserError: The file can't be written.
     """
-    started = "MS_ROLE" in os.environ
-    if option and not started:
-        raise UserError(
-            f"--distribute True without msrun: start with `msrun --worker_num N … {module}`"
-        )
-    return started if option is None else option
+    if path:
+        make_directory(path.parent, "--json")
+        with writing(path, "--json"):
+            record.write(path)
 
 
-def boolean(text: str) -> bool:
-    """True or False, as MindCV's options have it."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return text.lower() == "true"
-
-
-def _end(arguments: argparse.Namespace, status: Outcome, message: str, code: ExitCode) -> ExitCode:
-    # An error is reported by the rank that met it; only rank 0 can say that all went well.
-    leader = os.environ.get("RANK_ID", "0") == "0"
-    if arguments.outcome_file and (leader or status is not Outcome.DONE):
-        write_outcome(arguments.outcome_file, status, message)
-    if message:
-        kind = "stopped" if status is Outcome.STOPPED else "error"
-        print(f"{kind}: {message}", file=sys.stderr, flush=True)
-    return code
+@contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """Raise a UserError that names the option if the body can't write to its path."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {path} can't be written: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Train a recipe on images or shards; resumes from the newest valid checkpoint by itself.
+"""Train a recipe on images or shards, resuming from the newest valid checkpoint.
 
 msrun --worker_num 2 --local_worker_num 2 --join=True sknet/train.py --config R --data_dir D
 python -m sknet.train --config R --data_dir D --distribute False
@@ -8,13 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from infra.base.options import non_negative_float, positive_int
 from sknet import program
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Train; the last line of rank 0 names the final checkpoint."""
+    """Train. The last line that rank 0 prints names the final checkpoint."""
     distribute = program.is_distributed(arguments.distribute, "sknet/train.py")
     stop = StopRequest()
     with stop.listening(distributed=distribute):
@@ -30,9 +31,9 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     set_device(arguments.device_target, recipe.mode)
     world = join_world(distribute=distribute)
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if world.rank == 0:
-            # In one piece: the thread that saves speaks too.
+            # One write for the whole line, because the thread that saves prints lines too.
             print(f"{line}\n", end="", flush=True)
 
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
@@ -47,54 +48,44 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
     workers = arguments.planned_workers or world.size
     run = plan_run(recipe, shards.record, workers, arguments.device_target)
     options = Options(
+        directory=arguments.ckpt_save_dir,
+        report=report,
+        weights=Path(recipe.ckpt_path) if recipe.ckpt_path else None,
         tensorboard=arguments.tensorboard,
-        hang_floor=arguments.hang_floor,
         progress_file=arguments.progress_file,
+        hang_floor=arguments.hang_floor,
     )
-    weights = Path(recipe.ckpt_path) if recipe.ckpt_path else None
-    directory = arguments.ckpt_save_dir
-    Trainer(run, shards, directory, world, say, stop, options, weights=weights).train()
+    Trainer(run, shards, world, stop, options).train()
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; names as in MindCV where it has the option."""
+    """Return the parser of the options, which have MindCV's names where MindCV has them."""
     result = program.parser(__doc__.splitlines()[0])
-    program.add_recipe(result)
-    result.add_argument("--data_dir", required=True, help="folders of images, shards, or 'digits'")
-    result.add_argument("--ckpt_save_dir", type=Path, default=Path("ckpt"))
-    result.add_argument("--shards_dir", type=Path, default=Path("shards"), help="cache of shards")
-    result.add_argument("--distribute", type=program.boolean, help="default: True under msrun")
-    result.add_argument("--device_target", default="CPU", help="CPU or Ascend")
+    program.add_run_options(result)
+    result.add_argument(
+        "--ckpt_save_dir",
+        type=Path,
+        default=Path("ckpt"),
+        help="directory for checkpoints and metrics.jsonl (default: ckpt)",
+    )
     result.add_argument(
         "--planned_workers",
-        type=_positive,
-        help="for how many the global batch and the learning rate are meant; default: those there",
+        type=positive_int,
+        help="number of ranks from which the global batch and the learning rate follow "
+        "(default: the actual number)",
     )
     result.add_argument("--progress_file", type=Path, help=argparse.SUPPRESS)
-    result.add_argument("--tensorboard", type=Path, help="directory for event files")
+    result.add_argument(
+        "--tensorboard", type=Path, help="directory for TensorBoard event files (default: none)"
+    )
     result.add_argument(
         "--hang_floor",
-        type=_seconds,
+        type=non_negative_float,
         default=FLOOR_SECONDS,
-        help="seconds that any step may take before the job counts as hung; 0: any time",
+        help="seconds that any step may take before the training counts as hung; 0 turns this "
+        f"off (default: {FLOOR_SECONDS:g})",
     )
     return result
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the validation split: predictions of each sample, counted on the host.
+"""Evaluate a checkpoint on the validation split: predict every sample, and count the predictions.
 
 python -m sknet.validate -c RECIPE.yaml --data_dir DIR --ckpt_path FILE [--json OUT] [--out DIR]
 msrun --worker_num 2 --local_worker_num 2 --join=True sknet/validate.py -c RECIPE.yaml …
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sknet import program
 from sknet.errors import CheckpointError, UserError
 from sknet.recipe import Recipe
-from sknet.records import CheckpointChecks, Evaluation, Shards
+from sknet.records import CheckpointChecks, Evaluation
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from sknet.world import World
 
 BATCH_SIZE = 16
-"""Of a rank. The largest map of skresnet18 at 320 pixels takes 100 MB then."""
+"""Samples per forward pass of a rank. The largest activation of skresnet18 at 320 pixels takes
+100 MB."""
+
 SPLIT = "val"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Evaluate; rank 0 prints a line for each resolution and writes what was asked for."""
+    """Evaluate; rank 0 prints a line for each resolution and writes the files of the options."""
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
     recipe = program.recipe_of(arguments)
-    file = weights_of(arguments.ckpt_path)
-    make_places(arguments)
+    weights = _weights_file(arguments.ckpt_path)
+    _make_directories(arguments)
+    # Importing MindSpore takes seconds, so wrong options are refused before.
     from sknet.data.conversion.conversion import shards_at
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
@@ -46,23 +49,21 @@ def main(arguments: argparse.Namespace) -> None:
         num_workers=os.cpu_count() or 1,
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))
-    check(arguments, network, recipe, shards.record, leads=world.rank == 0)
-    load_weights(network, file)
-    evaluate(arguments, fold(network), recipe, shards, world)
-    # The first rank to leave would end the others.
+    _check(arguments, network, recipe, shards, world)
+    load_weights(network, weights)
+    _evaluate(arguments, fold(network), recipe, shards, world)
+    # msrun ends all ranks when the first one leaves, so they wait for each other.
     world.sum(0.0)
 
 
-def weights_of(given: Path) -> Path:
-    """The file of weights, of a checkpoint's directory too. Raises UserError if there is none."""
+def _weights_file(given: Path) -> Path:
     file = given / "model.ckpt" if given.is_dir() else given
     if not file.is_file():
         raise UserError(f"checkpoint {file} does not exist")
     return file
 
 
-def make_places(arguments: argparse.Namespace) -> None:
-    """Make the directories of the results, before the work. Raises UserError if one can't be."""
+def _make_directories(arguments: argparse.Namespace) -> None:
     if arguments.json:
         program.make_directory(arguments.json.parent, "--json")
     if arguments.out:
@@ -71,38 +72,52 @@ def make_places(arguments: argparse.Namespace) -> None:
             raise UserError(f"--out {arguments.out} is not empty: give another directory")
 
 
-def check(
-    arguments: argparse.Namespace, network: "SKNet", recipe: Recipe, shards: Shards, *, leads: bool
-) -> None:
-    """Check a whole checkpoint for --out in full, otherwise what lies beside the weights.
-
-    Raises CheckpointError if a check failed, and UserError for damaged files.
-    """
-    from sknet.evaluation.checks import check_checkpoint
-    from sknet.records.evaluation import CHECKS_FILE
-    from sknet.training.checkpoint import read_state
-
-    given: Path = arguments.ckpt_path
-    if arguments.out and given.is_dir():
-        checks = check_checkpoint(given, network, recipe, shards)
-        if leads:
-            program.write(checks, arguments.out / CHECKS_FILE, "--out")
-        refuse_failed(checks, given)
-    else:
-        directory = given if given.is_dir() else given.parent
-        if (directory / "state.json").is_file():
-            read_state(directory)
-
-
-def evaluate(
+def _check(
     arguments: argparse.Namespace,
     network: "SKNet",
     recipe: Recipe,
     shards: "ShardSet",
     world: "World",
 ) -> None:
-    """Predict by all ranks; count, print and write by the first."""
-    from sknet.evaluation.predicting import evaluation_of, predict
+    """Make all checks of a checkpoint for --out; otherwise verify the files beside the weights.
+
+    Raises:
+        CheckpointError: A check failed.
+        UserError: A file is damaged.
+    """
+    from sknet.evaluation.checks import check_checkpoint
+    from sknet.records.evaluation import CHECKS_FILE
+    from sknet.training.checkpoint import STATE_FILE, read_state
+
+    given: Path = arguments.ckpt_path
+    if arguments.out and given.is_dir():
+        checks = check_checkpoint(given, network, recipe, shards.record)
+        if world.rank == 0:
+            with program.writing(arguments.out, "--out"):
+                checks.write(arguments.out / CHECKS_FILE)
+        _refuse_failed(checks, given)
+    else:
+        directory = given if given.is_dir() else given.parent
+        if (directory / STATE_FILE).is_file():
+            read_state(directory)
+
+
+def _refuse_failed(checks: CheckpointChecks, checkpoint: Path) -> None:
+    failed = [f"{check.name}: {check.detail}" for check in checks.checks if not check.passed]
+    if failed:
+        raise CheckpointError(f"{checkpoint} is not evaluated: {'; '.join(failed)}")
+
+
+def _evaluate(
+    arguments: argparse.Namespace,
+    network: "SKNet",
+    recipe: Recipe,
+    shards: "ShardSet",
+    world: "World",
+) -> None:
+    """Predict on all ranks; count, print and write on rank 0."""
+    from sknet.evaluation.predicting import predict
+    from sknet.evaluation.predictions import evaluation_of
 
     predictions = predict(
         network,
@@ -124,45 +139,39 @@ def evaluate(
         for side, at_side in predictions.items()
     }
     if arguments.out:
-        from sknet.evaluation.attention import attention
+        from sknet.evaluation.attention import measure_attention
         from sknet.records.evaluation import ATTENTION_FILE
 
-        # By every rank, as they would have to wait for it anyway.
-        seen = attention(network, recipe, shards, split=SPLIT, batch_size=BATCH_SIZE)
+        # All ranks compute it: the others would have to wait for rank 0 anyway.
+        attention = measure_attention(network, recipe, shards, split=SPLIT, batch_size=BATCH_SIZE)
         if world.rank == 0:
-            program.write(seen, arguments.out / ATTENTION_FILE, "--out")
-            write_files(arguments.out, recipe, shards, predictions, evaluations)
+            with program.writing(arguments.out, "--out"):
+                attention.write(arguments.out / ATTENTION_FILE)
+            _write_predictions(arguments.out, recipe, shards, predictions, evaluations)
     if world.rank == 0:
         for evaluation in evaluations.values():
-            print(line_of(evaluation), flush=True)
-        program.write_record(evaluations[recipe.image_resize], arguments.json)
+            print(_line(evaluation), flush=True)
+        program.write_json(evaluations[recipe.image_resize], arguments.json)
 
 
-def refuse_failed(checks: CheckpointChecks, checkpoint: Path) -> None:
-    """Raises CheckpointError naming the checks that failed, if any did."""
-    failed = [f"{check.name}: {check.detail}" for check in checks.checks if not check.passed]
-    if failed:
-        raise CheckpointError(f"{checkpoint} is not evaluated: {'; '.join(failed)}")
-
-
-def write_files(
+def _write_predictions(
     out: Path,
     recipe: Recipe,
     shards: "ShardSet",
     predictions: "dict[int, Predictions]",
     evaluations: dict[int, Evaluation],
 ) -> None:
-    """Counts and predictions at each resolution; examples of the recipe's."""
+    """Write counts and predictions at each resolution, and examples at the recipe's resolution."""
     import numpy as np
 
     from sknet.data.reading.pipeline import sample_images, sample_keys
-    from sknet.evaluation.examples import chosen, write_examples
+    from sknet.evaluation.examples import choose_examples, write_examples
     from sknet.evaluation.predictions import write_predictions
     from sknet.records.evaluation import evaluation_file, predictions_file
 
     keys = sample_keys(shards, SPLIT, np.arange(shards.num_samples(SPLIT)))
     primary = predictions[recipe.image_resize]
-    images = sample_images(shards, SPLIT, np.array(chosen(primary), np.int64))
+    images = sample_images(shards, SPLIT, np.array(choose_examples(primary), np.int64))
     with program.writing(out, "--out"):
         for side, at_side in predictions.items():
             evaluations[side].write(out / evaluation_file(recipe, side))
@@ -170,8 +179,7 @@ def write_files(
         write_examples(out, primary, keys, images)
 
 
-def line_of(evaluation: Evaluation) -> str:
-    """What is printed of a resolution."""
+def _line(evaluation: Evaluation) -> str:
     low, high = evaluation.interval_top1
     return (
         f"{evaluation.resolution}x{evaluation.resolution}: "
@@ -184,20 +192,23 @@ def line_of(evaluation: Evaluation) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; names as in MindCV where it has the option."""
+    """Return the parser of the options."""
     result = program.parser(__doc__.splitlines()[0])
-    program.add_recipe(result)
-    result.add_argument("--data_dir", required=True, help="folders of images, shards, or 'digits'")
-    result.add_argument("--ckpt_path", type=Path, required=True, help="model.ckpt or its directory")
-    result.add_argument("--shards_dir", type=Path, default=Path("shards"), help="cache of shards")
-    result.add_argument("--distribute", type=program.boolean, help="default: True under msrun")
-    result.add_argument("--device_target", default="CPU", help="CPU or Ascend")
-    result.add_argument("--json", type=Path, help="where the evaluation goes as JSON")
+    program.add_run_options(result)
+    result.add_argument(
+        "--ckpt_path",
+        type=Path,
+        required=True,
+        help="file of weights, or the directory of a checkpoint",
+    )
+    result.add_argument(
+        "--json", type=Path, help="file for the counts at the recipe's resolution (default: none)"
+    )
     result.add_argument(
         "--out",
         type=Path,
-        help="directory for counts, predictions, attention and examples; a directory as --ckpt_path"
-        " is checked in full before",
+        help="new directory for counts, predictions, attention and examples (default: none); if "
+        "--ckpt_path is a directory, the checkpoint is checked in full before",
     )
     return result
 

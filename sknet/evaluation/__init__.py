@@ -1,4 +1,1 @@
-"""Evaluation: predictions of each sample once, and what is counted from them on the host.
-
-`predictions`, `prediction_file` and `counting` know no MindSpore.
-"""
+"""Evaluation: each sample is predicted once, and every count is computed from the predictions."""

@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 from mindspore import Tensor
 
-from sknet.data.reading.pipeline import eval_batches_at
+from sknet.data.reading.pipeline import eval_batches
 from sknet.data.reading.threads import read_ahead
 from sknet.data.shards import ShardSet
 from sknet.models import attention_probe
@@ -38,7 +38,7 @@ def measure_attention(
     """
     num_images = min(MAX_IMAGES, shards.num_samples(split))
     indices = np.arange(num_images)
-    batches = eval_batches_at(
+    batches = eval_batches(
         recipe, shards, split, indices, batch_size, [recipe.image_resize], scales
     )
     probe = attention_probe(network)

@@ -1,7 +1,7 @@
-"""Whether a finished checkpoint is what it should be, found out before it is evaluated.
+"""Check a finished checkpoint before it is evaluated.
 
-Whatever the directory holds, the result is a list of checks with what was found: a check that
-needs what another one refused is not made.
+The result is a list of checks with what was found, whatever the directory contains. A check is left
+out if it needs something that another check has refused.
 """
 
 import os
@@ -20,11 +20,12 @@ from sknet.recipe import Recipe
 from sknet.records import Check, Checkpoint, CheckpointChecks, Shards
 from sknet.training.checkpoint import MODEL_FILE, STATE_FILE
 
-# What a training step keeps under these prefixes and not for one parameter.
+# State of a training step that belongs to no single parameter.
 _OF_NO_PARAMETER = ("moments.beta_1_power", "moments.beta_2_power", "ema.updates")
+# Prefixes of the state that a training step has for each parameter.
 _PREFIXES = ("moments.first.", "moments.second.", *STATE_PREFIXES)
-_SHOWN = 3
-"""Faults of a check that its detail names."""
+# Number of faults that the detail of a check lists.
+_MAX_LISTED = 3
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,59 +33,67 @@ Shapes = dict[str, tuple[int, ...]]
 def check_checkpoint(
     directory: Path, network: nn.Cell, recipe: Recipe, shards: Shards
 ) -> CheckpointChecks:
-    """All checks of a checkpoint's directory, against what it should be of.
+    """Return all checks of a checkpoint's directory.
 
-    `network` is a fresh one of the recipe's model.
+    Args:
+        directory: The checkpoint.
+        network: A fresh network of the recipe's model.
+        recipe: The recipe of the training.
+        shards: The shards on which it was trained.
     """
     checks: list[Check] = []
     try:
         state = Checkpoint.read(directory / STATE_FILE)
     except UserError as error:
-        checks.append(_failed("state", _told(error, directory)))
+        checks.append(_failed("state", _without_directory(error, directory)))
     else:
-        checks.append(Check(name="state", passed=True, detail=f"step {_short(state.step)}"))
-        checks += _of_state(state, network, recipe, shards)
-        checks.append(_files(directory, state))
-    checks += _of_weights(directory / MODEL_FILE, network)
+        checks.append(Check(name="state", passed=True, detail=f"step {_shortened(state.step)}"))
+        checks += _state_checks(state, network, recipe, shards)
+        checks.append(_files_check(directory, state))
+    checks += _weight_checks(directory / MODEL_FILE, network)
     return CheckpointChecks(checks=tuple(checks))
 
 
-def _of_state(
+def _state_checks(
     state: Checkpoint, network: nn.Cell, recipe: Recipe, shards: Shards
 ) -> Iterator[Check]:
-    yield _recipe(state, recipe)
-    yield _shards(state, shards)
-    yield _verdict(
-        "run", _run_faults(state, network, shards), f"{_short(state.run.total_steps)} steps in all"
+    yield _recipe_check(state, recipe)
+    yield _shards_check(state, shards)
+    yield _check(
+        "run",
+        _run_faults(state, network, shards),
+        f"{_shortened(state.run.total_steps)} steps in all",
     )
-    yield _verdict("progress", _progress_faults(state), f"all {_short(state.step)} steps are done")
-    yield _verdict("layouts", _layout_faults(state), f"{len(state.layouts)} in order")
-    yield _verdict(
+    yield _check(
+        "progress", _progress_faults(state), f"all {_shortened(state.step)} steps are done"
+    )
+    yield _check("layouts", _layout_faults(state), f"{len(state.layouts)} in order")
+    yield _check(
         "evaluations",
         _evaluation_faults(state, shards),
         f"{len(state.evaluations)} in order",
     )
 
 
-def _recipe(state: Checkpoint, recipe: Recipe) -> Check:
+def _recipe_check(state: Checkpoint, recipe: Recipe) -> Check:
     found, expected = state.run.recipe.choices(), recipe.choices()
     faults = [
-        f"{key} is {_short(found[key])}, expected {_short(expected[key])}"
+        f"{key} is {_shortened(found[key])}, expected {_shortened(expected[key])}"
         for key in expected
         if found[key] != expected[key]
     ]
-    return _verdict("recipe", faults, f"digest {recipe.digest}")
+    return _check("recipe", faults, f"digest {recipe.digest}")
 
 
-def _shards(state: Checkpoint, shards: Shards) -> Check:
+def _shards_check(state: Checkpoint, shards: Shards) -> Check:
     faults = []
     if state.run.shards_digest != shards.content_digest:
         faults.append(f"digest is {state.run.shards_digest}, expected {shards.content_digest}")
     found, expected = state.run.classes, shards.dataset.classes
-    faults += _unequal("number of classes", len(found), len(expected))
+    faults += _difference("number of classes", len(found), len(expected))
     for number, (one, other) in enumerate(zip(found, expected, strict=False)):
-        faults += _unequal(f"class {number}", one, other)
-    return _verdict("shards", faults, f"digest {shards.content_digest}")
+        faults += _difference(f"class {number}", one, other)
+    return _check("shards", faults, f"digest {shards.content_digest}")
 
 
 def _run_faults(state: Checkpoint, network: nn.Cell, shards: Shards) -> Iterator[str]:
@@ -94,70 +103,72 @@ def _run_faults(state: Checkpoint, network: nn.Cell, shards: Shards) -> Iterator
     except UserError as error:
         yield str(error)
         return
-    yield from _unequal("global batch", run.global_batch_size, batch)
-    yield from _unequal("steps per epoch", run.steps_per_epoch, num_samples // batch)
+    yield from _difference("global batch", run.global_batch_size, batch)
+    yield from _difference("steps per epoch", run.steps_per_epoch, num_samples // batch)
     num_params = sum(
         parameter.size
         for parameter in network.trainable_params()
         if parameter.name.split(".")[0] not in run.recipe.freeze
     )
-    yield from _unequal("trainable parameters", state.num_params, num_params)
+    yield from _difference("trainable parameters", state.num_params, num_params)
 
 
 def _progress_faults(state: Checkpoint) -> Iterator[str]:
     run = state.run
-    yield from _unequal("step", state.step, run.total_steps)
-    yield from _unequal("samples seen", state.samples_seen, state.step * run.global_batch_size)
-    yield from _unequal("epoch", state.epoch, state.step // run.steps_per_epoch)
+    yield from _difference("step", state.step, run.total_steps)
+    yield from _difference("samples seen", state.samples_seen, state.step * run.global_batch_size)
+    yield from _difference("epoch", state.epoch, state.step // run.steps_per_epoch)
 
 
 def _layout_faults(state: Checkpoint) -> Iterator[str]:
     first_steps = [layout.first_step for layout in state.layouts]
     if first_steps[:1] != [0]:
-        yield f"first steps are {_short(first_steps)}, expected them from 0 on"
+        yield f"first steps are {_shortened(first_steps)}, expected them from 0 on"
     if sorted({*first_steps}) != first_steps or any(step >= state.step for step in first_steps):
         yield (
-            f"first steps are {_short(first_steps)}, expected them rising, below "
-            f"{_short(state.step)}"
+            f"first steps are {_shortened(first_steps)}, expected them rising, below "
+            f"{_shortened(state.step)}"
         )
     for layout in state.layouts:
         if not state.run.recipe.can_divide(state.run.global_batch_size, layout.world_size):
             yield (
-                f"{_short(layout.world_size)} ranks can't share a global batch of "
-                f"{_short(state.run.global_batch_size)}"
+                f"{_shortened(layout.world_size)} ranks can't share a global batch of "
+                f"{_shortened(state.run.global_batch_size)}"
             )
 
 
 def _evaluation_faults(state: Checkpoint, shards: Shards) -> Iterator[str]:
     run, epochs = state.run, [epoch for epoch, _ in state.evaluations]
     if sorted({*epochs}) != epochs:
-        yield f"epochs are {_short(epochs)}, expected them rising"
-    yield from _unequal("last epoch", epochs[-1:], [run.recipe.epoch_size])
+        yield f"epochs are {_shortened(epochs)}, expected them rising"
+    yield from _difference("last epoch", epochs[-1:], [run.recipe.epoch_size])
     seen = shards.num_samples("val")
     for epoch, evaluation in state.evaluations:
-        of_epoch = f"of epoch {_short(epoch)}:"
-        yield from _unequal(f"{of_epoch} split", evaluation.split, "val")
-        yield from _unequal(
+        of_epoch = f"of epoch {_shortened(epoch)}:"
+        yield from _difference(f"{of_epoch} split", evaluation.split, "val")
+        yield from _difference(
             f"{of_epoch} resolution", evaluation.resolution, run.recipe.image_resize
         )
-        yield from _unequal(f"{of_epoch} seen", evaluation.seen, seen)
-        yield from _unequal(f"{of_epoch} seen of all classes", sum(evaluation.class_seen), seen)
-        yield from _unequal(
+        yield from _difference(f"{of_epoch} seen", evaluation.seen, seen)
+        yield from _difference(f"{of_epoch} seen of all classes", sum(evaluation.class_seen), seen)
+        yield from _difference(
             f"{of_epoch} correct of all classes",
             sum(evaluation.class_correct),
             evaluation.correct_top1,
         )
         if not evaluation.correct_top1 <= evaluation.correct_top5 <= evaluation.seen:
             yield f"{of_epoch} correct@1, correct@5 and seen do not rise"
-    # The first of equals.
+    # Of equal counts, the first one is the best.
     best = max(state.evaluations, key=lambda entry: entry[1].correct_top1, default=None)
-    yield from _unequal("best count", state.best_top1, best and best[1].correct_top1)
-    yield from _unequal("best step", state.best_step, best and best[0] * run.steps_per_epoch)
+    yield from _difference("best count", state.best_top1, best and best[1].correct_top1)
+    yield from _difference("best step", state.best_step, best and best[0] * run.steps_per_epoch)
 
 
-def _files(directory: Path, state: Checkpoint) -> Check:
+def _files_check(directory: Path, state: Checkpoint) -> Check:
     names = [file.name for file in state.files]
-    faults = [] if names == [MODEL_FILE] else [f"files are {_short(names)}, expected {MODEL_FILE}"]
+    faults = (
+        [] if names == [MODEL_FILE] else [f"files are {_shortened(names)}, expected {MODEL_FILE}"]
+    )
     for file in state.files:
         path = directory / file.name
         try:
@@ -165,38 +176,38 @@ def _files(directory: Path, state: Checkpoint) -> Check:
         except OSError as error:
             faults.append(f"{file.name} can't be read: {error.strerror}")
             continue
-        faults += _unequal(f"size of {file.name}", size, file.size)
-        faults += _unequal(f"sha256 of {file.name}", sha256, file.sha256)
-    return _verdict("files", faults, f"{len(names)} as recorded")
+        faults += _difference(f"size of {file.name}", size, file.size)
+        faults += _difference(f"sha256 of {file.name}", sha256, file.sha256)
+    return _check("files", faults, f"{len(names)} as recorded")
 
 
-def _of_weights(file: Path, network: nn.Cell) -> Iterator[Check]:
+def _weight_checks(file: Path, network: nn.Cell) -> Iterator[Check]:
     try:
         values = read_weights(file)
     except UserError as error:
-        yield _failed("weights", _told(error, file.parent))
+        yield _failed("weights", _without_directory(error, file.parent))
         return
     yield Check(name="weights", passed=True, detail=f"{len(values)} arrays")
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
-    yield _verdict("parameters", _parameter_faults(values, shapes), f"{len(shapes)} of the network")
+    yield _check("parameters", _parameter_faults(values, shapes), f"{len(shapes)} of the network")
     finite = (f"{printable(name)} has values that are not" for name in _where(values, _not_finite))
-    yield _verdict("finite", finite, "all values")
+    yield _check("finite", finite, "all values")
     variances = {name: v for name, v in values.items() if name.endswith(".moving_variance")}
     faults = (
         f"{printable(name)} has values that are not" for name in _where(variances, _not_positive)
     )
-    yield _verdict("positive variances", faults, f"all of {len(variances)} arrays")
+    yield _check("positive variances", faults, f"all of {len(variances)} arrays")
 
 
 def _parameter_faults(values: Values, shapes: Shapes) -> Iterator[str]:
-    """Each is there, and nothing else but what a training step keeps beside them."""
+    """Yield what differs from the network's parameters and the state of a training step."""
     yield from (f"{name} is missing" for name in shapes if name not in values)
     for name, value in values.items():
         prefix = next((each for each in _PREFIXES if name.startswith(each)), "")
         parameter = name.removeprefix(prefix)
         if parameter in shapes:
-            yield from _unequal(f"shape of {name}", value.shape, shapes[parameter])
-            yield from _unequal(f"type of {name}", value.dtype.name, "float32")
+            yield from _difference(f"shape of {name}", value.shape, shapes[parameter])
+            yield from _difference(f"type of {name}", value.dtype.name, "float32")
         elif name not in (*STATE, *_OF_NO_PARAMETER):
             yield f"{printable(name)} is unknown"
 
@@ -213,32 +224,32 @@ def _not_positive(value: npt.NDArray[np.generic]) -> bool:
     return not np.greater(value, 0).all()
 
 
-def _unequal(what: str, found: object, expected: object) -> Iterator[str]:
+def _difference(what: str, found: object, expected: object) -> Iterator[str]:
     if found != expected:
-        yield f"{what} is {_short(found)}, expected {_short(expected)}"
+        yield f"{what} is {_shortened(found)}, expected {_shortened(expected)}"
 
 
-def _verdict(name: str, faults: Sequence[str] | Iterator[str], detail: str) -> Check:
+def _check(name: str, faults: Sequence[str] | Iterator[str], detail: str) -> Check:
     faults = list(faults)
     if not faults:
         return Check(name=name, passed=True, detail=detail)
-    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return _failed(name, "; ".join(faults[:_SHOWN]) + more)
+    more = f"; and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
+    return _failed(name, "; ".join(faults[:_MAX_LISTED]) + more)
 
 
 def _failed(name: str, detail: str) -> Check:
     return Check(name=name, passed=False, detail=" ".join(detail.split()))
 
 
-def _told(error: UserError, directory: Path) -> str:
-    """Without where the checkpoint lies: it is the same anywhere."""
+def _without_directory(error: UserError, directory: Path) -> str:
+    """Return the message without the checkpoint's directory, so that it is the same everywhere."""
     return str(error).replace(f"{directory}{os.sep}", "")
 
 
-def _short(value: object) -> str:
-    """Fit for one line: what a file holds may be long and strange."""
+def _shortened(value: object) -> str:
+    """Return a value's text, limited in length: a damaged file may contain anything."""
     try:
         text = ascii(value)
-    except ValueError:  # Python prints no number of more than 4300 digits
+    except ValueError:  # Python refuses to print a number of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:100]}…"

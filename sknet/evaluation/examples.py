@@ -1,4 +1,4 @@
-"""Examples of what is confused, as thumbnails."""
+"""Thumbnails of wrongly predicted samples."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -7,39 +7,48 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sknet.evaluation.predicting import confused_pairs
-from sknet.evaluation.predictions import Predictions
+from sknet.evaluation.predictions import Predictions, confused_pairs
 from sknet.records import Example, Examples
 from sknet.records.evaluation import EXAMPLES_FILE
 
 MAX_EXAMPLES = 12
+
 MAX_SIDE = 96
-"""Pixels of a thumbnail's longer side."""
+"""Longer side of a thumbnail, in pixels."""
 
 
-def chosen(predictions: Predictions, count: int = MAX_EXAMPLES) -> list[int]:
-    """Numbers of wrong samples: the surest of each confused pair, most frequent pair first.
+def choose_examples(predictions: Predictions, count: int = MAX_EXAMPLES) -> list[int]:
+    """Return the positions of up to `count` wrongly predicted samples.
 
-    If that gives too few, the second surest of each follow, and so on. Of equally sure ones the
-    earlier sample comes first.
+    First comes the most confident one of each confused pair, the most frequent pair first; then
+    the second most confident one of each pair, and so on. Of equally confident samples the earlier
+    one comes first.
     """
-    surest = np.argsort(-predictions.probability, kind="stable")
+    by_confidence = np.argsort(-predictions.probability, kind="stable")
     by_pair: dict[tuple[int, int], list[int]] = {
         (pair.label, pair.predicted): [] for pair in confused_pairs(predictions)
     }
-    labels, first = predictions.labels.tolist(), predictions.top[:, 0].tolist()
-    for number in surest.tolist():
-        if labels[number] != first[number]:
-            by_pair[labels[number], first[number]].append(number)
-    return list(_by_turns(list(by_pair.values())))[:count]
+    labels, predicted = predictions.labels.tolist(), predictions.predicted.tolist()
+    for sample in by_confidence.tolist():
+        if labels[sample] != predicted[sample]:
+            by_pair[labels[sample], predicted[sample]].append(sample)
+    return list(_in_turn(list(by_pair.values())))[:count]
 
 
 def write_examples(
     directory: Path, predictions: Predictions, keys: Sequence[str], images: Sequence[bytes]
 ) -> None:
-    """Write the thumbnails of the `chosen` samples, given encoded, and a record."""
+    """Write the thumbnails of the chosen examples, and their record.
+
+    Args:
+        directory: Where to write.
+        predictions: The predictions of all samples.
+        keys: The keys of all samples.
+        images: The encoded images of the samples of `choose_examples`, in its order.
+    """
     examples = []
-    for number, (sample, content) in enumerate(zip(chosen(predictions), images, strict=True), 1):
+    chosen = choose_examples(predictions)
+    for number, (sample, content) in enumerate(zip(chosen, images, strict=True), 1):
         name = f"example-{number:02}.png"
         thumbnail(content).save(directory / name, optimize=True)
         examples.append(
@@ -47,7 +56,7 @@ def write_examples(
                 file=name,
                 key=keys[sample],
                 label=int(predictions.labels[sample]),
-                predicted=int(predictions.top[sample, 0]),
+                predicted=int(predictions.predicted[sample]),
                 probability=float(predictions.probability[sample]),
             )
         )
@@ -55,15 +64,15 @@ def write_examples(
 
 
 def thumbnail(content: bytes) -> Image.Image:
-    """Of an encoded image that decodes, as shards hold no other."""
+    """Return a small version of an encoded image, which must be decodable as in shards."""
     with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
         small = image.convert("RGB")
     small.thumbnail((MAX_SIDE, MAX_SIDE))
-    # Without what the file said beside its pixels.
+    # The pixels alone, without the file's metadata.
     return Image.fromarray(np.asarray(small))
 
 
-def _by_turns(groups: Sequence[Sequence[int]]) -> Iterator[int]:
-    """The first of each group, then the second of each, …."""
-    for place in range(max(map(len, groups), default=0)):
-        yield from (group[place] for group in groups if place < len(group))
+def _in_turn(groups: Sequence[Sequence[int]]) -> Iterator[int]:
+    """Yield the first item of each group, then the second item of each, and so on."""
+    for position in range(max(map(len, groups), default=0)):
+        yield from (group[position] for group in groups if position < len(group))

@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from sknet.data.reading.pipeline import BatchAt, eval_batches_at
+from sknet.data.reading.pipeline import EvalBatch, eval_batches
 from sknet.data.reading.threads import read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
@@ -81,8 +81,8 @@ def predict(
         raise UserError(f"the split {split} has no samples: nothing can be evaluated")
     indices = np.arange(world.rank, num_samples, world.size)
     # If there are more ranks than samples, some have none.
-    batches: Iterable[BatchAt] = (
-        eval_batches_at(recipe, shards, split, indices, batch_size, resolutions)
+    batches: Iterable[EvalBatch] = (
+        eval_batches(recipe, shards, split, indices, batch_size, resolutions)
         if len(indices)
         else ()
     )

@@ -1,8 +1,9 @@
-"""Predictions of single samples: how they are computed, stored, and paired with others.
+"""Predictions of single samples: computed from logits, counted, stored, and paired with others.
 
-Every count of an evaluation follows from them. This module needs no MindSpore.
+This module needs no MindSpore.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sknet.errors import UserError
+from sknet.records import CalibrationBin, ConfusedPair, Evaluation
 from sknet.statistics import PairedCounts
 
 TOP = 5
 """Number of classes that are stored of each sample, or all classes if there are fewer."""
+
+NUM_PAIRS = 50
+"""Largest number of confused pairs in an evaluation."""
+
+NUM_BINS = 15
+"""Number of parts of the calibration, as usual since Guo et al. 2017 (arXiv 1706.04599)."""
 
 SCHEMA = pa.schema(
     [
@@ -127,6 +135,70 @@ def interleaved(gathered: Floats, num_samples: int) -> Floats:
         num_samples: Number of rows to return.
     """
     return gathered.transpose(1, 0, 2).reshape(-1, gathered.shape[2])[:num_samples]
+
+
+def evaluation_of(
+    predictions: Predictions,
+    *,
+    split: str,
+    resolution: int,
+    num_classes: int,
+    in_detail: bool = False,
+) -> Evaluation:
+    """Count predictions.
+
+    Args:
+        predictions: The predictions of every sample of the split.
+        split: Name of the split.
+        resolution: Side of the square input, in pixels.
+        num_classes: Number of classes of the data set.
+        in_detail: Whether to list confused pairs and calibration too.
+    """
+    labels, correct = predictions.labels, predictions.correct
+    within_top = (predictions.top == labels[:, None]).any(axis=1)
+    return Evaluation(
+        split=split,
+        resolution=resolution,
+        seen=len(labels),
+        correct_top1=int(correct.sum()),
+        correct_top5=int(within_top.sum()),
+        loss_sum=math.fsum(predictions.loss.tolist()),
+        class_seen=tuple(np.bincount(labels, minlength=num_classes).tolist()),
+        class_correct=tuple(np.bincount(labels[correct], minlength=num_classes).tolist()),
+        confused=confused_pairs(predictions)[:NUM_PAIRS] if in_detail else (),
+        calibration=_calibration(predictions) if in_detail else (),
+    )
+
+
+def confused_pairs(predictions: Predictions) -> tuple[ConfusedPair, ...]:
+    """Return all confused pairs: most frequent first, then by label, then by prediction."""
+    wrong = ~predictions.correct
+    pairs = np.stack([predictions.labels[wrong], predictions.predicted[wrong]], axis=1)
+    found, counts = np.unique(pairs, axis=0, return_counts=True)
+    return tuple(
+        ConfusedPair(label=int(label), predicted=int(predicted), count=int(count))
+        for (label, predicted), count in sorted(
+            zip(found, counts, strict=True), key=lambda pair: (-pair[1], *pair[0])
+        )
+    )
+
+
+def _calibration(predictions: Predictions) -> tuple[CalibrationBin, ...]:
+    # A probability on the border of two parts belongs to the upper one; 1 belongs to the last.
+    probability = predictions.probability.astype(np.float64)
+    part = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    return tuple(
+        _bin(probability[part == number], predictions.correct[part == number])
+        for number in range(NUM_BINS)
+    )
+
+
+def _bin(probability: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> CalibrationBin:
+    return CalibrationBin(
+        seen=len(correct),
+        correct=int(correct.sum()),
+        confidence_sum=math.fsum(probability.tolist()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,8 @@ def ours(root: Path, model: str, batch: int) -> Runs:
     import mindspore as ms
 
     from sknet.data.shards import read_shards
-    from sknet.evaluation.predicting import evaluation_of, predict
+    from sknet.evaluation.predicting import predict
+    from sknet.evaluation.predictions import evaluation_of
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
     from sknet.recipe import Recipe

@@ -13,7 +13,7 @@ from PIL import Image
 from sknet.data.reading.augmentation import eval_operations
 from sknet.data.reading.batch_operations import normalise
 from sknet.data.shards import ShardSet
-from sknet.evaluation.attention import attention
+from sknet.evaluation.attention import measure_attention
 from sknet.models import attention_probe
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe, load_recipe
@@ -43,7 +43,7 @@ def test_it_is_the_mean_over_images_of_the_larger_kernels_share_minus_the_smalle
     network: SKNet, recipe: Recipe, folders: Path, converted: ShardSet
 ) -> None:
     # Four images and two: a batch weighs as much as it has images.
-    result = attention(network, recipe, converted, batch_size=4)
+    result = measure_attention(network, recipe, converted, batch_size=4)
     assert (result.split, result.num_images, result.scales) == ("val", 6, (1.0, 1.5))
     probe = attention_probe(network)
     for number, scale in enumerate(result.scales):
@@ -71,4 +71,4 @@ def test_a_scaled_crop_shows_that_much_less_that_much_larger(recipe: Recipe) -> 
 
 def test_units_of_one_path_have_no_attention(recipe: Recipe, converted: ShardSet) -> None:
     plain = SKNet(replace(ARCHITECTURE, kernels=(3,)), num_classes=3, in_channels=3)
-    assert attention(plain, recipe, converted, batch_size=4).units == ()
+    assert measure_attention(plain, recipe, converted, batch_size=4).units == ()

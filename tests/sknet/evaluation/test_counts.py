@@ -18,8 +18,8 @@ from PIL import Image
 from sknet.data.reading.augmentation import eval_operations
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
-from sknet.evaluation.predicting import evaluate, evaluation_of, predict
-from sknet.evaluation.predictions import Predictions, interleaved
+from sknet.evaluation.predicting import evaluate, predict
+from sknet.evaluation.predictions import Predictions, evaluation_of, interleaved
 from sknet.recipe import load_recipe
 from sknet.records import Evaluation
 from sknet.statistics import wilson_interval

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sknet.evaluation.examples import chosen, thumbnail, write_examples
-from sknet.evaluation.predicting import confused_pairs
-from sknet.evaluation.predictions import Predictions
+from sknet.evaluation.examples import choose_examples, thumbnail, write_examples
+from sknet.evaluation.predictions import Predictions, confused_pairs
 from sknet.records import Examples
 from tests.conversions import contents
 
@@ -46,7 +45,7 @@ def test_every_pair_has_its_turn_with_its_surest_sample_left(
 ) -> None:
     made = predictions(drawn)
     pairs = [(pair.label, pair.predicted) for pair in confused_pairs(made)]
-    numbers = chosen(made, count=1000)
+    numbers = choose_examples(made, count=1000)
     assert sorted(numbers) == [n for n, (label, first, _) in enumerate(drawn) if label != first]
     turns: list[int] = []
     by_pair = {
@@ -59,7 +58,7 @@ def test_every_pair_has_its_turn_with_its_surest_sample_left(
     while any(by_pair.values()):
         turns += [by_pair[pair].pop(0) for pair in pairs if by_pair[pair]]
     assert numbers == turns
-    assert chosen(made) == turns[:12]
+    assert choose_examples(made) == turns[:12]
 
 
 def encoded(size: tuple[int, int], form: str = "JPEG", mode: str = "RGB") -> bytes:
