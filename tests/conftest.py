@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from infra.s3.server import Running
+    from infra.s3.server import RunningServer
     from tests.store_roots import StoreRoot
     from tests.tiny_pipeline import Trained
 
@@ -95,7 +95,7 @@ def flow_harness() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RunningServer]":
     """A real S3 server; this process's AWS settings have its address and credentials."""
     from infra.s3.server import serving
 

@@ -15,7 +15,7 @@ from infra.artifacts.lease import MAX_LEASE_BYTES, LeaseDocument
 from infra.artifacts.records import MANIFEST, Damage, DamageReport, Manifest, StoreError, is_address
 from infra.artifacts.store import Build, Leftover
 from infra.base.records import MAX_DOCUMENT_BYTES
-from infra.s3 import Bucket, DamagedObjectError, Expect, Listed, StaleUpload
+from infra.s3 import Bucket, DamagedObjectError, Expect, ListedObject, StaleUpload
 
 DIGESTS, LEASES, QUARANTINE, USES, WORK = ".digests", ".leases", ".quarantine", ".uses", ".work"
 
@@ -89,7 +89,7 @@ def address_of(leftover: Leftover) -> Address | None:
     return (parts[0], parts[1]) if len(parts) == 2 and is_address(*parts) else None
 
 
-def committed(bucket: Bucket, kind: str | None) -> Iterator[Listed]:
+def committed(bucket: Bucket, kind: str | None) -> Iterator[ListedObject]:
     """Yield the manifests' objects, of a kind or all."""
     for each in [kind] if kind is not None else _kinds(bucket, ""):
         for listed in bucket.list(f"{each}/"):
@@ -116,11 +116,13 @@ def _by_address(bucket: Bucket, parent: str) -> Iterator[tuple[Address, _Remains
             yield address, _remains(parent, address, objects)
 
 
-def _grouped(bucket: Bucket, parent: str, kind: str) -> Iterator[tuple[Address, list[Listed]]]:
+def _grouped(
+    bucket: Bucket, parent: str, kind: str
+) -> Iterator[tuple[Address, list[ListedObject]]]:
     """Yield the objects under each `<parent><kind>/<key>/`."""
     prefix = f"{parent}{kind}/"
 
-    def key(listed: Listed) -> str:
+    def key(listed: ListedObject) -> str:
         return listed.key.removeprefix(prefix).partition("/")[0]
 
     for found, objects in groupby(bucket.list(prefix), key=key):
@@ -128,7 +130,7 @@ def _grouped(bucket: Bucket, parent: str, kind: str) -> Iterator[tuple[Address, 
             yield (kind, found), list(objects)
 
 
-def _remains(parent: str, address: Address, objects: list[Listed]) -> _Remains:
+def _remains(parent: str, address: Address, objects: list[ListedObject]) -> _Remains:
     size = sum(listed.size for listed in objects)
     changed = max(listed.modified for listed in objects)
     return _Remains(f"{parent}{'/'.join(address)}/", size, changed)
@@ -138,7 +140,7 @@ def _leftover(remains: _Remains, reason: str) -> Leftover:
     return Leftover(remains.prefix, remains.num_bytes, reason)
 
 
-def _read_lease(bucket: Bucket, listed: Listed) -> LeaseDocument | None:
+def _read_lease(bucket: Bucket, listed: ListedObject) -> LeaseDocument | None:
     stored = bucket.get(listed.key, max_bytes=MAX_LEASE_BYTES)
     try:
         return LeaseDocument.parse(listed.key, stored.content) if stored else None
@@ -146,7 +148,7 @@ def _read_lease(bucket: Bucket, listed: Listed) -> LeaseDocument | None:
         return None
 
 
-def _may_live(document: LeaseDocument, listed: Listed) -> bool:
+def _may_live(document: LeaseDocument, listed: ListedObject) -> bool:
     silent = datetime.now(UTC) - listed.modified
     return not (document.released or document.process.is_known_dead or silent > CERTAINLY_DEAD)
 

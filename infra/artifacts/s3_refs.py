@@ -3,7 +3,7 @@
 from infra.artifacts.records import Manifest, RefConflictError
 from infra.artifacts.refs import Ref, RefDocument, Refs, check_ref_name, next_document
 from infra.base.records import MAX_DOCUMENT_BYTES
-from infra.s3 import Bucket, Expect, PreconditionError, Stored
+from infra.s3 import Bucket, Expect, PreconditionError, StoredObject
 
 SUFFIX = ".json"
 
@@ -58,7 +58,7 @@ class S3Refs(Refs):
         document, _ = self._read(name)
         return document.entries if document is not None else ()
 
-    def _read(self, name: str) -> tuple[RefDocument | None, Stored | None]:
+    def _read(self, name: str) -> tuple[RefDocument | None, StoredObject | None]:
         stored = self._bucket.get(_key(name), max_bytes=MAX_DOCUMENT_BYTES)
         return (RefDocument.parse(name, stored.content) if stored else None), stored
 

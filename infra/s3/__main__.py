@@ -1,6 +1,6 @@
-"""An S3 server on this machine: ``python -m infra.s3 start|stop --directory DIR``.
+"""Start or stop an S3 server on this machine, for trying things out and for tests.
 
-``start`` makes a bucket and says how to use it. Exit codes: 0 done, 1 the server failed.
+Exit codes: 0 done, 1 the server failed.
 """
 
 import argparse
@@ -26,14 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    where = "of its data, log and credentials"
-    common.add_argument("--directory", type=Path, default=Path(".s3"), help=where)
+    common.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(".s3"),
+        help="directory of the server's data, log and credentials (default .s3)",
+    )
     parser = argparse.ArgumentParser(prog="python -m infra.s3", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="start|stop")
-    begin = commands.add_parser("start", parents=[common], help="start it, if it doesn't run")
-    begin.add_argument("--bucket", default="artifacts", help="to make if it isn't there")
+    begin = commands.add_parser(
+        "start", parents=[common], help="start the server, unless it is running"
+    )
+    begin.add_argument(
+        "--bucket", default="artifacts", help="bucket to create if missing (default artifacts)"
+    )
     begin.set_defaults(command=_start)
-    end = commands.add_parser("stop", parents=[common], help="end it; its data stays")
+    end = commands.add_parser("stop", parents=[common], help="stop the server; its data stays")
     end.set_defaults(command=_stop)
     return parser
 

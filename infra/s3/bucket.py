@@ -1,4 +1,4 @@
-"""The objects below `s3://bucket/prefix`, written and read so that no fault loses or fakes one.
+"""The objects under `s3://bucket/prefix`, written and read so that no fault loses or damages one.
 
 Endpoint, region, credentials and certificates come from the standard AWS settings.
 """
@@ -38,21 +38,21 @@ from infra.s3.objects import (
     ABSENT,
     SHA256_NAME,
     Expect,
-    Listed,
+    ListedObject,
     StaleUpload,
-    Stored,
+    StoredObject,
     check_content,
     checksum,
     condition,
     etag_of,
     head,
     length_of,
-    pages,
+    list_pages,
 )
-from infra.s3.transfers import LocalFile, Reading, upload
+from infra.s3.transfers import LocalFile, ObjectReader, upload
 
-MOST_DELETED = 1000
-"""Keys that one request may name."""
+MAX_DELETED = 1000
+"""Number of keys that one request may delete."""
 _NO_ETAG = "0" * 32
 
 T = TypeVar("T")
@@ -61,9 +61,17 @@ T = TypeVar("T")
 class Bucket:
     """Objects under one prefix of a bucket; keys are relative to it. Safe for several threads.
 
-    Every method raises S3Error when S3 refuses or isn't reached within the budget. A request whose
-    answer got lost is sent again, and a conditional write recognises what it wrote itself. What is
-    written unconditionally or deleted may still happen some time after an error.
+    Every method raises S3Error if S3 refuses or can't be reached within the budget. A request whose
+    answer was lost is sent again, and a conditional write recognises what it wrote itself.
+    Unconditional writes and deletions may still take effect some time after an error.
+
+    Args:
+        location: `s3://bucket/prefix`. No request is made yet.
+        budget: Seconds for one call; a transfer gets more, depending on its size.
+        limits: Limits of each request.
+
+    Raises:
+        S3Error: The location has another form.
     """
 
     def __init__(
@@ -73,14 +81,10 @@ class Bucket:
         budget: float = BUDGET_SECONDS,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """No request yet. `budget`: seconds for one call; a transfer gets more for its size.
-
-        Raises S3Error if the location is none.
-        """
-        place = Location.parse(location)
-        self.location = str(place)
-        self._bucket = place.bucket
-        self._prefix = place.prefix
+        parsed = Location.parse(location)
+        self.location = str(parsed)
+        self._bucket = parsed.bucket
+        self._prefix = parsed.prefix
         self._budget = budget
         self._limits = limits
         self._clients = Clients()
@@ -89,21 +93,29 @@ class Bucket:
         return f"Bucket({self.location!r})"
 
     def within(self, budget: float) -> "Bucket":
-        """The same objects, with other seconds for one call."""
+        """Return the same bucket with another budget, in seconds, for one call."""
         other = Bucket(self.location, budget=budget, limits=self._limits)
         other._clients = self._clients
         return other
 
     @property
     def endpoint(self) -> str:
-        """The address of the service. Raises S3Error if the settings give none."""
+        """The URL of the service.
+
+        Raises:
+            S3Error: The settings are missing or wrong.
+        """
         return str(self._clients.current().meta.endpoint_url)
 
     def check(self, *, write: bool) -> None:
-        """That the bucket exists and may be listed; `write`: that conditional writes work."""
+        """Check that the bucket can be listed and, if `write`, that conditional writes work.
+
+        Raises:
+            S3Error: They don't.
+        """
         with self._operation("can't be listed") as operation:
-            where = {"Bucket": self._bucket, "Prefix": self._prefix}
-            operation.run(lambda client, _: client.list_objects_v2(**where, MaxKeys=1))
+            parameters = {"Bucket": self._bucket, "Prefix": self._prefix}
+            operation.run(lambda client, _: client.list_objects_v2(**parameters, MaxKeys=1))
         if not write:
             return
         key = f".probe-{uuid.uuid4().hex}"
@@ -114,25 +126,30 @@ class Bucket:
                     self.put(key, b"2", expected=expected)
                     raise S3Error(
                         errno.ENOTSUP,
-                        f"{self.location}: the server ignores the conditions of writes "
-                        "(If-Match, If-None-Match), without which two writers can't be told apart",
+                        f"{self.location}: the server ignores the conditions of writes (If-Match, "
+                        "If-None-Match), without which two writers could overwrite each other",
                     )
         finally:
             self.delete([key])
 
-    def get(self, key: str, *, max_bytes: int) -> Stored | None:
-        """A small object, or None if there is none. Raises DamagedObjectError if it is larger."""
+    def get(self, key: str, *, max_bytes: int) -> StoredObject | None:
+        """Read a small object; None if there is no such object.
+
+        Raises:
+            DamagedObjectError: It is larger than `max_bytes`, or its bytes are damaged.
+        """
         with self._operation("can't be read", key) as operation:
             try:
                 return self._get(operation, key, max_bytes)
             except TooLarge as error:
                 finding = f"{error.size:,} bytes, expected at most {max_bytes:,}"
-                raise DamagedObjectError(errno.EFBIG, f"{operation.what}: {finding}") from None
+                raise DamagedObjectError(errno.EFBIG, f"{operation.problem}: {finding}") from None
 
     def put(self, key: str, content: bytes, *, expected: Expect | str) -> str:
-        """Write a small object, return its ETag.
+        """Write a small object and return its ETag.
 
-        Raises PreconditionError if something else is there than expected, and not this content.
+        Raises:
+            PreconditionError: Something else is there than expected, and not this content.
         """
         options = {
             "Metadata": {SHA256_NAME: hashlib.sha256(content).hexdigest()},
@@ -141,30 +158,30 @@ class Bucket:
         }
 
         def request(client: Any, _: Attempt) -> str:
-            return etag_of(client.put_object(**self._at(key), Body=content, **options))
+            return etag_of(client.put_object(**self._address(key), Body=content, **options))
 
         with self._operation("can't be written", key, len(content)) as operation:
             try:
                 return operation.run(request, len(content))
             except (ConditionFailed, Absent):
                 found = self._content_or_etag(operation, key, len(content))
-        if isinstance(found, Stored) and found.content == content:
+        if isinstance(found, StoredObject) and found.content == content:
             return found.etag
-        etag = found.etag if isinstance(found, Stored) else found
-        raise PreconditionError.found(operation.what, etag)
+        etag = found.etag if isinstance(found, StoredObject) else found
+        raise PreconditionError.found(operation.problem, etag)
 
-    def head(self, key: str) -> Listed | None:
-        """An object without its content, or None if there is none."""
+    def head(self, key: str) -> ListedObject | None:
+        """Look up an object without its content; None if there is no such object."""
         with self._operation("can't be looked up", key) as operation:
-            found = head(operation, self._at(key))
+            found = head(operation, self._address(key))
         if found is None:
             return None
-        return Listed(key, length_of(found), etag_of(found), found["LastModified"])
+        return ListedObject(key, length_of(found), etag_of(found), found["LastModified"])
 
     def folders(self, prefix: str) -> list[str]:
-        """Names of the direct children of a prefix that have children themselves, sorted.
+        """Return the sorted names of the folders directly under a prefix.
 
-        Some servers still name one whose last object is gone.
+        Some servers still list a folder whose last object is gone.
         """
         start = len(self._prefix + prefix)
 
@@ -174,57 +191,69 @@ class Bucket:
         return sorted(self._listing("list_objects_v2", prefix, names, Delimiter="/"))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that aren't there are no error."""
+        """Delete objects; it is no error if one doesn't exist."""
         names = [{"Key": self._prefix + key} for key in keys]
-        for start in range(0, len(names), MOST_DELETED):
-            request = self._deletion(names[start : start + MOST_DELETED])
+        for start in range(0, len(names), MAX_DELETED):
+            request = self._deletion(names[start : start + MAX_DELETED])
             with self._operation("can't be deleted from") as operation:
                 operation.run(request)
 
     def copy(self, source: str, target: str) -> None:
-        """An object of any size to another key, by the server alone."""
+        """Copy an object of any size to another key, within the server.
+
+        Raises:
+            S3Error: The source doesn't exist, or changed meanwhile.
+        """
         with self._operation("can't be copied", source) as operation:
-            found = head(operation, self._at(source))
+            found = head(operation, self._address(source))
         if found is None:
-            raise S3Error(errno.ENOENT, f"{operation.what}: no such object")
+            raise S3Error(errno.ENOENT, f"{operation.problem}: no such object")
         with self._operation(f"can't be copied to {target}", source, length_of(found)) as operation:
             try:
-                copy(operation, self._at(source), found, self._at(target), self._limits)
+                copy(operation, self._address(source), found, self._address(target), self._limits)
             except (Absent, ConditionFailed):
-                raise S3Error(0, f"{operation.what}: it changed meanwhile") from None
+                raise S3Error(0, f"{operation.problem}: it changed meanwhile") from None
 
     def upload(
         self, path: Path, key: str, *, size: int, sha256: str, expected: Expect | str
     ) -> None:
-        """Write a file of any size; an object appears whole or not at all.
+        """Write a file of any size into an object, which appears whole or not at all.
 
-        Raises PreconditionError if something else is there than expected, and not these bytes;
-        S3Error too if the file hasn't this size and SHA-256; the file's own OSError.
+        Raises:
+            PreconditionError: Something else is there than expected, and not these bytes.
+            S3Error: The file doesn't have this size and SHA-256.
+            OSError: The file can't be read.
         """
         with self._operation("can't be written", key, size) as operation:
             file = LocalFile(path, size, sha256)
-            upload(operation, self._at(key), file, expected, self._limits)
+            upload(operation, self._address(key), file, expected, self._limits)
 
     def download(self, key: str, path: Path, *, size: int, sha256: str) -> None:
-        """Write a new file. After an error there is none.
+        """Write an object into a new file; after an error, the file doesn't exist.
 
-        Raises DamagedObjectError if the object isn't these bytes; the file's own OSError.
+        Raises:
+            DamagedObjectError: The object doesn't have this size and SHA-256.
+            OSError: The file exists, or can't be written.
         """
         with path.open("x+b") as file:
             try:
                 with self._operation("can't be fetched", key, size) as operation:
-                    self._reading(operation, key, size).into_file(file.fileno(), sha256)
+                    self._reader(operation, key, size).into_file(file.fileno(), sha256)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
 
     def sha256(self, key: str, *, size: int) -> str:
-        """The digest of an object's bytes. Raises DamagedObjectError if it has another size."""
+        """Return the SHA-256 of an object's bytes.
+
+        Raises:
+            DamagedObjectError: It has another size.
+        """
         with self._operation("can't be verified", key, size) as operation:
-            return self._reading(operation, key, size).sha256()
+            return self._reader(operation, key, size).sha256()
 
     def stale_uploads(self, older_than: timedelta) -> list[StaleUpload]:
-        """Multipart uploads that were begun so long ago and never ended: they cost storage."""
+        """Return unfinished multipart uploads of at least this age; they occupy storage."""
         latest = datetime.now(UTC) - older_than
         start = len(self._prefix)
 
@@ -238,21 +267,21 @@ class Bucket:
         return [upload for upload in found if upload.initiated <= latest]
 
     def abort(self, upload: StaleUpload) -> None:
-        """Give up a multipart upload; that it is over already is no error."""
+        """Abort a multipart upload; it is no error if it doesn't exist any more."""
         with contextlib.suppress(UploadGone):
             abort(
                 self._operation("can't be aborted", upload.key),
-                self._at(upload.key),
+                self._address(upload.key),
                 upload.upload_id,
             )
 
-    def list(self, prefix: str) -> Iterator[Listed]:
-        """Every object whose key begins with `prefix`, sorted by key."""
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        """List every object whose key begins with `prefix`, sorted by key."""
         start = len(self._prefix)
 
-        def entries(page: dict[str, Any]) -> Iterable[Listed]:
+        def entries(page: dict[str, Any]) -> Iterable[ListedObject]:
             return [
-                Listed(
+                ListedObject(
                     item["Key"][start:], item["Size"], item["ETag"].strip('"'), item["LastModified"]
                 )
                 for item in page.get("Contents", [])
@@ -269,8 +298,8 @@ class Bucket:
         parse: Callable[[dict[str, Any]], Iterable[T]],
         **options: str,
     ) -> Iterator[T]:
-        where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **options}
-        return pages(lambda: self._operation("can't be listed"), method, where, parse)
+        parameters = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **options}
+        return list_pages(lambda: self._operation("can't be listed"), method, parameters, parse)
 
     def _deletion(self, names: Sequence[dict[str, str]]) -> Request[None]:
         def request(client: Any, _: Attempt) -> None:
@@ -278,46 +307,52 @@ class Bucket:
                 Bucket=self._bucket, Delete={"Objects": names, "Quiet": True}
             )
             for failed in answer.get("Errors", []):
-                said = f"{failed.get('Key')}: {failed.get('Message')}"
-                error = {"Code": failed.get("Code", ""), "Message": said}
+                message = f"{failed.get('Key')}: {failed.get('Message')}"
+                error = {"Code": failed.get("Code", ""), "Message": message}
                 metadata = answer["ResponseMetadata"]
                 raise ClientError({"Error": error, "ResponseMetadata": metadata}, "DeleteObjects")
 
         return request
 
-    def _get(self, operation: Operation, key: str, max_bytes: int) -> Stored | None:
-        """Raises TooLarge."""
+    def _get(self, operation: Operation, key: str, max_bytes: int) -> StoredObject | None:
+        """Read an object; None if there is no such object.
 
-        def request(client: Any, _: Attempt) -> Stored:
-            # botocore compares with the checksum that S3 stored, where it can.
-            answer = client.get_object(**self._at(key), ChecksumMode="ENABLED")
+        Raises:
+            TooLarge: It is larger than `max_bytes`.
+        """
+
+        def request(client: Any, _: Attempt) -> StoredObject:
+            # botocore compares the content with S3's own checksum, if there is one.
+            answer = client.get_object(**self._address(key), ChecksumMode="ENABLED")
             with contextlib.closing(answer["Body"]) as body:
                 etag, size = etag_of(answer), length_of(answer)
                 if size > max_bytes:
                     raise TooLarge(size, etag)
                 content = body.read()
             check_content(answer, content)
-            return Stored(content, etag)
+            return StoredObject(content, etag)
 
         try:
             return operation.run(request, max_bytes)
         except Absent:
             return None
 
-    def _content_or_etag(self, operation: Operation, key: str, size: int) -> Stored | str | None:
-        """What is there now; of a larger object the ETag only."""
+    def _content_or_etag(
+        self, operation: Operation, key: str, size: int
+    ) -> StoredObject | str | None:
+        """Read an object of at most `size` bytes; of a larger one, return the ETag."""
         try:
             return self._get(operation, key, size)
         except TooLarge as larger:
             return larger.etag
 
-    def _reading(self, operation: Operation, key: str, size: int) -> Reading:
-        return Reading(operation, self._at(key), size=size, limits=self._limits)
+    def _reader(self, operation: Operation, key: str, size: int) -> ObjectReader:
+        return ObjectReader(operation, self._address(key), size=size, limits=self._limits)
 
-    def _operation(self, what: str, key: str = "", size: int = 0) -> Operation:
+    def _operation(self, problem: str, key: str = "", size: int = 0) -> Operation:
         seconds = self._budget + size / SLOWEST_TRANSFER
         name = f"s3://{self._bucket}/{self._prefix}{key}"
-        return Operation(self._clients, f"{name} {what}", seconds, self._limits)
+        return Operation(self._clients, f"{name} {problem}", seconds, self._limits)
 
-    def _at(self, key: str) -> dict[str, str]:
+    def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}

@@ -1,4 +1,4 @@
-"""What S3 refuses, and which failures another try may end otherwise."""
+"""Errors and other answers of S3, and which failed requests are worth repeating."""
 
 import errno
 import re
@@ -34,7 +34,7 @@ _ADVICE = {
     "RequestTimeTooSkewed": "set this machine's clock",
     "BadDigest": "the bytes were damaged on the way, or the file changed",
 }
-_LATER = {
+_TEMPORARY = {
     "ConditionalRequestConflict",
     "InternalError",
     "OperationAborted",
@@ -45,86 +45,6 @@ _LATER = {
     "ThrottlingException",
     "TooManyRequests",
 }
-_SECRET = re.compile(
-    r"(?i)((?:signature|x-amz-security-token|x-amz-credential)\s*[=:]\s*)[^&,\s\"']+"
-)
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-
-
-class S3Error(OSError):
-    """S3 refused, or could not be reached; `strerror` says why in one line."""
-
-
-class PreconditionError(S3Error):
-    """A conditional write found something else than expected."""
-
-    def __init__(self, number: int, message: str, etag: str | None) -> None:
-        super().__init__(number, message)
-        self.etag = etag
-        """Of what was found; None if there was nothing."""
-
-    @classmethod
-    def found(cls, what: str, etag: str | None) -> "PreconditionError":
-        """When a write that would have done `what` found something else than it expected."""
-        if etag is None:
-            return cls(errno.ENOENT, f"{what}: it is not there any longer", None)
-        return cls(errno.EEXIST, f"{what}: another object is there, with ETag {etag}", etag)
-
-
-class DamagedObjectError(S3Error):
-    """What is stored is not what was expected, at a second look too."""
-
-
-class Absent(Exception):  # noqa: N818 (an answer, not a failure)
-    """There is no such object."""
-
-
-class ConditionFailed(Exception):  # noqa: N818 (an answer, not a failure)
-    """A precondition was refused: maybe by what an earlier try of the same write left."""
-
-
-class UploadGone(Exception):  # noqa: N818 (an answer, not a failure)
-    """The multipart upload is over: completed, aborted or swept."""
-
-
-class TooLarge(Exception):  # noqa: N818 (an answer, not a failure)
-    """An object is larger than what was asked for, and was not read."""
-
-    def __init__(self, size: int, etag: str) -> None:
-        super().__init__(size, etag)
-        self.size = size
-        self.etag = etag
-
-
-class AnswerError(Exception):
-    """An answer isn't what the protocol, or what is known of the object, promises."""
-
-
-class Again(Enum):
-    """Whether a failed request is worth another try."""
-
-    UNTIL_THE_BUDGET_ENDS = 1
-    A_FEW_TIMES = 2
-    """One flipped bit explains it; a second one in a row is unlikely."""
-    NEVER = 3
-
-
-def judge(error: Exception) -> Again:
-    """Raises Absent, ConditionFailed or UploadGone for what is no failure, and what isn't S3's."""
-    if isinstance(error, ClientError):
-        return _judge_refusal(error)
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return Again.NEVER
-    # botocore raises ValueError for a field that it can't parse.
-    if isinstance(error, AnswerError | FlexibleChecksumError | ValueError):
-        return Again.A_FEW_TIMES
-    if isinstance(error, _CONNECTION):
-        return Again.UNTIL_THE_BUDGET_ENDS
-    if isinstance(error, BotoCoreError):
-        return Again.NEVER
-    raise error
-
-
 _CONNECTION = (
     NoConnectionError,
     HTTPClientError,
@@ -134,9 +54,97 @@ _CONNECTION = (
     ConnectionError,
     TimeoutError,
 )
+_SECRET = re.compile(
+    r"(?i)((?:signature|x-amz-security-token|x-amz-credential)\s*[=:]\s*)[^&,\s\"']+"
+)
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
-def _judge_refusal(error: ClientError) -> Again:
+class S3Error(OSError):
+    """S3 refused, or could not be reached; `strerror` gives the reason in one line."""
+
+
+class PreconditionError(S3Error):
+    """A conditional write found another object than expected, or none.
+
+    Attributes:
+        etag: The ETag of the object that was found; None if there was none.
+    """
+
+    def __init__(self, number: int, message: str, etag: str | None) -> None:
+        super().__init__(number, message)
+        self.etag = etag
+
+    @classmethod
+    def found(cls, problem: str, etag: str | None) -> "PreconditionError":
+        """Return the error of a write that found an object with this ETag, or none."""
+        if etag is None:
+            return cls(errno.ENOENT, f"{problem}: it is no longer there", None)
+        return cls(errno.EEXIST, f"{problem}: another object is there, with ETag {etag}", etag)
+
+
+class DamagedObjectError(S3Error):
+    """The stored object is not the expected one, and a second request confirmed it."""
+
+
+class Absent(Exception):  # noqa: N818 (an answer, not a failure)
+    """There is no such object."""
+
+
+class ConditionFailed(Exception):  # noqa: N818 (an answer, not a failure)
+    """The condition of a write does not hold, perhaps because an earlier attempt succeeded."""
+
+
+class UploadGone(Exception):  # noqa: N818 (an answer, not a failure)
+    """There is no such multipart upload: it was completed or aborted."""
+
+
+class TooLarge(Exception):  # noqa: N818 (an answer, not a failure)
+    """An object is larger than the limit, and was not read."""
+
+    def __init__(self, size: int, etag: str) -> None:
+        super().__init__(size, etag)
+        self.size = size
+        self.etag = etag
+
+
+class AnswerError(Exception):
+    """An answer contradicts the protocol, or what is known of the object."""
+
+
+class Retry(Enum):
+    """How often a failed request is repeated."""
+
+    UNTIL_BUDGET_ENDS = 1
+    A_FEW_TIMES = 2
+    """A flipped bit may be the reason, but hardly several times in a row."""
+    NEVER = 3
+
+
+def retry_of(error: Exception) -> Retry:
+    """Return how often the request that failed with this error is worth repeating.
+
+    Raises:
+        Absent: The error means that there is no such object.
+        ConditionFailed: It means that a condition does not hold.
+        UploadGone: It means that there is no such multipart upload.
+        Exception: The error itself, if it doesn't come from S3 or the connection.
+    """
+    if isinstance(error, ClientError):
+        return _retry_of_refusal(error)
+    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return Retry.NEVER
+    # botocore raises ValueError for a field that it can't parse.
+    if isinstance(error, AnswerError | FlexibleChecksumError | ValueError):
+        return Retry.A_FEW_TIMES
+    if isinstance(error, _CONNECTION):
+        return Retry.UNTIL_BUDGET_ENDS
+    if isinstance(error, BotoCoreError):
+        return Retry.NEVER
+    raise error
+
+
+def _retry_of_refusal(error: ClientError) -> Retry:
     code = error.response["Error"].get("Code", "")
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     match code:
@@ -144,35 +152,35 @@ def _judge_refusal(error: ClientError) -> Again:
             raise UploadGone from None
         case "NoSuchKey":
             raise Absent from None
-        case "404":  # the answer to HEAD has no body that could say what is missing
+        case "404":  # the answer to HEAD has no body that could name what is missing
             raise Absent from None
         case "PreconditionFailed" | "412":
             raise ConditionFailed from None
         case "NotImplemented":
-            return Again.A_FEW_TIMES
-    if code in _LATER or status >= 500 or status in (408, 429):
-        return Again.UNTIL_THE_BUDGET_ENDS
-    return Again.A_FEW_TIMES
+            return Retry.A_FEW_TIMES
+    if code in _TEMPORARY or status >= 500 or status in (408, 429):
+        return Retry.UNTIL_BUDGET_ENDS
+    return Retry.A_FEW_TIMES
 
 
-def number(error: Exception) -> int:
-    """The number that a file system would give, 0 where another try may end otherwise."""
+def error_number(error: Exception) -> int:
+    """Return the errno that a file system would give; 0 where there is none."""
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     return _NUMBERS.get(code, 0)
 
 
 def reason(error: Exception) -> str:
-    """One line without secrets, with what can be done about it where that is known."""
+    """Return one line without secrets that ends with advice, if there is any."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, SSLError):
         return redacted(f"{error}; AWS_CA_BUNDLE names the certificates to trust")
     code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
     advice = f"; {_ADVICE[code]}" if code in _ADVICE else ""
-    said = str(error).replace(" (reached max retries: 0)", "") or type(error).__name__
-    return redacted(said) + advice
+    message = str(error).replace(" (reached max retries: 0)", "") or type(error).__name__
+    return redacted(message) + advice
 
 
 def redacted(text: str) -> str:
-    """In one line, without signatures, tokens and passwords in URLs."""
+    """Return the text in one line, without signatures, tokens and user information of URLs."""
     return _USER_INFO.sub("", _SECRET.sub(r"\1…", " ".join(text.split())))

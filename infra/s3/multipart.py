@@ -1,4 +1,4 @@
-"""An object that is put together from parts, all of them or none."""
+"""Objects that are written in several parts, and appear whole or not at all."""
 
 import contextlib
 import queue
@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 from infra.s3.attempts import Attempt, Limits, Operation
 from infra.s3.errors import Absent, S3Error, UploadGone
-from infra.s3.objects import head, length_of, recorded_sha256
+from infra.s3.objects import head, length_of, sha256_of
 
-MOST_PARTS = 9000
-"""S3 takes 10,000."""
+MAX_PARTS = 9000
+"""S3 accepts 10,000."""
+
+RESTARTS = 3
+"""Attempts at an upload that others abort."""
 
 T = TypeVar("T")
-
 R = TypeVar("R")
 
 
@@ -26,33 +28,33 @@ class Part:
     """Bytes `start` to `stop` (exclusive) of an object."""
 
     number: int
-    """From 1, as S3 counts."""
+    """Number of the part, counted from 1 as S3 does."""
     start: int
     stop: int
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return self.stop - self.start
 
     @property
     def range(self) -> str:
-        """As HTTP has it."""
+        """The bytes in the form of HTTP's Range header."""
         return f"bytes={self.start}-{self.stop - 1}"
 
 
 def parts_of(size: int, part_bytes: int) -> list[Part]:
-    """Cut `size` bytes; an empty object is one empty part."""
-    step = max(part_bytes, -(-size // MOST_PARTS))
+    """Cut `size` bytes into parts; an empty object is one empty part."""
+    step = max(part_bytes, -(-size // MAX_PARTS))
     starts = range(0, size, step) if size else [0]
     return [Part(at, start, min(start + step, size)) for at, start in enumerate(starts, 1)]
 
 
-def in_order(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
-    """`work` of every item, several at a time, with the results in the items' order.
+def map_in_order(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
+    """Apply `work` to several items at a time, and yield the results in the items' order.
 
-    The first failure is raised, and no further item begun. The threads don't keep the
-    interpreter from ending, as those of concurrent.futures do.
+    The first exception is raised, and no further item begun. The threads don't keep the interpreter
+    from ending, as those of concurrent.futures do.
     """
     futures: list[Future[R]] = [Future() for _ in items]
     waiting: queue.SimpleQueue[tuple[T, Future[R]]] = queue.SimpleQueue()
@@ -68,25 +70,31 @@ def in_order(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterat
                 return
             try:
                 future.set_result(work(item))
-            except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+            except BaseException as error:  # noqa: BLE001 (raised again in the waiting thread)
                 stopped.set()
                 future.set_exception(error)
 
     for _ in range(min(threads, len(items))):
         threading.Thread(target=take, name="s3-parts", daemon=True).start()
     try:
-        # The queue keeps the order: whatever comes before a failed item has been begun.
+        # Items are taken in order, so every item before a failed one has been begun.
         for future in futures:
             yield future.result()
     finally:
         stopped.set()
 
 
-RESTARTS = 3
+class MultipartWrite(ABC):
+    """One object that is written in parts; subclasses know where the parts come from.
 
-
-class Assembly(ABC):
-    """One object and where its parts come from."""
+    Args:
+        operation: The operation to which all requests belong.
+        target: Bucket and Key of the object.
+        parts: The parts.
+        threads: Number of parts that are sent at the same time.
+        creation: Further parameters of the first request.
+        condition: Further parameters of the last request, which makes the object appear.
+    """
 
     def __init__(
         self,
@@ -98,7 +106,6 @@ class Assembly(ABC):
         creation: dict[str, Any],
         condition: dict[str, str],
     ) -> None:
-        """`creation`, `condition`: further parameters of the first and of the last request."""
         self._operation = operation
         self._target = target
         self._parts = parts
@@ -108,32 +115,39 @@ class Assembly(ABC):
 
     @abstractmethod
     def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
-        """Make the request that brings a part, return S3's word on it."""
+        """Make the request that sends a part, and return S3's answer."""
 
     @abstractmethod
     def is_done(self) -> bool:
-        """Whether the object is there: tells a completed upload from one that others aborted."""
+        """Tell whether the object is there, so that the upload was completed and not aborted."""
 
-    def begin_check(self) -> Callable[[Part], None]:
-        """Of a try; called with every part that has arrived, in order, before the object exists."""
+    def new_check(self) -> Callable[[Part], None]:
+        """Return a function that checks each part after it was sent, in order.
+
+        The object appears only if the function raises nothing.
+        """
         return lambda part: None  # noqa: ARG005
 
     def run(self) -> None:
-        """Raises S3Error, and the answers ConditionFailed and Absent to the last request.
+        """Write the object. Whatever is raised, no parts stay behind.
 
-        They may be due to an earlier try of it that succeeded. Whatever is raised, no parts stay.
+        Raises:
+            S3Error: S3 refused, can't be reached in time, or others keep aborting the upload.
+            ConditionFailed: S3's answer to the last request, maybe because an earlier attempt
+                at it succeeded.
+            Absent: Likewise.
         """
         for _ in range(RESTARTS):
             try:
-                self._assemble()
+                self._write()
                 return
             except UploadGone:
                 if self.is_done():
                     return
-        what = self._operation.what
-        raise S3Error(0, f"{what}: its multipart upload was aborted by others {RESTARTS} times")
+        problem = self._operation.problem
+        raise S3Error(0, f"{problem}: its multipart upload was aborted by others {RESTARTS} times")
 
-    def _assemble(self) -> None:
+    def _write(self) -> None:
         operation = self._operation
 
         def create(client: Any, _: Attempt) -> str:
@@ -155,28 +169,34 @@ class Assembly(ABC):
 
         try:
             delivered = []
-            check = self.begin_check()
-            answers = in_order(deliver, self._parts, self._threads)
+            check = self.new_check()
+            answers = map_in_order(deliver, self._parts, self._threads)
             for part, answer in zip(self._parts, answers, strict=True):
                 check(part)
-                delivered.append(_named(part, answer))
+                delivered.append(_entry(part, answer))
             operation.run(complete)
         except BaseException:
-            # What can't be aborted now is swept later.
+            # If it can't be aborted now, garbage collection finds it later.
             with contextlib.suppress(S3Error, UploadGone, Absent):
-                abort(operation.brief(), self._target, upload_id)
+                abort(operation.cleanup(), self._target, upload_id)
             raise
 
 
-def abort(operation: Operation, target: dict[str, str], upload_id: str) -> None:
-    """Raises S3Error, and UploadGone if there is nothing to abort."""
-    with operation:
-        operation.run(lambda client, _: client.abort_multipart_upload(**target, UploadId=upload_id))
-
-
-def _named(part: Part, answer: dict[str, Any]) -> dict[str, Any]:
+def _entry(part: Part, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the part's entry in the list that completes an upload."""
     checksums = {name: value for name, value in answer.items() if name == "ChecksumCRC32"}
     return {"PartNumber": part.number, "ETag": answer["ETag"], **checksums}
+
+
+def abort(operation: Operation, target: dict[str, str], upload_id: str) -> None:
+    """Abort a multipart upload.
+
+    Raises:
+        S3Error: S3 refused, or can't be reached in time.
+        UploadGone: There is no such upload.
+    """
+    with operation:
+        operation.run(lambda client, _: client.abort_multipart_upload(**target, UploadId=upload_id))
 
 
 def copy(
@@ -186,17 +206,30 @@ def copy(
     target: dict[str, str],
     limits: Limits,
 ) -> None:
-    """`found`: S3's word on the source. Raises S3Error; Absent, ConditionFailed if it changed."""
+    """Copy an object within the server.
+
+    Args:
+        operation: The operation to which all requests belong.
+        source: Bucket and Key of the source.
+        found: S3's answer about the source.
+        target: Bucket and Key of the target.
+        limits: Limits of each request.
+
+    Raises:
+        S3Error: S3 refused, or can't be reached in time.
+        Absent: The source is gone.
+        ConditionFailed: The source has changed.
+    """
     version = {"CopySource": source, "CopySourceIfMatch": found["ETag"]}
     parts = parts_of(length_of(found), limits.copied_bytes)
     if len(parts) > 1:
-        LargeCopy(operation, target, parts, found, version, limits.threads).run()
+        _LargeCopy(operation, target, parts, found, version, limits.threads).run()
         return
     operation.run(lambda client, _: client.copy_object(**target, **version), parts[0].size)
 
 
-class LargeCopy(Assembly):
-    """Of more bytes than one request may copy."""
+class _LargeCopy(MultipartWrite):
+    """A copy of more bytes than one request may copy."""
 
     def __init__(
         self,
@@ -213,7 +246,6 @@ class LargeCopy(Assembly):
         self._version = version
 
     def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
-        """See Assembly."""
         answer: dict[str, Any] = client.upload_part_copy(
             **self._target,
             **self._version,
@@ -224,10 +256,9 @@ class LargeCopy(Assembly):
         return answer
 
     def is_done(self) -> bool:
-        """See Assembly."""
         copied = head(self._operation, self._target)
         return copied is not None and _identity(copied) == _identity(self._found)
 
 
 def _identity(answer: dict[str, Any]) -> tuple[int, str | None]:
-    return length_of(answer), recorded_sha256(answer)
+    return length_of(answer), sha256_of(answer)

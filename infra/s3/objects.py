@@ -1,4 +1,4 @@
-"""What a bucket tells of its objects, and what a write may expect to find."""
+"""Descriptions of objects, conditions of writes, and the answers and listings of S3."""
 
 import base64
 import hashlib
@@ -9,39 +9,40 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 
-from infra.s3.attempts import Attempt, Operation
+from infra.s3.attempts import Attempt, Operation, Request
 from infra.s3.errors import Absent, AnswerError
 
 SHA256_NAME = "sha256"
-"""The user-defined metadata of every object that is written here: x-amz-meta-sha256."""
+"""User-defined metadata of every object that is written here: x-amz-meta-sha256."""
+
+T = TypeVar("T")
 
 
 class Expect(Enum):
-    """What a write expects at its key; an ETag instead expects that very object."""
+    """What a write expects to find under its key; an ETag instead means that very object."""
 
     ABSENT = "absent"
     ANY = "any"
 
 
 ABSENT = Expect.ABSENT
-
 ANY = Expect.ANY
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedObject:
     """An object without its content."""
 
     key: str
-    """Without the bucket's prefix."""
+    """Key without the bucket's prefix."""
     size: int
     etag: str
     modified: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """An object with its content."""
+class StoredObject:
+    """An object's content."""
 
     content: bytes
     etag: str
@@ -52,13 +53,13 @@ class StaleUpload:
     """A multipart upload that was neither completed nor aborted."""
 
     key: str
-    """Without the bucket's prefix."""
+    """Key without the bucket's prefix."""
     upload_id: str
     initiated: datetime
 
 
 def condition(expected: Expect | str) -> dict[str, str]:
-    """The parameters of a conditional write."""
+    """Return the parameters of a conditional write."""
     match expected:
         case Expect.ABSENT:
             return {"IfNoneMatch": "*"}
@@ -68,27 +69,15 @@ def condition(expected: Expect | str) -> dict[str, str]:
             return {"IfMatch": f'"{etag}"'}
 
 
-def etag_of(answer: dict[str, Any]) -> str:
-    """Raises AnswerError."""
-    try:
-        return str(answer["ETag"]).strip('"')
-    except KeyError:
-        raise AnswerError("an answer without an ETag") from None
+def head(operation: Operation, address: dict[str, str]) -> dict[str, Any] | None:
+    """Return S3's answer about an object; None if there is no such object.
 
-
-def length_of(answer: dict[str, Any]) -> int:
-    """Raises AnswerError."""
-    try:
-        return int(answer["ContentLength"])
-    except KeyError:
-        raise AnswerError("an answer without a length") from None
-
-
-def head(operation: Operation, where: dict[str, str]) -> dict[str, Any] | None:
-    """S3's word on an object, None if there is no such object. Raises S3Error."""
+    Raises:
+        S3Error: S3 refused, or can't be reached in time.
+    """
 
     def request(client: Any, _: Attempt) -> dict[str, Any]:
-        answer: dict[str, Any] = client.head_object(**where)
+        answer: dict[str, Any] = client.head_object(**address)
         etag_of(answer)
         length_of(answer)
         return answer
@@ -99,26 +88,53 @@ def head(operation: Operation, where: dict[str, str]) -> dict[str, Any] | None:
         return None
 
 
-def recorded_sha256(answer: dict[str, Any]) -> str | None:
-    """The SHA-256 that the object was written with."""
+def etag_of(answer: dict[str, Any]) -> str:
+    """Return the ETag without its quotation marks.
+
+    Raises:
+        AnswerError: There is none.
+    """
+    try:
+        return str(answer["ETag"]).strip('"')
+    except KeyError:
+        raise AnswerError("an answer without an ETag") from None
+
+
+def length_of(answer: dict[str, Any]) -> int:
+    """Return the number of bytes.
+
+    Raises:
+        AnswerError: There is none.
+    """
+    try:
+        return int(answer["ContentLength"])
+    except KeyError:
+        raise AnswerError("an answer without a length") from None
+
+
+def sha256_of(answer: dict[str, Any]) -> str | None:
+    """Return the SHA-256 with which the object was written; None if others wrote it without."""
     value = answer.get("Metadata", {}).get(SHA256_NAME)
     return None if value is None else str(value)
 
 
 def checksum(sha256: str) -> str:
-    """A SHA-256 as S3's headers have it."""
+    """Return a SHA-256 in the form of S3's headers, base64."""
     return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
 def check_content(answer: dict[str, Any], content: bytes) -> None:
-    """Compare with what was recorded at writing. Raises AnswerError.
+    """Compare the content with the object's checksum.
 
-    What others wrote has no SHA-256, but mostly an ETag that is an MD5; without either it is
-    as good as its connection.
+    Objects that others wrote have no SHA-256, but mostly an ETag that is the MD5. Without either,
+    nothing is compared.
+
+    Raises:
+        AnswerError: They differ.
     """
-    recorded, etag = recorded_sha256(answer), etag_of(answer)
-    if recorded is not None:
-        agrees = hashlib.sha256(content).hexdigest() == recorded
+    sha256, etag = sha256_of(answer), etag_of(answer)
+    if sha256 is not None:
+        agrees = hashlib.sha256(content).hexdigest() == sha256
     elif re.fullmatch(r"[0-9a-f]{32}", etag):
         agrees = hashlib.md5(content, usedforsecurity=False).hexdigest() == etag
     else:
@@ -127,44 +143,52 @@ def check_content(answer: dict[str, Any], content: bytes) -> None:
         raise AnswerError(f"{len(content):,} bytes that don't have the checksum of the object")
 
 
-T = TypeVar("T")
-
-
-def pages(
+def list_pages(
     begin: Callable[[], Operation],
     method: str,
-    where: dict[str, str],
+    parameters: dict[str, str],
     parse: Callable[[dict[str, Any]], Iterable[T]],
 ) -> Iterator[T]:
-    """What `parse` finds in each answer; each page is an operation with a budget of its own.
+    """Yield what `parse` returns for each page of a listing.
 
-    Raises S3Error.
+    Args:
+        begin: Returns the operation for a page, so that each page has its own time.
+        method: The client's method that lists.
+        parameters: Its parameters.
+        parse: Returns the entries of a page.
+
+    Raises:
+        S3Error: S3 refused, or can't be reached in time.
     """
-    marks: dict[str, str] = {}
+    marker: dict[str, str] = {}
     while True:
         with begin() as operation:
-            found, following = operation.run(_page(method, where | marks, parse))
-        yield from found
+            entries, following = operation.run(_page(method, parameters | marker, parse))
+        yield from entries
         if following is None:
             return
-        marks = following
+        marker = following
 
 
 def _page(
-    method: str, request: dict[str, str], parse: Callable[[dict[str, Any]], Iterable[T]]
-) -> Callable[[Any, Attempt], tuple[list[T], dict[str, str] | None]]:
-    def ask(client: Any, _: Attempt) -> tuple[list[T], dict[str, str] | None]:
-        page = getattr(client, method)(**request)
+    method: str, parameters: dict[str, str], parse: Callable[[dict[str, Any]], Iterable[T]]
+) -> Request[tuple[list[T], dict[str, str] | None]]:
+    def request(client: Any, _: Attempt) -> tuple[list[T], dict[str, str] | None]:
+        page = getattr(client, method)(**parameters)
         try:
-            return list(parse(page)), _following(page)
+            return list(parse(page)), _next_marker(page)
         except KeyError as missing:
             raise AnswerError(f"a listing without {missing}") from None
 
-    return ask
+    return request
 
 
-def _following(page: dict[str, Any]) -> dict[str, str] | None:
-    """The parameters that ask for the next page, None after the last. Raises KeyError."""
+def _next_marker(page: dict[str, Any]) -> dict[str, str] | None:
+    """Return the parameters that ask for the next page; None after the last.
+
+    Raises:
+        KeyError: The page has no marker although it is not the last.
+    """
     if not page["IsTruncated"]:
         return None
     if "NextContinuationToken" in page:

@@ -1,4 +1,4 @@
-"""The objects below `s3://bucket/prefix`: listed, and read in ranges that outlast lost connections.
+"""The objects under `s3://bucket/prefix` as a directory: listed, and read despite lost connections.
 
 Endpoint, region, credentials and certificates come from the standard AWS settings.
 """
@@ -6,33 +6,39 @@ Endpoint, region, credentials and certificates come from the standard AWS settin
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from infra.s3.client import Location, new_client
-from infra.s3.errors import S3Error, number, reason
+from infra.s3.errors import S3Error, error_number, reason
 
-# The default of 3 rides out two faults, and no restart of a server.
+# The default of 3 survives two faults, but no restart of a server.
 ATTEMPTS = 10
 BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
-    """An object as listed."""
+    """An object without its content."""
 
     path: str
-    """Its key without the prefix."""
+    """Key without the prefix."""
     size: int
     etag: str
 
 
 class Prefix:
-    """A bucket's objects under one prefix, as if it were a directory."""
+    """A bucket's objects under one prefix, read like a directory.
+
+    Args:
+        uri: `s3://bucket/prefix`.
+
+    Raises:
+        S3Error: The URI has another form, or the bucket can't be listed.
+    """
 
     def __init__(self, uri: str) -> None:
-        """Raises S3Error if the URI is none, and if the bucket can't be listed."""
         location = Location.parse(uri)
         self._bucket = location.bucket
         self._prefix = location.prefix
@@ -41,7 +47,7 @@ class Prefix:
         self.children("")
 
     def children(self, folder: str) -> tuple[list[str], list[str]]:
-        """Sorted names of the folders and objects that lie directly in a folder."""
+        """Return the sorted names of the folders and of the objects directly in a folder."""
         start = self._key(folder, is_folder=True)
         folders: list[str] = []
         files: list[str] = []
@@ -51,7 +57,7 @@ class Prefix:
         return sorted(filter(None, folders)), sorted(filter(None, files))
 
     def objects(self, folder: str) -> Iterator[S3Object]:
-        """Every object below a folder, sorted by key; the folders' own marks are left out."""
+        """Yield every object below a folder, sorted by key, without the markers of folders."""
         for page in self._pages(self._key(folder, is_folder=True)):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):
@@ -59,7 +65,7 @@ class Prefix:
                     yield S3Object(path, item["Size"], item["ETag"].strip('"'))
 
     def object(self, path: str) -> S3Object | None:
-        """One object, if it is there."""
+        """Return an object; None if there is no such object."""
         try:
             head = self._client.head_object(Bucket=self._bucket, Key=self._key(path))
         except ClientError as error:
@@ -71,14 +77,14 @@ class Prefix:
         return S3Object(path, head["ContentLength"], head["ETag"].strip('"'))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        """An object, or at most `size` bytes of it from `offset` on."""
+        """Return an object's content, or at most `size` bytes of it from `offset` on."""
         with self.open(path, offset, size) as file:
             return file.read()
 
     def open(self, path: str, offset: int = 0, size: int | None = None) -> BinaryIO:
-        """The same, to be read once in order."""
+        """Open an object, or at most `size` bytes of it from `offset` on, for reading in order."""
         raw = _ObjectReader(self._client, self._bucket, self._key(path), offset, size)
-        return cast(BinaryIO, io.BufferedReader(raw, BUFFER_BYTES))
+        return io.BufferedReader(raw, BUFFER_BYTES)
 
     def _key(self, path: str, *, is_folder: bool = False) -> str:
         return self._prefix + path + ("/" if is_folder and path else "")
@@ -94,14 +100,15 @@ class Prefix:
 
 
 class _ObjectReader(io.RawIOBase):
-    """One version of an object; a connection that breaks is taken up again where it broke.
+    """Reads one version of an object, and continues on a new connection when one breaks.
 
-    Asks for no more than is wanted: what is left unread of an answer costs its connection.
+    Requests only the bytes that are needed, because an answer that isn't read to its end costs the
+    connection.
     """
 
     def __init__(self, client: Any, bucket: str, key: str, offset: int, size: int | None) -> None:
         self._client = client
-        self._where = {"Bucket": bucket, "Key": key}
+        self._address = {"Bucket": bucket, "Key": key}
         self._position = offset
         self._last = "" if size is None else str(offset + size - 1)
         self._end: int | None = None
@@ -111,7 +118,11 @@ class _ObjectReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Raises S3Error, also when the object was replaced while it was read."""
+        """Fill the buffer.
+
+        Raises:
+            S3Error: S3 refused or can't be reached, or the object was replaced meanwhile.
+        """
         for attempt in range(ATTEMPTS):
             try:
                 if self._body is None and not self._connect():
@@ -140,10 +151,10 @@ class _ObjectReader(io.RawIOBase):
         self._body = None
 
     def _connect(self) -> bool:
-        """Whether there is anything to read."""
+        """Request the rest of the object; return whether there is any."""
         if self._end is not None and self._position >= self._end:
             return False
-        request = {**self._where}
+        request = {**self._address}
         if self._position or self._last:
             request["Range"] = f"bytes={self._position}-{self._last}"
         try:
@@ -152,12 +163,12 @@ class _ObjectReader(io.RawIOBase):
             if error.response["Error"]["Code"] == "InvalidRange":
                 return False
             raise
-        # From now on this version only.
-        self._where["IfMatch"] = answer["ETag"]
+        # From now on, read only this version.
+        self._address["IfMatch"] = answer["ETag"]
         self._end = self._position + answer["ContentLength"]
         self._body = answer["Body"]
         return True
 
 
 def _error(error: Exception) -> S3Error:
-    return S3Error(number(error), reason(error))
+    return S3Error(error_number(error), reason(error))

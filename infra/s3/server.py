@@ -1,8 +1,8 @@
-"""An S3 server on this machine, for a try-out and for tests: SeaweedFS, on loopback only.
+"""An S3 server on this machine, for trying things out and for tests: SeaweedFS, on loopback only.
 
-A directory holds all of it: the data, the log, the credentials that were made up for it, and
-`environment`, the AWS settings to reach it. Its contents are safe against the death of the server,
-not against that of the machine: for artifacts that matter, use a real service.
+A directory contains its data, its log, the credentials that were generated for it, and
+`environment`, the AWS settings to reach it. The data survives the death of the server, but not that
+of the machine: for artifacts that matter, use a real service.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ START_SECONDS = 60.0
 MEMORY = "400MiB"
 REGION = "us-east-1"
 FIRST_PORT, LAST_PORT = 20000, 22760
-"""It takes four ports in a row, and those 10,000 higher, all below those of outgoing calls."""
+"""It needs four ports in a row, and those 10,000 higher, all below the ephemeral ports."""
 
 
 class ServerError(RuntimeError):
-    """The server can't be started or stopped; the message says what to do."""
+    """The server can't be started or stopped."""
 
 
-class Running(BaseModel):
+class RunningServer(BaseModel):
     """A server that was started in a directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     pid: int
     started: float
-    """Of the process, which tells it from a later one with its number."""
+    """Start time of the process, which distinguishes it from a later one with the same pid."""
     port: int
     access_key: str
     secret_key: str
@@ -52,14 +52,14 @@ class Running(BaseModel):
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": REGION,
-            # Nothing of what this user has set for other services.
+            # Ignore what this user has configured for other services.
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
     @property
     def process(self) -> psutil.Process | None:
-        """None if it has ended."""
+        """The server's process; None if it has ended."""
         try:
             process = psutil.Process(self.pid)
             if process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE:
@@ -69,13 +69,17 @@ class Running(BaseModel):
         return None
 
 
-def start(directory: Path, *, bucket: str | None = None) -> Running:
-    """Start a server that outlives this process, or return the one that runs there.
+def start(directory: Path, *, bucket: str | None = None) -> RunningServer:
+    """Start a server that outlives this process, or return the one that is running already.
 
-    What the directory holds from an earlier time is served again, under the same credentials.
+    Data and credentials of an earlier server in the same directory are used again.
+
+    Args:
+        directory: The server's directory.
+        bucket: A bucket to create if it doesn't exist.
 
     Raises:
-        ServerError: it isn't installed, or doesn't start.
+        ServerError: The server isn't installed, or doesn't start.
     """
     directory = directory.absolute()
     (directory / "data").mkdir(parents=True, exist_ok=True)
@@ -91,7 +95,7 @@ def start(directory: Path, *, bucket: str | None = None) -> Running:
     port = _free_ports(before.port if before else None)
     process = _spawn(_command(directory / "data", config, port), directory / "server.log")
     try:
-        running = Running(
+        running = RunningServer(
             pid=process.pid,
             started=process.create_time(),
             port=port,
@@ -112,30 +116,30 @@ def start(directory: Path, *, bucket: str | None = None) -> Running:
 
 
 def stop(directory: Path) -> bool:
-    """End the server of a directory; tell whether there was one. Data and credentials stay."""
+    """Stop the server of a directory and return whether there was one. Its data stays."""
     running = _read(directory)
     process = running.process if running is not None else None
     if process is None:
         return False
-    # Asked politely, it takes 15 s.
+    # After SIGTERM, it would take 15 s.
     process.kill()
     process.wait(START_SECONDS)
     return True
 
 
 @contextlib.contextmanager
-def serving(directory: Path) -> Iterator[Running]:
-    """A server for the time of a context."""
+def serving(directory: Path) -> Iterator[RunningServer]:
+    """Run a server for the time of a context."""
     try:
         yield start(directory)
     finally:
         stop(directory)
 
 
-def _read(directory: Path) -> Running | None:
+def _read(directory: Path) -> RunningServer | None:
     path = directory / "server.json"
     try:
-        return Running.model_validate_json(path.read_bytes())
+        return RunningServer.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
@@ -145,7 +149,7 @@ def _read(directory: Path) -> Running | None:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """A file that only its owner may read, at no moment anybody else."""
+    """Write a file that nobody but its owner can read at any moment."""
     replacement = path.with_name(f".{path.name}")
     replacement.unlink(missing_ok=True)
     descriptor = os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -178,13 +182,13 @@ def _command(data: Path, config: Path, port: int) -> list[str]:
 
 def _free_ports(wanted: int | None) -> int:
     ports = list(range(FIRST_PORT, LAST_PORT, 4))
-    random.shuffle(ports)  # others choose at the same moment
+    random.shuffle(ports)  # other processes may choose at the same moment
     for port in ports if wanted is None else [wanted, *ports]:
         numbers = [base + offset for base in (port, port + 10000) for offset in range(4)]
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for number in numbers:
                 taken = stack.enter_context(socket.socket())
-                # What an earlier server of this directory left in TIME_WAIT is free.
+                # Ports that an earlier server left in TIME_WAIT count as free.
                 taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 taken.bind(("127.0.0.1", number))
             return port
@@ -192,7 +196,7 @@ def _free_ports(wanted: int | None) -> int:
 
 
 def _spawn(command: list[str], log: Path) -> psutil.Process:
-    """A process that outlives this one, apart from its terminal."""
+    """Start a process that outlives this one and is detached from its terminal."""
     appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawn(
         command[0],
@@ -208,7 +212,7 @@ def _spawn(command: list[str], log: Path) -> psutil.Process:
     return psutil.Process(pid)
 
 
-def _wait(running: Running, log: Path) -> None:
+def _wait(running: RunningServer, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if running.process is None:
@@ -220,18 +224,23 @@ def _wait(running: Running, log: Path) -> None:
     raise ServerError(f"the S3 server isn't ready after {START_SECONDS:g} s: see {log}")
 
 
-def _is_healthy(running: Running) -> bool:
+def _is_healthy(running: RunningServer) -> bool:
     return _ask(running.port, "healthz")[0] == http.HTTPStatus.OK
 
 
-def _has_its_data(running: Running) -> bool:
-    """Whether what holds the data has joined; the gateway is healthy before, and fails to read."""
+def _has_its_data(running: RunningServer) -> bool:
+    """Tell whether the part with the data has joined; the gateway reports to be healthy before."""
     status, content = _ask(running.port + 1, "dir/status")
     return status == http.HTTPStatus.OK and bool(json.loads(content)["Topology"]["DataCenters"])
 
 
 def _ask(port: int, path: str) -> tuple[int, bytes]:
-    """Status and content of what one of the server's parts says. Raises OSError, HTTPException."""
+    """Return status and content of the answer of one of the server's parts.
+
+    Raises:
+        OSError: It can't be reached.
+        http.client.HTTPException: Its answer is not HTTP.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
     with contextlib.closing(connection):
         connection.request("GET", f"/{path}")
@@ -239,7 +248,7 @@ def _ask(port: int, path: str) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
-def _make_bucket(running: Running, bucket: str) -> None:
+def _make_bucket(running: RunningServer, bucket: str) -> None:
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{running.port}",

@@ -1,4 +1,4 @@
-"""From a file into an object whose bytes are known to be the file's."""
+"""Transfers between files and objects, in which the bytes of both are checked to be the same."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from infra.s3.errors import (
     PreconditionError,
     S3Error,
 )
-from infra.s3.multipart import Assembly, Part, in_order, parts_of
+from infra.s3.multipart import MultipartWrite, Part, map_in_order, parts_of
 from infra.s3.objects import (
     ABSENT,
     ANY,
@@ -31,15 +31,21 @@ from infra.s3.objects import (
     etag_of,
     head,
     length_of,
-    recorded_sha256,
+    sha256_of,
 )
 
 UPLOAD_BLOCK = 1 << 20
 
+DOWNLOAD_BLOCK = 256 << 10
+"""Bytes per read and write. Larger blocks of page cache are memory that was rarely in use before,
+which a virtual machine must first get from its host: a write then takes up to five times longer."""
+
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file that is said to have these bytes."""
+    """A file, and the size and SHA-256 that it is expected to have."""
 
     path: Path
     size: int
@@ -47,19 +53,17 @@ class LocalFile:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """That its object carries."""
+        """Metadata of the file's object."""
         return {SHA256_NAME: self.sha256}
 
-    def opened(self, part: Part) -> Any:
-        """A part of it, for botocore."""
+    def open_part(self, part: Part) -> ReadFileChunk:
+        """Open a part of the file in the form that botocore needs."""
         return ReadFileChunk.from_filename(str(self.path), part.start, part.size)
 
     def is_object(self, found: dict[str, Any] | None) -> bool:
-        """Whether S3's word on an object is that it was written with these bytes."""
+        """Tell whether an object, according to S3's answer, was written with these bytes."""
         return (
-            found is not None
-            and length_of(found) == self.size
-            and recorded_sha256(found) == self.sha256
+            found is not None and length_of(found) == self.size and sha256_of(found) == self.sha256
         )
 
 
@@ -70,19 +74,25 @@ def upload(
     expected: Expect | str,
     limits: Limits,
 ) -> None:
-    """Raises S3Error, PreconditionError, and the file's own OSError."""
+    """Write a file into an object.
+
+    Raises:
+        S3Error: S3 refused, can't be reached in time, or the file has other bytes than expected.
+        PreconditionError: Something else is there than expected, and not these bytes.
+        OSError: The file can't be read.
+    """
     parts = parts_of(file.size, limits.part_bytes)
     try:
         if len(parts) == 1:
             _put(operation, target, file, parts[0], expected)
         else:
             _check_condition(operation, target, expected)
-            LargeUpload(operation, target, parts, file, expected, limits.threads).run()
+            _LargeUpload(operation, target, parts, file, expected, limits.threads).run()
     except (ConditionFailed, Absent):
         found = head(operation, target)
         if not file.is_object(found):
             etag = etag_of(found) if found else None
-            raise PreconditionError.found(operation.what, etag) from None
+            raise PreconditionError.found(operation.problem, etag) from None
 
 
 def _put(
@@ -92,18 +102,22 @@ def _put(
     whole: Part,
     expected: Expect | str,
 ) -> None:
-    # The server computes the checksum of what it stores, and refuses another than this.
+    # The server computes the checksum of what it stores, and refuses it if it differs.
     options = {"ChecksumSHA256": checksum(file.sha256), **condition(expected)}
 
     def request(client: Any, _: Attempt) -> None:
-        with file.opened(whole) as body:
+        with file.open_part(whole) as body:
             client.put_object(**target, Body=body, Metadata=file.metadata, **options)
 
     operation.run(request, file.size)
 
 
 def _check_condition(operation: Operation, target: dict[str, str], expected: Expect | str) -> None:
-    """A request more saves sending in vain. Raises ConditionFailed."""
+    """Check the condition with one request, before all parts are sent in vain.
+
+    Raises:
+        ConditionFailed: It does not hold.
+    """
     if expected is ANY:
         return
     found = head(operation, target)
@@ -111,8 +125,11 @@ def _check_condition(operation: Operation, target: dict[str, str], expected: Exp
         raise ConditionFailed
 
 
-class LargeUpload(Assembly):
-    """A file in parts, each compared with its checksum by the server; the file with its own."""
+class _LargeUpload(MultipartWrite):
+    """An upload in parts. The server checks each part's CRC-32; the file's SHA-256 is checked here.
+
+    The parts are read a second time for that.
+    """
 
     def __init__(
         self,
@@ -135,8 +152,7 @@ class LargeUpload(Assembly):
         self._file = file
 
     def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
-        """See Assembly."""
-        with self._file.opened(part) as body:
+        with self._file.open_part(part) as body:
             answer: dict[str, Any] = client.upload_part(
                 **self._target,
                 UploadId=upload_id,
@@ -147,11 +163,9 @@ class LargeUpload(Assembly):
         return answer
 
     def is_done(self) -> bool:
-        """See Assembly."""
         return self._file.is_object(head(self._operation, self._target))
 
-    def begin_check(self) -> Callable[[Part], None]:
-        """See Assembly."""
+    def new_check(self) -> Callable[[Part], None]:
         digest = hashlib.sha256()
         path, size, expected = self._file.path, self._file.size, self._file.sha256
 
@@ -162,61 +176,58 @@ class LargeUpload(Assembly):
                     digest.update(file.read(min(UPLOAD_BLOCK, part.stop - at)))
             if part.stop == size and digest.hexdigest() != expected:
                 found = f"{path} has SHA-256 {digest.hexdigest()}, expected {expected}"
-                raise S3Error(0, f"{self._operation.what}: {found}")
+                raise S3Error(0, f"{self._operation.problem}: {found}")
 
         return check
 
 
-DOWNLOAD_BLOCK = 256 << 10
-"""Bytes per read and write. Page cache in bigger pieces is memory that was rarely in use before,
-which a virtual machine must first get from its host: up to five times the time of a write."""
+class ObjectReader:
+    """Reads one object of a known size.
 
-R = TypeVar("R")
-
-
-class Reading:
-    """One object of a known size. Its methods raise S3Error, DamagedObjectError."""
+    Its methods raise S3Error if S3 refuses or can't be reached in time, and DamagedObjectError if
+    the object is missing or not as expected, at a second attempt too.
+    """
 
     def __init__(
-        self, operation: Operation, where: dict[str, str], *, size: int, limits: Limits
+        self, operation: Operation, address: dict[str, str], *, size: int, limits: Limits
     ) -> None:
         self._operation = operation
-        self._where = where
+        self._address = address
         self._size = size
         self._limits = limits
         self._parts = parts_of(size, limits.part_bytes)
 
     def into_file(self, file: int, sha256: str) -> None:
-        """Fill a new file, given as its descriptor."""
+        """Write the object into a new file, given as its descriptor; check its SHA-256."""
         self._twice(lambda: self._fill(file, sha256))
 
     def sha256(self) -> str:
-        """The digest of what is stored, in hexadecimal digits."""
-        found, recorded = self._twice(self._digest)
-        # The difference may have come up on the way.
-        return found if recorded in (None, found) else self._twice(self._digest)[0]
+        """Return the SHA-256 of the stored bytes, in hexadecimal digits."""
+        found, written = self._twice(self._digest)
+        # If they differ, the reason may be the connection: read it once more.
+        return found if written in (None, found) else self._twice(self._digest)[0]
 
-    def _twice(self, look: Callable[[], R]) -> R:
+    def _twice(self, read: Callable[[], R]) -> R:
         for _ in range(2):
             number = 0
             try:
-                return look()
+                return read()
             except Absent:
                 number, finding = errno.ENOENT, "no such object"
             except ConditionFailed:
                 finding = "it was replaced while it was read"
             except AnswerError as error:
                 finding = str(error)
-        raise DamagedObjectError(number, f"{self._operation.what}: {finding}")
+        raise DamagedObjectError(number, f"{self._operation.problem}: {finding}")
 
     def _fill(self, file: int, sha256: str) -> None:
         if len(self._parts) == 1:
             version = {}
         else:
-            found = head(self._operation, self._where)
+            found = head(self._operation, self._address)
             if found is None:
                 raise Absent
-            self._expect_length(found, self._size)
+            _check_length(found, self._size)
             version = {"IfMatch": found["ETag"]}
         os.ftruncate(file, self._size)
 
@@ -227,7 +238,7 @@ class Reading:
             return part
 
         arrived = hashlib.sha256()
-        for part in in_order(fetch, self._parts, self._limits.threads):
+        for part in map_in_order(fetch, self._parts, self._limits.threads):
             for at in range(part.start, part.stop, DOWNLOAD_BLOCK):
                 arrived.update(os.pread(file, min(DOWNLOAD_BLOCK, part.stop - at), at))
         if arrived.hexdigest() != sha256:
@@ -236,10 +247,10 @@ class Reading:
     def _write(
         self, client: Any, attempt: Attempt, version: dict[str, str], part: Part, file: int
     ) -> None:
-        answer = self._ask(client, version, part)
+        answer = self._get(client, version, part)
         position = part.start
         with contextlib.closing(answer["Body"]) as body:
-            self._expect_length(answer, part.size)
+            _check_length(answer, part.size)
             for block in body.iter_chunks(DOWNLOAD_BLOCK):
                 rest = memoryview(block)
                 while rest:
@@ -249,34 +260,35 @@ class Reading:
                     position += written
 
     def _digest(self) -> tuple[str, str | None]:
-        """Of the object, and the one that it was written with."""
-        whole, recorded = hashlib.sha256(), None
+        """Return the SHA-256 of the stored bytes, and the one with which they were written."""
+        whole, written = hashlib.sha256(), None
         version: dict[str, str] = {}
 
         def update(part: Part) -> Request[tuple["hashlib._Hash", dict[str, Any]]]:
             def request(client: Any, _: Attempt) -> tuple["hashlib._Hash", dict[str, Any]]:
-                further = whole.copy()
-                answer = self._ask(client, version, part)
+                extended = whole.copy()
+                answer = self._get(client, version, part)
                 with contextlib.closing(answer["Body"]) as body:
-                    self._expect_length(answer, part.size)
+                    _check_length(answer, part.size)
                     for block in body.iter_chunks(DOWNLOAD_BLOCK):
-                        further.update(block)
-                return further, answer
+                        extended.update(block)
+                return extended, answer
 
             return request
 
         for part in self._parts:
             whole, answer = self._operation.run(update(part), part.size)
             version = {"IfMatch": f'"{etag_of(answer)}"'}
-            recorded = recorded_sha256(answer)
-        return whole.hexdigest(), recorded
+            written = sha256_of(answer)
+        return whole.hexdigest(), written
 
-    def _ask(self, client: Any, version: dict[str, str], part: Part) -> dict[str, Any]:
+    def _get(self, client: Any, version: dict[str, str], part: Part) -> dict[str, Any]:
         span = {} if len(self._parts) == 1 else {"Range": part.range}
-        answer: dict[str, Any] = client.get_object(**self._where, **span, **version)
+        answer: dict[str, Any] = client.get_object(**self._address, **span, **version)
         return answer
 
-    def _expect_length(self, answer: dict[str, Any], expected: int) -> None:
-        length = length_of(answer)
-        if length != expected:
-            raise AnswerError(f"{length:,} bytes, expected {expected:,}")
+
+def _check_length(answer: dict[str, Any], expected: int) -> None:
+    length = length_of(answer)
+    if length != expected:
+        raise AnswerError(f"{length:,} bytes, expected {expected:,}")

@@ -14,7 +14,7 @@ from artifact_examples import make_spec, read_files, write_files
 from infra.artifacts import BuildOutput, Damage, resolve
 from infra.artifacts.s3 import S3Store
 from infra.s3 import Bucket, Limits
-from infra.s3.server import Running
+from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
 from tests.store_roots import S3Root
 
@@ -35,7 +35,7 @@ _names = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def proxy(s3_server: Running) -> Iterator[FaultProxy]:
+def proxy(s3_server: RunningServer) -> Iterator[FaultProxy]:
     with running_proxy(s3_server.port) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{proxy.port}")
         yield proxy
@@ -44,7 +44,7 @@ def proxy(s3_server: Running) -> Iterator[FaultProxy]:
 class Stage:
     """A store of its own: as its host sees it through the proxy, and as it is."""
 
-    def __init__(self, proxy: FaultProxy, server: Running, directory: Path) -> None:
+    def __init__(self, proxy: FaultProxy, server: RunningServer, directory: Path) -> None:
         self.directory = directory / f"stage-{next(_names)}"
         self.place = S3Root(self.directory, server.environment["AWS_ENDPOINT_URL_S3"])
         self._proxy = proxy
@@ -136,7 +136,7 @@ def undisturbed(stage: Stage) -> None:
 
 @pytest.fixture(scope="module")
 def expected(
-    proxy: FaultProxy, s3_server: Running, tmp_path_factory: pytest.TempPathFactory
+    proxy: FaultProxy, s3_server: RunningServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[object, int]]:
     """What each operation returns, and how many requests it makes."""
     results = {}
@@ -173,7 +173,7 @@ CASES = [(name, fault) for name in OPERATIONS for fault in Fault]
 
 
 @pytest.fixture
-def new_stage(proxy: FaultProxy, s3_server: Running, tmp_path: Path) -> Callable[[], Stage]:
+def new_stage(proxy: FaultProxy, s3_server: RunningServer, tmp_path: Path) -> Callable[[], Stage]:
     return lambda: Stage(proxy, s3_server, tmp_path)
 
 

@@ -18,7 +18,7 @@ from infra.s3 import (
     PreconditionError,
     S3Error,
 )
-from infra.s3.server import Running
+from infra.s3.server import RunningServer
 
 LARGE = 11_000_000
 SIZES = [0, 1, 1000, LARGE]
@@ -226,7 +226,7 @@ def test_a_location_that_is_none_is_refused(location: str, reason: str) -> None:
         Bucket(location)
 
 
-def test_a_bucket_that_does_not_exist_is_told(s3_server: Running) -> None:
+def test_a_bucket_that_does_not_exist_is_told(s3_server: RunningServer) -> None:
     with pytest.raises(S3Error, match=r"s3://no-such-bucket/x.*NoSuchBucket.*create the bucket"):
         Bucket("s3://no-such-bucket/x").check(write=False)
 

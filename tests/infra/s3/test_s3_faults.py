@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, S3Error
-from infra.s3.server import Running
+from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
 
 # The least that S3 allows for a part that is written.
@@ -28,14 +28,14 @@ OLD, SMALL, MEDIUM, LARGE = (
 
 
 @pytest.fixture(scope="module")
-def direct(s3_server: Running, s3_bucket_name: str) -> Any:
+def direct(s3_server: RunningServer, s3_bucket_name: str) -> Any:
     """The bucket as boto3 sees it, past the faults."""
     address = s3_server.environment["AWS_ENDPOINT_URL_S3"]
     return boto3.session.Session().resource("s3", endpoint_url=address).Bucket(s3_bucket_name)
 
 
 @pytest.fixture(scope="module")
-def proxy(s3_server: Running) -> Iterator[FaultProxy]:
+def proxy(s3_server: RunningServer) -> Iterator[FaultProxy]:
     with running_proxy(s3_server.port) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{proxy.port}")
         yield proxy

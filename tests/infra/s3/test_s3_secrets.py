@@ -8,14 +8,14 @@ import pytest
 
 from infra.s3 import ABSENT, Bucket, Limits, Prefix, S3Error
 from infra.s3.errors import redacted
-from infra.s3.server import Running
+from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, running_proxy
 
 TOKEN = "session-token-that-nobody-may-see"
 
 
 def test_a_failing_run_tells_no_secret_at_debug_level(
-    s3_server: Running,
+    s3_server: RunningServer,
     s3_bucket_name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
