@@ -1,9 +1,9 @@
-"""The pictures that the documentation shows.
+"""Takes the pictures that the documentation shows.
 
 python -m tests.screenshots report REPORT.html docs
 python -m tests.screenshots prefect API_URL RUN_ID docs
 
-A picture has as few colours as its limit of size needs.
+A picture has as few colours as it needs to be small enough.
 """
 
 import io
@@ -18,20 +18,23 @@ from tests.browser import PHONE, WIDE, Browser, chromium
 from tests.prefect_pages import TALL, PrefectPages
 
 MAX_BYTES = 300_000
+"""Largest size of a picture."""
+
 OF_REPORT = {"report-wide.png": (WIDE, 3150), "report-phone.png": (PHONE, 1700)}
-"""Name → width and height."""
+"""Width and height in pixels, by name."""
+
 RUN_HEIGHT, ARTIFACT_HEIGHT = 900, 620
 
 
 def of_report(browser: Browser, page: Path, out: Path) -> Iterator[Path]:
-    """The report on a wide screen and on a phone."""
+    """Take pictures of a report on a wide screen and on a phone; yield their paths."""
     for name, (width, height) in OF_REPORT.items():
         browser.open(page, width=width)
         yield save(browser.picture(height), out / name)
 
 
 def of_prefect(pages: PrefectPages, out: Path) -> Iterator[Path]:
-    """A run as Prefect's UI shows it: its graph, its stages, what it found and its promotion."""
+    """Take pictures of a run in Prefect's UI; yield their paths."""
     pages.open_run()
     yield save(pages.picture(RUN_HEIGHT), out / "prefect-run.png")
     pages.open_tab("Task Runs")
@@ -43,7 +46,7 @@ def of_prefect(pages: PrefectPages, out: Path) -> Iterator[Path]:
 
 
 def save(picture: bytes, path: Path) -> Path:
-    """Write it."""
+    """Write a PNG with fewer colours, so that it is small enough."""
     with Image.open(io.BytesIO(picture)) as opened:
         image = opened.convert("RGB")
     for colours in (256, 128, 64, 32):
@@ -53,14 +56,15 @@ def save(picture: bytes, path: Path) -> Path:
     return path
 
 
-def main(what: str, *words: str) -> None:
-    """Take the pictures of a report, or of a run."""
+def main(subject: str, *arguments: str) -> None:
+    """Take the pictures of a report, or of a run in Prefect's UI."""
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
-        if what == "report":
-            taken = of_report(browser, Path(words[0]).resolve(), Path(words[1]))
+        if subject == "report":
+            paths = of_report(browser, Path(arguments[0]).resolve(), Path(arguments[1]))
         else:
-            taken = of_prefect(PrefectPages(browser, words[0], words[1]), Path(words[2]))
-        for path in taken:
+            api, run, out = arguments
+            paths = of_prefect(PrefectPages(browser, api, run), Path(out))
+        for path in paths:
             print(path, path.stat().st_size)
 
 

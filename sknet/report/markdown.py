@@ -12,7 +12,6 @@ from sknet.report.store_figures import describe_revalidations
 from sknet.report.tables import (
     epochs_table,
     evaluations_table,
-    revalidations_table,
     unreadable_table,
 )
 from sknet.report.text import (
@@ -23,6 +22,7 @@ from sknet.report.text import (
     headline,
     published_as_text,
     recipe_yaml,
+    revalidations_as_text,
     tasks_as_text,
 )
 
@@ -47,8 +47,7 @@ def render_markdown(
         parts += ["## Comparison", *_comparison_parts(comparison)]
     if contents.revalidations:
         parts += ["## Revalidations", escape(describe_revalidations(contents.revalidations))]
-        last_first = as_text(revalidations_table(contents)).iloc[::-1]
-        parts += _first_rows(last_first, "nights.csv")
+        parts += _first_rows(revalidations_as_text(contents), "nights.csv")
     if contents.unreadable:
         parts += ["## What could not be read"]
         parts += _first_rows(as_text(unreadable_table(contents)), "unreadable.csv")

@@ -39,7 +39,6 @@ from sknet.report.tables import (
     epochs_table,
     evaluations_table,
     quarantine_table,
-    revalidations_table,
     unreadable_table,
 )
 from sknet.report.text import (
@@ -50,6 +49,7 @@ from sknet.report.text import (
     headline,
     published_as_text,
     recipe_yaml,
+    revalidations_as_text,
     tasks_as_text,
     tiles,
 )
@@ -155,9 +155,7 @@ def render_html(
         anchors=[f"run-{run.short_key}" if run in detailed else None for run in contents.runs],
         num_own=len(contents.runs),
         overview=[_figure(drawing) for drawing in _overview(contents, detailed, accuracy)],
-        revalidations=_first_rows(
-            as_text(revalidations_table(contents)).iloc[::-1], file="nights.csv"
-        ),
+        revalidations=_first_rows(revalidations_as_text(contents), file="nights.csv"),
         unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
         comparison=_comparison_values(comparison) if comparison else None,
         runs=[_run_values(run, pictures or {}) for run in detailed],

@@ -1,60 +1,96 @@
-"""What others have published of these networks, and where."""
+"""Results and sizes of these networks that others have published."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 IMAGENET_VALIDATION = 50_000
-"""Images that every accuracy below was counted on."""
+"""Number of images that every published accuracy was counted on."""
 
-_ON_ASCEND = {"cards": 8, "batch size": 64, "resolution": "224x224", "jit level": "O2"}
-_MINDCV = {"cards": 8, "batch size": 64, "resolution": "224x224", "recipe": "published: MindCV"}
-_TIMM = {"resolution": "224x224", "recipe": "published: timm"}
-_PAPER = "published: paper"
 
-# ImageNet-1K. MindCV's configs/sknet/README.md and model list; timm's results; the paper's table
-# (100 minus its errors). MindCV counts the statistics of BatchNorm as parameters.
-PUBLISHED: tuple[Mapping[str, object], ...] = (
-    {
-        **_ON_ASCEND,
-        "model name": "skresnet18",
-        "params(M)": 11.97,
-        "graph compile": 134.0,
-        "ms/step": 46.83,
-        "img/s": 10933.16,
-        "acc@top1": 72.85,
-        "acc@top5": 90.83,
-        "recipe": "published: MindCV, 8x Ascend 910*",
-    },
-    {
-        **_ON_ASCEND,
-        "model name": "skresnet18",
-        "params(M)": 11.97,
-        "graph compile": 60.0,
-        "ms/step": 45.84,
-        "img/s": 11169.28,
-        "acc@top1": 73.09,
-        "acc@top5": 91.20,
-        "recipe": "published: MindCV, 8x Ascend 910",
-    },
-    {**_MINDCV, "model name": "skresnet34", "params(M)": 22.31, "acc@top1": 76.71}
-    | {"acc@top5": 93.10},
-    {**_MINDCV, "model name": "skresnext50_32x4d", "params(M)": 37.31, "acc@top1": 79.08}
-    | {"acc@top5": 94.60, "recipe": "published: MindCV (built without groups, not SKNet-50)"},
-    {**_TIMM, "model name": "skresnet18", "params(M)": 11.96, "acc@top1": 73.02}
-    | {"acc@top5": 91.17},
-    {**_TIMM, "model name": "skresnet34", "params(M)": 22.28, "acc@top1": 76.96}
-    | {"acc@top5": 93.32},
-    {**_TIMM, "model name": "skresnext50_32x4d", "params(M)": 27.48, "acc@top1": 80.17}
-    | {"acc@top5": 94.64},
-    {"model name": "SKNet-50", "resolution": "224x224", "acc@top1": 79.21, "recipe": _PAPER},
-    {"model name": "SKNet-50", "resolution": "320x320", "acc@top1": 80.68, "recipe": _PAPER},
-    {"model name": "SKNet-101", "resolution": "224x224", "acc@top1": 79.81, "recipe": _PAPER},
-    {"model name": "SKNet-101", "resolution": "320x320", "acc@top1": 81.60, "recipe": _PAPER},
+@dataclass(frozen=True, kw_only=True)
+class PublishedResult:
+    """A result for ImageNet-1K. What wasn't published is None."""
+
+    source: str
+    """Who published it, and on which hardware if that is known."""
+    model: str
+    resolution: int = 224
+    top1: float
+    """Accuracy@1 in percent."""
+    top5: float | None = None
+    """Accuracy@5 in percent."""
+    params: float | None = None
+    """Number of parameters, in millions."""
+    cards: int | None = None
+    batch_size: int | None = None
+    """Batch size per card."""
+    jit_level: str | None = None
+    compile_seconds: float | None = None
+    ms_per_step: float | None = None
+    images_per_second: float | None = None
+    note: str = ""
+
+
+# MindCV: configs/sknet/README.md and the list of models. It counts the statistics of BatchNorm as
+# parameters. timm: its table of results. Paper: 100 minus the errors of its table of results.
+PUBLISHED = (
+    PublishedResult(
+        source="MindCV, 8x Ascend 910*",
+        model="skresnet18",
+        top1=72.85,
+        top5=90.83,
+        params=11.97,
+        cards=8,
+        batch_size=64,
+        jit_level="O2",
+        compile_seconds=134.0,
+        ms_per_step=46.83,
+        images_per_second=10933.16,
+    ),
+    PublishedResult(
+        source="MindCV, 8x Ascend 910",
+        model="skresnet18",
+        top1=73.09,
+        top5=91.20,
+        params=11.97,
+        cards=8,
+        batch_size=64,
+        jit_level="O2",
+        compile_seconds=60.0,
+        ms_per_step=45.84,
+        images_per_second=11169.28,
+    ),
+    PublishedResult(
+        source="MindCV",
+        model="skresnet34",
+        top1=76.71,
+        top5=93.10,
+        params=22.31,
+        cards=8,
+        batch_size=64,
+    ),
+    PublishedResult(
+        source="MindCV",
+        note="built without groups, not SKNet-50",
+        model="skresnext50_32x4d",
+        top1=79.08,
+        top5=94.60,
+        params=37.31,
+        cards=8,
+        batch_size=64,
+    ),
+    PublishedResult(source="timm", model="skresnet18", top1=73.02, top5=91.17, params=11.96),
+    PublishedResult(source="timm", model="skresnet34", top1=76.96, top5=93.32, params=22.28),
+    PublishedResult(source="timm", model="skresnext50_32x4d", top1=80.17, top5=94.64, params=27.48),
+    PublishedResult(source="paper", model="SKNet-50", top1=79.21),
+    PublishedResult(source="paper", model="SKNet-50", top1=80.68, resolution=320),
+    PublishedResult(source="paper", model="SKNet-101", top1=79.81),
+    PublishedResult(source="paper", model="SKNet-101", top1=81.60, resolution=320),
 )
 
-# Trainable parameters with 1000 classes, and the features that the classifier reads. The paper's
-# networks (sknet26/50/101) by its table 1 and its rule d = max(C/16, 32), which gives the paper's
-# 27.5 M for SKNet-50; skresnet18/34/50 and skresnext50_32x4d as counted in timm 1.0.31.
-_PARAMS_OF_1000_CLASSES = {
+# Trainable parameters with 1000 classes, and the number of features that the classifier reads.
+# sknet26, sknet50 and sknet101: from the paper's table 1 and its rule d = max(C/16, 32), which give
+# the paper's 27.5 M for SKNet-50. The others: counted in timm 1.0.31.
+_PARAMS_AND_FEATURES = {
     "skresnet18": (11_958_056, 512),
     "skresnet34": (22_282_376, 512),
     "skresnet50": (25_803_160, 2048),
@@ -66,8 +102,12 @@ _PARAMS_OF_1000_CLASSES = {
 
 
 def published_params(model: str, num_classes: int) -> int | None:
-    """Trainable parameters that the published network has with so many classes, if it is known."""
-    if model not in _PARAMS_OF_1000_CLASSES:
+    """Return how many trainable parameters the published network has with so many classes.
+
+    Returns:
+        The number of parameters; None if it is not known.
+    """
+    if model not in _PARAMS_AND_FEATURES:
         return None
-    params, features = _PARAMS_OF_1000_CLASSES[model]
+    params, features = _PARAMS_AND_FEATURES[model]
     return params - (features + 1) * (1000 - num_classes)

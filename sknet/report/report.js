@@ -1,17 +1,16 @@
 "use strict";
-// Tables sort by any column, by pointer or keyboard; what is unknown stays last.
+// Tables sort by any column, with pointer or keyboard. Unknown cells stay last.
 const UNKNOWN = "\u2013";
 const NUMBER = /^[+-]?[\d,]*\.?\d+(e[+-]?\d+)?( |$)/;
 const number = (text) => parseFloat(text.replaceAll(",", ""));
-const compare = (numeric) => (a, b) =>
-  numeric ? number(a) - number(b) : a.localeCompare(b, "en", { numeric: true });
+const byNumber = (a, b) => number(a) - number(b);
+const byText = (a, b) => a.localeCompare(b, "en", { numeric: true });
 
 function sort(table, column, ascending) {
   const rows = [...table.tBodies[0].rows];
   const text = (row) => row.cells[column].textContent.trim();
   const known = rows.filter((row) => text(row) !== UNKNOWN);
-  const numeric = known.every((row) => NUMBER.test(text(row)));
-  const order = compare(numeric);
+  const order = known.every((row) => NUMBER.test(text(row))) ? byNumber : byText;
   known.sort((a, b) => (ascending ? 1 : -1) * order(text(a), text(b)));
   table.tBodies[0].append(...known, ...rows.filter((row) => text(row) === UNKNOWN));
 }
@@ -31,12 +30,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// A link into something folded unfolds it.
-function unfold() {
+// A link to something in a closed <details> opens it.
+function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  for (let place = target; place; place = place.parentElement)
-    if (place instanceof HTMLDetailsElement) place.open = true;
+  for (let element = target; element; element = element.parentElement)
+    if (element instanceof HTMLDetailsElement) element.open = true;
   if (target) target.scrollIntoView();
 }
-addEventListener("hashchange", unfold);
-if (location.hash) unfold();
+addEventListener("hashchange", openTarget);
+if (location.hash) openTarget();

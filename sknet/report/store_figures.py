@@ -129,18 +129,15 @@ def own_accuracies(contents: ReportContents) -> list[Accuracy]:
 
 def published_accuracies(contents: ReportContents) -> list[Accuracy]:
     """Return the published accuracies of the models of the runs, or all if there are none."""
-    rows: list[tuple[str, Accuracy]] = []
-    for row in PUBLISHED:
-        model = str(row["model name"])
-        fraction = float(str(row["acc@top1"])) / 100
-        source = str(row["recipe"]).removeprefix("published: ").split(" (")[0]
-        side = str(row["resolution"]).split("x")[0]
-        interval = wilson_interval(round(fraction * IMAGENET_VALIDATION), IMAGENET_VALIDATION)
-        name = f"{model} at {side}, {source}"
-        rows.append((model, Accuracy(name, fraction, interval, is_own=False)))
     models = {run.model for run in contents.runs}
-    same_models = [row for model, row in rows if model in models]
-    return same_models or [row for _, row in rows]
+    results = [each for each in PUBLISHED if each.model in models] or PUBLISHED
+    rows = []
+    for result in results:
+        name = f"{result.model} at {result.resolution}, {result.source}"
+        num_correct = round(result.top1 / 100 * IMAGENET_VALIDATION)
+        interval = wilson_interval(num_correct, IMAGENET_VALIDATION)
+        rows.append(Accuracy(name, result.top1 / 100, interval, is_own=False))
+    return rows
 
 
 def speed_figure(runs: Sequence[TrainedRun]) -> Drawing:

@@ -16,7 +16,7 @@ from sknet.report.contents import (
     TaskOutput,
     TrainedRun,
 )
-from sknet.report.published import PUBLISHED, published_params
+from sknet.report.published import PUBLISHED, PublishedResult, published_params
 
 PUBLISHED_COLUMNS = {
     "model name": "string",
@@ -154,7 +154,8 @@ def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
 
 def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     """Return the runs, then published results, in MindCV's 13 columns."""
-    return _table([*map(_published_row, runs), *PUBLISHED], PUBLISHED_COLUMNS)
+    rows = (*map(_own_row, runs), *map(_published_row, PUBLISHED))
+    return _table(rows, PUBLISHED_COLUMNS)
 
 
 def runs_table(contents: ReportContents) -> pd.DataFrame:
@@ -253,7 +254,7 @@ def verdict(run: TrainedRun) -> str | None:
     return f"refused: {refused.name}: {refused.detail}"
 
 
-def _published_row(run: TrainedRun) -> Row:
+def _own_row(run: TrainedRun) -> Row:
     end, counts = run.history.end, run.evaluation
     side = run.recipe.image_resize if counts is None else counts.resolution
     numbers = {
@@ -276,6 +277,23 @@ def _published_row(run: TrainedRun) -> Row:
         "recipe": f"{run.recipe.name}, {run.world_size}x {run.device_target}, run {run.short_key}"
         + (f" ({note})" if note else ""),
         "weight": run.checkpoint_digest[:SHORT_KEY_LENGTH],
+    }
+
+
+def _published_row(result: PublishedResult) -> Row:
+    return {
+        "model name": result.model,
+        "params(M)": result.params,
+        "cards": result.cards,
+        "batch size": result.batch_size,
+        "resolution": resolution_text(result.resolution),
+        "jit level": result.jit_level,
+        "graph compile": result.compile_seconds,
+        "ms/step": result.ms_per_step,
+        "img/s": result.images_per_second,
+        "acc@top1": result.top1,
+        "acc@top5": result.top5,
+        "recipe": f"published: {result.source}" + (f" ({result.note})" if result.note else ""),
     }
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from sknet.records import Evaluation
 from sknet.report.contents import ReportContents, TrainedRun
-from sknet.report.tables import compared_params, published_table, verdict
+from sknet.report.tables import compared_params, published_table, revalidations_table, verdict
 
 UNKNOWN = "–"  # noqa: RUF001 (the dash of an empty cell)
 
@@ -80,7 +80,10 @@ def tiles(contents: ReportContents) -> dict[str, tuple[str, str]]:
             f"{number_text(waiting, '{:.1f}')} % of the time waiting for data",
         )
         result["training"] = (duration_text(run.train_seconds), cost_text(run, contents.price))
-    result["runs"] = (f"{len(contents.runs):,}", f"{len(contents.unreadable)} unreadable artifacts")
+    result["runs"] = (
+        f"{len(contents.runs):,}",
+        f"unreadable artifacts: {len(contents.unreadable)}",
+    )
     production = next((each for each in contents.runs if each.is_production), None)
     result["production"] = (
         (production.short_key, "suspect" if production.suspect else production.recipe.name)
@@ -165,6 +168,12 @@ def published_as_text(contents: ReportContents) -> pd.DataFrame:
     for name, texts in own.items():
         table[name] = [*texts, *table[name].iloc[len(texts) :]]
     return table
+
+
+def revalidations_as_text(contents: ReportContents) -> pd.DataFrame:
+    """Return one row for each revalidation, the newest first."""
+    table = as_text(revalidations_table(contents))
+    return table.iloc[::-1].rename(columns={"said": "summary"})
 
 
 def tasks_as_text(run: TrainedRun) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Confidence intervals of differences of accuracies, and McNemar's test."""
+"""Confidence intervals of accuracies and of their differences, and McNemar's test."""
 
 import itertools
 import math
@@ -12,6 +12,7 @@ from sknet.statistics import (
     independent_difference,
     mcnemar_p_value,
     paired_difference,
+    wilson_interval,
 )
 
 counts = st.integers(0, 400)
@@ -21,6 +22,21 @@ accuracies = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), 
 
 def p_value(only_first: int, only_second: int, **options: str) -> float:
     return mcnemar_p_value(PairedCounts(100, only_first, only_second, 7), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("correct", "seen"), [(351, 360), (1, 10), (5, 7), (49_999, 50_000)])
+def test_wilsons_bounds_are_where_the_score_test_just_rejects(correct: int, seen: int) -> None:
+    for bound in wilson_interval(correct, seen):
+        score = abs(correct / seen - bound) / math.sqrt(bound * (1 - bound) / seen)
+        assert score == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_wilsons_interval_of_none_or_all_correct_stays_within_0_and_1() -> None:
+    z2 = 1.959963984540054**2
+    assert wilson_interval(0, 10) == pytest.approx((0.0, z2 / (10 + z2)))
+    assert wilson_interval(10, 10) == pytest.approx((10 / (10 + z2), 1.0))
+    assert wilson_interval(10, 10)[1] <= 1
+    assert wilson_interval(0, 10)[0] >= 0
 
 
 def test_newcombes_example_of_independent_accuracies() -> None:
