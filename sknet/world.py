@@ -1,4 +1,4 @@
-"""The device, and this process's place among the ranks."""
+"""The device of this process, and its rank among the ranks of the job."""
 
 import os
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ DEVICE_TARGETS = ("CPU", "Ascend")
 
 @dataclass(frozen=True)
 class World:
-    """One rank among `size`."""
+    """One of the ranks of a job."""
 
     rank: int
     size: int
 
     def sum(self, value: float) -> float:
-        """Over all ranks, which have to call it alike; in float32."""
+        """Return the float32 sum of a value over all ranks. All of them have to call this."""
         if self.size == 1:
             return value
         return float(_all_reduce()(Tensor(np.array([value], np.float32))).asnumpy()[0])
@@ -37,10 +37,14 @@ def _all_reduce() -> ops.AllReduce:
 
 
 def set_device(device_target: str, mode: int = ms.GRAPH_MODE) -> None:
-    """Choose the device and the mode of a recipe. Raises UserError if it is not available here."""
-    # oneDNN falls back to reference convolutions, a hundred times slower, on virtual machines
-    # that hide their caches from its AVX-512 code; and one instruction set on all hosts means
-    # the same bits on all hosts. Read at the first convolution.
+    """Choose the device and the execution mode of this process.
+
+    Raises:
+        UserError: The device is unknown or not available on this machine.
+    """
+    # On virtual machines that hide their caches from oneDNN's AVX-512 code, it falls back to
+    # reference convolutions, which are a hundred times slower. And only with one instruction set
+    # do all hosts compute the same bits. oneDNN reads this at the first convolution.
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     if device_target not in DEVICE_TARGETS:
         raise UserError(
@@ -56,9 +60,9 @@ def set_device(device_target: str, mode: int = ms.GRAPH_MODE) -> None:
 
 
 def join_world(*, distribute: bool) -> World:
-    """Join the ranks that msrun started; alone unless `distribute`.
+    """Join the ranks that msrun started, or work alone unless `distribute`.
 
-    msrun's scheduler process never returns from here, so this comes before any side effect.
+    msrun's scheduler process never returns from this call, so call it before any side effect.
     """
     if not distribute:
         return ALONE

@@ -1,12 +1,11 @@
-"""Checkpoints as directories: `step-00001234/{model.ckpt, state.json}`, whole or absent.
+"""Checkpoints as directories: `step-00001234/{model.ckpt, state.json}`, complete or absent.
 
-Written beside its place, synced, and renamed, with `state.json` holding the size and SHA-256 of
-every other file: what is damaged is recognised, named and skipped. `docs/training.md` has the
-layout and what is done about each kind of damage.
+A checkpoint is written under another name, synced and renamed. `state.json` holds the size and the
+SHA-256 of every other file, so that damage is detected, reported and skipped. `docs/training.md`
+describes the layout and what is done about each kind of damage.
 """
 
 import json
-import os
 import re
 import shutil
 import threading
@@ -19,82 +18,82 @@ from typing import Self, get_args
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
-from infra.base.files import file_sha256
+from infra.base.files import file_sha256, fsync
 from infra.base.records import MAX_RECORD_BYTES
+from infra.base.shortages import room
 from sknet.errors import CheckpointError, UserError
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
 from sknet.records import Checkpoint, CheckpointFile, Run
-from sknet.training import checkpoint
-from sknet.training.step import moving_statistics
 
 MODEL_FILE = "model.ckpt"
-
 STATE_FILE = "state.json"
-
 STATISTICS_FILE = "statistics.npy"
-
 FORMAT: int = get_args(Checkpoint.model_fields["format_version"].annotation)[0]
 
-# What follows from the number of ranks for which a run was planned.
-_OF_THE_WORLD = {"world_size", "global_batch_size", "steps_per_epoch"}
-
 _NAME = re.compile(r"step-\d{8}")
-
 _SAVING, _REMOVING = ".saving", ".removing"
+# The fields of a run that follow from the number of ranks for which it was planned.
+_WORLD_FIELDS = {"world_size", "global_batch_size", "steps_per_epoch"}
 
 Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A training step's whole state in host memory, apart from what goes on training."""
+    """A copy of the whole state of a training step in host memory."""
 
     parameters: dict[str, Array]
-    """Weights, statistics, optimizer; of rank 0."""
+    """Weights, statistics and optimizer state of rank 0, by name."""
     statistics: npt.NDArray[np.float32] | None = None
-    """Each rank's own (ranks, values), where they differ: see sknet.training.checkpoint."""
+    """The statistics of all ranks (ranks, values), where they differ between ranks."""
 
     @property
     def num_bytes(self) -> int:
-        """About the size of the checkpoint."""
+        """Approximate size of the checkpoint."""
         own = 0 if self.statistics is None else self.statistics.nbytes
         return own + sum(array.nbytes for array in self.parameters.values())
 
 
 def parameters_of(step_cell: nn.Cell) -> dict[str, Array]:
-    """Copies of all parameters, in their order."""
+    """Return copies of all parameters by name, in their order."""
     return {p.name: np.array(p.asnumpy()) for p in step_cell.get_parameters()}
 
 
 def checkpoint_name(step: int) -> str:
-    """Of the directory."""
+    """Return the name of the directory of a checkpoint."""
     return f"step-{step:08}"
 
 
 def write(snapshot: Snapshot, directory: Path, state: Checkpoint) -> Path:
-    """Write the snapshot, and the state with its files, as `directory/step-<step>`; return that.
+    """Write a checkpoint into a directory of checkpoints and return its path.
 
-    Raises OSError, leaving nothing behind, if the disk doesn't take it.
+    Args:
+        snapshot: The state of the training step.
+        directory: The directory of checkpoints.
+        state: The state of the loop; its `files` are filled in.
+
+    Raises:
+        OSError: The disk doesn't accept it. Nothing is left behind.
     """
     staging = directory / _SAVING
     shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir(parents=True)
-        _fill(staging, snapshot, state)
+        _write_files(staging, snapshot, state)
         final = directory / checkpoint_name(state.step)
         _remove(final)
         staging.rename(final)
     except OSError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    _sync(directory)
+    fsync(directory)
     return final
 
 
-def _fill(staging: Path, snapshot: Snapshot, state: Checkpoint) -> None:
+def _write_files(staging: Path, snapshot: Snapshot, state: Checkpoint) -> None:
     parameters = [
         {"name": name, "data": Tensor(array)} for name, array in snapshot.parameters.items()
     ]
@@ -113,11 +112,15 @@ def _fill(staging: Path, snapshot: Snapshot, state: Checkpoint) -> None:
     )
     state.model_copy(update={"files": files}).write(staging / STATE_FILE)
     for path in (*(staging / name for name in names), staging / STATE_FILE, staging):
-        _sync(path)
+        fsync(path)
 
 
 def read_state(checkpoint: Path) -> Checkpoint:
-    """The state of a checkpoint directory, its files verified. Raises UserError naming a fault."""
+    """Return the state of a checkpoint after its files were verified.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
     state = Checkpoint.read(checkpoint / STATE_FILE)
     for file in state.files:
         path = checkpoint / file.name
@@ -128,14 +131,45 @@ def read_state(checkpoint: Path) -> Checkpoint:
     return state
 
 
+def restore(step_cell: nn.Cell, checkpoint: Path) -> None:
+    """Set all parameters of a training step from a checkpoint.
+
+    Raises:
+        UserError: The file doesn't fit the training step.
+    """
+    file = checkpoint / MODEL_FILE
+    set_exactly(step_cell, read_weights(file), file)
+
+
+def read_statistics(checkpoint: Path) -> npt.NDArray[np.float32] | None:
+    """Return `Snapshot.statistics` of a verified checkpoint."""
+    path = checkpoint / STATISTICS_FILE
+    if not path.is_file():
+        return None
+    values: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return values
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Return all checkpoints in a directory from oldest to newest, damaged ones included."""
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+
+
 def newest_valid(
     directory: Path, run: Run, on_skip: Callable[[Path, str], None]
 ) -> tuple[Path, Checkpoint] | None:
-    """The newest sound checkpoint of the run, which may be planned for another number of ranks.
+    """Return the newest checkpoint of a run that is not damaged, if there is one.
 
-    `on_skip` gets path and fault of each newer one that is not sound. Raises UserError for a
-    checkpoint of another run, as continuing it would mix two trainings, and for one in another
-    format, which may be sound.
+    Args:
+        directory: The directory of checkpoints.
+        run: The run. Its checkpoints may have been planned for another number of ranks.
+        on_skip: Called with the path and the fault of each newer checkpoint that is damaged.
+
+    Raises:
+        UserError: A checkpoint belongs to another run, so that resuming would mix two trainings, or
+            has another format, in which it may be valid.
     """
     for path in reversed(list_checkpoints(directory)):
         _refuse_other_format(path)
@@ -147,54 +181,13 @@ def newest_valid(
         changed = [
             name for name in Run.model_fields if getattr(state.run, name) != getattr(run, name)
         ]
-        if set(changed) - _OF_THE_WORLD:
+        if set(changed) - _WORLD_FIELDS:
             raise UserError(
                 f"{directory} holds checkpoints of another run (other {', '.join(changed)}): "
                 "give another --ckpt_save_dir or remove them"
             )
         return path, state
     return None
-
-
-def restore(step_cell: nn.Cell, checkpoint: Path) -> None:
-    """Load all parameters. Raises UserError if the file has another content."""
-    file = checkpoint / MODEL_FILE
-    set_exactly(step_cell, read_weights(file), file)
-
-
-def read_statistics(checkpoint: Path) -> npt.NDArray[np.float32] | None:
-    """`Snapshot.statistics`, of a checkpoint that was found to be valid."""
-    path = checkpoint / STATISTICS_FILE
-    if not path.is_file():
-        return None
-    values: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
-    return values
-
-
-def list_checkpoints(directory: Path) -> list[Path]:
-    """From the oldest on, sound or not."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
-
-
-def remove_old(directory: Path, keep: int, best_step: int | None) -> None:
-    """Keep the newest `keep` checkpoints, and the best one whatever its age.
-
-    What a kill left of others goes too, so no save may be under way.
-    """
-    for name in (_SAVING, _REMOVING):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    for path in list_checkpoints(directory)[:-keep]:
-        if best_step is None or path.name != checkpoint_name(best_step):
-            _remove(path)
-
-
-def set_aside(checkpoint: Path) -> Path:
-    """Rename a damaged one so that it never counts as a checkpoint; return where it is now."""
-    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
-    _remove(aside)
-    return checkpoint.rename(aside)
 
 
 def _refuse_other_format(checkpoint: Path) -> None:
@@ -204,77 +197,73 @@ def _refuse_other_format(checkpoint: Path) -> None:
             return
         version = json.loads(path.read_bytes())["format_version"]
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return  # damaged, which is for read_state to say
+        return  # damaged, which read_state reports
     if isinstance(version, int) and version != FORMAT:
         raise UserError(
             f"{checkpoint} was written by {'a newer' if version > FORMAT else 'an older'} version "
-            f"(format {version}, this one reads {FORMAT}): go on with that version, or give "
+            f"(format {version}, this one reads {FORMAT}): use that version, or give "
             "another --ckpt_save_dir"
         )
 
 
+def remove_old(directory: Path, keep: int, best_step: int | None) -> None:
+    """Remove all checkpoints but the newest `keep` and the best one, and leftovers of killed saves.
+
+    No save may be in progress.
+    """
+    for name in (_SAVING, _REMOVING):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for path in list_checkpoints(directory)[:-keep]:
+        if best_step is None or path.name != checkpoint_name(best_step):
+            _remove(path)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint so that it is never listed again, and return its new path."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    _remove(aside)
+    return checkpoint.rename(aside)
+
+
 def _remove(path: Path) -> None:
-    """At once for all who look: a half removed directory would look damaged."""
+    """Remove a directory or file in one step for readers: half a directory would look damaged."""
     removing = path.with_name(_REMOVING)
-    for place in (removing, path):
-        if place.is_dir() and not place.is_symlink():
-            if place is path:
+    for target in (removing, path):
+        if target.is_dir() and not target.is_symlink():
+            if target is path:
                 path.rename(removing)
             shutil.rmtree(removing)
         else:
-            place.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-Statistics = npt.NDArray[np.float32]
-
-
-def gather(step_cell: nn.Cell) -> Statistics:
-    """All ranks' statistics (ranks, values), on every rank; to be called by all of them."""
-    own = np.concatenate([p.asnumpy().reshape(-1) for p in moving_statistics(step_cell)])
-    gathered: Statistics = ops.AllGather()(Tensor(own[None])).asnumpy()
-    return np.array(gathered)
-
-
-def assign(step_cell: nn.Cell, gathered: Statistics, rank: int, world_size: int) -> None:
-    """Set what `gather` returned: the rank's own, or their mean in another world."""
-    values = gathered[rank] if len(gathered) == world_size else gathered.mean(axis=0)
-    start = 0
-    for parameter in moving_statistics(step_cell):
-        part = values[start : start + parameter.size]
-        parameter.set_data(Tensor(part.reshape(parameter.shape)))
-        start += parameter.size
-
-
-_MEGABYTE = 1e6
+            target.unlink(missing_ok=True)
 
 
 class Saver:
-    """Writes one checkpoint at a time and keeps the newest few and the best.
+    """Writes checkpoints in a thread, one at a time, and removes old ones.
 
-    A disk that doesn't take a checkpoint costs that one: `say` gets a warning, and the training
-    goes on. Only of the last one is that an error.
+    If the disk doesn't accept a checkpoint, a warning is reported and the training continues. Only
+    for the last checkpoint this is an error.
     """
 
-    def __init__(self, directory: Path, keep: int, say: Callable[[str], None]) -> None:
-        self._directory, self._keep, self._say = directory, keep, say
+    def __init__(self, directory: Path, keep: int, report: Callable[[str], None]) -> None:
+        self._directory, self._keep, self._report = directory, keep, report
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def save(self, snapshot: Snapshot, state: Checkpoint) -> None:
-        """Start to write, once the one before is written; raises what befell that."""
+        """Start to write a checkpoint as soon as the previous one is written.
+
+        Raises:
+            BaseException: The error that ended the previous save, if the disk was not the cause.
+        """
         self._wait()
         self._start(snapshot, state, self._warn)
 
     def save_last(self, snapshot: Snapshot, state: Checkpoint) -> None:
-        """Write it before this returns. Raises CheckpointError if the disk doesn't take it."""
+        """Write a checkpoint before returning.
+
+        Raises:
+            CheckpointError: The disk doesn't accept it.
+        """
         self._wait()
         self._start(snapshot, state, self._refuse)
         self._wait()
@@ -288,7 +277,7 @@ class Saver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Whatever ended the training, what is being written is of a sound state before it.
+        # Whatever ended the training, the checkpoint being written is of a valid state before it.
         if self._thread:
             self._thread.join()
 
@@ -298,12 +287,12 @@ class Saver:
         def work() -> None:
             try:
                 try:
-                    checkpoint.write(snapshot, self._directory, state)
+                    write(snapshot, self._directory, state)
                 except OSError as error:
                     on_fault(self._describe(error, snapshot, state))
                 else:
-                    checkpoint.remove_old(self._directory, self._keep, state.best_step)
-            except BaseException as error:  # noqa: BLE001 (raised again by the training)
+                    remove_old(self._directory, self._keep, state.best_step)
+            except BaseException as error:  # noqa: BLE001 (raised again by the training's thread)
                 self._error = error
 
         self._thread = threading.Thread(target=work, name="saver", daemon=True)
@@ -317,16 +306,15 @@ class Saver:
             raise self._error
 
     def _describe(self, error: OSError, snapshot: Snapshot, state: Checkpoint) -> str:
-        free = shutil.disk_usage(self._directory).free / _MEGABYTE
-        there = checkpoint.list_checkpoints(self._directory)
+        existing = list_checkpoints(self._directory)
         return (
-            f"{checkpoint.checkpoint_name(state.step)} was not saved: {error.strerror} (it needs "
-            f"{snapshot.num_bytes / _MEGABYTE:.3g} MB, {free:.3g} MB are free in "
-            f"{self._directory}); the newest checkpoint is {there[-1].name if there else 'none'}"
+            f"{checkpoint_name(state.step)} was not saved: {error.strerror} "
+            f"(it {room(snapshot.num_bytes, self._directory)}); "
+            f"the newest checkpoint is {existing[-1].name if existing else 'none'}"
         )
 
     def _warn(self, fault: str) -> None:
-        self._say(f"warning: {fault}; the training goes on")
+        self._report(f"warning: {fault}; the training continues")
 
     def _refuse(self, fault: str) -> None:
         raise CheckpointError(f"{fault}: make room, then start the same command again")

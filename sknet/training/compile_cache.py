@@ -1,13 +1,14 @@
-"""The training step's compiled graph, kept for the next start of the same training.
+"""Cache the compiled graph of the training step for the next start of the same training.
 
-MindSpore's own cache looks up graphs by the order in which a process compiles them and checks
-little more: with another label smoothing, or another network compiled first, it silently computes
-what it finds. So each entry here belongs to one training alone (the digest of all that shapes the
-step, this package's source included), holds this one graph, is whole or absent, and is verified
-before use. A process works on a copy of its own, so that any number may start at the same time.
+MindSpore's own cache finds graphs by the order in which a process compiles them, and checks little
+more: with another label smoothing, or another network compiled first, it silently runs the wrong
+graph. Therefore an entry of this cache belongs to a single training: its key is a digest of all
+that shapes the step, including the source of this package. An entry holds one graph, is complete or
+absent, and is verified before use. Each process works on its own copy, so any number of processes
+may start at the same time.
 
-An entry takes about 1 MB; the newest `NUM_KEPT` stay. MS_COMPILER_CACHE_ENABLE in the environment,
-0 or 1, takes the matter out of our hands.
+An entry takes about 1 MB, and the newest `NUM_KEPT` entries are kept. If the environment sets
+MS_COMPILER_CACHE_ENABLE to 0 or 1, this cache does nothing.
 """
 
 import hashlib
@@ -30,35 +31,35 @@ from sknet.world import World
 
 NUM_KEPT = 64
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
-_SUMS = "sha256.json"
+_SUMS_FILE = "sha256.json"
 
 _Sums = dict[str, str]
-"""SHA-256 by relative path."""
+"""SHA-256 of files by their relative path."""
 
 
 @contextmanager
 def compile_cache(run: Run, world: World) -> Iterator[None]:
-    """What is compiled inside, one graph, comes from the cache or goes there.
+    """Take the one graph that is compiled in this context from the cache, or add it there.
 
-    A no-op after the first use in a process, as MindSpore never looks at its path again.
+    Only the first use in a process has an effect, because MindSpore reads its cache path only once.
     """
     if _ENABLE in os.environ or not _first_use():
         yield
         return
     entry = cache_directory("compiled") / f"{_key(run, world)}-{world.rank}"
     with tempfile.TemporaryDirectory(prefix="sknet-compile-") as scratch:
-        own = Path(scratch)
-        fetched = _fetch(entry, own)
+        copy = Path(scratch)
+        fetched = _fetch(entry, copy)
         os.environ |= {_ENABLE: "1", _PATH: scratch}
         try:
             yield
         finally:
             del os.environ[_ENABLE], os.environ[_PATH]
-        compiled = _sums(own)
+        compiled = _sums(copy)
         if compiled != fetched:
-            # Without room or permission the next start compiles again, that is all.
+            # Without room or permission, the next start compiles again.
             with suppress(OSError):
-                _publish(own, entry, compiled)
+                _publish(copy, entry, compiled)
 
 
 _uses = iter([True])
@@ -88,32 +89,32 @@ def _source_digest() -> str:
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
-def _fetch(entry: Path, own: Path) -> _Sums:
-    """Copy the entry and return what it holds: nothing if it isn't there or isn't sound."""
+def _fetch(entry: Path, copy: Path) -> _Sums:
+    """Copy an entry and return its sums; copy nothing if the entry is absent or damaged."""
     if not entry.is_dir():
         return {}
     try:
-        shutil.copytree(entry, own, dirs_exist_ok=True)
-        sums: _Sums = json.loads((own / _SUMS).read_bytes())
-        (own / _SUMS).unlink()
-        if sums == _sums(own):
+        shutil.copytree(entry, copy, dirs_exist_ok=True)
+        sums: _Sums = json.loads((copy / _SUMS_FILE).read_bytes())
+        (copy / _SUMS_FILE).unlink()
+        if sums == _sums(copy):
             os.utime(entry)
             return sums
     except (OSError, ValueError):
         pass
-    for path in own.iterdir():
+    for path in copy.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return {}
 
 
-def _publish(own: Path, entry: Path, sums: _Sums) -> None:
+def _publish(copy: Path, entry: Path, sums: _Sums) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=entry.parent) as scratch:
         new = Path(scratch) / "entry"
-        shutil.copytree(own, new)
-        (new / _SUMS).write_text(json.dumps(sums), "utf-8")
+        shutil.copytree(copy, new)
+        (new / _SUMS_FILE).write_text(json.dumps(sums), "utf-8")
         shutil.rmtree(entry, ignore_errors=True)
-        # Fails if another process was faster, which is as well.
+        # Fails if another process has just published the same entry, which does no harm.
         new.rename(entry)
     entries = [path for path in entry.parent.iterdir() if not path.name.startswith(".")]
     for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-NUM_KEPT]:

@@ -1,6 +1,7 @@
-"""metrics.jsonl: one JSON line per logged step, per epoch, per start and end of the program.
+"""Measure a training: metrics.jsonl, progress lines, and event files for TensorBoard.
 
-`docs/training.md` lists the fields. The file is for people and reports: no training fails for it.
+`docs/training.md` lists the fields of metrics.jsonl. The file is for people and reports; a training
+never fails because it can't be written.
 """
 
 import json
@@ -22,73 +23,127 @@ METRICS_FILE = "metrics.jsonl"
 _MEBIBYTE = 1 << 20
 
 
-class Sink(Protocol):
-    """Where the numbers of a line go as well."""
-
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Take what is a number, and fits."""
-
-    def close(self) -> None:
-        """Flush."""
-
-
-class MetricsLog:
-    """Appends lines; those beyond the step that a resumed run starts from are dropped first."""
+class TrainingMetrics:
+    """Measures the steps of one rank. On rank 0 it also logs them and reports progress."""
 
     def __init__(
         self,
-        path: Path,
-        start_step: int,
-        say: Callable[[str], None],
-        sinks: tuple[Sink, ...] = (),
+        run: Run,
+        rates: list[float],
+        start: int,
+        log: "MetricsLog | None",
+        report: Callable[[str], None],
     ) -> None:
-        self.restarts = 0
-        self._path, self._say, self._sinks = path, say, sinks
-        self._file = path.open("ab", buffering=0)
-        self._warned = False
-        self._file.truncate(self._size_until(start_step))
+        """Start to measure.
 
-    def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line; `step` counts steps done."""
-        self._append(json.dumps({"type": kind, "step": step, **values}) + "\n")
-        for sink in self._sinks:
-            sink.write(kind, step, values)
+        Args:
+            run: The run.
+            rates: The learning rate of each step.
+            start: Steps done before.
+            log: Where rank 0 logs; the other ranks only measure.
+            report: Prints a line.
+        """
+        self._run, self._rates, self._log, self._report = run, rates, log, report
+        self._start, self._began = start, time.monotonic()
+        self._times = StepTimes()
+        self._num_logged = 0
+        self.begin_epoch()
 
-    def close(self) -> None:
-        """Flush everything."""
-        self._file.close()
-        for sink in self._sinks:
-            sink.close()
+    def begin_epoch(self) -> None:
+        """Start the figures of an epoch with the next step."""
+        self._losses: list[float] = []
+        self._epoch_began, self._epoch_first = time.monotonic(), self._times.num_steps
 
-    def _append(self, line: str) -> None:
-        """The whole line or none of it."""
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            fault = "" if self._file.write(line.encode()) == len(line) else "it is full"
-        except OSError as error:
-            fault = str(error)
-        if fault:
-            self._file.truncate(size)
-            if not self._warned:
-                self._say(f"warning: the disk takes no more lines of {self._path}: {fault}")
-            self._warned = True
+    def step_done(self, step: int, loss: float, *, wait: float, compute: float) -> None:
+        """Add a step, and log it if it is due.
 
-    def _size_until(self, start_step: int) -> int:
-        """Bytes of the lines to keep: steps only grow within a file."""
-        size, keeping = 0, True
-        for line in self._path.read_bytes().splitlines(keepends=True):
-            try:
-                entry = json.loads(line)
-                self.restarts += entry["type"] == "start"
-                keeping &= entry["step"] <= start_step and line.endswith(b"\n")
-            except (ValueError, LookupError, TypeError):
-                keeping = False  # the line that a kill cut short
-            size += len(line) * keeping
-        return size
+        Args:
+            step: Steps done, including this one.
+            loss: Its loss.
+            wait: Seconds of waiting for its data.
+            compute: Seconds of computing.
+        """
+        times, log = self._times, self._log
+        times.add(wait, compute)
+        self._losses.append(loss)
+        if log is None:
+            return
+        if step == self._start + 1:
+            log.write(
+                "compile",
+                self._start,
+                compile_seconds=times.compile_seconds,
+                first_batch_seconds=wait,
+            )
+        if step % self._run.recipe.log_interval == 0 or step == self._run.total_steps:
+            measured = self._measured(self._num_logged)
+            self._num_logged = times.num_steps
+            epoch = (step - 1) // self._run.steps_per_epoch
+            log.write("step", step, epoch=epoch, loss=loss, lr=self._rates[step - 1], **measured)
+            self._report(
+                f"epoch {epoch + 1}/{self._run.recipe.epoch_size} "
+                f"step {step}/{self._run.total_steps} loss {loss:.4f} "
+                f"{measured.get('images_per_second', 0):.0f} images/s ETA {self._eta(step)}"
+            )
+
+    def epoch_done(self, step: int, evaluation: Evaluation | None) -> None:
+        """Log an epoch after its last step, with its evaluation if there was one.
+
+        The figures start with the epoch, or where the training was resumed within it.
+        """
+        if self._log is None:
+            return
+        epoch = (step - 1) // self._run.steps_per_epoch
+        counts: dict[str, Any] = {}
+        if evaluation:
+            counts = evaluation.model_dump(
+                include={"seen", "correct_top1", "correct_top5", "loss_sum"}
+            )
+            self._report(
+                f"epoch {epoch + 1}/{self._run.recipe.epoch_size} "
+                f"accuracy@1 {evaluation.accuracy_top1:.2%} "
+                f"({evaluation.correct_top1}/{evaluation.seen})"
+            )
+        self._log.write(
+            "epoch",
+            step,
+            epoch=epoch,
+            train_loss=sum(self._losses) / len(self._losses),
+            lr=self._rates[step - 1],
+            seconds=time.monotonic() - self._epoch_began,
+            **self._measured(self._epoch_first),
+            **counts,
+        )
+
+    def training_done(self, checkpoint_seconds: float) -> None:
+        """Log the end of the training.
+
+        Args:
+            checkpoint_seconds: Seconds for which checkpoints held up the steps.
+        """
+        if self._log:
+            self._log.write(
+                "end",
+                self._run.total_steps,
+                compile_seconds=self._times.compile_seconds,
+                checkpoint_seconds=checkpoint_seconds,
+                restarts=self._log.restarts,
+                **self._measured(0),
+            )
+
+    def _measured(self, first: int) -> dict[str, float]:
+        summary = self._times.summary(self._run.global_batch_size, first)
+        return {**summary, "host_memory_mib": host_memory_mib()}
+
+    def _eta(self, step: int) -> str:
+        """Return the remaining time, m:ss, at the average speed since the start."""
+        elapsed, left = time.monotonic() - self._began, self._run.total_steps - step
+        seconds = round(elapsed / (step - self._start) * left)
+        return f"{seconds // 60}:{seconds % 60:02}"
 
 
 class StepTimes:
-    """Where the time of the steps went, as measured on this rank."""
+    """The durations of the steps of this rank."""
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
@@ -96,7 +151,7 @@ class StepTimes:
         self._waits: list[float] = []
 
     def add(self, wait: float, compute: float) -> None:
-        """Seconds of one step: waiting for data, then computing. The first one compiles."""
+        """Add a step: seconds of waiting for data, then of computing. The first one compiles."""
         if self.compile_seconds == 0.0:
             self.compile_seconds = compute
             return
@@ -105,11 +160,14 @@ class StepTimes:
 
     @property
     def num_steps(self) -> int:
-        """Measured ones: all but the first, which compiles."""
+        """Number of measured steps: all but the first one, which compiles."""
         return len(self._steps)
 
     def summary(self, global_batch: int, first: int = 0) -> dict[str, float]:
-        """From the `first` measured step on: milliseconds, images/s, share of time without data."""
+        """Return figures over the measured steps from number `first` on; empty if there are none.
+
+        Times are in milliseconds; `data_wait_share` is the fraction of the time without data.
+        """
         steps, waits = self._steps[first:], self._waits[first:]
         if not steps:
             return {}
@@ -126,27 +184,82 @@ class StepTimes:
 
 
 def host_memory_mib() -> float:
-    """Resident memory of this process, in MiB."""
+    """Return the resident memory of this process, in MiB."""
     resident: int = psutil.Process().memory_info().rss
     return round(resident / _MEBIBYTE, 1)
 
 
-class Clock:
-    """Remaining time by the pace of this start."""
+class Sink(Protocol):
+    """A second destination for the lines of a `MetricsLog`."""
 
-    def __init__(self, start_step: int, total_steps: int) -> None:
-        self._start_step, self._total = start_step, total_steps
-        self._start = time.monotonic()
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Take the values of a line that this destination can show."""
 
-    def eta(self, step: int) -> str:
-        """As m:ss."""
-        done = step - self._start_step
-        seconds = round((time.monotonic() - self._start) / max(done, 1) * (self._total - step))
-        return f"{seconds // 60}:{seconds % 60:02}"
+    def close(self) -> None:
+        """Write out everything."""
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line.
+
+    A resumed run first drops the lines beyond the step from which it starts.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start_step: int,
+        report: Callable[[str], None],
+        sinks: tuple[Sink, ...] = (),
+    ) -> None:
+        self.restarts = 0
+        """Number of earlier starts of this run."""
+        self._path, self._report, self._sinks = path, report, sinks
+        self._file = path.open("ab", buffering=0)
+        self._warned = False
+        self._file.truncate(self._size_until(start_step))
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Append a line; `step` is the number of steps done."""
+        self._append(json.dumps({"type": kind, "step": step, **values}) + "\n")
+        for sink in self._sinks:
+            sink.write(kind, step, values)
+
+    def close(self) -> None:
+        """Close the file and all sinks."""
+        self._file.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _append(self, line: str) -> None:
+        """Append the whole line or nothing of it."""
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            fault = "" if self._file.write(line.encode()) == len(line) else "it is full"
+        except OSError as error:
+            fault = str(error)
+        if fault:
+            self._file.truncate(size)
+            if not self._warned:
+                self._report(f"warning: the disk takes no more lines of {self._path}: {fault}")
+            self._warned = True
+
+    def _size_until(self, start_step: int) -> int:
+        """Return the size of the lines to keep, in bytes; steps only grow within a file."""
+        size, keeping = 0, True
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+                self.restarts += entry["type"] == "start"
+                keeping &= entry["step"] <= start_step and line.endswith(b"\n")
+            except (ValueError, LookupError, TypeError):
+                keeping = False  # a line that was cut short when the process was killed
+            size += len(line) * keeping
+        return size
 
 
 class TensorBoard:
-    """A sink of MetricsLog: tags are `step/loss`, `epoch/train_loss` and so on."""
+    """A sink that writes event files. Tags are `step/loss`, `epoch/train_loss` and so on."""
 
     def __init__(self, directory: Path, start_step: int) -> None:
         try:
@@ -159,18 +272,18 @@ class TensorBoard:
         self._writer = SummaryWriter(str(directory), purge_step=start_step + 1)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Everything that is a number."""
+        """Write all values that are numbers."""
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        """Flush."""
+        """Write out everything."""
         self._writer.close()
 
 
 class ProgressFile:
-    """A sink of MetricsLog that reports the fraction of the steps that are done."""
+    """A sink that reports the fraction of the steps that are done."""
 
     def __init__(self, path: Path, total_steps: int) -> None:
         self._path, self._total_steps = path, total_steps
@@ -181,85 +294,4 @@ class ProgressFile:
         write_progress(self._path, step / self._total_steps)
 
     def close(self) -> None:
-        """Do nothing: the file is always whole."""
-
-
-class Progress:
-    """Of one rank; without a log (every rank but the first) it only measures."""
-
-    def __init__(
-        self,
-        run: Run,
-        rates: list[float],
-        start: int,
-        log: MetricsLog | None,
-        say: Callable[[str], None],
-    ) -> None:
-        self._run, self._rates, self._log, self._say = run, rates, log, say
-        self._start, self._clock = start, Clock(start, run.total_steps)
-        self._times = StepTimes()
-        self._reported = 0
-        self.begin_epoch()
-
-    def begin_epoch(self) -> None:
-        """The next step is the first that counts for the epoch."""
-        self._losses: list[float] = []
-        self._epoch_began, self._epoch_first = time.monotonic(), self._times.num_steps
-
-    def step_done(self, step: int, loss: float, *, wait: float, compute: float) -> None:
-        """The step took `wait` seconds until its data was there, then `compute`."""
-        times, log = self._times, self._log
-        times.add(wait, compute)
-        self._losses.append(loss)
-        if log is None:
-            return
-        if step == self._start + 1:
-            log.write(
-                "compile",
-                self._start,
-                compile_seconds=times.compile_seconds,
-                first_batch_seconds=wait,
-            )
-        if step % self._run.recipe.log_interval == 0 or step == self._run.total_steps:
-            measured = self._measured(self._reported)
-            self._reported = times.num_steps
-            epoch = (step - 1) // self._run.steps_per_epoch
-            log.write("step", step, epoch=epoch, loss=loss, lr=self._rates[step - 1], **measured)
-            self._say(
-                f"epoch {epoch + 1}/{self._run.recipe.epoch_size} "
-                f"step {step}/{self._run.total_steps} loss {loss:.4f} "
-                f"{measured.get('images_per_second', 0):.0f} images/s ETA {self._clock.eta(step)}"
-            )
-
-    def epoch_done(self, step: int, evaluation: Evaluation | None) -> None:
-        """The step was the epoch's last; its numbers are of the steps since the start, if later."""
-        if self._log is None:
-            return
-        counted = {"seen", "correct_top1", "correct_top5", "loss_sum"}
-        counts: dict[str, Any] = evaluation.model_dump(include=counted) if evaluation else {}
-        self._log.write(
-            "epoch",
-            step,
-            epoch=(step - 1) // self._run.steps_per_epoch,
-            train_loss=sum(self._losses) / len(self._losses),
-            lr=self._rates[step - 1],
-            seconds=time.monotonic() - self._epoch_began,
-            **self._measured(self._epoch_first),
-            **counts,
-        )
-
-    def training_done(self, checkpoint_seconds: float) -> None:
-        """All steps; `checkpoint_seconds` of the time no step was done because of checkpoints."""
-        if self._log:
-            self._log.write(
-                "end",
-                self._run.total_steps,
-                compile_seconds=self._times.compile_seconds,
-                checkpoint_seconds=checkpoint_seconds,
-                restarts=self._log.restarts,
-                **self._measured(0),
-            )
-
-    def _measured(self, first: int) -> dict[str, float]:
-        summary = self._times.summary(self._run.global_batch_size, first)
-        return {**summary, "host_memory_mib": host_memory_mib()}
+        """Do nothing: the file is always complete."""

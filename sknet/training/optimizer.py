@@ -1,11 +1,12 @@
-"""The optimizers of recipes: MindSpore's where they are right, otherwise published formulas.
+"""The optimizers of recipes: MindSpore's where they are correct, otherwise the published formulas.
 
-- momentum, sgd: `nn.Momentum` and `nn.SGD`; the decay is added to the gradient. Without dampening
-  the two are the same, so Nesterov's form is left to `nn.SGD`: on CPU `nn.Momentum` ignores it.
-- adamw: Loshchilov & Hutter 2019, with Adam's bias correction, as in MindCV and PyTorch;
-  `nn.AdamWeightDecay` has none.
-- lamb: You et al. 2020, with bias correction, every tensor's update scaled to the norm of the
-  tensor, as `nn.Lamb`, which is for Ascend only.
+- momentum, sgd: `nn.Momentum` and `nn.SGD`. The weight decay is added to the gradient. Without
+  dampening both compute the same. Nesterov's form uses `nn.SGD`, as `nn.Momentum` ignores it on
+  CPU.
+- adamw: Loshchilov & Hutter 2019, with Adam's bias correction, as in MindCV and PyTorch.
+  `nn.AdamWeightDecay` lacks the correction.
+- lamb: You et al. 2020, with bias correction. The update of each tensor is scaled to the norm of
+  the tensor, as in `nn.Lamb`, which runs on Ascend only.
 """
 
 from mindspore import Parameter, Tensor, nn, ops
@@ -18,7 +19,13 @@ ADAMW_EPSILON, LAMB_EPSILON = 1e-8, 1e-6
 
 
 def create_optimizer(network: nn.Cell, recipe: Recipe, rates: list[float]) -> nn.Optimizer:
-    """The recipe's optimizer of the network's trainable weights; `rates` has one for each step."""
+    """Return the recipe's optimizer for the trainable weights of a network.
+
+    Args:
+        network: The network.
+        recipe: The recipe.
+        rates: The learning rate of each step.
+    """
     groups = _groups(network.trainable_params(), recipe)
     if recipe.opt == "momentum" and not recipe.use_nesterov:
         return nn.Momentum(groups, learning_rate=rates, momentum=recipe.momentum)
@@ -48,13 +55,12 @@ def _decays(weight: Parameter, recipe: Recipe) -> bool:
         case "auto":
             return not str(weight.name).endswith((".gamma", ".beta"))
         case _:
-            # Biases and BatchNorm's scale and shift are the ones with one axis.
+            # Biases, and the scale and shift of BatchNorm, have a single axis.
             return bool(weight.ndim > 1)
 
 
 class _Adaptive(nn.Optimizer):
-    """Adam's moments, and their number of updates: it can be behind the steps, as a dropped update
-    is a step."""
+    """Adam with its own count of updates, in the powers of β: a dropped update is only a step."""
 
     def __init__(self, groups: list[dict[str, object]], rates: list[float], epsilon: float) -> None:
         super().__init__(rates, groups)
@@ -65,7 +71,7 @@ class _Adaptive(nn.Optimizer):
         self.beta_2_power = Parameter(Tensor(1.0, mstype.float32), name="moments.beta_2_power")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> bool:
-        """Take one step."""
+        """Update the weights by one step."""
         rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
         ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
@@ -85,24 +91,24 @@ class _Adaptive(nn.Optimizer):
 
 
 class AdamW(_Adaptive):
-    """See the module."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     def __init__(self, groups: list[dict[str, object]], rates: list[float]) -> None:
         super().__init__(groups, rates, ADAMW_EPSILON)
 
-    def trust(self, weight: Tensor, update: Tensor) -> float:  # noqa: ARG002 (Lamb's needs them)
-        """The factor of the rate."""
+    def trust(self, weight: Tensor, update: Tensor) -> float:  # noqa: ARG002 (Lamb uses them)
+        """Return the factor of the learning rate."""
         return 1.0
 
 
 class Lamb(_Adaptive):
-    """See the module."""
+    """Adam with a trust ratio for each tensor (You et al. 2020)."""
 
     def __init__(self, groups: list[dict[str, object]], rates: list[float]) -> None:
         super().__init__(groups, rates, LAMB_EPSILON)
 
     def trust(self, weight: Tensor, update: Tensor) -> Tensor:
-        """The factor of the rate: the norms' ratio, 1 if one is 0."""
+        """Return the factor of the learning rate: the ratio of the norms, or 1 if either is 0."""
         own, other = ops.sqrt(sum_of_squares(weight)), ops.sqrt(sum_of_squares(update))
         some = ops.logical_and(own > 0, other > 0)
         return ops.select(
@@ -111,7 +117,10 @@ class Lamb(_Adaptive):
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
-    """A scalar. By a matrix product: on CPU the threads of a plain sum of a large tensor add up in
-    the order in which they end."""
+    """Return the sum of squares of all elements, as a scalar.
+
+    It is a matrix product because the threads of a plain sum on CPU add large tensors up in the
+    order in which they finish.
+    """
     row = x.reshape(1, -1)
     return ops.matmul(row, row.reshape(-1, 1)).reshape(())

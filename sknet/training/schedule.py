@@ -1,4 +1,4 @@
-"""The learning rate of every step, computed before the first."""
+"""The learning rate of every step of a run, computed before the first step."""
 
 import math
 from bisect import bisect_right
@@ -6,16 +6,17 @@ from bisect import bisect_right
 from sknet.recipe import Recipe
 from sknet.records import Run
 
-# one_cycle without warmup_epochs, and without warmup_factor: PyTorch's and MindCV's defaults.
-RISE_SHARE = 0.3
+# Of one_cycle, as in PyTorch and MindCV: the fraction of steps that rise, if the recipe has no
+# warmup_epochs, and the first rate relative to the peak, if it has no warmup_factor.
+RISE_FRACTION = 0.3
 RISE_START = 1 / 25
 
 
 def learning_rates(run: Run) -> list[float]:
-    """One rate a step: the warm-up to the peak, then the recipe's schedule.
+    """Return the rate of each step: the warm-up to the peak, then the recipe's schedule.
 
-    As MindCV's per step, epochs counted from the end of the warm-up; but without `warmup_factor`
-    the warm-up starts one step later, so that no step has the rate 0.
+    The rates equal MindCV's, which counts epochs from the end of the warm-up, with one exception:
+    without `warmup_factor` the warm-up starts one step later, so that no step has the rate 0.
     """
     recipe = run.recipe
     peak = recipe.peak_lr(run.world_size)
@@ -38,21 +39,21 @@ def _decayed(recipe: Recipe, peak: float, step: int, steps_per_epoch: int, steps
     match recipe.scheduler:
         case "cosine_decay":
             decay = recipe.decay_epochs * steps_per_epoch if recipe.decay_epochs else steps
-            share = (1 + math.cos(math.pi * step / decay)) / 2 if step < decay else 0.0
-            return recipe.min_lr + (peak - recipe.min_lr) * share
+            left = (1 + math.cos(math.pi * step / decay)) / 2 if step < decay else 0.0
+            return recipe.min_lr + (peak - recipe.min_lr) * left
         case "step_decay":
-            falls = epoch // (recipe.decay_epochs or recipe.epoch_size)
-            return peak * recipe.decay_rate**falls
+            num_decays = epoch // (recipe.decay_epochs or recipe.epoch_size)
+            return peak * recipe.decay_rate**num_decays
         case "multi_step_decay":
-            falls = bisect_right(recipe.multi_step_decay_milestones, epoch)
-            return peak * recipe.decay_rate**falls
+            num_decays = bisect_right(recipe.multi_step_decay_milestones, epoch)
+            return peak * recipe.decay_rate**num_decays
         case _:
             return peak
 
 
 def _one_cycle(recipe: Recipe, peak: float, steps_per_epoch: int, steps: int) -> list[float]:
-    """Half a cosine up, half a cosine down to min_lr, both ends included."""
-    rise = recipe.warmup_epochs * steps_per_epoch or RISE_SHARE * steps
+    """Return half a cosine up to the peak and half a cosine down to min_lr, both ends included."""
+    rise = recipe.warmup_epochs * steps_per_epoch or RISE_FRACTION * steps
     start = peak * (RISE_START if recipe.warmup_factor is None else recipe.warmup_factor)
     top = rise - 1
     return [
@@ -63,5 +64,5 @@ def _one_cycle(recipe: Recipe, peak: float, steps_per_epoch: int, steps: int) ->
     ]
 
 
-def _half_cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _half_cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2

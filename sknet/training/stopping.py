@@ -1,13 +1,13 @@
-"""Stopping on request: a signal sets a flag, and the ranks agree on the step after which they go.
+"""Stop on request: a signal sets a flag, and all ranks stop after the same step.
 
-| signal | who | why |
+| signal | handled by | sent by |
 |---|---|---|
-| SIGUSR1 | any rank of a job, or a process alone | what a launcher sends |
-| SIGTERM, SIGINT | a process alone | what people and schedulers send |
+| SIGUSR1 | every process | the launcher |
+| SIGTERM, SIGINT | a process that trains alone | people and schedulers |
 
-Under msrun SIGTERM stays as it is: MindSpore ends the ranks of a lost job by it, and a handler in
-Python could not run while its rank waits in a collective operation. A second signal of the kind
-does what it does without this.
+Under msrun, SIGTERM keeps its meaning: MindSpore ends the ranks of a lost job with it, and a Python
+handler could not run while its rank waits in a collective operation. A second signal of the same
+kind has its default effect.
 """
 
 import signal
@@ -17,15 +17,15 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether this process was asked to stop; listens within its context, in the main thread."""
+    """Whether this process was asked to stop."""
 
     def __init__(self) -> None:
         self.signal: str | None = None
-        """Name of the one that came."""
+        """Name of the signal that arrived."""
 
     @contextmanager
     def listening(self, *, distributed: bool) -> Iterator[None]:
-        """To be entered before what takes long."""
+        """Handle the signals inside this context, which belongs to the main thread."""
         alone = () if distributed else (signal.SIGTERM, signal.SIGINT)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, *alone)}
 

@@ -1,18 +1,17 @@
-"""A rank's training from its start to its end: where it begins, and with what.
+"""Train a run on one rank, from where its directory of checkpoints stands.
 
-Starts, in the order in which they are looked for: done already, the newest sound checkpoint of
-the directory, the first step.
+A training that is finished does nothing, one with a valid checkpoint resumes from the newest, and
+any other starts at the first step.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
+from filelock import FileLock, Timeout
 
 from infra.base.files import file_sha256
 from sknet.data.shards import ShardSet
@@ -21,29 +20,53 @@ from sknet.models import create_model
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights
 from sknet.recipe import Recipe
-from sknet.records import Checkpoint, Evaluation, Layout, Run, Shards
+from sknet.records import Checkpoint, Layout, Run, Shards
 from sknet.training import checkpoint
 from sknet.training.checkpoint import Saver
-from sknet.training.loop import Loop, Network
+from sknet.training.loop import Loop, Start
 from sknet.training.metrics import (
     METRICS_FILE,
     MetricsLog,
-    Progress,
     ProgressFile,
     Sink,
     TensorBoard,
+    TrainingMetrics,
 )
 from sknet.training.schedule import learning_rates
-from sknet.training.step import TrainStep
+from sknet.training.step import TrainStep, set_statistics
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS, Watchdog
 from sknet.world import World
 
+# The ranks of a job that was just killed get this time to end.
+LOCK_SECONDS = 60
+# Ranks compare their step modulo this, so that a float32 sum over any number of ranks is exact.
+_COMPARED_STEPS = 1 << 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a rank of a training needs beside its run and its data."""
+
+    directory: Path
+    """Directory of the checkpoints and of metrics.jsonl."""
+    report: Callable[[str], None]
+    """Prints a line if this is rank 0."""
+    weights: Path | None = None
+    """File of weights from which the network starts, instead of new ones."""
+    tensorboard: Path | None = None
+    """Directory for event files."""
+    progress_file: Path | None = None
+    """File in which rank 0 reports the fraction of the steps that are done."""
+    hang_floor: float = FLOOR_SECONDS
+    """Seconds that any step may take, see `sknet.training.watchdog`."""
+
 
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
-    """The run as planned for `world_size` ranks.
+    """Return the run of a recipe on a data set, planned for `world_size` ranks.
 
-    Raises UserError where recipe, data, machine and world don't fit.
+    Raises:
+        UserError: Recipe, data, machine and number of ranks don't fit.
     """
     classes = shards.dataset.classes
     if recipe.num_classes not in (None, len(classes)):
@@ -65,6 +88,7 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
             "choose a smaller batch"
         )
     return Run(
+        # Neither the name of a recipe nor the path of its weights changes the result.
         recipe=recipe.model_copy(update={"name": "recipe", "ckpt_path": ""}),
         classes=classes,
         shards_digest=shards.content_digest,
@@ -76,8 +100,168 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
     )
 
 
+class Trainer:
+    """The training of a run on one rank."""
+
+    def __init__(
+        self, run: Run, shards: ShardSet, world: World, stop: StopRequest, options: Options
+    ) -> None:
+        self._planned, self._shards, self._world, self._stop = run, shards, world, stop
+        self._options = options
+        self._directory, self._report = options.directory, options.report
+
+    def train(self) -> Path:
+        """Train to the end and return the final checkpoint.
+
+        Raises:
+            UserError: The directory belongs to another run or is in use, or the ranks can't divide
+                the global batch.
+            NonFiniteLossError: The loss or a weight is NaN or infinite.
+            StoppedError: A rank was asked to stop.
+            CheckpointError: The last checkpoint could not be saved.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with locked(self._directory, self._world.rank):
+            newest = self._newest()
+            run = newest[1].run if newest else self._planned
+            refuse_indivisible(run, self._world.size)
+            if newest and newest[1].step == run.total_steps:
+                final, state = newest
+                if self._world.rank == 0:
+                    # The last process may have been killed between saving and removing.
+                    keep = run.recipe.keep_checkpoint_max
+                    checkpoint.remove_old(self._directory, keep, state.best_step)
+            else:
+                final = self._train(run, newest)
+        self._report(f"trained {run.total_steps} steps: {final}")
+        return final
+
+    def _newest(self) -> tuple[Path, Checkpoint] | None:
+        damaged = []
+
+        def skip(path: Path, fault: str) -> None:
+            self._report(f"skipping {path.name}: {fault}")
+            damaged.append(path)
+
+        newest = checkpoint.newest_valid(self._directory, self._planned, skip)
+        step = newest[1].step if newest else 0
+        compared = step % _COMPARED_STEPS
+        if self._world.sum(compared) != compared * self._world.size:
+            raise UserError(
+                f"rank {self._world.rank} finds step {step} in {self._directory}, other ranks find "
+                "another one: all need the same --ckpt_save_dir on a shared file system"
+            )
+        if self._world.rank == 0:
+            # As the newest checkpoints, they would make remove_old remove valid ones.
+            for path in damaged:
+                checkpoint.set_aside(path)
+        if newest:
+            self._report(
+                f"resuming from {newest[0].name}: {step} of {newest[1].run.total_steps} steps "
+                "are done"
+            )
+        return newest
+
+    def _train(self, run: Run, newest: tuple[Path, Checkpoint] | None) -> Path:
+        world, report = self._world, self._report
+        start = self._start(run, newest)
+        self._report_plan(run, start.step)
+        log = self._open_log(run, start.step) if world.rank == 0 else None
+        watchdog = Watchdog(self._options.hang_floor)
+        try:
+            with Saver(self._directory, run.recipe.keep_checkpoint_max, report) as saver:
+                Loop(
+                    run,
+                    self._shards,
+                    world,
+                    start,
+                    metrics=TrainingMetrics(run, start.rates, start.step, log, report),
+                    saver=saver,
+                    watchdog=watchdog,
+                    stop=self._stop,
+                ).train()
+        finally:
+            watchdog.end()
+            if log:
+                log.close()
+        return self._directory / checkpoint.checkpoint_name(run.total_steps)
+
+    def _start(self, run: Run, newest: tuple[Path, Checkpoint] | None) -> Start:
+        world, recipe = self._world, run.recipe
+        ms.set_seed(recipe.seed)
+        # A checkpoint replaces all weights.
+        weights = None if newest else self._options.weights
+        network = starting_network(recipe, len(run.classes), weights)
+        rates = learning_rates(run)
+        step_cell = TrainStep(network, recipe, rates, world)
+        if newest is None:
+            return Start(step_cell, rates, 0, with_layout((), 0, world.size))
+        path, state = newest
+        checkpoint.restore(step_cell, path)
+        if (gathered := checkpoint.read_statistics(path)) is not None:
+            set_statistics(step_cell, gathered, world)
+        layouts = with_layout(state.layouts, state.step, world.size)
+        return Start(step_cell, rates, state.step, layouts, state.evaluations)
+
+    def _report_plan(self, run: Run, start: int) -> None:
+        recipe, size = run.recipe, self._world.size
+        if size != run.world_size:
+            self._report(
+                f"planned for {run.world_size} workers, continuing with {size}: the global batch "
+                f"stays {run.global_batch_size}, {run.global_batch_size // size} for each"
+            )
+        scaled = recipe.peak_lr(run.world_size)
+        if scaled != recipe.lr:
+            self._report(
+                f"learning rate {recipe.lr} scaled to {scaled} for a global batch of "
+                f"{run.global_batch_size} (reference {recipe.reference_global_batch_size})"
+            )
+        self._report(
+            f"training steps {start + 1} to {run.total_steps} with {size} workers; "
+            "the first compiles the graph"
+        )
+
+    def _open_log(self, run: Run, start: int) -> MetricsLog:
+        sinks: list[Sink] = []
+        if self._options.tensorboard:
+            sinks.append(TensorBoard(self._options.tensorboard, start))
+        if self._options.progress_file:
+            sinks.append(ProgressFile(self._options.progress_file, run.total_steps))
+        log = MetricsLog(self._directory / METRICS_FILE, start, self._report, tuple(sinks))
+        log.write("start", start, world_size=self._world.size, planned_workers=run.world_size)
+        return log
+
+
+@contextmanager
+def locked(directory: Path, rank: int) -> Iterator[None]:
+    """Keep other trainings out of a directory. The lock ends with this process at the latest.
+
+    Raises:
+        UserError: Another process has held the lock of this rank for LOCK_SECONDS, or the directory
+            can't be written.
+    """
+    lock = FileLock(directory / f".rank-{rank}.lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another training has been at work in {directory} for {LOCK_SECONDS} s: "
+            "wait for it, or give another directory"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{directory} can't be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def refuse_indivisible(run: Run, world_size: int) -> None:
-    """Raises UserError if `world_size` ranks can't share the run's global batch."""
+    """Check that `world_size` ranks can divide the global batch of a run.
+
+    Raises:
+        UserError: They can't.
+    """
     if not run.recipe.can_divide(run.global_batch_size, world_size):
         passes = run.recipe.gradient_accumulation_steps
         accumulated = f" in {passes} passes" if passes > 1 else ""
@@ -88,18 +272,12 @@ def refuse_indivisible(run: Run, world_size: int) -> None:
         )
 
 
-def with_layout(layouts: tuple[Layout, ...], step: int, world_size: int) -> tuple[Layout, ...]:
-    """The layouts of a training that goes on after `step` steps with `world_size` ranks."""
-    used = tuple(layout for layout in layouts if layout.first_step < step)
-    if used and used[-1].world_size == world_size:
-        return used
-    return (*used, Layout(first_step=step, world_size=world_size))
-
-
 def starting_network(recipe: Recipe, num_classes: int, weights: Path | None) -> SKNet:
-    """The recipe's network, from the global seed or, if given, from the file of weights.
+    """Return the recipe's network, newly initialised or with weights from a file.
 
-    Raises UserError if the file isn't the recipe's or doesn't fit the network.
+    Raises:
+        UserError: The file isn't the one that the recipe names by SHA-256, or doesn't fit the
+            network.
     """
     network = create_model(recipe.model, num_classes=num_classes)
     if weights:
@@ -113,187 +291,9 @@ def starting_network(recipe: Recipe, num_classes: int, weights: Path | None) -> 
     return network
 
 
-# The ranks of a job that was just killed get time to end.
-LOCK_SECONDS = 60
-
-
-@contextmanager
-def locked(directory: Path, rank: int) -> Iterator[None]:
-    """The rank's place in the directory, whose lock ends with the process at the latest.
-
-    Raises UserError if another process holds it for LOCK_SECONDS, or the directory can't be
-    written.
-    """
-    try:
-        opened = (directory / f".rank-{rank}.lock").open("w")
-    except OSError as error:
-        raise UserError(f"{directory} can't be written: {error.strerror}") from None
-    with opened as lock:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"another training has been at work in {directory} for {LOCK_SECONDS} s: "
-                        "wait for it, or give another directory"
-                    ) from None
-                time.sleep(0.5)
-        yield
-
-
-# Ranks compare as many steps as float32 sums hold exactly, whatever the number of ranks.
-_COMPARED_STEPS = 1 << 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What changes nothing of what is computed."""
-
-    tensorboard: Path | None = None
-    """Directory for event files."""
-    progress_file: Path | None = None
-    """File in which rank 0 reports the fraction of the steps that are done."""
-    hang_floor: float = FLOOR_SECONDS
-    """Seconds: see sknet.training.watchdog."""
-
-
-class Trainer:
-    """One rank's training of a run in a directory."""
-
-    def __init__(
-        self,
-        run: Run,
-        shards: ShardSet,
-        run_dir: Path,
-        world: World,
-        say: Callable[[str], None],
-        stop: StopRequest,
-        options: Options = Options(),
-        *,
-        weights: Path | None = None,
-    ) -> None:
-        self._planned, self._shards = run, shards
-        self._run_dir, self._world, self._say = run_dir, world, say
-        self._stop, self._options, self._weights = stop, options, weights
-
-    def train(self) -> Path:
-        """Train to the end and return the final checkpoint.
-
-        Raises NonFiniteLossError, StoppedError, CheckpointError, and UserError if the directory
-        belongs to another run or the ranks can't share the batch.
-        """
-        self._run_dir.mkdir(parents=True, exist_ok=True)
-        with locked(self._run_dir, self._world.rank):
-            newest = self._newest()
-            run = newest[1].run if newest else self._planned
-            refuse_indivisible(run, self._world.size)
-            if newest and newest[1].step == run.total_steps:
-                final, state = newest
-                if self._world.rank == 0:
-                    # It may have been killed between the last checkpoint and this.
-                    keep = run.recipe.keep_checkpoint_max
-                    checkpoint.remove_old(self._run_dir, keep, state.best_step)
-            else:
-                final = self._train(run, newest)
-        self._say(f"trained {run.total_steps} steps: {final}")
-        return final
-
-    def _newest(self) -> tuple[Path, Checkpoint] | None:
-        damaged = []
-
-        def skip(path: Path, fault: str) -> None:
-            self._say(f"skipping {path.name}: {fault}")
-            damaged.append(path)
-
-        newest = checkpoint.newest_valid(self._run_dir, self._planned, skip)
-        step = newest[1].step if newest else 0
-        compared = step % _COMPARED_STEPS
-        if self._world.sum(compared) != compared * self._world.size:
-            raise UserError(
-                f"rank {self._world.rank} finds step {step} in {self._run_dir}, other ranks find "
-                "another one: all need the same --ckpt_save_dir on a shared file system"
-            )
-        if self._world.rank == 0:
-            # Newer than what follows, they would crowd out sound ones.
-            for path in damaged:
-                checkpoint.set_aside(path)
-        if newest:
-            self._say(
-                f"resuming from {newest[0].name}: {step} of {newest[1].run.total_steps} steps "
-                "are done"
-            )
-        return newest
-
-    def _train(self, run: Run, newest: tuple[Path, Checkpoint] | None) -> Path:
-        recipe, world = run.recipe, self._world
-        ms.set_seed(recipe.seed)
-        # A checkpoint replaces all of them.
-        weights = None if newest else self._weights
-        model = starting_network(recipe, len(run.classes), weights)
-        rates = learning_rates(run)
-        step_cell = TrainStep(model, recipe, rates, world.size)
-        start: int = 0
-        layouts: tuple[Layout, ...] = ()
-        evaluations: tuple[tuple[int, Evaluation], ...] = ()
-        if newest:
-            path, state = newest
-            start, layouts, evaluations = state.step, state.layouts, state.evaluations
-            checkpoint.restore(step_cell, path)
-            if (gathered := checkpoint.read_statistics(path)) is not None:
-                checkpoint.assign(step_cell, gathered, world.rank, world.size)
-        self._say_plan(run, start)
-        # Rank 0 speaks and saves for all.
-        log = self._open_log(run, start) if world.rank == 0 else None
-        watchdog = Watchdog(self._options.hang_floor)
-        try:
-            with Saver(self._run_dir, recipe.keep_checkpoint_max, self._say) as saver:
-                Loop(
-                    run,
-                    self._shards,
-                    world,
-                    network=Network(model, step_cell, rates),
-                    layouts=with_layout(layouts, start, world.size),
-                    evaluations=evaluations,
-                    progress=Progress(run, rates, start, log, self._say),
-                    saver=saver,
-                    watchdog=watchdog,
-                    stop=self._stop,
-                    say=self._say,
-                ).train(start)
-        finally:
-            watchdog.end()
-            if log:
-                log.close()
-        return self._run_dir / checkpoint.checkpoint_name(run.total_steps)
-
-    def _say_plan(self, run: Run, start: int) -> None:
-        recipe, size = run.recipe, self._world.size
-        if size != run.world_size:
-            self._say(
-                f"planned for {run.world_size} workers, going on with {size}: the global batch "
-                f"stays {run.global_batch_size}, {run.global_batch_size // size} for each"
-            )
-        scaled = recipe.peak_lr(run.world_size)
-        if scaled != recipe.lr:
-            self._say(
-                f"learning rate {recipe.lr} scaled to {scaled} for a global batch of "
-                f"{run.global_batch_size} (reference {recipe.reference_global_batch_size})"
-            )
-        self._say(
-            f"training steps {start + 1} to {run.total_steps} with {size} workers; "
-            "the first compiles the graph"
-        )
-
-    def _open_log(self, run: Run, start: int) -> MetricsLog:
-        sinks: list[Sink] = []
-        if self._options.tensorboard:
-            sinks.append(TensorBoard(self._options.tensorboard, start))
-        if self._options.progress_file:
-            sinks.append(ProgressFile(self._options.progress_file, run.total_steps))
-        log = MetricsLog(self._run_dir / METRICS_FILE, start, self._say, tuple(sinks))
-        planned = {"planned_workers": run.world_size}
-        log.write("start", start, world_size=self._world.size, **planned)
-        return log
+def with_layout(layouts: tuple[Layout, ...], step: int, world_size: int) -> tuple[Layout, ...]:
+    """Return the layouts of a training that continues after `step` steps with so many ranks."""
+    used = tuple(layout for layout in layouts if layout.first_step < step)
+    if used and used[-1].world_size == world_size:
+        return used
+    return (*used, Layout(first_step=step, world_size=world_size))

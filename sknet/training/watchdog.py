@@ -1,17 +1,16 @@
-"""Ends a rank whose training stands still, after writing where every thread of it stands.
+"""End a rank whose training hangs, after writing the stacks of all its threads.
 
-| | |
+| limit | value |
 |---|---|
-| a step may take | 20 (`FACTOR`) times the median of the last 100 (`WINDOW`) steps, |
-| | and not less than the floor (`--hang_floor`): 600 s, which alone counts until |
-| | there is a median; 0 for no watchdog |
-| then a rank writes its stacks, and ends after | 5 s (`GRACE_SECONDS`) |
-| or, where native code holds Python's lock, as | |
-| MindSpore does while it waits for other ranks, | |
-| it writes them and ends after | 2 s (`FALLBACK_SECONDS`), before those that could |
+| duration of a step | 20 (`FACTOR`) times the median of the last 100 (`WINDOW`) steps, but at |
+| | least the floor (`--hang_floor`, 600 s). The floor alone counts until there is |
+| | a median. 0 turns the watchdog off |
+| from writing the stacks to the end | 5 s (`GRACE_SECONDS`) |
+| if native code holds Python's lock | 2 s (`FALLBACK_SECONDS`) after the limit; this is the case |
+| | while MindSpore waits for other ranks |
 
-Only steps are watched: not the first one, which compiles, nor evaluations and the wait for a
-checkpoint, which take as long as they take. For these there is the launcher's limit of silence.
+Only steps are watched. The first step, which compiles, as well as evaluations and waiting for a
+checkpoint have no limit here; the launcher limits how long a job may be silent.
 """
 
 import faulthandler
@@ -24,26 +23,31 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from infra.base.outcomes import ExitCode
+
 FACTOR = 20
 WINDOW = 100
 FLOOR_SECONDS = 600.0
 GRACE_SECONDS = 5.0
 FALLBACK_SECONDS = 2.0
 _POLL_SECONDS = 0.25
-_EXIT_CODE = 1
 
 
 class Watchdog:
-    """Knows when steps end; off until the first one has.
+    """Limits the duration of steps, from the end of the first one on.
 
-    Two timers, as neither is enough: a thread of Python can say what the matter is but needs the
-    interpreter, which native code may hold; faulthandler's needs nothing but can only dump and
-    leave.
+    It needs two timers. A Python thread can report the cause, but it needs the interpreter, which
+    native code may hold. The timer of faulthandler always works, but can only dump stacks and exit.
     """
 
     def __init__(self, floor: float = FLOOR_SECONDS) -> None:
+        """Start the watchdog.
+
+        Args:
+            floor: Seconds that every step may take; 0 turns the watchdog off.
+        """
         self.limit = self._floor = floor
-        """Seconds that a step may take."""
+        """Seconds that the current step may take."""
         self._durations: deque[float] = deque(maxlen=WINDOW)
         self._last: float | None = None
         self._ended = threading.Event()
@@ -51,7 +55,7 @@ class Watchdog:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def step_done(self) -> None:
-        """The next one has to end in time."""
+        """Start the limit of the next step."""
         now = time.monotonic()
         if self._last is not None:
             self._durations.append(now - self._last)
@@ -60,27 +64,27 @@ class Watchdog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens meanwhile is no step."""
+        """Suspend the limit inside this context."""
         was_on = self._last is not None
-        self._stop()
+        self._disarm()
         yield
         if was_on:
             self._last = time.monotonic()
             self._arm()
 
     def end(self) -> None:
-        """Watch no more."""
-        self._stop()
+        """Stop watching."""
+        self._disarm()
         self._ended.set()
 
     def _arm(self) -> None:
         if self._floor:
             if self._durations:
                 self.limit = max(self._floor, FACTOR * statistics.median(self._durations))
-            # 0.1 ms. At each step, so that the timers of all ranks end at the same time.
+            # Takes 0.1 ms. It is set at each step, so that the timers of all ranks end together.
             faulthandler.dump_traceback_later(self.limit + FALLBACK_SECONDS, exit=True)
 
-    def _stop(self) -> None:
+    def _disarm(self) -> None:
         self._last = None
         if self._floor:
             faulthandler.cancel_dump_traceback_later()
@@ -93,4 +97,4 @@ class Watchdog:
                 sys.stderr.flush()
                 faulthandler.dump_traceback(all_threads=True)
                 time.sleep(GRACE_SECONDS)
-                os._exit(_EXIT_CODE)
+                os._exit(ExitCode.FAILED)

@@ -193,7 +193,7 @@ def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[
         weight_decay_filter="disable",
         label_smoothing=LABEL_SMOOTHING,
     )
-    step = TrainStep(network, recipe, [LR] * 10_000, world_size=1)
+    step = TrainStep(network, recipe, [LR] * 10_000)
     step.set_train(True)
     return lambda: step(x, y).asnumpy()
 

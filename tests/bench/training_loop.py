@@ -21,7 +21,7 @@ from sknet.models import create_model
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, loop
 from sknet.training.checkpoint import Saver
-from sknet.training.metrics import MetricsLog, Progress
+from sknet.training.metrics import MetricsLog, TrainingMetrics
 from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
@@ -58,8 +58,8 @@ class Training:
         self.run = self._plan()
         rates = learning_rates(self.run)
         model = create_model(MODEL, num_classes=NUM_CLASSES)
-        step = TrainStep(model, self.run.recipe, rates, 1)
-        self.network = loop.Network(model, step, rates)
+        step = TrainStep(model, self.run.recipe, rates)
+        self.start = loop.Start(step, rates, 0, with_layout((), 0, 1))
         self._fresh = checkpoint.parameters_of(step)
 
     def _plan(self, **changes: Any) -> Any:
@@ -68,7 +68,7 @@ class Training:
 
     def reset(self) -> None:
         """To the state before the first step, the counter of steps included."""
-        for parameter in self.network.step_cell.get_parameters():
+        for parameter in self.start.step_cell.get_parameters():
             parameter.set_data(Tensor(self._fresh[parameter.name]))
 
     def batch(self) -> Any:
@@ -101,7 +101,7 @@ class Training:
         """One epoch into the directory, or the first steps of it."""
         run, setup, stop = self._plan(**changes), self._setup, StopRequest()
 
-        class Observed(Progress):
+        class Observed(TrainingMetrics):
             def step_done(self, step: int, loss: float, *, wait: float, compute: float) -> None:
                 super().step_done(step, loss, wait=wait, compute=compute)
                 clocks.steps.append(time.perf_counter())
@@ -123,15 +123,12 @@ class Training:
                     run,
                     setup.shards,
                     ALONE,
-                    network=self.network,
-                    layouts=with_layout((), 0, 1),
-                    evaluations=(),
-                    progress=Observed(run, self.network.rates, 0, log, unheard),
+                    self.start,
+                    metrics=Observed(run, self.start.rates, 0, log, unheard),
                     saver=saver,
                     watchdog=watchdog,
                     stop=stop,
-                    say=unheard,
-                ).train(0)
+                ).train()
         finally:
             watchdog.end()
             log.close()
@@ -157,10 +154,10 @@ def measure_loop(setup: Setup) -> None:
 
     def bare() -> float:
         training.reset()
-        training.network.step_cell.set_train(True)
+        training.start.step_cell.set_train(True)
         clocks = Clocks()
         for _ in range(count):
-            float(training.network.step_cell(images, labels).asnumpy())
+            float(training.start.step_cell(images, labels).asnumpy())
             clocks.steps.append(time.perf_counter())
         return statistics.median(clocks.milliseconds)
 
@@ -215,7 +212,7 @@ def _round(
     if not (after_save and others):
         raise SystemExit(f"{count} steps hold no step after a save and one beside none: --interval")
     step = statistics.median(others)
-    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(training.network.step_cell))
+    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(training.start.step_cell))
     state = checkpoint.read_state(checkpoint.list_checkpoints(directory)[-1])
     began = time.perf_counter()
     checkpoint.write(snapshot, setup.new_directory(), state)

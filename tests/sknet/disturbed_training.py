@@ -11,8 +11,7 @@ import time
 from typing import Any
 
 from sknet import program, train
-from sknet.training import metrics as progress
-from sknet.training import trainer as starting
+from sknet.training import metrics, trainer
 from tests.sknet.three_layers import ThreeLayers
 
 
@@ -20,14 +19,14 @@ def disturb() -> None:
     rank, at, what = os.environ["DISTURBANCE"].split()
     if os.environ["RANK_ID"] != rank:
         return
-    step_done = progress.Progress.step_done
+    step_done = metrics.TrainingMetrics.step_done
 
-    def act(self: progress.Progress, done: int, *values: Any, **named: Any) -> None:
+    def act(self: metrics.TrainingMetrics, done: int, *values: Any, **named: Any) -> None:
         step_done(self, done, *values, **named)
         if done == int(at):
             stand_still() if what == "hang" else os.kill(os.getpid(), signal.Signals[what])
 
-    progress.Progress.step_done = act
+    metrics.TrainingMetrics.step_done = act
 
 
 def stand_still() -> None:
@@ -35,7 +34,7 @@ def stand_still() -> None:
 
 
 if __name__ == "__main__":
-    starting.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
+    trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
     if "DISTURBANCE" in os.environ:
         disturb()
     sys.exit(program.run(train.main, train.parser().parse_args()))

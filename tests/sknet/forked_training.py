@@ -22,9 +22,7 @@ import numpy as np
 from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
-from sknet.training import checkpoint, trainer
-from sknet.training import metrics as progress
-from sknet.training import trainer as starting
+from sknet.training import checkpoint, metrics, trainer
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import plan_run
@@ -83,10 +81,10 @@ def say(line: str) -> None:
 
 def train(job: dict[str, Any], shards_dir: Path) -> int:
     """The exit code of the program."""
-    starting.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
-    step_done = progress.Progress.step_done
+    trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
+    step_done = metrics.TrainingMetrics.step_done
 
-    def note(self: progress.Progress, step: int, *values: Any, **named: Any) -> None:
+    def note(self: metrics.TrainingMetrics, step: int, *values: Any, **named: Any) -> None:
         step_done(self, step, *values, **named)
         if step in job.get("full_at_steps", ()):
             wait_for_saves()
@@ -96,7 +94,7 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         if step == job.get("signal_at_step"):
             os.kill(os.getpid(), getattr(signal, job["signal"]))
 
-    progress.Progress.step_done = note
+    metrics.TrainingMetrics.step_done = note
     recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
     set_device("CPU", recipe.mode)
     stop = StopRequest()
@@ -106,9 +104,10 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         shards = read_shards(shards_dir)
         run = plan_run(recipe, shards.record, job.get("planned_workers", 1), "CPU")
         with stop.listening(distributed=False):
-            options = trainer.Options(tensorboard=tensorboard)
-            directory = Path(job["directory"])
-            trainer.Trainer(run, shards, directory, ALONE, say, stop, options).train()
+            options = trainer.Options(
+                directory=Path(job["directory"]), report=say, tensorboard=tensorboard
+            )
+            trainer.Trainer(run, shards, ALONE, stop, options).train()
 
     options = program.parser("").parse_args(["--outcome_file", job["directory"] + ".outcome"])
     return program.run(main, options)

@@ -21,7 +21,7 @@ State = dict[str, npt.NDArray[np.generic]]
 def new_step(**choices: Any) -> TrainStep:
     ms.set_seed(1)
     network = SKNet(ARCHITECTURE, num_classes=CLASSES, in_channels=3)
-    step = TrainStep(network, recipe(global_batch_size=BATCH, **choices), RATES, 1)
+    step = TrainStep(network, recipe(global_batch_size=BATCH, **choices), RATES)
     return step.set_train(True)
 
 

@@ -43,7 +43,7 @@ def make_network(num_classes: int = 3) -> nn.Cell:
 
 def make_step(seed: int, num_classes: int = 3) -> TrainStep:
     """A training step all of whose parameters have values of their own."""
-    step = TrainStep(make_network(num_classes), RECIPE, [0.1] * 12, 1)
+    step = TrainStep(make_network(num_classes), RECIPE, [0.1] * 12)
     numbers = np.random.default_rng(seed)
     for parameter in step.get_parameters():
         values = numbers.uniform(0, 100, parameter.shape)

@@ -233,7 +233,7 @@ def test_full_disk_costs_a_checkpoint_but_not_the_training(
     assert code == 0, log(small_disk)
     warned = re.findall(
         r"^warning: (\S+) was not saved: No space left on device \(it needs 0\.00\d+ MB, 0 MB are "
-        rf"free in {small_disk}\); the newest checkpoint is step-00000003; the training goes on$",
+        rf"free in {small_disk}\); the newest checkpoint is step-00000003; the training continues$",
         log(small_disk),
         re.MULTILINE,
     )
@@ -273,7 +273,7 @@ def test_a_run_that_is_planned_for_more_workers_than_are_there_keeps_its_plan(
     stop = {"signal": "SIGUSR1", "signal_at_step": 4}
     assert forked(directory, recipe=recipe, planned_workers=2, **stop) == 1
     said = log(directory)
-    assert "planned for 2 workers, going on with 1: the global batch stays 4, 4 for each" in said
+    assert "planned for 2 workers, continuing with 1: the global batch stays 4, 4 for each" in said
     assert "learning rate 0.01 scaled to 0.005 for a global batch of 4" in said
     assert forked(directory, recipe=recipe) == 0
     state = checkpoint.read_state(directory / "step-00000009")

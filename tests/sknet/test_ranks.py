@@ -102,7 +102,7 @@ def test_ranks_stop_together_and_end_together_and_nobody_can_tell(
     # The one that stopped goes on with one rank.
     result, said = launch("alone", workers=1)
     assert result.status is Outcome.DONE, said
-    assert "planned for 2 workers, going on with 1: the global batch stays 4, 4 for each" in said
+    assert "planned for 2 workers, continuing with 1: the global batch stays 4, 4 for each" in said
     state = checkpoint.read_state(tmp_path / "alone/step-00000006")
     assert state.layouts == (
         Layout(first_step=0, world_size=2),

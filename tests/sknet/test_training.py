@@ -23,11 +23,11 @@ from sknet.data.shards import ShardSet, read_rows
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run
-from sknet.training import trainer as locking
+from sknet.training import trainer
 from sknet.training.loop import divergence
 from sknet.training.stopping import StopRequest
-from sknet.training.trainer import Trainer, plan_run
-from sknet.world import World
+from sknet.training.trainer import Options, Trainer, plan_run
+from sknet.world import ALONE, World
 
 ENVIRONMENT = {
     **os.environ,
@@ -112,12 +112,13 @@ def test_divergence_names_the_samples_of_the_rank_and_the_step(
 def test_two_trainings_in_one_directory_are_refused(
     run: Run, converted: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locking, "LOCK_SECONDS", 0)
-    trainer = Trainer(run, converted, tmp_path, World(0, 1), print, StopRequest())
+    monkeypatch.setattr(trainer, "LOCK_SECONDS", 0)
+    options = Options(directory=tmp_path, report=print)
+    training = Trainer(run, converted, ALONE, StopRequest(), options)
     with (tmp_path / ".rank-0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training has been at work"):
-            trainer.train()
+            training.train()
 
 
 class Training:

@@ -51,7 +51,7 @@ def finished(recipe: Recipe, shards: Shards, directory: Path, **choices: Any) ->
     """A checkpoint of the last step as a training writes it."""
     recipe = recipe.model_copy(update=choices)
     run = plan_run(recipe, shards, 1, "CPU")
-    step = TrainStep(network(), recipe, [0.1] * run.total_steps, 1)
+    step = TrainStep(network(), recipe, [0.1] * run.total_steps)
     state = Checkpoint(
         run=run,
         layouts=(Layout(first_step=0, world_size=2), Layout(first_step=4, world_size=1)),
