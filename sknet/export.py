@@ -1,9 +1,9 @@
-"""Export a checkpoint as MINDIR or ONNX, BatchNorm folded, checked against the network.
+"""Export a checkpoint as MINDIR or ONNX, with BatchNorm folded, and check the file's outputs.
 
 python -m sknet.export --ckpt_path FILE --format MINDIR|ONNX [--model NAME] [--resolution 224]
 
-Beside FILE.onnx (or .mindir) goes FILE.onnx.json, an `ExportedFile`: how images become its input,
-and its classes. The file itself holds the same.
+A record, FILE.onnx.json (or FILE.mindir.json), is written beside the file. It describes the classes
+and how images are turned into inputs. The file itself holds the same description.
 """
 
 import argparse
@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from infra.base.records import Record, Sha256
 from sknet import program
@@ -23,66 +24,70 @@ from sknet.recipe import Recipe, load_recipe
 from sknet.records import Checkpoint
 
 IMAGENET_CLASSES = 1000
-# The network's total stride, and what a gigabyte holds of one image's largest map.
-_RANGES = (("resolution", 32, 2048), ("num_classes", 1, 100_000), ("batch_size", 1, 1024))
-# Of the largest logit. Folding and another runtime's rounding stay below a tenth of it.
 MAX_DIFFERENCE = 1e-5
+"""Largest difference between logits of the file and of the network, as a fraction of the largest
+logit. Folding and the rounding of another runtime stay below a tenth of it."""
 MAX_CLASSES_BYTES = 1 << 24
+# The resolution's limits are the network's total stride, and what a gigabyte holds of the largest
+# map of one image.
+_RANGES = (("resolution", 32, 2048), ("num_classes", 1, 100_000), ("batch_size", 1, 1024))
 _SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 _UNCHECKED = {
     ".onnx": "its outputs are unchecked: pip install onnxruntime to have them compared",
     ".air": "its outputs are unchecked: MindSpore can't run AIR",
 }
 
+_T = TypeVar("_T")
+
 
 class ExportedModel(Record):
-    """What a user of an exported network has to know; the file holds each field as JSON text."""
+    """What a user of an exported network needs to know. The file stores each field as JSON text."""
 
     model: str
     """Name in `sknet.models.list_models()`."""
     num_classes: int
     classes: tuple[str, ...] | None
-    """Names in the order of the logits; None if unknown."""
+    """Names of the classes in the order of the logits; None if unknown."""
     input_shape: tuple[int, int, int, int]
     """(N, C, H, W), float32."""
     layout: Literal["NCHW"] = "NCHW"
     channel_order: Literal["RGB"] = "RGB"
     resize: int
-    """First the image's shorter side is resized to this, in pixels, …"""
+    """Step 1: size in pixels to which the shorter side of an image is resized."""
     interpolation: str
-    """… in this way, …"""
+    """Interpolation of step 1."""
     crop_pct: float
-    """… then the centre is cropped to H and W: H / crop_pct is `resize`, rounded."""
+    """Step 2: the centre is cropped to H and W; `resize` is H / crop_pct, rounded."""
     mean: tuple[float, float, float]
-    """Per channel, subtracted from values in 0 … 255, …"""
+    """Step 3: subtracted from the values 0 … 255 of each channel."""
     std: tuple[float, float, float]
-    """… and the difference divided by this."""
+    """Step 4: divides the differences of each channel."""
     checkpoint_sha256: Sha256
-    """Of the file that held the weights."""
+    """SHA-256 of the file that held the weights."""
     mindspore: str
-    """Version that exported."""
+    """Version of MindSpore that exported the file."""
 
     @property
     def notes(self) -> dict[str, str]:
-        """As the file holds it: name → JSON."""
+        """The fields as the file stores them: JSON texts by name."""
         return {name: json.dumps(value) for name, value in self.model_dump(mode="json").items()}
 
 
 class ExportedFile(ExportedModel):
-    """`FILE.json` beside an exported file."""
+    """The record `FILE.json` beside an exported file."""
 
     format_version: Literal[1] = 1
     format: Literal["MINDIR", "ONNX", "AIR"]
     sha256: Sha256
-    """Of the exported file."""
+    """SHA-256 of the exported file."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Export and check; prints one line."""
+    """Export a file, check it and print one line."""
     suffix = _suffix(arguments)
     config = load_recipe(arguments.config) if arguments.config else None
     names = read_classes(arguments.classes) if arguments.classes else None
-    # Otherwise MindSpore's warnings about itself bury the one line. Read when it is imported.
+    # Suppresses MindSpore's warnings about itself. It is read when MindSpore is imported.
     os.environ.setdefault("GLOG_v", "3")
     import mindspore
     import numpy as np
@@ -106,7 +111,7 @@ def main(arguments: argparse.Namespace) -> None:
     network = create_model(model.model, num_classes=model.num_classes)
     load_weights(network, weights)
     out = arguments.out or Path(f"{model.model}{suffix}")
-    make_place(out)
+    prepare_output(out)
     images = np.random.default_rng(0).standard_normal(model.input_shape, np.float32)
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"model{suffix}"
@@ -135,20 +140,31 @@ def describe(
     checkpoint_sha256: str,
     mindspore: str,
 ) -> ExportedModel:
-    """What to export, from everything that says something about it.
+    """Combine what checkpoint, recipe and options say about the model to export.
 
-    A checkpoint of ours knows it all. Raises UserError if two sources differ or none names the
-    model; preprocessing that none names is ImageNet's, as in a recipe.
+    A checkpoint of ours describes it completely. Preprocessing that no source describes is that of
+    ImageNet, as in a recipe.
+
+    Args:
+        arguments: The options.
+        state: The state of the checkpoint, if there is one.
+        config: The recipe that --config names.
+        names: The class names that --classes holds.
+        checkpoint_sha256: See `ExportedModel`.
+        mindspore: See `ExportedModel`.
+
+    Raises:
+        UserError: Two sources differ, or none names the model.
     """
     run = state.run if state else None
 
     def choice(key: str, option: Any = None) -> Any:
-        claims = {
+        values = {
             "state.json": run and getattr(run.recipe, key),
             "--config": config and getattr(config, key),
             f"--{key}": option,
         }
-        return agreed(key, claims)
+        return agreed(key, values)
 
     def preprocessing(key: str) -> Any:
         value = choice(key)
@@ -188,9 +204,17 @@ def describe(
     )
 
 
-def agreed(what: str, claims: dict[str, Any]) -> Any:
-    """The value that all claims but None have; None if all are. Raises UserError if two differ."""
-    known = [(source, value) for source, value in claims.items() if value is not None]
+def agreed(what: str, values: Mapping[str, _T | None]) -> _T | None:
+    """Return the value on which all sources that have one agree.
+
+    Args:
+        what: What the value describes, for the message.
+        values: The value that each source has.
+
+    Raises:
+        UserError: Two sources have different values.
+    """
+    known = [(source, value) for source, value in values.items() if value is not None]
     for source, value in known[1:]:
         if value != known[0][1]:
             raise UserError(
@@ -201,7 +225,11 @@ def agreed(what: str, claims: dict[str, Any]) -> Any:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Names of classes, one a line, in the order of the labels. Raises UserError naming a fault."""
+    """Return the class names in a file, which has one a line in the order of the labels.
+
+    Raises:
+        UserError: The file can't be read, is empty or has an empty line.
+    """
     try:
         if path.stat().st_size > MAX_CLASSES_BYTES:
             raise UserError(f"--classes {path} is larger than {MAX_CLASSES_BYTES} bytes")
@@ -216,23 +244,30 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return names
 
 
-def make_place(out: Path) -> None:
-    """Make the directory of --out, before the work. Raises UserError if no file can go there."""
+def prepare_output(out: Path) -> None:
+    """Make the directory of --out before the work starts.
+
+    Raises:
+        UserError: No file can be written there.
+    """
     if out.is_dir():
         raise UserError(f"--out {out} is a directory, expected a file")
     program.make_directory(out.parent, "--out")
 
 
 def publish(file: Path, record: ExportedFile, out: Path) -> None:
-    """Put the file at `out` and the record beside it, each whole or not at all.
+    """Copy the file to `out` and write the record beside it.
 
-    Raises UserError if that is not possible.
+    Existing files are replaced only once both new ones are complete.
+
+    Raises:
+        UserError: They can't be written.
     """
     targets = (out.with_name(f"{out.name}.json"), out)
     parts = [target.with_name(f".{target.name}.{os.getpid()}") for target in targets]
     try:
         record.write(parts[0])
-        # With the rights of any new file, not those that MindSpore leaves.
+        # The copy has the permissions of a new file; MindSpore may leave its own read-only.
         shutil.copyfile(file, parts[1])
         for part, target in zip(parts, targets, strict=True):
             part.replace(target)
@@ -244,28 +279,38 @@ def publish(file: Path, record: ExportedFile, out: Path) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; names as in MindCV where it has the option."""
+    """Return the parser of the options, which have MindCV's names where MindCV has them."""
     result = program.parser(__doc__.splitlines()[0])
     result.add_argument(
         "--ckpt_path",
         type=Path,
         required=True,
-        help="model.ckpt or its directory, whose state.json names the rest; or published weights",
+        help="directory of a checkpoint, or a file of weights",
     )
-    result.add_argument("--format", required=True, help="MINDIR or ONNX; AIR on Ascend")
+    result.add_argument("--format", required=True, help="MINDIR or ONNX, or AIR on Ascend")
     result.add_argument("--out", type=Path, help="file to write (default: MODEL.mindir or .onnx)")
-    result.add_argument("--model", help="for weights without state.json")
-    result.add_argument("--num_classes", type=int, help="for weights without state.json")
-    result.add_argument("--classes", type=Path, help="text file of class names, one a line")
-    result.add_argument("--config", "-c", help="recipe that names model and preprocessing")
-    result.add_argument("--resolution", type=int, help="side of the input (default: the recipe's)")
-    result.add_argument("--batch_size", type=int, default=1, help="images of one call, fixed")
-    result.add_argument("--device_target", default="CPU", help="CPU or Ascend")
+    result.add_argument("--model", help="name of the model, for weights without state.json")
+    result.add_argument(
+        "--num_classes",
+        type=int,
+        help=f"number of classes, for weights without state.json (default: {IMAGENET_CLASSES})",
+    )
+    result.add_argument("--classes", type=Path, help="text file with one class name a line")
+    result.add_argument(
+        "--config", "-c", help="recipe with model and preprocessing, for weights without state.json"
+    )
+    result.add_argument(
+        "--resolution", type=int, help="side of the input in pixels (default: the recipe's)"
+    )
+    result.add_argument(
+        "--batch_size", type=int, default=1, help="number of images in the input (default: 1)"
+    )
+    result.add_argument("--device_target", default="CPU", help="CPU or Ascend (default: CPU)")
     return result
 
 
 def _suffix(arguments: argparse.Namespace) -> str:
-    """The suffix of the format, all options checked that need no file. Raises UserError."""
+    """Check the options as far as that needs no file, and return the suffix of the format."""
     if arguments.format not in _SUFFIXES:
         raise UserError(f"--format is {arguments.format!r}, expected MINDIR or ONNX")
     if arguments.format == "AIR" and arguments.device_target != "Ascend":
@@ -286,7 +331,7 @@ def _suffix(arguments: argparse.Namespace) -> str:
 
 
 def _checkpoint(path: Path) -> tuple[Path, Checkpoint | None]:
-    """The file of weights, and the verified state beside it if it is a checkpoint of ours."""
+    """Return the file of weights, and the verified state beside it if there is one."""
     from sknet.training.checkpoint import MODEL_FILE, STATE_FILE, read_state
 
     file = path / MODEL_FILE if path.is_dir() else path
