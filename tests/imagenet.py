@@ -1,4 +1,4 @@
-"""A miniature of ImageNet in every layout in which it is distributed: 8 classes of real photos."""
+"""A miniature of ImageNet in every form in which people have it: 8 classes of real photographs."""
 
 import gzip
 import hashlib
@@ -14,7 +14,6 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_sample_image
 
-# Not in this order in the devkit, as its numbers follow another one.
 WORDS = {
     "n01440764": "tench, Tinca tinca",
     "n01443537": "goldfish, Carassius auratus",
@@ -25,17 +24,22 @@ WORDS = {
     "n01498041": "stingray",
     "n01514668": "cock",
 }
+"""Words of each synset by WordNet ID, sorted."""
 DEVKIT_ORDER = [5, 2, 7, 0, 3, 6, 1, 4]
+"""The devkit numbers the synsets in an order of its own."""
 TRAIN_IMAGES, VAL_IMAGES = 6, 2
 
 
 @cache
 def photos() -> Mapping[str, Mapping[str, bytes]]:
-    """Name → JPEG of each split: seeded crops of two photographs, a class from its own region."""
+    """Return the JPEGs of each split by name.
+
+    They are seeded crops of two photographs; each class has its own region of one of them.
+    """
     rng = np.random.default_rng(0)
     sheets = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     splits: dict[str, dict[str, bytes]] = {"train": {}, "val": {}}
-    number = 0
+    count = 0
     for label, synset in enumerate(WORDS):
         sheet = sheets[label % 2]
         for index in range(TRAIN_IMAGES + VAL_IMAGES):
@@ -48,21 +52,22 @@ def photos() -> Mapping[str, Mapping[str, bytes]]:
                 name = f"{synset}/{synset}_{100 * label + index}.JPEG"
                 splits["train"][name] = buffer.getvalue()
             else:
-                # The validation images of a class are not next to each other.
-                number += 1
-                place = (number * 5) % (len(WORDS) * VAL_IMAGES) + 1
-                name = f"{synset}/ILSVRC2012_val_{place:08}.JPEG"
+                # The validation images of a class do not have successive numbers.
+                count += 1
+                number = (count * 5) % (len(WORDS) * VAL_IMAGES) + 1
+                name = f"{synset}/ILSVRC2012_val_{number:08}.JPEG"
                 splits["val"][name] = buffer.getvalue()
     return splits
 
 
 def val_labels() -> list[str]:
-    """The synset of ILSVRC2012_val_00000001.JPEG and on."""
+    """Return the synsets of ILSVRC2012_val_00000001.JPEG, …2.JPEG and so on."""
     by_file = sorted((Path(name).name, Path(name).parent.name) for name in photos()["val"])
     return [synset for _, synset in by_file]
 
 
 def tar_of(files: Mapping[str, bytes]) -> bytes:
+    """Return a tar archive of files by name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in files.items():
@@ -73,9 +78,9 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def devkit() -> bytes:
-    """meta.mat as MATLAB structures, with synsets that are no classes; and the ground truth."""
+    """Return a devkit: meta.mat, with a synset that is no class, and the ground truth."""
     fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children"]
-    order = [list(WORDS)[place] for place in DEVKIT_ORDER]
+    order = [list(WORDS)[index] for index in DEVKIT_ORDER]
     rows = [(number, synset, WORDS[synset], "a fish", 0) for number, synset in enumerate(order, 1)]
     rows.append((len(rows) + 1, "n00015388", "animal, animate being", "a living organism", 8))
     table = np.array(rows, dtype=[(field, object) for field in fields]).reshape(-1, 1)
@@ -92,6 +97,7 @@ def devkit() -> bytes:
 
 
 def write_md5sums(root: Path) -> None:
+    """Write MD5SUMS for the archives in a directory."""
     lines = [
         f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.name}\n"
         for path in sorted(root.glob("ILSVRC2012_*"))
@@ -99,7 +105,17 @@ def write_md5sums(root: Path) -> None:
     (root / "MD5SUMS").write_text("".join(lines))
 
 
+def append_member(archive: Path, name: str, content: bytes) -> None:
+    """Append a file to an archive, and write MD5SUMS anew."""
+    with tarfile.open(archive, "a", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    write_md5sums(archive.parent)
+
+
 def write_archives(root: Path) -> Path:
+    """Write the archives as they are distributed, with MD5SUMS."""
     root.mkdir(parents=True)
     by_class: dict[str, dict[str, bytes]] = {}
     for name, content in photos()["train"].items():
@@ -114,7 +130,7 @@ def write_archives(root: Path) -> Path:
 
 
 def write_folders(root: Path) -> Path:
-    """As people unpack the archives."""
+    """Write the images as people unpack the archives."""
     for split, files in photos().items():
         for name, content in files.items():
             path = root / split / name
@@ -124,6 +140,7 @@ def write_folders(root: Path) -> Path:
 
 
 def write_kaggle(root: Path) -> Path:
+    """Write the images and tables as Kaggle has them."""
     images = write_folders(root / "ILSVRC/Data/CLS-LOC")
     for path in list((images / "val").glob("*/*")):
         path.rename(images / "val" / path.name)
@@ -137,6 +154,6 @@ def write_kaggle(root: Path) -> Path:
         f"ILSVRC2012_val_{number:08},{synset} 1 2 30 40 {synset} 5 6 70 80 "
         for number, synset in enumerate(val_labels(), 1)
     ]
-    # The table's lines are in no order.
+    # Kaggle's table is not sorted.
     (root / "LOC_val_solution.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
     return root

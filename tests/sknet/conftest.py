@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sknet.data.shards import ShardSet
-from tests.conversions import write
+from tests.conversions import convert
 
 # Read when MindSpore is imported, here and in every process that a test starts; the last one at the
 # first convolution: without it, as programs set it, those of some machines take a hundred times as
@@ -58,7 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """The images as two shards of each split, and where they lie; not to be changed."""
     out = tmp_path_factory.mktemp("shards")
-    return ShardSet(write(folders, out), out)
+    return ShardSet(convert(folders, out), out)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from sknet import program
 from sknet.errors import DiskFullError, MemoryRefusedError
 from tests import disks
-from tests.conversions import contents, write
+from tests.conversions import contents, convert
 from tests.sknet.conftest import write_images
 
 PAGE = 4096
@@ -39,10 +39,10 @@ def test_conversion_onto_a_full_disk_names_the_figures_and_goes_on_when_there_is
 ) -> None:
     source = write_images(tmp_path / "images")
     undisturbed, out = tmp_path / "undisturbed", disk / "out"
-    write(source, undisturbed, num_shards=3)
+    convert(source, undisturbed, num_shards=3)
     filler = fill(disk, leave=20_000)
     with pytest.raises(DiskFullError) as caught:
-        write(source, out, num_shards=3)
+        convert(source, out, num_shards=3)
     assert re.fullmatch(
         rf"disk full: shard train-00000-of-00003\.mindrecord needs {MEGABYTES}, "
         rf"{MEGABYTES} are free in {out}: make room, then start the same command again",
@@ -51,7 +51,7 @@ def test_conversion_onto_a_full_disk_names_the_figures_and_goes_on_when_there_is
     assert list(out.glob("*.mindrecord*")) == []
     assert [path for path in out.glob(".conversion/*") if path.is_dir()] == []
     filler.unlink()
-    write(source, out, num_shards=3)
+    convert(source, out, num_shards=3)
     assert contents(out) == contents(undisturbed)
 
 

@@ -1,4 +1,4 @@
-"""Archives made to harm: every member is accepted as documented or told with its reason."""
+"""Hostile archives: every member is accepted as documented, or quarantined with a reason."""
 
 import io
 import tarfile
@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknet.data.sources import open_source
 from sknet.data.sources.source import ScannedImage
 from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.sources.trees import Skipped
-from sknet.data.staging import Staged, stage_source
 from sknet.errors import UserError
-from tests.imagenet import photos, tar_of, write_archives, write_md5sums
+from tests.conversions import stage
+from tests.imagenet import append_member, photos, tar_of, write_archives
 
 IMAGE = next(iter(photos()["val"].values()))
 GOOD = "ILSVRC2012_val_00000001.JPEG"
@@ -65,7 +64,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("bad", "content", "reason"), REFUSED)
-def test_a_member_that_could_harm_is_told_and_the_others_are_read(
+def test_hostile_member_is_quarantined_and_the_others_are_read(
     bad: tarfile.TarInfo, content: bytes, reason: str
 ) -> None:
     found = scan(archive((member(GOOD), IMAGE), (bad, content), (member("y.JPEG"), IMAGE)))
@@ -87,7 +86,7 @@ IGNORED = [
 
 
 @pytest.mark.parametrize(("name", "reason"), IGNORED)
-def test_what_is_no_image_by_its_name_is_only_counted(name: str, reason: str) -> None:
+def test_member_that_is_no_image_by_its_name_is_ignored(name: str, reason: str) -> None:
     found = scan(archive((member(GOOD), IMAGE), (member(name), IMAGE)))
     assert found[1:] == [Skipped(name, reason, quarantined=False)]
 
@@ -102,7 +101,7 @@ def test_unusual_but_harmless_names_are_read(name: str) -> None:
     assert found.name == name
 
 
-def test_an_image_larger_than_any_is_told_without_being_read(
+def test_too_large_image_is_quarantined_without_being_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sknet.data.sources.source.MAX_IMAGE_BYTES", len(IMAGE) - 1)
@@ -110,7 +109,7 @@ def test_an_image_larger_than_any_is_told_without_being_read(
     assert found == Skipped(GOOD, f"{len(IMAGE)} bytes, more than {len(IMAGE) - 1}")
 
 
-def test_archives_nest_as_deep_as_the_form_says_and_no_deeper() -> None:
+def test_archives_are_entered_down_to_the_depth_and_no_deeper() -> None:
     inner = tar_of({"x.JPEG": IMAGE, "deeper.tar": tar_of({"y.JPEG": IMAGE})})
     outer = tar_of({"n1.tar": inner, "stray.JPEG": IMAGE})
     assert [(type(entry), entry.name) for entry in scan(outer, depth=2)] == [
@@ -121,7 +120,7 @@ def test_archives_nest_as_deep_as_the_form_says_and_no_deeper() -> None:
 
 
 @pytest.mark.parametrize("name", ["../n1.tar", "/n1.tar"])
-def test_an_inner_archive_whose_name_leaves_is_not_entered(name: str) -> None:
+def test_inner_archive_whose_name_leaves_the_archive_is_not_entered(name: str) -> None:
     outer = archive((member(name), tar_of({"x.JPEG": IMAGE})))
     assert scan(outer, depth=2) == [Skipped(name, ESCAPES)]
 
@@ -135,7 +134,7 @@ def test_offsets_of_inner_images_are_those_in_the_whole_archive() -> None:
 
 
 def huge_header(kind: bytes) -> bytes:
-    """An extended header that claims 4 GiB."""
+    """Return an extended header that claims 4 GiB."""
     made = member("././@LongLink", kind)
     made.size = 1 << 32
     return made.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 12)
@@ -144,7 +143,7 @@ def huge_header(kind: bytes) -> bytes:
 @pytest.mark.parametrize(
     "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE]
 )
-def test_a_header_that_claims_gigabytes_is_refused_at_once(kind: bytes) -> None:
+def test_header_that_claims_gigabytes_is_refused_at_once(kind: bytes) -> None:
     with pytest.raises(UserError, match=r"is damaged near byte 512 \(a header claims \d+ bytes\)"):
         scan(huge_header(kind))
 
@@ -154,29 +153,29 @@ LAST_DATA = 512 * 4 + 512 * (1 + 2 + 3 + 3)
 
 
 @pytest.mark.parametrize("end", range(1, LAST_DATA - 100, 211))
-def test_a_truncated_archive_is_refused_or_ends_at_a_member(end: int) -> None:
+def test_truncated_archive_is_refused_or_ends_after_a_member(end: int) -> None:
     try:
         found = scan(TRUNCATED[:end])
     except UserError as error:
         assert str(error).startswith("archive a.tar is damaged near byte ")
         assert "\n" not in str(error)
     else:
-        # Whole members and nothing else: only the published MD5 can tell.
+        # It ends after a whole member: only the MD5 can tell that more members are missing.
         whole = scan(TRUNCATED)[: len(found)]
         assert found == whole
         assert end % 512 == 0
 
 
-def test_an_empty_file_is_no_archive() -> None:
+def test_empty_file_is_no_archive() -> None:
     with pytest.raises(UserError, match="is damaged near byte 0"):
         scan(b"")
 
 
 @settings(max_examples=300, deadline=None)
-@given(place=st.integers(0, len(TRUNCATED) - 1), bit=st.integers(0, 7))
-def test_no_flipped_bit_of_a_header_loses_a_member_silently(place: int, bit: int) -> None:
+@given(position=st.integers(0, len(TRUNCATED) - 1), bit=st.integers(0, 7))
+def test_no_flipped_bit_loses_a_member_silently(position: int, bit: int) -> None:
     content = bytearray(TRUNCATED)
-    content[place] ^= 1 << bit
+    content[position] ^= 1 << bit
     try:
         found = scan(bytes(content))
     except UserError as error:
@@ -196,7 +195,7 @@ def test_arbitrary_bytes_are_refused_in_one_line(content: bytes, depth: int) -> 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_mutated_archives_never_raise_anything_else(data: st.DataObject) -> None:
+def test_mutated_archives_are_read_or_refused_in_one_line(data: st.DataObject) -> None:
     outer = bytearray(tar_of({"n1.tar": TRUNCATED, "n2.tar": tar_of({"x.JPEG": b"x"})}))
     for _ in range(data.draw(st.integers(1, 8))):
         at = data.draw(st.integers(0, len(outer) - 1))
@@ -205,22 +204,6 @@ def test_mutated_archives_never_raise_anything_else(data: st.DataObject) -> None
         scan(bytes(outer), depth=2)
     except UserError as error:
         assert "\n" not in str(error)
-
-
-@pytest.fixture
-def with_member(tmp_path: Path) -> "object":
-    root = write_archives(tmp_path / "archives")
-
-    def add(*members: tuple[tarfile.TarInfo, bytes]) -> Staged:
-        val = root / "ILSVRC2012_img_val.tar"
-        with tarfile.open(val, "a", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
-            for made, content in members:
-                made.size = len(content)
-                tar.addfile(made, io.BytesIO(content))
-        write_md5sums(root)
-        return stage_source(open_source(str(root)), max_quarantine=0.1)
-
-    return add
 
 
 @pytest.mark.parametrize(
@@ -232,13 +215,15 @@ def with_member(tmp_path: Path) -> "object":
         ("ILSVRC2012_val_0000\n001.JPEG", "the devkit has no label for this name"),
     ],
 )
-def test_the_rest_of_the_data_set_is_staged(
-    with_member: "object", name: str, reason: str, tmp_path: Path
+def test_data_set_with_a_hostile_member_is_staged_without_it(
+    tmp_path: Path, name: str, reason: str
 ) -> None:
+    root = write_archives(tmp_path / "archives")
+    append_member(root / "ILSVRC2012_img_val.tar", name, IMAGE)
     before = sorted(tmp_path.rglob("*"))
-    staged = with_member((member(name), IMAGE))
+    staged = stage(root, max_quarantine=0.1)
     assert staged.dataset.splits == {"train": 48, "val": 16}
-    (left_out,) = staged.dataset.quarantined
-    assert left_out.reason.startswith(reason)
-    assert left_out.key.isprintable()
+    (quarantined,) = staged.dataset.quarantined
+    assert quarantined.reason.startswith(reason)
+    assert quarantined.key.isprintable()
     assert sorted(tmp_path.rglob("*")) == before

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from sknet.data.shards import read_shards
-from tests.conversions import contents, identities, write
+from tests.conversions import contents, convert, identities
 from tests.sknet.conftest import write_images
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 def test_conversion_killed_at_any_moment_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
     source = write_images(tmp_path / "images", train=20, val=5)
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    write(source, undisturbed, num_shards=12)
+    convert(source, undisturbed, num_shards=12)
     chance = random.Random(11)
     kept: dict[str, tuple[int, int]] = {}
     out.mkdir()
@@ -86,6 +86,6 @@ def test_killed_worker_ends_the_conversion_in_one_line_and_without_an_outcome(
     )
     done = records(out)
     before = identities(path for name in done for path in out.glob(f"{name}*"))
-    write(source, out, num_shards=20)
+    convert(source, out, num_shards=20)
     assert read_shards(out).num_samples("train") == 60
     assert before.items() <= identities(out.iterdir()).items()

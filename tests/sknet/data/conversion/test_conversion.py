@@ -21,7 +21,7 @@ from sknet.data.staging import Staged, stage_source
 from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import QuarantinedSample, Shards
-from tests.conversions import contents, identities, in_this_process, write
+from tests.conversions import contents, convert, identities, in_this_process
 from tests.refusals import refusal
 
 
@@ -61,7 +61,7 @@ def test_more_workers_elsewhere_write_the_same_bytes_and_nothing_else_remains(
     out = tmp_path / "else" / "where"
     out.mkdir(parents=True)
     (out / "train-00000-of-00009.mindrecord").write_bytes(b"of an earlier attempt")
-    write(images_copy, out, num_workers=num_workers)
+    convert(images_copy, out, num_workers=num_workers)
     assert contents(out) == contents(converted.directory)
 
 
@@ -108,7 +108,7 @@ def test_auto_is_a_shard_for_every_256_mib_of_a_split(staged: Staged) -> None:
 def test_too_many_undecodable_images_are_refused(images_copy: Path, tmp_path: Path) -> None:
     (images_copy / "train/dog/002.png").write_bytes(b"no image")
     (images_copy / "val/cat/000.png").write_bytes(b"no image")
-    message = refusal(lambda: write(images_copy, tmp_path / "out", max_quarantine=0.09))
+    message = refusal(lambda: convert(images_copy, tmp_path / "out", max_quarantine=0.09))
     assert message == (
         "2 of 21 samples (9.52%) can't be used, more than 9.00%; the first is train/dog/002.png: "
         "UnidentifiedImageError: not a JPEG, PNG or BMP image"
@@ -122,7 +122,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     (images_copy / "val/dog/000.png").write_bytes(b"no image")
     # As many shards as samples, so that one shard is left without any.
     options: dict[str, object] = {"num_shards": 6, "max_quarantine": 0.1}
-    shards = write(images_copy, tmp_path / "one", **options)
+    shards = convert(images_copy, tmp_path / "one", **options)
     reason = "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     left_out = QuarantinedSample(split="val", key="val/dog/000.png", reason=reason)
     assert shards.quarantined == (left_out,)
@@ -132,7 +132,7 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     assert sorted(next(batches)[1].tolist()) == [0, 0, 1, 2, 2]
 
     before = identities((tmp_path / "one").glob("*.mindrecord*"))
-    assert write(images_copy, tmp_path / "one", **options) == shards
+    assert convert(images_copy, tmp_path / "one", **options) == shards
     assert identities((tmp_path / "one").glob("*.mindrecord*")) == before
 
 
@@ -154,7 +154,7 @@ def test_finished_conversion_is_found_and_not_written_again(
 ) -> None:
     before = identities(finished.glob("*.mindrecord*"))
     seen: list[ConversionProgress] = []
-    assert write(folders, finished, on_progress=seen.append) == converted.record
+    assert convert(folders, finished, on_progress=seen.append) == converted.record
     assert contents(finished) == contents(converted.directory)
     assert identities(finished.glob("*.mindrecord*")) == before
     assert (seen[-1].images, seen[-1].reused_images) == (21, 21)
@@ -170,7 +170,7 @@ def test_damaged_shard_alone_is_written_again(
     damaged.write_bytes(content)
     sound = [path for path in finished.glob("*.mindrecord*") if "train-00001" not in path.name]
     before = identities(sound)
-    write(folders, finished)
+    convert(folders, finished)
     assert contents(finished) == contents(converted.directory)
     assert identities(sound) == before
 
@@ -181,8 +181,8 @@ def test_damaged_shard_alone_is_written_again(
 def test_shards_of_another_plan_are_removed(
     finished: Path, folders: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    write(folders, finished, **change)
-    write(folders, tmp_path / "anew", **change)
+    convert(folders, finished, **change)
+    convert(folders, tmp_path / "anew", **change)
     assert contents(finished) == contents(tmp_path / "anew")
 
 
@@ -200,7 +200,7 @@ def test_a_start_that_fails_leaves_no_record_of_the_conversion_before(
 def test_directory_with_something_else_in_it_is_left_alone(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "train-00000-of-00001.mindrecord").touch()
     (tmp_path / "thesis.tex").touch()
-    assert refusal(lambda: write(folders, tmp_path)) == (
+    assert refusal(lambda: convert(folders, tmp_path)) == (
         f"{tmp_path} holds 'thesis.tex', which no conversion wrote: expected a new or empty "
         "directory, or that of an earlier conversion"
     )
@@ -209,9 +209,9 @@ def test_directory_with_something_else_in_it_is_left_alone(folders: Path, tmp_pa
 
 def test_two_conversions_into_one_directory_are_refused(folders: Path, tmp_path: Path) -> None:
     with locked(tmp_path):
-        message = refusal(lambda: write(folders, tmp_path))
+        message = refusal(lambda: convert(folders, tmp_path))
     assert message == f"another conversion is at work in {tmp_path}"
-    write(folders, tmp_path)
+    convert(folders, tmp_path)
 
 
 def test_host_that_does_not_share_the_directory_is_named(folders: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_host_that_does_not_share_the_directory_is_named(folders: Path, tmp_path
         (tmp_path / ".conversion/plan").write_text("of another attempt")
         yield from map(function, items)
 
-    message = refusal(lambda: write(folders, tmp_path, parallel_map=on_another_host))
+    message = refusal(lambda: convert(folders, tmp_path, parallel_map=on_another_host))
     assert f"does not see the directory {tmp_path}: all hosts that convert must share it" in message
 
 
@@ -248,7 +248,7 @@ def test_progress_counts_images_while_a_shard_is_written(
         monkeypatch.setattr("sknet.data.conversion.converter.undecodable", check)
         yield from map(function, items)
 
-    write(folders, tmp_path, num_shards=1, parallel_map=ticking, on_progress=seen.append)
+    convert(folders, tmp_path, num_shards=1, parallel_map=ticking, on_progress=seen.append)
     images = [progress.images for progress in seen]
     assert images == sorted(images)
     assert set(images) == set(range(22))

@@ -10,7 +10,7 @@ from PIL import Image
 from sknet.data.conversion.converter import reencode, reencoding_to
 from sknet.data.shards import read_rows
 from sknet.records import Shards
-from tests.sknet.test_conversion import contents, write
+from tests.conversions import contents, convert
 
 BY_24 = reencoding_to(24, 90)
 
@@ -54,7 +54,7 @@ def test_pixels_are_those_of_an_antialiased_bicubic_resize() -> None:
 def test_converted_images_are_smaller_and_the_record_says_how(
     folders: Path, tmp_path: Path
 ) -> None:
-    shards = write(folders, tmp_path / "one", num_shards=1, reencoding=BY_24)
+    shards = convert(folders, tmp_path / "one", num_shards=1, reencoding=BY_24)
     (train, _) = shards.files
     rows = read_rows(tmp_path / "one" / train.name, range(15))
     assert {min(opened(row.image).size) for row in rows} == {24}
@@ -62,5 +62,5 @@ def test_converted_images_are_smaller_and_the_record_says_how(
         reencode((folders / row.key).read_bytes(), BY_24) for row in rows
     ]
     assert Shards.read(tmp_path / "one/shards.json").reencoding == BY_24
-    write(folders, tmp_path / "two", num_shards=1, reencoding=BY_24)
+    convert(folders, tmp_path / "two", num_shards=1, reencoding=BY_24)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
