@@ -1,6 +1,11 @@
-"""mixup and CutMix: as computed pixel by pixel, shares as Beta draws them, the same everywhere."""
+"""Operations on batches: normalisation, random erasing, mixup and CutMix.
+
+Normalisation gives the nearest floats, erasing draws the rectangles of its paper, and mixing equals
+a loop over pixels. Each depends on nothing but its arguments.
+"""
 
 import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -8,59 +13,190 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mindspore.dataset import vision
 
 from sknet.data.order import generator
 from sknet.data.reading.batch_operations import (
     Box,
+    Images,
+    Targets,
     blend,
     cut_and_paste,
     draw_box,
+    erase,
     mix,
     mixes,
+    normalise,
     soft_targets,
 )
 from sknet.recipe import Recipe, parse_recipe
 
-Images = npt.NDArray[np.float32]
-LABELS = np.array([0, 2, 2, 1], np.int32)
-IMAGES = np.random.default_rng(1).standard_normal((4, 3, 6, 8)).astype(np.float32)
-DRAWS = 2000
+NUM_DRAWS = 2000
 
 
-def recipe(**changes: Any) -> Recipe:
+def make_recipe(**changes: Any) -> Recipe:
     smallest = {"model": "skresnet18", "global_batch_size": 4, "epoch_size": 2, "lr": 0.1}
     return parse_recipe({**smallest, **changes}, where="recipe")
 
 
+# Normalisation
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Every byte in every channel of two images of 8 x 32.
+BYTES = np.stack([np.arange(256, dtype=np.uint8).reshape(8, 32)] * 6).reshape(2, 3, 8, 32)
+
+
+def test_normalised_bytes_are_the_nearest_floats_of_each_step() -> None:
+    normalised = normalise(BYTES, MEAN, STD)
+    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+        mean_32, std_32 = np.float32(mean), np.float32(std)
+        for byte in range(256):
+            difference = np.float32(float(Fraction(byte) - Fraction(float(mean_32))))
+            quotient = np.float32(float(Fraction(float(difference)) / Fraction(float(std_32))))
+            where = BYTES[:, channel] == byte
+            assert (normalised[:, channel][where] == quotient).all()
+
+
+def test_normalisation_equals_mindspores_within_rounding() -> None:
+    theirs = vision.Normalize(list(MEAN), list(STD), is_hwc=False)
+    normalised = normalise(BYTES, MEAN, STD)
+    for image, ours in zip(BYTES, normalised, strict=True):
+        np.testing.assert_allclose(ours, theirs(image), rtol=0, atol=5e-7)
+
+
+def test_normalisation_returns_contiguous_float32_and_leaves_its_input() -> None:
+    before = BYTES.copy()
+    normalised = normalise(BYTES, MEAN, STD)
+    assert normalised.dtype == np.float32
+    assert normalised.flags.c_contiguous
+    np.testing.assert_array_equal(BYTES, before)
+
+
+# Random erasing
+
+
+def ones(count: int, height: int = 40, width: int = 50) -> Images:
+    return np.ones((count, 3, height, width), np.float32)
+
+
+def erased(count: int = NUM_DRAWS, **changes: Any) -> Images:
+    recipe = make_recipe(**{"re_prob": 1.0, **changes})
+    return erase(ones(count), recipe, 0, np.arange(count))
+
+
+def box_sides(images: Images) -> npt.NDArray[np.int64]:
+    """Height and width (N, 2) of what is no longer 1 in each image."""
+    changed = (images != 1).any(axis=1)
+    return np.stack([changed.any(axis=2).sum(axis=1), changed.any(axis=1).sum(axis=1)], axis=1)
+
+
+def test_erased_is_one_rectangle_of_the_value_in_all_channels() -> None:
+    images = erased(100, re_value=[5, 6, 7])
+    for image, (height, width) in zip(images, box_sides(images), strict=True):
+        for channel, value in zip(image, (5, 6, 7), strict=True):
+            assert (channel == value).sum() == height * width
+            assert (channel == 1).sum() == channel.size - height * width
+
+
+def test_erased_areas_and_ratios_are_uniform_in_their_ranges() -> None:
+    # Small enough for the image, which would refuse larger ones.
+    height, width = box_sides(erased(re_scale=[0.1, 0.3], re_ratio=[0.5, 1.5])).T
+    area, ratio = height * width / (40 * 50), width / height
+    # Half a pixel of rounding on either side of 10 to 25.
+    assert 0.09 < area.min() < area.max() < 0.32
+    assert 0.45 < ratio.min() < ratio.max() < 1.6
+    assert area.mean() == pytest.approx(0.2, abs=0.005)
+    assert ratio.mean() == pytest.approx(1.0, abs=0.03)
+    assert area.std() == pytest.approx(0.2 / 12**0.5, rel=0.05)
+
+
+def test_erased_rectangles_are_anywhere_in_the_image() -> None:
+    changed = (erased() != 1).any(axis=1).mean(axis=0)
+    assert changed.min() > 0
+    np.testing.assert_allclose(changed, changed[::-1, ::-1], atol=0.06)
+
+
+def test_fraction_of_erased_images_is_the_probability() -> None:
+    fraction = (erased(re_prob=0.25) != 1).any(axis=(1, 2, 3)).mean()
+    assert fraction == pytest.approx(0.25, abs=0.04)
+
+
+def test_random_erased_values_are_normally_distributed() -> None:
+    images = erased(200, re_value="random")
+    values = images[images != 1]
+    assert values.mean() == pytest.approx(0, abs=0.01)
+    assert values.std() == pytest.approx(1, abs=0.01)
+
+
+def test_image_stays_as_it_is_if_no_rectangle_fits() -> None:
+    assert (erased(20, re_scale=[1, 1], re_ratio=[1, 1], re_max_attempts=3) == 1).all()
+
+
+def test_without_erasing_the_images_are_returned_themselves() -> None:
+    images = ones(2)
+    assert erase(images, make_recipe(re_prob=0), 0, np.arange(2)) is images
+
+
+def test_erasing_depends_on_the_position_whatever_the_batch_and_the_rank() -> None:
+    whole = erased(12, re_value="random")
+    recipe = make_recipe(re_prob=1.0, re_value="random")
+    for parts in (3, 4):
+        positions = np.split(np.arange(12), parts)
+        pieces = [erase(ones(len(part)), recipe, 0, part) for part in reversed(positions)]
+        assert np.array_equal(np.concatenate(pieces[::-1]), whole)
+
+
+def test_erasing_depends_on_seed_epoch_and_position() -> None:
+    def one(seed: int, epoch: int, position: int) -> bytes:
+        recipe = make_recipe(re_prob=1.0, seed=seed, re_value="random")
+        return erase(ones(1), recipe, epoch, np.array([position])).tobytes()
+
+    arguments = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1)]
+    assert len({one(*each) for each in arguments}) == len(arguments)
+
+
+def test_erasing_leaves_its_input() -> None:
+    images = ones(4)
+    assert (erase(images, make_recipe(re_prob=1.0), 0, np.arange(4)) != 1).any()
+    assert (images == 1).all()
+
+
+# mixup and CutMix
+
+LABELS = np.array([0, 2, 2, 1], np.int32)
+IMAGES = np.random.default_rng(1).standard_normal((4, 3, 6, 8)).astype(np.float32)
+
+
 def mixed(
     epoch: int = 0, step: int = 0, rank: int = 0, images: Images = IMAGES, **changes: Any
-) -> tuple[Images, npt.NDArray[np.float32]]:
-    place = {"epoch": epoch, "step": step, "rank": rank}
-    return mix(images, LABELS, 3, recipe(**changes), **place)
+) -> tuple[Images, Targets]:
+    recipe = make_recipe(**changes)
+    return mix(images, LABELS, 3, recipe, epoch=epoch, step=step, rank=rank)
 
 
-def own_shares(**changes: Any) -> npt.NDArray[np.float32]:
-    """The first image's share of its own class, which its counterpart has not, over many steps."""
+def own_fractions(**changes: Any) -> npt.NDArray[np.float32]:
+    """The first image's fraction of its own class, which its counterpart lacks, in many steps."""
     small = IMAGES[..., :2, :2]
-    return np.array([mixed(step=step, images=small, **changes)[1][0, 0] for step in range(DRAWS)])
+    targets = [mixed(step=step, images=small, **changes)[1] for step in range(NUM_DRAWS)]
+    return np.array([each[0, 0] for each in targets])
 
 
 def test_blended_pixels_and_targets_are_the_weighted_sums() -> None:
     own = 0.3
     images, targets = blend(IMAGES, own), soft_targets(LABELS, 3, own)
-    for place in range(4):
-        other = 3 - place
-        expected = own * IMAGES[place].astype(float) + (1 - own) * IMAGES[other].astype(float)
-        np.testing.assert_allclose(images[place], expected, rtol=1e-5, atol=1e-6)
-        shares = [0.0, 0.0, 0.0]
-        shares[LABELS[place]] += own
-        shares[LABELS[other]] += 1 - own
-        np.testing.assert_allclose(targets[place], shares, rtol=1e-6)
+    for index in range(4):
+        other = 3 - index
+        expected = own * IMAGES[index].astype(float) + (1 - own) * IMAGES[other].astype(float)
+        np.testing.assert_allclose(images[index], expected, rtol=1e-5, atol=1e-6)
+        fractions = [0.0, 0.0, 0.0]
+        fractions[LABELS[index]] += own
+        fractions[LABELS[other]] += 1 - own
+        np.testing.assert_allclose(targets[index], fractions, rtol=1e-6)
     assert images.dtype == targets.dtype == np.float32
 
 
 @given(st.data())
-def test_pasted_pixels_are_the_counterparts_and_the_share_is_the_area_that_stays(
+def test_pasted_pixels_are_the_counterparts_and_the_own_fraction_is_the_rest(
     data: st.DataObject,
 ) -> None:
     top, left = data.draw(st.integers(0, 6)), data.draw(st.integers(0, 8))
@@ -70,14 +206,14 @@ def test_pasted_pixels_are_the_counterparts_and_the_share_is_the_area_that_stays
     for y, x in itertools.product(range(6), range(8)):
         pasted = box.top <= y < box.bottom and box.left <= x < box.right
         inside += pasted
-        for place in range(4):
-            source = IMAGES[3 - place] if pasted else IMAGES[place]
-            assert images[place, :, y, x].tolist() == source[:, y, x].tolist()
+        for index in range(4):
+            source = IMAGES[3 - index] if pasted else IMAGES[index]
+            assert images[index, :, y, x].tolist() == source[:, y, x].tolist()
     assert own == pytest.approx(1 - inside / 48)
 
 
 @given(st.floats(0, 1), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
-def test_a_box_is_centred_within_the_image_and_clipped_to_it(
+def test_box_is_centred_in_the_image_and_clipped_to_it(
     own: float, height: int, width: int, seed: int
 ) -> None:
     box = draw_box(height, width, own, generator(seed))
@@ -86,78 +222,78 @@ def test_a_box_is_centred_within_the_image_and_clipped_to_it(
     assert box.area <= (1 - own) * height * width * (1 + 1e-9)
 
 
-def test_boxes_are_as_large_as_they_are_asked_to_be_where_no_side_clips_them() -> None:
+def test_box_has_the_requested_area_where_no_side_clips_it() -> None:
     drawn = [draw_box(100, 100, 0.84, generator(seed)) for seed in range(400)]
     assert max(box.area for box in drawn) == 40 * 40
-    # A centre is at least 20 from the sides in 0.6 of either direction.
-    share = np.mean([box.area == 1600 for box in drawn])
-    assert share == pytest.approx(0.36, abs=0.08)
+    # In each direction, the centre is at least 20 from the sides with probability 0.6.
+    fraction = np.mean([box.area == 1600 for box in drawn])
+    assert fraction == pytest.approx(0.36, abs=0.08)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
-def test_shares_of_mixup_are_those_of_the_beta_distribution(alpha: float) -> None:
-    shares = own_shares(mixup=alpha)
-    assert shares.mean() == pytest.approx(0.5, abs=0.03)
-    assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+def test_mixup_fractions_have_the_beta_distribution(alpha: float) -> None:
+    fractions = own_fractions(mixup=alpha)
+    assert fractions.mean() == pytest.approx(0.5, abs=0.03)
+    assert fractions.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
 
-def test_each_kind_has_half_of_the_batches_if_both_are_on() -> None:
-    def cut(step: int) -> bool:
-        """Pixels that are copied, not blended."""
+def test_mixup_and_cutmix_have_half_of_the_batches_each_if_both_are_on() -> None:
+    def is_cut(step: int) -> bool:
+        """Whether pixels are copied, not blended."""
         images, _ = mixed(step=step, mixup=1.0, cutmix=1.0)
         return bool(((images == IMAGES) | (images == IMAGES[::-1])).all())
 
-    assert np.mean([cut(step) for step in range(DRAWS)]) == pytest.approx(0.5, abs=0.04)
+    assert np.mean([is_cut(step) for step in range(NUM_DRAWS)]) == pytest.approx(0.5, abs=0.04)
 
 
 @pytest.mark.parametrize("kind", [{"mixup": 1.0}, {"cutmix": 1.0}])
-def test_as_many_batches_are_mixed_as_the_probability_says(kind: dict[str, float]) -> None:
+def test_fraction_of_mixed_batches_is_the_probability(kind: dict[str, float]) -> None:
     def is_mixed(step: int) -> bool:
         return not np.array_equal(mixed(step=step, cutmix_prob=0.25, **kind)[0], IMAGES)
 
     # Some boxes of CutMix are empty.
-    assert np.mean([is_mixed(step) for step in range(DRAWS)]) == pytest.approx(0.24, abs=0.04)
+    assert np.mean([is_mixed(step) for step in range(NUM_DRAWS)]) == pytest.approx(0.24, abs=0.04)
 
 
-def test_a_batch_that_is_not_mixed_has_soft_labels_too() -> None:
+def test_batch_that_is_not_mixed_has_soft_targets_too() -> None:
     images, targets = mixed(mixup=1.0, cutmix_prob=0.0)
     assert np.array_equal(images, IMAGES)
     assert targets.tolist() == np.eye(3)[LABELS].tolist()
 
 
-def test_targets_say_how_much_of_an_image_is_its_own() -> None:
+def test_cutmix_targets_are_the_fractions_of_the_pixels() -> None:
     for step in range(50):
         images, targets = mixed(step=step, cutmix=1.0)
-        stayed = (images[0, 0] == IMAGES[0, 0]).mean()
+        own = (images[0, 0] == IMAGES[0, 0]).mean()
         # The first image is of class 0 and its counterpart of class 1.
-        np.testing.assert_allclose(targets[0], [stayed, 1 - stayed, 0], atol=1e-6)
+        np.testing.assert_allclose(targets[0], [own, 1 - own, 0], atol=1e-6)
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
 
 
-def test_the_middle_of_an_odd_batch_stays_itself() -> None:
+def test_middle_of_an_odd_batch_stays_itself() -> None:
     odd = IMAGES[:3]
     images, targets = blend(odd, 0.3), soft_targets(LABELS[:3], 3, 0.3)
     np.testing.assert_allclose(images[1], odd[1], rtol=1e-6)
     np.testing.assert_allclose(targets[1], [0, 0, 1], atol=1e-6)
 
 
-def test_seed_epoch_step_and_rank_all_matter() -> None:
-    places = [(1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)]
+def test_mixing_depends_on_seed_epoch_step_and_rank() -> None:
+    arguments = [(1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)]
     drawn = {
         mixed(epoch, step, rank, seed=seed, mixup=1.0)[0].tobytes()
-        for seed, epoch, step, rank in places
+        for seed, epoch, step, rank in arguments
     }
-    assert len(drawn) == len(places)
+    assert len(drawn) == len(arguments)
 
 
-def test_the_given_images_are_not_changed() -> None:
+def test_mixing_leaves_its_input() -> None:
     before = IMAGES.tobytes()
     for step in range(10):
         mixed(step=step, mixup=1.0, cutmix=1.0)
     assert IMAGES.tobytes() == before
 
 
-def test_labels_are_soft_only_if_a_recipe_mixes() -> None:
-    assert not mixes(recipe())
-    assert mixes(recipe(mixup=0.2))
-    assert mixes(recipe(cutmix=1.0))
+def test_targets_are_soft_only_if_a_recipe_mixes() -> None:
+    assert not mixes(make_recipe())
+    assert mixes(make_recipe(mixup=0.2))
+    assert mixes(make_recipe(cutmix=1.0))

@@ -1,4 +1,4 @@
-"""Directories made to harm: every file is accepted as documented or told with its reason."""
+"""Hostile directories: every file is accepted as documented, or quarantined with a reason."""
 
 import contextlib
 import errno
@@ -15,22 +15,19 @@ import pytest
 from sknet.data.sources import open_source
 from sknet.data.sources.trees import LocalTree
 from sknet.data.staging import Staged, stage_source
-from sknet.errors import SourceReadError, UserError
+from sknet.errors import SourceReadError
+from tests.conversions import stage
 from tests.refusals import refusal
 
 NOBODY = 65534
 
 
-@pytest.fixture
-def copy(folders: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folders, tmp_path / "images"))
+def stage_half(root: Path) -> Staged:
+    """Stage although up to half of the samples are unusable."""
+    return stage(root, max_quarantine=0.5)
 
 
-def staged_at(root: Path) -> Staged:
-    return stage_source(open_source(str(root)), max_quarantine=0.5)
-
-
-def is_socket(path: Path) -> None:
+def make_socket(path: Path) -> None:
     # A socket's path is limited to 107 bytes.
     before = Path.cwd()
     os.chdir(path.parent)
@@ -43,7 +40,7 @@ CAT = "train/cat"
 LEAVES = "a symbolic link that leaves the data directory"
 REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("pipe.png", os.mkfifo, "no regular file"),
-    ("socket.png", is_socket, "no regular file"),
+    ("socket.png", make_socket, "no regular file"),
     ("link.png", lambda p: p.symlink_to("/etc/passwd"), LEAVES),
     ("up.png", lambda p: p.symlink_to("../../../outside.png"), LEAVES),
     ("dev.png", lambda p: p.symlink_to("/dev/zero"), LEAVES),
@@ -60,60 +57,60 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "reason"), REFUSED)
-def test_a_file_that_could_harm_is_told_and_the_others_are_staged(
-    copy: Path, name: str, make: Callable[[Path], object], reason: str
+def test_hostile_file_is_quarantined_and_the_others_are_staged(
+    images_copy: Path, name: str, make: Callable[[Path], object], reason: str
 ) -> None:
-    (copy.parent / "outside.png").write_bytes(b"secret")
-    before = staged_at(copy)
-    make(copy / CAT / name)
-    after = staged_at(copy)
+    (images_copy.parent / "outside.png").write_bytes(b"secret")
+    before = stage_half(images_copy)
+    make(images_copy / CAT / name)
+    after = stage_half(images_copy)
     assert after.dataset.samples_digest == before.dataset.samples_digest
-    (left_out,) = after.dataset.quarantined
-    assert left_out.split == "train"
-    assert left_out.key.startswith(f"{CAT}/")
-    assert left_out.key.isprintable()
-    assert left_out.reason.startswith(reason)
+    (quarantined,) = after.dataset.quarantined
+    assert quarantined.split == "train"
+    assert quarantined.key.startswith(f"{CAT}/")
+    assert quarantined.key.isprintable()
+    assert quarantined.reason.startswith(reason)
 
 
 ACCEPTED = ["a b.png", "x" * 200 + ".png", "ünï.png", "日本.JPG", "x..png", "-rf.png", "$(x).png"]
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_unusual_but_harmless_names_are_staged(copy: Path, name: str) -> None:
-    shutil.copy(copy / CAT / "000.png", copy / CAT / name)
-    assert f"{CAT}/{name}" in set(staged_at(copy).index["key"])
+def test_unusual_but_harmless_names_are_staged(images_copy: Path, name: str) -> None:
+    shutil.copy(images_copy / CAT / "000.png", images_copy / CAT / name)
+    assert f"{CAT}/{name}" in set(stage_half(images_copy).index["key"])
 
 
-def test_a_link_to_an_image_within_the_directory_is_a_sample(copy: Path) -> None:
-    (copy / "all").mkdir()
-    (copy / CAT / "000.png").rename(copy / "all/x.png")
-    (copy / CAT / "000.png").symlink_to("../../all/x.png")
-    assert f"{CAT}/000.png" in set(staged_at(copy).index["key"])
+def test_link_to_an_image_within_the_directory_is_a_sample(images_copy: Path) -> None:
+    (images_copy / "all").mkdir()
+    (images_copy / CAT / "000.png").rename(images_copy / "all/x.png")
+    (images_copy / CAT / "000.png").symlink_to("../../all/x.png")
+    assert f"{CAT}/000.png" in set(stage_half(images_copy).index["key"])
 
 
-def test_the_directory_itself_may_be_a_link(copy: Path, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(copy)
-    assert staged_at(tmp_path / "link").dataset == staged_at(copy).dataset
+def test_directory_itself_may_be_a_link(images_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(images_copy)
+    assert stage_half(tmp_path / "link").dataset == stage_half(images_copy).dataset
 
 
-def test_two_names_that_are_equal_as_text_give_one_sample(copy: Path) -> None:
+def test_two_names_that_are_equal_as_text_give_one_sample(images_copy: Path) -> None:
     for form in ("NFC", "NFD"):
         name = unicodedata.normalize(form, "ü.png")
-        shutil.copy(copy / CAT / "000.png", copy / CAT / name)
-    (left_out,) = staged_at(copy).dataset.quarantined
-    assert left_out.reason.startswith(f"a second file of the name of {CAT}/")
+        shutil.copy(images_copy / CAT / "000.png", images_copy / CAT / name)
+    (quarantined,) = stage_half(images_copy).dataset.quarantined
+    assert quarantined.reason.startswith(f"a second file of the name of {CAT}/")
 
 
-def test_an_image_larger_than_any_is_told_without_being_read(copy: Path) -> None:
-    with (copy / CAT / "huge.png").open("wb") as file:
+def test_too_large_image_is_quarantined_without_being_read(images_copy: Path) -> None:
+    with (images_copy / CAT / "huge.png").open("wb") as file:
         file.truncate(1 << 40)
-    (left_out,) = staged_at(copy).dataset.quarantined
-    assert left_out.reason == f"{1 << 40} bytes, more than {1 << 28}"
+    (quarantined,) = stage_half(images_copy).dataset.quarantined
+    assert quarantined.reason == f"{1 << 40} bytes, more than {1 << 28}"
 
 
 @contextlib.contextmanager
 def without_rights() -> Iterator[None]:
-    """Root may read everything."""
+    """Run as another user if this is root, who may read everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -126,51 +123,53 @@ def without_rights() -> Iterator[None]:
 
 @pytest.fixture
 def public_copy(folders: Path) -> Iterator[Path]:
-    """Where another user may look."""
+    """The images of `folders`, where another user may read them."""
     with tempfile.TemporaryDirectory() as root:
         Path(root).chmod(0o755)
         yield Path(shutil.copytree(folders, Path(root) / "images"))
 
 
-def test_a_file_that_may_not_be_read_is_told(public_copy: Path) -> None:
+def test_file_that_may_not_be_read_is_quarantined(public_copy: Path) -> None:
     (public_copy / CAT / "001.jpg").chmod(0)
     with without_rights():
-        (left_out,) = staged_at(public_copy).dataset.quarantined
-    assert (left_out.key, left_out.reason) == (
+        (quarantined,) = stage_half(public_copy).dataset.quarantined
+    assert (quarantined.key, quarantined.reason) == (
         f"{CAT}/001.jpg",
         "can't be read: Permission denied",
     )
 
 
-def test_a_folder_that_may_not_be_listed_is_told(public_copy: Path) -> None:
+def test_folder_that_may_not_be_listed_is_quarantined(public_copy: Path) -> None:
     (public_copy / CAT / "more").mkdir(mode=0)
     with without_rights():
-        (left_out,) = staged_at(public_copy).dataset.quarantined
-    assert left_out.reason == "the folder can't be listed: Permission denied"
+        (quarantined,) = stage_half(public_copy).dataset.quarantined
+    assert quarantined.reason == "the folder can't be listed: Permission denied"
     (public_copy / CAT / "more").chmod(0o755)
 
 
-def test_a_file_that_vanishes_while_staging_is_told(copy: Path) -> None:
-    source = open_source(str(copy))
+def test_file_that_vanishes_while_staging_is_quarantined(images_copy: Path) -> None:
+    source = open_source(str(images_copy))
     listed = list(source.files())
-    (copy / CAT / "002.png").unlink()
+    (images_copy / CAT / "002.png").unlink()
     source.files = lambda: iter(listed)
-    (left_out,) = stage_source(source, max_quarantine=0.5).dataset.quarantined
-    assert left_out.reason == "can't be read: No such file or directory"
+    (quarantined,) = stage_source(source, max_quarantine=0.5).dataset.quarantined
+    assert quarantined.reason == "can't be read: No such file or directory"
 
 
-def test_a_file_that_becomes_a_pipe_while_staging_blocks_nothing(copy: Path) -> None:
-    source = open_source(str(copy))
+def test_file_that_becomes_a_pipe_while_staging_is_quarantined(images_copy: Path) -> None:
+    source = open_source(str(images_copy))
     listed = list(source.files())
-    (copy / CAT / "002.png").unlink()
-    os.mkfifo(copy / CAT / "002.png")
+    (images_copy / CAT / "002.png").unlink()
+    os.mkfifo(images_copy / CAT / "002.png")
     source.files = lambda: iter(listed)
-    (left_out,) = stage_source(source, max_quarantine=0.5).dataset.quarantined
-    assert left_out.reason == "can't be read: no regular file"
+    (quarantined,) = stage_source(source, max_quarantine=0.5).dataset.quarantined
+    assert quarantined.reason == "can't be read: no regular file"
 
 
-def test_a_disk_that_fails_quarantines_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The image may be sound, and the data set would be another one."""
+def test_failing_disk_quarantines_nothing(
+    images_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image may be undamaged; without it, the data set would be another one."""
     whole = LocalTree.read
 
     def fail_once(tree: LocalTree, path: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -180,29 +179,27 @@ def test_a_disk_that_fails_quarantines_nothing(copy: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(LocalTree, "read", fail_once)
     with pytest.raises(SourceReadError) as caught:
-        staged_at(copy)
+        stage_half(images_copy)
     message = str(caught.value)
-    assert message == f"{copy}: {CAT}/002.png can't be read: Input/output error; try again"
+    assert message == f"{images_copy}: {CAT}/002.png can't be read: Input/output error; try again"
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + "?val=0.2", "nul\0"])
-def test_a_name_that_no_directory_can_have_is_refused(name: str) -> None:
+def test_name_that_no_directory_can_have_is_refused(name: str) -> None:
     assert "does not exist or is no directory" in refusal(lambda: open_source(name))
 
 
-def test_more_than_the_allowed_share_is_refused_with_the_first(copy: Path) -> None:
+def test_more_than_the_tolerated_fraction_is_refused_with_the_first(images_copy: Path) -> None:
     for name in ("b.png", "a.png"):
-        (copy / CAT / name).write_bytes(b"")
-    with pytest.raises(UserError) as caught:
-        stage_source(open_source(str(copy)))
-    assert str(caught.value) == (
+        (images_copy / CAT / name).write_bytes(b"")
+    assert refusal(lambda: stage(images_copy)) == (
         "2 of 23 samples (8.70%) can't be used, more than 0.10%; "
         "the first is train/cat/a.png: empty"
     )
 
 
-def test_a_class_of_nothing_usable_is_refused(copy: Path) -> None:
-    for image in (copy / "val/emu").iterdir():
+def test_class_without_a_usable_image_is_refused(images_copy: Path) -> None:
+    for image in (images_copy / "val/emu").iterdir():
         image.write_bytes(b"")
-    with pytest.raises(UserError, match="class 'emu' has no usable image for 'val'"):
-        staged_at(copy)
+    message = refusal(lambda: stage_half(images_copy))
+    assert message.startswith("class 'emu' has no usable image for 'val'")
