@@ -10,7 +10,7 @@ from infra.launch import Job, Outcome, run
 from sknet.evaluation.predictions import read_predictions
 from sknet.models import create_model
 from sknet.records import Evaluation
-from tests.conversions import contents, write
+from tests.conversions import contents, convert
 from tests.sknet.conftest import write_images
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def test_one_two_and_three_ranks_write_the_same_files(
     write_images(tmp_path / "images", train=1, val=3)
     for name in ("emu/001.jpg", "emu/002.png"):
         (tmp_path / "images/val" / name).unlink()
-    write(tmp_path / "images", tmp_path / "seven")
+    convert(tmp_path / "images", tmp_path / "seven")
     place = (recipe_file, tmp_path / "seven", weights)
     alone = validated(tmp_path / "alone", *place, ranks=1)
     assert alone.keys() >= FILES
@@ -85,7 +85,7 @@ def test_one_two_and_three_ranks_write_the_same_files(
 def test_a_rank_without_a_sample_changes_nothing(
     recipe_file: Path, weights: Path, tmp_path: Path
 ) -> None:
-    write(write_images(tmp_path / "images", train=1, val=1), tmp_path / "three")
+    convert(write_images(tmp_path / "images", train=1, val=1), tmp_path / "three")
     place = (recipe_file, tmp_path / "three", weights)
     alone = validated(tmp_path / "alone", *place, ranks=1)
     assert Evaluation.read(tmp_path / "alone/evaluation.json").seen == 3
