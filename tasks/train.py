@@ -73,7 +73,7 @@ def train(
             "device_target": device_target,
             "planned_workers": num_workers,
         }
-        with store.keeping(spec, checkpoints):
+        with store.uploading_parts(spec, checkpoints):
             run_program(
                 "train",
                 options,

@@ -1,12 +1,13 @@
-"""The artifact store: immutable outputs of stages, found by what they were made from.
+"""The artifact store: immutable outputs of tasks, found by what they were made from.
 
     store = open_store("file:///data/store")
     spec = ArtifactSpec(kind="shards", format_version=1, params={...}, inputs={...})
     artifact = resolve(store, spec, build).artifact
 
-Try ``python -m infra.artifacts --help`` to look into a store.
+The command ``python -m infra.artifacts --help`` looks into a store.
 """
 
+from infra.artifacts.documents import StoreError
 from infra.artifacts.inspection import Level
 from infra.artifacts.local import LocalStore
 from infra.artifacts.opening import open_store
@@ -20,7 +21,6 @@ from infra.artifacts.records import (
     LostLeaseError,
     Manifest,
     RefConflictError,
-    StoreError,
 )
 from infra.artifacts.refs import Ref, Refs
 from infra.artifacts.resolution import BuildOutput, Resolution, resolve

@@ -1,29 +1,40 @@
-"""Look into a store and keep it: ``python -m infra.artifacts COMMAND --store URI [--json]``.
+"""Look into an artifact store and maintain it: ``python -m infra.artifacts COMMAND --store URI``.
 
 Exit codes: 0 all is well, 1 damage was found or the work failed, 2 the input is wrong.
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from infra.artifacts import commands
+from tabulate import tabulate
+
+from infra.artifacts.documents import StoreError
+from infra.artifacts.gc import collect, survey
 from infra.artifacts.inspection import Level
 from infra.artifacts.opening import open_store
 from infra.artifacts.records import (
     DamagedArtifactError,
     DigestConflictError,
+    Manifest,
     RefConflictError,
-    StoreError,
 )
+from infra.artifacts.refs import Ref, former_target
 from infra.artifacts.store import ArtifactStore
+from infra.artifacts.transfer import copy_files, with_inputs
+from infra.artifacts.transfer import push as push_one
+from infra.base.options import number
 from infra.base.outcomes import ExitCode
 
-Command = Callable[[ArtifactStore, argparse.Namespace], int]
 ARTIFACT = "KIND/KEY, or the name of a ref"
+
+Row = dict[str, Any]
+Command = Callable[[ArtifactStore, argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,10 +58,233 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
 
 
+# The commands. The name of each function is the command's; its docstring is the help text.
+
+
+def ls(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """List artifacts."""
+    rows = [
+        {
+            "artifact": f"{manifest.kind}/{manifest.key}",
+            "files": len(manifest.files),
+            "bytes": _num_bytes(manifest),
+            "created": manifest.provenance.get("created"),
+        }
+        for manifest in store.list(options.kind)
+    ]
+    _print(rows, options)
+    return ExitCode.DONE
+
+
+def show(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Show one artifact."""
+    manifest = store.load(*_address(store, options.artifact)).manifest
+    if options.json:
+        sys.stdout.write(manifest.encode().decode())
+        return ExitCode.DONE
+    for name in ("kind", "key", "digest", "format_version"):
+        sys.stdout.write(f"{name}: {getattr(manifest, name)}\n")
+    for name in ("params", "inputs", "stats", "provenance"):
+        for field, value in sorted(getattr(manifest, name).items()):
+            sys.stdout.write(f"{name}.{field}: {json.dumps(value, sort_keys=True)}\n")
+    _print([entry.model_dump() for entry in manifest.files], options)
+    return ExitCode.DONE
+
+
+def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Look for damage. Nothing is changed."""
+    if options.artifact is not None:
+        addresses = [_address(store, options.artifact)]
+    else:
+        addresses = list(store.addresses())
+    rows = [
+        {"artifact": f"{kind}/{key}", **damage.model_dump()}
+        for kind, key in addresses
+        for damage in store.verify(kind, key, level=options.level)
+    ]
+    _print(rows, options)
+    sys.stderr.write(f"{len(addresses)} artifacts verified, {len(rows)} damages\n")
+    return ExitCode.FAILED if rows else ExitCode.DONE
+
+
+def fetch(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Copy an artifact's files into a directory, verified."""
+    artifact = store.load(*_address(store, options.artifact))
+    copy_files(artifact, options.out)
+    _print([entry.model_dump() for entry in artifact.manifest.files], options)
+    return ExitCode.DONE
+
+
+def push(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Copy an artifact to another store, verified."""
+    manifest = store.load(*_address(store, options.artifact)).manifest
+    manifests = list(with_inputs(store, manifest)) if options.with_inputs else [manifest]
+    target = open_store(options.to)
+    rows = [
+        {
+            "artifact": f"{each.kind}/{each.key}",
+            "bytes": _num_bytes(each),
+            "status": "pushed" if push_one(store, each, target) else "was there",
+        }
+        for each in manifests
+    ]
+    _print(rows, options)
+    return ExitCode.DONE
+
+
+def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Show where refs point, or the history of one; point one to an artifact, or roll one back."""
+    match options.words:
+        case []:
+            names = store.refs.names()
+            rows = [_row(name, ref) for name in names if (ref := store.refs.get(name)) is not None]
+        case [name]:
+            rows = [_row(name, ref) for ref in _history(store, name)]
+        case ["rollback", name]:
+            rows = [_row(name, _roll_back(store, name))]
+        case ["set", name, artifact]:
+            rows = [_row(name, _set(store, name, artifact, options.reason))]
+        case words:
+            raise StoreError(
+                f"{' '.join(words)!r} is not understood, "
+                "expected NAME, rollback NAME or set NAME KIND/KEY --reason TEXT"
+            )
+    _print(rows, options)
+    return ExitCode.DONE
+
+
+def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Show what nobody needs any more, and why the rest stays; with --delete, remove it."""
+    unused_since = datetime.now(UTC) - timedelta(days=options.days)
+    planned = survey(store, unused_since=unused_since)
+    goes = "removed" if options.delete else "would go"
+    sizes = {(m.kind, m.key): _num_bytes(m) for m in store.list()}
+    rows: list[Row] = [
+        {"what": f"{kind}/{key}", "bytes": sizes.get((kind, key)), "fate": "stays", "why": why}
+        for (kind, key), why in planned.kept.items()
+    ]
+    rows += [
+        {
+            "what": f"{artifact.manifest.kind}/{artifact.manifest.key}",
+            "bytes": _num_bytes(artifact.manifest),
+            "fate": goes,
+            "why": f"unused since {artifact.used:%Y-%m-%d}",
+        }
+        for artifact in planned.garbage
+    ]
+    rows += [
+        {"what": left.name, "bytes": left.num_bytes, "fate": goes, "why": left.reason}
+        for left in planned.leftovers
+    ]
+    if options.delete:
+        collect(store, planned, unused_since=unused_since)
+    _print(rows, options)
+    gone = [int(row["bytes"] or 0) for row in rows if row["fate"] == goes]
+    hint = "" if options.delete or not gone else "; --delete removes it"
+    sys.stderr.write(f"{len(gone)} of {len(rows)} {goes}, {sum(gone)} bytes{hint}\n")
+    return ExitCode.DONE
+
+
+def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
+    """Set damaged artifacts aside, and remove what dead commits have left."""
+    pointing = {
+        (ref.kind, ref.key): name
+        for name in store.refs.names()
+        if (ref := store.refs.get(name)) is not None
+    }
+    rows = []
+    for kind, key in store.addresses():
+        damages = store.set_aside(kind, key, level=options.level)
+        if damages:
+            name = pointing.get((kind, key))
+            target = f"; refs/{name} points to it until then" if name else ""
+            rows.append(
+                {
+                    "what": f"{kind}/{key}",
+                    "problem": str(damages[0]),
+                    "done": f"set aside: the next run that needs it builds it again{target}",
+                }
+            )
+    for leftover in store.leftovers(datetime.min.replace(tzinfo=UTC)):
+        leftover.remove()
+        rows.append({"what": leftover.name, "problem": leftover.reason, "done": "removed"})
+    _print(rows, options)
+    return ExitCode.DONE
+
+
+def _history(store: ArtifactStore, name: str) -> tuple[Ref, ...]:
+    entries = store.refs.history(name)
+    if not entries:
+        raise StoreError(f"there is no ref {name!r}, expected one that `refs` lists")
+    return entries
+
+
+def _roll_back(store: ArtifactStore, name: str) -> Ref:
+    history = _history(store, name)
+    current, former = history[-1], former_target(history)
+    if former is None:
+        raise StoreError(f"ref {name!r} has pointed to one artifact only: there is no way back")
+    target = store.load(former.kind, former.key, level="full").manifest
+    if target.digest != former.digest:
+        raise StoreError(
+            f"{former.kind}/{former.key} has digest {target.digest}, but version {former.version} "
+            f"of ref {name!r} was set to {former.digest}"
+        )
+    reason = f"rolled back from version {current.version} to version {former.version}"
+    return store.refs.set(name, target, expected=current, reason=reason, suspect=former.suspect)
+
+
+def _set(store: ArtifactStore, name: str, artifact: str, reason: str | None) -> Ref:
+    if reason is None:
+        raise StoreError(
+            f"ref {name!r} can't be set without --reason TEXT, which its history keeps"
+        )
+    current = store.refs.get(name)
+    target = store.load(*_address(store, artifact), level="full").manifest
+    return store.refs.set(name, target, expected=current, reason=reason)
+
+
+def _row(name: str, ref: Ref) -> Row:
+    return {
+        "ref": name,
+        "version": ref.version,
+        "artifact": f"{ref.kind}/{ref.key}",
+        "digest": ref.digest,
+        "time": ref.time.isoformat(timespec="seconds"),
+        "reason": ref.reason,
+        "suspect": ref.suspect,
+    }
+
+
+def _address(store: ArtifactStore, text: str) -> tuple[str, str]:
+    kind, slash, key = text.partition("/")
+    if slash:
+        return kind, key
+    ref = store.refs.get(text)
+    if ref is None:
+        raise StoreError(f"{text!r} is no artifact, expected KIND/KEY or the name of a ref")
+    return ref.kind, ref.key
+
+
+def _num_bytes(manifest: Manifest) -> int:
+    return sum(entry.size for entry in manifest.files)
+
+
+def _print(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    if options.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    elif rows:
+        table = tabulate(rows, headers="keys", missingval="-", disable_numparse=True)
+        sys.stdout.write(table + "\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--store", required=True, metavar="URI", help="a path, file:///abs/path or s3://bucket/x"
+        "--store",
+        required=True,
+        metavar="URI",
+        help="the store: a path, file:///abs/path or s3://bucket/prefix",
     )
     common.add_argument("--json", action="store_true", help="print JSON")
     level = argparse.ArgumentParser(add_help=False)
@@ -58,8 +292,8 @@ def _parser() -> argparse.ArgumentParser:
         "--level",
         choices=get_args(Level),
         default="full",
-        help="what is read: no file (size), files whose status has changed since they were last "
-        "read (changed), all (full, the default)",
+        help="which files are read: none, only sizes are compared (size); those that may have "
+        "changed since they were last read (changed); all (full, the default)",
     )
 
     parser = argparse.ArgumentParser(prog="python -m infra.artifacts", description=__doc__)
@@ -75,34 +309,40 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add(commands.ls).add_argument("kind", nargs="?", help="of this kind only")
-    add(commands.show).add_argument("artifact", help=ARTIFACT)
-    add(commands.verify, level).add_argument(
-        "artifact", nargs="?", help=f"{ARTIFACT}; without, all"
+    add(ls).add_argument("kind", nargs="?", help="list artifacts of this kind only")
+    add(show).add_argument("artifact", help=ARTIFACT)
+    add(verify, level).add_argument(
+        "artifact", nargs="?", help=f"{ARTIFACT} (default: all artifacts)"
     )
-    fetch = add(commands.fetch)
-    fetch.add_argument("artifact", help=ARTIFACT)
-    fetch.add_argument("--out", required=True, type=Path, metavar="DIR", help="new, or empty")
-    push = add(commands.push)
-    push.add_argument("artifact", help=ARTIFACT)
-    push.add_argument("--to", required=True, metavar="URI", help="the other store")
-    push.add_argument("--with-inputs", action="store_true", help="and all it was made from")
-    gc = add(commands.gc)
-    gc.add_argument("--days", type=_days, default=30.0, help="how long unused things stay (30)")
-    gc.add_argument("--delete", action="store_true", help="remove it, instead of showing it")
-    refs = add(commands.refs)
+    fetching = add(fetch)
+    fetching.add_argument("artifact", help=ARTIFACT)
+    fetching.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="a new or empty directory"
+    )
+    pushing = add(push)
+    pushing.add_argument("artifact", help=ARTIFACT)
+    pushing.add_argument("--to", required=True, metavar="URI", help="the other store")
+    pushing.add_argument(
+        "--with-inputs", action="store_true", help="copy everything it was made from, too"
+    )
+    moving = add(refs)
     forms = "[NAME | rollback NAME | set NAME KIND/KEY]"
-    refs.add_argument("words", nargs="*", metavar=forms, help="show one, take it back, or move it")
-    refs.add_argument("--reason", metavar="TEXT", help="of set: why, for the history")
-    add(commands.repair, level)
+    moving.add_argument(
+        "words", nargs="*", metavar=forms, help="show a ref's history, roll it back, or point it"
+    )
+    moving.add_argument(
+        "--reason", metavar="TEXT", help="why the ref is set; its history keeps the text"
+    )
+    collecting = add(gc)
+    collecting.add_argument(
+        "--days",
+        type=number(0, 36500),
+        default=30.0,
+        help="remove what hasn't been used for so many days (default 30)",
+    )
+    collecting.add_argument("--delete", action="store_true", help="remove it instead of showing it")
+    add(repair, level)
     return parser
-
-
-def _days(text: str) -> float:
-    days = float(text)
-    if not 0 <= days <= 36500:
-        raise argparse.ArgumentTypeError(f"{text} is no number of days from 0 to 36500")
-    return days
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Artifacts' files on this host: fetched once, checked, and within a limit of bytes.
+"""This host's copies of artifacts: fetched once, verified, and within a limit of bytes.
 
     <root>/<digest>/files/         files of the artifact with this digest, each of them whole
-    <root>/<digest>/verified.json  the status of each when it was found to be right
-    <root>/<digest>.use            shared by the processes that use it, so that none loses its files
-    <root>/<digest>.fetch          held by the one that fetches
-    <root>/.damaged/               files that `check` found damaged; beside the limit
+    <root>/<digest>/verified.json  their statuses when they were verified
+    <root>/<digest>.use            a lock that all processes share that use the files
+    <root>/<digest>.fetch          a lock for the one process that fetches
+    <root>/.damaged/               files that `Cache.check` found damaged; beside the limit
 
-What was least recently used goes first. A file whose status has changed since it was verified, or
-that was verified before the machine went down, is read whole before it is trusted again.
+The least recently used artifacts are evicted first. A file is read whole before it is trusted,
+unless it was verified before and hasn't changed since (`infra.base.verified`).
 """
 
 import logging
@@ -20,104 +20,111 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from infra.artifacts.inspection import damage_of
-from infra.artifacts.records import Damage, FileEntry, Manifest, StoreError
+from infra.artifacts.documents import StoreError
+from infra.artifacts.inspection import compare_directory
+from infra.artifacts.records import Damage, FileEntry, Manifest
 from infra.base.files import file_sha256, scan
 from infra.base.locks import exclusive, share_for_life
 from infra.base.verified import FileStatus, read_verified, write_verified
 
 logger = logging.getLogger(__name__)
 
-FETCHERS = 8
-"""Files fetched at a time: more than one hides the latency of small ones."""
+TRANSFERS = 8
+"""Files that are transferred at a time: several, to hide the latency of small ones."""
 
-Fetch = Callable[[FileEntry, Path], None]
+Download = Callable[[FileEntry, Path], None]
 """Writes the file of an entry, exactly as the entry describes it, to a path."""
 
 
 class CacheFullError(StoreError):
-    """The limit leaves no room for what is needed."""
+    """The limit of the cache leaves no room for what is needed."""
 
 
 class Cache:
-    """Safe for any number of threads and processes of one host."""
+    """A directory of copies, safe for any number of threads and processes of one host."""
 
-    _in_use: set[tuple[Path, int]] = set()  # noqa: RUF012 (of this process, by all its caches)
+    _in_use: set[tuple[Path, int]] = set()  # noqa: RUF012 (by this process, in all its caches)
 
     def __init__(self, root: Path, limit: int | None = None) -> None:
-        """`limit` counts bytes of files; None: half of the file system that `root` is on."""
+        """Use a directory, and a limit in bytes (default: half of the file system of `root`)."""
         self.root = root
         self._limit = limit
 
-    def bring(self, manifest: Manifest, entries: tuple[FileEntry, ...], fetch: Fetch) -> Path:
-        """Have these files of an artifact here; return the directory they are in.
+    def fetch(self, manifest: Manifest, entries: tuple[FileEntry, ...], download: Download) -> Path:
+        """Make files of an artifact available here, and return the directory that holds them.
 
         They stay at least until this process ends.
 
+        Args:
+            manifest: The artifact.
+            entries: Those of its files that are wanted.
+            download: Gets a file that isn't here.
+
         Raises:
-            CacheFullError: what other processes use leaves too little room.
+            CacheFullError: What other processes use leaves too little room.
         """
-        place = self.root / manifest.digest
-        self._use(place)
-        with exclusive(place.with_suffix(".fetch")):
+        directory = self.root / manifest.digest
+        self._use(directory)
+        with exclusive(directory.with_suffix(".fetch")):
             began = time.time_ns()
-            known = read_verified(place / "verified.json", manifest.digest)
-            missing = [entry for entry in entries if not _is_right(place, entry, known)]
+            verified = read_verified(directory / "verified.json", manifest.digest)
+            missing = [entry for entry in entries if not _is_right(directory, entry, verified)]
             if missing:
                 self._make_room(sum(entry.size for entry in missing), manifest)
-                _fetch_all(place, missing, fetch)
-            _remember(place, manifest, entries, began)
-            os.utime(place)
-        return place / "files"
+                _download_all(directory, missing, download)
+            _remember(directory, manifest, entries, verified, began)
+            os.utime(directory)
+        return directory / "files"
 
-    def check(self, manifest: Manifest, fetch: Fetch) -> tuple[Damage, ...]:
-        """Read the files of an artifact that are here whole; fetch again what is damaged.
+    def check(self, manifest: Manifest, download: Download) -> tuple[Damage, ...]:
+        """Read the files of an artifact that are here, and fetch damaged ones again.
 
-        A damaged file is set aside under ``.damaged/``.
+        Damaged files are moved to ``.damaged/``.
 
         Returns:
             What was wrong.
         """
-        place = self.root / manifest.digest
-        if not place.is_dir():
+        directory = self.root / manifest.digest
+        if not directory.is_dir():
             return ()
-        self._use(place)
-        with exclusive(place.with_suffix(".fetch")):
-            here = [e for e in manifest.files if os.path.lexists(place / "files" / e.path)]
-            found = [(e, d) for e in here if (d := damage_of(e, place / "files")) is not None]
-            for entry, _ in found:
-                aside = self.root / ".damaged" / f"{manifest.digest}-{uuid4().hex}" / entry.path
+        self._use(directory)
+        with exclusive(directory.with_suffix(".fetch")):
+            differences, _ = compare_directory(directory / "files", manifest, "full")
+            damages = [each for each in differences if each.problem not in ("missing", "extra")]
+            for damage in damages:
+                aside = self.root / ".damaged" / f"{manifest.digest}-{uuid4().hex}" / damage.path
                 aside.parent.mkdir(parents=True)
-                (place / "files" / entry.path).rename(aside)
-                logger.warning("%s of the cache is damaged, moved to %s", entry.path, aside)
-            if found:
-                again = [entry for entry, _ in found]
-                _fetch_all(place, again, fetch)
-        return tuple(damage for _, damage in found)
+                (directory / "files" / damage.path).rename(aside)
+                logger.warning("%s of the cache is damaged, moved to %s", damage.path, aside)
+            if damages:
+                paths = {damage.path for damage in damages}
+                again = [entry for entry in manifest.files if entry.path in paths]
+                _download_all(directory, again, download)
+        return tuple(damages)
 
     @property
     def limit(self) -> int:
-        """Bytes of files that may be here."""
+        """How many bytes of files may be here."""
         if self._limit is not None:
             return self._limit
         return shutil.disk_usage(self.root).total // 2
 
-    def _use(self, place: Path) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        user = (place, os.getpid())
+    def _use(self, directory: Path) -> None:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        user = (directory, os.getpid())
         if user not in self._in_use:
-            share_for_life(place.with_suffix(".use"))
+            share_for_life(directory.with_suffix(".use"))
             self._in_use.add(user)
-        (place / "files").mkdir(parents=True, exist_ok=True)
+        (directory / "files").mkdir(parents=True, exist_ok=True)
 
     def _make_room(self, needed: int, manifest: Manifest) -> None:
-        sizes = {place: _num_bytes(place) for place in self._places()}
+        sizes = {directory: _num_bytes(directory) for directory in self._directories()}
         excess = sum(sizes.values()) + needed - self.limit
-        for place in sorted(sizes, key=_last_used):
+        for directory in sorted(sizes, key=_last_used):
             if excess <= 0:
                 return
-            if _evict(place):
-                excess -= sizes[place]
+            if _evict(directory):
+                excess -= sizes[directory]
         if excess > 0:
             raise CacheFullError(
                 f"{manifest.kind}/{manifest.key} needs {needed} bytes in the cache {self.root}, "
@@ -125,41 +132,41 @@ class Cache:
                 "raise SKNET_CACHE_GB, or let SKNET_CACHE name a bigger disk"
             )
 
-    def _places(self) -> Iterator[Path]:
+    def _directories(self) -> Iterator[Path]:
         for path in self.root.iterdir():
             if path.is_dir() and not path.name.startswith("."):
                 yield path
 
 
-def _fetch_all(place: Path, entries: list[FileEntry], fetch: Fetch) -> None:
-    def fetch_one(entry: FileEntry) -> None:
-        # Of its own name, as a fetch that was given up may still write.
-        part = place / f".part-{uuid4().hex}"
+def _download_all(directory: Path, entries: list[FileEntry], download: Download) -> None:
+    def download_one(entry: FileEntry) -> None:
+        # Under a name of its own, because a download that was given up may still write.
+        part = directory / f".part-{uuid4().hex}"
         try:
-            fetch(entry, part)
-            path = place / "files" / entry.path
+            download(entry, part)
+            path = directory / "files" / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
-    for leftover in place.glob(".part-*"):
+    for leftover in directory.glob(".part-*"):
         leftover.unlink()
-    with ThreadPoolExecutor(min(FETCHERS, len(entries))) as fetchers:
+    with ThreadPoolExecutor(min(TRANSFERS, len(entries))) as pool:
         try:
-            for _ in fetchers.map(fetch_one, entries):
+            for _ in pool.map(download_one, entries):
                 pass
         except BaseException:
-            fetchers.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _is_right(place: Path, entry: FileEntry, known: Mapping[str, FileStatus]) -> bool:
-    path = place / "files" / entry.path
+def _is_right(directory: Path, entry: FileEntry, verified: Mapping[str, FileStatus]) -> bool:
+    path = directory / "files" / entry.path
     status = _status(path)
     if status is None or status.size != entry.size:
         return False
-    return known.get(entry.path) == status or file_sha256(path) == entry.sha256
+    return verified.get(entry.path) == status or file_sha256(path) == entry.sha256
 
 
 def _status(path: Path) -> FileStatus | None:
@@ -170,38 +177,38 @@ def _status(path: Path) -> FileStatus | None:
 
 
 def _remember(
-    place: Path, manifest: Manifest, entries: tuple[FileEntry, ...], began_ns: int
+    directory: Path,
+    manifest: Manifest,
+    entries: tuple[FileEntry, ...],
+    verified: Mapping[str, FileStatus],
+    began_ns: int,
 ) -> None:
-    """Keep the status of these files, which were found right after `began_ns`."""
-    known = read_verified(place / "verified.json", manifest.digest)
-    files = dict(known)
-    for entry in entries:
-        status = _status(place / "files" / entry.path)
-        if status is not None and status.had_settled(began_ns):
-            files[entry.path] = status
-    if files != known:
-        write_verified(place / "verified.json", manifest.digest, files)
+    """Remember the statuses of these files, which were verified after `began_ns`."""
+    statuses = {entry.path: _status(directory / "files" / entry.path) for entry in entries}
+    settled = {path: s for path, s in statuses.items() if s is not None and s.had_settled(began_ns)}
+    if settled.items() - verified.items():
+        write_verified(directory / "verified.json", manifest.digest, {**verified, **settled})
 
 
-def _num_bytes(place: Path) -> int:
-    with suppress(FileNotFoundError):  # another process has just removed it
-        return sum(status.st_size for _, status in scan(place / "files"))
+def _num_bytes(directory: Path) -> int:
+    with suppress(FileNotFoundError):  # another process has just evicted it
+        return sum(status.st_size for _, status in scan(directory / "files"))
     return 0
 
 
-def _last_used(place: Path) -> float:
+def _last_used(directory: Path) -> float:
     with suppress(FileNotFoundError):
-        return place.stat().st_mtime
+        return directory.stat().st_mtime
     return 0.0
 
 
-def _evict(place: Path) -> bool:
-    """Remove it, unless a process uses it."""
-    with suppress(BlockingIOError), exclusive(place.with_suffix(".use"), wait=False):
-        doomed = place.with_name(f".evicted-{uuid4().hex}")
+def _evict(directory: Path) -> bool:
+    """Remove an artifact's files, unless a process uses them."""
+    with suppress(BlockingIOError), exclusive(directory.with_suffix(".use"), wait=False):
+        doomed = directory.with_name(f".evicted-{uuid4().hex}")
         with suppress(FileNotFoundError):
-            place.rename(doomed)
+            directory.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-        logger.info("removed %s from the cache", place.name)
+        logger.info("removed %s from the cache", directory.name)
         return True
     return False

@@ -1,8 +1,8 @@
-"""Garbage: what nobody needs any more. First a plan, a function of what is there; then the removal.
+"""Garbage collection: first a plan, which is a function of what the store holds; then the removal.
 
-Kept are the targets of refs, present and former; what was made from these; what was made or used
-lately; what a builder holds; and all that any of these was made from. Damaged artifacts are not
-garbage: they are for `repair`.
+These artifacts stay: the targets of refs, present and former; what was made from them; what was
+committed or used lately; what is being built; and everything that any of these was made from.
+Damaged artifacts are not garbage: `repair` sets them aside.
 """
 
 from collections import defaultdict
@@ -20,11 +20,11 @@ Address = tuple[str, str]
 
 @dataclass(frozen=True)
 class Stored:
-    """An artifact in a store, as far as a plan needs it."""
+    """What a plan has to know of an artifact."""
 
     manifest: Manifest
     used: datetime
-    """When it was made or last used."""
+    """When it was committed or last used."""
 
     @property
     def address(self) -> Address:
@@ -34,10 +34,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to stay and what is to go."""
+    """What stays in a store and what goes."""
 
     kept: Mapping[Address, str]
-    """Why each stays."""
+    """Address of each artifact that stays → why."""
     garbage: tuple[Stored, ...]
     leftovers: tuple[Leftover, ...] = ()
 
@@ -49,13 +49,13 @@ def plan(
     *,
     unused_since: datetime,
 ) -> Plan:
-    """Decide about each artifact.
+    """Decide which artifacts stay.
 
     Args:
-        artifacts: All that are sound.
-        refs: All entries of each ref.
-        held: What is being built.
-        unused_since: Anything made or used later stays.
+        artifacts: All artifacts of a store, but damaged ones.
+        refs: Name of each ref → all of its entries.
+        held: The builds under way.
+        unused_since: An artifact that was committed or used later stays.
     """
     stored = {artifact.address: artifact for artifact in artifacts}
     by_digest = defaultdict(list)
@@ -87,9 +87,9 @@ def _roots(
     targets = {}
     for name, entries in refs.items():
         for ref in entries:
-            said = f"refs/{name} version {ref.version}"
-            targets[ref.key] = targets[ref.digest] = said
-            yield (ref.kind, ref.key), said
+            entry = f"refs/{name} version {ref.version}"
+            targets[ref.key] = targets[ref.digest] = entry
+            yield (ref.kind, ref.key), entry
     for build in held:
         yield (build.kind, build.key), "being built"
         for digest in build.inputs.values():
@@ -104,14 +104,14 @@ def _roots(
 
 
 def _named(manifest: Manifest) -> set[str]:
-    """What an artifact says it came from: digests, and keys, of which a log is to its run."""
+    """Return the digests, and keys, that an artifact names: a log names the key of its run."""
     params = {value for value in manifest.params.values() if isinstance(value, str)}
     return {*manifest.inputs.values(), *params}
 
 
 def survey(store: ArtifactStore, *, unused_since: datetime) -> Plan:
-    """Plan for a store as it is now."""
-    # Asked before and after: a builder that ends meanwhile leaves an artifact, which is new.
+    """Make a plan for a store as it is now."""
+    # Listed before and after: a builder that ends meanwhile leaves an artifact, which is new.
     held = tuple(store.held())
     artifacts = [Stored(m, store.last_used(m.kind, m.key)) for m in store.list()]
     refs = {name: store.refs.history(name) for name in store.refs.names()}
@@ -120,7 +120,7 @@ def survey(store: ArtifactStore, *, unused_since: datetime) -> Plan:
 
 
 def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> None:
-    """Remove what a plan calls garbage, but for what has come into use since it was made."""
+    """Remove the garbage and leftovers of a plan, except what has come into use since then."""
     for artifact in planned.garbage:
         kind, key = artifact.address
         wanted = {name for build in store.held() for name in (build.key, *build.inputs.values())}
@@ -128,4 +128,4 @@ def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> N
         if used < unused_since and not wanted & {key, artifact.manifest.digest}:
             store.remove(kind, key)
     for leftover in planned.leftovers:
-        store.clear(leftover)
+        leftover.remove()

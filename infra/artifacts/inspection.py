@@ -1,148 +1,157 @@
-"""Is an artifact on disk what its manifest says? Nothing here changes a file of it."""
+"""Compares files with a manifest. Nothing here changes an artifact."""
 
-import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from infra.artifacts.records import MANIFEST, Damage, FileEntry, Manifest, StoreError
+from infra.artifacts.documents import StoreError, read_document
+from infra.artifacts.records import MANIFEST, Damage, FileEntry, Manifest
 from infra.base.files import file_sha256, scan
-from infra.base.records import RecordError, read_document
 from infra.base.verified import FileStatus, read_verified, write_verified
 
 Level = Literal["size", "changed", "full"]
-"""How much is compared: names, types and sizes; the sha256 of each file too whose status isn't the
-one at which it was last read whole; or the sha256 of every file."""
+"""How much is compared: names, types and sizes; also the content of files that may have changed
+since they were last read whole; or the content of every file."""
 
 
-def read_manifest(directory: Path, *, kind: str, key: str) -> Manifest:
-    """Return the manifest of the directory where an artifact of this kind and key belongs.
+@dataclass(frozen=True)
+class Found:
+    """What a store has under a key."""
 
-    Raises:
-        StoreError: it is missing, too big, not valid, or another artifact's.
-    """
-    try:
-        document = read_document(directory / MANIFEST)
-    except RecordError as error:
-        raise StoreError(str(error)) from None
-    return parse_manifest(document, kind=kind, key=key)
+    version: str
+    """Differs from the version of whatever replaces it."""
+    level: Level
+    """How much was compared."""
+    manifest: Manifest | None
+    """None if it is not valid."""
+    damages: tuple[Damage, ...]
+    """All differences from the manifest."""
+
+    @property
+    def sound(self) -> Manifest | None:
+        """The manifest, if nothing is damaged."""
+        return None if self.damages else self.manifest
 
 
 def parse_manifest(document: bytes, *, kind: str, key: str) -> Manifest:
     """Return the manifest of an artifact of this kind and key.
 
     Raises:
-        StoreError: it is not valid, or another artifact's.
+        StoreError: It is not valid, or describes another artifact.
     """
-    try:
-        manifest = Manifest.decode(document)
-    except RecordError as error:
-        raise StoreError(str(error)) from error
+    manifest = Manifest.decode(document)
     if (manifest.kind, manifest.key) != (kind, key):
         raise StoreError(f"describes {manifest.kind}/{manifest.key}, expected {kind}/{key}")
     return manifest
 
 
-def inspect(
-    directory: Path, *, kind: str, key: str, level: Level, record: Path | None = None
-) -> tuple[Manifest | None, tuple[Damage, ...]]:
-    """Compare a directory with the manifest in it.
+def compare(
+    manifest: Manifest,
+    sizes: Mapping[str, int | None],
+    sha256_of: Callable[[FileEntry], str] | None,
+) -> tuple[Damage, ...]:
+    """Compare the files of a manifest with those that are there.
 
     Args:
-        directory: Where the artifact of this kind and key belongs.
-        kind: See `directory`.
-        key: See `directory`.
-        level: How much to compare.
-        record: Where it is kept which files were read whole; without, all count as changed.
-
-    Returns:
-        The manifest, if it is valid, and all that is wrong.
-
-    Raises:
-        FileNotFoundError: there is no such directory, or it was moved away meanwhile.
+        manifest: What should be there.
+        sizes: Path of each file that is there → its size in bytes; None if it is no regular file.
+        sha256_of: Returns the SHA-256 of a file that is there. Without, content isn't compared.
     """
-    if not stat.S_ISDIR(directory.lstat().st_mode):
-        return None, (Damage(problem="type", path=".", detail="not a directory"),)
-    try:
-        manifest = read_manifest(directory, kind=kind, key=key)
-    except StoreError as error:
-        return None, (Damage(problem="manifest", path=MANIFEST, detail=str(error)),)
-    verified = read_verified(record, manifest.checksum) if record and level == "changed" else {}
-    comparison = compare(directory, manifest, level, verified=verified)
-    if record and level != "size" and not comparison.damages and comparison.verified != verified:
-        write_verified(record, manifest.checksum, comparison.verified)
-    return manifest, comparison.damages
+
+    def compare_one(entry: FileEntry) -> tuple[Literal["type", "size", "sha256"], str] | None:
+        if (size := sizes[entry.path]) is None:
+            return "type", "not a regular file"
+        if size != entry.size:
+            return "size", f"has {size} bytes, expected {entry.size}"
+        if sha256_of is not None and (sha256 := sha256_of(entry)) != entry.sha256:
+            return "sha256", f"has sha256 {sha256}, expected {entry.sha256}"
+        return None
+
+    damages = []
+    for entry in manifest.files:
+        if entry.path not in sizes:
+            damages.append(Damage(problem="missing", path=entry.path, detail="no such file"))
+        elif (found := compare_one(entry)) is not None:
+            damages.append(Damage(problem=found[0], path=entry.path, detail=found[1]))
+    extra = sizes.keys() - {MANIFEST, *(entry.path for entry in manifest.files)}
+    damages += [
+        Damage(problem="extra", path=path, detail="not in the manifest") for path in sorted(extra)
+    ]
+    return tuple(damages)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Files on disk against a manifest."""
-
-    damages: tuple[Damage, ...]
-    verified: Mapping[str, FileStatus]
-    """The files that were read whole, now or before, and are sound."""
-
-
-def compare(
+def compare_directory(
     directory: Path,
     manifest: Manifest,
     level: Level,
     *,
     verified: Mapping[str, FileStatus] = MappingProxyType({}),
-) -> Comparison:
-    """Compare the files in a directory with those of a manifest.
+) -> tuple[tuple[Damage, ...], dict[str, FileStatus]]:
+    """Compare the files of a manifest with those in a directory.
+
+    Args:
+        directory: Holds the files, and perhaps the manifest.
+        manifest: What should be there.
+        level: How much to compare.
+        verified: The statuses at which files were verified before; level ``changed`` trusts them.
+
+    Returns:
+        All differences; and the statuses at which files are verified by now.
 
     Raises:
-        FileNotFoundError: there is no such directory.
+        FileNotFoundError: There is no such directory.
     """
     began = time.time_ns()
     present = dict(scan(directory))
-    present.pop(MANIFEST, None)
-    damages, sound = [], {}
-    for entry in manifest.files:
-        status = present.pop(entry.path, None)
-        damage = _wrong_status(entry, status)
-        if damage is None and status is not None and level != "size":
-            seen = FileStatus.of(status)
-            if level == "full" or verified.get(entry.path) != seen:
-                damage = _wrong_content(entry, directory)
-            if seen.had_settled(began):
-                sound[entry.path] = seen
-        if damage is not None:
-            damages.append(damage)
-    damages += [
-        Damage(problem="extra", path=path, detail="not in the manifest") for path in present
-    ]
-    return Comparison(tuple(damages), sound)
+    sound = {}
+
+    def sha256_of(entry: FileEntry) -> str:
+        status = FileStatus.of(present[entry.path])
+        if level == "changed" and verified.get(entry.path) == status:
+            sha256 = entry.sha256
+        else:
+            sha256 = file_sha256(directory / entry.path)
+        if sha256 == entry.sha256 and status.had_settled(began):
+            sound[entry.path] = status
+        return sha256
+
+    sizes = {
+        path: status.st_size if stat.S_ISREG(status.st_mode) else None
+        for path, status in present.items()
+    }
+    return compare(manifest, sizes, None if level == "size" else sha256_of), sound
 
 
-def damage_of(entry: FileEntry, directory: Path) -> Damage | None:
-    """Read the file of an entry whole, and return what is wrong with it."""
+def inspect(
+    directory: Path, *, kind: str, key: str, level: Level, memory: Path
+) -> tuple[Manifest | None, tuple[Damage, ...]]:
+    """Compare a directory with the manifest in it.
+
+    Args:
+        directory: Where the artifact belongs.
+        kind: The artifact's kind.
+        key: The artifact's key.
+        level: How much to compare.
+        memory: Remembers which files were read whole; see `infra.base.verified`.
+
+    Returns:
+        The manifest, if it is valid, and all differences from it.
+
+    Raises:
+        FileNotFoundError: There is no such directory, or it was moved away meanwhile.
+    """
+    if not stat.S_ISDIR(directory.lstat().st_mode):
+        return None, (Damage(problem="type", path=".", detail="not a directory"),)
     try:
-        status = (directory / entry.path).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return _wrong_status(entry, None)
-    return _wrong_status(entry, status) or _wrong_content(entry, directory)
-
-
-def _wrong_status(entry: FileEntry, status: os.stat_result | None) -> Damage | None:
-    if status is None:
-        return Damage(problem="missing", path=entry.path, detail="no such file")
-    if not stat.S_ISREG(status.st_mode):
-        return Damage(problem="type", path=entry.path, detail="not a regular file")
-    if status.st_size != entry.size:
-        detail = f"has {status.st_size} bytes, expected {entry.size}"
-        return Damage(problem="size", path=entry.path, detail=detail)
-    return None
-
-
-def _wrong_content(entry: FileEntry, directory: Path) -> Damage | None:
-    sha256 = file_sha256(directory / entry.path)
-    if sha256 == entry.sha256:
-        return None
-    detail = f"has sha256 {sha256}, expected {entry.sha256}"
-    return Damage(problem="sha256", path=entry.path, detail=detail)
+        manifest = parse_manifest(read_document(directory / MANIFEST), kind=kind, key=key)
+    except StoreError as error:
+        return None, (Damage(problem="manifest", path=MANIFEST, detail=str(error)),)
+    verified = read_verified(memory, manifest.checksum) if level == "changed" else {}
+    damages, now_verified = compare_directory(directory, manifest, level, verified=verified)
+    if level != "size" and not damages and now_verified != verified:
+        write_verified(memory, manifest.checksum, now_verified)
+    return manifest, damages

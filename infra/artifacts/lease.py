@@ -1,8 +1,8 @@
-"""Leases on S3: one builder of a key at a time, on whatever host, and a dead one is taken over.
+"""Leases on S3: one builder of a key at a time, on any host; that of a dead builder is taken over.
 
-A lease is one object that its holder rewrites, by compare-and-swap, at every heartbeat. Whoever
-waits measures on its own clock for how long the object has stayed the same, so no two clocks need
-to agree. Each holder has a greater token than the one before: it is checked at every commit.
+A lease is one object, which its holder rewrites by compare-and-swap at every heartbeat. Whoever
+waits measures on its own clock for how long the object has stayed the same, so that no two clocks
+need to agree. A holder makes sure at every commit that the lease is still its own.
 """
 
 import logging
@@ -17,26 +17,39 @@ from uuid import uuid4
 import psutil
 from pydantic import Field
 
-from infra.artifacts.records import Digests, LostLeaseError, StoreError
-from infra.base.records import Record, RecordError, SealedRecord
+from infra.artifacts.documents import SealedRecord, StoreError
+from infra.artifacts.records import Digests, LostLeaseError
+from infra.base.records import Record
 from infra.base.verified import boot_id
 from infra.s3 import Bucket, Expect, PreconditionError, S3Error
 
+logger = logging.getLogger(__name__)
+
+EXPIRY_SECONDS = 60.0
+"""A holder without a heartbeat for so long counts as dead."""
+BEATS = 4
+"""Heartbeats within that time."""
+MAX_LEASE_BYTES = 1 << 20
+POLL_SECONDS = 1.0
+
+_held: set[str] = set()
+"""The holders that this process is."""
+
 
 class ProcessIdentity(Record, strict=True):
-    """A process, told apart from a later one with its number."""
+    """What tells a process from any other one, also from a later one with the same number."""
 
     host: str
     boot: str
     pids: str
-    """The namespace of the number: containers of one host have their own."""
+    """The namespace of the process number: each container of a host has its own."""
     pid: int
     started: float
-    """Seconds since the epoch, by the machine's own clock."""
+    """When it started, in seconds since the epoch by its machine's clock."""
 
     @classmethod
     def own(cls) -> Self:
-        """This process."""
+        """Return the identity of this process."""
         process = psutil.Process()
         return cls(
             host=socket.gethostname(),
@@ -48,7 +61,7 @@ class ProcessIdentity(Record, strict=True):
 
     @property
     def is_known_dead(self) -> bool:
-        """Whether it ran on this machine and is gone; of other machines nobody can tell."""
+        """Whether it is gone. Of a process on another machine that isn't known."""
         if (self.boot, self.pids) != (boot_id(), _pid_namespace()):
             return False
         try:
@@ -63,46 +76,34 @@ def _pid_namespace() -> str:
     return str(Path("/proc/self/ns/pid").readlink())
 
 
-logger = logging.getLogger(__name__)
-
-EXPIRY_SECONDS = 60.0
-"""Without a heartbeat for so long, a holder counts as dead."""
-
-BEATS = 4
-"""Heartbeats within that time."""
-
-MAX_LEASE_BYTES = 1 << 20
-
-POLL_SECONDS = 1.0
-
-_held: set[str] = set()
-"""By this process."""
-
-
 class LeaseDocument(SealedRecord):
-    """The lease as stored."""
+    """A lease as it is stored."""
 
     token: int = Field(ge=1)
-    """Greater than that of every holder before."""
+    """Counts the holders."""
     holder: str
-    """Unique to this holding of the lease."""
+    """Random, and new each time that a lease is acquired."""
     process: ProcessIdentity
     beat: int = Field(ge=0)
     released: bool
     inputs: Digests
-    """Of the artifact that is being built: none of them is garbage."""
+    """The inputs of the artifact that is being built: garbage collection leaves them."""
 
     @classmethod
     def parse(cls, key: str, content: bytes) -> Self:
-        """Raise StoreError if it is none."""
+        """Return the lease in an object.
+
+        Raises:
+            StoreError: The object is no lease.
+        """
         try:
             return cls.decode(content)
-        except RecordError as error:
+        except StoreError as error:
             raise StoreError(f"{key} is no lease ({error}): remove it") from None
 
 
 class Lease:
-    """A lease that this process holds, until it is released or lost."""
+    """A lease that this process holds until it is released or lost."""
 
     def __init__(
         self, bucket: Bucket, key: str, document: LeaseDocument, etag: str, expiry: float
@@ -120,14 +121,14 @@ class Lease:
 
     @property
     def token(self) -> int:
-        """Greater than that of every earlier holder."""
+        """Greater than the token of every earlier holder."""
         return self._document.token
 
     def check(self) -> None:
-        """Make sure that it is still held: by the store's own word, not by ours.
+        """Make sure that the lease is still held, by writing it to the store.
 
         Raises:
-            LostLeaseError: another builder has it.
+            LostLeaseError: Another builder has it.
         """
         if not self._lost:
             with self._writing:
@@ -136,7 +137,7 @@ class Lease:
             raise LostLeaseError(f"{self._key} was taken over: {self._lost}")
 
     def release(self) -> None:
-        """Let the next builder have it at once."""
+        """Free the lease for the next builder."""
         self._released.set()
         self._heart.join()
         _held.discard(self._document.holder)
@@ -164,7 +165,7 @@ class Lease:
         try:
             self._etag = bucket.put(self._key, document.encode(), expected=self._etag)
         except PreconditionError:
-            # A heartbeat may have arrived though its writer never learned of it.
+            # An earlier write may have succeeded although its answer was lost.
             stored = bucket.get(self._key, max_bytes=MAX_LEASE_BYTES)
             present = LeaseDocument.parse(self._key, stored.content) if stored else None
             if stored is None or present is None or present.holder != document.holder:
@@ -185,17 +186,17 @@ def acquire(
     """Wait until nobody else holds the lease, and take it.
 
     Args:
-        bucket: Where it is.
-        key: Of the lease's object.
-        inputs: Digests of what is needed meanwhile.
+        bucket: The store.
+        key: The lease's object.
+        inputs: Name of each artifact that is needed meanwhile → its digest.
         expiry: Seconds without a heartbeat after which a holder counts as dead.
-        on_wait: Called once with who holds it, if anybody does.
+        on_wait: Called once with the name of the holder, if there is one.
 
     Raises:
-        S3Error: the bucket can't be reached.
-        StoreError: what is stored is no lease.
+        S3Error: The bucket can't be reached.
+        StoreError: The object is no lease.
     """
-    seen, since, said = "", 0.0, False
+    seen, since, announced = "", 0.0, False
     while True:
         stored = bucket.get(key, max_bytes=MAX_LEASE_BYTES)
         present = LeaseDocument.parse(key, stored.content) if stored else None
@@ -218,8 +219,8 @@ def acquire(
             if present is not None and not present.released:
                 logger.warning("%s is taken over from %s", key, _describe(present))
             return Lease(bucket, key, document, etag, expiry)
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             on_wait(_describe(present))
         time.sleep(min(POLL_SECONDS, expiry / BEATS))
 
@@ -227,7 +228,7 @@ def acquire(
 def _is_free(lease: LeaseDocument, unchanged: float, expiry: float) -> bool:
     if lease.released or unchanged > expiry or lease.process.is_known_dead:
         return True
-    # Ours, and given up, but the store never learned of it.
+    # This process has released it, but couldn't write that to the store.
     return lease.process == ProcessIdentity.own() and lease.holder not in _held
 
 

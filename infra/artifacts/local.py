@@ -1,182 +1,132 @@
-"""The artifact store in a directory.
+"""The artifact store in a directory, shared by all processes that reach it.
 
     <root>/<kind>/<key>/            an artifact: its files and manifest.json
     <root>/refs/<name>.json         refs
-    <root>/.work/<kind>/<key>/      a build under way, or to be resumed; <key>.lock beside
-    <root>/.staging/<uuid>/         a commit under way; <uuid>.lock beside
+    <root>/.work/<kind>/<key>/      a build under way, or to be resumed; <key>.lock beside it
+    <root>/.staging/<uuid>/         a commit under way; <uuid>.lock beside it
     <root>/.quarantine/             damaged artifacts; <name>.damage.json beside each
     <root>/.digests/<kind>/<digest> the key of the artifact with this digest: a hint
     <root>/.verified/<kind>/<key>.json   which of its files were read whole: a hint
-    <root>/.lock                    held while what is visible changes
+    <root>/.lock                    held while artifacts and refs change
 
 An artifact appears by one rename of a directory that is already on disk, so a crash at any moment
 leaves it whole or absent.
 """
 
+import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 from pydantic import ValidationError
 
-from infra.artifacts.inspection import (
-    Level,
-    inspect,
-    read_manifest,
-)
-from infra.artifacts.local_refs import LocalRefs
+from infra.artifacts.documents import Document, Expected, StoreError, read_document
+from infra.artifacts.inspection import Found, Level, inspect
 from infra.artifacts.records import (
     MANIFEST,
     Artifact,
     ArtifactSpec,
-    Damage,
-    DamagedArtifactError,
     DamageReport,
     Manifest,
-    StoreError,
-    check_address,
     is_address,
 )
 from infra.artifacts.staging import stage, staging_directory, sweep
-from infra.artifacts.store import ArtifactStore, Build, Leftover, Lookup, require_same_digest
-from infra.base.files import fsync, fsync_tree, scan, write_durably
+from infra.artifacts.store import ArtifactStore, Build, Leftover
+from infra.base.files import fsync, replace_file, scan, write_durably
 from infra.base.locks import exclusive, is_held
-from infra.base.records import RecordError, read_document
 from infra.base.shortages import is_disk_full, room
-
-WORK, STAGING, QUARANTINE = ".work", ".staging", ".quarantine"
-
-
-def held_builds(root: Path) -> Iterator[Build]:
-    """Yield what living builders have written into the locks of their workspaces."""
-    for lock in sorted(root.glob(f"{WORK}/*/*.lock")):
-        if is_held(lock):
-            # A builder that has only just come has yet to write; it has used its inputs just now.
-            with suppress(RecordError, ValidationError):
-                spec = ArtifactSpec.model_validate_json(read_document(lock))
-                yield Build(spec.kind, spec.key, spec.inputs)
-
-
-def find_leftovers(root: Path, unused_since: datetime) -> Iterator[Leftover]:
-    """Yield what nobody holds: dead commits, and older workspaces and damaged artifacts."""
-    for place in sorted(root.glob(f"{STAGING}/*")):
-        if place.suffix != ".lock" and not is_held(_lock_of(place)):
-            yield _leftover(root, place, "commit of a dead process")
-    for place in sorted(root.glob(f"{WORK}/*/*")):
-        if place.is_dir() and not is_held(_lock_of(place)) and _changed(place) < unused_since:
-            yield _leftover(root, place, f"workspace, unchanged since {_changed(place):%Y-%m-%d}")
-    for report in sorted(root.glob(f"{QUARANTINE}/*.damage.json")):
-        if _changed(report) < unused_since:
-            place = report.with_name(report.name.removesuffix(".damage.json"))
-            yield _leftover(root, place, f"damaged, set aside {_changed(report):%Y-%m-%d}")
-
-
-def clear_leftover(root: Path, leftover: Leftover) -> None:
-    """Remove it, unless somebody holds it by now."""
-    place = root / leftover.name
-    with suppress(BlockingIOError), exclusive(_lock_of(place), wait=False):
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
-        for beside in (".pending.json", ".damage.json"):
-            place.with_name(f"{place.name}{beside}").unlink(missing_ok=True)
-
-
-def _leftover(root: Path, place: Path, reason: str) -> Leftover:
-    num_bytes = 0
-    with suppress(FileNotFoundError, NotADirectoryError):
-        num_bytes = sum(status.st_size for _, status in scan(place))
-    return Leftover(place.relative_to(root).as_posix(), num_bytes, reason)
-
-
-def _lock_of(place: Path) -> Path:
-    return place.with_name(f"{place.name}.lock")
-
-
-def _changed(place: Path) -> datetime:
-    """When anything in it was changed last."""
-    newest = place.lstat().st_mtime
-    if place.is_dir():
-        for path in place.rglob("*"):
-            with suppress(FileNotFoundError):
-                newest = max(newest, path.lstat().st_mtime)
-    return datetime.fromtimestamp(newest, UTC)
-
 
 logger = logging.getLogger(__name__)
 
-KEY_LENGTH = 64
+WORK, STAGING, QUARANTINE, VERIFIED = ".work", ".staging", ".quarantine", ".verified"
+
+
+@contextmanager
+def _changing(root: Path) -> Iterator[None]:
+    """Hold the store's lock, which every change of an artifact or a ref needs."""
+    root.mkdir(parents=True, exist_ok=True)
+    with exclusive(root / ".lock"):
+        yield
+
+
+class LocalDocuments:
+    """The documents of a store in a directory; see `Documents`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, path: str) -> Document | None:
+        """Return a document. No lock is needed, because documents are replaced whole."""
+        file = self._root / path
+        if not os.path.lexists(file):
+            return None
+        content = read_document(file)
+        return Document(content, hashlib.sha256(content).hexdigest())
+
+    def write(self, path: str, content: bytes, *, expected: str | Expected) -> bool:
+        """Replace a document, after a comparison under the store's lock."""
+        file = self._root / path
+        if expected is Expected.ANYTHING:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, content)
+            return True
+        with _changing(self._root):
+            present = self.read(path)
+            if expected != (present.version if present else Expected.NOTHING):
+                return False
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, content, durable=True)
+            fsync(file.parent.parent)  # the directory may be new
+        return True
+
+    def remove(self, path: str) -> None:
+        """Remove a document, if it is there."""
+        (self._root / path).unlink(missing_ok=True)
+
+    def names(self, directory: str) -> list[str]:
+        """Return the names of the documents in a directory."""
+        return [path.stem for path in (self._root / directory).glob("[!.]*.json")]
 
 
 class LocalStore(ArtifactStore):
-    """Artifacts under a local directory, shared by all processes and threads that reach it."""
+    """The artifacts below a directory, for all processes and threads that reach it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._refs = LocalRefs(self.root / "refs", self._visible_change)
+        super().__init__(str(self.root), LocalDocuments(self.root))
 
-    @property
-    def refs(self) -> LocalRefs:
-        """The refs under ``refs/``."""
-        return self._refs
+    def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yield kind and key of everything that is named like an artifact, sorted."""
+        found = [(path.parent.name, path.name) for path in self.root.glob("*/*")]
+        yield from sorted(
+            address for address in found if is_address(*address) and kind in (None, address[0])
+        )
 
-    def lookup(self, spec: ArtifactSpec, *, level: Level = "size") -> Lookup:
-        """Find a sound artifact, or move a damaged one to ``.quarantine/``; see `ArtifactStore`."""
-        kind, key = spec.kind, spec.key
+    def _inspect(self, kind: str, key: str, level: Level) -> Found | None:
         directory = self._directory(kind, key)
-        while (seen := _identity(directory)) is not None:
+        while (version := _identity(directory)) is not None:
             try:
-                manifest, damages = self._compare(kind, key, level)
+                manifest, damages = inspect(
+                    directory, kind=kind, key=key, level=level, memory=self._memory(kind, key)
+                )
             except FileNotFoundError:
-                continue  # another process has set it aside: look at what is there now
-            if manifest is not None and not damages:
-                self._touch(kind, key)
-                return Lookup(self._artifact(manifest))
-            with self._visible_change():
-                if _identity(directory) == seen:
-                    self._set_aside(kind, key, damages)
-                    return Lookup(None, damages)
-        return Lookup(None)
+                continue  # it has just been moved away: look at what is there now
+            return Found(version, level, manifest, damages)
+        return None
 
-    def load(self, kind: str, key: str, *, level: Level = "size") -> Artifact:
-        """Return the artifact in ``<kind>/<key>``; see `ArtifactStore`."""
-        manifest, damages = self._inspect(kind, key, level)
-        if manifest is None or damages:
-            raise DamagedArtifactError(
-                f"{kind}/{key} is damaged in {len(damages)} ways, first {damages[0]}"
-            )
-        return self._artifact(manifest)
+    def _artifact(self, manifest: Manifest) -> Artifact:
+        directory = self._directory(manifest.kind, manifest.key)
+        return Artifact(manifest, fetch=lambda _: directory, check_copies=tuple)
 
-    @contextmanager
-    def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
-        """Hold ``.work/<kind>/<key>/``; see `ArtifactStore`."""
-        directory = self.root / WORK / spec.kind / spec.key
-        directory.parent.mkdir(parents=True, exist_ok=True)
-
-        def say_so() -> None:
-            logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
-
-        lock = directory.with_suffix(".lock")
-        with exclusive(lock, on_wait=say_so):
-            lock.write_bytes(spec.encode())  # for `held`
-            directory.mkdir(exist_ok=True)
-            yield directory
-
-    def keeping(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
-        """Do nothing: who reaches this store reaches its workspaces; see `ArtifactStore`."""
-        del spec, directory
-        return nullcontext()
-
-    def commit(self, manifest: Manifest, directory: Path) -> Artifact:
-        """Stage the files, then rename the staging directory to its place; see `ArtifactStore`."""
+    def _publish(self, manifest: Manifest, document: bytes, directory: Path) -> bool:
         try:
-            return self._commit(manifest, directory)
+            return self._stage_and_rename(manifest, document, directory)
         except OSError as error:
             fault = str(error.strerror)
             if is_disk_full(error):
@@ -187,175 +137,135 @@ class LocalStore(ArtifactStore):
                 f"({fault}); its files stay where they are for the next try",
             ) from error
 
-    def _commit(self, manifest: Manifest, directory: Path) -> Artifact:
-        kind, key = manifest.kind, manifest.key
+    def _stage_and_rename(self, manifest: Manifest, document: bytes, directory: Path) -> bool:
+        target = self._directory(manifest.kind, manifest.key)
         sweep(self.root / STAGING)
         with staging_directory(self.root / STAGING) as staging:
+            write_durably(staging / MANIFEST, document)
             stage(directory, manifest.files, staging)
-            write_durably(staging / MANIFEST, manifest.encode())
-            # What can't be read back, such as a manifest too big, must not be committed.
-            read_manifest(staging, kind=kind, key=key)
-            fsync_tree(staging)
-            self._index(manifest)
-            with self._visible_change():
-                artifact = self._publish(staging, manifest)
-        for entry in manifest.files:
-            # Left in place, they would be second names of the artifact's files, open to change.
-            (directory / entry.path).unlink(missing_ok=True)
-        return artifact
+            with _changing(self.root):
+                if _identity(target) is not None:
+                    return False
+                target.parent.mkdir(exist_ok=True)
+                staging.rename(target)
+                fsync(target.parent)
+                fsync(self.root)
+        return True
 
-    def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
-        """Compare ``<kind>/<key>`` with its manifest; see `ArtifactStore`."""
-        _, damages = self._inspect(kind, key, level)
-        return damages
+    def _quarantine(self, kind: str, key: str, found: Found) -> bool:
+        directory, quarantine = self._directory(kind, key), self.root / QUARANTINE
+        aside = quarantine / f"{kind}-{key}-{uuid4()}"
+        report = DamageReport(kind=kind, key=key, damages=found.damages)
+        with _changing(self.root):
+            if _identity(directory) != found.version:
+                return False
+            quarantine.mkdir(exist_ok=True)
+            write_durably(aside.with_suffix(".damage.json"), report.encode())
+            directory.rename(aside)
+            self._memory(kind, key).unlink(missing_ok=True)
+            for changed in (quarantine, self.root, directory.parent):
+                fsync(changed)
+        logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, aside, found.damages[0])
+        return True
 
-    def check_copies(self, artifact: Artifact) -> tuple[Damage, ...]:
-        """Do nothing: files are read where they are; see `ArtifactStore`."""
-        del artifact
-        return ()
+    def _remove(self, kind: str, key: str) -> None:
+        with staging_directory(self.root / STAGING) as going:
+            with _changing(self.root), suppress(FileNotFoundError):
+                self._directory(kind, key).rename(going / key)
+                fsync(self.root / kind)
+            self._memory(kind, key).unlink(missing_ok=True)
 
-    def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        """Yield what is called ``<kind>/<key>``; see `ArtifactStore`."""
-        found = [(path.parent.name, path.name) for path in self.root.glob("*/*")]
-        yield from sorted(
-            address for address in found if is_address(*address) and kind in (None, address[0])
-        )
+    def _mark_used(self, kind: str, key: str) -> None:
+        with suppress(OSError):  # the store may be read-only, or another user's
+            os.utime(self._directory(kind, key))
 
-    def list(self, kind: str | None = None) -> Iterator[Manifest]:
-        """Yield the manifests in ``<kind>/<key>``; see `ArtifactStore`."""
-        for found, key in self.addresses(kind):
-            try:
-                yield read_manifest(self._directory(found, key), kind=found, key=key)
-            except StoreError as error:
-                logger.warning("%s/%s has no valid manifest: %s", found, key, error)
-
-    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
-        """Move it to ``.quarantine/`` if it is damaged; see `ArtifactStore`."""
-        with self._visible_change():
-            _, damages = self._inspect(kind, key, level)
-            if damages:
-                self._set_aside(kind, key, damages)
-        return damages
-
-    def last_used(self, kind: str, key: str) -> datetime:
-        """Return the time of the directory's last change; see `ArtifactStore`."""
+    def _last_used(self, kind: str, key: str) -> datetime | None:
         try:
             status = self._directory(kind, key).lstat()
         except FileNotFoundError:
-            raise self._absent(kind, key) from None
+            return None
         return datetime.fromtimestamp(status.st_mtime, UTC)
 
+    @contextmanager
+    def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
+        """Hold ``.work/<kind>/<key>/``, which all hosts share; see `ArtifactStore`."""
+        directory = self.root / WORK / spec.kind / spec.key
+        directory.parent.mkdir(parents=True, exist_ok=True)
+
+        def log_wait() -> None:
+            logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
+
+        lock = _lock_of(directory)
+        with exclusive(lock, on_wait=log_wait):
+            lock.write_bytes(spec.encode())  # for `held`
+            directory.mkdir(exist_ok=True)
+            yield directory
+
     def held(self) -> Iterator[Build]:
-        """Yield the specs in the held locks of ``.work/``; see `ArtifactStore`."""
-        return held_builds(self.root)
+        """Yield the builds whose workspaces are locked."""
+        for lock in sorted(self.root.glob(f"{WORK}/*/*.lock")):
+            if is_held(lock):
+                # A builder that has just come has yet to write, and has just used its inputs.
+                with suppress(StoreError, ValidationError):
+                    spec = ArtifactSpec.model_validate_json(read_document(lock))
+                    yield Build(spec.kind, spec.key, spec.inputs)
 
     def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
-        """Look into ``.staging/``, ``.work/`` and ``.quarantine/``; see `ArtifactStore`."""
-        return find_leftovers(self.root, unused_since)
+        """Yield what lies unlocked in ``.staging/``, ``.work/`` and ``.quarantine/``."""
+        for path in sorted(self.root.glob(f"{STAGING}/*")):
+            if path.suffix != ".lock" and not is_held(_lock_of(path)):
+                yield self._leftover(path, "commit of a dead process")
+        for path in sorted(self.root.glob(f"{WORK}/*/*")):
+            if path.is_dir() and not is_held(_lock_of(path)) and _changed(path) < unused_since:
+                yield self._leftover(path, f"workspace, unchanged since {_changed(path):%Y-%m-%d}")
+        for report in sorted(self.root.glob(f"{QUARANTINE}/*.damage.json")):
+            if _changed(report) < unused_since:
+                path = report.with_name(report.name.removesuffix(".damage.json"))
+                yield self._leftover(path, f"damaged, set aside {_changed(report):%Y-%m-%d}")
 
-    def clear(self, leftover: Leftover) -> None:
-        """Remove it under its lock; see `ArtifactStore`."""
-        clear_leftover(self.root, leftover)
-
-    def remove(self, kind: str, key: str) -> None:
-        """Rename the directory away, then remove it; see `ArtifactStore`."""
-        check_address(kind, key)
-        with staging_directory(self.root / STAGING) as going:
-            with self._visible_change():
-                try:
-                    self._directory(kind, key).rename(going / key)
-                except FileNotFoundError:
-                    raise self._absent(kind, key) from None
-                fsync(self.root / kind)
-            self._record(kind, key).unlink(missing_ok=True)
-
-    def _touch(self, kind: str, key: str) -> None:
-        with suppress(OSError):  # the store may not be ours to write
-            os.utime(self._directory(kind, key))
-
-    def _absent(self, kind: str, key: str) -> StoreError:
-        return StoreError(f"{str(self.root)!r} has no artifact {kind}/{key}")
-
-    def _indexed(self, kind: str, digest: str) -> str | None:
-        try:
-            with (self.root / ".digests" / kind / digest).open("rb") as file:
-                return file.read(KEY_LENGTH).decode("ascii", "replace")
-        except OSError:
-            return None
-
-    def _index(self, manifest: Manifest) -> None:
-        path = self.root / ".digests" / manifest.kind / manifest.digest
-        with suppress(OSError):  # the store may be full, or not ours to write
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(manifest.key.encode())
-
-    def _has(self, kind: str, key: str) -> bool:
-        return _identity(self._directory(kind, key)) is not None
-
-    def _artifact(self, manifest: Manifest) -> Artifact:
-        directory = self._directory(manifest.kind, manifest.key)
-        return Artifact(manifest, lambda _entries: directory)
+    def _leftover(self, path: Path, reason: str) -> Leftover:
+        num_bytes = 0
+        with suppress(FileNotFoundError, NotADirectoryError):
+            num_bytes = sum(status.st_size for _, status in scan(path))
+        name = path.relative_to(self.root).as_posix()
+        return Leftover(name, num_bytes, reason, partial(_remove_unlocked, path))
 
     def _directory(self, kind: str, key: str) -> Path:
         return self.root / kind / key
 
-    def _record(self, kind: str, key: str) -> Path:
-        return self.root / ".verified" / kind / f"{key}.json"
-
-    def _inspect(
-        self, kind: str, key: str, level: Level
-    ) -> tuple[Manifest | None, tuple[Damage, ...]]:
-        check_address(kind, key)
-        try:
-            return self._compare(kind, key, level)
-        except FileNotFoundError:
-            raise self._absent(kind, key) from None
-
-    def _compare(
-        self, kind: str, key: str, level: Level
-    ) -> tuple[Manifest | None, tuple[Damage, ...]]:
-        directory, record = self._directory(kind, key), self._record(kind, key)
-        return inspect(directory, kind=kind, key=key, level=level, record=record)
-
-    @contextmanager
-    def _visible_change(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.root / ".lock"):
-            yield
-
-    def _publish(self, staging: Path, manifest: Manifest) -> Artifact:
-        kind, key = manifest.kind, manifest.key
-        directory = self._directory(kind, key)
-        if _identity(directory) is not None:
-            present, damages = self._compare(kind, key, "size")
-            if present is not None and not damages:
-                require_same_digest(present, manifest)
-                return self._artifact(present)
-            self._set_aside(kind, key, damages)
-        directory.parent.mkdir(exist_ok=True)
-        staging.rename(directory)
-        fsync(directory.parent)
-        fsync(self.root)
-        return self._artifact(manifest)
-
-    def _set_aside(self, kind: str, key: str, damages: tuple[Damage, ...]) -> None:
-        quarantine = self.root / QUARANTINE
-        quarantine.mkdir(exist_ok=True)
-        place = quarantine / f"{kind}-{key}-{uuid4()}"
-        report = DamageReport(kind=kind, key=key, damages=damages)
-        write_durably(place.with_suffix(".damage.json"), report.encode())
-        self._directory(kind, key).rename(place)
-        self._record(kind, key).unlink(missing_ok=True)
-        fsync(quarantine)
-        fsync(self.root)
-        fsync(self.root / kind)
-        logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, place, damages[0])
+    def _memory(self, kind: str, key: str) -> Path:
+        return self.root / VERIFIED / kind / f"{key}.json"
 
 
-def _identity(directory: Path) -> tuple[int, int] | None:
-    """Tell this directory from a later one of the same name."""
+def _remove_unlocked(path: Path) -> None:
+    """Remove a directory and what belongs to it, unless somebody holds its lock."""
+    with suppress(BlockingIOError), exclusive(_lock_of(path), wait=False):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        for suffix in (".pending.json", ".damage.json"):
+            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _changed(path: Path) -> datetime:
+    """Return when a file, or anything in a directory, was changed last."""
+    newest = path.lstat().st_mtime
+    if path.is_dir():
+        for each in path.rglob("*"):
+            with suppress(FileNotFoundError):
+                newest = max(newest, each.lstat().st_mtime)
+    return datetime.fromtimestamp(newest, UTC)
+
+
+def _identity(directory: Path) -> str | None:
+    """Return what tells a directory from a later one of the same name; None if there is none."""
     try:
         status = directory.lstat()
     except FileNotFoundError:
         return None
-    return status.st_dev, status.st_ino
+    return f"{status.st_dev}-{status.st_ino}"

@@ -1,4 +1,4 @@
-"""From a store's URI to the store."""
+"""Opens the store at a URI."""
 
 import os
 import re
@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
+from infra.artifacts.documents import StoreError
 from infra.artifacts.local import LocalStore
-from infra.artifacts.records import StoreError
 from infra.artifacts.store import ArtifactStore
 from infra.base.files import cache_directory
 
@@ -20,17 +20,17 @@ _GIGABYTE = 10**9
 def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     """Open the artifact store at ``file:///abs/path``, a plain path, or ``s3://bucket/prefix``.
 
-    On S3, endpoint, region, credentials and certificates come from the standard AWS settings, and
-    this host's copies are kept below ``SKNET_CACHE`` (default: ``sknet`` in the user's cache), at
-    most ``SKNET_CACHE_GB`` of them (default: half of that disk).
+    For S3, endpoint, region, credentials and certificates come from the standard AWS settings.
+    This host's copies are below ``SKNET_CACHE`` (default: ``sknet`` in the user's cache), at most
+    ``SKNET_CACHE_GB`` of them (default: half of that disk).
 
     Args:
-        uri: Where the store is; a relative path is taken from the working directory.
-        create: Make the directory if need be, and check that it can be written; a bucket has to
-            be there. Without, what exists is opened as it is, for reading.
+        uri: Where the store is; a relative path is relative to the working directory.
+        create: Whether to make a missing directory, and to check that the store can be written. A
+            bucket has to exist. Without, an existing store is opened for reading.
 
     Raises:
-        StoreError: the URI has another form, or the place can't be used.
+        StoreError: The URI has another form, or the store can't be used.
     """
     if uri.startswith("s3://"):
         return _open_s3(uri, create=create)
@@ -43,7 +43,7 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
 
 
 def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
-    # boto3 takes as long to import as all else here: only those who need it wait for it.
+    # boto3 takes as long to import as everything else here: only those who need it wait for it.
     from infra.artifacts.s3 import S3Store
     from infra.s3 import Bucket, S3Error
 
@@ -56,7 +56,7 @@ def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
 
 @cache
 def _check_bucket(uri: str, write: bool) -> None:
-    """Once a process: every stage opens the store."""
+    """Check a bucket, once in a process: every task opens the store."""
     from infra.s3 import Bucket
 
     Bucket(uri).check(write=write)
@@ -72,7 +72,11 @@ def _cache_limit() -> int | None:
 
 
 def local_path(uri: str) -> Path:
-    """Return where a store that isn't on S3 lies. Raises StoreError for a URI of another form."""
+    """Return the directory of a store that isn't on S3.
+
+    Raises:
+        StoreError: The URI has another form.
+    """
     scheme = _SCHEME.match(uri)
     if scheme is not None and not uri.startswith("file:///"):
         raise StoreError(
@@ -88,7 +92,7 @@ def _make_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root, prefix=".probe-"):
-            pass  # permissions alone don't tell: the file system may be full or read-only
+            pass  # permissions aren't enough: the file system may be full or read-only
     except OSError as error:
         raise StoreError(
             f"store {str(root)!r} can't be created or written ({error.strerror}), "

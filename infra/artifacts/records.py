@@ -1,7 +1,7 @@
 """The records of a store: what an artifact is made from, what it holds, what is wrong with it.
 
 The key of an artifact is known before it is built (`ArtifactSpec.key`), its digest afterwards
-(`Manifest.digest`). Both are sha256 over canonical JSON, so that any language can recompute them.
+(`Manifest.digest`). Both are SHA-256 over canonical JSON, so that any language can recompute them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,42 +21,35 @@ from pydantic import (
     model_validator,
 )
 
-from infra.base.outcomes import UserError
-from infra.base.records import (
-    Record,
+from infra.artifacts.documents import (
     SealedRecord,
-    Sha256,
+    StoreError,
     canonical_json,
     one_line,
     sha256_of_json,
 )
-
-
-class StoreError(UserError):
-    """The store can't do what was asked; the message says what was found and expected."""
+from infra.base.records import Record, Sha256
 
 
 class DamagedArtifactError(StoreError):
-    """An artifact is there, but is not what its manifest says."""
+    """An artifact is in the store, but differs from its manifest."""
 
 
 class DigestConflictError(StoreError):
-    """Two builds of one key gave different files."""
+    """Two builds of one key have different files."""
 
 
 class RefConflictError(StoreError):
-    """A ref moved since the caller read it."""
+    """A ref has moved since the caller read it."""
 
 
 class LostLeaseError(OSError):
-    """Another builder took the key over; what it commits will be found when this is tried again."""
+    """Another builder has taken the key over. A retry will find what that builder commits."""
 
 
 MANIFEST = "manifest.json"
-
 MAX_INPUTS = 1000
-
-RESERVED_KINDS = {"refs"}  # shares the store's root with the kinds
+RESERVED_KINDS = {"refs"}  # the directory of the refs lies beside those of the kinds
 
 
 def _has_canonical_json(value: Any) -> Any:
@@ -92,18 +85,13 @@ Kind = Annotated[
     StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=64),
     AfterValidator(_not_reserved),
 ]
-
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-
 Version = Annotated[int, Field(ge=1, lt=2**63)]
-
 FilePath = Annotated[str, AfterValidator(_stays_inside)]
-
-# Counted first, as each wrong entry costs a kilobyte of complaint.
+# Counted first, because pydantic's report of each wrong entry takes a kilobyte.
 Digests = Annotated[
     dict[str, Sha256], BeforeValidator(_has_few_entries), AfterValidator(_has_canonical_json)
 ]
-
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_has_canonical_json)]
 
 _ADDRESS = TypeAdapter(tuple[Kind, Sha256])
@@ -113,7 +101,7 @@ def check_address(kind: str, key: str) -> None:
     """Refuse a kind or a key that can't name an artifact.
 
     Raises:
-        StoreError: one of them has the wrong form.
+        StoreError: One of them has the wrong form.
     """
     try:
         _ADDRESS.validate_python((kind, key))
@@ -136,9 +124,9 @@ class ArtifactSpec(Record, strict=True):
     """What an artifact is made from: all that may change its content, and nothing else."""
 
     kind: Kind
-    """The stage's output, such as ``shards`` or ``checkpoint``."""
+    """What sort of artifact it is, such as ``shards`` or ``checkpoint``."""
     format_version: Version
-    """Raised when the code that builds this kind gives other files for the same params."""
+    """Raised whenever the code that builds this kind gives other files for the same params."""
     params: JsonObject
     inputs: Digests
     """Name of each input artifact → its digest."""
@@ -153,14 +141,14 @@ class FileEntry(Record, strict=True):
     """One file of an artifact."""
 
     path: FilePath
-    """Relative to the artifact's directory."""
+    """Path relative to the artifact's directory."""
     size: Count
-    """Bytes."""
+    """Size in bytes."""
     sha256: Sha256
 
 
 class Manifest(SealedRecord):
-    """An artifact's own description; it is valid only if its key and digest can be recomputed."""
+    """The description of an artifact, valid only if key and digest follow from the other fields."""
 
     kind: Kind
     key: Sha256
@@ -170,11 +158,11 @@ class Manifest(SealedRecord):
     files: Annotated[tuple[FileEntry, ...], FailFast()]
     """Sorted by path."""
     digest: Sha256
-    """sha256 over the canonical JSON of the list of ``[path, size, sha256]``, sorted."""
+    """SHA-256 of the canonical JSON of the sorted list of ``[path, size, sha256]``."""
     stats: JsonObject
     """Counts and measures of the content."""
     provenance: JsonObject
-    """Times, versions and host of the build: all that a second build may give differently."""
+    """Times, versions and host of the build: all that may differ in a second build."""
 
     @classmethod
     def describe(
@@ -185,10 +173,10 @@ class Manifest(SealedRecord):
         stats: Mapping[str, JsonValue],
         provenance: Mapping[str, JsonValue],
     ) -> Self:
-        """Return the manifest of a spec's files.
+        """Return the manifest of the files that were built from a spec.
 
         Raises:
-            StoreError: stats or provenance is not JSON.
+            StoreError: `stats` or `provenance` is not JSON.
         """
         entries = tuple(sorted(files, key=lambda entry: entry.path))
         try:
@@ -232,20 +220,20 @@ def _digest(files: Iterable[FileEntry]) -> str:
 
 
 class Damage(Record, strict=True):
-    """One way in which an artifact is not what its manifest says."""
+    """One difference between an artifact and its manifest."""
 
     problem: Literal["manifest", "missing", "extra", "type", "size", "sha256"]
     path: str
-    """Relative to the artifact's directory; ``.`` is the directory itself."""
+    """Path relative to the artifact's directory; ``.`` is the directory itself."""
     detail: str
-    """What was found and expected, in one line."""
+    """What was found and what was expected, in one line."""
 
     def __str__(self) -> str:
         return f"{self.path!r}: {self.problem}: {self.detail}"
 
 
 class DamageReport(Record, strict=True):
-    """What is kept beside an artifact that has been set aside."""
+    """The report beside an artifact in quarantine."""
 
     kind: str
     key: str
@@ -254,27 +242,30 @@ class DamageReport(Record, strict=True):
 
 @dataclass(frozen=True)
 class Artifact:
-    """An immutable set of files, which come to this host when they are asked for."""
+    """An immutable set of files in a store. They are fetched to this host on demand."""
 
     manifest: Manifest
-    bring: Callable[[tuple[FileEntry, ...]], Path] = field(compare=False, repr=False)
-    """Has these files here, as the manifest describes them, and tells in which directory."""
+    fetch: Callable[[tuple[FileEntry, ...]], Path] = field(compare=False, repr=False)
+    """Makes these files available on this host, verified, and returns their directory."""
+    check_copies: Callable[[], tuple[Damage, ...]] = field(compare=False, repr=False)
+    """Reads this host's copies of the files of a remote store, and fetches damaged ones again.
+    Returns the damage found; none for a store whose files are read in place."""
 
     @property
     def digest(self) -> str:
-        """The identity of the content: what a dependent artifact's spec names as its input."""
+        """The digest of the content, which the specs of dependent artifacts name as an input."""
         return self.manifest.digest
 
     @property
     def directory(self) -> Path:
-        """Where all of its files are."""
-        return self.bring(self.manifest.files)
+        """The directory that holds all of its files."""
+        return self.fetch(self.manifest.files)
 
     def path(self, name: str) -> Path:
-        """Return where the file of this name is, without bringing the others.
+        """Return the path of one file, without fetching the others.
 
         Raises:
-            StoreError: the artifact has no such file.
+            StoreError: The artifact has no such file.
         """
         wanted = tuple(entry for entry in self.manifest.files if entry.path == name)
         if not wanted:
@@ -282,4 +273,4 @@ class Artifact:
                 f"{self.manifest.kind}/{self.manifest.key} has no file {name!r}; "
                 f"its manifest lists {len(self.manifest.files)} others"
             )
-        return self.bring(wanted) / name
+        return self.fetch(wanted) / name

@@ -1,6 +1,5 @@
-"""Refs: names that point to artifacts and move by compare-and-swap, with their history kept."""
+"""Refs: names that point to artifacts, move by compare-and-swap, and have a history."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Self
@@ -15,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from infra.artifacts.records import Kind, Manifest, RefConflictError, StoreError, Version
-from infra.base.records import Record, RecordError, SealedRecord, Sha256, one_line
+from infra.artifacts.documents import Documents, Expected, SealedRecord, StoreError, one_line
+from infra.artifacts.records import Kind, Manifest, RefConflictError, Version
+from infra.base.records import Record, Sha256
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -24,53 +24,29 @@ RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*
 _REF_NAME = TypeAdapter(RefName)
 
 
-def check_ref_name(name: str) -> None:
-    """Refuse what can't name a ref.
-
-    Raises:
-        StoreError: the name has the wrong form.
-    """
-    try:
-        _REF_NAME.validate_python(name)
-    except ValidationError as error:
-        raise StoreError(f"no ref can be called {name!r}: {one_line(error)}") from error
-
-
 class Ref(Record, strict=True):
-    """Where a name points, since when, and why."""
+    """An entry of a ref: where it points, since when, and why."""
 
     version: Version
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    """Drawn for each move, so that a writer knows its own entry from another's equal one."""
+    """Random, so that a writer can tell its own entry from an equal one of another writer."""
     kind: Kind
     key: Sha256
     digest: Sha256
     reason: Text
     suspect: Text | None = None
-    """Why what it points to is in doubt; None: nothing is known against it."""
+    """Why the target is in doubt; None if it isn't."""
     time: AwareDatetime
 
 
 class RefDocument(SealedRecord, Ref):
-    """A ref as stored: the present entry, and all former ones, oldest first."""
+    """A ref as it is stored: the present entry and its history, oldest first."""
 
     history: Annotated[tuple[Ref, ...], FailFast()]
 
-    @classmethod
-    def parse(cls, name: str, document: bytes) -> Self:
-        """Return a stored document.
-
-        Raises:
-            StoreError: it is not valid.
-        """
-        try:
-            return cls.decode(document)
-        except RecordError as error:
-            raise StoreError(f"ref {name!r} is not valid: {error}") from error
-
     @property
     def current(self) -> Ref:
-        """The present entry alone."""
+        """The present entry."""
         return Ref(**self.model_dump(exclude={"history", "checksum"}))
 
     @property
@@ -86,6 +62,90 @@ class RefDocument(SealedRecord, Ref):
         return self
 
 
+class Refs:
+    """The refs of a store. Every method refuses an invalid name with StoreError."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all refs, sorted."""
+        return tuple(sorted(self._documents.names("refs")))
+
+    def get(self, name: str) -> Ref | None:
+        """Return the present entry of a ref, or None if there is no such ref.
+
+        Raises:
+            StoreError: The stored document is not valid.
+        """
+        document, _ = self._read(name)
+        return document.current if document is not None else None
+
+    def history(self, name: str) -> tuple[Ref, ...]:
+        """Return all entries of a ref, oldest first; the last one is the present one.
+
+        Raises:
+            StoreError: The stored document is not valid.
+        """
+        document, _ = self._read(name)
+        return document.entries if document is not None else ()
+
+    def set(
+        self,
+        name: str,
+        target: Manifest | Ref,
+        *,
+        expected: Ref | None,
+        reason: str,
+        suspect: str | None = None,
+    ) -> Ref:
+        """Point a ref to an artifact, if it still is where the caller saw it.
+
+        Args:
+            name: The ref.
+            target: The manifest of the artifact; or an entry that points to it, for when the
+                manifest itself is damaged.
+            expected: The entry that the caller saw.
+            reason: Why the ref moves.
+            suspect: Why the target is in doubt.
+
+        Returns:
+            The new entry.
+
+        Raises:
+            RefConflictError: The ref is not at `expected`.
+            StoreError: The stored document is not valid, or one of the texts is empty.
+        """
+        present, version = self._read(name)
+        document = next_document(
+            name, present, target, expected=expected, reason=reason, suspect=suspect
+        )
+        if not self._documents.write(_path(name), document.encode(), expected=version):
+            raise RefConflictError(
+                f"ref {name!r} was moved by another writer: read it again before you move it"
+            )
+        return document.current
+
+    def _read(self, name: str) -> tuple[RefDocument | None, str | Expected]:
+        path = _path(name)
+        try:
+            stored = self._documents.read(path)
+            if stored is None:
+                return None, Expected.NOTHING
+            return RefDocument.decode(stored.content), stored.version
+        except StoreError as error:
+            raise StoreError(f"ref {name!r} is not valid: {error}") from error
+
+
+def former_target(history: Sequence[Ref]) -> Ref | None:
+    """Return the newest entry whose target is not that of the last entry; None if there is none.
+
+    Entries that only mark their target as suspect, or withdraw the mark, don't count as moves.
+    """
+    present = (history[-1].kind, history[-1].key)
+    return next((ref for ref in reversed(history) if (ref.kind, ref.key) != present), None)
+
+
 def next_document(
     name: str,
     present: RefDocument | None,
@@ -95,11 +155,11 @@ def next_document(
     reason: str,
     suspect: str | None,
 ) -> RefDocument:
-    """Return a ref's document after it has moved from the expected entry to the target.
+    """Return the document of a ref after its move from the expected entry to the target.
 
     Raises:
-        RefConflictError: the present entry is not the expected one.
-        StoreError: the reason, or why it is suspect, is empty or not Unicode.
+        RefConflictError: The present entry is not the expected one.
+        StoreError: `reason` or `suspect` is empty or not Unicode.
     """
     current = present.current if present is not None else None
     if current != expected:
@@ -124,63 +184,13 @@ def next_document(
         raise StoreError(f"ref {name!r} can't be moved: {one_line(error)}") from error
 
 
-def former_target(history: Sequence[Ref]) -> Ref | None:
-    """Return the newest entry that points elsewhere than the last one; None if there is none.
-
-    Entries that only mark a target as suspect, or as sound again, are no move.
-    """
-    present = (history[-1].kind, history[-1].key)
-    return next((ref for ref in reversed(history) if (ref.kind, ref.key) != present), None)
+def _path(name: str) -> str:
+    try:
+        _REF_NAME.validate_python(name)
+    except ValidationError as error:
+        raise StoreError(f"no ref can be called {name!r}: {one_line(error)}") from error
+    return f"refs/{name}.json"
 
 
 def _describe(ref: Ref | None) -> str:
     return "no entry" if ref is None else f"version {ref.version} ({ref.kind}/{ref.key})"
-
-
-class Refs(ABC):
-    """The named pointers of a store. Each method refuses an invalid name with StoreError."""
-
-    @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """Return the names of all refs, sorted."""
-
-    @abstractmethod
-    def get(self, name: str) -> Ref | None:
-        """Return where a name points, or None.
-
-        Raises:
-            StoreError: what is stored is not valid.
-        """
-
-    @abstractmethod
-    def set(
-        self,
-        name: str,
-        target: Manifest | Ref,
-        *,
-        expected: Ref | None,
-        reason: str,
-        suspect: str | None = None,
-    ) -> Ref:
-        """Point a name to an artifact, if it still is where the caller saw it.
-
-        Args:
-            name: Of the ref.
-            target: The artifact's manifest; or an entry that points to it, as its manifest may be
-                what is damaged.
-            expected: The entry that the caller saw.
-            reason: Why it moves.
-            suspect: Why the target is in doubt.
-
-        Raises:
-            RefConflictError: the name is not at `expected`.
-            StoreError: what is stored is not valid, or one of the texts is empty.
-        """
-
-    @abstractmethod
-    def history(self, name: str) -> tuple[Ref, ...]:
-        """Return all entries of a name, oldest first; the last one is the present one.
-
-        Raises:
-            StoreError: what is stored is not valid.
-        """

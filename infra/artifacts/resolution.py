@@ -1,4 +1,4 @@
-"""Reuse or build: one step of a DAG that any retry, run or host resumes."""
+"""Reuse or build an artifact, so that any retry, run or host resumes where another ended."""
 
 import platform
 import shutil
@@ -12,50 +12,22 @@ from typing import Literal, Self
 
 from pydantic import JsonValue
 
-from infra.artifacts.inspection import Level, compare
+from infra.artifacts.documents import SealedRecord, StoreError, read_document
+from infra.artifacts.inspection import Level, compare_directory
 from infra.artifacts.records import Artifact, ArtifactSpec, Damage, FilePath, Manifest
 from infra.artifacts.staging import describe, gather
 from infra.artifacts.store import ArtifactStore
-from infra.base.records import RecordError, SealedRecord, read_document
 
-
-class Pending(SealedRecord):
-    """What is to be committed, and where in the workspace it is."""
-
-    output: FilePath | Literal["."]
-    manifest: Manifest
-
-    @classmethod
-    def find(cls, spec: ArtifactSpec, workspace: Path) -> Self | None:
-        """Return what a former build of this spec has left whole in the workspace."""
-        try:
-            pending = cls.decode(read_document(_document(workspace)))
-            left = compare(workspace / pending.output, pending.manifest, "full")
-        except (RecordError, OSError):
-            return None
-        return pending if pending.manifest.spec == spec and not left.damages else None
-
-    def keep(self, workspace: Path) -> None:
-        """Write it beside the workspace; torn by a crash, it counts for nothing."""
-        _document(workspace).write_bytes(self.encode())
-
-
-def discard(workspace: Path) -> None:
-    """Remove a workspace and what is beside it."""
-    _document(workspace).unlink(missing_ok=True)
-    shutil.rmtree(workspace)
-
-
-def _document(workspace: Path) -> Path:
-    return workspace.with_name(f"{workspace.name}.pending.json")
+Status = Literal["reused", "built", "rebuilt"]
+"""How an artifact came about. ``rebuilt``: a damaged one was set aside first."""
 
 
 @dataclass(frozen=True)
 class BuildOutput:
-    """What a build made."""
+    """The output of a build."""
 
     directory: Path
-    """Holds the artifact's files and no others: the workspace, or a directory in it."""
+    """Holds the artifact's files and no others. It is the workspace, or a directory in it."""
     stats: Mapping[str, JsonValue]
     provenance: Mapping[str, JsonValue]
 
@@ -65,12 +37,11 @@ class Resolution:
     """An artifact, and how it came about."""
 
     artifact: Artifact
-    status: Literal["reused", "built", "rebuilt"]
-    """``rebuilt``: a damaged one was set aside first."""
+    status: Status
     seconds: float
-    """From the call to the answer, with waiting and verification."""
+    """Time from the call to the answer, including waiting and verification."""
     damages: tuple[Damage, ...]
-    """What was wrong with an artifact that was set aside."""
+    """What was wrong with the artifact that was set aside."""
 
 
 def resolve(
@@ -80,23 +51,25 @@ def resolve(
     *,
     level: Level = "size",
 ) -> Resolution:
-    """Return the artifact of a spec, building it if the store has no sound one.
+    """Return the artifact of a spec, and build it first if the store has no sound one.
 
-    Builders of one key wait for each other. `build` gets the workspace, with whatever an
-    interrupted build left in it; when it raises, the workspace stays and the error goes on. When
-    the commit fails, the next call commits what was built, if it still is what it was.
+    Builders of one key wait for each other. If the commit fails, the next call commits what was
+    built, unless it has changed meanwhile.
+
+    Args:
+        store: Where to look the artifact up, and to commit it.
+        spec: What the artifact is made from.
+        build: Gets the workspace, with whatever an interrupted build has left in it. If it raises
+            an error, the workspace stays and the error is passed on.
+        level: How much of a present artifact to verify.
 
     Raises:
-        DigestConflictError: the key is there with another digest.
-        StoreError: what was built can't be committed.
+        DigestConflictError: The store has the key with another digest.
+        StoreError: What was built can't be committed.
     """
     start = time.perf_counter()
 
-    def resolution(
-        artifact: Artifact,
-        status: Literal["reused", "built", "rebuilt"],
-        damages: tuple[Damage, ...],
-    ) -> Resolution:
+    def resolution(artifact: Artifact, status: Status, damages: tuple[Damage, ...]) -> Resolution:
         return Resolution(artifact, status, time.perf_counter() - start, damages)
 
     first = store.lookup(spec, level=level)
@@ -115,6 +88,39 @@ def resolve(
     return resolution(artifact, "rebuilt" if damages else "built", damages)
 
 
+class Pending(SealedRecord):
+    """A finished build that is yet to be committed."""
+
+    output: FilePath | Literal["."]
+    """The directory of its files, relative to the workspace."""
+    manifest: Manifest
+
+    @classmethod
+    def find(cls, spec: ArtifactSpec, workspace: Path) -> Self | None:
+        """Return the build of this spec that is whole in a workspace; None if there is none."""
+        try:
+            pending = cls.decode(read_document(_document(workspace)))
+            output = workspace / pending.output
+            damages, _ = compare_directory(output, pending.manifest, "full")
+        except (StoreError, OSError):
+            return None
+        return pending if pending.manifest.spec == spec and not damages else None
+
+    def save(self, workspace: Path) -> None:
+        """Write it beside the workspace. Torn by a crash, it isn't valid and counts for nothing."""
+        _document(workspace).write_bytes(self.encode())
+
+
+def discard(workspace: Path) -> None:
+    """Remove a workspace and what is pending in it."""
+    _document(workspace).unlink(missing_ok=True)
+    shutil.rmtree(workspace)
+
+
+def _document(workspace: Path) -> Path:
+    return workspace.with_name(f"{workspace.name}.pending.json")
+
+
 def _build(spec: ArtifactSpec, build: Callable[[Path], BuildOutput], workspace: Path) -> Pending:
     start = time.perf_counter()
     output = build(workspace)
@@ -131,5 +137,5 @@ def _build(spec: ArtifactSpec, build: Callable[[Path], BuildOutput], workspace: 
         output=output.directory.relative_to(workspace).as_posix(),
         manifest=manifest,
     )
-    built.keep(workspace)
+    built.save(workspace)
     return built

@@ -1,5 +1,7 @@
-"""Preparing a commit: files gathered under a directory that nobody looks into yet."""
+"""Prepares a commit: files gathered under a directory that nobody looks into yet."""
 
+import errno
+import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -9,17 +11,20 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from infra.artifacts.records import FileEntry, StoreError
-from infra.base.files import file_sha256, fsync, link_or_copy, scan
+from infra.artifacts.documents import StoreError, one_line
+from infra.artifacts.records import FileEntry
+from infra.base.files import file_sha256, fsync, scan
 from infra.base.locks import exclusive
-from infra.base.records import one_line
+
+# Another file system, one without hard links, another user's file, or too many links.
+_CANNOT_LINK = {errno.EXDEV, errno.ENOTSUP, errno.EPERM, errno.EMLINK}
 
 
 def gather(directory: Path, files: Iterable[str] | None) -> tuple[str, ...]:
-    """Return the paths to commit from a directory: those named, or all.
+    """Return the paths to commit from a directory: those in `files`, or all.
 
     Raises:
-        StoreError: there are none, one is missing, or one is a symlink or special file.
+        StoreError: There are none, one is missing, or one is a symbolic link or special file.
     """
     if not directory.is_dir():
         raise StoreError(f"{str(directory)!r} is not a directory, expected the files to commit")
@@ -39,7 +44,7 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
     """Read the files whole and return their entries.
 
     Raises:
-        StoreError: a manifest can't hold one of the names.
+        StoreError: A manifest can't hold one of the names.
     """
     try:
         return tuple(
@@ -57,38 +62,53 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
 def stage(directory: Path, entries: Iterable[FileEntry], staging: Path) -> None:
     """Link the files into the staging directory and wait until they are on disk.
 
-    Links leave the source whole if the process dies before the commit.
+    Because they are links, the source stays whole if the process dies before the commit.
 
     Raises:
-        StoreError: a file isn't any more what its entry says.
+        StoreError: A file differs from its entry.
     """
     for entry in entries:
         staged = staging / entry.path
-        same = link_or_copy(directory / entry.path, staged)
+        linked = link_or_copy(directory / entry.path, staged)
         status = fsync(staged)
-        if status.st_size != entry.size or not (same or file_sha256(staged) == entry.sha256):
+        if status.st_size != entry.size or not (linked or file_sha256(staged) == entry.sha256):
             raise StoreError(f"{str(directory / entry.path)!r} was changed while it was committed")
+    for parent, _, _ in os.walk(staging, topdown=False):
+        fsync(Path(parent))
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a file a second name, or copy it where a hard link can't be made.
+
+    Returns:
+        Whether both names are the same file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        shutil.copyfile(source, target, follow_symlinks=False)
+        return False
+    return True
 
 
 @contextmanager
 def staging_directory(parent: Path) -> Iterator[Path]:
-    """Make a new directory, held by a lock beside it, and remove what is left of it at the end."""
+    """Make a new directory with a lock beside it, and remove what is left of it at the end."""
     parent.mkdir(parents=True, exist_ok=True)
     directory = parent / str(uuid4())
-    with exclusive(_lock_of(directory)):
+    with exclusive(directory.with_suffix(".lock")):
         directory.mkdir()
         try:
             yield directory
         finally:
-            shutil.rmtree(directory, ignore_errors=True)  # a commit has renamed it
+            shutil.rmtree(directory, ignore_errors=True)  # gone, if a commit has renamed it
 
 
 def sweep(parent: Path) -> None:
-    """Remove the staging directories whose process has died: their locks are free."""
+    """Remove the staging directories of dead processes: their locks are free."""
     for lock in parent.glob("*.lock"):
         with suppress(BlockingIOError), exclusive(lock, wait=False):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-
-
-def _lock_of(directory: Path) -> Path:
-    return directory.with_suffix(".lock")

@@ -1,28 +1,37 @@
-"""What every artifact store does, wherever its files live."""
+"""The artifact store: what it does, wherever its files are, and what a backend has to provide."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from infra.artifacts.inspection import Level
+from infra.artifacts.documents import MAX_DOCUMENT_BYTES, Documents, Expected, StoreError
+from infra.artifacts.inspection import Found, Level, parse_manifest
 from infra.artifacts.records import (
+    MANIFEST,
     Artifact,
     ArtifactSpec,
     Damage,
+    DamagedArtifactError,
     DigestConflictError,
     Manifest,
-    StoreError,
     check_address,
     is_address,
 )
 from infra.artifacts.refs import Refs
 from infra.artifacts.staging import describe, gather
+
+logger = logging.getLogger(__name__)
+
+DIGESTS = ".digests"
+"""The index: ``.digests/<kind>/<digest>`` holds the key of an artifact with this digest. It is a
+hint that saves reading all manifests."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Build:
-    """What somebody is building now."""
+    """A build under way."""
 
     kind: str
     key: str
@@ -49,52 +58,65 @@ class Leftover:
     """What a dead process or a repair has left in a store beside its artifacts."""
 
     name: str
-    """Where it is, in the store's own terms."""
+    """Its path in the store."""
     num_bytes: int
     reason: str
+    """Why it can go."""
+    remove: Callable[[], None] = field(compare=False, repr=False)
+    """Removes it, unless somebody uses it by now."""
 
 
 class ArtifactStore(ABC):
     """Immutable artifacts under ``<kind>/<key>``, and refs that point to them.
 
-    Artifacts are handed out with what they hold; their files come to this host when asked for.
+    A backend provides the small documents, and the abstract methods below: those that make an
+    artifact appear and vanish at once, and those that know who else is at work.
     """
 
-    @property
-    @abstractmethod
-    def refs(self) -> Refs:
-        """The named pointers of this store."""
+    def __init__(self, location: str, documents: Documents) -> None:
+        """Open a store; `location` names it in messages."""
+        self.location = location
+        self.refs = Refs(documents)
+        self._documents = documents
 
-    @abstractmethod
+    # Finding artifacts
+
     def lookup(self, spec: ArtifactSpec, *, level: Level = "size") -> Lookup:
-        """Find a sound artifact; a damaged one is set aside, and is absent from then on."""
+        """Find the artifact of a spec. A damaged one is set aside, and is gone from then on."""
+        found = self._inspect_or_set_aside(spec.kind, spec.key, level)
+        if found is None:
+            return Lookup(None)
+        if found.sound is None:
+            return Lookup(None, found.damages)
+        self._mark_used(spec.kind, spec.key)
+        return Lookup(self._artifact(found.sound))
 
     def get(self, spec: ArtifactSpec, *, level: Level = "size") -> Artifact | None:
-        """Return the sound artifact of a spec, or None; like `lookup`, set damaged ones aside."""
+        """Return the artifact of a spec, or None; like `lookup`, set a damaged one aside."""
         return self.lookup(spec, level=level).artifact
 
-    @abstractmethod
     def load(self, kind: str, key: str, *, level: Level = "size") -> Artifact:
-        """Return an artifact that has to be there, such as the one a ref points to.
+        """Return an artifact that has to be there, such as the target of a ref.
 
         Raises:
-            DamagedArtifactError: it is damaged; it stays where it is.
-            StoreError: there is none, or kind or key has the wrong form.
+            DamagedArtifactError: It is damaged. It stays where it is.
+            StoreError: There is none, or kind or key has the wrong form.
         """
+        return self._loaded(kind, key, self._required(kind, key, level))
 
     def find(self, kind: str, digest: str) -> Artifact:
-        """Return an artifact of a kind that has this digest.
+        """Return an artifact of a kind with this digest.
 
-        Costs one lookup, whatever else is in the store, unless the index has been lost.
+        This costs one lookup, unless the index has been lost: then all manifests are read.
 
         Raises:
-            DamagedArtifactError: it is damaged; it stays where it is.
-            StoreError: there is none.
+            DamagedArtifactError: It is damaged. It stays where it is.
+            StoreError: There is none.
         """
         check_address(kind, digest)
         key = self._indexed(kind, digest)
-        if key is not None and is_address(kind, key) and self._has(kind, key):
-            artifact = self.load(kind, key)
+        if key is not None and (found := self._inspect(kind, key, "size")) is not None:
+            artifact = self._loaded(kind, key, found)
             if artifact.digest == digest:
                 return artifact
         for manifest in self.list(kind):
@@ -103,33 +125,54 @@ class ArtifactStore(ABC):
                 return self.load(kind, manifest.key)
         raise StoreError(f"the store holds no {kind} with digest {digest}: run the pipeline again")
 
-    @abstractmethod
-    def _indexed(self, kind: str, digest: str) -> str | None:
-        """Return the key that the index gives, a hint that nobody relies on."""
+    def list(self, kind: str | None = None) -> Iterator[Manifest]:
+        """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
+        for found, key in self.addresses(kind):
+            try:
+                stored = self._documents.read(f"{found}/{key}/{MANIFEST}")
+                if stored is None:
+                    raise StoreError(f"{MANIFEST!r} is missing")
+                yield parse_manifest(stored.content, kind=found, key=key)
+            except StoreError as error:
+                logger.warning("%s/%s has no valid manifest: %s", found, key, error)
 
-    @abstractmethod
-    def _index(self, manifest: Manifest) -> None:
-        """Write the index's entry."""
+    def last_used(self, kind: str, key: str) -> datetime:
+        """Return when an artifact was committed, or last found by `lookup` if that was later.
 
-    @abstractmethod
-    def _has(self, kind: str, key: str) -> bool:
-        """Tell whether anything is there."""
+        `load` and `find` don't count as uses, because reports look at every artifact.
 
-    @abstractmethod
-    def workspace(self, spec: ArtifactSpec) -> AbstractContextManager[Path]:
-        """Hold the directory in which a spec is built, waiting for another builder to leave it.
-
-        What is in it survives a crash, so that the next builder can go on from there.
+        Raises:
+            StoreError: There is none, or kind or key has the wrong form.
         """
+        check_address(kind, key)
+        time = self._last_used(kind, key)
+        if time is None:
+            raise self._absent(kind, key)
+        return time
 
-    @abstractmethod
-    def keeping(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
-        """Keep what a build has finished so far where a builder on another host finds it.
+    # Checking artifacts
 
-        Meanwhile, whenever a directory has been renamed into `directory`, a part of the workspace,
-        all that is in there is kept. The next holder of the workspace finds the newest of what is
-        here and what was kept. No fault of the store disturbs the build.
+    def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Return all that is wrong with an artifact, changing nothing.
+
+        Raises:
+            StoreError: There is none, or kind or key has the wrong form.
         """
+        return self._required(kind, key, level).damages
+
+    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
+        """Move an artifact to quarantine if it is damaged, and return all that is wrong with it.
+
+        Raises:
+            StoreError: There is none, or kind or key has the wrong form.
+        """
+        check_address(kind, key)
+        found = self._inspect_or_set_aside(kind, key, level)
+        if found is None:
+            raise self._absent(kind, key)
+        return found.damages
+
+    # Changing the store
 
     def put(
         self,
@@ -140,103 +183,198 @@ class ArtifactStore(ABC):
         stats: Mapping[str, JsonValue],
         provenance: Mapping[str, JsonValue],
     ) -> Artifact:
-        """Commit the files of a directory as the artifact of a spec: whole, or not at all.
+        """Commit the files of a directory as the artifact of a spec: all of them, or none.
 
         The files move into the store: once committed, they are gone from the directory. If the
-        key is there already with the same digest, that artifact is returned.
+        store has the key with the same digest already, that artifact is returned.
 
         Args:
             spec: What the files were made from.
             directory: Where they are.
-            files: Their paths in it; without, all of them.
+            files: Their paths in the directory (default: all files in it).
             stats: Counts and measures of the content.
             provenance: Times, versions, host; never a secret.
 
         Raises:
-            DigestConflictError: the key is there with another digest.
-            StoreError: there is nothing to commit, or a symlink or special file, or a name that
-                a manifest can't hold.
+            DigestConflictError: The store has the key with another digest.
+            StoreError: There is nothing to commit, or a symbolic link or special file, or a name
+                that a manifest can't hold.
         """
         entries = describe(directory, gather(directory, files))
         manifest = Manifest.describe(spec, entries, stats=stats, provenance=provenance)
         return self.commit(manifest, directory)
 
-    @abstractmethod
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
-        """Commit the files of a directory that this manifest was made of just now; else as `put`.
+        """Commit the files of a directory that have just been described by this manifest.
+
+        Apart from that, it does the same as `put`.
 
         Raises:
-            DigestConflictError: the key is there with another digest.
-            StoreError: a file isn't any more what the manifest says.
+            DigestConflictError: The store has the key with another digest.
+            StoreError: A file has changed since, or the manifest is too large.
         """
+        kind, key = manifest.kind, manifest.key
+        document = manifest.encode()
+        if len(document) > MAX_DOCUMENT_BYTES:
+            raise StoreError(
+                f"the manifest of {kind}/{key} has {len(document)} bytes, "
+                f"expected at most {MAX_DOCUMENT_BYTES}"
+            )
+        # What can't be read back must not be committed.
+        parse_manifest(document, kind=kind, key=key)
+        committed = manifest
+        while not self._publish(manifest, document, directory):
+            found = self._inspect_or_set_aside(kind, key, "size")
+            if found is not None and found.sound is not None:
+                require_same_digest(found.sound, manifest)
+                committed = found.sound
+                break
+        self._index(committed)
+        for entry in manifest.files:
+            # Links in the directory would be second names of the artifact's files.
+            (directory / entry.path).unlink(missing_ok=True)
+        return self._artifact(committed)
 
-    @abstractmethod
-    def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
-        """Return all that is wrong with an artifact, changing nothing of it.
+    def remove(self, kind: str, key: str) -> None:
+        """Remove an artifact. If this process is killed, the artifact is either whole or gone.
 
         Raises:
-            StoreError: there is none, or kind or key has the wrong form.
+            StoreError: There is none, or kind or key has the wrong form.
         """
+        manifest = self._required(kind, key, "size").manifest
+        self._remove(kind, key)
+        if manifest is not None and self._indexed(kind, manifest.digest) == key:
+            self._documents.remove(f"{DIGESTS}/{kind}/{manifest.digest}")
 
-    @abstractmethod
-    def check_copies(self, artifact: Artifact) -> tuple[Damage, ...]:
-        """Read whole what this host has copied of a remote store's artifact.
-
-        A damaged copy is set aside and fetched again.
-
-        Returns:
-            What was wrong; nothing of a store that is read where it is.
-        """
+    # What a backend provides
 
     @abstractmethod
     def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        """Yield kind and key of all that is in the store, sound or not, sorted."""
+        """Yield kind and key of all artifacts, damaged ones too, sorted."""
 
     @abstractmethod
-    def list(self, kind: str | None = None) -> Iterator[Manifest]:
-        """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
+    def _inspect(self, kind: str, key: str, level: Level) -> Found | None:
+        """Compare an artifact with its manifest; return None if there is no such artifact."""
 
     @abstractmethod
-    def set_aside(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
-        """Set an artifact aside if it is damaged, and return how.
+    def _artifact(self, manifest: Manifest) -> Artifact:
+        """Return the artifact of a manifest in this store."""
+
+    @abstractmethod
+    def _publish(self, manifest: Manifest, document: bytes, directory: Path) -> bool:
+        """Make an artifact appear as a whole, unless there is something under its key.
+
+        Args:
+            manifest: Describes the files.
+            document: The manifest as it is to be stored.
+            directory: Where the files are. They stay there.
+
+        Returns:
+            Whether the artifact has appeared.
 
         Raises:
-            StoreError: there is none, or kind or key has the wrong form.
+            StoreError: A file differs from the manifest.
         """
 
     @abstractmethod
-    def last_used(self, kind: str, key: str) -> datetime:
-        """Return when an artifact was made, or last found by `lookup`: a run reused it then.
+    def _quarantine(self, kind: str, key: str, found: Found) -> bool:
+        """Move a damaged artifact to quarantine, unless it isn't the one that was found any more.
 
-        `load` and `find` don't count, as reports look at whatever there is.
-
-        Raises:
-            StoreError: there is none.
+        Returns:
+            Whether it has been moved.
         """
+
+    @abstractmethod
+    def _remove(self, kind: str, key: str) -> None:
+        """Remove an artifact, if it is there: at once for all who look."""
+
+    @abstractmethod
+    def _mark_used(self, kind: str, key: str) -> None:
+        """Note that an artifact is used now."""
+
+    @abstractmethod
+    def _last_used(self, kind: str, key: str) -> datetime | None:
+        """Return when an artifact was committed or last marked as used; None if there is none."""
+
+    @abstractmethod
+    def workspace(self, spec: ArtifactSpec) -> AbstractContextManager[Path]:
+        """Hold the directory in which a spec is built; wait while another builder holds it.
+
+        The directory outlives a crash, so that the next builder can resume.
+        """
+
+    def uploading_parts(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+        """Let builders on other hosts resume a build, as far as its parts are finished.
+
+        A part is a directory that has been renamed to its final name in `directory`, which is
+        itself a directory of the workspace. While the context is open, finished parts are uploaded;
+        `workspace` downloads them if they are newer than what is there. Faults of the store don't
+        disturb the build. Where hosts share the workspace there is nothing to do.
+        """
+        del spec, directory
+        return nullcontext()
 
     @abstractmethod
     def held(self) -> Iterator[Build]:
-        """Yield what living builders are building."""
+        """Yield the builds that living builders have under way."""
 
     @abstractmethod
     def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
-        """Yield commits of dead processes, and workspaces and damaged artifacts that are older."""
+        """Yield the remains of dead commits; and workspaces and damaged artifacts that are older.
 
-    @abstractmethod
-    def remove(self, kind: str, key: str) -> None:
-        """Remove an artifact; killed anywhere, it is whole or absent.
-
-        Raises:
-            StoreError: there is none, or kind or key has the wrong form.
+        Args:
+            unused_since: Workspaces and damaged artifacts that changed later are left out.
         """
 
-    @abstractmethod
-    def clear(self, leftover: Leftover) -> None:
-        """Remove what `leftovers` has named, unless somebody holds it by now."""
+    # What the methods above share
+
+    def _inspect_or_set_aside(self, kind: str, key: str, level: Level) -> Found | None:
+        """Return what is under a key, or was: if it is damaged, it has been set aside."""
+        while True:
+            found = self._inspect(kind, key, level)
+            if found is None or not found.damages or self._quarantine(kind, key, found):
+                return found
+
+    def _required(self, kind: str, key: str, level: Level) -> Found:
+        check_address(kind, key)
+        found = self._inspect(kind, key, level)
+        if found is None:
+            raise self._absent(kind, key)
+        return found
+
+    def _absent(self, kind: str, key: str) -> StoreError:
+        return StoreError(f"{self.location!r} has no artifact {kind}/{key}")
+
+    def _loaded(self, kind: str, key: str, found: Found) -> Artifact:
+        if found.sound is None:
+            raise DamagedArtifactError(
+                f"{kind}/{key} is damaged in {len(found.damages)} ways, first {found.damages[0]}"
+            )
+        return self._artifact(found.sound)
+
+    def _indexed(self, kind: str, digest: str) -> str | None:
+        try:
+            stored = self._documents.read(f"{DIGESTS}/{kind}/{digest}")
+        except StoreError:
+            return None
+        key = stored.content.decode("ascii", "replace") if stored is not None else ""
+        return key if is_address(kind, key) else None
+
+    def _index(self, manifest: Manifest) -> None:
+        with suppress(OSError):  # the disk may be full or read-only
+            self._documents.write(
+                f"{DIGESTS}/{manifest.kind}/{manifest.digest}",
+                manifest.key.encode(),
+                expected=Expected.ANYTHING,
+            )
 
 
 def require_same_digest(present: Manifest, other: Manifest) -> None:
-    """Raise DigestConflictError, naming what differs, if two builds of a key differ."""
+    """Compare two builds of a key.
+
+    Raises:
+        DigestConflictError: They differ; the message names the first files that do.
+    """
     if present.digest == other.digest:
         return
     differing = sorted({entry.path for entry in set(present.files) ^ set(other.files)})

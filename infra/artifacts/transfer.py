@@ -1,28 +1,28 @@
-"""Artifacts out of a store: into a directory, or into another store."""
+"""Copies artifacts out of a store: into a directory, or into another store."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from infra.artifacts.documents import StoreError
 from infra.artifacts.records import (
     Artifact,
     DamagedArtifactError,
     DigestConflictError,
     Manifest,
-    StoreError,
 )
 from infra.artifacts.resolution import discard
 from infra.artifacts.store import ArtifactStore, require_same_digest
 from infra.base.files import file_sha256
 
 
-def fetch(artifact: Artifact, directory: Path) -> None:
-    """Copy an artifact's files into a new or empty directory, which has all of them or none.
+def copy_files(artifact: Artifact, directory: Path) -> None:
+    """Copy an artifact's files into a new or empty directory, verified: all of them, or none.
 
     Raises:
-        DamagedArtifactError: a copy isn't what the manifest says.
-        StoreError: the directory isn't empty, or no directory.
+        DamagedArtifactError: A copy differs from the manifest.
+        StoreError: The directory isn't empty, or isn't a directory.
     """
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise StoreError(f"{str(directory)!r} is there and not empty, expected a new directory")
@@ -45,20 +45,22 @@ def fetch(artifact: Artifact, directory: Path) -> None:
 
 
 def push(source: ArtifactStore, manifest: Manifest, target: ArtifactStore) -> bool:
-    """Commit an artifact to another store as it is, unless it is there.
+    """Copy an artifact to another store, unless it is there.
+
+    The manifest stays the same, to the byte.
 
     Returns:
-        Whether it was not.
+        Whether it has been copied.
 
     Raises:
-        DigestConflictError: it is there with another digest.
-        DamagedArtifactError: it is damaged in its own store.
+        DigestConflictError: The other store has its key with another digest.
+        DamagedArtifactError: It is damaged in its own store.
     """
     with target.workspace(manifest.spec) as workspace:
         present = target.get(manifest.spec)
         if present is None:
             discard(workspace)
-            fetch(source.load(manifest.kind, manifest.key), workspace / "out")
+            copy_files(source.load(manifest.kind, manifest.key), workspace / "out")
             target.commit(manifest, workspace / "out")
         else:
             require_same_digest(present.manifest, manifest)
@@ -67,10 +69,10 @@ def push(source: ArtifactStore, manifest: Manifest, target: ArtifactStore) -> bo
 
 
 def with_inputs(store: ArtifactStore, manifest: Manifest) -> Iterator[Manifest]:
-    """Yield all that an artifact was made from, each after its own inputs, and the artifact last.
+    """Yield the artifacts that an artifact was made from, each after its inputs; then itself.
 
     Raises:
-        StoreError: one of them isn't in the store.
+        StoreError: One of them isn't in the store.
     """
     by_digest = {stored.digest: stored for stored in store.list()}
     done: set[str] = set()
@@ -91,18 +93,19 @@ def with_inputs(store: ArtifactStore, manifest: Manifest) -> Iterator[Manifest]:
 
 
 def replace_damaged(store: ArtifactStore, copy: Artifact, *, digest: str) -> Artifact:
-    """Put a copy from elsewhere into a store, setting aside what is damaged under its key.
+    """Commit a copy of a damaged or missing artifact, after setting the damaged one aside.
 
-    The copy is read whole before anything in the store changes. A sound artifact stays.
+    The copy is read whole before anything in the store changes. An artifact that isn't damaged
+    stays.
 
     Args:
-        store: Where the damaged artifact is, or was.
-        copy: The same artifact, of another store.
-        digest: What the artifact is known to have.
+        store: Where the artifact is damaged or missing.
+        copy: The same artifact in another store.
+        digest: The digest that the artifact should have.
 
     Raises:
-        DigestConflictError: the copy, or what is there soundly, has another digest.
-        DamagedArtifactError: the copy is damaged too.
+        DigestConflictError: The copy, or an undamaged artifact in the store, has another digest.
+        DamagedArtifactError: The copy is damaged too.
     """
     manifest = copy.manifest
     if manifest.digest != digest:
@@ -112,7 +115,7 @@ def replace_damaged(store: ArtifactStore, copy: Artifact, *, digest: str) -> Art
         )
     with store.workspace(manifest.spec) as workspace:
         discard(workspace)
-        fetch(copy, workspace / "out")
+        copy_files(copy, workspace / "out")
         if (manifest.kind, manifest.key) in store.addresses(manifest.kind):
             store.set_aside(manifest.kind, manifest.key, level="full")
         replaced = store.commit(manifest, workspace / "out")

@@ -1,7 +1,7 @@
-"""Locks between processes, and threads, that the kernel frees when their holder dies.
+"""Locks between processes and threads, which the kernel frees when their holder dies.
 
-flock(2) belongs to the open file, so a forked child would keep its dead parent's locks: children
-close them at once (across exec, Python closes them itself).
+flock(2) belongs to the open file, so a forked child would keep the lock of a parent that died.
+Children therefore close all locks at once (across exec, Python closes them).
 """
 
 import fcntl
@@ -26,27 +26,27 @@ os.register_at_fork(after_in_child=_close_in_child)
 def exclusive(
     path: Path, *, wait: bool = True, on_wait: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Hold the lock file at this path, which exists only while somebody holds or awaits it.
+    """Hold a lock file, which exists only while somebody holds it or waits for it.
 
     Args:
-        path: The lock file; its directory exists.
+        path: The lock file, in a directory that exists.
         wait: Whether to wait for another holder.
         on_wait: Called once if there is another holder to wait for.
 
     Raises:
-        BlockingIOError: another holds it, and `wait` is off.
+        BlockingIOError: Another holds the lock, and `wait` is off.
     """
     descriptor = _acquire(path, fcntl.LOCK_EX, wait=wait, on_wait=on_wait)
     try:
         yield
     finally:
-        if descriptor in _open_locks:  # not in a forked child, where it is the parent's
+        if descriptor in _open_locks:  # not in a forked child: the lock is the parent's
             path.unlink(missing_ok=True)
             _close(descriptor)
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether somebody holds the lock file at this path, which stays as it is."""
+    """Tell whether somebody holds a lock file, without touching it."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +58,7 @@ def is_held(path: Path) -> bool:
 
 
 def share_for_life(path: Path) -> None:
-    """Hold the lock file at this path beside other sharers, until this process ends."""
+    """Hold a lock file until this process ends; any number of processes may do so together."""
     _acquire(path, fcntl.LOCK_SH)
 
 
@@ -83,7 +83,7 @@ def _acquire(
         except BaseException:
             _close(descriptor)
             raise
-        _close(descriptor)  # the holder we waited for has removed this file: lock its successor
+        _close(descriptor)  # the former holder has removed this file: lock its successor
 
 
 def _close(descriptor: int) -> None:

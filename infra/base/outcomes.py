@@ -1,4 +1,4 @@
-"""How a program ends: its exit code, and the outcome file in which it tells its launcher why.
+"""How a program ends: its exit code, and the outcome file that tells its launcher why.
 
 msrun's exit code says too little to act on: it is 1 for every failure, and 0 after an interrupt.
 """
@@ -7,13 +7,12 @@ import json
 import os
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class UserError(ValueError):
-    """The user's input is wrong: what, which value, what was expected, what to do. Exit code 2."""
+    """The user's input is wrong: says what, what was expected and the cure. Exit code 2."""
 
 
 class ExitCode(IntEnum):
@@ -31,25 +30,18 @@ class Outcome(StrEnum):
     USER_ERROR = "user_error"  # the user's input is wrong; a retry can't help
     NON_FINITE = "non_finite"  # the loss became NaN or infinite; a retry would repeat it
     STOPPED = "stopped"  # stopped on request, with a checkpoint to resume from
-    DISK_FULL = "disk_full"  # finished parts are kept
+    DISK_FULL = "disk_full"  # the finished parts remain
     FAILED = "failed"
     LOST_WORKER = "lost_worker"  # a rank died or hung, or no outcome was written
     OUT_OF_MEMORY = "out_of_memory"  # as LOST_WORKER, and the kernel killed a rank for its memory
 
 
 class OutcomeReport(BaseModel):
-    """What a program writes as its last act."""
+    """The content of an outcome file, which a program writes as its last act."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: Literal[
-        Outcome.DONE,
-        Outcome.USER_ERROR,
-        Outcome.NON_FINITE,
-        Outcome.STOPPED,
-        Outcome.DISK_FULL,
-        Outcome.FAILED,
-    ]
+    status: Outcome
     message: str
 
 
@@ -61,7 +53,7 @@ def write_outcome(path: Path, status: Outcome, message: str) -> None:
 
 
 def read_outcome(path: Path) -> OutcomeReport | None:
-    """Return the outcome in a file; None if there is none or it is not valid."""
+    """Return the content of an outcome file, or None if it is missing or not valid."""
     try:
         return OutcomeReport.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

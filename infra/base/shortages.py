@@ -1,4 +1,4 @@
-"""Shortages of memory and of disk: recognised, and told with the figures that the cure needs."""
+"""Shortages of memory and disk: recognised, and reported with the figures that the cure needs."""
 
 import errno
 import re
@@ -16,12 +16,12 @@ _REFUSED_BY_MINDSPORE = re.compile("[Mm]emory not enough|Allocate (device )?memo
 class DiskFullError(OSError):
     """The disk is full: says how much is needed, how much is free, and where. Exit code 1.
 
-    What was finished is kept, so trying again costs little.
+    Finished parts remain, so a retry costs little.
     """
 
 
 class MemoryRefusedError(MemoryError):
-    """The process may have no more memory; trying again would only repeat it. Exit code 1."""
+    """The process was refused memory; a retry would end in the same way. Exit code 1."""
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -30,7 +30,12 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def room(needed: int, directory: Path) -> str:
-    """Return "needs X MB, Y MB are free in DIRECTORY" for `needed` bytes."""
+    """Return the text "needs X MB, Y MB are free in DIRECTORY".
+
+    Args:
+        needed: Bytes that are needed.
+        directory: Any directory of the disk.
+    """
     free = shutil.disk_usage(directory).free
     return f"needs {megabytes(needed)}, {megabytes(free)} are free in {directory}"
 
@@ -38,10 +43,16 @@ def room(needed: int, directory: Path) -> str:
 def disk_full(
     error: OSError | RuntimeError, what: str, needed: int, directory: Path
 ) -> DiskFullError | None:
-    """Return the error to raise instead if `what`, of `needed` bytes, found no room.
+    """Return the error to raise in place of another one if that came from a full disk.
+
+    Args:
+        error: The error of whoever wrote.
+        what: What was to be written, for the message.
+        needed: Its size in bytes.
+        directory: Where it was to be written.
 
     Returns:
-        None if the disk wasn't full.
+        The error with the figures, or None if the disk isn't full.
     """
     if isinstance(error, OSError):
         full = is_disk_full(error)
@@ -56,10 +67,10 @@ def disk_full(
 
 
 def memory_refused(error: MemoryError | RuntimeError) -> MemoryRefusedError | None:
-    """Return the error to raise instead if this process was refused memory, with what it held.
+    """Return the error to raise in place of another one if that came from refused memory.
 
     Returns:
-        None if the error has another cause.
+        The error with the memory that this process held, or None if the cause is another one.
     """
     cause = " ".join(str(error).split("\n\n")[0].split()).rstrip("!.")
     if isinstance(error, RuntimeError) and not _REFUSED_BY_MINDSPORE.search(cause):

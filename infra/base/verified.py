@@ -1,9 +1,9 @@
-"""Which files were read whole and found sound, so that an unchanged file isn't read again.
+"""Remembers which files were read whole and had the right content, so as not to read them again.
 
-One rule serves the store, its cache and the shards of a training: a file counts as unchanged only
-if its device, inode, size and both times are those it had when it was read, if it had settled by
-then, and if the machine hasn't been restarted since. The memory is a hint: anything odd about it,
-and the file is read again.
+The artifact store, its cache and training all use this one rule. A file counts as unchanged if its
+device, inode, size and both times are those that it had when it was read; if its last change was
+long enough ago by then (`SETTLED_NS`); and if the machine hasn't been restarted since. What is
+remembered is a hint: if anything about it is odd, the file is read again.
 """
 
 import os
@@ -16,29 +16,32 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import FailFast
 
 from infra.base.files import replace_file
-from infra.base.records import RecordError, SealedRecord, read_document
+from infra.base.outcomes import UserError
+from infra.base.records import Record
 
 SETTLED_NS = 2_000_000_000
-"""A file that changes again within the resolution of its time stamp keeps the stamp. The coarsest
-resolution is FAT's, 2 s."""
+"""A file that changes twice within the resolution of its time stamp shows only the first change.
+The coarsest resolution is that of FAT: 2 s."""
 
 
 @cache
 def boot_id() -> str:
-    """Return what the kernel draws anew at each start of the machine."""
+    """Return the identifier that the kernel draws at each start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
-def is_settled(changed_ns: int, now_ns: int) -> bool:
-    """Tell whether a file last changed at `changed_ns` would show a change after `now_ns`.
+def is_settled(changed_ns: int, read_ns: int) -> bool:
+    """Tell whether a file would show any change that was made after it was read.
 
-    Both are nanoseconds since the epoch.
+    Args:
+        changed_ns: Its last change before that, in nanoseconds since the epoch.
+        read_ns: When reading began, in nanoseconds since the epoch.
     """
-    return changed_ns < now_ns - SETTLED_NS
+    return changed_ns < read_ns - SETTLED_NS
 
 
 class FileStatus(NamedTuple):
-    """What changes when a file is written to or replaced."""
+    """The part of a file's status that changes when it is written or replaced."""
 
     device: int
     inode: int
@@ -48,38 +51,38 @@ class FileStatus(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        """Return the part of a file's status that tells whether it changed."""
+        """Take it from what `os.stat` returned."""
         return cls(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
 
-    def had_settled(self, now_ns: int) -> bool:
-        """Tell whether a change after `now_ns` would show in the times; see `is_settled`."""
-        return is_settled(max(self.mtime_ns, self.ctime_ns), now_ns)
+    def had_settled(self, read_ns: int) -> bool:
+        """Apply `is_settled` to the later of both times."""
+        return is_settled(max(self.mtime_ns, self.ctime_ns), read_ns)
 
 
-class VerifiedFiles(SealedRecord):
-    """The statuses at which the files of one set were found sound."""
+class VerifiedFiles(Record):
+    """The statuses that the files of one set had when they were verified."""
 
     content: str
-    """What the files were compared with: a digest or a checksum."""
+    """Identifies what the files were compared with, such as a digest."""
     boot: str
-    """The machine's start. What was written before it may not have reached the disk."""
+    """The start of the machine. What was written before it may not have reached the disk."""
     files: Annotated[dict[str, FileStatus], FailFast()]
 
 
 def read_verified(path: Path, content: str) -> dict[str, FileStatus]:
-    """Return the statuses that are kept at a path for this content; none if in doubt."""
+    """Return what is remembered at a path of files with this content; nothing if in doubt."""
     try:
-        verified = VerifiedFiles.decode(read_document(path))
-    except (RecordError, OSError):
+        verified = VerifiedFiles.read(path)
+    except UserError:
         return {}
     known = (verified.content, verified.boot) == (content, boot_id())
     return verified.files if known else {}
 
 
 def write_verified(path: Path, content: str, files: Mapping[str, FileStatus]) -> None:
-    """Keep the statuses if they can be kept: the disk may be full, or not ours to write."""
+    """Remember statuses at a path, unless the disk is full or read-only."""
     document = VerifiedFiles(content=content, boot=boot_id(), files=dict(files)).encode()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[CopySource])
             break
         else:
             return Examined(None, tuple(unrepaired))
-    if copies := store.check_copies(artifact):
+    if copies := artifact.check_copies():
         found = tuple(f"this host's copy of {wanted}: {damage}" for damage in copies)
         repairs.append(Repair(artifact=str(wanted), how="fetched", damages=found))
     return Examined(artifact, (), tuple(repairs))

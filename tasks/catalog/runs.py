@@ -163,7 +163,7 @@ class _Reader:
         for entry in wanted:
             if entry.size > MAX_FILE_BYTES:
                 raise StoreError(f"{entry.path} is larger than {MAX_FILE_BYTES} bytes")
-        return artifact.bring(wanted)
+        return artifact.fetch(wanted)
 
 
 class _Collector:

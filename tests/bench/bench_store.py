@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.artifacts import ArtifactSpec, LocalStore
-from infra.artifacts.transfer import fetch
+from infra.artifacts.transfer import copy_files
 from infra.base.files import file_sha256, fsync
 
 MIB = 2**20
@@ -74,7 +74,7 @@ def large(root: Path, mib: int, rounds: int) -> None:
             assert store.get(spec(number), level="full")
 
         def fetched(store: LocalStore = store, number: int = number) -> None:
-            fetch(store.load("bench", spec(number).key), root / "fetched")
+            copy_files(store.load("bench", spec(number).key), root / "fetched")
 
         plain = timed(lambda: copy_and_hash(source, root / "copy"))
         seconds["copy + sha256"].append(plain)
@@ -186,12 +186,17 @@ def ratio(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--mib", type=int, default=1024)
+    result.add_argument("--artifacts", type=int, default=10_000)
+    result.add_argument("--files", type=int, default=10_000)
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--artifacts", type=int, default=10_000)
-    parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
     sys.addaudithook(_count)
-    main(parser.parse_args())
+    main(parser().parse_args())

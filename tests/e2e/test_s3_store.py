@@ -56,7 +56,7 @@ def test_a_run_started_on_one_host_ends_on_another_like_an_uninterrupted_local_o
     other.start()
     assert other.wait() == 0, other.output()
     output = other.output()
-    assert "kept by another host" in output
+    assert "uploaded by another host" in output
     assert "resuming from step-" in output
     assert "reused      stage, convert" in output
     assert digests(root.uri) == digests(trained.store)

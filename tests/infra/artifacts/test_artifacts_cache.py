@@ -44,7 +44,7 @@ def bring(cache: Cache, seed: int, *names: str) -> list[str]:
     remote = Remote(contents(seed))
     manifest = manifest_of(seed, contents(seed))
     wanted = tuple(entry for entry in manifest.files if entry.path in names or not names)
-    directory = cache.bring(manifest, wanted, remote)
+    directory = cache.fetch(manifest, wanted, remote)
     for entry in wanted:
         assert (directory / entry.path).read_bytes() == contents(seed)[entry.path]
     return sorted(remote.fetched)
@@ -98,7 +98,7 @@ def test_a_fetch_that_fails_leaves_nothing_behind(tmp_path):
         raise OSError("the connection broke")
 
     with pytest.raises(OSError, match="the connection broke"):
-        Cache(tmp_path).bring(manifest, manifest.files, fail)
+        Cache(tmp_path).fetch(manifest, manifest.files, fail)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".use"] == []
 
 
@@ -167,7 +167,7 @@ def test_a_check_reads_what_is_here_whole_and_fetches_again_what_rotted(tmp_path
     path.write_bytes(b"S" + contents(0)["shards/0"][1:])
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     remote = Remote(contents(0))
-    directory = cache.bring(manifest, manifest.files[1:], remote)
+    directory = cache.fetch(manifest, manifest.files[1:], remote)
     assert remote.fetched == [], "a status that is the same is trusted"
     assert (directory / "shards/0").read_bytes()[:1] == b"S"
 

@@ -28,7 +28,7 @@ def test_a_plain_path_a_relative_one_and_a_file_uri_are_opened(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("s3://", "is no S3 location, expected s3://bucket/prefix"),
+        ("s3://", "is not an S3 location, expected s3://bucket/prefix"),
         ("http://host/x", "expected file:///abs/path, s3://bucket/prefix or a plain path"),
         ("file://host/x", "unknown form"),
         ("file:x", "unknown form"),

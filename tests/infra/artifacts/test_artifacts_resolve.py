@@ -189,7 +189,7 @@ def describe_an_output_elsewhere(workspace: Path) -> None:
 def describe_another_spec(workspace: Path) -> None:
     entries = describe(workspace / "out", FILES)
     other = Manifest.describe(make_spec(1), entries, stats={"n": 4}, provenance={})
-    Pending(output="out", manifest=other).keep(workspace)
+    Pending(output="out", manifest=other).save(workspace)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_build_that_one_host_left_goes_on_on_another(store_root, store, other)
     def begin(workspace: Path) -> BuildOutput:
         parts = workspace / "checkpoints"
         parts.mkdir()
-        with store.keeping(make_spec(), parts):
+        with store.uploading_parts(make_spec(), parts):
             for step in (1, 2):
                 (parts / ".saving").mkdir()
                 (parts / ".saving" / "model").write_bytes(b"%d" % step)

@@ -28,7 +28,7 @@ from infra.artifacts import (
 )
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
-from infra.base.records import MAX_DOCUMENT_BYTES
+from infra.artifacts.documents import MAX_DOCUMENT_BYTES
 from tests.store_roots import LocalRoot, S3Root, StoreRoot
 
 TOO_BIG = MAX_DOCUMENT_BYTES + 1
@@ -193,13 +193,13 @@ def test_a_copy_of_this_host_that_rotted_is_fetched_again(store_root, store, oth
     artifact = other.load("shards", make_spec().key)
     path = artifact.path("index.json")
     if isinstance(store_root, LocalRoot):
-        assert other.check_copies(artifact) == ()
+        assert artifact.check_copies() == ()
         return
     path.write_bytes(b"{}")
-    (damage,) = other.check_copies(artifact)
+    (damage,) = artifact.check_copies()
     assert (damage.path, damage.problem) == ("index.json", "sha256")
     assert read_files(artifact) == FILES
-    assert other.check_copies(artifact) == ()
+    assert artifact.check_copies() == ()
 
 
 def test_a_ref_moves_from_where_it_was_seen_only(store, other, tmp_path):
@@ -256,7 +256,7 @@ def test_what_was_used_lately_stays(store, tmp_path):
 def test_what_dead_builders_and_repairs_left_is_cleared(store_root, store, tmp_path):
     with pytest.raises(KilledError), store.workspace(make_spec(5)) as workspace:
         (workspace / "checkpoints").mkdir()
-        with store.keeping(make_spec(5), workspace / "checkpoints"):
+        with store.uploading_parts(make_spec(5), workspace / "checkpoints"):
             write_files(workspace / "checkpoints" / "step-1")
             raise KilledError
     commit(store, tmp_path / "source")
