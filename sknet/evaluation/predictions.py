@@ -1,6 +1,7 @@
 """Predictions of single samples: computed from logits, counted, stored, and paired with others.
 
-This module needs no MindSpore.
+This module needs no MindSpore. It imports pyarrow only where files are read or written, as machines
+that register deployments import it too.
 """
 
 import math
@@ -8,17 +9,19 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sknet.errors import UserError
 from sknet.records import CalibrationBin, ConfusedPair, Evaluation
 from sknet.statistics import PairedCounts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TOP = 5
 """Number of classes that are stored of each sample, or all classes if there are fewer."""
@@ -28,15 +31,6 @@ NUM_PAIRS = 50
 
 NUM_BINS = 15
 """Number of parts of the calibration, as usual since Guo et al. 2017 (arXiv 1706.04599)."""
-
-SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("top5", pa.list_(pa.field("class", pa.int32(), nullable=False)), nullable=False),
-        pa.field("probability", pa.float32(), nullable=False),
-    ]
-)
 
 MAX_BYTES = 1 << 28
 """Largest file that is read: a hundred times that of ImageNet's 50,000 validation images."""
@@ -209,11 +203,31 @@ class StoredPredictions(TopClasses):
     """The samples' names, all different."""
 
 
+@cache
+def schema() -> "pa.Schema":
+    """Return the columns of a file of predictions."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("label", pa.int32(), nullable=False),
+            pa.field(
+                "top5", pa.list_(pa.field("class", pa.int32(), nullable=False)), nullable=False
+            ),
+            pa.field("probability", pa.float32(), nullable=False),
+        ]
+    )
+
+
 def write_predictions(path: Path, keys: Sequence[str], predictions: Predictions) -> None:
     """Write one row for each sample to a Parquet file; equal predictions give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     ends = np.arange(len(keys) + 1, dtype=np.int32) * predictions.top.shape[1]
     top = pa.ListArray.from_arrays(
-        pa.array(ends), pa.array(predictions.top.reshape(-1)), type=SCHEMA.field("top5").type
+        pa.array(ends), pa.array(predictions.top.reshape(-1)), type=schema().field("top5").type
     )
     columns = [
         pa.array(keys, pa.string()),
@@ -221,7 +235,7 @@ def write_predictions(path: Path, keys: Sequence[str], predictions: Predictions)
         top,
         pa.array(predictions.probability),
     ]
-    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    table = pa.Table.from_arrays(columns, schema=schema())
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
@@ -231,6 +245,9 @@ def read_predictions(path: Path) -> StoredPredictions:
     Raises:
         UserError: The file can't be read, is damaged, or holds something else; in one line.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES} bytes")
@@ -239,7 +256,7 @@ def read_predictions(path: Path) -> StoredPredictions:
             pa.BufferReader(path.read_bytes()), page_checksum_verification=True
         ) as file:
             found = file.schema_arrow
-            if not found.equals(SCHEMA):
+            if not found.equals(schema()):
                 columns = ", ".join(f"{field.name} {field.type}" for field in found)
                 raise UserError(f"{path} holds no predictions: its columns are {columns[:200]!a}")
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
@@ -256,7 +273,7 @@ def read_predictions(path: Path) -> StoredPredictions:
         raise UserError(f"{path} is no valid Parquet file: {reason!a}") from None
 
 
-def _checked(table: pa.Table, path: Path) -> StoredPredictions:
+def _checked(table: "pa.Table", path: Path) -> StoredPredictions:
     table = table.combine_chunks()
     num_rows = table.num_rows
     top = table["top5"].combine_chunks()

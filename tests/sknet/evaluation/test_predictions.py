@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from sknet.errors import UserError
 from sknet.evaluation.predictions import (
-    SCHEMA,
     Predictions,
     pair,
     read_predictions,
+    schema,
     write_predictions,
 )
 from sknet.statistics import PairedCounts
@@ -105,7 +105,7 @@ def table(**columns: list[object]) -> pa.Table:
         "probability": [0.5, 1.0],
         **columns,
     }
-    return pa.Table.from_pydict(whole, schema=SCHEMA)
+    return pa.Table.from_pydict(whole, schema=schema())
 
 
 @pytest.mark.parametrize(
