@@ -1,4 +1,4 @@
-"""Commands of flows in the test's own process, for what they refuse before a flow starts."""
+"""The commands of flows, called in the test's process, for what they refuse before a flow starts."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ import pytest
 
 from flows.command import run_flow
 
-# What run_flow listens to.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""The signals for which run_flow sets a handler."""
 
 
 @pytest.fixture
 def refused(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
-    """The last line of a refusal; nothing else is printed, unless by the parser of the options."""
-    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    """Calls a flow's command with options that it refuses, and returns the line that it prints."""
+    handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
 
     def run(module: ModuleType, *options: object) -> str:
         code: int | str | None
@@ -24,8 +24,8 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
             code = run_flow(module.main, module.parser().parse_args([*map(str, options)]))
         except SystemExit as ended:
             code, usage = ended.code, module.parser().format_usage()
-        said, errors = capfd.readouterr()
-        assert (code, said) == (2, "")
+        output, errors = capfd.readouterr()
+        assert (code, output) == (2, "")
         (line,) = errors.removeprefix(usage).splitlines()
         return line
 

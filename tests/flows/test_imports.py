@@ -1,4 +1,4 @@
-"""What deployments import when they register: no framework, no plots, nothing of the cluster's."""
+"""What deployments import when they register: no framework, no plotting, no cluster library."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ HEAVY = ["mindspore", "torch", "matplotlib", "ray", "pandas", "pyarrow", "scipy"
 
 
 @pytest.mark.parametrize("module", ["flows.train_sknet", "flows.report", "flows.revalidate"])
-def test_a_flow_is_imported_without_what_only_its_stages_need(module: str) -> None:
+def test_a_flow_is_imported_without_the_libraries_that_only_its_tasks_need(module: str) -> None:
     program = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

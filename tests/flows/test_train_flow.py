@@ -13,13 +13,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 import tasks.programs
 from flows.summary import summary
-from tasks.results import StageResult
+from tasks.results import TaskResult
 from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
 
 pytestmark = pytest.mark.slow
 
 
-def statuses(results: list[StageResult]) -> dict[str, str]:
+def statuses(results: list[TaskResult]) -> dict[str, str]:
     return {result.stage: result.status for result in results}
 
 

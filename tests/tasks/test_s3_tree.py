@@ -57,7 +57,7 @@ def test_the_data_set_is_that_of_the_local_copy(uploaded: dict[str, Path], prefi
     ("uri", "reason"),
     [
         ("s3://no-such-bucket/x", "NoSuchBucket"),
-        ("s3://", "is no S3 location, expected s3://bucket/prefix"),
+        ("s3://", "is not an S3 location, expected s3://bucket/prefix"),
         (f"s3://{BUCKET}/nothing", "has no form known here"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Reading a store for a report: what is sound is told, what is not has a row that says so."""
+"""Reading a store for a report, with a row for what is unreadable; comparing two of its runs."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(filled: Path, tmp_path: Path) -> Path:
-    """The store, free to be damaged."""
+    """A copy of the store, free to be damaged."""
     return shutil.copytree(filled, tmp_path / "store")
 
 
@@ -34,12 +34,12 @@ def found(root: Path) -> ReportContents:
 
 
 def newest(root: Path, kind: str) -> Path:
-    """The directory of the newest run's artifact of a kind."""
+    """Return the directory of the newest run's artifact of a kind."""
     run = found(root).runs[0]
     if kind == "training-log":
         (log,) = (m for m in open_store(str(root)).list(kind) if m.params["run"] == run.key)
         return root / kind / log.key
-    artifacts = {stage.artifact.split("/")[0]: stage.artifact for stage in run.tasks}
+    artifacts = {each.artifact.split("/")[0]: each.artifact for each in run.tasks}
     return root / artifacts[kind]
 
 
@@ -67,15 +67,15 @@ def faults(root: Path) -> dict[str, str]:
 
 
 def test_everything_recorded_is_found(filled: Path) -> None:
-    findings = found(filled)
-    assert findings.unreadable == ()
-    assert [run.recipe.seed for run in findings.runs] == [2, 1, 0]
-    assert [night.began for night in findings.revalidations] == sorted(
-        night.began for night in findings.revalidations
+    contents = found(filled)
+    assert contents.unreadable == ()
+    assert [run.recipe.seed for run in contents.runs] == [2, 1, 0]
+    assert [each.began for each in contents.revalidations] == sorted(
+        each.began for each in contents.revalidations
     )
-    run = findings.runs[-1]
+    run = contents.runs[-1]
     assert run.is_production
-    assert [stage.task for stage in run.tasks] == [
+    assert [each.task for each in run.tasks] == [
         "stage",
         "convert",
         "train",
@@ -93,47 +93,47 @@ def test_everything_recorded_is_found(filled: Path) -> None:
     assert run.examples
     assert all(check.passed for check in run.checks)
     assert run.software["numpy"] == "1.26.4"
-    assert "host" not in findings.model_dump_json()
+    assert "host" not in contents.model_dump_json()
 
 
-def test_who_comes_later_reuses_what_the_first_run_made(filled: Path) -> None:
-    frame = all_tables(found(filled))["stages"]
-    reused = frame[frame["reused"]].groupby("stage").size()
+def test_later_runs_reuse_what_the_first_run_made(filled: Path) -> None:
+    table = all_tables(found(filled))["stages"]
+    reused = table[table["reused"]].groupby("stage").size()
     assert reused.to_dict() == {"convert": 2, "stage": 2}
     manifest = json.loads(next((filled / "shards").glob("*/manifest.json")).read_text("utf-8"))
     size = sum(entry["size"] for entry in manifest["files"])
-    assert set(frame[frame["stage"] == "convert"]["bytes"]) == {size}
+    assert set(table[table["stage"] == "convert"]["bytes"]) == {size}
 
 
-def test_the_frames_say_what_runs_reached_and_cost(filled: Path) -> None:
-    findings = collect(open_store(str(filled)), price=3.0)
-    frames = all_tables(findings)
-    runs = frames["runs"]
+def test_tables_show_what_runs_reached_and_cost(filled: Path) -> None:
+    contents = collect(open_store(str(filled)), price=3.0)
+    tables = all_tables(contents)
+    runs = tables["runs"]
     assert list(runs["verdict"])[1:] == [
-        "refused: floor: " + findings.runs[1].promotion.criteria[1].detail,  # type: ignore[union-attr]
+        "refused: floor: " + contents.runs[1].promotion.criteria[1].detail,  # type: ignore[union-attr]
         "production",
     ]
     # 11,958,056 with 1000 classes; the classifier reads 512 features.
     assert set(runs["published parameters"]) == {11_958_056 - 990 * 513}
     assert set(runs["parameters are"]) == {"equal"}
-    hours = findings.runs[0].train_seconds * 2 / 3600  # type: ignore[operator]
+    hours = contents.runs[0].train_seconds * 2 / 3600  # type: ignore[operator]
     assert runs.loc[0, "device-hours"] == pytest.approx(hours)
     assert runs.loc[0, "cost"] == pytest.approx(3 * hours, abs=1e-6)
-    assert len(frames["table"]) == 3 + len(PUBLISHED)
-    assert len(frames["epochs"]) == 3 * 8
-    assert len(frames["evaluations"]) == 6
-    assert list(frames["nights"]["outcome"])[-1] == "within tolerance"
-    assert list(frames["quarantine"]["reason"]) == ["not an image", "does not decode: truncated"]
+    assert len(tables["table"]) == 3 + len(PUBLISHED)
+    assert len(tables["epochs"]) == 3 * 8
+    assert len(tables["evaluations"]) == 6
+    assert list(tables["nights"]["outcome"])[-1] == "within tolerance"
+    assert list(tables["quarantine"]["reason"]) == ["not an image", "does not decode: truncated"]
 
 
-def test_parameters_that_are_not_the_published_ones_are_said(filled: Path) -> None:
-    findings = found(filled)
-    run = findings.runs[0].model_copy(update={"params": 11_450_187})
-    frame = all_tables(findings.model_copy(update={"runs": (run,)}))["runs"]
-    assert frame.loc[0, "parameters are"] == "differs by +1"
+def test_parameters_that_differ_from_the_published_ones_are_shown(filled: Path) -> None:
+    contents = found(filled)
+    run = contents.runs[0].model_copy(update={"params": 11_450_187})
+    table = all_tables(contents.model_copy(update={"runs": (run,)}))["runs"]
+    assert table.loc[0, "parameters are"] == "differs by +1"
 
 
-def test_an_empty_store_gives_empty_findings(tmp_path: Path) -> None:
+def test_an_empty_store_gives_empty_contents(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     assert found(tmp_path / "store") == ReportContents()
 
@@ -141,8 +141,8 @@ def test_an_empty_store_gives_empty_findings(tmp_path: Path) -> None:
 def test_an_older_state_is_a_row_and_its_run_is_left_out(root: Path) -> None:
     directory = newest(root, "checkpoint")
     change_json(directory, "state.json", format_version=1)
-    said = faults(root)
-    assert said[f"checkpoint/{directory.name}/state.json"] == (
+    reasons = faults(root)
+    assert reasons[f"checkpoint/{directory.name}/state.json"] == (
         "is no valid Checkpoint: format_version: Input should be 2"
     )
     assert len(found(root).runs) == 2
@@ -151,13 +151,13 @@ def test_an_older_state_is_a_row_and_its_run_is_left_out(root: Path) -> None:
 def test_an_evaluation_of_a_newer_format_is_a_row_and_its_run_stays(root: Path) -> None:
     directory = newest(root, "evaluation")
     change_json(directory, "evaluation.json", format_version=3)
-    (said,) = found(root).unreadable
-    assert said.artifact == f"evaluation/{directory.name}/evaluation.json"
-    assert "format_version: Input should be 2" in said.reason
-    findings = found(root)
-    assert len(findings.runs) == 3
-    assert findings.runs[0].evaluation is None
-    assert "not evaluated" in all_tables(findings)["runs"].loc[0, "note"]
+    (row,) = found(root).unreadable
+    assert row.artifact == f"evaluation/{directory.name}/evaluation.json"
+    assert "format_version: Input should be 2" in row.reason
+    contents = found(root)
+    assert len(contents.runs) == 3
+    assert contents.runs[0].evaluation is None
+    assert "not evaluated" in all_tables(contents)["runs"].loc[0, "note"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity"])
@@ -190,9 +190,9 @@ def test_a_log_cut_short_keeps_its_other_lines(root: Path) -> None:
 def test_a_damaged_artifact_is_one_row_however_many_records_it_holds(root: Path) -> None:
     directory = newest(root, "evaluation")
     (directory / "evaluation.json").write_bytes(b"")
-    said = faults(root)
-    assert list(said) == [f"evaluation/{directory.name}"]
-    assert "has 0 bytes, expected " in said[f"evaluation/{directory.name}"]
+    reasons = faults(root)
+    assert list(reasons) == [f"evaluation/{directory.name}"]
+    assert "has 0 bytes, expected " in reasons[f"evaluation/{directory.name}"]
 
 
 def test_half_written_artifacts_and_unfinished_trainings_are_rows(root: Path) -> None:
@@ -200,8 +200,8 @@ def test_half_written_artifacts_and_unfinished_trainings_are_rows(root: Path) ->
     log = newest(root, "training-log")
     (checkpoint / "manifest.json").write_text("{")
     (root / "revalidation" / ("0" * 64)).mkdir()
-    said = faults(root)
-    assert set(said) == {f"checkpoint/{checkpoint.name}", f"revalidation/{'0' * 64}"}
+    reasons = faults(root)
+    assert set(reasons) == {f"checkpoint/{checkpoint.name}", f"revalidation/{'0' * 64}"}
     shutil.rmtree(checkpoint)
     assert faults(root)[f"checkpoint/{checkpoint.name}"] == (
         f"its log {log.name[:12]} is there, its checkpoint is not"
@@ -211,11 +211,11 @@ def test_half_written_artifacts_and_unfinished_trainings_are_rows(root: Path) ->
 def test_missing_parts_leave_a_run_with_what_there_is(root: Path) -> None:
     for kind in ("dataset", "shards", "training-log", "evaluation", "promotion"):
         shutil.rmtree(root / kind)
-    findings = found(root)
-    assert findings.unreadable == ()
-    assert [[stage.task for stage in run.tasks] for run in findings.runs] == [["train"]] * 3
-    frames = all_tables(findings)
-    assert frames["runs"][["accuracy@1", "ms/step p50", "quarantined"]].isna().all(axis=None)
+    contents = found(root)
+    assert contents.unreadable == ()
+    assert [[each.task for each in run.tasks] for run in contents.runs] == [["train"]] * 3
+    tables = all_tables(contents)
+    assert tables["runs"][["accuracy@1", "ms/step p50", "quarantined"]].isna().all(axis=None)
 
 
 def test_a_broken_ref_is_a_row(root: Path) -> None:
@@ -223,20 +223,20 @@ def test_a_broken_ref_is_a_row(root: Path) -> None:
     assert list(faults(root)) == ["refs/production.json"]
 
 
-def test_a_mark_on_production_is_told(root: Path) -> None:
+def test_the_mark_of_a_suspect_production_is_shown(root: Path) -> None:
     store = open_store(str(root))
     ref = store.refs.get("production")
     assert ref is not None
     target = store.load(ref.kind, ref.key).manifest
-    why = "9 samples are predicted otherwise"
-    store.refs.set("production", target, expected=ref, reason="the night", suspect=why)
+    why = "9 samples are predicted differently"
+    store.refs.set("production", target, expected=ref, reason="revalidation", suspect=why)
     assert all_tables(found(root))["runs"]["verdict"].iloc[-1] == f"production, suspect: {why}"
 
 
 def test_two_runs_are_compared_on_the_samples_that_both_predicted(filled: Path) -> None:
-    store, findings = open_store(str(filled)), found(filled)
-    second = findings.runs[0]
-    comparison = compare_named(store, findings, "production", second.key[:12])
+    store, contents = open_store(str(filled)), found(filled)
+    second = contents.runs[0]
+    comparison = compare_named(store, contents, "production", second.key[:12])
     assert comparison.first.is_production
     assert [(change.part, change.name) for change in comparison.changes] == [("recipe", "seed")]
     at_32 = comparison.accuracies[0]
@@ -246,45 +246,47 @@ def test_two_runs_are_compared_on_the_samples_that_both_predicted(filled: Path) 
         (at_32.second.correct_top1 - at_32.first.correct_top1) / SEEN
     )
     assert at_32.p_value is not None
-    # No predictions were kept at the other resolution.
+    # The store has no predictions at the other resolution.
     assert comparison.accuracies[1].paired is None
     speeds = [run.history.end.ms_per_step_p50 for run in (comparison.first, second)]
     assert comparison.speed_ratio == pytest.approx(speeds[0] / speeds[1])  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("zzzz", "no run or ref 'zzzz': expected the beginning of a run's key"),
         ("", "'' is the beginning of 3 runs ("),
         ("staging", "no run or ref 'staging'"),
     ],
 )
-def test_names_that_tell_no_run_are_refused_in_one_line(filled: Path, name: str, said: str) -> None:
+def test_names_that_stand_for_no_run_are_refused_in_one_line(
+    filled: Path, name: str, message: str
+) -> None:
     with pytest.raises(UserError) as caught:
         compare_named(open_store(str(filled)), found(filled), "production", name)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def test_a_run_is_not_compared_with_itself(filled: Path) -> None:
-    findings = found(filled)
-    production = next(run for run in findings.runs if run.is_production)
+    contents = found(filled)
+    production = next(run for run in contents.runs if run.is_production)
     with pytest.raises(UserError, match="are the same run"):
-        compare_named(open_store(str(filled)), findings, "production", production.key)
+        compare_named(open_store(str(filled)), contents, "production", production.key)
 
 
 def test_predictions_that_cannot_be_read_leave_the_samples_independent(root: Path) -> None:
     directory = newest(root, "evaluation")
     rewrite(directory, "predictions.parquet", lambda old: old[:-9])
-    store, findings = open_store(str(root)), found(root)
-    comparison = compare_named(store, findings, "production", findings.runs[0].key)
+    store, contents = open_store(str(root)), found(root)
+    comparison = compare_named(store, contents, "production", contents.runs[0].key)
     assert [change.paired for change in comparison.accuracies] == [None, None]
 
 
 def test_a_run_without_evaluation_takes_no_part_in_the_headline(tmp_path: Path) -> None:
     filler = Filler(tmp_path / "store")
     filler.run(0, evaluated=False)
-    findings = found(tmp_path / "store")
-    assert findings.best is None
-    assert len(findings.detailed(5)) == 1
+    contents = found(tmp_path / "store")
+    assert contents.best is None
+    assert len(contents.detailed(5)) == 1

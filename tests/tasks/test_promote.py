@@ -1,4 +1,4 @@
-"""Production moves to a candidate that passes every criterion; a refusal shows all of them."""
+"""Production moves to a candidate that passes every criterion; a refusal shows all criteria."""
 
 import json
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from infra.artifacts import (
     open_store,
 )
 from infra.artifacts.__main__ import main as artifacts_command
-from infra.artifacts.local_refs import LocalRefs
+from infra.artifacts.refs import Refs
 from sknet.recipe import load_recipe
 from sknet.records import Check, CheckpointChecks, Promotion, Shards
-from tasks.promote import MAX_RACES, promote
-from tasks.results import StageResult, results_of
+from tasks.catalog.production import MAX_CONFLICTS
+from tasks.promote import promote
+from tasks.results import TaskResult
 from tests.candidates import put_changed, remove_all, result_of, with_note, with_wrong
 from tests.tiny_pipeline import Trained, shown_by
 
@@ -32,14 +33,14 @@ NUM_SAMPLES = 18
 
 @flow(name="only-promote")
 def only_promote(
-    recipe: str, floor: float, checkpoint: StageResult, evaluation: StageResult, store: str
-) -> list[StageResult]:
+    recipe: str, floor: float, checkpoint: TaskResult, evaluation: TaskResult, store: str
+) -> TaskResult:
     choices = load_recipe(recipe, [f"min_accuracy={floor}"])
-    return results_of(promote(choices, checkpoint, evaluation, store))
+    return promote(choices, checkpoint, evaluation, store).result()
 
 
 class Case:
-    """A store in which production has every sample right, and candidates for it."""
+    """A store whose production predicts every sample correctly, and candidates for it."""
 
     def __init__(self, trained: Trained, store: Path) -> None:
         self.trained = trained
@@ -62,8 +63,8 @@ class Case:
 
     def candidate(
         self, name: str, change: Callable[[Path], None], *, shards: Artifact | None = None
-    ) -> tuple[StageResult, StageResult]:
-        """Another checkpoint, and its evaluation."""
+    ) -> tuple[TaskResult, TaskResult]:
+        """Return the results of training and evaluating another checkpoint."""
         checkpoint = put_changed(
             self.store,
             self.store.load("checkpoint", self.trained.of("train").key),
@@ -76,13 +77,10 @@ class Case:
         evaluation = put_changed(self.store, self.evaluation, change, inputs=inputs)
         return result_of(checkpoint, "train"), result_of(evaluation, "validate")
 
-    def promote(
-        self, candidate: tuple[StageResult, StageResult], floor: float = 0.5
-    ) -> StageResult:
-        (result,) = only_promote(str(self.trained.recipe), floor, *candidate, self.uri)
-        return result
+    def promote(self, candidate: tuple[TaskResult, TaskResult], floor: float = 0.5) -> TaskResult:
+        return only_promote(str(self.trained.recipe), floor, *candidate, self.uri)
 
-    def records(self) -> list[tuple[Manifest, Promotion]]:
+    def promotions(self) -> list[tuple[Manifest, Promotion]]:
         return [
             (
                 manifest,
@@ -97,7 +95,7 @@ def case(trained: Trained, copied_store: Path) -> Case:
     return Case(trained, copied_store)
 
 
-def failed(result: StageResult) -> list[str]:
+def failed(result: TaskResult) -> list[str]:
     criteria = result.facts.get("criteria", [])
     assert isinstance(criteria, list)
     return [str(row["name"]) for row in criteria if isinstance(row, dict) and not row["passed"]]
@@ -115,12 +113,12 @@ def test_the_first_promotion_is_recorded_with_what_it_was_judged_by(trained: Tra
     assert [check.name for check in record.criteria] == ["the checkpoint is sound", "accuracy@1"]
 
 
-def test_what_is_in_production_already_is_reused_and_not_judged_again(case: Case) -> None:
+def test_the_checkpoint_in_production_is_reused_and_not_judged_again(case: Case) -> None:
     before = case.production
     candidate = case.trained.of("train"), result_of(case.evaluation, "validate")
     assert case.promote(candidate).status == "reused"
     assert case.production == before
-    assert case.records() == []
+    assert case.promotions() == []
 
 
 def test_a_candidate_that_is_not_significantly_worse_replaces_production(case: Case) -> None:
@@ -131,9 +129,9 @@ def test_a_candidate_that_is_not_significantly_worse_replaces_production(case: C
 
     assert result.status == "built"
     assert case.production.digest == checkpoint.digest
-    said = "accuracy@1 77.78% (14/18), floor 50.00%, p 0.0625 against production"
-    assert (case.production.reason, result.facts["reason"]) == (said, said)
-    ((manifest, record),) = case.records()
+    reason = "accuracy@1 77.78% (14/18), floor 50.00%, p 0.0625 against production"
+    assert (case.production.reason, result.facts["reason"]) == (reason, reason)
+    ((manifest, record),) = case.promotions()
     assert record.granted
     assert (record.candidate, record.production) == (checkpoint.digest, before.digest)
     assert record.comparison is not None
@@ -155,11 +153,11 @@ def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: C
         str(case.trained.recipe), 0.5, checkpoint, evaluation, case.uri, return_state=True
     )
 
-    (result,) = state.result()
+    result = state.result()
     assert (result.status, failed(result)) == ("refused", ["not worse than production"])
     assert case.production == before
-    stages = [result if stage.stage == "promote" else stage for stage in case.trained.results]
-    lines = summary(stages)
+    results = [result if each.task == "promote" else each for each in case.trained.results]
+    lines = summary(results)
     (line,) = [line for line in lines if line.startswith("promoted")]
     assert line.startswith("promoted    NOT promoted: accuracy@1 72.22% (13/18), floor 50.00%, ")
     assert line.endswith("; failed: not worse than production")
@@ -176,7 +174,7 @@ def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: C
     rows = json.loads(str(shown.data))
     assert (shown.type, len(rows)) == ("table", 5)
     assert rows[3]["found"].startswith("p 0.03125: 5 samples right by production only, 0 by")
-    ((_, record),) = case.records()
+    ((_, record),) = case.promotions()
     assert not record.granted
     assert [check.passed for check in record.criteria] == [True, True, True, False, True]
 
@@ -193,22 +191,22 @@ def test_below_the_floor_nothing_is_promoted(case: Case) -> None:
     assert case.store.refs.get("production") is None
 
 
-def test_an_unsound_checkpoint_is_refused_and_named(case: Case) -> None:
-    def unsound(directory: Path) -> None:
+def test_a_checkpoint_that_failed_a_check_is_refused(case: Case) -> None:
+    def with_failed_check(directory: Path) -> None:
         for path in directory.iterdir():
             path.unlink()
         check = Check(name="finite", passed=False, detail="fc.weight has values that are not")
         CheckpointChecks(checks=(check,)).write(directory / "checks.json")
 
     before = case.production
-    refused = case.promote(case.candidate("unsound", unsound))
+    refused = case.promote(case.candidate("unsound", with_failed_check))
     assert refused.status == "refused"
     assert failed(refused) == ["the checkpoint is sound", "accuracy@1", "not worse than production"]
     assert str(refused.facts["reason"]).startswith("not evaluated, ")
     assert case.production == before
 
 
-def test_other_classes_are_refused_and_the_command_that_is_told_promotes_by_hand(
+def test_other_classes_are_refused_and_the_shown_command_promotes_by_hand(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def with_another_class(directory: Path) -> None:
@@ -238,7 +236,7 @@ def test_other_classes_are_refused_and_the_command_that_is_told_promotes_by_hand
     capsys.readouterr()
 
 
-def test_production_is_evaluated_on_the_candidates_samples_if_it_never_was(case: Case) -> None:
+def test_production_is_evaluated_on_the_candidates_shards_if_it_never_was(case: Case) -> None:
     def of_another_plan(directory: Path) -> None:
         shards = Shards.read(directory / "shards.json")
         shards.model_copy(update={"plan": "0" * 64}).write(directory / "shards.json")
@@ -256,7 +254,7 @@ def test_production_is_evaluated_on_the_candidates_samples_if_it_never_was(case:
 
     (comparison,) = case.store.list("comparison")
     assert comparison.inputs == {"checkpoint": before.digest, "shards": shards.digest}
-    ((manifest, record),) = case.records()
+    ((manifest, record),) = case.promotions()
     assert manifest.inputs["production"] == comparison.digest
     assert record.comparison is not None
     correct = int(str(case.trained.of("validate").facts["correct_top1"]))
@@ -264,20 +262,26 @@ def test_production_is_evaluated_on_the_candidates_samples_if_it_never_was(case:
     assert record.comparison.only_candidate == NUM_SAMPLES - correct
 
 
-def test_a_suspect_production_is_measured_by_its_recorded_predictions_and_said_to_be_suspect(
+def test_a_suspect_production_is_compared_by_its_recorded_predictions(
     case: Case,
 ) -> None:
     current = case.production
     case.store.refs.set(
-        "production", current, expected=current, reason="night", suspect="regressed: 2 differ"
+        "production",
+        current,
+        expected=current,
+        reason="revalidation",
+        suspect="regressed: 2 differ",
     )
     assert case.promote(case.candidate("next", with_wrong())).status == "built"
     assert case.production.suspect is None
-    ((_, record),) = case.records()
+    ((_, record),) = case.promotions()
     assert "production is suspect (regressed: 2 differ)" in record.criteria[3].detail
 
 
-def test_what_was_rolled_back_stays_back(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_was_rolled_back_is_not_promoted_again(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
     candidate = case.candidate("bad", with_wrong())
     former = case.production.digest
     assert case.promote(candidate).status == "built"
@@ -292,24 +296,24 @@ def test_what_was_rolled_back_stays_back(case: Case, capsys: pytest.CaptureFixtu
 
 
 class Rivals:
-    """Other writers, each of whom moves production just before this one does."""
+    """Other processes, each of which moves production just before this one does."""
 
     def __init__(self, moves: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
         self.moves = moves
-        self._set = LocalRefs.set
+        self._set = Refs.set
         rivals = self
 
-        def set_late(refs: LocalRefs, *args: object, **kwargs: object) -> Ref:
+        def set_late(refs: Refs, *args: object, **kwargs: object) -> Ref:
             if rivals.moves:
                 target = rivals.moves.pop(0)
                 current = refs.get("production")
                 rivals._set(refs, "production", target, expected=current, reason="a rival's")
             return rivals._set(refs, *args, **kwargs)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(LocalRefs, "set", set_late)
+        monkeypatch.setattr(Refs, "set", set_late)
 
 
-def test_a_race_is_judged_again_against_the_winner(
+def test_a_candidate_is_judged_again_if_another_was_promoted_meanwhile(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rival, _ = case.candidate("rival", with_wrong(0))
@@ -323,21 +327,21 @@ def test_a_race_is_judged_again_against_the_winner(
     assert [ref.digest for ref in case.store.refs.history("production")] == [
         before, rival.digest, checkpoint.digest,
     ]  # fmt: skip
-    judged = {record.production: record for _, record in case.records()}
+    judged = {record.production: record for _, record in case.promotions()}
     assert judged.keys() == {before, rival.digest}
     won = judged[rival.digest].comparison
     assert won is not None
     assert (won.only_production, won.both_correct, won.neither) == (1, 16, 1)
 
 
-def test_a_race_that_never_ends_is_given_up_in_one_line(
+def test_after_several_conflicts_the_promotion_fails_in_one_line(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rival, _ = case.candidate("rival", with_wrong(0))
     other, _ = case.candidate("other one", with_wrong(0))
     manifests = [case.store.load("checkpoint", each.key).manifest for each in (rival, other)]
-    Rivals(manifests * MAX_RACES, monkeypatch)
+    Rivals(manifests * MAX_CONFLICTS, monkeypatch)
     mine = case.candidate("mine", with_wrong(0, 1))
-    with pytest.raises(RefConflictError, match=f"moved {MAX_RACES} times while .* was judged"):
+    with pytest.raises(RefConflictError, match=f"moved {MAX_CONFLICTS} times while .* was judged"):
         case.promote(mine)
     assert case.production.digest in (rival.digest, other.digest)

@@ -1,4 +1,4 @@
-"""The stage `validate`: what its artifact holds, and that an unsound checkpoint gets no counts."""
+"""What an evaluation holds, and that a checkpoint which fails a check gets no counts."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from infra.artifacts import ArtifactSpec, open_store
 from sknet.evaluation.predictions import read_predictions
 from sknet.recipe import load_recipe
 from sknet.records import CheckpointChecks, Evaluation
-from tasks.results import StageResult, results_of
+from tasks.results import TaskResult
 from tasks.validate import validate
 from tests.tiny_pipeline import Trained, shown_by
 
@@ -61,14 +61,14 @@ def test_a_checkpoint_that_fails_a_check_is_stored_and_shown_without_counts(
     checkpoint = train.model_copy(update={"key": other.key, "digest": other.digest})
 
     @flow(name="only-validate")
-    def only_validate() -> list[StageResult]:
+    def only_validate() -> TaskResult:
         recipe = load_recipe(str(trained.recipe))
-        stage = validate(recipe, checkpoint, trained.of("convert"), str(copied_store), "CPU")
-        return results_of(stage)
+        shards = trained.of("convert")
+        return validate(recipe, checkpoint, shards, str(copied_store), "CPU").result()
 
     ended = only_validate(return_state=True)
 
-    (result,) = ended.result()
+    result = ended.result()
     assert result.facts == {"checks_failed": 1}
     artifact = store.load("evaluation", result.key)
     assert [file.path for file in artifact.manifest.files] == ["checks.json"]
@@ -82,5 +82,5 @@ def test_a_checkpoint_that_fails_a_check_is_stored_and_shown_without_counts(
         "found": f"samples seen is {seen}, expected {seen - 1}",
     }
     assert {row["passed"] for name, row in rows.items() if name != "progress"} == {"yes"}
-    stages = [result if stage.stage == "validate" else stage for stage in trained.results]
-    assert "accuracy    not evaluated: 1 check of the checkpoint failed" in summary(stages)
+    results = [result if each.task == "validate" else each for each in trained.results]
+    assert "accuracy    not evaluated: 1 check of the checkpoint failed" in summary(results)

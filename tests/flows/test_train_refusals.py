@@ -1,24 +1,23 @@
-"""Wrong input ends `python -m flows.train_sknet` before anything starts: one line, exit code 2."""
+"""Wrong input ends train-sknet before anything starts: one line, exit code 2."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL
 
 from flows import train_sknet
 from flows.train_sknet import parser, settings_of
 from sknet.data.conversion.converter import reencoding_to
 from sknet.errors import UserError
-from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings
-from tasks.programs import LaunchSettings, gang_of
+from tasks.programs import LaunchSettings
+from tests.flow_runs import harness_api
 from tests.tiny_pipeline import RECIPE, run_command, train_command, train_options, write_recipe
 
 
 class Inputs:
-    """A sound command, of which each case breaks one part."""
+    """The inputs of a command that would run; each case spoils one of them."""
 
     def __init__(self, directory: Path, data: Path) -> None:
         self.directory = directory
@@ -29,6 +28,9 @@ class Inputs:
 
     def options(self) -> list[str]:
         return train_options(self.recipe, self.data, self.store, self.workers)
+
+    def command(self) -> list[str]:
+        return train_command(self.recipe, self.data, self.store, self.workers)
 
 
 def unknown_key(inputs: Inputs) -> str:
@@ -86,27 +88,27 @@ def test_wrong_input_gives_one_line_and_changes_nothing(
     spoil: Callable[[Inputs], str], refused: Callable[..., str], tmp_path: Path, images: Path
 ) -> None:
     inputs = Inputs(tmp_path, images)
-    said = spoil(inputs)
+    message = spoil(inputs)
     before = sorted(tmp_path.rglob("*"))
 
     line = refused(train_sknet, *inputs.options())
 
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path, images: Path) -> None:
     inputs = Inputs(tmp_path, images)
-    said = unknown_key(inputs)
+    message = unknown_key(inputs)
     before = sorted(tmp_path.rglob("*"))
 
-    ended = run_command(train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers))
+    ended = run_command(inputs.command())
 
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -115,7 +117,8 @@ def test_a_number_of_workers_below_one_is_refused(
 ) -> None:
     inputs = Inputs(tmp_path, images)
     inputs.workers = 0
-    assert refused(train_sknet, *inputs.options()).endswith("'0' is no whole number above 0")
+    line = refused(train_sknet, *inputs.options())
+    assert line.endswith("--workers: '0' is not a whole number of at least 1")
     assert not inputs.store.exists()
 
 
@@ -133,7 +136,9 @@ def test_a_number_of_workers_below_one_is_refused(
         ("--wait-for-hosts", "-1", "--wait-for-hosts is '-1': "),
     ],
 )
-def test_settings_are_refused_by_name(option: str, value: str, message: str) -> None:
+def test_wrong_settings_are_refused_by_the_name_of_the_option(
+    option: str, value: str, message: str
+) -> None:
     arguments = parser().parse_args([option, value])
     with pytest.raises(UserError) as caught:
         for settings in (ConversionSettings, LaunchSettings):
@@ -141,49 +146,27 @@ def test_settings_are_refused_by_name(option: str, value: str, message: str) -> 
     assert str(caught.value).startswith(message)
 
 
-def test_settings_of_the_conversion_reach_it() -> None:
+def test_options_become_settings() -> None:
     options = ["--shards", "auto", "--shorter-side", "256"]
-    settings = settings_of(ConversionSettings, parser().parse_args(options))
-    assert settings.shards == "auto"
-    assert settings.reencoding == reencoding_to(256, 92)
+    conversion = settings_of(ConversionSettings, parser().parse_args(options))
+    assert conversion.shards == "auto"
+    assert conversion.reencoding == reencoding_to(256, 92)
     assert settings_of(ConversionSettings, parser().parse_args([])) == ConversionSettings(
         shards=4, shorter_side=None, max_quarantine=0.001
     )
-
-
-def test_settings_of_the_launcher_become_a_gang() -> None:
     options = ["--launcher", "ray://head:10001", "--hosts", "3", "--wait-for-hosts", "5"]
-    settings = settings_of(LaunchSettings, parser().parse_args(options))
-    tiny = load_recipe("skresnet18_digits", ["global_batch_size=48"])
-    gang = gang_of(settings, tiny, 6, "Ascend")
-    assert gang is not None
-    assert (gang.address, gang.resource) == ("ray://head:10001", "NPU")
-    assert (gang.hosts, gang.slots, gang.wait) == (3, 2, 5)
-    assert [ranks for ranks in range(1, 9) if gang.usable(ranks)] == [1, 2, 3, 4, 6, 8]
-    assert gang_of(LaunchSettings(), tiny, 6, "CPU") is None
-    in_passes = tiny.model_copy(update={"gradient_accumulation_steps": 4})
-    gang = gang_of(settings, in_passes, 6, "Ascend")
-    assert gang is not None
-    assert [ranks for ranks in range(1, 9) if gang.usable(ranks)] == [1, 2, 3, 4, 6]
-
-
-def test_workers_that_the_hosts_cannot_share_are_refused() -> None:
-    settings = LaunchSettings(launcher="ray:auto", hosts=2)
-    recipe = load_recipe("skresnet18_digits", ["global_batch_size=48"])
-    with pytest.raises(UserError, match="3 workers can't be shared equally among 2 hosts"):
-        gang_of(settings, recipe, 3, "CPU")
+    assert settings_of(LaunchSettings, parser().parse_args(options)) == LaunchSettings(
+        launcher="ray://head:10001", hosts=3, wait_for_hosts=5
+    )
 
 
 @pytest.mark.slow
-def test_a_mistake_found_by_a_stage_ends_without_a_traceback(
+def test_a_mistake_that_a_task_finds_ends_without_a_traceback(
     flow_harness: None, tmp_path: Path, images: Path
 ) -> None:
     inputs = Inputs(tmp_path, shutil.copytree(images, tmp_path / "images"))
     (inputs.data / "train" / "red" / "notes.jpg").write_text("no image")
-    api = PREFECT_API_URL.value()
-    assert api, "the flow harness has no server"
-    command = train_command(inputs.recipe, inputs.data, inputs.store, inputs.workers)
-    ended = run_command(command, PREFECT_API_URL=api)
+    ended = run_command(inputs.command(), **harness_api())
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "1 of 67 samples (1.49%) can't be used" in line
