@@ -20,7 +20,8 @@ else
 endif
 
 # Tests marked `timed` have the machine for themselves. tests/conftest.py orders the others.
-PYTEST := $(BIN)/python -m pytest
+# PYTEST_OPTIONS=--durations=0 lists every test's seconds; tests/durations.py sums them up.
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 NO_BENCH := --ignore tests/bench
 
 test: lint

@@ -32,11 +32,11 @@ RUN_BY = {
     "python -m infra.artifacts refs": "tests/e2e/test_readme.py",
     "python -m flows.report": "tests/e2e/test_readme.py",
     "python -m flows.revalidate": "tests/e2e/test_readme.py",
-    "prefect server start": "tests/e2e/test_deployment_cycle.py",
-    "export PREFECT_API_URL": "tests/e2e/test_deployment_cycle.py",
-    "prefect work-pool create": "tests/e2e/test_deployment_cycle.py",
-    "prefect deploy --all": "tests/e2e/test_deployment_cycle.py",
-    "prefect worker start": "tests/e2e/test_deployment_cycle.py",
+    "prefect server start": "tests/e2e/conftest.py",
+    "export PREFECT_API_URL": "tests/e2e/conftest.py",
+    "prefect work-pool create": "tests/e2e/conftest.py",
+    "prefect deploy --all": "tests/e2e/conftest.py",
+    "prefect worker start": "tests/e2e/conftest.py",
     "prefect deployment run": "tests/e2e/test_deployment_cycle.py",
 }
 
@@ -93,7 +93,8 @@ def test_the_commands_of_a_page_are_run_by_a_test(page: str) -> None:
     for command in commands(page):
         bench = re.match(r"python -m tests\.bench\.(\w+)", command)
         if bench:
-            tests = [path.read_text("utf-8") for path in (ROOT / "tests/bench").glob("test_*.py")]
+            files = [*(ROOT / "tests/bench").glob("test_*.py"), ROOT / "tests/docs/test_scale.py"]
+            tests = [path.read_text("utf-8") for path in files]
             assert any(f'"tests.bench.{bench[1]}"' in text for text in tests), command
         else:
             test, word = RUN_WHOLE[page]

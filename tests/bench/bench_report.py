@@ -1,6 +1,6 @@
 """The report over many runs: how long it takes, how large its page is.
 
-python -m tests.bench.bench_report [--runs 1000] [--nights 365]
+python -m tests.bench.bench_report [--runs 1000] [--revalidations 365]
 
 The runs are synthetic, with records in the true format, committed through the store; that is not
 part of what is measured. Prints a Markdown table, and promises nothing.
@@ -23,7 +23,7 @@ MIB = 2**20
 def main(arguments: argparse.Namespace) -> None:
     """Fill a store, report, print."""
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
-        store = fill(Path(folder) / "store", arguments.runs, arguments.nights).store
+        store = fill(Path(folder) / "store", arguments.runs, arguments.revalidations).store
         marks = [(time.perf_counter(), time.process_time())]
         findings = collect(store)
         digest = findings.model_dump_json()
@@ -34,7 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
         page = (Path(folder) / "out" / "report.html").stat().st_size / MIB
     begin, read, end = marks
     print(
-        f"{len(findings.runs)} runs, {len(findings.revalidations)} nights, findings {len(digest)} bytes\n"
+        f"{len(findings.runs)} runs, {len(findings.revalidations)} revalidations, "
+        f"findings of {len(digest)} bytes\n"
     )
     print("| | s | s of processor | goal |\n|---|---:|---:|---:|")
     for name, one, other in (("read", begin, read), ("write", read, end), ("all", begin, end)):
@@ -43,9 +44,14 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"\nreport.html: {page:.2f} MiB (goal {MAX_MEBIBYTES})")
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--runs", type=int, default=1000)
+    result.add_argument("--revalidations", type=int, default=365)
+    result.add_argument("--dir", help="where the store is made (default: the temporary one)")
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--nights", type=int, default=365)
-    parser.add_argument("--dir", help="where the store is made (default: the temporary one)")
-    main(parser.parse_args())
+    main(parser().parse_args())

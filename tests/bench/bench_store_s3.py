@@ -186,11 +186,16 @@ def many(folder: Path, proxy: FaultProxy, num_files: int) -> None:
         print(f"| {name} | {count} | {beyond} |")
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--mib", type=int, default=1024)
+    result.add_argument("--artifacts", type=int, default=10_000)
+    result.add_argument("--files", type=int, default=10_000)
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--artifacts", type=int, default=10_000)
-    parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
-    main(parser.parse_args())
+    main(parser().parse_args())

@@ -1,7 +1,7 @@
-"""What each stage takes at sizes that can't be run here, from unit costs measured here.
+"""What each task takes at sizes that can't be run here, computed from unit costs measured here.
 
-A stage's time is the longer of computing and moving bytes; computing is divided among the cores or
-hosts that share it, and only among those. Nothing else is assumed to help.
+A task takes as long as the longer of computing and moving bytes. Computing is divided only among the
+cores or hosts that share it in the code.
 """
 
 from dataclasses import dataclass
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 Units = dict[str, float]
 
 CARDS_PER_HOST = 8
-# Published for skresnet18 with 8 cards: 11,169 images/s (8 x 910, MindCV), the higher of two.
+# The higher of two published figures for skresnet18 on 8 cards: 11,169 images/s (8 x 910, MindCV).
 IMAGES_PER_SECOND_AND_CARD = 1396
-# Of docs/internals/performance.md: one core, 500x375 JPEGs.
+# From docs/internals/performance.md: one core, JPEGs of 500x375 pixels.
 CONVERT_SECONDS_PER_IMAGE = 677e-6
 TRAIN_INPUT_IMAGES_PER_CORE = {"original bytes": 697, "side 256": 1311}
 COMMIT_SECONDS_PER_FILE = 0.53e-3
-CHECKPOINT_PAUSE_SECONDS = 0.035  # of a save of skresnet18; the rest is written beside the steps
-# Assumed, as no such host is here.
+CHECKPOINT_PAUSE_SECONDS = 0.035  # skresnet18; the rest of a save runs beside the next steps
+# Assumed, because no such host was available.
 CORES_PER_HOST = 64
-BYTES_PER_SECOND_AND_HOST = 1.25e9  # 10 Gbit/s, to a store or file system that gives it to each
+BYTES_PER_SECOND_AND_HOST = (
+    1.25e9  # 10 Gbit/s, from a store or file system that serves all hosts at that rate
+)
 HOST_MEMORY = 512e9
-# What the code does: sknet/data/conversion/plan.py, infra/s3, infra/artifacts, MindCV's recipes.
+# Constants of sknet/data/conversion/plan.py, infra/s3, infra/artifacts, and of MindCV's recipes.
 SHARD_BYTES = 1 << 28
 PART_BYTES = 64 << 20
 MAX_DOCUMENT_BYTES = 32 << 20
@@ -32,7 +34,7 @@ REQUESTS_OF_COMMIT, REQUESTS_OF_LOOKUP = 9, 3
 BATCH_PER_CARD, STEPS_PER_SEGMENT, READING_THREADS = 64, 500, 8
 # Weights and momentum of skresnet18's 11.96 M parameters, statistics apart.
 CHECKPOINT_BYTES = 11.96e6 * 4 * 2
-# Estimated: of one sample in a rank's memory before Parquet, as all ranks gather all predictions.
+# Estimated memory of one prediction before it is written; every rank gathers all predictions.
 PREDICTION_BYTES = 400.0
 
 
@@ -44,23 +46,23 @@ class Case:
     images: float
     bytes: float
     val: float
-    """Images to validate on, of `images`."""
+    """Number of validation images among `images`."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage."""
+    """Cost of one task."""
 
-    stage: str
+    task: str
     seconds: float
     memory: float
-    """Bytes that grow with the data, of the largest process."""
+    """Memory of the largest process that grows with the data set, in bytes."""
     read: float
-    """Bytes over the network or from the disk, of the busiest host."""
+    """Bytes that the busiest host reads from the network or the disk."""
     requests: float
-    """To a store and a source on S3, of all hosts."""
+    """Requests of all hosts to a store and a source on S3."""
     bound: str
-    """What the time is spent on."""
+    """What limits the speed."""
 
 
 CASES = (
@@ -72,12 +74,12 @@ HOSTS = (1, 8, 64)
 
 
 def num_shards(case: Case) -> int:
-    """Of all splits, with `--shards auto`."""
+    """Return the number of shards of all splits with `--shards auto`."""
     return -int(-case.bytes // SHARD_BYTES)
 
 
 def costs(case: Case, hosts: int, units: Units) -> list[Cost]:
-    """Of all stages, in their order."""
+    """Return the costs of all tasks, in their order."""
     return [
         stage(case, units),
         restage(case, units),
@@ -90,7 +92,7 @@ def costs(case: Case, hosts: int, units: Units) -> list[Cost]:
 
 
 def stage(case: Case, units: Units) -> Cost:
-    """One process looks at every image once; hashing needs a core, reading the link."""
+    """One process reads and hashes every image once."""
     look = case.images * (
         units["stage_seconds_per_sample"] + units["index_write_seconds_per_sample"]
     )
@@ -102,7 +104,7 @@ def stage(case: Case, units: Units) -> Cost:
 
 
 def restage(case: Case, units: Units) -> Cost:
-    """Nothing changed: listing, the ledger, the digest."""
+    """Stage an unchanged source again: list it, compare with the ledger, compute the digest."""
     work = case.images * units["restage_seconds_per_sample"]
     memory = case.images * units["restage_peak_bytes_per_sample"]
     requests = case.images / LISTED_PER_REQUEST + REQUESTS_OF_LOOKUP
@@ -110,12 +112,12 @@ def restage(case: Case, units: Units) -> Cost:
 
 
 def convert(case: Case, hosts: int, units: Units) -> Cost:
-    """Every core of every host; the index is read, checked and planned by one process."""
+    """Every core of every host converts; one process reads the index and plans."""
     alone = case.images * (
         units["index_read_seconds_per_sample"] + units["plan_seconds_per_sample"]
     )
     work = alone + case.images * CONVERT_SECONDS_PER_IMAGE / (hosts * CORES_PER_HOST)
-    # Each byte is read from the source, written, and read back for its hash.
+    # Each byte is read from the source, written, and read back to be hashed.
     moved = 3 * case.bytes / hosts
     memory = case.images * units["index_memory_bytes_per_sample"]
     return _cost("convert", work, moved / BYTES_PER_SECOND_AND_HOST, memory, moved, case.images)
@@ -133,7 +135,7 @@ def commit(case: Case, units: Units) -> Cost:
 
 
 def fetch(case: Case, hosts: int, units: Units) -> Cost:
-    """Every host gets and hashes every shard; its ranks share the hashing."""
+    """Every host fetches every shard; its ranks share the hashing."""
     work = case.bytes * units["hash_seconds_per_byte"] / CARDS_PER_HOST
     requests = hosts * (case.bytes / PART_BYTES + num_shards(case) + REQUESTS_OF_LOOKUP)
     move = case.bytes / BYTES_PER_SECOND_AND_HOST
@@ -154,19 +156,22 @@ def epoch(case: Case, hosts: int, units: Units) -> Cost:
 
 
 def segment_bytes(case: Case, hosts: int, units: Units) -> float:
-    """Of the list of positions that a rank hands to MindSpore for one segment."""
+    """Return the size of the list of positions that MindSpore gets for one segment."""
     indices = min(STEPS_PER_SEGMENT * BATCH_PER_CARD, case.images / hosts / CARDS_PER_HOST)
     return indices * units["sampler_bytes_per_index"]
 
 
 def open_files(case: Case, units: Units) -> float:
-    """Of one rank, for one pipeline: two of them overlap at the end of a segment."""
+    """Return the number of files that one pipeline of a rank holds open.
+
+    Two pipelines overlap at the end of a segment.
+    """
     threads = READING_THREADS * units["open_files_per_shard_and_thread"]
     return num_shards(case) * (threads + units["open_files_per_shard"])
 
 
 def validate(case: Case, units: Units) -> Cost:
-    """One card, at the speed of training at least."""
+    """One card validates, at the speed of training."""
     del units
     seconds = case.val / IMAGES_PER_SECOND_AND_CARD
     read = case.val * case.bytes / case.images

@@ -1,10 +1,10 @@
-"""Unit costs of metadata, measured with the code that pays them: per sample, file, shard, byte.
+"""Unit costs of metadata per sample, file, shard and byte, measured with the real code.
 
 python -m tests.bench.scale_units [--samples 1000000] [--shards 200] [--json OUT]
 
-No image is read: a source of generated names goes through the real staging, ledger, plan and order;
-manifests and records of many files are written and read; shards of tiny rows are opened as training
-opens them. Each part runs in a process of its own, whose peak memory is its own. Prints JSON.
+No image is read. A source of generated names goes through staging, the ledger, the plan and the
+order; manifests and records of many files are written and read; training's code opens shards of
+tiny rows. Each part runs in its own process, to have its own peak of memory. Prints JSON.
 """
 
 import argparse
@@ -30,9 +30,9 @@ ROWS_PER_SHARD = 2500
 
 
 def measure(num_samples: int, num_shards: int) -> Figures:
-    """All unit costs, of that many samples (and a tenth as many files of an artifact)."""
+    """Return all unit costs for a number of samples, and a hundredth as many files."""
     with tempfile.TemporaryDirectory() as folder:
-        # Ledgers and verdicts of the user's own are neither read nor filled.
+        # The user's own cache is neither read nor written.
         os.environ["SKNET_CACHE"] = f"{folder}/cache"
         found: Figures = {}
         found |= _alone(hashing, Path(folder), 256)
@@ -66,7 +66,7 @@ def _report(pipe: Connection, part: Callable[[Path, int], Figures], folder: Path
 
 
 def hashing(folder: Path, mib: int) -> Figures:
-    """Bytes of SHA-256 per second of a core."""
+    """Return the seconds of SHA-256 per byte on one core."""
     content = os.urandom(MIB)
     began = time.process_time()
     for _ in range(mib):
@@ -75,8 +75,8 @@ def hashing(folder: Path, mib: int) -> Figures:
 
 
 def staging(folder: Path, count: int) -> Figures:
-    """The first look at a source: samples found, sorted, digested; then the artifact's files."""
-    import pandas  # noqa: F401 (imported for its time)
+    """Stage a source for the first time, then write the artifact's files."""
+    import pandas  # noqa: F401 (so that its import is not measured)
 
     from sknet.data.staging import ScanCache, stage_source
 
@@ -91,20 +91,20 @@ def staging(folder: Path, count: int) -> Figures:
     (folder / "dataset").mkdir()
     staged.write(folder / "dataset")
     written = time.process_time() - began
-    (remembered,) = (folder / "cache/ledgers").iterdir()
+    (ledger_file,) = (folder / "cache/ledgers").iterdir()
     return {
         "stage_seconds_per_sample": seconds / count,
         "stage_peak_bytes_per_sample": peak / count,
         "index_memory_bytes_per_sample": index / count,
         "index_write_seconds_per_sample": written / count,
         "index_file_bytes_per_sample": (folder / "dataset/samples.parquet").stat().st_size / count,
-        "ledger_file_bytes_per_sample": remembered.stat().st_size / count,
+        "ledger_file_bytes_per_sample": ledger_file.stat().st_size / count,
     }
 
 
 def restaging(folder: Path, count: int) -> Figures:
-    """The same again, all of it known; and what conversion does before its first image."""
-    import pandas  # noqa: F401 (imported for its time)
+    """Stage the unchanged source again; then do what conversion does before its first image."""
+    import pandas  # noqa: F401 (so that its import is not measured)
 
     from sknet.data.conversion.plan import plan_shards, shard_counts
     from sknet.data.staging import ScanCache, read_staged, stage_source
@@ -134,7 +134,7 @@ def restaging(folder: Path, count: int) -> Figures:
 
 
 def ordering(folder: Path, count: int) -> Figures:
-    """A slice of an epoch's order, of a data set that is as large and of one of a billion."""
+    """Compute a slice of an epoch's order, for `count` samples and for a billion."""
     from sknet.data.order import order_slice
 
     figures = {}
@@ -144,14 +144,14 @@ def ordering(folder: Path, count: int) -> Figures:
         order_slice(total, 0, 1, 0, count)
         figures[f"order_seconds_per_position{name}"] = (time.process_time() - began) / count
         figures[f"order_peak_bytes_per_position{name}"] = (_peak_bytes() - before) / count
-    # What MindSpore's SubsetSampler is given: a list, and its numbers.
+    # MindSpore's SubsetSampler takes a list of Python integers.
     listed = order_slice(count, 0, 1, 0, count).tolist()
     size = sys.getsizeof(listed) + sum(map(sys.getsizeof, listed))
     return {**figures, "sampler_bytes_per_index": size / count}
 
 
 def manifests(folder: Path, count: int) -> Figures:
-    """An artifact of that many files: its manifest, and `shards.json` of as many shards."""
+    """Write and read a manifest of `count` files; write `shards.json` of as many shards."""
     from infra.artifacts import ArtifactSpec, Manifest
     from infra.artifacts.records import FileEntry
 
@@ -183,7 +183,7 @@ def manifests(folder: Path, count: int) -> Figures:
 
 
 def opening(folder: Path, count: int) -> Figures:
-    """Opening a pipeline over that many shards of tiny rows: files held open, time, memory."""
+    """Open a pipeline over `count` shards of tiny rows: count open files, time, memory."""
     from mindspore.dataset import MindDataset, SubsetSampler
 
     from sknet.data.reading.threads import read_pipeline
@@ -238,7 +238,7 @@ def _peak_bytes() -> int:
 
 
 def conditions(num_samples: int, num_shards: int) -> dict[str, str]:
-    """What the figures depend on."""
+    """Return the conditions on which the figures depend."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "python": platform.python_version(),
@@ -249,17 +249,17 @@ def conditions(num_samples: int, num_shards: int) -> dict[str, str]:
     }
 
 
-def kept(figures: Figures) -> Figures:
-    """In order, with as many digits as mean something."""
+def rounded(figures: Figures) -> Figures:
+    """Return the figures sorted by name, with four significant digits."""
     return {name: float(f"{value:.4g}") for name, value in sorted(figures.items())}
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure, print, keep."""
+    """Measure, print, and write to a file if asked to."""
     figures = measure(arguments.samples, arguments.shards)
     measured = {
         "conditions": conditions(arguments.samples, arguments.shards),
-        "units": kept(figures),
+        "units": rounded(figures),
     }
     text = json.dumps(measured, indent=1) + "\n"
     print(text, end="")
@@ -270,6 +270,8 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=1_000_000)
-    parser.add_argument("--shards", type=int, default=200, help="to open; 0: none")
-    parser.add_argument("--json", type=Path, help="where the figures are kept")
+    parser.add_argument(
+        "--shards", type=int, default=200, help="number of shards to open (default 200; 0 for none)"
+    )
+    parser.add_argument("--json", type=Path, help="file to write as well")
     main(parser.parse_args())
