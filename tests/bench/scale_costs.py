@@ -1,7 +1,7 @@
 """What each task takes at sizes that can't be run here, computed from unit costs measured here.
 
-A task takes as long as the longer of computing and moving bytes. Computing is divided only among the
-cores or hosts that share it in the code.
+A task takes as long as the longer of computing and moving bytes. Computing is divided only among
+the cores or hosts that share it in the code.
 """
 
 from dataclasses import dataclass
