@@ -1,1 +1,1 @@
-"""Where things live and on what they run; knows nothing of SKNet."""
+"""Storage and execution: artifacts, S3, launcher, doctor, deployments. Knows nothing of SKNet."""

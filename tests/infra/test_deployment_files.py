@@ -1,4 +1,4 @@
-"""Images, manifests, units and scripts: against the schemas and linters of those who read them."""
+"""Images, manifests, units and scripts, checked with the schemas and linters of their readers."""
 
 import json
 import os
@@ -29,7 +29,7 @@ UNITS = sorted((INFRA / "systemd").glob("*.service"))
 
 
 def program(name: str) -> str:
-    """One of the virtual environment's."""
+    """Return the path of a program of the virtual environment."""
     return str(Path(sys.executable).with_name(name))
 
 
@@ -49,7 +49,7 @@ def settings() -> dict[str, str]:
 
 
 def pod_templates() -> list[dict[str, Any]]:
-    """Of everything that makes pods: manifests, the Ray cluster, the work pool."""
+    """Return the pod templates of the manifests, the Ray cluster and the work pool."""
     (cluster,) = of_kind("RayCluster")
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     job = filled(POOLS[1])
@@ -61,14 +61,14 @@ def pod_templates() -> list[dict[str, Any]]:
 
 
 def filled(pool: Path, **values: Any) -> Any:
-    """A work pool's job as a worker would make it."""
+    """Return a work pool's job as a worker would create it."""
     from prefect.utilities.templating import apply_values
 
     template = json.loads(pool.read_text("utf-8"))
     properties = template["variables"]["properties"]
     defaults = {name: each["default"] for name, each in properties.items() if "default" in each}
     given = {"name": "run", "labels": {"a": "b"}, "env": [{"name": "A", "value": "b"}]}
-    # Prefect's Kubernetes worker splits the command and lists the environment so.
+    # The form of command and environment is that of Prefect's Kubernetes worker.
     given["command"] = ["python", "-m", "prefect.engine"]
     return apply_values(template["job_configuration"], {**defaults, **given, **values})
 
@@ -77,13 +77,13 @@ def filled(pool: Path, **values: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.suffix[1:])
-def test_hadolint_has_nothing_to_say(path: Path) -> None:
+def test_hadolint_finds_nothing(path: Path) -> None:
     checked = subprocess.run([program("hadolint"), path], capture_output=True, text=True)
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.suffix[1:])
-def test_an_image_runs_as_nobody_special_and_installs_what_is_pinned(path: Path) -> None:
+def test_an_image_runs_without_root_and_installs_pinned_versions(path: Path) -> None:
     text = path.read_text("utf-8")
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001:10001"
     installs = re.findall(r"pip install .*", text)
@@ -93,7 +93,7 @@ def test_an_image_runs_as_nobody_special_and_installs_what_is_pinned(path: Path)
     assert not any(base.endswith(":latest") for base in bases)
 
 
-def test_what_an_image_copies_is_let_into_its_context() -> None:
+def test_the_build_context_contains_what_an_image_copies_and_no_secrets() -> None:
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     allowed = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored
@@ -101,21 +101,21 @@ def test_what_an_image_copies_is_let_into_its_context() -> None:
         for words in re.findall(r"^COPY (?!--from)(.*)$", path.read_text("utf-8"), re.MULTILINE):
             assert set(words.split()) - {".", "./"} <= allowed
     assert all((ROOT / name).exists() for name in allowed)
-    # Secrets are below a directory that is let in.
+    # The secrets are inside a directory that the context includes.
     assert ignored.index("infra/docker/secrets") > ignored.index("!infra")
 
 
-def test_the_compose_file_is_one_by_the_specification() -> None:
+def test_the_compose_file_follows_the_specification() -> None:
     compose = PyCompose.from_yaml(resolved_compose())
     assert set(compose.service_names()) == {"database", "server", "worker", "s3"}
 
 
 def resolved_compose() -> str:
-    """With YAML's merge keys carried out, as Docker reads it."""
+    """Return the compose file with YAML's merge keys resolved, as Docker reads it."""
     return yaml.safe_dump(yaml.safe_load(COMPOSE.read_text("utf-8")), sort_keys=False)
 
 
-def test_what_compose_starts_is_reached_from_this_host_only_and_may_do_little() -> None:
+def test_services_of_compose_are_on_loopback_and_have_few_permissions() -> None:
     services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
     for name, service in services.items():
         for port in service.get("ports", []):
@@ -125,13 +125,13 @@ def test_what_compose_starts_is_reached_from_this_host_only_and_may_do_little() 
         assert service["read_only"] is True, name
         assert service["healthcheck"]["test"][0] == "CMD", name
         for file in service["env_file"]:
-            place = COMPOSE.parent / file
-            assert place.exists() or place.parent.name == "secrets", name
+            path = COMPOSE.parent / file
+            assert path.exists() or path.parent.name == "secrets", name
     assert "ports" not in services["database"]
     assert services["database"]["networks"] == ["inside"]
 
 
-def test_secrets_are_made_once_for_their_owner_only_and_fit_the_compose_file(
+def test_secrets_are_made_once_and_for_their_owner_only_and_match_the_compose_file(
     tmp_path: Path,
 ) -> None:
     script = INFRA / "docker/make-secrets.sh"
@@ -153,10 +153,10 @@ def test_secrets_are_made_once_for_their_owner_only_and_fit_the_compose_file(
     assert re.search(r"^/infra/docker/secrets/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
 
 
-def test_the_s3_server_of_the_compose_file_wants_the_credentials_of_its_environment(
+def test_the_s3_server_of_the_compose_file_takes_its_credentials_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own options but for addresses; the credentials come as there, from the environment."""
+    """The server runs with the compose file's options, except for addresses."""
     import boto3
     from botocore.exceptions import ClientError
 
@@ -165,13 +165,13 @@ def test_the_s3_server_of_the_compose_file_wants_the_credentials_of_its_environm
     command = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["s3"]["command"]
     assert not any("config" in word for word in command)
 
-    def without_file(data: Path, config: Path, port: int) -> list[str]:
+    def command_of_compose(data: Path, config: Path, port: int) -> list[str]:
         own = [
             word
             for word in command[1:]
             if not word.startswith(("-dir", "-ip", "-s3.port=", "-master.volumeSize"))
         ]
-        places = [
+        addresses = [
             f"-dir={data}",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
@@ -183,9 +183,9 @@ def test_the_s3_server_of_the_compose_file_wants_the_credentials_of_its_environm
             f"-filer.port={port + 3}",
             f"-s3.port={port}",
         ]
-        return [program("weed"), *own, *places, *ports]
+        return [program("weed"), *own, *addresses, *ports]
 
-    monkeypatch.setattr("infra.s3.server._command", without_file)
+    monkeypatch.setattr("infra.s3.server._command", command_of_compose)
     with serving(tmp_path) as server:
         address = f"http://127.0.0.1:{server.port}"
 
@@ -218,8 +218,8 @@ def test_a_manifest_is_valid_for_kubernetes(path: Path, document: dict[str, Any]
 @pytest.mark.parametrize(
     "template", pod_templates(), ids=lambda each: each["spec"]["containers"][0]["name"]
 )
-def test_every_pod_is_valid_and_keeps_to_the_restricted_standard(template: dict[str, Any]) -> None:
-    """The Ray cluster's own fields are KubeRay's, and not in Kubernetes' schemas; its pods are."""
+def test_every_pod_is_valid_and_meets_the_restricted_standard(template: dict[str, Any]) -> None:
+    """Kubernetes' schemas don't cover KubeRay's fields, but they cover its pods."""
     metadata = {"name": "pod", **template.get("metadata", {})}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
     kubernetes_validate.validate(pod, "1.30", strict=True)
@@ -234,7 +234,7 @@ def test_every_pod_is_valid_and_keeps_to_the_restricted_standard(template: dict[
         assert not container["image"].endswith(":latest")
 
 
-def test_whatever_stays_up_is_probed() -> None:
+def test_every_service_has_probes() -> None:
     services = [each for each in pod_templates() if each["spec"].get("restartPolicy") != "Never"]
     assert len(services) == 4
     for template in services:
@@ -242,14 +242,14 @@ def test_whatever_stays_up_is_probed() -> None:
         assert {"livenessProbe", "readinessProbe"} <= container.keys()
 
 
-def test_the_ray_cluster_gives_the_launcher_what_it_counts() -> None:
+def test_the_ray_cluster_has_the_resources_that_the_launcher_reserves() -> None:
     (cluster,) = of_kind("RayCluster")
     assert cluster["apiVersion"] == "ray.io/v1"
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert cluster["spec"]["rayVersion"] == pinned[1]
     (hosts,) = cluster["spec"]["workerGroupSpecs"]
-    # KubeRay puts the value into a shell's command line, quotes and all.
+    # KubeRay puts the value into a shell command, with its quotes.
     resources = json.loads(json.loads(hosts["rayStartParams"]["resources"]))
     (container,) = hosts["template"]["spec"]["containers"]
     devices = container["resources"]["limits"]["huawei.com/Ascend910"]
@@ -257,7 +257,7 @@ def test_the_ray_cluster_gives_the_launcher_what_it_counts() -> None:
     assert container["resources"]["requests"]["huawei.com/Ascend910"] == devices
 
 
-def test_manifests_have_the_settings_and_names_that_others_refer_to() -> None:
+def test_names_that_manifests_refer_to_exist() -> None:
     (config,) = of_kind("ConfigMap")
     assert config["data"] == settings()
     claims = {each["metadata"]["name"] for each in of_kind("PersistentVolumeClaim")}
@@ -279,16 +279,16 @@ def test_manifests_have_the_settings_and_names_that_others_refer_to() -> None:
 
 
 @pytest.mark.parametrize("path", POOLS, ids=lambda path: path.stem)
-def test_a_work_pool_has_a_sound_schema_and_uses_each_variable(path: Path) -> None:
+def test_a_work_pool_has_a_valid_schema_and_uses_each_variable(path: Path) -> None:
     template = json.loads(path.read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(template["variables"])
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
-    # Where a template has an environment of its own, Prefect adds that of the variables.
+    # Prefect merges the variable `env` into the template's own environment.
     assert used | {"env"} == template["variables"]["properties"].keys()
 
 
 @pytest.mark.parametrize("devices", ["8", 8])  # `--job-variable devices=8` is a number
-def test_volcano_schedules_a_valid_job_with_the_devices_that_are_asked_for(devices: object) -> None:
+def test_volcano_gets_a_valid_job_with_the_requested_devices(devices: object) -> None:
     job = filled(POOLS[1], devices=devices, queue="night")["job_manifest"]
     kubernetes_validate.validate(job, "1.30", strict=True)
     template = job["spec"]["template"]
@@ -298,7 +298,7 @@ def test_volcano_schedules_a_valid_job_with_the_devices_that_are_asked_for(devic
     assert container["resources"]["limits"]["huawei.com/Ascend910"] == devices
 
 
-def test_a_process_pool_shows_a_run_only_the_devices_that_it_was_given() -> None:
+def test_a_process_pool_lets_a_run_see_only_its_devices() -> None:
     assert filled(POOLS[0], devices="4,5")["env"]["ASCEND_RT_VISIBLE_DEVICES"] == "4,5"
     assert "ASCEND_RT_VISIBLE_DEVICES" not in filled(POOLS[0])["env"]
 
@@ -315,14 +315,14 @@ def test_prefect_knows_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read.plugins.enabled is False
 
 
-def test_systemd_understands_the_units(tmp_path: Path) -> None:
-    """With programs that are there in place of those that will be."""
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    """The units are verified with an existing program in place of those in /opt/sknet."""
     require("systemd-analyze")
-    there = tmp_path / "there"
-    there.write_text("#!/bin/sh\n")
-    there.chmod(0o755)
+    existing = tmp_path / "program"
+    existing.write_text("#!/bin/sh\n")
+    existing.chmod(0o755)
     for unit in UNITS:
-        text = re.sub(r"/opt/sknet/bin/\w+", str(there), unit.read_text("utf-8"))
+        text = re.sub(r"/opt/sknet/bin/\w+", str(existing), unit.read_text("utf-8"))
         (tmp_path / unit.name).write_text(text)
     units = [str(tmp_path / unit.name) for unit in UNITS]
     command = ["systemd-analyze", "verify", "--man=no", "--generators=no", *units]
@@ -334,16 +334,16 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_gains_no_rights_and_has_the_common_settings(unit: Path) -> None:
+def test_a_unit_gains_no_privileges_and_has_the_common_settings(unit: Path) -> None:
     text = unit.read_text("utf-8")
     assert "User=sknet\n" in text
     assert "NoNewPrivileges=yes\n" in text
     assert "EnvironmentFile=/etc/sknet/settings.env\n" in text
 
 
-def test_shellcheck_has_nothing_to_say() -> None:
-    places = (ROOT / ".ci", ROOT / "infra", ROOT / "tests")
-    files = (path for place in places for path in place.rglob("*") if path.is_file())
+def test_shellcheck_finds_nothing() -> None:
+    directories = (ROOT / ".ci", ROOT / "infra", ROOT / "tests")
+    files = (path for each in directories for path in each.rglob("*") if path.is_file())
     shells = re.compile(rb"#!.*\b(?:ba)?sh\b")
     scripts = [path for path in files if shells.match(path.read_bytes()[:40])]
     names = {str(path.relative_to(ROOT)) for path in scripts}
