@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -40,15 +41,16 @@ os.environ |= {
 
 # Each of these marks implies `slow`.
 SLOW_MARKS = ("alone", "timed", "long")
+RELEASE_ABOVE_BYTES = 1536 << 20
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected, and pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Complete the marks, then group and order the tests for `--dist loadgroup`.
 
-    A file is a group, so that its tests share their fixtures; all tests marked `alone` are one
-    group. Groups start in this order: `alone`, files with slow tests, all others. So the longest
-    group runs beside all the rest, and what is left for the end is short.
+    A file is a group, so that its tests share their fixtures, unless it names its group itself.
+    All tests marked `alone` are one group. Groups start in this order: `alone`, files with slow
+    tests, all others. So the longest group starts first, and what is left for the end is short.
     """
     for item in items:
         if any(item.get_closest_marker(name) for name in SLOW_MARKS):
@@ -63,19 +65,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=turn)
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            group = "alone" if item.get_closest_marker("alone") else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+            if item.get_closest_marker("alone"):
+                item.add_marker(pytest.mark.xdist_group("alone"))
+            elif not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
-@pytest.hookimpl(trylast=True)  # after the fixtures of the module have ended
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Free the memory of a file's networks after its last test.
+@pytest.hookimpl(trylast=True)  # after the test's fixtures have ended
+def pytest_runtest_teardown() -> None:
+    """Free the memory of networks that are no longer used.
 
     Networks are reference cycles, MindSpore keeps what it compiled, and the allocator keeps what
-    is freed: a process that runs half of the suite would grow to more than 4 GB.
+    was freed: a process that runs half of the suite would grow to more than 4 GB. A network that
+    is still used is compiled again at its next call.
     """
     mindspore = sys.modules.get("mindspore")
-    if mindspore and (nextitem is None or nextitem.path != item.path):
+    if mindspore and psutil.Process().memory_info().rss > RELEASE_ABOVE_BYTES:
         gc.collect()
         mindspore.ms_memory_recycle()
         ctypes.CDLL(None).malloc_trim(0)
