@@ -1,12 +1,13 @@
-"""Every message that the product may end or refuse with, as found in its source.
+"""Finds in the source code every message with which a command or a flow may end.
 
-A message is known by its text with `…` for what it fills in. Found are the texts of
+A message is a text with `…` for what it fills in. These texts are found:
 
-- calls of error classes, wherever they are raised (`UserError(f"…")`, `cls(…)` within one of them);
-- what a launcher says of a job that ended, which becomes an error's text later (SAID_IN);
-- tables of advice that errors end with (TABLES).
+- the arguments of error classes (`UserError(f"…")`, and `cls(…)` in their class methods);
+- texts that a function returns, yields or formats, and that become an error's message later
+  (TEXT_FUNCTIONS);
+- tables of advice that is appended to errors (TABLES).
 
-A call that only passes another message on (`UserError(str(error))`) has no text of its own.
+A call that only passes on another message, such as `UserError(str(error))`, has no text.
 """
 
 import ast
@@ -17,52 +18,56 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sknet", "infra", "tasks", "flows")
-# Functions whose returned, yielded or filled in texts become messages.
-SAID_IN = {
+# Functions whose texts become messages, by file.
+TEXT_FUNCTIONS = {
     "flows/revalidate.py": ("revalidate",),
     "infra/launch/msrun.py": ("follow", "_outcome"),
     "infra/launch/gang.py": ("_losses",),
 }
 TABLES = {"infra/s3/errors.py": ("_ADVICE",)}
-# For ourselves, and a library's own whose text is an operation's name.
+# Errors that users don't see, and a class of botocore that takes the name of an operation.
 NOT_FOR_USERS = {"AssertionError", "ClientError"}
 BLANK = "…"
 
 
 @dataclass(frozen=True, order=True)
 class Message:
-    """A text, and where it is."""
+    """The text of a message, and where it is."""
 
     text: str
-    place: str
-    """As `sknet/recipe/__init__.py`: without a line, which changes more often than the message."""
+    path: str
+    """The file, such as `sknet/train.py`. It has no line number, which would change often."""
     error: str
-    """The class, or what says it."""
+    """The error class, `launcher` or `advice`."""
 
 
 def messages(root: Path = ROOT) -> list[Message]:
-    """Of all packages, sorted by text."""
+    """Return the messages of all packages, sorted by text."""
     found: set[Message] = set()
     for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            place = path.relative_to(root).as_posix()
-            found.update(messages_of(path.read_text("utf-8"), place))
+        for file in sorted((root / package).rglob("*.py")):
+            path = file.relative_to(root).as_posix()
+            found.update(messages_of(file.read_text("utf-8"), path))
     return sorted(found)
 
 
-def messages_of(source: str, place: str) -> Iterator[Message]:
-    """Of one file."""
+def messages_of(source: str, path: str) -> Iterator[Message]:
+    """Yield the messages in the source code of one file."""
     tree = ast.parse(source)
     constants = _constants(tree)
-    for error, node in _candidates(tree, place):
+    for error, node in _candidates(tree, path):
         text = template(node, constants)
-        # Without a word of its own, it only passes another message on.
+        # A text without any word only passes on another message.
         if text is not None and re.search(r"[A-Za-z]{2}", text):
-            yield Message(text, place, error)
+            yield Message(text, path, error)
 
 
 def template(node: ast.expr, constants: dict[str, str] | None = None) -> str | None:
-    """The text of a string expression with `…` for what is filled in; None if it is none."""
+    """Return the text of a string expression with `…` for what is filled in.
+
+    Returns:
+        The text; None if the expression is not a string.
+    """
     known = constants or {}
     match node:
         case ast.Constant(value=str(text)):
@@ -87,7 +92,7 @@ def _filled_in(part: ast.expr, constants: dict[str, str]) -> str:
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
-    """Texts that the module names, such as a file's name."""
+    """Return the texts that are constants of the module, such as the name of a file."""
     return {
         node.targets[0].id: node.value.value
         for node in tree.body
@@ -98,19 +103,19 @@ def _constants(tree: ast.Module) -> dict[str, str]:
     }
 
 
-def _candidates(tree: ast.Module, place: str) -> Iterator[tuple[str, ast.expr]]:
+def _candidates(tree: ast.Module, path: str) -> Iterator[tuple[str, ast.expr]]:
     for error, call in _error_calls(tree):
         yield from ((error, argument) for argument in call.args)
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name in SAID_IN.get(place, ()):
-            yield from (("launcher", value) for value in _said(node))
+        if isinstance(node, ast.FunctionDef) and node.name in TEXT_FUNCTIONS.get(path, ()):
+            yield from (("launcher", value) for value in _texts(node))
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             names = {target.id for target in node.targets if isinstance(target, ast.Name)}
-            if names & set(TABLES.get(place, ())):
+            if names & set(TABLES.get(path, ())):
                 yield from (("advice", value) for value in node.value.values)
 
 
-def _said(function: ast.FunctionDef) -> Iterator[ast.expr]:
+def _texts(function: ast.FunctionDef) -> Iterator[ast.expr]:
     for node in ast.walk(function):
         match node:
             case ast.Return(value=ast.Tuple(elts=values)):
@@ -124,7 +129,7 @@ def _said(function: ast.FunctionDef) -> Iterator[ast.expr]:
 
 
 def _error_calls(tree: ast.AST, within: str = "") -> Iterator[tuple[str, ast.Call]]:
-    """Calls of classes that are named as errors, `cls` being the class around it."""
+    """Yield the calls of classes that are named like errors. `cls` is the enclosing class."""
     for node in ast.iter_child_nodes(tree):
         inner = node.name if isinstance(node, ast.ClassDef) else within
         if isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md explains every message that the code has, and no other."""
+"""docs/troubleshooting.md explains every message that is in the code, and no other."""
 
 import re
 import textwrap
@@ -17,16 +17,16 @@ from tests.docs.troubleshooting import (
     without_message,
 )
 
-HOW = "python -m tests.docs.troubleshooting"
+COMMAND = "python -m tests.docs.troubleshooting"
 
 
-def texts(source: str, place: str = "sknet/example.py") -> list[str]:
-    return sorted(message.text for message in messages_of(textwrap.dedent(source), place))
+def texts(source: str, path: str = "sknet/example.py") -> list[str]:
+    return sorted(message.text for message in messages_of(textwrap.dedent(source), path))
 
 
 def test_every_message_has_an_entry() -> None:
     missing = without_entry(read_groups(), messages())
-    assert not missing, f"explain these in tests/docs/troubleshooting.yaml ({HOW} --stubs)"
+    assert not missing, f"explain these in tests/docs/troubleshooting.yaml ({COMMAND} --stubs)"
 
 
 def test_every_entry_has_a_message() -> None:
@@ -37,16 +37,16 @@ def test_no_message_is_explained_twice() -> None:
     assert [text for text, times in explained(read_groups()).items() if times > 1] == []
 
 
-def test_the_page_is_made_from_them() -> None:
-    assert PAGE.read_text("utf-8") == render(read_groups()), f"run {HOW}"
+def test_the_page_is_made_from_the_entries() -> None:
+    assert PAGE.read_text("utf-8") == render(read_groups()), f"run {COMMAND}"
 
 
 def test_the_page_shows_every_message_in_a_cell_of_its_own() -> None:
     page = PAGE.read_text("utf-8")
     shown = [
-        says
+        text
         for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
-        for says in row.split("<br>")
+        for text in row.split("<br>")
     ]
     assert len(shown) == len(explained(read_groups()))
     assert "`the loss on … is …: the weights have diverged`" in shown
@@ -67,11 +67,11 @@ def test_a_message_is_its_text_with_dots_for_what_is_filled_in() -> None:
     assert texts(source) == ["…: … is …, expected …"]
 
 
-def test_names_of_files_are_part_of_a_message() -> None:
+def test_a_constant_of_the_module_is_part_of_a_message() -> None:
     assert texts('NAME = "a.csv"\nraise UserError(f"no {NAME} in {place}")') == ["no a.csv in …"]
 
 
-def test_an_error_that_is_made_elsewhere_than_it_is_raised_is_found() -> None:
+def test_an_error_that_is_not_raised_where_it_is_created_is_found() -> None:
     source = """
         def absent(self) -> StoreError:
             return StoreError(f"{self.root} has no such thing")
@@ -84,15 +84,15 @@ def test_an_error_that_is_made_elsewhere_than_it_is_raised_is_found() -> None:
     assert texts(source) == ["it is not there", "… has no such thing"]
 
 
-def test_a_message_that_is_only_passed_on_is_none_of_its_own() -> None:
+def test_a_call_that_passes_on_a_message_has_no_text() -> None:
     assert texts('raise UserError(str(error))\nraise UserError(f"{error}")') == []
 
 
-def test_what_is_no_error_is_no_message() -> None:
+def test_other_texts_are_no_messages() -> None:
     assert texts('print("hello world")\nraise AssertionError("unreachable")') == []
 
 
-def test_the_words_of_a_launcher_are_messages() -> None:
+def test_texts_that_a_launcher_returns_are_messages() -> None:
     source = """
         def _outcome(code: int) -> tuple[str, str]:
             report = "all is well" if code == 0 else "nothing is"

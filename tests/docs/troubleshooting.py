@@ -1,10 +1,10 @@
-"""docs/troubleshooting.md from the messages in the code and the causes and cures written down.
+"""Makes docs/troubleshooting.md from troubleshooting.yaml, and compares that with the code.
 
-python -m tests.docs.troubleshooting            # writes the page; lists what lacks an entry, exit 1
-python -m tests.docs.troubleshooting --stubs    # entries for the missing ones, to be completed
+python -m tests.docs.troubleshooting            # writes the page; exits 1 if entries don't match
+python -m tests.docs.troubleshooting --stubs    # prints entries for the messages that lack one
 
-To add a message: put its text, as listed, into the entry of troubleshooting.yaml whose cause and
-cure are its own, or give it a new one; then run this.
+To add a message, add its text to the entry in troubleshooting.yaml that has the same cause and
+cure, or add a new entry. Then run this program.
 """
 
 import argparse
@@ -25,25 +25,25 @@ Line = Annotated[str, Field(min_length=1)]
 INTRODUCTION = """\
 # Troubleshooting
 
-Every message that a command or a run of a flow ends with, with its cause and its cure; `…` stands
-for what the message fills in. Look for its longest fixed words. This page is made from the code and
-tested against it (`python -m tests.docs.troubleshooting`).
+This page explains every message with which a command or a flow may end. `…` stands for what a
+message fills in, so search for its longest fixed words. The page is made from the code and tested
+against it (`python -m tests.docs.troubleshooting`).
 
-| a command ends with | means |
+| exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | the work failed; after `stopped` or `interrupted` the same command goes on from there |
-| 2 | the input is wrong, in one line |
-| 2, after `usage:` | an option is misspelled, missing or of a wrong form: `--help` lists them |
+| 1 | the work failed; after `stopped` or `interrupted`, the same command resumes |
+| 2 | the input is wrong; one line says why |
+| 2, after `usage:` | an option is misspelled, missing or malformed: `--help` lists all options |
 
-A flow tries a stage again only where that can help (a lost rank or host, a disk or S3 that fails
-for a while), after 5, 20 and 60 s; everything else ends it at once. Images that are left out are
-named in the log with their reasons: [data.md](data.md#what-is-accepted-what-is-quarantined).
+A flow retries a task only if that can help (a rank or a host was lost, the disk or S3 failed for a
+while), after 5, 20 and 60 s. Every other error ends the flow at once. The log names the images that
+were left out, with the reasons: [data.md](data.md#what-is-accepted-what-is-quarantined).
 """
 
 
 class Entry(BaseModel):
-    """Messages with one cause and one cure."""
+    """Messages that have the same cause and the same cure."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class Entry(BaseModel):
 
 
 class Group(BaseModel):
-    """Where a user meets them."""
+    """Entries about one part of the product."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,32 +62,32 @@ class Group(BaseModel):
 
 
 def read_groups(path: Path = SOURCE) -> tuple[Group, ...]:
-    """What is written down."""
+    """Return the groups in troubleshooting.yaml."""
     content = yaml.safe_load(path.read_text("utf-8"))
     return TypeAdapter(tuple[Group, ...]).validate_python(content)
 
 
 def explained(groups: tuple[Group, ...]) -> Counter[str]:
-    """How often each message has an entry."""
+    """Return the number of entries for each message."""
     return Counter(text for group in groups for entry in group.entries for text in entry.says)
 
 
 def without_entry(groups: tuple[Group, ...], found: list[Message]) -> list[Message]:
-    """Messages of the code that nobody has explained."""
+    """Return the messages of the code that have no entry."""
     known = explained(groups)
     return [message for message in found if message.text not in known]
 
 
 def without_message(groups: tuple[Group, ...], found: list[Message]) -> list[str]:
-    """Explained texts that the code does not say any more."""
+    """Return the texts of entries that are not in the code any more."""
     return sorted(explained(groups).keys() - {message.text for message in found})
 
 
 def render(groups: tuple[Group, ...]) -> str:
-    """The page."""
+    """Return the page."""
     parts = [INTRODUCTION]
     for group in groups:
-        parts.append(f"## {group.where}\n\n| says | because | do |\n|---|---|---|")
+        parts.append(f"## {group.where}\n\n| message | cause | cure |\n|---|---|---|")
         for entry in group.entries:
             says = "<br>".join(f"`{_cell(text)}`" for text in map(_code, entry.says))
             parts[-1] += f"\n| {says} | {_cell(entry.cause)} | {_cell(entry.cure)} |"
@@ -96,7 +96,7 @@ def render(groups: tuple[Group, ...]) -> str:
 
 
 def _code(text: str) -> str:
-    # Within `…` a message's own backquotes would end the code.
+    # Backquotes in the message would end the code span around it.
     return text.replace("`", "'")
 
 
@@ -105,23 +105,27 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Write the page, or print stubs; 1 if code and entries don't match."""
+    """Write the page, or print stubs. Return 1 if the code and the entries don't match, else 0."""
     groups, found = read_groups(), messages()
     missing, stale = without_entry(groups, found), without_message(groups, found)
     if arguments.stubs:
         for message in missing:
-            print(f"  # {message.place}: {message.error}")
+            print(f"  # {message.path}: {message.error}")
             print(yaml.safe_dump([{"says": [message.text], "cause": "", "cure": ""}], width=1000))
         return 0
     for message in missing:
-        print(f"no entry: {message.text}  ({message.place}, {message.error})", file=sys.stderr)
+        print(f"no entry: {message.text}  ({message.path}, {message.error})", file=sys.stderr)
     for text in stale:
-        print(f"no such message any more: {text}", file=sys.stderr)
+        print(f"no message for the entry: {text}", file=sys.stderr)
     PAGE.write_text(render(groups), "utf-8")
     return 1 if missing or stale else 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stubs", action="store_true", help="print entries to be completed")
+    parser.add_argument(
+        "--stubs",
+        action="store_true",
+        help="print entries without cause and cure for messages that have none",
+    )
     sys.exit(main(parser.parse_args()))
