@@ -1,4 +1,4 @@
-"""Stands between an S3 client and its server, and does to one request what networks do."""
+"""A proxy between an S3 client and its server that causes a fault at a chosen request."""
 
 import contextlib
 import http.client
@@ -15,21 +15,21 @@ DRIP_SECONDS = 0.02
 
 class Fault(StrEnum):
     RESET_BEFORE = "reset-before"
-    """The server never hears of the request."""
+    """The server doesn't receive the request."""
     RESET_AFTER = "reset-after"
-    """The server has done it, and its answer is lost."""
+    """The server acts on the request, and its answer is lost."""
     STATUS_500 = "status-500"
-    """The server has done it, and says that it failed."""
+    """The server acts on the request, and reports that it failed."""
     SLOW_DOWN = "slow-down"
     TRUNCATED = "truncated"
     STALL = "stall"
     DRIP = "drip"
     FLIP_REQUEST = "flip-request"
-    """One bit of the body, or of the path where there is no body."""
+    """One bit of the body is flipped, or of the path if there is no body."""
     FLIP_ANSWER = "flip-answer"
-    """One bit of the body, if there is one."""
+    """One bit of the body is flipped, if there is a body."""
     ERROR_BODY = "error-body"
-    """Status 200, and an error in the body."""
+    """The status is 200, and the body contains an error."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Asked:
 
 @dataclass
 class Scene:
-    """The requests that name one thing, in the order of their arrival, and what befalls them."""
+    """The requests that contain a name, in the order of their arrival, and their fault."""
 
     name: str
     fault: Fault | None
     at: int
-    """The request that is hit, counted from 0."""
+    """Number of the request that has the fault, counted from 0."""
     lasting: bool
-    """Every later one too."""
+    """Whether all later requests have the fault, too."""
     requests: list[Asked] = field(default_factory=list)
 
     @property
@@ -88,7 +88,7 @@ class FaultProxy:
     def scene(
         self, name: str, fault: Fault | None = None, at: int = 0, *, lasting: bool = False
     ) -> Scene:
-        """From now on, for requests that have `name` in their path, query or body."""
+        """Follow the requests that have `name` in their path, query or body from now on."""
         scene = Scene(name, fault, at, lasting)
         with self._lock:
             self._scenes = [other for other in self._scenes if other.name != name] + [scene]
@@ -127,7 +127,7 @@ class FaultProxy:
             with client.makefile("rb") as incoming:
                 while (request := _read(incoming, client)) is not None:
                     if not self._pass_on(request, client):
-                        # With a pending reset instead of an orderly end.
+                        # Reset the connection instead of closing it in order.
                         client.setsockopt(
                             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                         )
@@ -136,7 +136,7 @@ class FaultProxy:
             self._sockets.discard(client)
 
     def _pass_on(self, request: _Request, client: socket.socket) -> bool:
-        """Whether the connection goes on."""
+        """Answer a request; return whether the connection can be used for another one."""
         fault = self._fault(request)
         match fault:
             case Fault.RESET_BEFORE:
@@ -187,7 +187,7 @@ class FaultProxy:
         return None
 
     def _stall(self, client: socket.socket) -> None:
-        """Until the client has had enough, or the test."""
+        """Wait until the client gives up, or the test ends."""
         while not self._closed.wait(0.05):
             client.settimeout(0.01)
             with contextlib.suppress(TimeoutError):
@@ -211,7 +211,7 @@ class FaultProxy:
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                 lines.append(f"{name}: {value}")
-        # HEAD tells a length without a body.
+        # The answer to HEAD has a length but no body.
         length = answer.getheader("Content-Length") or str(len(body))
         lines.append(f"Content-Length: {length}")
         return _Answer("\r\n".join([*lines, "", ""]).encode("latin-1"), body)

@@ -74,10 +74,10 @@ def _canonical(version: str) -> str:
 
 def _check_devices(facts: Ascend) -> CheckResult:
     check, needed = "npu-smi", "npu-smi works, and every device is OK"
-    if facts.npu_smi is None:
+    devices = facts.devices
+    if devices is None:
         advice = "install driver and firmware; in a container, mount npu-smi and /dev/davinci*"
         return CheckResult(check, Status.FAIL, facts.trouble, needed, advice)
-    devices = facts.npu_smi.devices
     if not devices:
         advice = "run npu-smi info as the user who will train (group HwHiAiUser)"
         return CheckResult(check, Status.FAIL, "no device is listed", needed, advice)

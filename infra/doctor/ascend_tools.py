@@ -22,7 +22,6 @@ MAX_FILE = 1 << 16
 # Two lines of npu-smi's table describe a chip: "| 0  910B4  | OK  |", then "| 0  | 0000:00:00.0 |".
 _CARD = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
 _CHIP = re.compile(r"^\|\s*(\d+)(?:\s+\d+)?\s*\|\s*\S+:\S+\s*\|")
-_VERSION = re.compile(r"\bVersion:\s*(\S+)")
 _ADDRESS = re.compile(r"^\s*ipaddr:(\S+)\s*$", re.MULTILINE)
 _LINK = re.compile(r"^\s*link status:\s*(\S+)", re.MULTILINE)
 # Not the percentage: "100.00% packet loss" ends in "0.00% packet loss" too.
@@ -42,14 +41,6 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class NpuSmi:
-    """The output of `npu-smi info`."""
-
-    version: str | None
-    devices: tuple[Device, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Port:
     """The network port of one device."""
 
@@ -65,10 +56,10 @@ class Port:
 class Ascend:
     """Everything that was found on this host."""
 
-    npu_smi: NpuSmi | None
+    devices: tuple[Device, ...] | None
     """None if npu-smi is missing or doesn't work."""
     trouble: str
-    """Why it is None."""
+    """Why npu-smi doesn't work."""
     driver: Mapping[str, str]
     firmware: Mapping[str, str]
     cann: Mapping[str, str]
@@ -84,16 +75,16 @@ def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
         root: Where driver, firmware and CANN are installed.
     """
     try:
-        smi: NpuSmi | None = parse_npu_smi(_run("npu-smi", "info"))
+        devices: tuple[Device, ...] | None = parse_npu_smi(_run("npu-smi", "info"))
         trouble = ""
     except (OSError, subprocess.SubprocessError) as error:
-        smi, trouble = None, _reason(error)
+        devices, trouble = None, _reason(error)
     tool = _hccn_tool(root)
     ports: tuple[Port, ...] = ()
-    if tool is not None and smi is not None:
-        ports = _ports(tool, len(smi.devices), peers)
+    if tool is not None and devices:
+        ports = _ports(tool, len(devices), peers)
     return Ascend(
-        npu_smi=smi,
+        devices=devices,
         trouble=trouble,
         driver=_version_file(root / "driver" / "version.info"),
         firmware=_version_file(root / "firmware" / "version.info"),
@@ -103,9 +94,8 @@ def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
     )
 
 
-def parse_npu_smi(text: str) -> NpuSmi:
+def parse_npu_smi(text: str) -> tuple[Device, ...]:
     """Parse the first table of `npu-smi info`."""
-    version = _VERSION.search(text)
     devices: list[Device] = []
     card: re.Match[str] | None = None
     for line in text.splitlines():
@@ -116,7 +106,7 @@ def parse_npu_smi(text: str) -> NpuSmi:
             card = None
         else:
             card = _CARD.match(line)
-    return NpuSmi(version[1] if version else None, tuple(devices))
+    return tuple(devices)
 
 
 def parse_version_file(text: str) -> dict[str, str]:
@@ -171,8 +161,6 @@ def _between(version: str, low: str, high: str) -> bool:
 
 def _ports(tool: str, num_devices: int, peers: Sequence[str]) -> tuple[Port, ...]:
     """Query all devices at the same time, because each lost ping takes seconds."""
-    if not num_devices:
-        return ()
     with ThreadPoolExecutor(num_devices) as pool:
         return tuple(pool.map(partial(_port, tool, peers), range(num_devices)))
 

@@ -25,7 +25,8 @@ INSTALL = "pip install -e . --constraint constraints.txt"
 GIGABYTE = 10**9
 
 RANK_MEMORY = 2.2 * GIGABYTE
-"""A step of skresnet18, 16 images of 224x224: 2,135 MiB at the peak (docs/internals/performance.md)."""
+"""Peak of a step of skresnet18 with 16 images of 224x224: 2,135 MiB, see
+docs/internals/performance.md."""
 
 SPARE_MEMORY = 1.5 * GIGABYTE
 """Prefect's server and worker, and the flow itself: 0.3 to 0.5 GB each."""

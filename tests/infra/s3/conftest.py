@@ -1,4 +1,4 @@
-"""A bucket of its own for each test, on the session's server."""
+"""A new prefix for each test, in one bucket of the session's server."""
 
 import itertools
 
@@ -8,9 +8,9 @@ import pytest
 from infra.s3 import Bucket, Limits
 from infra.s3.server import RunningServer
 
-# Parts of the least size that S3 allows: 11,000,000 bytes travel in three.
+# The smallest parts that S3 allows: 11,000,000 bytes are sent in three.
 SMALL = Limits(part_bytes=5 << 20, copied_bytes=5 << 20)
-_numbers = itertools.count(1)
+_prefixes = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def s3_bucket_name(s3_server: RunningServer) -> str:
 
 @pytest.fixture
 def location(s3_bucket_name: str) -> str:
-    return f"s3://{s3_bucket_name}/test-{next(_numbers)}"
+    return f"s3://{s3_bucket_name}/test-{next(_prefixes)}"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Objects are written, found, read, copied and removed as asked, on a real server."""
+"""Writing, finding, reading, copying and deleting objects, on a real server."""
 
 import hashlib
 import random
@@ -30,7 +30,7 @@ def written(path: Path, size: int, seed: int = 0) -> tuple[Path, str]:
     return path, hashlib.sha256(content).hexdigest()
 
 
-def test_what_was_put_is_got_and_looked_up(bucket: Bucket) -> None:
+def test_a_written_object_can_be_read_and_looked_up(bucket: Bucket) -> None:
     etag = bucket.put("a/b c+ü.json", b"content", expected=ABSENT)
     stored = bucket.get("a/b c+ü.json", max_bytes=7)
     assert stored is not None
@@ -41,7 +41,7 @@ def test_what_was_put_is_got_and_looked_up(bucket: Bucket) -> None:
     assert abs(found.modified - datetime.now(UTC)) < timedelta(minutes=5)
 
 
-def test_what_is_not_there_is_none(bucket: Bucket) -> None:
+def test_a_missing_object_is_none(bucket: Bucket) -> None:
     assert bucket.get("nothing", max_bytes=10) is None
     assert bucket.head("nothing") is None
     assert list(bucket.list("")) == []
@@ -55,7 +55,7 @@ def test_an_object_larger_than_allowed_is_not_read(bucket: Bucket) -> None:
         bucket.get("large", max_bytes=4)
 
 
-def test_a_write_that_expects_nothing_is_refused_where_something_is(bucket: Bucket) -> None:
+def test_a_write_that_expects_no_object_is_refused_where_there_is_one(bucket: Bucket) -> None:
     first = bucket.put("key", b"first", expected=ABSENT)
     with pytest.raises(PreconditionError, match="another object is there") as refused:
         bucket.put("key", b"second", expected=ABSENT)
@@ -63,14 +63,14 @@ def test_a_write_that_expects_nothing_is_refused_where_something_is(bucket: Buck
     assert bucket.get("key", max_bytes=10).content == b"first"  # type: ignore[union-attr]
 
 
-def test_a_write_that_expects_a_version_replaces_only_that(bucket: Bucket) -> None:
+def test_a_write_that_expects_a_version_replaces_only_that_version(bucket: Bucket) -> None:
     first = bucket.put("key", b"first", expected=ABSENT)
     second = bucket.put("key", b"second", expected=first)
     with pytest.raises(PreconditionError) as refused:
         bucket.put("key", b"a longer third", expected=first)
     assert refused.value.etag == second
     bucket.delete(["key"])
-    with pytest.raises(PreconditionError, match="not there any longer") as refused:
+    with pytest.raises(PreconditionError, match="no longer there") as refused:
         bucket.put("key", b"fourth", expected=second)
     assert refused.value.etag is None
 
@@ -91,7 +91,7 @@ def test_a_file_is_uploaded_and_downloaded_whole(bucket: Bucket, tmp_path: Path,
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
-def test_uploads_keep_their_conditions(bucket: Bucket, tmp_path: Path, size: int) -> None:
+def test_uploads_honour_their_conditions(bucket: Bucket, tmp_path: Path, size: int) -> None:
     path, sha256 = written(tmp_path / "file", size)
     other, other_sha256 = written(tmp_path / "other", size, seed=1)
     bucket.upload(path, "file", size=size, sha256=sha256, expected=ABSENT)
@@ -116,7 +116,7 @@ def test_uploads_keep_their_conditions(bucket: Bucket, tmp_path: Path, size: int
 
 @pytest.mark.parametrize("size", [1000, LARGE])
 @pytest.mark.parametrize("expected", [ABSENT, ANY])
-def test_a_file_that_is_not_what_it_is_said_to_be_is_not_stored(
+def test_a_file_with_other_bytes_than_announced_is_not_stored(
     bucket: Bucket, tmp_path: Path, size: int, expected: Expect
 ) -> None:
     path, sha256 = written(tmp_path / "file", size)
@@ -164,6 +164,7 @@ def test_listings_are_sorted_by_bytes_and_stay_below_the_prefix(
     assert bucket.folders("a0/") == []
 
 
+@pytest.mark.slow
 def test_more_objects_than_one_answer_holds_are_listed_and_deleted(bucket: Bucket) -> None:
     keys = [f"many/{number:04}" for number in range(1005)]
 
@@ -188,13 +189,13 @@ def test_a_copy_has_the_bytes_and_their_checksum(bucket: Bucket, tmp_path: Path,
     bucket.copy("source", "target")
     bucket.delete(["source"])
     assert bucket.sha256("target", size=size) == sha256
-    # Its recorded checksum came along: it is known for what it is.
+    # The checksum was copied too: uploading the same bytes again is no conflict.
     bucket.upload(path, "target", size=size, sha256=sha256, expected=ABSENT)
     with pytest.raises(S3Error, match="no such object"):
         bucket.copy("source", "target")
 
 
-def test_uploads_that_nobody_ended_are_found_and_aborted(bucket: Bucket, location: str) -> None:
+def test_unfinished_uploads_are_found_and_aborted(bucket: Bucket, location: str) -> None:
     client = boto3.session.Session().client("s3")
     name, _, prefix = location.removeprefix("s3://").partition("/")
     client.create_multipart_upload(Bucket=name, Key=f"{prefix}/large")
@@ -207,7 +208,7 @@ def test_uploads_that_nobody_ended_are_found_and_aborted(bucket: Bucket, locatio
     assert bucket.stale_uploads(timedelta(0)) == []
 
 
-def test_a_usable_bucket_passes_its_check_and_keeps_nothing_of_it(bucket: Bucket) -> None:
+def test_checking_a_bucket_leaves_nothing_in_it(bucket: Bucket) -> None:
     bucket.check(write=False)
     bucket.check(write=True)
     assert list(bucket.list("")) == []
@@ -216,22 +217,22 @@ def test_a_usable_bucket_passes_its_check_and_keeps_nothing_of_it(bucket: Bucket
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("s3://", "is no S3 location, expected s3://bucket/prefix"),
-        ("/local", "is no S3 location"),
-        ("s3:///key", "is no S3 location"),
+        ("s3://", "is not an S3 location, expected s3://bucket/prefix"),
+        ("/local", "is not an S3 location"),
+        ("s3:///key", "is not an S3 location"),
     ],
 )
-def test_a_location_that_is_none_is_refused(location: str, reason: str) -> None:
+def test_a_malformed_location_is_refused(location: str, reason: str) -> None:
     with pytest.raises(S3Error, match=reason):
         Bucket(location)
 
 
-def test_a_bucket_that_does_not_exist_is_told(s3_server: RunningServer) -> None:
+def test_a_missing_bucket_is_named_with_a_cure(s3_server: RunningServer) -> None:
     with pytest.raises(S3Error, match=r"s3://no-such-bucket/x.*NoSuchBucket.*create the bucket"):
         Bucket("s3://no-such-bucket/x").check(write=False)
 
 
-def test_settings_that_are_missing_or_wrong_are_named(
+def test_missing_or_wrong_credentials_are_named(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-right-one")
@@ -244,7 +245,7 @@ def test_settings_that_are_missing_or_wrong_are_named(
         bucket.check(write=False)
 
 
-def test_what_others_wrote_is_read_too(bucket: Bucket, location: str) -> None:
+def test_objects_written_by_other_programs_can_be_read(bucket: Bucket, location: str) -> None:
     client = boto3.session.Session().client("s3")
     name, _, prefix = location.removeprefix("s3://").partition("/")
     client.put_object(Bucket=name, Key=f"{prefix}/other", Body=b"content")

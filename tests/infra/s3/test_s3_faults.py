@@ -1,4 +1,4 @@
-"""Whatever befalls a request: the right result, or one clear error, and nothing in between."""
+"""A fault at any request: the call still succeeds, or ends with one clear error."""
 
 import hashlib
 import itertools
@@ -17,9 +17,9 @@ from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, S3Error
 from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
 
-# The least that S3 allows for a part that is written.
+# The smallest part that S3 lets us write.
 PART = 5 << 20
-# An answer that drips takes longer than an attempt may.
+# An answer that arrives byte by byte takes longer than these attempts may.
 LIMITS = Limits(attempt_seconds=1, slowest_attempt=5 << 20, part_bytes=PART, copied_bytes=PART)
 READ_IN_PARTS = Limits(attempt_seconds=1, part_bytes=50_000)
 OLD, SMALL, MEDIUM, LARGE = (
@@ -29,7 +29,7 @@ OLD, SMALL, MEDIUM, LARGE = (
 
 @pytest.fixture(scope="module")
 def direct(s3_server: RunningServer, s3_bucket_name: str) -> Any:
-    """The bucket as boto3 sees it, past the faults."""
+    """The bucket without the proxy."""
     address = s3_server.environment["AWS_ENDPOINT_URL_S3"]
     return boto3.session.Session().resource("s3", endpoint_url=address).Bucket(s3_bucket_name)
 
@@ -46,7 +46,7 @@ def sha256(content: bytes) -> str:
 
 
 def md5(content: bytes) -> str:
-    """What S3 gives small objects for an ETag."""
+    """Return the ETag that S3 gives to small objects."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
@@ -64,7 +64,7 @@ def download(bucket: Bucket, directory: Path, content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Call:
-    """One call, with all objects of its bucket before and afterwards, and what it returns."""
+    """A call, its result, and all objects of the bucket before and after it."""
 
     before: dict[str, bytes]
     act: Callable[[Bucket, Path], object]
@@ -104,12 +104,12 @@ CALLS = {
     "copy-large": Call(
         OF_LARGE, lambda bucket, _: bucket.copy("key", "to"), None, {"key": LARGE, "to": LARGE}
     ),
-    "upload": Call({}, lambda bucket, place: upload(bucket, place, SMALL), None, {"key": SMALL}),
-    "upload-large": Call({}, lambda bucket, place: upload(bucket, place, LARGE), None, OF_LARGE),
-    "download": Call(OF_OLD, lambda bucket, place: download(bucket, place, OLD), OLD, OF_OLD),
+    "upload": Call({}, lambda bucket, tmp: upload(bucket, tmp, SMALL), None, {"key": SMALL}),
+    "upload-large": Call({}, lambda bucket, tmp: upload(bucket, tmp, LARGE), None, OF_LARGE),
+    "download": Call(OF_OLD, lambda bucket, tmp: download(bucket, tmp, OLD), OLD, OF_OLD),
     "download-parts": Call(
         OF_MEDIUM,
-        lambda bucket, place: download(bucket, place, MEDIUM),
+        lambda bucket, tmp: download(bucket, tmp, MEDIUM),
         MEDIUM,
         OF_MEDIUM,
         READ_IN_PARTS,
@@ -125,8 +125,8 @@ CALLS = {
 
 
 @dataclass
-class Played:
-    """A call that went through the proxy."""
+class Outcome:
+    """The result of a call through the proxy, and what it left on the server and on the disk."""
 
     scene: Scene
     returned: object
@@ -136,11 +136,11 @@ class Played:
     seconds: float
 
 
-_places = itertools.count(1)
+_numbers = itertools.count(1)
 
 
 def stored_under(prefix: str, direct: Any) -> dict[str, bytes]:
-    """What the server has there, by the rest of its key."""
+    """Return all objects under the prefix, by the rest of their keys."""
     while True:
         try:
             return {
@@ -148,10 +148,10 @@ def stored_under(prefix: str, direct: Any) -> dict[str, bytes]:
                 for found in direct.objects.filter(Prefix=prefix)
             }
         except direct.meta.client.exceptions.NoSuchKey:
-            continue  # a removal that nobody waited for was carried out meanwhile
+            continue  # an earlier deletion that timed out took effect meanwhile
 
 
-def play(
+def make(
     call: Call,
     proxy: FaultProxy,
     direct: Any,
@@ -161,14 +161,15 @@ def play(
     *,
     lasting: bool = False,
     budget: float = 20,
-) -> Played:
-    name = f"fault-{next(_places)}-"
+) -> Outcome:
+    """Make a call in a new directory of the bucket, with a fault at one of its requests."""
+    name = f"fault-{next(_numbers)}-"
     directory = directory / name
     directory.mkdir()
     bucket = Bucket(f"s3://{direct.name}/{name}", budget=budget, limits=call.limits)
     for key, content in call.before.items():
-        recorded = {"sha256": sha256(content)}
-        direct.put_object(Key=f"{name}/{key}", Body=content, Metadata=recorded)
+        metadata = {"sha256": sha256(content)}
+        direct.put_object(Key=f"{name}/{key}", Body=content, Metadata=metadata)
     scene = proxy.scene(name, fault, at, lasting=lasting)
     started = time.monotonic()
     returned, error = None, None
@@ -179,26 +180,26 @@ def play(
     seconds = time.monotonic() - started
     stored = stored_under(f"{name}/", direct)
     files = [path.name for path in directory.iterdir()]
-    return Played(scene, returned, error, stored, files, seconds)
+    return Outcome(scene, returned, error, stored, files, seconds)
 
 
 @pytest.fixture(scope="module")
-def requests(
+def num_requests(
     proxy: FaultProxy, direct: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, int]:
-    """How many requests each call makes when nothing befalls them."""
-    place = tmp_path_factory.mktemp("undisturbed")
+    """The number of requests of each call without a fault."""
+    directory = tmp_path_factory.mktemp("undisturbed")
     counts = {}
     for name, call in CALLS.items():
-        played = play(call, proxy, direct, place)
-        assert (played.error, played.returned) == (None, call.returns), name
-        assert played.stored == call.after, name
-        counts[name] = len(played.scene.requests)
+        outcome = make(call, proxy, direct, directory)
+        assert (outcome.error, outcome.returned) == (None, call.returns), name
+        assert outcome.stored == call.after, name
+        counts[name] = len(outcome.scene.requests)
     return counts
 
 
-def test_calls_make_few_requests(requests: dict[str, int]) -> None:
-    assert requests == {
+def test_calls_make_few_requests(num_requests: dict[str, int]) -> None:
+    assert num_requests == {
         "put": 1,
         "replace": 1,
         "get": 1,
@@ -206,7 +207,7 @@ def test_calls_make_few_requests(requests: dict[str, int]) -> None:
         "list": 1,
         "delete": 1,
         "copy": 2,
-        # Looked up, begun, two parts, completed.
+        # Look-up, creation, two parts, completion.
         "copy-large": 5,
         "upload": 1,
         "upload-large": 5,
@@ -216,61 +217,66 @@ def test_calls_make_few_requests(requests: dict[str, int]) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", Fault)
-@pytest.mark.parametrize("name", CALLS)
 def test_a_fault_at_any_request_changes_nothing(
     proxy: FaultProxy,
-    requests: dict[str, int],
-    direct: Any,
-    tmp_path: Path,
-    name: str,
-    fault: Fault,
-) -> None:
-    if (name, fault) == ("list", Fault.FLIP_ANSWER):
-        pytest.skip("nothing protects a listing but the connection's own checksums")
-    call = CALLS[name]
-
-    def disturbed(at: int) -> Played:
-        return play(call, proxy, direct, tmp_path, fault, at)
-
-    with ThreadPoolExecutor(3) as pool:
-        for played in pool.map(disturbed, range(requests[name])):
-            assert played.error is None
-            assert played.returned == call.returns
-            assert played.stored == call.after
-            assert played.scene.hit
-
-
-@pytest.mark.parametrize("fault", Fault)
-def test_a_fault_that_lasts_ends_in_one_clear_error_in_time(
-    proxy: FaultProxy,
-    requests: dict[str, int],
+    num_requests: dict[str, int],
     direct: Any,
     tmp_path: Path,
     fault: Fault,
 ) -> None:
-    # From the first request on, and at what makes a large object appear.
-    cases = [*((name, 0) for name in CALLS), ("upload-large", requests["upload-large"] - 1)]
+    cases = [
+        (name, at)
+        for name in CALLS
+        for at in range(num_requests[name])
+        # Only the connection's own checksums protect a listing.
+        if (name, fault) != ("list", Fault.FLIP_ANSWER)
+    ]
 
-    def disturbed(case: tuple[str, int]) -> Played:
+    def disturbed(case: tuple[str, int]) -> Outcome:
         name, at = case
-        return play(CALLS[name], proxy, direct, tmp_path, fault, at, lasting=True, budget=1)
+        return make(CALLS[name], proxy, direct, tmp_path, fault, at)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(disturbed, cases))
+    for (name, at), outcome in zip(cases, outcomes, strict=True):
+        assert outcome.error is None, (name, at)
+        assert outcome.returned == CALLS[name].returns, (name, at)
+        assert outcome.stored == CALLS[name].after, (name, at)
+        assert outcome.scene.hit, (name, at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", Fault)
+def test_a_lasting_fault_ends_in_one_clear_error_in_time(
+    proxy: FaultProxy,
+    num_requests: dict[str, int],
+    direct: Any,
+    tmp_path: Path,
+    fault: Fault,
+) -> None:
+    # From the first request on, and from the request that makes a large object appear.
+    cases = [*((name, 0) for name in CALLS), ("upload-large", num_requests["upload-large"] - 1)]
+
+    def disturbed(case: tuple[str, int]) -> Outcome:
+        name, at = case
+        return make(CALLS[name], proxy, direct, tmp_path, fault, at, lasting=True, budget=1)
 
     with ThreadPoolExecutor(16) as pool:
-        played = list(pool.map(disturbed, cases))
-    for (name, at), one in zip(cases, played, strict=True):
+        outcomes = list(pool.map(disturbed, cases))
+    for (name, at), outcome in zip(cases, outcomes, strict=True):
         call = CALLS[name]
-        # What the server did before its answer was lost stands, whole.
-        assert one.stored in (call.before, call.after), (name, at)
-        if one.error is None:
-            # There is no body whose bits could be flipped; or what came out tells of the damage.
+        # The server may have acted before its answer was lost, but then completely.
+        assert outcome.stored in (call.before, call.after), (name, at)
+        if outcome.error is None:
+            # The answer has no body to flip a bit in, or the result shows the damage.
             assert fault is Fault.FLIP_ANSWER
-            assert one.returned == call.returns or name in ("list", "sha256")
+            assert outcome.returned == call.returns or name in ("list", "sha256")
             continue
-        assert not isinstance(one.error, PreconditionError)
-        message = one.error.strerror
+        assert not isinstance(outcome.error, PreconditionError)
+        message = outcome.error.strerror
         assert message.startswith(f"s3://{direct.name}/fault-")
         assert "\n" not in message
-        assert "fetched" not in one.files
-        # With what a transfer gets for its size, and a tidying attempt.
-        assert one.seconds < 1 + len(LARGE) / (1 << 20) + 1 + 3
+        assert "fetched" not in outcome.files
+        assert outcome.seconds < 60  # some faults would last for hours

@@ -14,14 +14,14 @@ from tests.fault_proxy import Fault, running_proxy
 TOKEN = "session-token-that-nobody-may-see"
 
 
-def test_a_failing_run_tells_no_secret_at_debug_level(
+def test_failing_calls_show_no_secret_at_debug_level(
     s3_server: RunningServer,
     s3_bucket_name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    said: list[str] = []
+    shown: list[str] = []
     uri = f"s3://{s3_bucket_name}/secrets"
     limits = Limits(attempt_seconds=2)
     caplog.set_level(logging.DEBUG)
@@ -32,24 +32,24 @@ def test_a_failing_run_tells_no_secret_at_debug_level(
         for fault in (None, *Fault):
             bucket = Bucket(f"{uri}-{fault}", budget=0.3, limits=limits)
             proxy.scene(f"secrets-{fault}", fault, lasting=True)
-            said += [repr(bucket), *failing(bucket, tmp_path)]
+            shown += [repr(bucket), *failing(bucket, tmp_path)]
         monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
-        said += failing(Bucket(uri, budget=0.3, limits=limits), tmp_path)
+        shown += failing(Bucket(uri, budget=0.3, limits=limits), tmp_path)
         with pytest.raises(S3Error) as refused:
             Prefix(uri)
-        said.append(str(refused.value))
-    everything = "\n".join([*said, caplog.text, *map(repr, caplog.records)])
-    # Something was logged at all, by them too.
+        shown.append(str(refused.value))
+    everything = "\n".join([*shown, caplog.text, *map(repr, caplog.records)])
+    # The test is worth something only if botocore logged, and calls failed.
     assert "botocore" in {record.name.partition(".")[0] for record in caplog.records}
-    assert len(said) > len(Fault)
+    assert len(shown) > len(Fault)
     for secret in (s3_server.secret_key, TOKEN, "password"):
         assert secret not in everything
     assert not re.search(r"(?i)signature[=:]\s*[0-9a-f]{8}|\b[0-9a-f]{64}\b", everything)
 
 
 def failing(bucket: Bucket, directory: Path) -> list[str]:
-    """What the errors of some calls say, and what they hold."""
-    said = []
+    """Return every text of the errors of some calls."""
+    texts = []
     (directory / "file").write_bytes(b"x")
     calls = (
         lambda: bucket.get("key", max_bytes=10),
@@ -60,8 +60,8 @@ def failing(bucket: Bucket, directory: Path) -> list[str]:
         try:
             call()
         except S3Error as error:
-            said += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
-    return said
+            texts += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
+    return texts
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,6 @@ def failing(bucket: Bucket, directory: Path) -> list[str]:
         "x-amz-security-token:5ec2e7\nhost:x",
     ],
 )
-def test_what_others_say_is_passed_on_without_secrets(text: str) -> None:
+def test_messages_of_libraries_are_shown_without_secrets(text: str) -> None:
     assert "5ec2e7" not in redacted(text)
     assert "\n" not in redacted(text)

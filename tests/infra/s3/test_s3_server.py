@@ -1,4 +1,4 @@
-"""The S3 server of this machine: `python -m infra.s3`."""
+"""`python -m infra.s3`, which starts and stops an S3 server on this machine."""
 
 import os
 import stat
@@ -10,10 +10,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from infra.s3.server import ServerError, serving, start, stop
+from infra.s3.server import RunningServer, ServerError, serving, start, stop
 from tests.documented import documented
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -38,14 +36,17 @@ def environment_of(directory: Path) -> dict[str, str]:
     return dict(line.removeprefix("export ").split("=", 1) for line in lines)
 
 
-def test_its_commands_start_it_say_how_to_use_it_and_stop_it(directory, monkeypatch):
+@pytest.mark.slow
+def test_the_documented_commands_start_and_stop_a_server_that_keeps_its_data(
+    directory, monkeypatch
+):
     started = documented_command("python -m infra.s3 start", directory)
     assert started.returncode == 0, started.stderr
     assert f". {directory}/environment" in started.stdout
     for name, value in environment_of(directory).items():
         monkeypatch.setenv(name, value)
     boto3.session.Session().client("s3").put_object(Bucket="artifacts", Key="kept", Body=b"1")
-    # Started twice it is the same; stopped and started again it has kept data and credentials.
+    # A second start finds it running; after stop and start, data and credentials are the same.
     again = command("start", "--directory", str(directory), "--bucket", "another")
     assert again.stdout.startswith("S3 on")
     buckets = boto3.session.Session().client("s3").list_buckets()["Buckets"]
@@ -59,7 +60,8 @@ def test_its_commands_start_it_say_how_to_use_it_and_stop_it(directory, monkeypa
     assert answer["Body"].read() == b"1"
 
 
-def test_its_secrets_are_for_its_owner_only_and_it_listens_on_loopback_only(directory):
+@pytest.mark.slow
+def test_secrets_are_readable_by_the_owner_only_and_ports_are_on_loopback_only(directory):
     with serving(directory) as running:
         for path in directory.iterdir():
             if path.is_file() and running.secret_key in path.read_text("utf-8", "replace"):
@@ -74,26 +76,23 @@ def test_its_secrets_are_for_its_owner_only_and_it_listens_on_loopback_only(dire
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"pid": "1"}'])
-def test_a_damaged_record_of_it_is_said_in_one_line(tmp_path, content):
-    directory = tmp_path
-    (directory / "server.json").write_bytes(content)
+def test_a_damaged_server_file_is_reported_in_one_line(tmp_path, content):
+    (tmp_path / "server.json").write_bytes(content)
     with pytest.raises(ServerError, match=r"server.json can't be read .*: remove it"):
-        start(directory)
-    ended = command("stop", "--directory", str(directory))
+        start(tmp_path)
+    ended = command("stop", "--directory", str(tmp_path))
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_place_that_cannot_be_written_is_said_in_one_line():
+def test_a_directory_that_cannot_be_written_is_reported_in_one_line():
     ended = command("start", "--directory", "/proc/s3")
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1
 
 
-def test_what_a_dead_process_with_its_number_was_is_not_taken_for_it(directory):
-    with serving(directory) as running:
-        pass
-    record = running.model_copy(update={"pid": os.getpid()})
-    (directory / "server.json").write_text(record.model_dump_json())
-    assert not stop(directory)
+def test_another_process_with_the_pid_of_a_dead_server_is_not_stopped(tmp_path):
+    dead = RunningServer(pid=os.getpid(), started=0.0, port=1, access_key="a", secret_key="s")
+    (tmp_path / "server.json").write_text(dead.model_dump_json())
+    assert not stop(tmp_path)

@@ -1,7 +1,6 @@
-"""The settings of a bucket for artifacts, on a real server as far as it has them."""
+"""The settings of a bucket for artifacts, some of them applied to a real server."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from botocore.exceptions import ClientError
 from botocore.validate import validate_parameters
 
 import infra.s3
-from infra.s3.server import serving
+from infra.s3.server import RunningServer
 
 SETTINGS = Path(infra.s3.__file__).with_name("settings")
-BUCKET = "artifacts"
+BUCKET = "settings"
 
-# What each request needs, as AWS documents it.
+# Permissions that each request needs, from AWS's documentation.
 ACTIONS = {
     "AbortMultipartUpload": {"s3:AbortMultipartUpload"},
     "CompleteMultipartUpload": {"s3:PutObject"},
@@ -31,7 +30,7 @@ ACTIONS = {
     "UploadPart": {"s3:PutObject"},
     "UploadPartCopy": {"s3:GetObject", "s3:PutObject"},
 }
-# Each setting: the operation that sets it, and the name of its parameter.
+# For each setting, the operation that sets it, and the name of its parameter.
 OPERATIONS = {
     "public-access-block": ("PutPublicAccessBlock", "PublicAccessBlockConfiguration"),
     "versioning": ("PutBucketVersioning", "VersioningConfiguration"),
@@ -45,7 +44,7 @@ def setting(name: str, prefix: str = "store") -> dict[str, Any]:
 
 
 def requests_of_the_code() -> set[str]:
-    """Every operation of S3 that the code names."""
+    """Return every operation of S3 that occurs in the code."""
     source = "\n".join(path.read_text() for path in SETTINGS.parent.glob("*.py"))
     source = source.replace((SETTINGS.parent / "server.py").read_text(), "")
     model = boto3.client("s3", region_name="us-east-1").meta
@@ -58,13 +57,13 @@ def requests_of_the_code() -> set[str]:
     return named
 
 
-def test_the_policy_allows_what_the_code_asks_for_and_nothing_else():
+def test_the_policy_allows_the_requests_of_the_code_and_no_others():
     allowed = {action for rule in setting("iam-policy")["Statement"] for action in rule["Action"]}
     needed = set().union(*(ACTIONS[name] for name in requests_of_the_code()))
     assert allowed == needed
 
 
-def test_the_policy_reaches_no_other_prefix():
+def test_the_policy_allows_no_other_prefix():
     for rule in setting("iam-policy", "my/store")["Statement"]:
         assert rule["Effect"] == "Allow"
         within = rule.get("Condition", {"": rule["Resource"]})
@@ -80,22 +79,11 @@ def test_a_setting_has_the_form_that_the_api_takes(name):
     validate_parameters({"Bucket": BUCKET, parameter: setting(name)}, shape.input_shape)
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Any]:
-    with serving(tmp_path) as running:
-        client = boto3.session.Session().client(
-            "s3",
-            endpoint_url=running.environment["AWS_ENDPOINT_URL_S3"],
-            aws_access_key_id=running.access_key,
-            aws_secret_access_key=running.secret_key,
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket=BUCKET)
-        yield client
-
-
-@pytest.mark.slow
-def test_a_server_takes_versioning_and_life_cycle_and_then_refuses_all_without_tls(client):
+def test_a_server_accepts_the_settings_and_then_refuses_requests_without_tls(
+    s3_server: RunningServer,
+) -> None:
+    client = boto3.session.Session().client("s3")
+    client.create_bucket(Bucket=BUCKET)
     client.put_object(Bucket=BUCKET, Key="x", Body=b"1")
     for name in ("versioning", "lifecycle"):
         operation, parameter = OPERATIONS[name]
