@@ -1,4 +1,4 @@
-"""Checkpoints, shards and evaluations made by hand beside those of a trained store."""
+"""Changed copies of artifacts, such as other checkpoints and evaluations, in a trained store."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ def put_changed(
     provenance: Mapping[str, JsonValue] | None = None,
     created: str = "2026-01-01T00:00:00+00:00",
 ) -> Artifact:
-    """A changed copy of an artifact's files, where params and the rest differ as given."""
+    """Store a changed copy of an artifact under the key of other params or inputs."""
     manifest = original.manifest
     spec = ArtifactSpec(
         kind=manifest.kind,
@@ -32,8 +32,8 @@ def put_changed(
         params={**manifest.params, **(params or {})},
         inputs={**manifest.inputs, **(inputs or {})},
     )
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place) / "copy"
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "copy"
         shutil.copytree(original.directory, copy, ignore=shutil.ignore_patterns("manifest.json"))
         for path in copy.iterdir():
             path.chmod(0o644)
@@ -43,7 +43,7 @@ def put_changed(
 
 
 def with_note(text: str) -> Callable[[Path], None]:
-    """One file more: the digest is another one, and nothing that is read differs."""
+    """Return a change that adds a file: the digest differs, and nothing that is read does."""
 
     def change(directory: Path) -> None:
         (directory / "note").write_text(text, "utf-8")
@@ -52,7 +52,7 @@ def with_note(text: str) -> Callable[[Path], None]:
 
 
 def with_wrong(*positions: int) -> Callable[[Path], None]:
-    """An evaluation that takes these samples for another class, and all others for their own."""
+    """Return a change of an evaluation: only these samples are predicted wrongly."""
 
     def change(directory: Path) -> None:
         file = directory / "predictions.parquet"
@@ -86,13 +86,13 @@ def result_of(artifact: Artifact, task: str) -> TaskResult:
 
 
 def remove_all(store: ArtifactStore, kind: str) -> None:
-    """As if none had ever been made."""
+    """Remove all artifacts of a kind."""
     for manifest in list(store.list(kind)):
         store.remove(kind, manifest.key)
 
 
 def flip_a_bit(path: Path) -> bytes:
-    """In the middle of a file of a store; returns what is there now."""
+    """Flip a bit in the middle of a file of a store, and return the new content."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Stores full of runs that nobody trained: records in the true format, committed as stages do."""
+"""Stores full of runs that nobody trained, whose records have the real format."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def sha256(*parts: object) -> str:
 
 
 class Filler:
-    """Commits artifacts to a store in a directory."""
+    """Fills a store in a directory with runs."""
 
     def __init__(self, root: Path) -> None:
         self.store = LocalStore(root)
@@ -110,7 +110,7 @@ class Filler:
     def run(
         self, number: int, *, evaluated: bool = True, recipe: Recipe | None = None, epochs: int = 8
     ) -> tuple[Manifest, Manifest | None]:
-        """A run that learned, with everything that can be recorded of one."""
+        """Add a run that learned, with everything that can be recorded of one."""
         rng = np.random.default_rng(number)
         choices = recipe or load_recipe("skresnet18_digits", [f"seed={number}"])
         created = BEGIN + timedelta(hours=number)
@@ -213,7 +213,7 @@ class Filler:
                 "checks.json": checks,
                 "evaluation.json": evaluation,
                 "evaluation-40.json": small,
-                "predictions.parquet": kept(keys, predictions, self._scratch),
+                "predictions.parquet": parquet(keys, predictions, self._scratch),
                 "attention.json": attention,
                 "examples.json": examples,
                 **{each.file: thumbnail(rng, self._scratch) for each in examples.examples},
@@ -256,23 +256,22 @@ class Filler:
             current = self.store.refs.get("production")
             self.store.refs.set("production", checkpoint, expected=current, reason="best so far")
 
-    def night(self, number: int, checkpoint: Manifest, outcome: str = "as recorded") -> None:
-        began = BEGIN + timedelta(days=number, hours=18)
+    def revalidate(self, number: int, checkpoint: Manifest, outcome: str = "as recorded") -> None:
+        began = BEGIN + timedelta(days=day, hours=18)
         recorded = Counts(seen=SEEN, correct_top1=344, correct_top5=360, loss_sum=83.7)
         lost = {"as recorded": 0, "within tolerance": 1, "regressed": 9}.get(outcome, 0)
         found = recorded.model_copy(update={"correct_top1": 344 - lost})
         damaged = outcome == "damaged"
+        repair = Repair(artifact="shards/00", how="rebuilt", damages=("size",))
         said = f"accuracy@1 {found.correct_top1}/{SEEN}, recorded 344/{SEEN}"
-        night = Revalidation(
+        found_record = Revalidation(
             checkpoint=checkpoint.digest,
             began=began,
             scheduled=began,
             outcome=outcome,  # type: ignore[arg-type]
-            said="model.ckpt has another sha256" if damaged else said,
+            said="model.ckpt has another sha256" if damaged else counted,
             damages=("checkpoint: 'model.ckpt': sha256",) if damaged else (),
-            repairs=()
-            if number % 7
-            else (Repair(artifact="shards/00", how="rebuilt", damages=("size",)),),
+            repairs=() if day % 7 else (repair,),
             recorded_software={"mindspore": "2.10.0"},
             software={"mindspore": "2.10.0"},
             recorded=recorded,
@@ -282,7 +281,7 @@ class Filler:
             differing=(),
         )
         params = {"checkpoint": checkpoint.digest, "began": began.isoformat()}
-        self.put("revalidation", params, {}, {"revalidation.json": night}, 7.0, began)
+        self.put("revalidation", params, {}, {"revalidation.json": found_record}, 7.0, began)
 
 
 def evaluation_of(
@@ -296,7 +295,7 @@ def evaluation_of(
     for label, other in zip(labels[~right].tolist(), predicted[~right].tolist(), strict=True):
         pairs[label, other] = pairs.get((label, other), 0) + 1
     confidence = np.clip(rng.beta(8, 1.2, len(labels)) - 0.1 * ~right, 0, 0.999)
-    place = (confidence * 15).astype(int)
+    part = (confidence * 15).astype(int)
     return Evaluation(
         split=SPLIT,
         resolution=resolution,
@@ -312,9 +311,9 @@ def evaluation_of(
         ),
         calibration=tuple(
             CalibrationBin(
-                seen=int((place == index).sum()),
-                correct=int((right & (place == index)).sum()),
-                confidence_sum=round(float(confidence[place == index].sum()), 6),
+                seen=int((part == index).sum()),
+                correct=int((right & (part == index)).sum()),
+                confidence_sum=round(float(confidence[part == index].sum()), 6),
             )
             for index in range(15)
         ),
@@ -322,7 +321,7 @@ def evaluation_of(
 
 
 def metrics(rng: np.random.Generator, epochs: int, wrong: int) -> bytes:
-    """A metrics.jsonl with two lines of steps an epoch."""
+    """Return a metrics.jsonl with two lines of steps in each epoch."""
     total = epochs * STEPS_PER_EPOCH
     lines: list[dict[str, object]] = [{"type": "start", "step": 0, "world_size": 2}]
     for step in range(11, total + 1, 11):
@@ -356,8 +355,8 @@ def metrics(rng: np.random.Generator, epochs: int, wrong: int) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def kept(keys: list[str], predictions: Predictions, scratch: Path) -> bytes:
-    """A predictions.parquet."""
+def parquet(keys: list[str], predictions: Predictions, scratch: Path) -> bytes:
+    """Return the content of a predictions.parquet."""
     path = scratch.with_suffix(".parquet")
     write_predictions(path, keys, predictions)
     content = path.read_bytes()
@@ -366,7 +365,7 @@ def kept(keys: list[str], predictions: Predictions, scratch: Path) -> bytes:
 
 
 def thumbnail(rng: np.random.Generator, scratch: Path) -> bytes:
-    """A PNG of noise."""
+    """Return a PNG of noise."""
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch.with_suffix(".png")
     pixels = rng.integers(0, 256, (16, 16), dtype=np.uint8)
@@ -377,7 +376,7 @@ def thumbnail(rng: np.random.Generator, scratch: Path) -> bytes:
 
 
 def fill(root: Path, num_runs: int, num_revalidations: int = 0) -> Filler:
-    """So many runs; the best of the first three is production's, the second is refused."""
+    """Fill a store with runs: the first is production, the second was refused promotion."""
     filler = Filler(root)
     promoted = None
     for number in range(num_runs):
@@ -386,7 +385,7 @@ def fill(root: Path, num_runs: int, num_revalidations: int = 0) -> Filler:
             filler.promote(checkpoint, evaluation, granted=number == 0)
             promoted = promoted or checkpoint
     outcomes = {4: "within tolerance", 9: "damaged", 11: "regressed"}
-    for number in range(num_revalidations if promoted else 0):
+    for day in range(num_revalidations if promoted else 0):
         assert promoted is not None
-        filler.night(number, promoted, outcomes.get(number, "as recorded"))
+        filler.revalidate(number, promoted, outcomes.get(day, "as recorded"))
     return filler

@@ -53,21 +53,21 @@ class Trained:
         return next(result for result in self.results if result.task == task)
 
     @staticmethod
-    def write(results: list[TaskResult], place: Path) -> None:
-        (place / "results.json").write_bytes(RESULTS.dump_json(tuple(results)))
+    def write(results: list[TaskResult], directory: Path) -> None:
+        (directory / "results.json").write_bytes(RESULTS.dump_json(tuple(results)))
 
     @classmethod
-    def read(cls, place: Path) -> "Trained":
+    def read(cls, directory: Path) -> "Trained":
         return cls(
-            store=place / "store",
-            recipe=place / "tiny.yaml",
-            images=place / "images",
-            results=RESULTS.validate_json((place / "results.json").read_bytes()),
+            store=directory / "store",
+            recipe=directory / "tiny.yaml",
+            images=directory / "images",
+            results=RESULTS.validate_json((directory / "results.json").read_bytes()),
         )
 
 
 def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[TaskResult]]:
-    """The flow in this process with two workers: its run's id, and what the tasks returned."""
+    """Run the flow in this process with two workers; return its run's id and the tasks' results."""
     state = train_sknet(
         recipe=str(recipe), data=str(images), store=str(store), workers=2, return_state=True
     )
@@ -76,7 +76,7 @@ def run_flow_once(recipe: Path, images: Path, store: Path) -> tuple[UUID, list[T
 
 
 def shown_by(flow_run: UUID) -> dict[str | None, Artifact]:
-    """The artifacts in the UI, by key."""
+    """Return what Prefect's pages show of a flow run, by key."""
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
     with get_client(sync_client=True) as client:
         return {
@@ -85,13 +85,13 @@ def shown_by(flow_run: UUID) -> dict[str | None, Artifact]:
 
 
 def copy_shards(source: Path, store: Path) -> None:
-    """What comes before training, so that a test needs not do it again."""
+    """Copy what comes before training, so that a test need not build it again."""
     for kind in ("dataset", "shards"):
         shutil.copytree(source / kind, store / kind)
 
 
 def write_images(root: Path) -> Path:
-    """3 classes of 16 + 6 images of 32 x 32: a colour and noise."""
+    """Write 3 classes of 16 + 6 images of 32 x 32: a colour and noise."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 6)):
         for name, colour in COLOURS.items():
@@ -135,7 +135,7 @@ def run_command(command: list[str], **env: str) -> subprocess.CompletedProcess[s
 
 
 def digests(store: Path | str) -> dict[tuple[str, str], str]:
-    """Kind and key → digest of all that is the same in every execution."""
+    """Return kind and key → digest of all artifacts that are the same in every execution."""
     return {
         (manifest.kind, manifest.key): manifest.digest
         for manifest in open_store(str(store), create=False).list()

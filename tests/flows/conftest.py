@@ -1,4 +1,4 @@
-"""The commands of flows, called in the test's process, for what they refuse before a flow starts."""
+"""Calls the commands of flows in the test's process, for what they refuse at once."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -35,7 +35,7 @@ def keys_of_reports(root: Path) -> set[str]:
     return {manifest.key for manifest in open_store(str(root)).list("report")}
 
 
-def test_every_choice_and_every_finding_makes_a_report_of_its_own(
+def test_each_choice_and_each_change_of_the_store_makes_a_report_of_its_own(
     flow_harness: None, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--store", root, "--out", tmp_path / "out"]
@@ -61,10 +61,10 @@ def test_every_choice_and_every_finding_makes_a_report_of_its_own(
     capsys.readouterr()
     newest = runs.loc[0, "key"]
     run(*options, "--compare", "production", newest[:8])
-    said = capsys.readouterr().out
-    assert "the same samples, McNemar's exact p = " in said
-    assert "| recipe | seed" in said
-    assert f"report      {tmp_path / 'out' / 'report.html'}" in said
+    output = capsys.readouterr().out
+    assert "the same samples, McNemar's exact p = " in output
+    assert "| recipe | seed" in output
+    assert f"report      {tmp_path / 'out' / 'report.html'}" in output
     assert "Accuracy@1 at 32x32: " in (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert b'id="comparison"' in (tmp_path / "out" / "report.html").read_bytes()
 
@@ -76,7 +76,7 @@ def test_every_choice_and_every_finding_makes_a_report_of_its_own(
     assert len(keys_of_reports(root)) == before + 1
 
 
-def test_runs_that_cannot_be_told_are_refused_in_one_line(
+def test_a_name_that_stands_for_no_run_is_refused_in_one_line(
     flow_harness: None, root: Path, tmp_path: Path
 ) -> None:
     options = ["--store", root, "--out", tmp_path / "out", "--compare", "production"]
@@ -86,9 +86,11 @@ def test_runs_that_cannot_be_told_are_refused_in_one_line(
 
 
 @pytest.mark.parametrize("price", ["-1", "nan", "inf", "much"])
-def test_a_price_that_is_none_is_refused(refused: Callable[..., str], price: str) -> None:
+def test_a_wrong_price_is_refused(
+    refused: Callable[..., str], price: str
+) -> None:
     line = refused(report, f"--price={price}")
-    assert line.endswith(f"{price!r} is no price: expected a number from 0 on")
+    assert line.endswith(f"{price!r} is not a number of at least 0")
 
 
 def test_an_empty_store_has_a_report_that_says_so(flow_harness: None, tmp_path: Path) -> None:

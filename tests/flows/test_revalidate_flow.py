@@ -1,7 +1,10 @@
-"""A night passes if all is as recorded; otherwise it repairs, marks, tells and fails."""
+"""A revalidation passes if all is as recorded; otherwise it repairs, marks, sends an event, fails.
 
+Two of them evaluate production in a process; the others find the recorded evaluation again.
+"""
+
+import shutil
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,31 +14,46 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 import flows.revalidate
+import tasks.revalidate
 from flows.revalidate import revalidate
 from infra.artifacts import Artifact, ArtifactStore, open_store
 from infra.artifacts.gc import survey
 from sknet.evaluation.predictions import read_predictions
 from sknet.records import Evaluation, Revalidation
-from tasks.catalog.production import night_since
-from tasks.results import RegressionError
+from tasks.catalog.production import revalidation_since
+from tasks.errors import RegressionError
 from tasks.revalidate import REGRESSED
 from tests.candidates import flip_a_bit, put_changed, remove_all, with_wrong
-from tests.tiny_pipeline import Trained, run_command
+from tests.tiny_pipeline import Trained, run_command, write_images
+from tests.waiting import wait_for
 
 DAMAGEABLE = {"train": "model.ckpt", "convert": "val-0.mindrecord", "validate": "evaluation.json"}
 
 
-def file_of(trained: Trained, store: Path, stage: str) -> Path:
-    """One whose bit is flipped."""
-    result = trained.of(stage)
+@pytest.fixture
+def same_evaluation(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets evaluating production give the files of its recorded evaluation, without a process."""
+
+    def evaluate_checkpoint(*arguments: object) -> Path:
+        workspace = arguments[-1]
+        assert isinstance(workspace, Path)
+        evaluation = trained.store / "evaluation" / trained.of("validate").key
+        return shutil.copytree(evaluation, workspace / "out")
+
+    monkeypatch.setattr(tasks.revalidate, "evaluate_checkpoint", evaluate_checkpoint)
+
+
+def file_of(trained: Trained, store: Path, task: str) -> Path:
+    """Return a file of the task's artifact, for its bits to be flipped."""
+    result = trained.of(task)
     directory = store / result.kind / result.key
-    if stage == "convert":
+    if task == "convert":
         return sorted(directory.glob("val*.mindrecord"))[0]
-    return directory / DAMAGEABLE[stage]
+    return directory / DAMAGEABLE[task]
 
 
-def nights(store: ArtifactStore) -> list[Revalidation]:
-    """The history, oldest first."""
+def revalidations(store: ArtifactStore) -> list[Revalidation]:
+    """Return all records, oldest first."""
     records = [
         Revalidation.read(store.load("revalidation", manifest.key).path("revalidation.json"))
         for manifest in store.list("revalidation")
@@ -43,22 +61,25 @@ def nights(store: ArtifactStore) -> list[Revalidation]:
     return sorted(records, key=lambda record: record.began)
 
 
-def told(since: datetime) -> list[dict[str, object]]:
-    """The payloads of the events that the server has; it gets them a little later."""
+def event_since(time: datetime) -> dict[str, object]:
+    """Return the payload of the only event; the server gets it a little later."""
     wanted = {
         "event": {"name": [REGRESSED]},
         "resource": {"id": ["sknet.ref.production"]},
-        "occurred": {"since": since.isoformat()},
+        "occurred": {"since": time.isoformat()},
     }
-    deadline = time.monotonic() + 30
-    while True:
+    events: list[dict[str, object]] = []
+
+    def has_event() -> bool:
         answer = httpx.post(
-            f"{PREFECT_API_URL.value()}/events/filter", json={"filter": wanted}, timeout=30
+            f"{PREFECT_API_URL.value()}/events/filter", json={"filter": wanted}, timeout=300
         )
-        events = answer.raise_for_status().json()["events"]
-        if events or time.monotonic() > deadline:
-            return [event["payload"] for event in events]
-        time.sleep(0.5)
+        events[:] = [event["payload"] for event in answer.raise_for_status().json()["events"]]
+        return bool(events)
+
+    wait_for(has_event, pause=0.5)
+    (event,) = events
+    return event
 
 
 def suspicion(store: ArtifactStore) -> str | None:
@@ -67,10 +88,14 @@ def suspicion(store: ArtifactStore) -> str | None:
     return ref.suspect
 
 
+def unchanged(directory: Path) -> None:
+    del directory
+
+
 def recorded_by_other_software(
     trained: Trained, store: ArtifactStore, change: Callable[[Path], None]
 ) -> Artifact:
-    """The recorded evaluation, as if another version of MindSpore had made it."""
+    """Replace the recorded evaluation by one as another version of MindSpore would have made."""
     original = store.load("evaluation", trained.of("validate").key)
     artifact = put_changed(store, original, change, params={"mindspore": "2.9.9"})
     store.remove("evaluation", original.manifest.key)
@@ -78,27 +103,39 @@ def recorded_by_other_software(
     return artifact
 
 
-def unchanged(directory: Path) -> None:
-    del directory
+def rerecord(
+    trained: Trained,
+    store: ArtifactStore,
+    change: Callable[[Path], None],
+    provenance: dict[str, str] | None = None,
+) -> None:
+    """Change the recorded evaluation under the key that it has."""
+    remove_all(store, "promotion")
+    original = store.load("evaluation", trained.of("validate").key)
+    changed = put_changed(store, original, change, params={"mindspore": "2.9.9"})
+    store.remove("evaluation", original.manifest.key)
+    params = original.manifest.params
+    put_changed(store, changed, unchanged, params=params, provenance=provenance)
+    store.remove("evaluation", changed.manifest.key)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ([], "has no refs/production.json"),
-        (["--tolerance", "1.5"], "'1.5' is no share from 0 to 1"),
-        (["--tolerance", "nan"], "'nan' is no share from 0 to 1"),
+        (["--tolerance", "1.5"], "'1.5' is not a number from 0 to 1"),
+        (["--tolerance", "nan"], "'nan' is not a number from 0 to 1"),
     ],
 )
-def test_wrong_input_is_one_line(
-    refused: Callable[..., str], tmp_path: Path, options: list[str], said: str
+def test_wrong_input_is_refused_in_one_line(
+    refused: Callable[..., str], tmp_path: Path, options: list[str], message: str
 ) -> None:
-    assert said in refused(flows.revalidate, "--store", tmp_path, *options)
+    assert message in refused(flows.revalidate, "--store", tmp_path, *options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["--replica", "--data"])
-def test_where_copies_should_be_and_are_not_is_said_before_the_night(
+def test_a_source_of_copies_that_does_not_exist_is_refused_at_once(
     refused: Callable[..., str], trained: Trained, tmp_path: Path, option: str
 ) -> None:
     absent = tmp_path / "absent"
@@ -116,14 +153,14 @@ def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_flipped_bits_everywhere_are_found_and_replaced_from_a_replica_and_all_is_as_recorded(
+def test_flipped_bits_are_found_and_replaced_from_a_replica_and_all_is_as_recorded(
     trained: Trained, copied_store: Path
 ) -> None:
     store = open_store(str(copied_store))
     before = store.refs.history("production")
     flipped = {
-        stage: flip_a_bit(file_of(trained, copied_store, stage))
-        for stage in ("train", "convert", "validate")
+        task: flip_a_bit(file_of(trained, copied_store, task))
+        for task in ("train", "convert", "validate")
     }
 
     record = revalidate(str(copied_store), replica=str(trained.store))
@@ -134,20 +171,21 @@ def test_flipped_bits_everywhere_are_found_and_replaced_from_a_replica_and_all_i
     assert record.found is not None
     assert record.found.correct_top1 == trained.of("validate").facts["correct_top1"]
     assert [(repair.how, repair.artifact) for repair in record.repairs] == [
-        ("fetched", f"{trained.of(stage).kind}/{trained.of(stage).key}") for stage in flipped
+        ("fetched", f"{trained.of(task).kind}/{trained.of(task).key}") for task in flipped
     ]
-    for stage, repair in zip(flipped, record.repairs, strict=True):
+    for task, repair in zip(flipped, record.repairs, strict=True):
         (damage,) = repair.damages
-        assert f"{file_of(trained, copied_store, stage).name!r}: sha256" in damage
-        result = trained.of(stage)
+        assert f"{file_of(trained, copied_store, task).name!r}: sha256" in damage
+        result = trained.of(task)
         assert store.verify(result.kind, result.key) == ()
+    names = {file_of(trained, copied_store, task).name for task in flipped}
     evidence = [
         path.read_bytes()
         for path in (copied_store / ".quarantine").rglob("*")
-        if path.name in {file_of(trained, copied_store, stage).name for stage in flipped}
+        if path.name in names
     ]
     assert sorted(evidence) == sorted(flipped.values())
-    assert nights(store) == [record]
+    assert revalidations(store) == [record]
     assert store.refs.history("production") == before
 
     kept = survey(store, unused_since=datetime.now(UTC) + timedelta(days=1)).kept
@@ -161,8 +199,8 @@ def test_without_a_replica_shards_are_rebuilt_from_the_data_and_the_evaluation_f
     trained: Trained, copied_store: Path
 ) -> None:
     store = open_store(str(copied_store))
-    for stage in ("convert", "validate"):
-        flip_a_bit(file_of(trained, copied_store, stage))
+    for task in ("convert", "validate"):
+        flip_a_bit(file_of(trained, copied_store, task))
 
     record = revalidate(str(copied_store), data=str(trained.images))
 
@@ -171,51 +209,49 @@ def test_without_a_replica_shards_are_rebuilt_from_the_data_and_the_evaluation_f
         ("rebuilt", "shards"),
         ("rebuilt", "evaluation"),
     ]
-    for stage in ("convert", "validate"):
-        result = trained.of(stage)
+    for task in ("convert", "validate"):
+        result = trained.of(task)
         assert store.verify(result.kind, result.key) == ()
         assert store.load(result.kind, result.key).digest == result.digest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["train", "convert", "validate"])
-def test_a_flipped_bit_that_nothing_can_repair_is_named_and_production_marked_and_told_of(
-    trained: Trained, copied_store: Path, stage: str
+@pytest.mark.parametrize("task", ["train", "convert", "validate"])
+def test_damage_that_nothing_can_repair_is_named_marked_and_sent(
+    trained: Trained, copied_store: Path, task: str
 ) -> None:
     store = open_store(str(copied_store))
-    if stage == "validate":
-        # The software here could make its own evaluation once more.
+    if task == "validate":
+        # The software of this host could make its own evaluation once more.
         made = recorded_by_other_software(trained, store, unchanged)
-        victim = made.path(DAMAGEABLE[stage])
+        victim = made.path(DAMAGEABLE[task])
     else:
-        victim = file_of(trained, copied_store, stage)
+        victim = file_of(trained, copied_store, task)
     flipped = flip_a_bit(victim)
     began = datetime.now(UTC)
-    moved = [ref.digest for ref in store.refs.history("production")]
+    targets = [ref.digest for ref in store.refs.history("production")]
 
     with pytest.raises(RegressionError, match=r"^production \(\w+\) is damaged: ") as caught:
         revalidate(str(copied_store))
 
     assert f"{victim.name!r}: sha256" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert victim.read_bytes() == flipped, "evidence stays where it is"
-    (record,) = nights(store)
+    assert victim.read_bytes() == flipped, "the evidence moved"
+    (record,) = revalidations(store)
     assert record.outcome == "damaged"
     assert record.recorded is record.found is None
     assert f"{victim.name!r}: sha256" in record.damages[0]
     assert suspicion(store) == f"damaged: {record.said}"
-    assert [ref.digest for ref in store.refs.history("production")] == [*moved, moved[-1]]
-    (facts,) = told(began)
+    assert [ref.digest for ref in store.refs.history("production")] == [*targets, targets[-1]]
+    facts = event_since(began)
     assert (facts["store"], facts["outcome"]) == (str(copied_store), "damaged")
     assert facts["damages"] == list(record.damages)
 
 
 @pytest.mark.slow
-def test_other_data_than_they_were_made_from_rebuild_no_shards(
+def test_shards_are_not_rebuilt_from_other_data(
     trained: Trained, copied_store: Path, tmp_path: Path
 ) -> None:
-    from tests.tiny_pipeline import write_images
-
     other = write_images(tmp_path / "other")
     next((other / "train" / "red").iterdir()).unlink()
     flip_a_bit(file_of(trained, copied_store, "convert"))
@@ -224,7 +260,8 @@ def test_other_data_than_they_were_made_from_rebuild_no_shards(
 
 
 @pytest.mark.slow
-def test_other_software_may_predict_a_share_otherwise_and_a_later_sound_night_clears_the_mark(
+@pytest.mark.usefixtures("same_evaluation")
+def test_other_software_may_predict_a_fraction_differently_and_passing_clears_the_mark(
     trained: Trained, copied_store: Path
 ) -> None:
     store = open_store(str(copied_store))
@@ -234,7 +271,7 @@ def test_other_software_may_predict_a_share_otherwise_and_a_later_sound_night_cl
     with pytest.raises(RegressionError, match=r"is regressed: \d+ of 18 samples are predicted"):
         revalidate(str(copied_store))
 
-    (record,) = nights(store)
+    (record,) = revalidations(store)
     assert record.recorded_software["mindspore"] == "2.9.9"
     assert record.software == {
         **record.recorded_software,
@@ -247,7 +284,7 @@ def test_other_software_may_predict_a_share_otherwise_and_a_later_sound_night_cl
     expected = [
         (key, int(label), int(was), int(is_now))
         for key, label, was, is_now in zip(
-            then.keys, then.labels, then.top[:, 0], now.top[:, 0], strict=True
+            then.keys, then.labels, then.predicted, now.predicted, strict=True
         )
         if was != is_now
     ]
@@ -257,30 +294,22 @@ def test_other_software_may_predict_a_share_otherwise_and_a_later_sound_night_cl
     ] == expected
     assert record.num_differing == len(expected)
     assert suspicion(store) == f"regressed: {record.said}"
-    (facts,) = told(began)
-    assert facts["differing"] == [key for key, *_ in expected]
+    assert event_since(began)["differing"] == [key for key, *_ in expected]
 
-    calm = revalidate(str(copied_store), tolerance=1.0)
+    passing = revalidate(str(copied_store), tolerance=1.0)
 
-    assert (calm.outcome, calm.differing) == ("within tolerance", record.differing)
+    assert (passing.outcome, passing.differing) == ("within tolerance", record.differing)
     assert suspicion(store) is None
     assert [ref.suspect is None for ref in store.refs.history("production")] == [True, False, True]
-    assert nights(store) == [record, calm]
+    assert revalidations(store) == [record, passing]
 
 
 @pytest.mark.slow
-def test_another_kind_of_processor_may_round_otherwise(
+@pytest.mark.usefixtures("same_evaluation")
+def test_another_kind_of_processor_counts_as_other_software(
     trained: Trained, copied_store: Path
 ) -> None:
-    store = open_store(str(copied_store))
-    original = store.load("evaluation", trained.of("validate").key)
-    put_changed(store, original, unchanged, params={"mindspore": "soon gone"})
-    (passing,) = (m for m in store.list("evaluation") if m.key != original.manifest.key)
-    held = store.load("evaluation", passing.key)
-    store.remove("evaluation", original.manifest.key)
-    elsewhere = {"processor": "of another kind"}
-    put_changed(store, held, unchanged, params=original.manifest.params, provenance=elsewhere)
-    store.remove("evaluation", passing.key)
+    rerecord(trained, open_store(str(copied_store)), unchanged, {"processor": "of another kind"})
 
     record = revalidate(str(copied_store))
 
@@ -290,6 +319,7 @@ def test_another_kind_of_processor_may_round_otherwise(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_evaluation")
 def test_on_the_same_software_one_count_that_differs_is_a_regression(
     trained: Trained, copied_store: Path
 ) -> None:
@@ -299,17 +329,7 @@ def test_on_the_same_software_one_count_that_differs_is_a_regression(
         changed.write(directory / "evaluation.json")
 
     store = open_store(str(copied_store))
-    remove_all(store, "promotion")
-    original = store.load("evaluation", trained.of("validate").key)
-    put_changed(store, original, one_more, params={"mindspore": "soon gone"})
-    (changed,) = (
-        store.load("evaluation", manifest.key)
-        for manifest in store.list("evaluation")
-        if manifest.key != original.manifest.key
-    )
-    store.remove("evaluation", original.manifest.key)
-    put_changed(store, changed, unchanged, params=original.manifest.params)
-    store.remove("evaluation", changed.manifest.key)
+    rerecord(trained, store, one_more)
 
     correct = int(str(trained.of("validate").facts["correct_top1"]))
     with pytest.raises(
@@ -320,15 +340,15 @@ def test_on_the_same_software_one_count_that_differs_is_a_regression(
 
 
 @pytest.mark.slow
-def test_a_run_is_made_up_for_by_a_night_that_began_when_it_was_due_or_later(
+def test_a_revalidation_makes_up_for_those_that_were_due_before_it_began(
     trained: Trained, copied_store: Path
 ) -> None:
     store = open_store(str(copied_store))
     flip_a_bit(file_of(trained, copied_store, "train"))
-    assert night_since(store, datetime.now(UTC)) is None
+    assert revalidation_since(store, datetime.now(UTC)) is None
     with pytest.raises(RegressionError):
         revalidate(str(copied_store))
-    (record,) = nights(store)
+    (record,) = revalidations(store)
     assert record.scheduled is None
-    for due, made_up in ((record.began, True), (record.began + timedelta(microseconds=1), False)):
-        assert (night_since(store, due) is not None) == made_up
+    assert revalidation_since(store, record.began) is not None
+    assert revalidation_since(store, record.began + timedelta(microseconds=1)) is None

@@ -1,8 +1,7 @@
-"""The whole pipeline: what it says, and that a second run finds everything or heals the damage."""
+"""The whole flow: what it prints and shows, and that a second run reuses or rebuilds artifacts."""
 
 import base64
 import json
-import time
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
@@ -14,13 +13,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 import tasks.programs
 from flows.summary import summary
 from tasks.results import TaskResult
-from tests.tiny_pipeline import STAGES, Trained, digests, run_flow_once, shown_by
+from tests.tiny_pipeline import TASKS, Trained, digests, run_flow_once, shown_by
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 
 def statuses(results: list[TaskResult]) -> dict[str, str]:
-    return {result.stage: result.status for result in results}
+    return {result.task: result.status for result in results}
 
 
 def manifest_times(store: Path) -> dict[Path, int]:
@@ -28,23 +28,24 @@ def manifest_times(store: Path) -> dict[Path, int]:
 
 
 def task_state_names(flow_run: UUID) -> dict[str, str]:
-    """As Prefect's server has them: it learns of finished tasks a little later."""
+    """Return the final states by task; Prefect's server learns of them a little later."""
     runs_of = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
-    deadline = time.monotonic() + 30
+    names: dict[str, str] = {}
+
     with get_client(sync_client=True) as client:
-        while True:
+
+        def have_all_ended() -> bool:
             runs = client.read_task_runs(flow_run_filter=runs_of)
-            names = {run.name.rsplit("-", 1)[0]: run.state_name or "" for run in runs}
-            done = len(runs) == len(STAGES) and all(
-                run.state and run.state.is_final() for run in runs
-            )
-            if done or time.monotonic() > deadline:
-                return names
-            time.sleep(0.5)
+            names.update({run.name.rsplit("-", 1)[0]: run.state_name or "" for run in runs})
+            ended = [run for run in runs if run.state and run.state.is_final()]
+            return len(ended) == len(TASKS)
+
+        wait_for(have_all_ended, lambda: str(names), pause=0.5)
+    return names
 
 
-def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained) -> None:
-    assert statuses(list(trained.results)) == dict.fromkeys(STAGES, "built")
+def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trained) -> None:
+    assert statuses(list(trained.results)) == dict.fromkeys(TASKS, "built")
     evaluation = trained.of("validate")
     recorded = json.loads(
         (trained.store / "evaluation" / evaluation.key / "evaluation.json").read_text("utf-8")
@@ -67,7 +68,7 @@ def test_a_first_run_builds_every_stage_and_says_what_came_out(trained: Trained)
     assert promoted["digest"] == trained.of("train").digest
 
 
-def test_accuracy_and_report_are_shown_in_the_ui(trained: Trained, copied_store: Path) -> None:
+def test_prefects_pages_show_accuracy_and_report(trained: Trained, copied_store: Path) -> None:
     flow_run, _ = run_flow_once(trained.recipe, trained.images, copied_store)
 
     shown = shown_by(flow_run)
@@ -90,7 +91,7 @@ def test_accuracy_and_report_are_shown_in_the_ui(trained: Trained, copied_store:
     assert shown["accuracy-intervals"].data == figure
 
 
-def test_a_second_run_reuses_all_stages_and_starts_no_process(
+def test_a_second_run_reuses_all_artifacts_and_starts_no_process(
     trained: Trained, copied_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
@@ -101,11 +102,11 @@ def test_a_second_run_reuses_all_stages_and_starts_no_process(
 
     flow_run, results = run_flow_once(trained.recipe, trained.images, copied_store)
 
-    assert statuses(results) == dict.fromkeys(STAGES, "reused")
+    assert statuses(results) == dict.fromkeys(TASKS, "reused")
     assert (digests(copied_store), manifest_times(copied_store)) == before
-    assert task_state_names(flow_run) == dict.fromkeys(STAGES, "Reused")
+    assert task_state_names(flow_run) == dict.fromkeys(TASKS, "Reused")
     assert "built       nothing: everything was found and verified" in summary(results)
-    assert f"reused      {', '.join(STAGES)}" in summary(results)
+    assert f"reused      {', '.join(TASKS)}" in summary(results)
 
 
 def test_a_truncated_shard_is_set_aside_and_rebuilt_alone(
@@ -121,7 +122,7 @@ def test_a_truncated_shard_is_set_aside_and_rebuilt_alone(
     flow_run, results = run_flow_once(trained.recipe, trained.images, copied_store)
 
     assert digests(copied_store) == before
-    # The report alone is new: it tells how long each stage took.
+    # The report is new, as it shows how long each task took.
     assert statuses(results) == {
         "stage": "reused",
         "convert": "rebuilt",
