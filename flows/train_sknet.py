@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--shorter-side",
         metavar="PIXELS",
-        help="resize images with a longer shorter side to it; default: keep the original bytes",
+        help="resize images whose shorter side is longer than this; default: the original bytes",
     )
     result.add_argument(
         "--quality", default=DEFAULT_QUALITY, help=f"JPEG quality of resized images {default}"

@@ -356,7 +356,7 @@ def _reevaluate(
         out = evaluate_checkpoint(run.recipe, checkpoint, shards, device, scratch)
         pairs = read_pairs(run.recipe, recorded, out)
     except PERMANENT as error:
-        said = f"it can't be evaluated as it was: {error}"
+        said = f"it can't be evaluated any more: {error}"
         return base.model_copy(update={"outcome": "regressed", "said": said})
     verdict = judge_revalidation(pairs, same_software=before == now, tolerance=base.tolerance)
     return base.model_copy(

@@ -36,9 +36,9 @@ KIND_OF = {
 # The line of the log after which a task is at work.
 BEGINS = {
     "stage": "Beginning flow run",
-    "convert": "convert: at work on",
-    "train": "train: at work on",
-    "validate": "validate: at work on",
+    "convert": "convert: building",
+    "train": "train: building",
+    "validate": "validate: building",
     "promote": "validate: built in",
     "report": "promote: built",
 }

@@ -55,7 +55,7 @@ def test_one_works_and_the_other_waits(
     assert [run.ended_as() for run in runs] == ["0", "0"], output()
     for task, kind_of in BUILT_ONCE.items():
         # `at work` is logged where something is built, and `built` when it is.
-        assert output().count(f"{task}: at work on {kind_of}/") == 1
+        assert output().count(f"{task}: building {kind_of}/") == 1
         assert output().count(f"{task}: built in") == 1
         assert output().count(f"{task}: reused in") == 1
     assert "waiting for another builder of" in output()
