@@ -20,7 +20,6 @@ from infra.artifacts import Artifact, ArtifactStore, open_store
 from infra.artifacts.gc import survey
 from sknet.evaluation.predictions import read_predictions
 from sknet.records import Evaluation, Revalidation
-from tasks.catalog.production import revalidation_since
 from tasks.errors import RegressionError
 from tasks.revalidate import REGRESSED
 from tests.candidates import flip_a_bit, put_changed, remove_all, with_wrong
@@ -337,18 +336,3 @@ def test_on_the_same_software_one_count_that_differs_is_a_regression(
     ):
         revalidate(str(copied_store), tolerance=1.0)
     assert "correct_top1 was" in str(suspicion(store))
-
-
-@pytest.mark.slow
-def test_a_revalidation_makes_up_for_those_that_were_due_before_it_began(
-    trained: Trained, copied_store: Path
-) -> None:
-    store = open_store(str(copied_store))
-    flip_a_bit(file_of(trained, copied_store, "train"))
-    assert revalidation_since(store, datetime.now(UTC)) is None
-    with pytest.raises(RegressionError):
-        revalidate(str(copied_store))
-    (record,) = revalidations(store)
-    assert record.scheduled is None
-    assert revalidation_since(store, record.began) is not None
-    assert revalidation_since(store, record.began + timedelta(microseconds=1)) is None
