@@ -1,6 +1,5 @@
-"""Every sample once; bytes that depend on the data alone; a kill costs no finished shard."""
+"""Conversion: every sample once, bytes that depend on the data alone, finished shards reused."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -16,75 +15,57 @@ from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.conversion.progress import ConversionProgress, describe
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import ShardSet, read_rows
-from sknet.data.sources import open_source
-from sknet.data.staging import Staged, stage_source
+from sknet.data.staging import Staged
 from sknet.errors import UserError
-from sknet.recipe import Recipe, load_recipe
-from sknet.records import QuarantinedSample, Shards
-from tests.conversions import contents, convert, identities, in_this_process
+from sknet.recipe import Recipe
+from sknet.records import QuarantinedSample
+from tests.conversions import contents, convert, identities, in_this_process, stage
 from tests.refusals import refusal
 
 
-def rows(directory: Path, shards: Shards, split: str) -> list[tuple[str, int, bytes]]:
+def stored_rows(shards: ShardSet, split: str) -> list[tuple[str, int, bytes]]:
+    """Return (key, label, image) of all samples, in the order of their numbers."""
     return [
         (row.key, row.label, row.image)
-        for file in shards.files_of(split)
-        for row in read_rows(directory / file.name, range(file.num_samples))
+        for file in shards.record.files_of(split)
+        for row in read_rows(shards.directory / file.name, range(file.num_samples))
     ]
 
 
 @pytest.fixture(scope="module")
 def staged(folders: Path) -> Staged:
-    return stage_source(open_source(str(folders)))
+    return stage(folders)
 
 
-@pytest.fixture
-def images_copy(folders: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folders, tmp_path / "images"))
-
-
-@pytest.fixture
-def finished(converted: ShardSet, tmp_path: Path) -> Path:
-    """A finished conversion of `folders` into two shards of each split."""
-    return Path(shutil.copytree(converted.directory, tmp_path / "finished"))
-
-
-@pytest.fixture
-def recipe(recipe_file: Path) -> Recipe:
-    return load_recipe(str(recipe_file), [])
-
-
-@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_more_workers_elsewhere_write_the_same_bytes_and_nothing_else_remains(
-    images_copy: Path, tmp_path: Path, converted: ShardSet, num_workers: int
+@pytest.mark.slow
+def test_two_workers_in_another_directory_write_the_same_bytes_and_nothing_else(
+    images_copy: Path, tmp_path: Path, converted: ShardSet
 ) -> None:
     out = tmp_path / "else" / "where"
     out.mkdir(parents=True)
     (out / "train-00000-of-00009.mindrecord").write_bytes(b"of an earlier attempt")
-    convert(images_copy, out, num_workers=num_workers)
+    convert(images_copy, out, num_workers=2)
     assert contents(out) == contents(converted.directory)
 
 
-def test_every_sample_is_held_exactly_once_with_its_bytes(
+def test_every_sample_is_stored_exactly_once_with_its_bytes(
     converted: ShardSet, folders: Path, staged: Staged
 ) -> None:
-    shards, out = converted.record, converted.directory
     for split in ("train", "val"):
-        held = rows(out, shards, split)
         index = staged.index[staged.index["split"] == split]
         expected = [
             (key, label, (folders / key).read_bytes())
             for key, label in zip(index["key"], index["label"], strict=True)
         ]
-        assert sorted(held) == sorted(expected)
-        assert shards.num_samples(split) == len(expected)
+        assert sorted(stored_rows(converted, split)) == sorted(expected)
+        assert converted.num_samples(split) == len(expected)
 
 
 def test_samples_are_numbered_as_planned(converted: ShardSet, staged: Staged) -> None:
-    shards, out = converted.record, converted.directory
     plans = plan_shards(staged, shard_counts(staged, 2))
     planned = [key for plan in plans for key in plan.rows["key"]]
-    assert [key for split in ("train", "val") for key, _, _ in rows(out, shards, split)] == planned
+    stored = [key for split in ("train", "val") for key, _, _ in stored_rows(converted, split)]
+    assert stored == planned
 
 
 def test_shards_differ_in_length_by_one_at_most(staged: Staged) -> None:
@@ -124,12 +105,13 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     options: dict[str, object] = {"num_shards": 6, "max_quarantine": 0.1}
     shards = convert(images_copy, tmp_path / "one", **options)
     reason = "UnidentifiedImageError: not a JPEG, PNG or BMP image"
-    left_out = QuarantinedSample(split="val", key="val/dog/000.png", reason=reason)
-    assert shards.quarantined == (left_out,)
+    quarantined = QuarantinedSample(split="val", key="val/dog/000.png", reason=reason)
+    assert shards.quarantined == (quarantined,)
     assert (shards.num_samples("train"), shards.num_samples("val")) == (15, 5)
 
-    batches = eval_batches(recipe, ShardSet(shards, tmp_path / "one"), "val", np.arange(5), 5, [32])
-    assert sorted(next(batches)[1].tolist()) == [0, 0, 1, 2, 2]
+    shard_set = ShardSet(shards, tmp_path / "one")
+    ((_, labels),) = eval_batches(recipe, shard_set, "val", np.arange(5), 5, [32])
+    assert sorted(labels.tolist()) == [0, 0, 1, 2, 2]
 
     before = identities((tmp_path / "one").glob("*.mindrecord*"))
     assert convert(images_copy, tmp_path / "one", **options) == shards
@@ -137,67 +119,71 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
 
 
 def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_path: Path) -> None:
-    staged = stage_source(open_source(str(images_copy)))
+    staged = stage(images_copy)
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
-    convert = {"num_shards": 1, "parallel_map": in_this_process}
     (tmp_path / "out").mkdir()
-    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))
-    assert message.startswith("sample train/cat/000.png changed since it was staged")
 
+    def write() -> None:
+        out = tmp_path / "out"
+        write_shards(staged, str(images_copy), out, num_shards=1, parallel_map=in_this_process)
+
+    assert refusal(write).startswith("sample train/cat/000.png changed since it was staged")
     (images_copy / "train/cat/000.png").unlink()
-    message = refusal(lambda: write_shards(staged, str(images_copy), tmp_path / "out", **convert))
+    message = refusal(write)
     assert message == "sample train/cat/000.png can't be read: No such file or directory"
 
 
-def test_finished_conversion_is_found_and_not_written_again(
-    finished: Path, folders: Path, converted: ShardSet
+def test_finished_conversion_is_reused(
+    shards_copy: Path, folders: Path, converted: ShardSet
 ) -> None:
-    before = identities(finished.glob("*.mindrecord*"))
+    before = identities(shards_copy.glob("*.mindrecord*"))
     seen: list[ConversionProgress] = []
-    assert convert(folders, finished, on_progress=seen.append) == converted.record
-    assert contents(finished) == contents(converted.directory)
-    assert identities(finished.glob("*.mindrecord*")) == before
+    assert convert(folders, shards_copy, on_progress=seen.append) == converted.record
+    assert contents(shards_copy) == contents(converted.directory)
+    assert identities(shards_copy.glob("*.mindrecord*")) == before
     assert (seen[-1].images, seen[-1].reused_images) == (21, 21)
 
 
 @pytest.mark.parametrize("suffix", ["", ".db"])
-def test_damaged_shard_alone_is_written_again(
-    finished: Path, folders: Path, converted: ShardSet, suffix: str
+def test_only_the_damaged_shard_is_written_again(
+    shards_copy: Path, folders: Path, converted: ShardSet, suffix: str
 ) -> None:
-    damaged = finished / f"train-00001-of-00002.mindrecord{suffix}"
+    damaged = shards_copy / f"train-00001-of-00002.mindrecord{suffix}"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    sound = [path for path in finished.glob("*.mindrecord*") if "train-00001" not in path.name]
-    before = identities(sound)
-    convert(folders, finished)
-    assert contents(finished) == contents(converted.directory)
-    assert identities(sound) == before
+    others = [path for path in shards_copy.glob("*.mindrecord*") if "train-00001" not in path.name]
+    before = identities(others)
+    convert(folders, shards_copy)
+    assert contents(shards_copy) == contents(converted.directory)
+    assert identities(others) == before
 
 
 @pytest.mark.parametrize(
     "change", [{"num_shards": 1}, {"reencoding": reencoding_to(16, 90)}], ids=["count", "size"]
 )
 def test_shards_of_another_plan_are_removed(
-    finished: Path, folders: Path, tmp_path: Path, change: dict[str, object]
+    shards_copy: Path, folders: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    convert(folders, finished, **change)
+    convert(folders, shards_copy, **change)
     convert(folders, tmp_path / "anew", **change)
-    assert contents(finished) == contents(tmp_path / "anew")
+    assert contents(shards_copy) == contents(tmp_path / "anew")
 
 
-def test_a_start_that_fails_leaves_no_record_of_the_conversion_before(
-    finished: Path, images_copy: Path
+def test_failed_conversion_leaves_no_record_of_the_one_before(
+    shards_copy: Path, images_copy: Path
 ) -> None:
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
-    staged = stage_source(open_source(str(images_copy)))
+    staged = stage(images_copy)
     (images_copy / "train/cat/000.png").unlink()
     with pytest.raises(UserError):
-        write_shards(staged, str(images_copy), finished, num_shards=2, parallel_map=in_this_process)
-    assert not (finished / "shards.json").exists()
+        write_shards(
+            staged, str(images_copy), shards_copy, num_shards=2, parallel_map=in_this_process
+        )
+    assert not (shards_copy / "shards.json").exists()
 
 
-def test_directory_with_something_else_in_it_is_left_alone(folders: Path, tmp_path: Path) -> None:
+def test_directory_with_another_file_is_left_alone(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "train-00000-of-00001.mindrecord").touch()
     (tmp_path / "thesis.tex").touch()
     assert refusal(lambda: convert(folders, tmp_path)) == (
@@ -212,6 +198,14 @@ def test_two_conversions_into_one_directory_are_refused(folders: Path, tmp_path:
         message = refusal(lambda: convert(folders, tmp_path))
     assert message == f"another conversion is at work in {tmp_path}"
     convert(folders, tmp_path)
+
+
+def test_lock_file_of_a_killed_conversion_does_not_matter(
+    folders: Path, tmp_path: Path, converted: ShardSet
+) -> None:
+    (tmp_path / ".conversion.lock").touch()
+    convert(folders, tmp_path)
+    assert contents(tmp_path) == contents(converted.directory)
 
 
 def test_host_that_does_not_share_the_directory_is_named(folders: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""A conversion that is killed goes on from what it had finished."""
+"""A conversion that loses a process, or is killed, is resumed from its finished shards."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,80 +11,70 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sknet.data.shards import read_shards
 from tests.conversions import contents, convert, identities
 from tests.sknet.conftest import write_images
 
 pytestmark = pytest.mark.slow
 
-
-def command(source: Path, out: Path, num_shards: int) -> list[str]:
-    options = ["--source", source, "--out", out, "--shards", num_shards, "--workers", 2]
-    return [sys.executable, "-m", "sknet.convert", *map(str, options)]
+NUM_SHARDS = 12
+"""Shards of each split; 24 in all, of a few images each."""
 
 
-def records(out: Path) -> set[str]:
-    return {path.name.removesuffix(".json") for path in out.glob(".conversion/*.json")}
+def start(source: Path, out: Path, outcome: Path) -> subprocess.Popen[bytes]:
+    options = ["--source", source, "--out", out, "--shards", NUM_SHARDS, "--workers", 2]
+    command = [sys.executable, "-m", "sknet.convert", *options, "--outcome_file", outcome]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finished_files(out: Path) -> dict[str, tuple[int, int]]:
+    """Return the identities of the files of all finished shards."""
+    records = out.glob(".conversion/*.json")
+    return identities(path for each in records for path in out.glob(f"{each.stem}*"))
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_conversion_killed_at_any_moment_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
+def test_conversion_resumes_after_the_loss_of_a_worker_and_after_a_kill(tmp_path: Path) -> None:
     source = write_images(tmp_path / "images", train=20, val=5)
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    convert(source, undisturbed, num_shards=12)
-    chance = random.Random(11)
-    kept: dict[str, tuple[int, int]] = {}
+    undisturbed, out, outcome = (tmp_path / name for name in ("undisturbed", "out", "outcome.json"))
+    convert(source, undisturbed, num_shards=NUM_SHARDS)
     out.mkdir()
-    for number in (1, 7, 17):
-        process = subprocess.Popen(command(source, out, 12), stdout=subprocess.DEVNULL)
-        wait_for(lambda least=number: len(records(out)) >= least, process)
-        time.sleep(chance.uniform(0, 0.15))
-        workers = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        # Its workers end by themselves, lest they write beside the next attempt.
-        assert not psutil.wait_procs(workers, timeout=10)[1]
-        assert not (out / "shards.json").exists()
-        now = identities(path for name in records(out) for path in out.glob(f"{name}*"))
-        assert kept.items() <= now.items()
-        kept = now
-    subprocess.run(command(source, out, 12), check=True, stdout=subprocess.DEVNULL, timeout=120)
-    assert contents(out) == contents(undisturbed)
-    assert kept.items() <= identities(out.iterdir()).items()
-    assert len(kept) >= 2 * 17
 
-
-def test_killed_worker_ends_the_conversion_in_one_line_and_without_an_outcome(
-    tmp_path: Path,
-) -> None:
-    source = write_images(tmp_path / "images", train=20, val=5)
-    out = tmp_path / "out"
-    out.mkdir()
-    process = subprocess.Popen(
-        [*command(source, out, 20), f"--outcome_file={tmp_path / 'outcome.json'}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    wait_for(lambda: len(records(out)) >= 1, process)
+    process = start(source, out, outcome)
+    wait_for(lambda: len(finished_files(out)) >= 2, process)
     (*_, worker) = psutil.Process(process.pid).children()
     worker.kill()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
-    # Which makes a task try again.
-    assert not (tmp_path / "outcome.json").exists()
+    # Without an outcome, the task tries again.
+    assert not outcome.exists()
     assert errors.decode().splitlines()[-1] == (
-        "error: a worker process was killed, perhaps for want of memory: "
-        "start the same command again to resume from the finished shards"
+        "error: a worker process was killed, perhaps for want of memory: start the same command "
+        "again to resume from the finished shards"
     )
-    done = records(out)
-    before = identities(path for name in done for path in out.glob(f"{name}*"))
-    convert(source, out, num_shards=20)
-    assert read_shards(out).num_samples("train") == 60
-    assert before.items() <= identities(out.iterdir()).items()
+    after_loss = finished_files(out)
+
+    process = start(source, out, outcome)
+    wait_for(lambda: len(finished_files(out)) >= len(after_loss) + 8, process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=300)
+    # Its workers end, lest they write beside the next attempt.
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert not (out / "shards.json").exists()
+    after_kill = finished_files(out)
+    assert after_loss.items() <= after_kill.items()
+
+    process = start(source, out, outcome)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert contents(out) == contents(undisturbed)
+    assert after_kill.items() <= identities(out.iterdir()).items()
