@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sknet.errors import UserError
 from sknet.records import CalibrationBin, ConfusedPair, Evaluation
-from sknet.statistics import PairedCounts
+from sknet.significance import PairedCounts
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sknet.evaluation.predictions import StoredPredictions, pair
 from sknet.records import Check, CheckpointChecks, Evaluation, ProductionComparison, Promotion
-from sknet.statistics import mcnemar_p_value
+from sknet.significance import mcnemar_p_value
 
 SIGNIFICANCE = 0.05
 """The customary level. One in twenty candidates that are exactly as good as production is refused

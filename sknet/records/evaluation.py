@@ -7,7 +7,7 @@ from pydantic import model_validator
 from infra.base.records import Record
 from sknet.recipe import Recipe
 from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
-from sknet.statistics import wilson_interval
+from sknet.significance import wilson_interval
 
 CHECKS_FILE = "checks.json"
 ATTENTION_FILE = "attention.json"

@@ -10,7 +10,7 @@ from sknet.records import Evaluation
 from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, ReportRecord, TrainedRun
 from sknet.report.tables import resolution_text
 from sknet.report.text import accuracy_text
-from sknet.statistics import (
+from sknet.significance import (
     Interval,
     PairedCounts,
     independent_difference,

@@ -22,7 +22,7 @@ from sknet.report.figures import (
     shortened,
 )
 from sknet.report.tables import percent
-from sknet.statistics import wilson_interval
+from sknet.significance import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,7 +23,7 @@ from sknet.report.figures import (
     shortened,
 )
 from sknet.report.published import IMAGENET_VALIDATION, PUBLISHED
-from sknet.statistics import wilson_interval
+from sknet.significance import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

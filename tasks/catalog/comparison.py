@@ -5,7 +5,7 @@ from sknet.errors import UserError
 from sknet.evaluation.predictions import StoredPredictions, pair, read_predictions
 from sknet.records.evaluation import predictions_file
 from sknet.report import ReportContents, RunComparison, TrainedRun, compare_runs, find_run
-from sknet.statistics import PairedCounts
+from sknet.significance import PairedCounts
 from tasks.catalog.runs import evaluation_of
 
 

@@ -1,4 +1,4 @@
-"""What deployments import when they register: no framework, no plotting, no cluster library."""
+"""What is imported when: deployments register without heavy libraries, programs find Python's own."""
 
 import subprocess
 import sys
@@ -17,3 +17,8 @@ def test_a_flow_is_imported_without_the_libraries_that_only_its_tasks_need(modul
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ended.stdout.split() == []
+
+
+def test_no_module_beside_the_programs_has_the_name_of_one_of_pythons() -> None:
+    """`python sknet/train.py` puts sknet/ first on the path, where it would hide Python's module."""
+    assert {path.stem for path in (ROOT / "sknet").iterdir()} & sys.stdlib_module_names == set()

@@ -1,10 +1,7 @@
-"""Evaluation counts: as sorting would have it, of any batches and ranks, each sample once."""
+"""Counts are computed from predictions exactly, whatever the batches and ranks."""
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from mindspore import Tensor
-from PIL import Image
 
-from sknet.data.reading.augmentation import eval_operations
-from sknet.data.shards import ShardSet
-from sknet.errors import NonFiniteLossError, UserError
-from sknet.evaluation.predicting import evaluate, predict
 from sknet.evaluation.predictions import Predictions, evaluation_of, interleaved
-from sknet.recipe import load_recipe
 from sknet.records import Evaluation
-from sknet.statistics import wilson_interval
+from sknet.significance import wilson_interval
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 CLASSES = 7
-# Few values, so that ties are the rule.
+# Few different values, so that most samples have ties.
 logits_and_labels = st.integers(1, 20).flatmap(
     lambda n: st.tuples(
         arrays(np.float32, (n, CLASSES), elements=st.integers(-2, 2)),
@@ -38,10 +28,10 @@ logits_and_labels = st.integers(1, 20).flatmap(
 
 
 def counts_by_sorting(logits: Logits, labels: Labels) -> list[float]:
-    """Ties go to the lower index, as a stable descending sort has it."""
-    places = np.argsort(-logits, axis=1, kind="stable")
+    # A stable sort in descending order puts the lower class first among equal logits.
+    orders = np.argsort(-logits, axis=1, kind="stable")
     seen, correct, top5 = [0] * CLASSES, [0] * CLASSES, 0
-    for order, label in zip(places, labels, strict=True):
+    for order, label in zip(orders, labels, strict=True):
         seen[label] += 1
         correct[label] += int(order[0] == label)
         top5 += int(label in order[:5])
@@ -55,7 +45,7 @@ def counted(predictions: Predictions, num_classes: int = CLASSES) -> Evaluation:
 
 
 @given(logits_and_labels)
-def test_counts_are_those_of_sorting_with_ties(batch: tuple[Logits, Labels]) -> None:
+def test_counts_are_those_of_sorting_even_with_ties(batch: tuple[Logits, Labels]) -> None:
     result = counted(Predictions.of_logits(*batch))
     counts = [
         *(result.correct_top1, result.correct_top5),
@@ -67,14 +57,14 @@ def test_counts_are_those_of_sorting_with_ties(batch: tuple[Logits, Labels]) -> 
 
 
 @given(logits_and_labels)
-def test_loss_is_the_summed_cross_entropy(batch: tuple[Logits, Labels]) -> None:
+def test_the_loss_is_the_summed_cross_entropy(batch: tuple[Logits, Labels]) -> None:
     logits, labels = batch
-    shares = np.exp(logits.astype(float))
-    shares /= shares.sum(axis=1, keepdims=True)
-    expected = -np.log(shares[np.arange(len(labels)), labels]).sum()
+    probabilities = np.exp(logits.astype(float))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    expected = -np.log(probabilities[np.arange(len(labels)), labels]).sum()
     predictions = Predictions.of_logits(logits, labels)
     assert counted(predictions).loss_sum == pytest.approx(expected)
-    assert predictions.probability == pytest.approx(shares.max(axis=1))
+    assert predictions.probability == pytest.approx(probabilities.max(axis=1))
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -120,7 +110,7 @@ def test_any_batches_and_ranks_give_the_same_predictions_and_counts(
 
 
 @given(logits_and_labels)
-def test_confused_pairs_are_all_wrong_ones_most_frequent_first(
+def test_confused_pairs_list_every_wrong_prediction_most_frequent_first(
     batch: tuple[Logits, Labels],
 ) -> None:
     predictions = Predictions.of_logits(*batch)
@@ -136,7 +126,7 @@ def test_confused_pairs_are_all_wrong_ones_most_frequent_first(
     assert found == [(*pair, count) for pair, count in expected]
 
 
-def test_of_many_confused_pairs_fifty_are_kept() -> None:
+def test_fifty_of_many_confused_pairs_are_listed() -> None:
     labels = np.arange(60, dtype=np.int32)
     logits = np.eye(61, dtype=np.float32)[labels + 1]
     pairs = counted(Predictions.of_logits(logits, labels), num_classes=61).confused
@@ -144,7 +134,7 @@ def test_of_many_confused_pairs_fifty_are_kept() -> None:
 
 
 @given(logits_and_labels)
-def test_calibration_has_each_sample_in_the_part_of_its_probability(
+def test_calibration_counts_each_sample_in_the_part_of_its_probability(
     batch: tuple[Logits, Labels],
 ) -> None:
     predictions = Predictions.of_logits(*batch)
@@ -161,86 +151,12 @@ def test_calibration_has_each_sample_in_the_part_of_its_probability(
 
 
 def test_the_calibration_error_is_the_mean_distance_of_accuracy_and_confidence() -> None:
-    # Two samples at 3/4, one of them right; four at 1/2, all of them right.
-    sure, even = [math.log(3), 0.0], [0.0, 0.0]
-    logits = np.array([sure] * 2 + [even] * 4, np.float32)
+    # Two samples with probability 3/4, one of them correct; four with 1/2, all of them correct.
+    confident, even = [math.log(3), 0.0], [0.0, 0.0]
+    logits = np.array([confident] * 2 + [even] * 4, np.float32)
     result = counted(
         Predictions.of_logits(logits, np.array([0, 1, 0, 0, 0, 0], np.int32)), num_classes=2
     )
     expected = (2 * abs(1 / 2 - 3 / 4) + 4 * abs(1 - 1 / 2)) / 6
     assert result.calibration_error == pytest.approx(expected)
     assert result.interval_top1 == wilson_interval(5, 6)
-
-
-class ColourNetwork:
-    """Takes the brightest channel's class, as the generated images would have it."""
-
-    def __init__(self, offset: float = 0.0) -> None:
-        self.offset = offset
-        self.trained = True
-
-    def set_train(self, mode: bool) -> None:
-        self.trained = mode
-
-    def __call__(self, images: Tensor) -> Tensor:
-        assert not self.trained
-        return Tensor(images.asnumpy().mean(axis=(2, 3)) + np.float32(self.offset))
-
-
-@pytest.fixture
-def evaluated(converted: ShardSet, recipe_file: Path) -> Callable[..., Evaluation]:
-    def run(network: ColourNetwork | None = None, **options: Any) -> Evaluation:
-        recipe = load_recipe(str(recipe_file))
-        return evaluate(network or ColourNetwork(), recipe, converted, **options)
-
-    return run
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 6, 64])
-def test_each_sample_is_seen_once_whatever_the_batch(
-    evaluated: Callable[..., Evaluation], batch_size: int
-) -> None:
-    result = evaluated(batch_size=batch_size)
-    assert (result.seen, result.class_seen) == (6, (2, 2, 2))
-    assert (result.correct_top1, result.class_correct) == (6, (2, 2, 2))
-    assert result.correct_top5 == 6
-    assert result == evaluated(batch_size=2)
-    assert (result.confused, result.calibration) == ((), ())
-
-
-def test_another_split_can_be_asked_for(evaluated: Callable[..., Evaluation]) -> None:
-    result = evaluated(split="train", batch_size=4)
-    assert (result.split, result.seen, result.class_seen) == ("train", 15, (5, 5, 5))
-
-
-def test_diverged_weights_have_no_accuracy(evaluated: Callable[..., Evaluation]) -> None:
-    with pytest.raises(NonFiniteLossError, match=r"^the loss on val is nan: "):
-        evaluated(ColourNetwork(float("nan")), batch_size=4)
-
-
-def test_the_shorter_side_is_resized_to_mindcvs_rounded_down_size(recipe_file: Path) -> None:
-    for side, crop_pct, shorter in ((224, 0.875, 256), (224, 0.95, 235), (128, 0.875, 146)):
-        recipe = load_recipe(str(recipe_file), [f"crop_pct={crop_pct}"])
-        wide = Image.new("RGB", (600, 500))
-        (resize, crop, *_) = eval_operations(recipe, side)
-        assert min(resize(wide).size) == shorter
-        assert crop(resize(wide)).size == (side, side)
-
-
-def test_several_resolutions_in_one_pass_are_those_of_a_pass_each(
-    converted: ShardSet, recipe_file: Path
-) -> None:
-    recipe = load_recipe(str(recipe_file))
-    network = ColourNetwork()
-    together = predict(network, recipe, converted, batch_size=4, resolutions=[32, 40, 64])
-    for side, predictions in together.items():
-        alone = predict(network, recipe, converted, batch_size=6, resolutions=[side])
-        assert predictions.rows.tobytes() == alone[side].rows.tobytes()
-    # The crops differ, so that one doesn't stand in for another.
-    assert len({predictions.loss.tobytes() for predictions in together.values()}) == 3
-
-
-def test_a_split_without_samples_is_refused(converted: ShardSet, recipe_file: Path) -> None:
-    recipe = load_recipe(str(recipe_file))
-    with pytest.raises(UserError, match=r"^the split test has no samples"):
-        evaluate(ColourNetwork(), recipe, converted, split="test", batch_size=4)

@@ -18,7 +18,7 @@ from sknet.evaluation.predictions import (
     schema,
     write_predictions,
 )
-from sknet.statistics import PairedCounts
+from sknet.significance import PairedCounts
 from tests.predictions import stored_predictions
 
 LOGITS = np.random.default_rng(0).standard_normal((40, 7)).astype(np.float32)

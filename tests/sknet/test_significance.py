@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknet.statistics import (
+from sknet.significance import (
     PairedCounts,
     independent_difference,
     mcnemar_p_value,
