@@ -2,12 +2,11 @@
 
 python -m tests.bench.bench_convert
 
-The images are 500 x 375 crops of two photographs as JPEG of quality 95 with 4:2:0 chroma; the
-contestants take turns in one run. The processes of our conversion are started and MindSpore is
-imported before the clock runs; how long that takes is printed apart. Every contestant syncs what
-it wrote to the disk. CPU time is printed too: it says more where others share the machine. Then
-the same for images stored smaller, beside a plain loop, and the peak memory of both sides of a
-conversion of few and of many samples.
+The images are 500 x 375 crops of two photographs as JPEG of quality 95 with 4:2:0 chroma. The
+contestants take turns in one run. Our worker processes start and import MindSpore before the clock
+runs; that time is printed separately. Every contestant syncs its files to the disk. CPU time is
+printed too, because it says more on a shared machine. Then the same is measured for re-encoded
+images, against a plain loop, and the peak memory of parent and worker for few and many samples.
 """
 
 import argparse
@@ -50,14 +49,14 @@ Seconds = tuple[float, float]  # of wall time, and of the CPU
 
 @dataclass
 class Measured:
-    """One contestant."""
+    """The measurements of one contestant."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure all of it."""
+    """Measure both conversions, then memory."""
     os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         source = write_source(Path(folder) / "images", arguments.images)
@@ -70,7 +69,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def write_source(root: Path, count: int) -> Path:
-    """Class folders of `count` training images; a validation split of one per class."""
+    """Write class folders of `count` training images and one validation image per class."""
     from sklearn.datasets import load_sample_image
 
     numbers = np.random.default_rng(0)
@@ -90,7 +89,7 @@ def write_source(root: Path, count: int) -> Path:
 def measure_speed(
     source: Path, staged: Staged, folder: Path, arguments: argparse.Namespace
 ) -> None:
-    """Contestants in turns, then their table and ratios."""
+    """Let the contestants take turns, then print their table and ratios."""
     with Processes(1) as one, Processes(2) as two:
         print(f"start of the processes: {one.seconds:.1f} s for 1, {two.seconds:.1f} s for 2")
 
@@ -133,7 +132,7 @@ def measure_speed(
                 measured[name].wall.append(wall)
                 measured[name].cpu.append(cpu)
                 shutil.rmtree(out)
-                # What one has left to be written is not for the next one to wait for.
+                # Otherwise the next contestant would wait for what this one has left to write.
                 os.sync()
     print_table(measured, len(staged.index))
     for pair in (
@@ -147,7 +146,7 @@ def measure_speed(
 
 
 class Processes:
-    """Warm processes, as a conversion would have after its start."""
+    """Worker processes that have imported everything, as in a conversion after its start."""
 
     def __init__(self, count: int) -> None:
         begun = time.perf_counter()
@@ -176,21 +175,21 @@ class Processes:
             yield future.result()
 
     def on_each(self, function: Callable[[], float]) -> list[float]:
-        """Call a function once in every process; it must take long enough to occupy it."""
+        """Call a function once in every process; it must occupy the process long enough."""
         return list(self._pool.map(call_slowly, [function] * self.count))
 
     def cpu_seconds(self) -> float:
-        """Of all processes so far, without the time in which they do nothing."""
+        """Return the CPU seconds of all processes so far."""
         return sum(self.on_each(time.process_time))
 
     def unchecked(self) -> "Unchecked":
-        """A context in which images are stored without a look at them."""
+        """A context in which images are stored without being checked."""
         return Unchecked(self)
 
 
 @dataclass
 class Unchecked:
-    """Set and taken back in every process."""
+    """Switch the check off in every process, and on again."""
 
     processes: Processes
 
@@ -202,7 +201,7 @@ class Unchecked:
 
 
 def accept_unseen(content: bytes) -> None:
-    """In the place of the check."""
+    """Accept every image; replaces the check."""
 
 
 _check = sknet.data.conversion.converter.undecodable
@@ -221,13 +220,13 @@ def restore_check() -> float:
 
 
 def call_slowly(function: Callable[[], float]) -> float:
-    """So that each process gets one of as many calls."""
+    """Occupy a process, so that each one gets one call of as many as there are processes."""
     time.sleep(0.2)
     return function()
 
 
 def bare_loop(source: Path, staged: Staged, out: Path, *, again: bool) -> Seconds:
-    """Read, hash, compare, write; with `again`, hash what was written as well."""
+    """Read, hash, compare and write; with `again`, also hash the written files."""
     cpu, begun = time.process_time(), time.perf_counter()
     with (out / "all").open("wb") as file:
         for key, sha256 in zip(staged.index["key"], staged.index["sha256"], strict=True):
@@ -244,7 +243,7 @@ def bare_loop(source: Path, staged: Staged, out: Path, *, again: bool) -> Second
 
 
 def plain_reencoding(source: Path, staged: Staged, out: Path) -> Seconds:
-    """Nothing but Pillow and a file."""
+    """Re-encode with Pillow and write to a plain file."""
     cpu, begun = time.process_time(), time.perf_counter()
     with (out / "all").open("wb") as file:
         for key in staged.index["key"]:
@@ -255,7 +254,7 @@ def plain_reencoding(source: Path, staged: Staged, out: Path) -> Seconds:
 
 
 def print_conditions(arguments: argparse.Namespace, staged: Staged) -> None:
-    """What the figures depend on."""
+    """Print the conditions on which the figures depend."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     size = staged.index["size"]
     num_shards = sum(shard_counts(staged, arguments.shards).values())
@@ -269,7 +268,7 @@ def print_conditions(arguments: argparse.Namespace, staged: Staged) -> None:
 
 
 def print_table(measured: dict[str, Measured], count: int) -> None:
-    """A row for each contestant."""
+    """Print a table with a row for each contestant."""
     print("\n| | images/s | min-max | CPU µs an image |\n|---|---:|---:|---:|")
     for name, one in measured.items():
         rates = sorted(count / seconds for seconds in one.wall)
@@ -279,7 +278,7 @@ def print_table(measured: dict[str, Measured], count: int) -> None:
 
 
 def print_ratio(ours: str, theirs: str, measured: dict[str, Measured]) -> None:
-    """How many times as fast, formed within each round; and by CPU time."""
+    """Print ratios of speed, computed within each round, by wall and by CPU time."""
     pairs = list(zip(measured[theirs].wall, measured[ours].wall, strict=True))
     ratios = sorted(other / mine for other, mine in pairs)
     cpu = statistics.median(measured[theirs].cpu) / statistics.median(measured[ours].cpu)
@@ -291,13 +290,13 @@ def print_ratio(ours: str, theirs: str, measured: dict[str, Measured]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--images", type=int, default=4000)
-    result.add_argument("--shards", type=int, default=4, help="of each split")
+    result.add_argument("--shards", type=int, default=4, help="shards per split (default 4)")
     result.add_argument("--rounds", type=int, default=5)
     result.add_argument("--memory", type=int, nargs="*", default=[10_000, 1_000_000])
-    result.add_argument("--directory", type=Path, help="on the disk that is to be measured")
+    result.add_argument("--directory", type=Path, help="directory on the disk to measure")
     return result
 
 

@@ -1,17 +1,17 @@
-"""What the flow costs beside its stages: its imports, a finished DAG again, and Prefect's share.
+"""What the flow costs besides its work: its imports, a finished run again, Prefect's fraction.
 
 python -m tests.bench.bench_flow [--rounds 5] [--finished RECIPE DATA STORE]
 
 | part | what is measured | goal |
 |---|---|---|
 | imports | `import flows.train_sknet` as a multiple of `from prefect import flow, task` | 1.5 |
-| again | the command on a finished store, beyond the process of an empty flow | 3 s |
-| share | beyond the same stages without Prefect, as a share of a training of ten minutes | 1 % |
+| again | the command on a finished store, minus the process of an empty flow | 3 s |
+| fraction | the same, minus its tasks without Prefect, divided by a training of ten minutes | 1 % |
 
-The last two with a temporary server, as at home, and with one that runs. Each is a fresh process;
-they take turns in an order that turns round with every round, a difference or ratio is formed
-within each round, and medians are printed with smallest and largest. Without `--finished`, a tiny
-run is made first (a minute). Prints Markdown tables, and promises nothing.
+The last two are measured with a temporary server and with a running one. Each contestant is a fresh
+process. They take turns, in reversed order every other round; differences and ratios are computed
+within each round, and medians are printed with the smallest and the largest. Without `--finished`,
+a tiny run is made first, which takes a minute. Prints Markdown tables; it checks no limits.
 """
 
 import argparse
@@ -34,9 +34,9 @@ import httpx
 from tasks.programs import SECONDS_BETWEEN_UPDATES
 from tests.processes import ROOT
 
-GOALS = {"imports": 1.5, "again": 3.0, "share": 0.01}
+GOALS = {"imports": 1.5, "again": 3.0, "fraction": 0.01}
 TRAINING_SECONDS = 600.0
-# A line of the log each second is more than any recipe's training says; the bar waits.
+# No recipe's training logs more than a line each second; the progress bar moves less often.
 LINES_IN_TRAINING = 600
 STEPS_IN_TRAINING = round(TRAINING_SECONDS / SECONDS_BETWEEN_UPDATES)
 START_SECONDS = 600  # of a server, on a machine that does other work
@@ -49,7 +49,7 @@ CONTESTANTS = "tests.bench.flow_contestants"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure the parts that are asked for."""
+    """Measure the chosen parts."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, ", end="")
     print(f"Prefect {version('prefect')}, {os.cpu_count()} cores, ", end="")
@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def measure_imports(rounds: int) -> None:
-    """Both in processes of their own, the time of the interpreter's start left out."""
+    """Measure both imports in fresh processes, without the start of the interpreter."""
     wall: dict[str, list[float]] = {name: [] for name in IMPORTS}
     cpu: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for number in range(rounds):
@@ -87,13 +87,13 @@ def measure_imports(rounds: int) -> None:
 
 
 def ratio(seconds: dict[str, list[float]]) -> list[float]:
-    """Ours by Prefect's, within each round."""
+    """Return our time divided by Prefect's in each round."""
     prefect, ours = seconds.values()
     return [mine / other for mine, other in zip(ours, prefect, strict=True)]
 
 
 def finished(arguments: argparse.Namespace, folder: Path) -> tuple[str, str, str]:
-    """Recipe, data and store of a run that has ended: the given one, or a tiny one made here."""
+    """Return recipe, data and store of a finished run: the given one, or a tiny new one."""
     if arguments.finished:
         recipe, data, store = map(str, arguments.finished)
     else:
@@ -106,67 +106,69 @@ def finished(arguments: argparse.Namespace, folder: Path) -> tuple[str, str, str
 
 
 def flow_command(recipe: str, data: str, store: str) -> list[str]:
-    """As a user types it."""
+    """Return the command as a user types it."""
     options = ["--recipe", recipe, "--data", data, "--store", store, "--workers", "2"]
     return [sys.executable, "-m", "flows.train_sknet", *options]
 
 
 def measure_again(done: tuple[str, str, str], rounds: int, folder: Path) -> None:
-    """An empty flow, and the finished one, with a temporary server and with one that runs."""
+    """Measure an empty flow and a finished run, with a temporary and with a running server."""
     contestants = {
         "empty flow": [sys.executable, "-m", CONTESTANTS, "empty"],
         "finished run": flow_command(*done),
     }
     with running_server(folder) as api:
-        places = {"temporary": {}, "running": {"PREFECT_API_URL": api}}
-        seconds = {place: {name: list[float]() for name in contestants} for place in places}
-        for environment in places.values():  # the first start makes a database
+        environments = {"temporary": {}, "running": {"PREFECT_API_URL": api}}
+        seconds = {server: {name: list[float]() for name in contestants} for server in environments}
+        for environment in environments.values():  # the first start makes a database
             run(contestants["empty flow"], environment)
         for number in range(rounds):
-            for place in in_turn(list(places), number):
+            for server in in_turn(list(environments), number):
                 for name in in_turn(list(contestants), number):
                     began = time.perf_counter()
-                    run(contestants[name], places[place])
-                    seconds[place][name].append(time.perf_counter() - began)
-        told = figures(run([sys.executable, "-m", CONTESTANTS, "told", "200"], places["running"]))
-    alone = [sys.executable, "-m", CONTESTANTS, "stages", *done, str(rounds)]
-    stages = figures(run(alone))["stages"]
+                    run(contestants[name], environments[server])
+                    seconds[server][name].append(time.perf_counter() - began)
+        report = [sys.executable, "-m", CONTESTANTS, "reports", "200"]
+        reports = figures(run(report, environments["running"]))
+    alone = [sys.executable, "-m", CONTESTANTS, "tasks", *done, str(rounds)]
+    tasks = figures(run(alone))["tasks"]
     print("\n| server | empty flow, s | finished run, s | beyond, s |\n|---|---:|---:|---:|")
-    for place, measured in seconds.items():
+    for server, measured in seconds.items():
         empty, whole = measured.values()
         beyond = [mine - other for mine, other in zip(whole, empty, strict=True)]
-        print(f"| {place} | {median(empty):.2f} | {median(whole):.2f} | {shown(beyond)} |")
+        print(f"| {server} | {median(empty):.2f} | {median(whole):.2f} | {shown(beyond)} |")
     print(f"again: goal {GOALS['again']} s beyond the empty flow")
-    print_share(
-        {place: measured["finished run"] for place, measured in seconds.items()}, stages, told
+    print_fraction(
+        {server: measured["finished run"] for server, measured in seconds.items()}, tasks, reports
     )
 
 
-def print_share(whole: dict[str, list[float]], stages: float, told: dict[str, float]) -> None:
-    """What the process of the flow takes beyond the stages, and what it tells Prefect meanwhile."""
-    telling = LINES_IN_TRAINING * told["line"] + STEPS_IN_TRAINING * told["progress"]
-    telling /= 1000
+def print_fraction(whole: dict[str, list[float]], tasks: float, reports: dict[str, float]) -> None:
+    """Print what the flow's process and its reports to Prefect add to the tasks' own work."""
+    reporting = LINES_IN_TRAINING * reports["line"] + STEPS_IN_TRAINING * reports["progress"]
+    reporting /= 1000
     print(
-        f"\nstages without Prefect: {stages:.3f} s; a line of the log {told['line']:.2f} ms, ",
+        f"\ntasks without Prefect: {tasks:.3f} s; a line of the log {reports['line']:.2f} ms, ",
         end="",
     )
     print(
-        f"a step of the bar {told['progress']:.2f} ms, {telling:.2f} s for {LINES_IN_TRAINING} "
-        f"and {STEPS_IN_TRAINING}"
+        f"a step of the bar {reports['progress']:.2f} ms, "
+        f"{reporting:.2f} s for {LINES_IN_TRAINING} and {STEPS_IN_TRAINING}"
     )
-    for place, seconds in whole.items():
-        fixed = [value - stages for value in seconds]
-        shares = [(value + telling) / TRAINING_SECONDS for value in fixed]
-        low, high = min(shares), max(shares)
+    for server, seconds in whole.items():
+        fixed = [value - tasks for value in seconds]
+        fractions = [(value + reporting) / TRAINING_SECONDS for value in fixed]
+        low, high = min(fractions), max(fractions)
         print(
-            f"share, {place} server: {statistics.median(shares):.2%} ({low:.2%}-{high:.2%}) of "
-            f"{TRAINING_SECONDS:.0f} s (fixed {median(fixed):.2f} s; goal {GOALS['share']:.0%})"
+            f"fraction, {server} server: {statistics.median(fractions):.2%} "
+            f"({low:.2%}-{high:.2%}) of {TRAINING_SECONDS:.0f} s "
+            f"(fixed {median(fixed):.2f} s; goal {GOALS['fraction']:.0%})"
         )
 
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[str]:
-    """Its API's address, for the time of the context."""
+    """A Prefect server; the value is the address of its API."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -187,7 +189,7 @@ def running_server(folder: Path) -> Iterator[str]:
 
 
 def wait_for_health(api: str, server: subprocess.Popen[bytes]) -> None:
-    """Until it answers."""
+    """Wait until the server answers."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -199,7 +201,7 @@ def wait_for_health(api: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """What a fresh process printed; the benchmark ends if it fails."""
+    """Return the output of a fresh process; end the benchmark if it fails."""
     ended = subprocess.run(
         command,
         cwd=ROOT,
@@ -214,28 +216,28 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
 
 
 def figures(said: str) -> dict[str, float]:
-    """Lines `name value` of a contestant."""
+    """Parse a contestant's lines of the form `name value`."""
     pairs = [line.split() for line in said.splitlines()]
     return {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def in_turn(names: list[str], number: int) -> list[str]:
-    """Of a round: forwards or backwards."""
+    """Return the names in the order of this round: forwards or backwards."""
     return names if number % 2 == 0 else names[::-1]
 
 
 def median(values: list[float]) -> float:
-    """Of a round's figures."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def shown(values: list[float]) -> str:
-    """The median with the range."""
+    """Format the median with the range."""
     return f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--rounds", type=int, default=5)
     result.add_argument("--finished", nargs=3, metavar=("RECIPE", "DATA", "STORE"))

@@ -3,11 +3,11 @@
 python -m tests.bench.bench_input [--images 600] [--rounds 7]
 
 The images are crops of 500x375 of two photographs that ship with scikit-learn, as JPEGs of quality
-95 in folders of classes. MindCV reads the folders; ours reads shards of the same files, and shards
-of images whose shorter side was reduced to 256 at quality 92. Beside them, a plain loop with Pillow
-(as many threads) and the bare decoding of the JPEGs. All take turns in an order that turns round
-with every round; a ratio is formed within each round. Prints a Markdown table for training and for
-evaluation and each number of workers, and promises nothing.
+95 in class folders. MindCV reads the folders. Ours reads shards of the same files, and shards of
+images whose shorter side was reduced to 256 at quality 92. For comparison, a plain loop with Pillow
+(with as many threads) and the bare decoding of the JPEGs are measured. All take turns, in reversed
+order every other round; ratios are computed within each round. Prints a Markdown table for training
+and for evaluation and each number of workers; it checks no limits.
 """
 
 import argparse
@@ -38,7 +38,7 @@ NUM_CLASSES = 4
 WIDTH, HEIGHT = 500, 375
 SHORTER_SIDE = 256
 SEED = 0
-# Reads all images once and says how many there were.
+# Reads all images once and returns their number.
 Contestant = Callable[[], int]
 
 
@@ -69,12 +69,12 @@ class Data:
             self.shards[name] = read_shards(directory)
 
     def files(self) -> list[Path]:
-        """All images, of both splits."""
+        """Return all images of both splits."""
         return sorted(self.folders.rglob("*.jpg"))
 
 
 def write_images(root: Path, count: int) -> None:
-    """`count` crops in train, which are the ones in val too."""
+    """Write `count` crops as the training split, and the same as the validation split."""
     from sklearn.datasets import load_sample_image
 
     draw = random.Random(SEED)
@@ -94,7 +94,7 @@ def write_images(root: Path, count: int) -> None:
 
 
 def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
-    """Folders to two shards of each split."""
+    """Convert the folders into two shards of each split."""
     from sknet.data.conversion.conversion import write_shards
     from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
     from sknet.data.sources import open_source
@@ -113,7 +113,7 @@ def convert(source: Path, directory: Path, shorter_side: int | None) -> None:
 def all_contestants(
     data: Data, training: bool, workers: int, arguments: argparse.Namespace
 ) -> dict[str, Contestant]:
-    """By name; those from shards first."""
+    """Return the contestants by name; those that read shards come first."""
     batch, split = arguments.batch, "train" if training else "val"
     contestants: dict[str, Contestant] = {
         name: lambda at=at: ours(at, training, workers, batch) for name, at in data.shards.items()
@@ -127,7 +127,7 @@ def all_contestants(
 
 
 def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
-    """As in training and evaluation, but that nothing is computed."""
+    """Read as in training or evaluation, without computing anything."""
     from sknet.data.order import epoch_order
     from sknet.data.reading.pipeline import eval_batches, train_batches
     from sknet.data.reading.threads import read_ahead
@@ -151,7 +151,7 @@ def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
 
 
 def mindcv(folders: Path, split: str, workers: int, batch: int) -> int:
-    """MindCV's own three functions, as its train.py calls them."""
+    """Read with MindCV's own three functions, as its train.py calls them."""
     from tests.peers import mindcv_data
 
     data, training = mindcv_data(), split == "train"
@@ -175,18 +175,18 @@ def mindcv(folders: Path, split: str, workers: int, batch: int) -> int:
 
 
 def count(batches: Iterable[tuple[Any, ...]]) -> int:
-    """Images of all batches."""
+    """Return the number of images in all batches."""
     return sum(len(images) for images, _ in batches)
 
 
 def in_threads(function: Callable[[Path], object], files: list[Path], workers: int) -> int:
-    """Call it for each file; Pillow works without Python's lock."""
+    """Call a function for each file in threads; Pillow releases Python's lock."""
     with ThreadPoolExecutor(workers) as pool:
         return len(list(pool.map(lambda path: function(path) is None, files)))
 
 
 def decode(path: Path) -> object:
-    """The whole image."""
+    """Decode the whole image."""
     return Image.open(path).load()
 
 
@@ -217,14 +217,14 @@ def pillow_eval(path: Path) -> object:
 
 
 def normalised(image: Image.Image) -> object:
-    """(3, 224, 224) float32."""
+    """Return a normalised image, (3, 224, 224) float32."""
     pixels = np.asarray(image, np.float32)
     mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
 
 
 def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
-    """Images per second of every contestant in every round; the first time doesn't count."""
+    """Return the images per second of every contestant in every round, after one to warm up."""
     for contestant in contestants.values():
         contestant()
     rates: dict[str, list[float]] = {name: [] for name in contestants}
@@ -238,7 +238,7 @@ def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[f
 
 
 def print_conditions(arguments: argparse.Namespace) -> None:
-    """What the figures depend on."""
+    """Print the conditions on which the figures depend."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     packages = ("mindspore", "mindcv", "pillow")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
@@ -250,7 +250,7 @@ def print_conditions(arguments: argparse.Namespace) -> None:
 
 
 def print_table(mode: str, workers: int, rates: dict[str, list[float]]) -> None:
-    """A row for each contestant, then ours as multiples of MindCV's."""
+    """Print a row for each contestant, then ours as multiples of MindCV's."""
     print(f"\n| {mode}, {workers} workers | images/s | min-max |")
     print("|---|---:|---:|")
     for name, values in rates.items():
@@ -266,7 +266,7 @@ def print_table(mode: str, workers: int, rates: dict[str, list[float]]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--images", type=int, default=600)
     result.add_argument("--batch", type=int, default=64)

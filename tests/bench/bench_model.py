@@ -2,14 +2,13 @@
 
 python -m tests.bench.bench_model [--models skresnet18 skresnet50] [--rounds 7]
 
-Every contestant lives in a process of its own. They take turns, one at a time, in an order that
-turns round with every round, so that all meet the same noise; a ratio is formed within each round.
-Prints a Markdown table per model and the ratios, and promises nothing. Other work on the machine
-slows eager torch more than compiled graphs: the load is printed, and above 1 the ratios to timm
-flatter us.
+Every contestant runs in its own process. They take turns, in reversed order every other round, so
+that all meet the same noise; ratios are computed within each round. Prints a Markdown table for
+each model and the ratios; it checks no limits. Other work on the machine slows eager torch more
+than compiled graphs: the load is printed, and above 1 the ratios to timm flatter us.
 
-All MindSpore contestants are held to AVX2 (`sknet.world` says why); torch chooses for
-itself. MindCV's network runs in the same step as ours, timm's in torch's usual eager loop.
+All MindSpore contestants are limited to AVX2 (`sknet.world` says why); torch chooses for itself.
+MindCV's network runs in the same step as ours, timm's in torch's usual eager loop.
 """
 
 import argparse
@@ -44,16 +43,16 @@ LR, MOMENTUM, WEIGHT_DECAY, LABEL_SMOOTHING = 0.1, 0.9, 4e-5, 0.1
 
 @dataclass
 class Measured:
-    """One contestant in one mode; seconds."""
+    """The measurements of one contestant in one mode, in seconds."""
 
     first: float
-    """Of the first call, which compiles a graph."""
+    """Duration of the first call, which compiles a graph."""
     peak_mib: float = 0.0
     rounds: list[float] = field(default_factory=list)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure model after model."""
+    """Measure one model after the other."""
     print_conditions(arguments)
     for model in arguments.models:
         results = {mode: measure(model, mode, arguments) for mode in CONTESTANTS}
@@ -65,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def measure(model: str, mode: str, arguments: argparse.Namespace) -> dict[str, Measured]:
-    """All contestants in one mode, taking turns."""
+    """Measure all contestants in one mode, taking turns."""
     options = (model, mode, arguments.batch, arguments.resolution, arguments.threads)
     measured = {}
     with children({name: (name, *options) for name in CONTESTANTS[mode]}) as pipes:
@@ -86,9 +85,10 @@ def measure(model: str, mode: str, arguments: argparse.Namespace) -> dict[str, M
 def children(
     options: dict[str, tuple[Any, ...]], run: Callable[..., None] | None = None
 ) -> Iterator[dict[str, Connection]]:
-    """A process for each contestant, started one after the other; EOFError if one fails.
+    """Processes of the contestants, started one after the other; yields a pipe to each.
 
-    Each calls `run`, or else `contestant`, with its end of a pipe and its options.
+    Each process calls `run`, or else `contestant`, with its end of the pipe and its options.
+    Reading from the pipe of a process that failed raises EOFError.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -96,10 +96,10 @@ def children(
         pipes[name], theirs = context.Pipe()
         process = context.Process(target=run or contestant, args=(theirs, *option), daemon=True)
         process.start()
-        # or a child's end would not be seen as one
+        # Otherwise reading would not notice the end of the process.
         theirs.close()
         processes.append(process)
-        # up and warm before the next one starts
+        # It is warm before the next one starts.
         pipes[name].poll(None)
     yield pipes
     for process in processes:
@@ -109,7 +109,7 @@ def children(
 def contestant(
     pipe: Connection, name: str, model: str, mode: str, batch: int, resolution: int, threads: int
 ) -> None:
-    """In its own process: warm up, then answer each number of iterations with median seconds."""
+    """Warm up; then answer each number of iterations with the median seconds of one."""
     os.environ |= {"OMP_NUM_THREADS": str(threads), "GLOG_v": "3"}
     run = contender(name, model, mode, *inputs(batch, resolution), threads)
     began = time.perf_counter()
@@ -120,19 +120,19 @@ def contestant(
     while iterations := pipe.recv():
         pipe.send(statistics.median(seconds(run) for _ in range(iterations)))
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    # MindSpore's threads outlive their interpreter's end now and then.
+    # MindSpore's threads sometimes keep an interpreter from ending.
     os._exit(0)
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Of one call."""
+    """Return the seconds of one call."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
 
 
 def inputs(batch: int, resolution: int) -> tuple[Any, Any]:
-    """Images (N, 3, R, R) float32 and labels (N,) int32."""
+    """Return images (N, 3, R, R) float32 and labels (N,) int32."""
     numbers = np.random.default_rng(0)
     images = numbers.standard_normal((batch, 3, resolution, resolution)).astype(np.float32)
     return images, numbers.integers(0, NUM_CLASSES, batch).astype(np.int32)
@@ -141,7 +141,7 @@ def inputs(batch: int, resolution: int) -> tuple[Any, Any]:
 def contender(
     name: str, model: str, mode: str, images: Any, labels: Any, threads: int
 ) -> Callable[[], object]:
-    """One step or forward pass of the contestant, ready to be called."""
+    """Return a function that does one step or forward pass of the contestant."""
     if name.startswith("timm"):
         return timm(model, mode, images, labels, threads, folded=name == "timm folded")
     from sknet.models import create_model, fold
@@ -157,7 +157,7 @@ def contender(
 
 
 def trainable(network: Any) -> Any:
-    """MindCV's network as our step calls one: with the factors of stochastic depth, none here."""
+    """MindCV's network with the interface of ours, which takes factors of stochastic depth."""
     from mindspore import nn
 
     class WithoutStochasticDepth(nn.Cell):
@@ -173,7 +173,7 @@ def trainable(network: Any) -> Any:
 
 
 def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[[], object]:
-    """The same step for both MindSpore contestants."""
+    """Return the training step, which is the same for both MindSpore contestants."""
     from mindspore import Tensor
 
     from sknet.recipe import Recipe
@@ -201,7 +201,7 @@ def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[
 def timm(
     model: str, mode: str, images: Any, labels: Any, threads: int, *, folded: bool
 ) -> Callable[[], object]:
-    """Eager, without torch.compile; channels_last and fused SGD were measured to change nothing."""
+    """Return timm's eager step; channels_last and fused SGD made no difference."""
     import torch
 
     from tests.peers import fold_timm, timm_model
@@ -234,7 +234,7 @@ def timm(
 
 
 def print_conditions(arguments: argparse.Namespace) -> None:
-    """What the figures depend on."""
+    """Print the conditions on which the figures depend."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     packages = ("mindspore", "mindcv", "torch", "timm")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
@@ -247,7 +247,7 @@ def print_conditions(arguments: argparse.Namespace) -> None:
 
 
 def print_table(model: str, results: dict[str, dict[str, Measured]], batch: int) -> None:
-    """A row for each contestant and mode."""
+    """Print a table with a row for each contestant and mode."""
     print(f"\n| {model} | | median ms | min-max | images/s | peak MiB | first call s |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for mode, measured in results.items():
@@ -261,7 +261,7 @@ def print_table(model: str, results: dict[str, dict[str, Measured]], batch: int)
 
 
 def print_ratios(mode: str, measured: dict[str, Measured]) -> None:
-    """How many times as fast ours is, formed within each round."""
+    """Print how many times as fast ours is, computed within each round."""
     for name in CONTESTANTS[mode][1:]:
         pairs = zip(measured[name].rounds, measured["ours"].rounds, strict=True)
         ratios = sorted(theirs / mine for theirs, mine in pairs)
@@ -273,7 +273,7 @@ def print_ratios(mode: str, measured: dict[str, Measured]) -> None:
 
 
 def print_cache(model: str, arguments: argparse.Namespace) -> None:
-    """Our step's first call without MindSpore's compile cache, filling it, and reading it."""
+    """Print the time of our first step without MindSpore's compile cache, filling and using it."""
     options = ("ours", model, "step", arguments.batch, arguments.resolution, arguments.threads)
     firsts = []
     with tempfile.TemporaryDirectory() as folder:
@@ -289,13 +289,13 @@ def print_cache(model: str, arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--models", nargs="+", default=["skresnet18", "skresnet50"])
     result.add_argument("--batch", type=int, default=16)
     result.add_argument("--resolution", type=int, default=224)
     result.add_argument("--rounds", type=int, default=7)
-    result.add_argument("--iterations", type=int, default=3, help="calls of one turn")
+    result.add_argument("--iterations", type=int, default=3, help="calls in one turn (default 3)")
     result.add_argument("--threads", type=int, default=os.cpu_count())
     result.add_argument("--cache", action="store_true", help="measure the compile cache too")
     return result

@@ -1,9 +1,9 @@
-"""The report over many runs: how long it takes, how large its page is.
+"""The report on many runs: how long it takes, and how large its page is.
 
 python -m tests.bench.bench_report [--runs 1000] [--revalidations 365]
 
-The runs are synthetic, with records in the true format, committed through the store; that is not
-part of what is measured. Prints a Markdown table, and promises nothing.
+The runs are synthetic, with records in the real format that are committed to a store first; that is
+not measured. Prints a Markdown table; it checks no limits.
 """
 
 import argparse
@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Fill a store, report, print."""
+    """Fill a store, write the report, print the figures."""
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         store = fill(Path(folder) / "store", arguments.runs, arguments.revalidations).store
         marks = [(time.perf_counter(), time.process_time())]
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--runs", type=int, default=1000)
     result.add_argument("--revalidations", type=int, default=365)
-    result.add_argument("--dir", help="where the store is made (default: the temporary one)")
+    result.add_argument("--dir", help="directory for the store (default: a temporary one)")
     return result
 
 

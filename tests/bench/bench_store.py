@@ -2,11 +2,10 @@
 
 python -m tests.bench.bench_store [--mib 1024] [--artifacts 10000] [--files 10000] [--rounds 5]
 
-put, get and fetch of one artifact of four files, which lie on disk and in memory, take turns with a
-plain copy, which waits for no disk, and the sha256 of the same bytes; a ratio is formed within each
-round, its median and range are printed.
-Then: a lookup beside few and beside many artifacts, and an artifact of many small files. Prints
-Markdown tables, and promises nothing.
+put, get and fetch of one artifact of four files take turns with a plain copy, which does not wait
+for the disk, and the sha256 of the same bytes; the files are in the page cache. Ratios are computed
+within each round, and printed as median and range. Then a lookup among few and among many artifacts
+is measured, and an artifact of many small files. Prints Markdown tables; it checks no limits.
 """
 
 import argparse
@@ -38,19 +37,19 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def spec(number: int, kind: str = "bench") -> ArtifactSpec:
-    """The spec of an artifact that nothing else resembles."""
+    """Return the spec of an artifact that differs from all others."""
     return ArtifactSpec(kind=kind, format_version=1, params={"number": number}, inputs={})
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def large(root: Path, mib: int, rounds: int) -> None:
-    """put, get and fetch of so many MiB against copy + sha256."""
+    """Measure put, get and fetch of `mib` MiB against copy + sha256."""
     source = root / "source"
     source.mkdir()
     for part in range(NUM_PARTS):
@@ -92,7 +91,7 @@ def large(root: Path, mib: int, rounds: int) -> None:
 
 
 def copy_and_hash(source: Path, target: Path) -> None:
-    """What a careful script would do."""
+    """Copy and hash, as a careful script would."""
     target.mkdir()
     for path in source.iterdir():
         shutil.copyfile(path, target / path.name)
@@ -100,7 +99,7 @@ def copy_and_hash(source: Path, target: Path) -> None:
 
 
 def lookups(root: Path, num_artifacts: int, rounds: int) -> None:
-    """One lookup, by key and by digest, in stores of two sizes."""
+    """Measure one lookup, by key and by digest, in stores of two sizes."""
     stores = {count: filled(root / f"store-{count}", count) for count in (FEW, num_artifacts)}
     print("\n| artifacts | lookup, ms | find by digest, ms | file operations |")
     print("|---:|---:|---:|---:|")
@@ -117,7 +116,7 @@ def lookups(root: Path, num_artifacts: int, rounds: int) -> None:
 
 
 def filled(root: Path, count: int) -> LocalStore:
-    """A store of so many artifacts; all but the first are copies of it under keys of their own."""
+    """Make a store of `count` artifacts, which are copies of one under their own keys."""
     store = LocalStore(root)
     source = root.with_name(f"{root.name}-source")
     source.mkdir()
@@ -144,14 +143,14 @@ def _count(event: str, _: object) -> None:
 
 
 def num_operations(work: Callable[[], object]) -> int:
-    """How many files and directories Python opens, lists or changes."""
+    """Count the files and directories that Python opens, lists or changes."""
     before = _counted
     work()
     return _counted - before
 
 
 def many(root: Path, num_files: int, rounds: int) -> None:
-    """An artifact of many small files: commit, and verification by status."""
+    """Measure commit and verification of an artifact of many small files."""
     seconds: dict[str, list[float]] = {"commit": [], "verify changed": [], "verify full": []}
     opened = 0
     for number in range(min(rounds, 3)):
@@ -182,7 +181,7 @@ def many(root: Path, num_files: int, rounds: int) -> None:
 
 
 def ratio(values: list[float]) -> str:
-    """The median with the range."""
+    """Format the median with the range."""
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
@@ -193,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--artifacts", type=int, default=10_000)
     result.add_argument("--files", type=int, default=10_000)
     result.add_argument("--rounds", type=int, default=5)
-    result.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
+    result.add_argument("--dir", help="directory on the disk to measure (default: a temporary one)")
     return result
 
 

@@ -2,11 +2,11 @@
 
 python -m tests.bench.bench_store_s3 [--mib 1024] [--artifacts 10000] [--files 10000] [--rounds 5]
 
-Its server (SeaweedFS) runs on this machine for the time of the benchmark. put and get of one
-artifact of four files take turns with boto3's upload_file and download_file and the sha256 of the
-same bytes; a ratio is formed within each round, its median and range are printed. Then the requests
-of a lookup beside few and beside many artifacts, and those of an artifact of many small files.
-Prints Markdown tables, and promises nothing.
+The server (SeaweedFS) runs on this machine during the benchmark. put and get of one artifact of
+four files take turns with boto3's upload_file and download_file and the sha256 of the same bytes;
+ratios are computed within each round, and printed as median and range. Then the requests of a
+lookup among few and among many artifacts are counted, and those of an artifact of many small files.
+Prints Markdown tables; it checks no limits.
 """
 
 import argparse
@@ -51,12 +51,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def store_of(folder: Path, name: str, host: str) -> S3Store:
-    """A store of its own, as one host sees it."""
+    """Return an empty store with its own prefix and cache."""
     return S3Store(Bucket(f"s3://{BUCKET}/{name}"), folder / f"cache-{host}")
 
 
 def large(folder: Path, mib: int, rounds: int) -> None:
-    """put and get of so many MiB against boto3 + sha256."""
+    """Measure put and get of `mib` MiB against boto3 + sha256."""
     source = folder / "source"
     source.mkdir()
     for part in range(NUM_PARTS):
@@ -77,7 +77,7 @@ def large(folder: Path, mib: int, rounds: int) -> None:
             names[2]: partial(plain_download, client, f"plain-{number}", folder / "plain"),
             "get": partial(get, reader, number),
         }
-        # Each of a pair comes first in every other round; uploads make what downloads read.
+        # Each of a pair is first in every other round; uploads come before downloads.
         uploads, downloads = names[:2], names[2:]
         turn = 1 if number % 2 == 0 else -1
         for name in uploads[::turn] + downloads[::turn]:
@@ -96,19 +96,19 @@ def large(folder: Path, mib: int, rounds: int) -> None:
 
 
 def get(store: S3Store, number: int) -> Path:
-    """Have all files of an artifact on this host."""
+    """Fetch all files of an artifact to this host."""
     return store.load("bench", spec(number).key).directory
 
 
 def plain_upload(client: Any, source: Path, prefix: str) -> None:
-    """What a careful script would do."""
+    """Upload and hash, as a careful script would."""
     for path in source.iterdir():
         file_sha256(path)
         client.upload_file(str(path), BUCKET, f"{prefix}/{path.name}")
 
 
 def plain_download(client: Any, prefix: str, target: Path) -> None:
-    """The same, back."""
+    """Download and hash."""
     target.mkdir()
     for part in range(NUM_PARTS):
         path = target / f"{part}.bin"
@@ -117,7 +117,7 @@ def plain_download(client: Any, prefix: str, target: Path) -> None:
 
 
 def remove_all(client: Any, *prefixes: str) -> None:
-    """The server's disk is this machine's."""
+    """Sync the disk, which the server shares with this process."""
     for prefix in prefixes:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
         for page in pages:
@@ -126,7 +126,7 @@ def remove_all(client: Any, *prefixes: str) -> None:
 
 
 def lookups(folder: Path, proxy: FaultProxy, num_artifacts: int) -> None:
-    """The requests of one lookup, by key and by digest, in stores of two sizes."""
+    """Count the requests of one lookup, by key and by digest, in stores of two sizes."""
     print("\n| artifacts | requests of a lookup | of find by digest |\n|---:|---:|---:|")
     for count in (FEW, num_artifacts):
         # Scenes are told apart by a name within the request: none may begin like another.
@@ -139,7 +139,7 @@ def lookups(folder: Path, proxy: FaultProxy, num_artifacts: int) -> None:
 
 
 def filled(store: S3Store, folder: Path, name: str, count: int) -> Manifest:
-    """Make a store of so many artifacts; all but the first are copies of it under other keys."""
+    """Make a store of `count` artifacts, which are copies of one under their own keys."""
     source = folder / f"source-{name}"
     source.mkdir()
     (source / "a").write_bytes(b"a")
@@ -160,14 +160,14 @@ def filled(store: S3Store, folder: Path, name: str, count: int) -> Manifest:
 
 
 def num_requests(proxy: FaultProxy, name: str, work: Callable[[], object]) -> int:
-    """How many requests the server gets."""
+    """Count the requests that reach the server."""
     scene = proxy.scene(name)
     work()
     return len(scene.requests)
 
 
 def many(folder: Path, proxy: FaultProxy, num_files: int) -> None:
-    """The requests of an artifact of many small files."""
+    """Count the requests of an artifact of many small files."""
     source = folder / "many"
     for file in range(num_files):
         path = source / f"{file // 100:04}" / f"{file:06}"
@@ -193,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--artifacts", type=int, default=10_000)
     result.add_argument("--files", type=int, default=10_000)
     result.add_argument("--rounds", type=int, default=5)
-    result.add_argument("--dir", help="on the disk to be measured (default: the temporary one)")
+    result.add_argument("--dir", help="directory on the disk to measure (default: a temporary one)")
     return result
 
 

@@ -1,20 +1,20 @@
-"""What the training loop costs beside its steps, and how it compares with MindCV's own.
+"""What the training loop costs besides its steps, and how it compares with MindCV's.
 
 python -m tests.bench.bench_training [--images 96] [--batch 16] [--rounds 3] [--parts loop peer …]
 
 | part | what is measured |
 |---|---|
 | loop | a step within our loop against the bare compiled step, both on a batch in memory |
-| checkpoint | what a save takes from training, as a share of it at three intervals |
-| resume | from SIGKILL of a rank to the first new step: detect, start, data, compile; and what the
-  cache of compiled graphs leaves of the first compile |
+| checkpoint | how much a save delays training, as a fraction of it at three intervals |
+| resume | from SIGKILL of a rank to the first new step: detect, start, data, compile; and how much
+  of the first compile remains with cached graphs |
 | ranks | images/s of 2 ranks and of 1 on the same global batch, each with one thread |
 | peer | an epoch (train, evaluate, save) of ours from shards against MindCV's `Model.train` with
   its StateMonitor, as its train.py calls them, from the same images in folders |
 
-Contestants take turns in an order that turns round with every round; a ratio is formed within each
-round, and the median over rounds is printed. Prints Markdown tables, and each turn to stderr, and
-promises nothing.
+Contestants take turns, in reversed order every other round. Ratios are computed within each round;
+the median over rounds is printed. Prints Markdown tables, and each turn to stderr; it checks no
+limits.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tests.bench.training_setup import Setup
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
-# In which module each is measured.
+# The module that measures each part.
 PARTS = {
     "loop": "training_loop",
     "checkpoint": "training_loop",
@@ -43,10 +43,10 @@ PARTS = {
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure the parts that are asked for."""
+    """Measure the chosen parts."""
     print_conditions(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        # The user's own cache of compiled graphs is neither read nor filled.
+        # The user's own cache of compiled graphs is neither read nor written.
         os.environ["SKNET_CACHE"] = f"{folder}/cache"
         os.environ.pop("MS_COMPILER_CACHE_ENABLE", None)
         setup = Setup(Path(folder), arguments)
@@ -59,14 +59,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--images", type=int, default=96, help="to train on, and to evaluate on")
-    result.add_argument("--batch", type=int, default=16, help="of all ranks")
+    result.add_argument("--images", type=int, default=96, help="images of each split (default 96)")
+    result.add_argument("--batch", type=int, default=16, help="global batch (default 16)")
     result.add_argument("--resolution", type=int, default=224)
-    result.add_argument("--job_resolution", type=int, default=112, help="of resume and ranks")
+    result.add_argument("--job_resolution", type=int, default=112, help="in `resume` and `ranks`")
     result.add_argument("--rounds", type=int, default=3)
-    result.add_argument("--steps", type=int, default=5, help="in a turn of loop, checkpoint, ranks")
+    result.add_argument("--steps", type=int, default=5, help="per turn of loop, checkpoint, ranks")
     result.add_argument("--interval", type=int, default=2, help="steps between checkpoints")
     result.add_argument("--ranks", type=int, default=2, help="of the job that is killed")
     result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -4,10 +4,10 @@ python -m tests.bench.bench_validate [--images 256] [--rounds 7]
 
 MindCV's side is its validate.py: its data set of folders, transforms and loader, `Model.eval` with
 its metrics and loss. Ours reads shards of the same files, with the same weights in our network of
-MindCV's form, BatchNorm folded. Each lives in a process of its own and compiles before it is
-measured; they take turns, in an order that turns round with every round; a ratio is formed within
-each round. Then the same for the networks alone, on one batch. What they counted is printed, as
-equal counts show that the two do the same work. Promises nothing: see the load that is printed.
+MindCV's form, BatchNorm folded. Each runs in its own process and compiles before it is measured.
+They take turns, in reversed order every other round; ratios are computed within each round. Then
+the networks alone are measured on one batch. The counts are printed: equal counts show that both do
+the same work. The load is printed too; no limits are checked.
 """
 
 import argparse
@@ -28,12 +28,12 @@ CONTESTANTS = ("ours", "MindCV")
 MODES = ("validation", "forward")
 GOALS = {"validation": 1.5, "forward": 2.0}
 INTERPOLATION, RESOLUTION = "bilinear", 224
-# Validates all images and says what was counted, or runs one batch forward.
+# Validates all images and returns the counts as text, or computes one forward pass.
 Runs = dict[str, Callable[[], str]]
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure both modes and print a table and the ratios."""
+    """Measure both modes, and print a table and the ratios."""
     print_conditions(arguments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def measure(pipes: dict[str, Connection], mode: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contestant in every round."""
+    """Return the seconds of every contestant in every round."""
     seconds: dict[str, list[float]] = {name: [] for name in pipes}
     for number in range(rounds):
         turns = list(pipes.items())
@@ -78,7 +78,7 @@ def measure(pipes: dict[str, Connection], mode: str, rounds: int) -> dict[str, l
 def contestant(
     pipe: Connection, name: str, root: Path, model: str, batch: int, threads: int
 ) -> None:
-    """In its own process: compile, tell what was counted, then answer each mode with seconds."""
+    """Compile, send the counts, then answer each mode with its seconds."""
     os.environ |= {"OMP_NUM_THREADS": str(threads), "GLOG_v": "3"}
     from sknet.world import set_device
 
@@ -90,12 +90,12 @@ def contestant(
         began = time.perf_counter()
         runs[mode]()
         pipe.send(time.perf_counter() - began)
-    # MindSpore's threads outlive their interpreter's end now and then.
+    # MindSpore's threads sometimes keep an interpreter from ending.
     os._exit(0)
 
 
 def ours(root: Path, model: str, batch: int) -> Runs:
-    """As sknet.validate does it, with MindCV's weights."""
+    """Validate as sknet.validate does, with MindCV's weights."""
     import mindspore as ms
 
     from sknet.data.shards import read_shards
@@ -141,7 +141,7 @@ def ours(root: Path, model: str, batch: int) -> Runs:
 
 
 def mindcv(root: Path, model: str, batch: int) -> Runs:
-    """The steps of its validate.py, with its own functions."""
+    """Validate as MindCV's validate.py does, with its functions."""
     from mindspore import Model, nn
 
     from tests.peers import mindcv_data, mindcv_module
@@ -161,7 +161,7 @@ def mindcv(root: Path, model: str, batch: int) -> Runs:
         ),
         num_parallel_workers=workers,
     )
-    # Top 5 too if there are as many classes, as there.
+    # MindCV also leaves out top 5 if there are fewer classes.
     metrics = {"accuracy@1": nn.Top1CategoricalAccuracy(), "loss": nn.Loss()}
     loss = mindcv_module("mindcv.loss").create_loss(name="CE", label_smoothing=0.0)
     whole = Model(network, loss_fn=loss, metrics=metrics)
@@ -174,7 +174,7 @@ def mindcv(root: Path, model: str, batch: int) -> Runs:
 
 
 def peer(model: str) -> Any:
-    """MindCV's network; the same weights in every process."""
+    """Return MindCV's network, with the same weights in every process."""
     import mindspore as ms
 
     from tests.peers import mindcv_model
@@ -184,7 +184,7 @@ def peer(model: str) -> Any:
 
 
 def forward(network: Any, batch: int) -> Callable[[], str]:
-    """The network alone."""
+    """Return a function that computes a forward pass of one batch."""
     from mindspore import Tensor
 
     from tests.bench.bench_model import inputs
@@ -194,11 +194,16 @@ def forward(network: Any, batch: int) -> Callable[[], str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument("--model", default="skresnet18", help="of MindCV's")
+    result.add_argument("--model", default="skresnet18", help="a network of MindCV's")
     result.add_argument("--images", type=int, default=256)
-    result.add_argument("--batch", type=int, default=64, help="of MindCV, and of both forward")
+    result.add_argument(
+        "--batch",
+        type=int,
+        default=64,
+        help="MindCV's, and of both forward passes",
+    )
     result.add_argument("--rounds", type=int, default=7)
     result.add_argument("--threads", type=int, default=os.cpu_count())
     result.set_defaults(resolution=RESOLUTION, iterations=1)

@@ -1,4 +1,4 @@
-"""Peak memory of both sides of a conversion of tiny images that take no files."""
+"""Peak memory of parent and worker of a conversion of tiny images that are not files."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from tests.conversions import in_this_process
 
 
 def measure_memory(count: int, folder: Path) -> None:
-    """Peak memory of both sides of a conversion of tiny images, each in its own process."""
+    """Measure the peak memory of parent and worker, each in its own process."""
     context = multiprocessing.get_context("spawn")
     for side in (parent_side, worker_side):
         ours, theirs = context.Pipe()
@@ -31,7 +31,7 @@ def measure_memory(count: int, folder: Path) -> None:
 
 
 def parent_side(pipe: multiprocessing.connection.Connection, count: int, folder: Path) -> None:
-    """Holds the index, and cuts the shards' parts from it one after the other."""
+    """Do the parent's work: hold the index, and plan one shard after the other."""
     staged = Generated().staged(count)
     held = peak_mib()
     counts = shard_counts(staged, max(1, count // 2500))
@@ -42,7 +42,7 @@ def parent_side(pipe: multiprocessing.connection.Connection, count: int, folder:
 
 
 def worker_side(pipe: multiprocessing.connection.Connection, count: int, folder: Path) -> None:
-    """Converts all shards, in this process."""
+    """Do the workers' work: convert all shards in this process."""
     warm_up()
     sknet.data.conversion.converter.open_source = generated
     staged = Generated().staged(count)
@@ -62,7 +62,7 @@ def warm_up() -> None:
 
 
 class Generated:
-    """A source whose images take no files: tiny JPEGs that differ in nothing."""
+    """A source of identical tiny JPEGs, which are not files."""
 
     kind = "generated"
     classes = ("one",)
@@ -77,7 +77,7 @@ class Generated:
         return self.content
 
     def staged(self, count: int) -> Staged:
-        """As staging would find it."""
+        """Return the staged source."""
         sha256 = hashlib.sha256(self.content).hexdigest()
         index = pd.DataFrame({"key": [f"train/one/{number:07}.jpg" for number in range(count)]})
         index = index.assign(split="train", label=0, size=len(self.content), sha256=sha256)
@@ -95,10 +95,10 @@ class Generated:
 
 
 def generated(source: str) -> Generated:
-    """In the place of `open_source`."""
+    """Return the source; replaces `open_source`."""
     return Generated()
 
 
 def peak_mib() -> float:
-    """Of this process so far."""
+    """Return the peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

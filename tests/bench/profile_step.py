@@ -18,7 +18,7 @@ STEPS = 3
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Print milliseconds a step of each kind of operator, from one millisecond up."""
+    """Print the milliseconds per step of each operator that takes one or more."""
     os.environ |= {"OMP_NUM_THREADS": str(arguments.threads), "GLOG_v": "3"}
     images, labels = inputs(arguments.batch, arguments.resolution)
     step = contender(
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def in_mindspore(step: Callable[[], object]) -> pd.DataFrame:
-    """operator, calls and ms of one step."""
+    """Return operator, number of calls and milliseconds of one step."""
     from mindspore import profiler
 
     with tempfile.TemporaryDirectory() as folder:
@@ -56,13 +56,13 @@ def in_mindspore(step: Callable[[], object]) -> pd.DataFrame:
 
 
 def in_torch(step: Callable[[], object]) -> pd.DataFrame:
-    """operator, calls and ms of one step."""
+    """Return operator, number of calls and milliseconds of one step."""
     from torch import profiler
 
     with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(STEPS):
             step()
-    # microseconds of the operator itself, without those that it calls
+    # Microseconds of the operator itself, without the operators that it calls.
     rows = [
         (event.key, event.count // STEPS, event.self_cpu_time_total / 1e3 / STEPS)
         for event in profile.key_averages()
@@ -71,7 +71,7 @@ def in_torch(step: Callable[[], object]) -> pd.DataFrame:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("--contestant", default="ours", choices=["ours", "MindCV", "timm"])
     result.add_argument("--model", default="skresnet18")

@@ -1,4 +1,4 @@
-"""Samples and shards of names alone, which take no files."""
+"""Sources and shards that consist of names, without files."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ VAL_EVERY = 26  # of ImageNet-1K, one image in 26 is for validation
 
 
 class Generated:
-    """A source of names alone: each file holds one image, of which only a digest is known."""
+    """A source whose files exist by name only; each holds one image with a known digest."""
 
     kind = "generated"
     location = "generated://"
@@ -23,25 +23,25 @@ class Generated:
         self.classes = self.titles = tuple(f"n{number:08}" for number in range(num_classes))
 
     def files(self) -> Iterator[SourceFile]:
-        """All of them."""
+        """Yield all files."""
         for number in range(self._count):
             split = "train" if number % VAL_EVERY else "val"
             name = self.classes[number // VAL_EVERY % len(self.classes)]
             yield SourceFile(f"{split}/{name}/{name}_{number:09}.JPEG", 110_000, "1-1", 1)
 
     def scan(self, file: SourceFile) -> Iterator[ScannedImage]:
-        """The one image."""
+        """Yield the one image of the file."""
         yield ScannedImage("", 0, 110_000, file_sha256(file.path))
 
     def assign(self, file: str, name: str) -> Assignment:
-        """By its folders."""
+        """Return what the folders say about the image."""
         del name
         split, folder, _ = file.split("/")
         return Assignment(split, file, int(folder[1:]))
 
 
 def shards_of(count: int) -> Shards:
-    """The record of that many shards of 2,500 samples."""
+    """Return the record of `count` shards of 2,500 samples."""
     nothing = {"samples_digest": file_sha256(0), "index_sha256": file_sha256(0), "quarantined": ()}
     names = ("one",)
     split = {"train": 2500 * count, "val": 0}
@@ -62,5 +62,5 @@ def shards_of(count: int) -> Shards:
 
 
 def file_sha256(number: object) -> str:
-    """One that nothing else has."""
+    """Return a digest that nothing else has."""
     return hashlib.sha256(str(number).encode()).hexdigest()

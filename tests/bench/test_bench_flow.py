@@ -20,7 +20,7 @@ def test_every_figure_is_printed(trained: Trained, copied_store: Path) -> None:
     assert [how for how, _ in imports] == ["", ", by CPU time"]
     assert all(float(times) > 0.5 for _, times in imports)
     rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| -?[\d.]+ ", printed, re.MULTILINE)
-    assert [place for place, _, _ in rows] == ["temporary", "running"]
-    shares = re.findall(r"^share, (\w+) server: ([\d.]+)%", printed, re.MULTILINE)
-    assert [place for place, _ in shares] == ["temporary", "running"]
-    assert all(float(share) > 0 for _, share in shares)
+    assert [server for server, _, _ in rows] == ["temporary", "running"]
+    fractions = re.findall(r"^fraction, (\w+) server: ([\d.]+)%", printed, re.MULTILINE)
+    assert [server for server, _ in fractions] == ["temporary", "running"]
+    assert all(float(fraction) > 0 for _, fraction in fractions)

@@ -16,25 +16,25 @@ from infra.launch import Control, Job, JobResult, Outcome, run
 from tests.bench.training_setup import Setup, print_turns, take_turns
 from tests.processes import ROOT
 
-# Jobs never get there: they are killed, or asked to stop.
+# Epochs; jobs are killed or asked to stop long before.
 ENDLESS = 1000
 COLUMNS = ("detect", "start", "data", "compile and first step")
 
 
 @dataclass
 class JobRun:
-    """A job, which went on for as long as `on_line` let it."""
+    """A training job, which runs until `on_line` stops it."""
 
     directory: Path
-    """Its checkpoints and metrics."""
+    """Directory of its checkpoints and metrics."""
     workers: int
     cache: Path
-    """Of compiled graphs."""
+    """Directory of compiled graphs."""
 
     def go(
         self, setup: Setup, on_line: Callable[[str], None], control: Control | None = None
     ) -> JobResult:
-        """Start, each rank with one thread for computing and one for its data."""
+        """Run the job; each rank computes in one thread and reads in another."""
         attempt = setup.new_directory()
         recipe = attempt / "recipe.yaml"
         changes = {
@@ -67,7 +67,7 @@ class JobRun:
         return run(job, on_line=on_line, control=control)
 
     def kill(self) -> float:
-        """SIGKILL to the last rank; return when."""
+        """Send SIGKILL to the last rank; return the time."""
         ranks = [
             process
             for process in psutil.Process().children(recursive=True)
@@ -86,19 +86,19 @@ class JobRun:
         return is_worker and environment["RANK_ID"] == str(self.workers - 1)
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        """Of metrics.jsonl."""
+        """Return the lines of metrics.jsonl."""
         text = (self.directory / "metrics.jsonl").read_text("utf-8")
         entries = [json.loads(line) for line in text.splitlines()]
         return [entry for entry in entries if entry["type"] == kind]
 
 
 def is_step(line: str) -> bool:
-    """Whether rank 0 tells of a step."""
+    """Tell whether the line is rank 0's report of a step."""
     return " step " in line and " loss " in line
 
 
 def measure_resume(setup: Setup) -> None:
-    """Killed once there is a checkpoint, started again as soon as the job has ended."""
+    """Kill a rank once there is a checkpoint; start again as soon as the job has ended."""
     rounds = [_resume(setup) for _ in range(setup.options.rounds)]
     medians = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
     names = (*COLUMNS, "all")
@@ -116,7 +116,7 @@ def measure_resume(setup: Setup) -> None:
 
 
 def _resume(setup: Setup) -> dict[str, float]:
-    """Seconds by column."""
+    """Return the seconds of each column."""
     job = JobRun(setup.new_directory(), setup.options.ranks, setup.new_directory())
     killed: list[float] = []
     resumed: list[float] = []
@@ -147,7 +147,7 @@ def _resume(setup: Setup) -> dict[str, float]:
 
 
 def measure_ranks(setup: Setup) -> None:
-    """The steps of whole jobs, by their own metrics; they share the global batch."""
+    """Measure the steps of whole jobs by their own metrics, with one global batch."""
     cache = setup.new_directory()
 
     def job(workers: int) -> Callable[[], float]:
@@ -161,7 +161,7 @@ def measure_ranks(setup: Setup) -> None:
 
 
 def _images_per_second(setup: Setup, job: JobRun) -> float:
-    """Of the median step; the first one compiles."""
+    """Return images/s of the median step, without the first one, which compiles."""
     control, steps = Control(), setup.options.steps
 
     def stop_after_steps(line: str) -> None:

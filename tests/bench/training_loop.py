@@ -32,25 +32,25 @@ from tests.bench.bench_input import NUM_CLASSES
 from tests.bench.training_setup import MODEL, Setup, print_turns, take_turns
 
 MINUTE = 60.0
-# Of the recipes for ImageNet.
+# Steps between checkpoints in the recipes for ImageNet.
 RECIPE_INTERVAL = 500
 
 
 @dataclass
 class Clocks:
-    """When the steps of a training ended, and how long it stood still between them."""
+    """When the steps of a training ended, and how long it paused between them."""
 
     steps: list[float] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
 
     @property
     def milliseconds(self) -> list[float]:
-        """From each step to the next one."""
+        """Return the seconds from each step to the next one."""
         return [1000 * float(seconds) for seconds in np.diff(self.steps)]
 
 
 class Training:
-    """Our loop, to be started again and again over one compiled step."""
+    """Our loop, which can be started repeatedly with one compiled step."""
 
     def __init__(self, setup: Setup) -> None:
         set_device("CPU")
@@ -67,16 +67,16 @@ class Training:
         return plan_run(recipe, self._setup.shards.record, 1, "CPU")
 
     def reset(self) -> None:
-        """To the state before the first step, the counter of steps included."""
+        """Restore the state before the first step, including the step counter."""
         for parameter in self.start.step_cell.get_parameters():
             parameter.set_data(Tensor(self._fresh[parameter.name]))
 
     def batch(self) -> Any:
-        """The first one."""
+        """Return the first batch."""
         return next(batches_of(segments_from(self.run, 0), self.run, self._setup.shards, ALONE))
 
     def steps_from_memory(self, batch: Any, count: int, **changes: Any) -> tuple[Clocks, Path]:
-        """`count` steps on one batch, then a stop: no evaluation, no input pipeline."""
+        """Take `count` steps on one batch, then stop, without evaluation or input pipeline."""
         if count >= self.run.steps_per_epoch:
             raise SystemExit(f"an epoch has {self.run.steps_per_epoch} steps: give more --images")
         with (
@@ -88,7 +88,7 @@ class Training:
         return clocks, directory
 
     def epoch(self) -> float:
-        """Seconds of one from shards, its evaluation and its checkpoint included."""
+        """Return the seconds of an epoch from shards, with its evaluation and checkpoint."""
         self.reset()
         directory = Path(tempfile.mkdtemp(dir=self._setup.root))
         began = time.perf_counter()
@@ -98,7 +98,7 @@ class Training:
     def train(
         self, directory: Path, clocks: Clocks, *, stop_after: int | None = None, **changes: Any
     ) -> None:
-        """One epoch into the directory, or the first steps of it."""
+        """Train one epoch, or its first steps, into the directory."""
         run, setup, stop = self._plan(**changes), self._setup, StopRequest()
 
         class Observed(TrainingMetrics):
@@ -135,19 +135,19 @@ class Training:
 
 
 def unheard(_line: str) -> None:
-    """Nothing is said."""
+    """Ignore a line of the log."""
 
 
 @cache
 def compiled_training(setup: Setup) -> Training:
-    """The one of all parts."""
+    """Return the training that all parts share."""
     training = Training(setup)
     training.steps_from_memory(training.batch(), 2)
     return training
 
 
 def measure_loop(setup: Setup) -> None:
-    """Ours and the bare step take turns on one batch in memory; ours writes a line each step."""
+    """Measure our loop against the bare step, on one batch in memory; ours logs each step."""
     training, count = compiled_training(setup), setup.options.steps
     batch = training.batch()
     images, labels = (Tensor(array) for array in batch)
@@ -171,9 +171,9 @@ def measure_loop(setup: Setup) -> None:
 
 
 def measure_checkpoint(setup: Setup) -> None:
-    """What a save takes from training: the pause for it, and the step beside which it is written.
+    """Measure how a save delays training: its pause, and the slower step while it is written.
 
-    The steps after a save are compared with the others of their round, so a save has to be done
+    The steps after a save are compared with the others of their round, so a save must be done
     within `--interval` steps.
     """
     training, interval = compiled_training(setup), setup.options.interval
@@ -201,11 +201,11 @@ def measure_checkpoint(setup: Setup) -> None:
 def _round(
     training: Training, batch: Any, setup: Setup, interval: int
 ) -> tuple[float, float, float, float]:
-    """Milliseconds: of a pause, of a save in all, of a step, of writing while training waits."""
+    """Return milliseconds of a pause, a whole save, a step, and a save that training waits for."""
     count = setup.options.steps
     training.reset()
     clocks, directory = training.steps_from_memory(batch, count, checkpoint_every_steps=interval)
-    # The i-th is of step i + 2; steps that follow a save contain its pause.
+    # Item i belongs to step i + 2; a step after a save contains its pause.
     times = dict(enumerate(clocks.milliseconds, start=2))
     after_save = [value for number, value in times.items() if (number - 1) % interval == 0]
     others = [value for number, value in times.items() if (number - 1) % interval]
@@ -217,7 +217,7 @@ def _round(
     began = time.perf_counter()
     checkpoint.write(snapshot, setup.new_directory(), state)
     written = 1000 * (time.perf_counter() - began)
-    # The last pause is the stop's, in which training waits for the disk.
+    # The last pause is that of the stop, in which training waits for the disk.
     return (
         statistics.median(clocks.pauses[:-1]),
         statistics.median(after_save) - step,

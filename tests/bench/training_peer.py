@@ -1,4 +1,4 @@
-"""The part `peer`: an epoch of MindCV's own training beside one of ours."""
+"""The part `peer`: an epoch of MindCV's training against one of ours."""
 
 import os
 import sys
@@ -13,12 +13,12 @@ from tests.bench.training_loop import compiled_training
 from tests.bench.training_setup import MODEL, Setup, print_turns, take_turns
 from tests.peers import mindcv_data, mindcv_model, mindcv_module
 
-# Left to the reader of the JPEGs, as to ours.
+# Threads that read JPEGs, as many as ours.
 NUM_WORKERS = 2
 
 
 class MindCV:
-    """Loader, network, loss, optimizer, Model and StateMonitor, as its train.py calls them."""
+    """MindCV's loader, network, loss, optimizer, Model and StateMonitor, as in its train.py."""
 
     def __init__(self, setup: Setup) -> None:
         data, self._utils = mindcv_data(), mindcv_module("mindcv.utils")
@@ -61,7 +61,7 @@ class MindCV:
         self._directory = str(setup.new_directory())
 
     def epoch(self) -> float:
-        """Seconds of one, its evaluation and its checkpoints included."""
+        """Return the seconds of an epoch, with its evaluation and checkpoints."""
         monitor = self._utils.StateMonitor(
             self._model,
             model_name=MODEL,
@@ -82,7 +82,7 @@ class MindCV:
 
 
 def measure_peer(setup: Setup) -> None:
-    """An epoch each, train, evaluate and save, once both are compiled."""
+    """Measure an epoch of each (train, evaluate, save) after both have compiled."""
     ours, peer = compiled_training(setup), MindCV(setup)
     assert ours.run.steps_per_epoch == peer.steps_per_epoch
     contestants = {"MindCV": peer.epoch, "ours": ours.epoch}
@@ -94,6 +94,6 @@ def measure_peer(setup: Setup) -> None:
 
 @contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """MindSpore's callbacks print."""
+    """Hide what MindSpore's callbacks print."""
     with Path(os.devnull).open("w") as nowhere, mock.patch.object(sys, "stdout", nowhere):
         yield

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark of the training loop share: images, recipe, turns, tables."""
+"""What all parts of the training benchmark share: images, recipe, turns, tables."""
 
 import itertools
 import statistics
@@ -16,7 +16,7 @@ Contestant = Callable[[], float]
 
 
 class Setup:
-    """The same images as folders and as shards, and a recipe for all parts."""
+    """The images as folders and as shards, and the recipe of all parts."""
 
     def __init__(self, root: Path, options: Namespace) -> None:
         from sknet.data.conversion.conversion import write_shards
@@ -52,20 +52,20 @@ class Setup:
         self._numbers = itertools.count()
 
     def new_directory(self) -> Path:
-        """An empty one."""
+        """Return a new empty directory."""
         directory = self.root / f"{next(self._numbers):03}"
         directory.mkdir()
         return directory
 
 
 def in_this_process(function: Callable[..., Any], items: Any, *, on_tick: object) -> Iterator[Any]:
-    """Few images need no processes, whose start takes longer."""
+    """Convert in this process: starting workers takes longer than converting few images."""
     del on_tick
     return map(function, items)
 
 
 def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
-    """What each one measures in every round."""
+    """Return what each contestant measures in every round."""
     measured: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
         turns = list(contestants.items())
@@ -76,7 +76,7 @@ def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, lis
 
 
 def print_turns(what: str, measured: dict[str, list[float]], goal: str) -> None:
-    """A row for each contestant, then the first as a multiple of the second, and the goal."""
+    """Print a row for each contestant, then the ratio of the first two, and the goal."""
     print(f"\n| {what} | median | min-max |\n|---|---:|---:|")
     for name, values in measured.items():
         print(f"| {name} | {statistics.median(values):.1f} | {min(values):.1f}-{max(values):.1f} |")
