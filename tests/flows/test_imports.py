@@ -1,4 +1,4 @@
-"""What is imported when: deployments register without heavy libraries, programs find Python's own."""
+"""Flows are imported without heavy libraries, and programs import Python's own modules."""
 
 import subprocess
 import sys
@@ -20,5 +20,5 @@ def test_a_flow_is_imported_without_the_libraries_that_only_its_tasks_need(modul
 
 
 def test_no_module_beside_the_programs_has_the_name_of_one_of_pythons() -> None:
-    """`python sknet/train.py` puts sknet/ first on the path, where it would hide Python's module."""
+    """`python sknet/train.py` puts sknet/ first on the path, where it hides Python's modules."""
     assert {path.stem for path in (ROOT / "sknet").iterdir()} & sys.stdlib_module_names == set()
