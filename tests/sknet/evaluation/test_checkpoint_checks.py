@@ -1,4 +1,4 @@
-"""A finished checkpoint is checked before it is evaluated: a fault has a name, no traceback."""
+"""The checks of a finished checkpoint: every fault fails a check by name, none ends the program."""
 
 import json
 import shutil
@@ -15,23 +15,17 @@ from mindspore import Tensor
 
 from sknet.data.shards import ShardSet
 from sknet.evaluation.checks import check_checkpoint
-from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Layout, Shards
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
 from sknet.training.trainer import plan_run
-from tests.sknet.steps import ARCHITECTURE
+from tests.tiny_networks import tiny_network
 
-ALL = [
+ALL_CHECKS = [
     *("state", "recipe", "shards", "run", "progress", "layouts", "evaluations", "files"),
     *("weights", "parameters", "finite", "positive variances"),
 ]
-OF_WEIGHTS = ALL[-4:]
-
-
-def network() -> SKNet:
-    return SKNet(ARCHITECTURE, num_classes=3, in_channels=3)
 
 
 def evaluation(correct: int) -> Evaluation:
@@ -48,10 +42,10 @@ def evaluation(correct: int) -> Evaluation:
 
 
 def finished(recipe: Recipe, shards: Shards, directory: Path, **choices: Any) -> Path:
-    """A checkpoint of the last step as a training writes it."""
+    """Write a checkpoint of the last step, as a training does."""
     recipe = recipe.model_copy(update=choices)
     run = plan_run(recipe, shards, 1, "CPU")
-    step = TrainStep(network(), recipe, [0.1] * run.total_steps)
+    step = TrainStep(tiny_network(), recipe, [0.1] * run.total_steps)
     state = Checkpoint(
         run=run,
         layouts=(Layout(first_step=0, world_size=2), Layout(first_step=4, world_size=1)),
@@ -73,35 +67,35 @@ def recipe(recipe_file: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def sound(recipe: Recipe, converted: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
-    return finished(recipe, converted.record, tmp_path_factory.mktemp("sound"))
+def intact(recipe: Recipe, converted: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished checkpoint; don't change it."""
+    return finished(recipe, converted.record, tmp_path_factory.mktemp("intact"))
 
 
 @pytest.fixture(scope="module")
 def check(recipe: Recipe, converted: ShardSet) -> Callable[[Path], CheckpointChecks]:
-    fresh = network()
+    fresh = tiny_network()
     return lambda directory: check_checkpoint(directory, fresh, recipe, converted.record)
 
 
 @pytest.fixture
-def copy(sound: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sound, tmp_path / "copy")
+def copy(intact: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(intact, tmp_path / "copy")
 
 
 def faults(checks: CheckpointChecks) -> dict[str, str]:
     for each in checks.checks:
         assert len(each.detail.splitlines()) == 1, each
-        assert "/" not in each.detail, "where it lies is no fact of a checkpoint"
+        assert "/" not in each.detail, "details must not depend on the directory"
     return {each.name: each.detail for each in checks.checks if not each.passed}
 
 
-def test_a_sound_checkpoint_passes_every_check(
-    check: Callable[[Path], CheckpointChecks], sound: Path
+def test_an_intact_checkpoint_passes_every_check(
+    check: Callable[[Path], CheckpointChecks], intact: Path
 ) -> None:
-    result = check(sound)
+    result = check(intact)
     assert (result.passed, faults(result)) == (True, {})
-    assert [each.name for each in result.checks] == ALL
+    assert [each.name for each in result.checks] == ALL_CHECKS
 
 
 @pytest.mark.parametrize(
@@ -109,16 +103,16 @@ def test_a_sound_checkpoint_passes_every_check(
     [{"opt": "sgd"}, {"opt": "adamw"}, {"opt": "lamb", "ema": True}, {"amp_level": "O2"}],
     ids=str,
 )
-def test_what_any_training_step_keeps_beside_the_weights_is_known(
+def test_the_state_of_every_training_step_is_known(
     recipe: Recipe, converted: ShardSet, tmp_path: Path, choices: dict[str, Any]
 ) -> None:
     path = finished(recipe, converted.record, tmp_path, **choices)
     expected = recipe.model_copy(update=choices)
-    assert check_checkpoint(path, network(), expected, converted.record).passed
+    assert check_checkpoint(path, tiny_network(), expected, converted.record).passed
 
 
 def with_state(directory: Path, changes: Mapping[str, Any]) -> None:
-    """Set values of state.json by their dotted paths."""
+    """Set values of state.json; the keys of `changes` are dotted paths."""
     file = directory / "state.json"
     state = json.loads(file.read_text("utf-8"))
     for path, value in changes.items():
@@ -159,7 +153,7 @@ def with_state(directory: Path, changes: Mapping[str, Any]) -> None:
     ],
     ids=lambda value: next(iter(value.items()))[0] if isinstance(value, dict) else None,
 )
-def test_a_state_that_is_not_of_this_run_fails_with_found_and_expected(
+def test_a_state_of_another_run_fails_with_what_was_found_and_expected(
     check: Callable[[Path], CheckpointChecks],
     copy: Path,
     changes: dict[str, Any],
@@ -172,7 +166,7 @@ def test_a_state_that_is_not_of_this_run_fails_with_found_and_expected(
 
 
 def with_weights(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the arrays of model.ckpt, and say in state.json that it is so."""
+    """Change the arrays of model.ckpt, and its size and SHA-256 in state.json."""
     values = {
         name: p.asnumpy() for name, p in ms.load_checkpoint(str(directory / "model.ckpt")).items()
     }
@@ -226,7 +220,7 @@ def fill(name: str, value: float) -> Callable[[dict[str, Any]], object]:
         ),
     ],
 )
-def test_weights_that_are_not_the_networks_fail_by_name(
+def test_weights_of_another_network_fail_by_name(
     check: Callable[[Path], CheckpointChecks],
     copy: Path,
     change: Callable[[dict[str, Any]], object],
@@ -239,7 +233,7 @@ def test_weights_that_are_not_the_networks_fail_by_name(
         assert found[name].startswith(detail)
 
 
-def test_files_that_are_missing_or_foreign_fail_the_checks_that_need_them(
+def test_missing_files_fail_the_checks_that_need_them(
     check: Callable[[Path], CheckpointChecks], copy: Path
 ) -> None:
     (copy / "model.ckpt").unlink()
@@ -254,7 +248,7 @@ def test_files_that_are_missing_or_foreign_fail_the_checks_that_need_them(
     assert "No such file or directory" in faults(result)["state"]
 
 
-def test_numbers_beyond_all_measure_are_said_in_short(
+def test_enormous_numbers_are_shortened(
     check: Callable[[Path], CheckpointChecks], copy: Path
 ) -> None:
     huge = 10**4000
@@ -266,18 +260,18 @@ def test_numbers_beyond_all_measure_are_said_in_short(
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_any_flipped_bit_or_cut_fails_a_check_and_ends_in_no_traceback(
+def test_any_damage_fails_a_check_without_an_exception(
     check: Callable[[Path], CheckpointChecks],
-    sound: Path,
+    intact: Path,
     tmp_path_factory: pytest.TempPathFactory,
     data: st.DataObject,
 ) -> None:
-    place = tmp_path_factory.getbasetemp() / "mutated"
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(sound, place)
-    file = place / data.draw(st.sampled_from(["state.json", "model.ckpt"]))
+    damaged = tmp_path_factory.getbasetemp() / "damaged"
+    shutil.rmtree(damaged, ignore_errors=True)
+    shutil.copytree(intact, damaged)
+    file = damaged / data.draw(st.sampled_from(["state.json", "model.ckpt"]))
     content = bytearray(file.read_bytes())
-    # The start and the end of the weights hold names and the checksum.
+    # The start and the end of the weights contain names and the checksum.
     at = data.draw(st.integers(0, min(4000, len(content) - 1)))
     if data.draw(st.booleans()):
         at = len(content) - 1 - at
@@ -289,7 +283,7 @@ def test_any_flipped_bit_or_cut_fails_a_check_and_ends_in_no_traceback(
         case "foreign":
             content[:] = data.draw(st.binary(max_size=99))
     file.write_bytes(content)
-    result = check(place)
+    result = check(damaged)
     faults(result)
     if file.name == "model.ckpt":
         assert not result.passed

@@ -1,4 +1,4 @@
-"""Examples: the surest wrong predictions of the most confused pairs, as small pictures."""
+"""Examples: thumbnails of the most confident wrong predictions of the most confused pairs."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ CLASSES = 3
 
 
 def predictions(samples: list[tuple[int, int, float]]) -> Predictions:
-    """Of (label, prediction, probability)."""
+    """Return predictions from (label, prediction, probability)."""
     labels, first, probability = (np.array(column) for column in zip(*samples, strict=True))
     return Predictions(
         labels=labels.astype(np.int32),
@@ -27,7 +27,7 @@ def predictions(samples: list[tuple[int, int, float]]) -> Predictions:
     )
 
 
-# Few probabilities, so that ties are the rule.
+# Few different probabilities, so that most samples have ties.
 samples = st.lists(
     st.tuples(
         st.integers(0, CLASSES - 1),
@@ -40,7 +40,7 @@ samples = st.lists(
 
 
 @given(samples)
-def test_every_pair_has_its_turn_with_its_surest_sample_left(
+def test_pairs_take_turns_with_their_most_confident_sample_left(
     drawn: list[tuple[int, int, float]],
 ) -> None:
     made = predictions(drawn)
@@ -67,13 +67,13 @@ def encoded(size: tuple[int, int], form: str = "JPEG", mode: str = "RGB") -> byt
     return buffer.getvalue()
 
 
-def test_thumbnails_are_small_and_small_images_stay() -> None:
+def test_large_images_are_shrunk_and_small_ones_are_not_enlarged() -> None:
     assert thumbnail(encoded((500, 375))).size == (96, 72)
     assert thumbnail(encoded((20, 400), "PNG", "P")).size == (5, 96)
     assert thumbnail(encoded((32, 20), mode="CMYK")).size == (32, 20)
 
 
-def test_what_is_written_is_named_in_the_record_and_the_same_each_time(tmp_path: Path) -> None:
+def test_the_record_names_the_files_and_writing_is_reproducible(tmp_path: Path) -> None:
     made = predictions([(0, 1, 0.5), (1, 1, 0.9), (0, 1, 0.75), (2, 0, 1.0)])
     images = [encoded((40, 40)), encoded((50, 40)), encoded((60, 40))]
     for name in ("one", "two"):
@@ -90,6 +90,6 @@ def test_what_is_written_is_named_in_the_record_and_the_same_each_time(tmp_path:
     assert [Image.open(io.BytesIO(file)).width for file in files] == [40, 50, 60]
 
 
-def test_without_a_wrong_prediction_there_is_no_example(tmp_path: Path) -> None:
+def test_without_wrong_predictions_there_are_no_examples(tmp_path: Path) -> None:
     write_examples(tmp_path, predictions([(1, 1, 0.5)]), ["a"], [])
     assert contents(tmp_path).keys() == {"examples.json"}

@@ -1,4 +1,4 @@
-"""Validation under msrun: any number of ranks writes the same files, byte for byte."""
+"""Validation writes the same files on any number of ranks, byte for byte."""
 
 from pathlib import Path
 
@@ -6,16 +6,18 @@ import mindspore as ms
 import pytest
 
 import sknet
+import tests
 from infra.launch import Job, Outcome, run
+from sknet import program, validate
 from sknet.evaluation.predictions import read_predictions
-from sknet.models import create_model
+from sknet.models.registry import ARCHITECTURES
 from sknet.records import Evaluation
 from tests.conversions import contents, convert
 from tests.sknet.conftest import write_images
+from tests.tiny_networks import NAME, TINY, tiny_network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program_state")]
 
-SIDES = ("image_resize=32", "val_resolutions=[48]")
 FILES = {
     *("evaluation.json", "evaluation-48.json"),
     *("predictions.parquet", "predictions-48.parquet"),
@@ -23,70 +25,92 @@ FILES = {
 }
 
 
-def validated(out: Path, recipe: Path, data: Path, weights: Path, ranks: int) -> dict[str, bytes]:
-    """What so many ranks wrote."""
-    lines: list[str] = []
-    place = out.with_suffix(".job")
-    place.mkdir()
-    options = [*("--config", recipe), *("--data_dir", data), *("--ckpt_path", weights)]
-    job = Job(
-        program=Path(sknet.__file__).with_name("validate.py"),
-        args=(
-            *map(str, options),
-            *(word for side in SIDES for word in ("--set", side)),
-            *("--out", str(out), "--json", str(place / "primary.json")),
-            *("--outcome_file", str(place / "outcome.json")),
-        ),
-        workers=ranks,
-        log_dir=place / "logs",
-        outcome_file=place / "outcome.json",
-        cwd=place,
-        env={"PYTHONPATH": str(Path(sknet.__file__).parents[1])},
-        deadline=300,
-        silence=None,
-    )
-    result = run(job, on_line=lines.append)
-    said = "\n".join(lines)
-    assert result.status is Outcome.DONE, said
-    assert said.count("accuracy@1") == 2, "rank 0 speaks for all"
-    files = contents(out)
-    assert (place / "primary.json").read_bytes() == files["evaluation.json"]
-    return files
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ms.set_seed(3)
     path = tmp_path_factory.mktemp("weights") / "model.ckpt"
-    ms.save_checkpoint(create_model("skresnet18", num_classes=3), str(path))
+    ms.save_checkpoint(tiny_network(num_classes=3), str(path))
     return path
 
 
-def test_one_two_and_three_ranks_write_the_same_files(
-    recipe_file: Path, weights: Path, tmp_path: Path
+@pytest.fixture
+def options(recipe_file: Path, weights: Path) -> list[str]:
+    return [
+        *("--config", str(recipe_file), "--ckpt_path", str(weights)),
+        *("--set", f"model={NAME}", "--set", "val_resolutions=[48]"),
+    ]
+
+
+def shards_of(num_samples: int, directory: Path) -> Path:
+    """Convert a data set with up to nine validation samples of three classes."""
+    images = write_images(directory / "images", train=1, val=3)
+    for image in sorted((images / "val").rglob("*.*"))[num_samples:]:
+        image.unlink()
+    convert(images, directory / "shards")
+    return directory / "shards"
+
+
+def validated_alone(
+    out: Path, data: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, bytes]:
+    """Validate in this process, and return the files."""
+    monkeypatch.setitem(ARCHITECTURES, NAME, TINY)
+    arguments = [*options, "--data_dir", str(data), "--out", str(out)]
+    assert program.run(validate.main, validate.parser().parse_args(arguments)) == 0
+    return contents(out)
+
+
+def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[str, bytes]:
+    """Validate in a job of ranks, and return the files."""
+    lines: list[str] = []
+    directory = out.with_suffix(".job")
+    directory.mkdir()
+    job = Job(
+        program=Path(tests.__file__).with_name("tiny_networks.py"),
+        args=(
+            "sknet.validate",
+            *options,
+            *("--data_dir", str(data), "--out", str(out)),
+            *("--json", str(directory / "primary.json")),
+            *("--outcome_file", str(directory / "outcome.json")),
+        ),
+        workers=ranks,
+        log_dir=directory / "logs",
+        outcome_file=directory / "outcome.json",
+        cwd=directory,
+        env={"PYTHONPATH": str(Path(sknet.__file__).parents[1])},
+        deadline=600,
+        silence=None,
+    )
+    result = run(job, on_line=lines.append)
+    log = "\n".join(lines)
+    assert result.status is Outcome.DONE, log
+    assert log.count("accuracy@1") == 2, "rank 0 alone prints the two resolutions"
+    files = contents(out)
+    assert (directory / "primary.json").read_bytes() == files["evaluation.json"]
+    return files
+
+
+def test_two_ranks_write_the_files_of_one(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Seven: neither 2 nor 3 divides it.
-    write_images(tmp_path / "images", train=1, val=3)
-    for name in ("emu/001.jpg", "emu/002.png"):
-        (tmp_path / "images/val" / name).unlink()
-    convert(tmp_path / "images", tmp_path / "seven")
-    place = (recipe_file, tmp_path / "seven", weights)
-    alone = validated(tmp_path / "alone", *place, ranks=1)
+    data = shards_of(7, tmp_path)
+    alone = validated_alone(tmp_path / "alone", data, options, monkeypatch)
     assert alone.keys() >= FILES
     assert all(name.startswith("example-") for name in alone.keys() - FILES)
     evaluation = Evaluation.read(tmp_path / "alone/evaluation.json")
     assert (evaluation.seen, evaluation.class_seen) == (7, (3, 3, 1))
-    kept = read_predictions(tmp_path / "alone/predictions.parquet")
-    assert len({*kept.keys}) == 7
-    for ranks in (2, 3):
-        assert validated(tmp_path / f"by-{ranks}", *place, ranks=ranks) == alone
+    assert len(read_predictions(tmp_path / "alone/predictions.parquet")) == 7
+    assert validated(tmp_path / "by-2", data, options, ranks=2) == alone
 
 
-def test_a_rank_without_a_sample_changes_nothing(
-    recipe_file: Path, weights: Path, tmp_path: Path
+# With three samples, one of four ranks has none.
+@pytest.mark.long
+@pytest.mark.parametrize("num_samples", [3, 7])
+def test_one_three_and_four_ranks_write_the_files_of_one(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_samples: int
 ) -> None:
-    convert(write_images(tmp_path / "images", train=1, val=1), tmp_path / "three")
-    place = (recipe_file, tmp_path / "three", weights)
-    alone = validated(tmp_path / "alone", *place, ranks=1)
-    assert Evaluation.read(tmp_path / "alone/evaluation.json").seen == 3
-    assert validated(tmp_path / "by-4", *place, ranks=4) == alone
+    data = shards_of(num_samples, tmp_path)
+    alone = validated_alone(tmp_path / "alone", data, options, monkeypatch)
+    for ranks in (1, 3, 4):
+        assert validated(tmp_path / f"by-{ranks}", data, options, ranks=ranks) == alone
