@@ -257,7 +257,7 @@ class Filler:
             self.store.refs.set("production", checkpoint, expected=current, reason="best so far")
 
     def revalidate(self, number: int, checkpoint: Manifest, outcome: str = "as recorded") -> None:
-        began = BEGIN + timedelta(days=day, hours=18)
+        began = BEGIN + timedelta(days=number, hours=18)
         recorded = Counts(seen=SEEN, correct_top1=344, correct_top5=360, loss_sum=83.7)
         lost = {"as recorded": 0, "within tolerance": 1, "regressed": 9}.get(outcome, 0)
         found = recorded.model_copy(update={"correct_top1": 344 - lost})
@@ -269,9 +269,9 @@ class Filler:
             began=began,
             scheduled=began,
             outcome=outcome,  # type: ignore[arg-type]
-            said="model.ckpt has another sha256" if damaged else counted,
+            said="model.ckpt has another sha256" if damaged else said,
             damages=("checkpoint: 'model.ckpt': sha256",) if damaged else (),
-            repairs=() if day % 7 else (repair,),
+            repairs=() if number % 7 else (repair,),
             recorded_software={"mindspore": "2.10.0"},
             software={"mindspore": "2.10.0"},
             recorded=recorded,
@@ -385,7 +385,7 @@ def fill(root: Path, num_runs: int, num_revalidations: int = 0) -> Filler:
             filler.promote(checkpoint, evaluation, granted=number == 0)
             promoted = promoted or checkpoint
     outcomes = {4: "within tolerance", 9: "damaged", 11: "regressed"}
-    for day in range(num_revalidations if promoted else 0):
+    for number in range(num_revalidations if promoted else 0):
         assert promoted is not None
-        filler.revalidate(number, promoted, outcomes.get(day, "as recorded"))
+        filler.revalidate(number, promoted, outcomes.get(number, "as recorded"))
     return filler
