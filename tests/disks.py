@@ -1,4 +1,4 @@
-"""Small disks of a test's own."""
+"""Small disks for tests."""
 
 import shutil
 import subprocess
@@ -10,18 +10,20 @@ import pytest
 
 
 @contextmanager
-def small_disk(place: Path, options: str) -> Iterator[Path]:
-    """A tmpfs with these mount options, or a skipped test with the reason why there is none."""
-    place.mkdir()
+def small_disk(directory: Path, options: str) -> Iterator[Path]:
+    """A tmpfs with these mount options; skips the test where none can be mounted."""
+    directory.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)],
+        capture_output=True,
+        text=True,
     )
     if mounted.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
     try:
-        yield place
+        yield directory
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def make_read_only(disk: Path) -> None:

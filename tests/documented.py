@@ -1,4 +1,4 @@
-"""The commands of the README and of other pages, for the tests that run them."""
+"""The commands in the README and other pages, for the tests that run them."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def commands(page: str = "README.md") -> list[str]:
-    """As a reader types them, without the path of the virtual environment."""
+    """Return a page's commands, without the path of the virtual environment and a final `&`."""
     text = (ROOT / page).read_text("utf-8")
     found = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
     return [command.replace(".venv/bin/", "").removesuffix(" &") for command in found]
@@ -18,7 +18,7 @@ def commands(page: str = "README.md") -> list[str]:
 def documented(
     start: str, replace: Mapping[str, object] | None = None, *, page: str = "README.md"
 ) -> list[str]:
-    """The words of the one command that starts so, with some of them replaced."""
+    """Return the words of the one command with this start, after replacing some of them."""
     (command,) = [command for command in commands(page) if command.startswith(start)]
     values = replace or {}
     return [str(values.get(word, word)) for word in shlex.split(command)]

@@ -34,13 +34,15 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Asked:
+    """A request that arrived."""
+
     method: str
     path: str
     query: str
 
 
 @dataclass
-class Scene:
+class Injection:
     """The requests that contain a name, in the order of their arrival, and their fault."""
 
     name: str
@@ -53,7 +55,7 @@ class Scene:
 
     @property
     def hit(self) -> bool:
-        """Whether the fault has happened."""
+        """Whether the fault has been injected."""
         return self.fault is not None and len(self.requests) > self.at
 
 
@@ -72,27 +74,31 @@ class _Answer:
 
 
 class FaultProxy:
-    """Listens on `port`. Threads end with `close`."""
+    """Listens on `port` until `close`."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._scenes: list[Scene] = []
+        self._injections: list[Injection] = []
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._closed = threading.Event()
         self._start(self._accept)
 
-    def scene(
+    def inject(
         self, name: str, fault: Fault | None = None, at: int = 0, *, lasting: bool = False
-    ) -> Scene:
-        """Follow the requests that have `name` in their path, query or body from now on."""
-        scene = Scene(name, fault, at, lasting)
+    ) -> Injection:
+        """Record the requests with `name` in their path, query or body; give one of them a fault.
+
+        No name may contain another one. An earlier injection with the same name ends.
+        """
+        injection = Injection(name, fault, at, lasting)
         with self._lock:
-            self._scenes = [other for other in self._scenes if other.name != name] + [scene]
-        return scene
+            others = [other for other in self._injections if other.name != name]
+            self._injections = [*others, injection]
+        return injection
 
     def close(self) -> None:
         self._closed.set()
@@ -177,13 +183,13 @@ class FaultProxy:
     def _fault(self, request: _Request) -> Fault | None:
         text = unquote(request.target) + request.body[:2000].decode("latin-1")
         with self._lock:
-            for scene in self._scenes:
-                if scene.name in text:
+            for injection in self._injections:
+                if injection.name in text:
                     url = urlsplit(request.target)
-                    number = len(scene.requests)
-                    scene.requests.append(Asked(request.method, url.path, url.query))
-                    hit = number == scene.at or (scene.lasting and number > scene.at)
-                    return scene.fault if hit else None
+                    number = len(injection.requests)
+                    injection.requests.append(Asked(request.method, url.path, url.query))
+                    hit = number == injection.at or (injection.lasting and number > injection.at)
+                    return injection.fault if hit else None
         return None
 
     def _stall(self, client: socket.socket) -> None:
@@ -259,7 +265,7 @@ def _flip_request(request: _Request) -> None:
 def _error(status: str, code: str, request: _Request) -> bytes:
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
-        "<Message>a fault of this test</Message></Error>"
+        "<Message>an injected fault</Message></Error>"
     )
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
     return (head + "\r\n" + (body if request.method != "HEAD" else "")).encode()

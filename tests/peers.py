@@ -1,7 +1,7 @@
-"""The reference implementations, loaded without what they import and don't need.
+"""The reference implementations, imported without the libraries that they don't need here.
 
-Importing this module needs none of them. Each function imports its framework at the first call,
-and the warnings of that import are nobody's here.
+This module imports none of them. Each function imports its framework at the first call, without the
+warnings of that import.
 """
 
 import importlib
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def timm_model(name: str, **kwargs: Any) -> "torch.nn.Module":
-    """A network of `timm.models.sknet`, with timm's own initialisation.
+    """Return a network of `timm.models.sknet`, with timm's own initialisation.
 
-    Only that module and its requirements are imported: timm as a whole needs torchvision and
-    huggingface_hub. So afterwards `timm` is a bare package in this process.
+    Only that module and what it needs is imported, because timm as a whole needs torchvision and
+    huggingface_hub. Afterwards `timm` is an empty package in this process.
     """
     module = sys.modules.get("timm.models.sknet") or _import_timm_sknet()
     network: torch.nn.Module = getattr(module, name)(**kwargs)
@@ -31,7 +31,7 @@ def timm_model(name: str, **kwargs: Any) -> "torch.nn.Module":
 
 
 def fold_timm(network: Any) -> Any:
-    """timm's network in evaluation mode with BatchNorm folded, by torch's own pass."""
+    """Return timm's network in evaluation mode, with BatchNorm folded by torch's own pass."""
     from torch import nn
     from torch.fx.experimental.optimization import fuse
 
@@ -39,7 +39,7 @@ def fold_timm(network: Any) -> Any:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, norm_act):
-                # the pass knows torch's own BatchNorm only
+                # The pass knows only torch's own BatchNorm.
                 norm = nn.BatchNorm2d(child.num_features, child.eps)
                 norm.load_state_dict(child.state_dict())
                 setattr(parent, name, nn.Sequential(norm, child.drop, child.act))
@@ -47,25 +47,25 @@ def fold_timm(network: Any) -> Any:
 
 
 def mindcv_model(name: str, **kwargs: Any) -> "mindspore.nn.Cell":
-    """A network of `mindcv.models.sknet`, with MindCV's own initialisation."""
+    """Return a network of `mindcv.models.sknet`, with MindCV's own initialisation."""
     with warnings.catch_warnings(action="ignore"):
         module = importlib.import_module("mindcv.models.sknet")
     return getattr(module, name)(**kwargs)
 
 
 def mindcv_data() -> ModuleType:
-    """`mindcv.data`: create_dataset, create_transforms, create_loader."""
+    """Return `mindcv.data`, with create_dataset, create_transforms and create_loader."""
     return mindcv_module("mindcv.data")
 
 
 def mindcv_module(name: str) -> ModuleType:
-    """One of MindCV's packages."""
+    """Return one of MindCV's packages."""
     with warnings.catch_warnings(action="ignore"):
         return importlib.import_module(name)
 
 
 def mindcv_rates(steps_per_epoch: int, **choices: Any) -> list[float]:
-    """The learning rates of `mindcv.scheduler.create_scheduler`."""
+    """Return the learning rates of `mindcv.scheduler.create_scheduler`."""
     with warnings.catch_warnings(action="ignore"):
         module = importlib.import_module("mindcv.scheduler")
     rates: list[float] = module.create_scheduler(steps_per_epoch, **choices)
@@ -89,14 +89,14 @@ def _import_timm_sknet() -> ModuleType:
 
 @contextmanager
 def _torchvision() -> Iterator[None]:
-    """The one class that timm.layers takes from torchvision, if that is not installed."""
+    """A substitute for the one class that timm.layers takes from torchvision."""
     if importlib.util.find_spec("torchvision"):
         yield
         return
     names = ("torchvision", "torchvision.ops", "torchvision.ops.misc")
     for name in names:
         _bare_package(name)
-    # timm asks whether a layer is one of these, and no SKNet's is.
+    # timm asks whether a layer is an instance of it, and no layer of an SKNet is.
     sys.modules[names[-1]].FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})
     try:
         yield
@@ -106,7 +106,7 @@ def _torchvision() -> Iterator[None]:
 
 
 def _bare_package(name: str, *path: str) -> ModuleType:
-    """A package in sys.modules, its __init__ not run."""
+    """Put a package into sys.modules without running its __init__."""
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = list(path)
     module = importlib.util.module_from_spec(spec)

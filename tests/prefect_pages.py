@@ -1,4 +1,4 @@
-"""Prefect's pages about one run, as people come to them."""
+"""Prefect's pages about one run, in a browser."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.browser import SECONDS, Browser
 
 TALL = 1300
-"""Pixels: room for all stages below the graph. What is out of sight isn't there."""
+"""Height in pixels that shows all tasks below the graph; the page omits what is out of sight."""
 
 
 class PrefectPages:
-    """Each method waits until the page has what it is about."""
+    """Each method waits until the page shows what it is about."""
 
     def __init__(self, browser: Browser, api: str, run: str) -> None:
         self.browser = browser
@@ -22,35 +22,35 @@ class PrefectPages:
         self._wait = WebDriverWait(browser.driver, SECONDS)
 
     def open_run(self) -> None:
-        """The run's graph, and its log."""
+        """Open the page with the run's graph and log."""
         self.browser.open(f"{self._address}/runs/flow-run/{self.run}", height=TALL)
         self._wait.until(lambda driver: driver.find_elements(By.TAG_NAME, "canvas"))
 
     def open_tab(self, name: str) -> None:
-        """One of the run's."""
+        """Open a tab of the run's page."""
         tab = self._wait.until(lambda _: self._tab(name))
         assert tab is not None
         tab.click()
         self._wait.until(lambda driver: f"tab={name.replace(' ', '+')}" in driver.current_url)
 
     def open_artifact(self, key: str) -> None:
-        """The run's artifact of this key."""
+        """Open the page of the run's artifact with this key."""
         (found,) = [each for each in self.artifacts() if each["key"] == key]
         self.browser.open(f"{self._address}/artifacts/artifact/{found['id']}")
         self._wait.until(lambda _: str(found["description"]) in self.browser.text())
 
     def artifacts(self) -> list[dict[str, Any]]:
-        """All that the run shows."""
+        """Return the run's artifacts."""
         of_run = {"artifacts": {"flow_run_id": {"any_": [self.run]}}}
-        answer = httpx.post(f"{self.api}/artifacts/filter", json=of_run, timeout=30)
+        answer = httpx.post(f"{self.api}/artifacts/filter", json=of_run, timeout=60)
         return list(answer.raise_for_status().json())
 
     def wait_for_text(self, *texts: str) -> None:
-        """Until a reader sees all of them."""
+        """Wait until the page shows all of these texts."""
         self._wait.until(lambda _: all(text in self.browser.text() for text in texts))
 
     def picture(self, height: int) -> bytes:
-        """A PNG, once nothing moves any longer."""
+        """Return a PNG of the page once nothing moves any longer."""
         last = b""
         while (now := self.browser.picture(height)) != last:
             last = now

@@ -1,4 +1,4 @@
-"""What a user is told."""
+"""Messages of refusals."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from sknet.errors import UserError
 
 
 def refusal(act: Callable[[], object]) -> str:
-    """The one line with which `act` is refused."""
+    """Return the message, of one line, with which `act` is refused."""
     with pytest.raises(UserError) as caught:
         act()
     message = str(caught.value)

@@ -161,9 +161,9 @@ def filled(store: S3Store, folder: Path, name: str, count: int) -> Manifest:
 
 def num_requests(proxy: FaultProxy, name: str, work: Callable[[], object]) -> int:
     """Count the requests that reach the server."""
-    scene = proxy.scene(name)
+    injection = proxy.inject(name)
     work()
-    return len(scene.requests)
+    return len(injection.requests)
 
 
 def many(folder: Path, proxy: FaultProxy, num_files: int) -> None:

@@ -14,9 +14,11 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT
+
 PACKAGES = ("sknet", "infra", "tasks", "flows")
 # Functions whose texts become messages, by file.
 TEXT_FUNCTIONS = {
@@ -41,6 +43,7 @@ class Message:
     """The error class, `launcher` or `advice`."""
 
 
+@cache
 def messages(root: Path = ROOT) -> list[Message]:
     """Return the messages of all packages, sorted by text."""
     found: set[Message] = set()

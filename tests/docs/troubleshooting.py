@@ -16,7 +16,8 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from tests.docs.messages import ROOT, Message, messages
+from tests.docs.messages import Message, messages
+from tests.processes import ROOT
 
 SOURCE = Path(__file__).with_name("troubleshooting.yaml")
 PAGE = ROOT / "docs" / "troubleshooting.md"

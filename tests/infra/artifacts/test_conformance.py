@@ -26,9 +26,9 @@ from infra.artifacts import (
     replace_damaged,
     resolve,
 )
+from infra.artifacts.documents import MAX_DOCUMENT_BYTES
 from infra.artifacts.gc import collect, survey
 from infra.artifacts.transfer import push
-from infra.artifacts.documents import MAX_DOCUMENT_BYTES
 from tests.store_roots import LocalRoot, S3Root, StoreRoot
 
 TOO_BIG = MAX_DOCUMENT_BYTES + 1

@@ -15,7 +15,7 @@ from infra.artifacts import BuildOutput, Damage, resolve
 from infra.artifacts.s3 import S3Store
 from infra.s3 import Bucket, Limits
 from infra.s3.server import RunningServer
-from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
+from tests.fault_proxy import Fault, FaultProxy, Injection, running_proxy
 from tests.store_roots import S3Root
 
 pytestmark = pytest.mark.slow
@@ -57,8 +57,8 @@ class Stage:
         source = write_files(self.directory / f"source-{next(_names)}", FILES)
         return store.put(SPEC, source, stats={}, provenance={}).digest
 
-    def scene(self, fault: Fault | None, at: int, *, lasting: bool = False) -> Scene:
-        return self._proxy.scene(self.place.prefix, fault, at, lasting=lasting)
+    def inject(self, fault: Fault | None, at: int, *, lasting: bool = False) -> Injection:
+        return self._proxy.inject(self.place.prefix, fault, at, lasting=lasting)
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,21 @@ OPERATIONS = {
 
 def played(
     name: str, stage: Stage, fault: Fault | None, at: int = 0, *, lasting: bool = False
-) -> tuple[object, Scene]:
+) -> tuple[object, Injection]:
     operation = OPERATIONS[name]
-    stage.scene(None, 0)
+    stage.inject(None, 0)
     operation.prepare(stage)
     store = stage.host("host", budget=3 if lasting else 30)
-    scene = stage.scene(fault, at, lasting=lasting)
+    injection = stage.inject(fault, at, lasting=lasting)
     try:
-        return operation.act(stage, store), scene
+        return operation.act(stage, store), injection
     except OSError as error:
-        return error, scene
+        return error, injection
 
 
 def undisturbed(stage: Stage) -> None:
     """The store works as if nothing had been, for whoever comes next."""
-    stage.scene(None, 0)
+    stage.inject(None, 0)
     host = stage.host("next")
     with host.workspace(SPEC):
         pass
@@ -142,9 +142,9 @@ def expected(
     results = {}
     for name in OPERATIONS:
         stage = Stage(proxy, s3_server, tmp_path_factory.mktemp("undisturbed"))
-        returned, scene = played(name, stage, None)
+        returned, injection = played(name, stage, None)
         assert not isinstance(returned, OSError), returned
-        results[name] = returned, len(scene.requests)
+        results[name] = returned, len(injection.requests)
     return results
 
 
@@ -157,9 +157,9 @@ def check_each(
 ) -> None:
     def check(at: int) -> None:
         stage = new_stage()
-        returned, scene = played(name, stage, fault, at)
+        returned, injection = played(name, stage, fault, at)
         assert returned == expected[name][0], (at, returned)
-        assert scene.hit
+        assert injection.hit
         if name == "put":
             assert [manifest.key for manifest in stage.host("next").list()] == [SPEC.key]
         undisturbed(stage)
@@ -205,12 +205,12 @@ def test_a_server_that_is_gone_for_good_ends_in_one_clear_error_and_no_half_arti
             assert stage.place.uri in str(returned)
         else:
             # All that failed came after the commit.
-            stage.scene(None, 0)
+            stage.inject(None, 0)
             assert returned == expected["put"][0]
             assert len(list(stage.host("next").addresses())) == 1
         # Several calls with a budget each, the heartbeat's last word, and the transfer's time.
         assert time.monotonic() - began < 60
-        stage.scene(None, 0)
+        stage.inject(None, 0)
         direct = stage.host("direct")
         assert all(direct.verify(*address) == () for address in direct.addresses())
         undisturbed(stage)
@@ -228,7 +228,7 @@ def test_what_s3_did_not_take_is_committed_by_the_next_try_without_a_build(new_s
 
     def build(workspace: Path) -> BuildOutput:
         output = write_files(workspace / "out", FILES)
-        stage.scene(Fault.RESET_BEFORE, 0, lasting=True)
+        stage.inject(Fault.RESET_BEFORE, 0, lasting=True)
         return BuildOutput(output, stats={}, provenance={})
 
     def build_again(workspace: Path) -> BuildOutput:
@@ -236,7 +236,7 @@ def test_what_s3_did_not_take_is_committed_by_the_next_try_without_a_build(new_s
 
     with pytest.raises(OSError, match=stage.place.uri):
         resolve(store, SPEC, build)
-    stage.scene(None, 0)
+    stage.inject(None, 0)
     assert list(store.addresses()) == []
     resolution = resolve(store, SPEC, build_again)
     assert resolution.status == "built"

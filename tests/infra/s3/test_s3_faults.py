@@ -15,7 +15,7 @@ import pytest
 
 from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, S3Error
 from infra.s3.server import RunningServer
-from tests.fault_proxy import Fault, FaultProxy, Scene, running_proxy
+from tests.fault_proxy import Fault, FaultProxy, Injection, running_proxy
 
 # The smallest part that S3 lets us write.
 PART = 5 << 20
@@ -128,7 +128,7 @@ CALLS = {
 class Outcome:
     """The result of a call through the proxy, and what it left on the server and on the disk."""
 
-    scene: Scene
+    injection: Injection
     returned: object
     error: S3Error | None
     stored: dict[str, bytes]
@@ -170,7 +170,7 @@ def make(
     for key, content in call.before.items():
         metadata = {"sha256": sha256(content)}
         direct.put_object(Key=f"{name}/{key}", Body=content, Metadata=metadata)
-    scene = proxy.scene(name, fault, at, lasting=lasting)
+    injection = proxy.inject(name, fault, at, lasting=lasting)
     started = time.monotonic()
     returned, error = None, None
     try:
@@ -180,7 +180,7 @@ def make(
     seconds = time.monotonic() - started
     stored = stored_under(f"{name}/", direct)
     files = [path.name for path in directory.iterdir()]
-    return Outcome(scene, returned, error, stored, files, seconds)
+    return Outcome(injection, returned, error, stored, files, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def num_requests(
         outcome = make(call, proxy, direct, directory)
         assert (outcome.error, outcome.returned) == (None, call.returns), name
         assert outcome.stored == call.after, name
-        counts[name] = len(outcome.scene.requests)
+        counts[name] = len(outcome.injection.requests)
     return counts
 
 
@@ -244,7 +244,7 @@ def test_a_fault_at_any_request_changes_nothing(
         assert outcome.error is None, (name, at)
         assert outcome.returned == CALLS[name].returns, (name, at)
         assert outcome.stored == CALLS[name].after, (name, at)
-        assert outcome.scene.hit, (name, at)
+        assert outcome.injection.hit, (name, at)
 
 
 @pytest.mark.slow

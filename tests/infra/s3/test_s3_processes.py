@@ -96,11 +96,11 @@ def test_transfers_survive_a_server_that_is_killed_and_restarted(
     with running_proxy(server.running.port) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{proxy.port}")
         for act, method in ((up, "PUT"), (down, "GET")):
-            scene = proxy.scene("killed/key")
+            injection = proxy.inject("killed/key")
             with ThreadPoolExecutor(1) as pool:
                 acting = pool.submit(act)
                 # Wait until the second part is requested.
-                while sum(asked.method == method for asked in scene.requests) < 2:
+                while sum(asked.method == method for asked in injection.requests) < 2:
                     assert not acting.done()
                     time.sleep(0.001)
                 server.kill()

@@ -31,7 +31,7 @@ def test_failing_calls_show_no_secret_at_debug_level(
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:password@127.0.0.1:{proxy.port}")
         for fault in (None, *Fault):
             bucket = Bucket(f"{uri}-{fault}", budget=0.3, limits=limits)
-            proxy.scene(f"secrets-{fault}", fault, lasting=True)
+            proxy.inject(f"secrets-{fault}", fault, lasting=True)
             shown += [repr(bucket), *failing(bucket, tmp_path)]
         monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
         shown += failing(Bucket(uri, budget=0.3, limits=limits), tmp_path)
