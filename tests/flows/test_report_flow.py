@@ -86,9 +86,7 @@ def test_a_name_that_stands_for_no_run_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("price", ["-1", "nan", "inf", "much"])
-def test_a_wrong_price_is_refused(
-    refused: Callable[..., str], price: str
-) -> None:
+def test_a_wrong_price_is_refused(refused: Callable[..., str], price: str) -> None:
     line = refused(report, f"--price={price}")
     assert line.endswith(f"{price!r} is not a number of at least 0")
 
