@@ -1,5 +1,7 @@
-"""Images made or chosen to harm: accepted as documented, with MindSpore's and Pillow's same pixels,
-or refused with a reason in one line."""
+"""Hostile images: accepted as documented, with the same pixels in Pillow and MindSpore, or refused.
+
+A refusal has its reason in one line.
+"""
 
 import io
 import struct
@@ -29,7 +31,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def ycck() -> bytes:
-    """Adobe's transform 2: a four-channel JPEG whose first three are YCC."""
+    """Return a four-channel JPEG of Adobe's transform 2: its first three channels are YCC."""
     content = bytearray(encoded(PHOTO.convert("CMYK"), "JPEG"))
     content[content.index(b"Adobe\0") + 11] = 2
     return bytes(content)
@@ -40,7 +42,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A header that claims a size, and next to no data."""
+    """Return a PNG whose header claims a size, and that has no pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -51,9 +53,9 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def jpeg_of(width: int, height: int) -> bytes:
+    """Return a JPEG whose header claims a size."""
     content = bytearray(encoded(PHOTO, "JPEG"))
-    place = content.index(b"\xff\xc0")
-    struct.pack_into(">HH", content, place + 5, height, width)
+    struct.pack_into(">HH", content, content.index(b"\xff\xc0") + 5, height, width)
     return bytes(content)
 
 
@@ -96,7 +98,7 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_what_is_accepted_has_the_same_pixels_for_everyone(name: str) -> None:
+def test_accepted_images_have_the_same_pixels_in_pillow_and_mindspore(name: str) -> None:
     content = ACCEPTED[name]
     assert undecodable(content) is None
     with Image.open(io.BytesIO(content)) as image:
@@ -105,12 +107,12 @@ def test_what_is_accepted_has_the_same_pixels_for_everyone(name: str) -> None:
     assert (decoded == expected).all()
 
 
-def test_orientation_is_left_as_it_is_stored_as_the_published_networks_saw_it() -> None:
+def test_exif_orientation_is_ignored_as_in_training_of_the_published_networks() -> None:
     decoded = vision.Decode()(np.frombuffer(ACCEPTED["exif-rotated"], np.uint8))
     assert decoded.shape == PIXELS.shape
 
 
-def test_of_sixteen_bits_the_upper_eight_are_used() -> None:
+def test_upper_eight_of_sixteen_bits_are_used() -> None:
     deep = rng.integers(0, 1 << 16, (20, 30), np.uint16)
     content = encoded(Image.fromarray(deep), "PNG")
     assert undecodable(content) is None
@@ -118,7 +120,7 @@ def test_of_sixteen_bits_the_upper_eight_are_used() -> None:
     assert (decoded == (deep >> 8)[:, :, None]).all()
 
 
-def test_of_an_animation_the_first_image_is_used() -> None:
+def test_first_image_of_an_animation_is_used() -> None:
     decoded = vision.Decode()(np.frombuffer(ACCEPTED["animated png"], np.uint8))
     assert (decoded == PIXELS).all()
 
@@ -160,20 +162,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_has_a_reason_in_one_line(name: str) -> None:
+def test_refused_image_has_a_reason_in_one_line(name: str) -> None:
     reason = undecodable(REFUSED[name])
     assert reason
     assert reason.isprintable()
     assert len(reason) < 200
 
 
-def test_what_only_mindspore_refuses_is_refused() -> None:
-    """Pillow reads over the length of the first chunk after the header."""
+def test_image_that_only_mindspore_refuses_is_refused() -> None:
+    """Damage the length of the chunk after the header, which Pillow doesn't check."""
     content = PNG[:33] + b"\x21" + PNG[34:]
     assert undecodable(content) == "MindSpore: Decode: image decode failed."
 
 
-def test_a_refused_image_leaves_no_file_behind(away: Path) -> None:
+def test_refused_image_leaves_no_file_behind(away: Path) -> None:
     for content in REFUSED.values():
         undecodable(content)
     assert not list(away.iterdir())
@@ -191,7 +193,7 @@ def test_arbitrary_bytes_are_judged_in_one_line(start: bytes, rest: bytes) -> No
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["png", "bmp", "progressive", "cmyk", "palette png"]), st.data())
-def test_what_passes_although_mutated_decodes_in_mindspore(name: str, data: st.DataObject) -> None:
+def test_mutated_images_that_pass_decode_in_mindspore(name: str, data: st.DataObject) -> None:
     content = bytearray(ACCEPTED[name])
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""The check of an image: what it accepts decodes in full, in Pillow and in MindSpore."""
+"""The check of images: what it accepts decodes in full, in Pillow and in MindSpore."""
 
 import io
 import random
@@ -21,7 +21,10 @@ def jpeg(mode: str = "RGB", size: tuple[int, int] = (72, 56), **options: object)
 
 
 def mutilated(content: bytes, number: int) -> bytes:
-    """Cut, overwritten, or with bits flipped in its header; the same for the same number."""
+    """Return an image that is cut, overwritten, or has flipped bits in its header.
+
+    The same number gives the same damage.
+    """
     chance = random.Random(number)
     changed = bytearray(content)
     match number % 4:
@@ -35,8 +38,8 @@ def mutilated(content: bytes, number: int) -> bytes:
             for _ in range(chance.randrange(1, 4)):
                 changed[chance.randrange(len(changed))] = chance.randrange(256)
         case 3:
-            place = chance.randrange(content.index(b"\xff\xda") + 12)
-            changed[place] ^= 1 << chance.randrange(8)
+            position = chance.randrange(content.index(b"\xff\xda") + 12)
+            changed[position] ^= 1 << chance.randrange(8)
     return bytes(changed)
 
 
@@ -56,17 +59,17 @@ def mutants() -> Iterator[bytes]:
         yield mutilated(sources[number % len(sources)], number // len(sources))
 
 
-def test_check_judges_mutilated_jpegs_as_a_full_decode_does() -> None:
+def test_check_equals_a_full_decoding_of_mutilated_jpegs() -> None:
     assert [undecodable(mutant) is None for mutant in mutants()] == [
         decodes_in_pillow(mutant) for mutant in mutants()
     ]
 
 
-def test_what_passes_without_a_decode_decodes_in_mindspore(away: Path) -> None:
-    # Others end the process there by a division by zero, so the check comes first.
-    sound = [mutant for mutant in mutants() if is_decodable_baseline_jpeg(mutant)]
-    assert len(sound) > 400
-    for mutant in sound:
+def test_images_that_pass_without_decoding_decode_in_mindspore(away: Path) -> None:
+    # Some of the others end the process in MindSpore by a division by zero.
+    passed = [mutant for mutant in mutants() if is_decodable_baseline_jpeg(mutant)]
+    assert len(passed) > 400
+    for mutant in passed:
         with Image.open(io.BytesIO(mutant)) as image:
             width, height = image.size
         decoded = vision.Decode()(np.frombuffer(mutant, np.uint8))
@@ -74,27 +77,27 @@ def test_what_passes_without_a_decode_decodes_in_mindspore(away: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [jpeg(), jpeg("L"), jpeg(optimize=True, exif=b"Exif\0\0made")])
-def test_baseline_jpegs_need_no_decode(content: bytes) -> None:
+def test_baseline_jpegs_pass_without_decoding(content: bytes) -> None:
     assert is_decodable_baseline_jpeg(content)
 
 
 @pytest.mark.parametrize("content", [jpeg(progressive=True), jpeg("CMYK"), b"", b"\xff\xd8"])
-def test_others_do(content: bytes) -> None:
+def test_other_images_need_decoding(content: bytes) -> None:
     assert not is_decodable_baseline_jpeg(content)
 
 
-def test_sound_images_decode(folders: Path) -> None:
+def test_undamaged_images_pass(folders: Path) -> None:
     assert [undecodable(path.read_bytes()) for path in folders.glob("val/*/*")] == [None] * 6
 
 
 @pytest.mark.parametrize("name", ["000.png", "001.jpg"])
-def test_truncated_image_does_not_decode(folders: Path, name: str) -> None:
+def test_truncated_image_is_refused(folders: Path, name: str) -> None:
     content = (folders / "val/dog" / name).read_bytes()
     assert "truncated" in (undecodable(content[: len(content) // 2]) or "")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"GIF89a"])
-def test_what_is_no_image_does_not_decode(content: bytes) -> None:
+def test_content_that_is_no_image_is_refused(content: bytes) -> None:
     assert undecodable(content) == "UnidentifiedImageError: not a JPEG, PNG or BMP image"
 
 

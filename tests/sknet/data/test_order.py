@@ -1,4 +1,4 @@
-"""The order of samples: a permutation fixed by seed and epoch, the same for any world."""
+"""The order of samples: a permutation fixed by seed and epoch, the same for any world size."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ epochs = st.integers(0, 1000)
 
 
 @given(counts, seeds, epochs)
-def test_an_epoch_reads_every_sample_exactly_once(count: int, seed: int, epoch: int) -> None:
+def test_epoch_reads_every_sample_exactly_once(count: int, seed: int, epoch: int) -> None:
     assert sorted(epoch_order(count, seed, epoch).tolist()) == list(range(count))
 
 
@@ -24,12 +24,12 @@ def test_counts_around_powers_of_two_are_permuted_too(count: int) -> None:
     assert sorted(epoch_order(count, 42, 0).tolist()) == list(range(count))
 
 
-def test_nothing_is_read_of_no_samples() -> None:
+def test_order_of_no_samples_is_empty() -> None:
     assert epoch_order(0, 42, 0).tolist() == []
 
 
 @given(counts, seeds, epochs, st.data())
-def test_a_slice_is_that_part_of_the_whole(
+def test_slice_is_a_part_of_the_whole_order(
     count: int, seed: int, epoch: int, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, count))
@@ -39,12 +39,12 @@ def test_a_slice_is_that_part_of_the_whole(
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (3, 2), (0, 11)])
-def test_a_slice_outside_of_the_epoch_is_refused(start: int, stop: int) -> None:
+def test_slice_beyond_the_epoch_is_refused(start: int, stop: int) -> None:
     with pytest.raises(ValueError, match=r"is not within 0:10"):
         order_slice(10, 42, 0, start, stop)
 
 
-def test_epochs_and_seeds_all_have_orders_of_their_own() -> None:
+def test_each_epoch_and_seed_has_another_order() -> None:
     orders = [
         tuple(epoch_order(1000, seed, epoch)) for seed in (0, 1, 42, 43) for epoch in range(25)
     ]
@@ -58,8 +58,8 @@ def test_positions_are_spread_evenly_over_the_samples() -> None:
     assert 27.4 / 2 < np.std(means) < 27.4 * 2
 
 
-def test_orders_are_pinned() -> None:
-    # Another order is another training: every checkpoint in the world would resume wrongly.
+def test_orders_are_those_of_all_earlier_versions() -> None:
+    # With another order, runs would resume from their checkpoints with other samples.
     assert epoch_order(10, 42, 0).tolist() == [4, 8, 3, 7, 1, 2, 9, 6, 0, 5]
     assert epoch_order(10, 42, 1).tolist() == [4, 5, 2, 1, 3, 8, 7, 9, 6, 0]
     assert order_slice(10**9, 42, 3, 123456789, 123456794).tolist() == [
@@ -72,7 +72,7 @@ def test_orders_are_pinned() -> None:
     assert derive_seed(1, 2, 3) == 7702586659592502839
 
 
-def test_a_slice_of_a_billion_samples_is_computed_alone() -> None:
+def test_slice_of_a_billion_samples_is_computed_alone() -> None:
     # The whole epoch would be 8 GB.
     part = order_slice(10**9, 42, 0, 999_999_000, 10**9)
     assert len(set(part.tolist())) == 1000
@@ -81,7 +81,7 @@ def test_a_slice_of_a_billion_samples_is_computed_alone() -> None:
 
 
 @given(st.integers(1, 500), st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(1, 3), st.data())
-def test_the_ranks_together_read_the_epoch_in_its_order(
+def test_ranks_together_read_the_epoch_in_order(
     count: int, world: int, factor: int, data: st.DataObject
 ) -> None:
     global_batch = world * factor
@@ -93,16 +93,15 @@ def test_the_ranks_together_read_the_epoch_in_its_order(
     assert together.tolist() == order[start * global_batch : steps * global_batch].tolist()
 
 
-def test_a_world_that_does_not_divide_the_batch_is_refused() -> None:
+def test_world_size_that_does_not_divide_the_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="global batch 8 can't be divided among 3 ranks"):
         rank_indices(epoch_order(16, 42, 0), 8, 0, 3)
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), st.data())
-def test_every_part_of_a_seed_matters(parts: list[int], data: st.DataObject) -> None:
+def test_derived_seed_depends_on_each_part(parts: list[int], data: st.DataObject) -> None:
     changed = list(parts)
-    place = data.draw(st.integers(0, len(parts) - 1))
-    changed[place] += 1
+    changed[data.draw(st.integers(0, len(parts) - 1))] += 1
     assert derive_seed(*changed) != derive_seed(*parts)
 
 
@@ -110,7 +109,7 @@ def test_every_part_of_a_seed_matters(parts: list[int], data: st.DataObject) -> 
     st.integers(13, 600),
     st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(1, 9)), min_size=1),
 )
-def test_changing_the_world_in_the_middle_loses_doubles_and_moves_nothing(
+def test_changing_the_world_size_loses_repeats_and_moves_no_sample(
     count: int, legs: list[tuple[int, int]]
 ) -> None:
     global_batch = 12
@@ -125,8 +124,8 @@ def test_changing_the_world_in_the_middle_loses_doubles_and_moves_nothing(
             for rank in range(world)
         ]
         for at in range(stop - step):
-            share = global_batch // world
-            read += [i for part in ranks for i in part[at * share : (at + 1) * share].tolist()]
+            size = global_batch // world
+            read += [i for part in ranks for i in part[at * size : (at + 1) * size].tolist()]
         step = stop
     assert read == order[: steps * global_batch].tolist()
 
@@ -135,8 +134,8 @@ def chi_square(observed: np.ndarray, expected: float) -> float:
     return float(((observed - expected) ** 2 / expected).sum())
 
 
-def test_every_sample_comes_to_every_part_of_an_epoch_equally_often() -> None:
-    """As numpy's shuffle does: chi-square over 10 x 10 cells of 2,000 epochs."""
+def test_every_sample_is_in_every_part_of_an_epoch_equally_often() -> None:
+    """Compare with numpy's shuffle: chi-square over 10 x 10 cells of 2,000 epochs."""
     count, epochs = 1000, 2000
     ours, numpys = np.zeros((10, 10)), np.zeros((10, 10))
     rng = np.random.default_rng(0)
@@ -154,8 +153,7 @@ def test_every_sample_comes_to_every_part_of_an_epoch_equally_often() -> None:
     assert chi_square(ours, expected) < 138
 
 
-def test_neighbours_in_one_epoch_are_no_neighbours_in_the_next() -> None:
-    """Positions of a sample in successive epochs, and of neighbours in one, don't correlate."""
+def test_positions_in_successive_epochs_and_of_neighbours_are_not_correlated() -> None:
     count, epochs = 2048, 200
     positions = np.array([np.argsort(epoch_order(count, 3, epoch)) for epoch in range(epochs)])
     between_epochs = [
@@ -168,8 +166,8 @@ def test_neighbours_in_one_epoch_are_no_neighbours_in_the_next() -> None:
         assert np.std(found) == pytest.approx(1 / np.sqrt(count), rel=0.2)
 
 
-def test_batches_hold_as_many_of_a_class_as_with_numpys_shuffle() -> None:
-    """10 classes in sorted order, as folders give them: the count of one class in batches of 50."""
+def test_batches_mix_classes_as_with_numpys_shuffle() -> None:
+    """Count one of 10 classes, in sorted order as folders give them, in batches of 50."""
     labels = np.repeat(np.arange(10), 500)
     rng = np.random.default_rng(0)
     ours = [labels[epoch_order(5000, 5, epoch)].reshape(-1, 50) == 0 for epoch in range(40)]
@@ -181,8 +179,8 @@ def test_batches_hold_as_many_of_a_class_as_with_numpys_shuffle() -> None:
         assert counts.std() == pytest.approx(np.sqrt(5 * 0.9 * 4950 / 4999), rel=0.04)
 
 
-def test_a_ranks_segment_of_a_billion_samples_needs_little_memory() -> None:
-    """10,000 steps of 256 samples: 2.56 million of a billion."""
+def test_long_slice_of_a_billion_samples_needs_little_memory() -> None:
+    """Compute 10,000 steps of 256 samples: 2.56 million of a billion."""
     tracemalloc.start()
     part = order_slice(10**9, 42, 0, 5 * 10**8, 5 * 10**8 + 2_560_000)
     _, peak = tracemalloc.get_traced_memory()

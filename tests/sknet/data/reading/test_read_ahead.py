@@ -1,4 +1,4 @@
-"""Reading ahead: the same items in the same order, errors in their place, no thread left behind."""
+"""Reading ahead: the same items and errors in the same order, and no thread that stays."""
 
 import threading
 import time
@@ -11,8 +11,8 @@ from sknet.data.reading.threads import read_ahead
 from sknet.training.metrics import StepTimes
 
 
-class Source:
-    """Counts what was made; fails after the last item if told so."""
+class Maker:
+    """Makes items and counts them; optionally fails after the last one."""
 
     def __init__(self, count: int, *, fails: bool = False, seconds: float = 0.0) -> None:
         self.made = 0
@@ -36,28 +36,28 @@ def threads() -> list[str]:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 10])
-def test_items_come_in_their_order_and_the_thread_ends(depth: int) -> None:
-    assert list(read_ahead(Source(7).items(), depth)) == list(range(7))
+def test_items_come_in_order_and_the_thread_ends(depth: int) -> None:
+    assert list(read_ahead(Maker(7).items(), depth)) == list(range(7))
     assert threads() == []
 
 
-def test_no_items_are_no_items() -> None:
+def test_there_may_be_no_items() -> None:
     assert list(read_ahead(iter(()), 2)) == []
 
 
-def test_items_are_made_while_others_are_in_use_but_no_more_than_asked_for() -> None:
-    source = Source(100)
-    with closing(read_ahead(source.items(), 3)) as items:
+def test_items_are_made_ahead_up_to_the_depth() -> None:
+    maker = Maker(100)
+    with closing(read_ahead(maker.items(), 3)) as items:
         assert next(items) == 0
-        deadline = time.monotonic() + 10
-        while source.made < 4 and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        while maker.made < 4 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.05)
-        assert source.made == 4
+        assert maker.made == 4
 
 
-def test_an_error_comes_after_the_items_before_it() -> None:
-    items = read_ahead(Source(2, fails=True).items(), 5)
+def test_error_is_raised_after_the_items_before_it() -> None:
+    items = read_ahead(Maker(2, fails=True).items(), 5)
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(ArithmeticError, match="after the last"):
         next(items)
@@ -65,26 +65,26 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
-def test_stopping_in_the_middle_ends_the_thread_and_closes_the_source(taken: int) -> None:
-    source = Source(1000)
-    with closing(read_ahead(source.items(), 2)) as items:
+def test_closing_early_ends_the_thread_and_closes_the_items(taken: int) -> None:
+    maker = Maker(1000)
+    with closing(read_ahead(maker.items(), 2)) as items:
         for _ in range(taken):
             next(items)
     assert threads() == []
-    assert source.closed.is_set() or taken == 0
+    assert maker.closed.is_set() or taken == 0
 
 
 @pytest.mark.parametrize(
-    ("making", "using", "share"),
+    ("making", "using", "fraction"),
     [(0.002, 0.02, 0.0), (0.02, 0.005, 0.75)],
     ids=["the step is slower", "the data is slower"],
 )
-def test_the_share_of_waiting_is_what_reading_ahead_does_not_hide(
-    making: float, using: float, share: float
+def test_fraction_of_waiting_is_what_reading_ahead_does_not_hide(
+    making: float, using: float, fraction: float
 ) -> None:
     times = StepTimes()
     times.add(1.0, 1.0)  # the step that compiles doesn't count
-    with closing(read_ahead(Source(25, seconds=making).items(), 2)) as items:
+    with closing(read_ahead(Maker(25, seconds=making).items(), 2)) as items:
         next(items)
         for _ in range(20):
             began = time.monotonic()
@@ -92,4 +92,4 @@ def test_the_share_of_waiting_is_what_reading_ahead_does_not_hide(
             arrived = time.monotonic()
             time.sleep(using)
             times.add(arrived - began, time.monotonic() - arrived)
-    assert times.summary(1)["data_wait_share"] == pytest.approx(share, abs=0.2)
+    assert times.summary(1)["data_wait_share"] == pytest.approx(fraction, abs=0.2)

@@ -1,4 +1,4 @@
-"""Training data is a function of its place: whoever starts at a checkpoint reads the same bits."""
+"""Segments: a run that starts at a checkpoint reads the same bits as one that came there."""
 
 import hashlib
 import itertools
@@ -60,7 +60,7 @@ def hashes(batches: Iterable[TrainBatch]) -> list[str]:
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda each: next(iter(each.values())))
-def test_an_epoch_resumed_at_a_segment_reads_what_the_undisturbed_one_read(
+def test_epoch_resumed_at_a_segment_reads_what_the_undisturbed_one_read(
     augmentation: dict[str, Any], recipe_file: Path, converted: ShardSet
 ) -> None:
     run = plan(recipe_file, converted.record, **augmentation)
@@ -73,14 +73,14 @@ def test_an_epoch_resumed_at_a_segment_reads_what_the_undisturbed_one_read(
         assert hashes(resumed) == undisturbed[done:]
 
 
-def test_segments_that_are_read_at_the_same_time_do_not_disturb_one_another(
+def test_segments_read_at_the_same_time_do_not_influence_each_other(
     recipe_file: Path, converted: ShardSet
 ) -> None:
     run = plan(recipe_file, converted.record)
     alone = [hashes(segment_batches(segment, run, converted, World(0, 1))) for segment in SEGMENTS]
     readers = [segment_batches(segment, run, converted, World(0, 1)) for segment in SEGMENTS]
     together: list[list[str]] = [[], [], []]
-    # The last one first, and an evaluation between.
+    # The last segment first, and an evaluation between any two batches.
     for number in (2, 0, 1, 0, 1, 0, 1):
         together[number] += hashes([next(readers[number])])
         next(eval_batches(run.recipe, converted, "val", np.arange(6), 2, [32]))
@@ -88,7 +88,7 @@ def test_segments_that_are_read_at_the_same_time_do_not_disturb_one_another(
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_labels_are_shares_of_classes_if_the_recipe_mixes(
+def test_labels_are_fractions_of_classes_if_the_recipe_mixes(
     kind: str, recipe_file: Path, converted: ShardSet
 ) -> None:
     run = plan(recipe_file, converted.record, **{"mixup": 0.0, "cutmix": 0.0, kind: 1.0})
@@ -98,7 +98,7 @@ def test_labels_are_shares_of_classes_if_the_recipe_mixes(
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
 
 
-def test_labels_are_numbers_of_classes_if_it_does_not(
+def test_labels_are_integers_if_the_recipe_does_not_mix(
     recipe_file: Path, converted: ShardSet
 ) -> None:
     run = plan(recipe_file, converted.record, mixup=0.0, cutmix=0.0)
@@ -106,7 +106,7 @@ def test_labels_are_numbers_of_classes_if_it_does_not(
         assert (images.dtype, labels.dtype, labels.shape) == (np.float32, np.int32, (2,))
 
 
-def test_samples_follow_the_epoch_in_order_when_the_number_of_ranks_changes_on_the_way(
+def test_samples_keep_their_order_when_the_world_size_changes(
     recipe_file: Path, converted: ShardSet
 ) -> None:
     # Centre crops, as in the test below, so that an image tells which sample it is.
@@ -124,7 +124,7 @@ def test_samples_follow_the_epoch_in_order_when_the_number_of_ranks_changes_on_t
             for image, _ in train_batches(run.recipe, converted, order, 1, seed=0)
         ]
     )
-    # Stopped after any step of the first epoch, within a segment or at its end.
+    # A stop after each step of the first epoch, within a segment or at its end.
     for stop in (1, 2, 3):
         ranks = [
             batches_of(segments_from(run, 0), run, converted, World(rank, 2)) for rank in (0, 1)
@@ -137,10 +137,8 @@ def test_samples_follow_the_epoch_in_order_when_the_number_of_ranks_changes_on_t
         assert np.array_equal(images, expected)
 
 
-def test_ranks_share_a_step_and_erase_by_its_positions(
-    recipe_file: Path, converted: ShardSet
-) -> None:
-    # Every crop fails, so that it is the centre: nothing is left for the C++ operations to draw.
+def test_ranks_divide_a_step_and_erase_by_position(recipe_file: Path, converted: ShardSet) -> None:
+    # Every random crop fails, so that the centre is cropped: the C++ operations draw nothing.
     changes = {"scale": [1, 1], "ratio": [0.01, 0.01], "hflip": 0, "vflip": 0, "color_jitter": None}
     changes |= {"mixup": 0.0, "cutmix": 0.0, "global_batch_size": 4}
     segment = Segment(1, 1, 3)
@@ -154,7 +152,7 @@ def test_ranks_share_a_step_and_erase_by_its_positions(
             assert np.array_equal(np.concatenate(parts), together)
 
 
-def test_evaluation_reads_a_recipe_for_more_processors_than_there_are(
+def test_evaluation_accepts_more_workers_than_there_are_processors(
     recipe_file: Path, converted: ShardSet
 ) -> None:
     recipe = load_recipe(str(recipe_file))
