@@ -7,6 +7,7 @@ import json
 import os
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,11 +38,21 @@ class Outcome(StrEnum):
 
 
 class OutcomeReport(BaseModel):
-    """The content of an outcome file, which a program writes as its last act."""
+    """The content of an outcome file, which a program writes as its last act.
+
+    Only the launcher can know that a rank was lost or killed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: Outcome
+    status: Literal[
+        Outcome.DONE,
+        Outcome.USER_ERROR,
+        Outcome.NON_FINITE,
+        Outcome.STOPPED,
+        Outcome.DISK_FULL,
+        Outcome.FAILED,
+    ]
     message: str
 
 

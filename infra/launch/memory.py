@@ -50,8 +50,9 @@ class MemoryMonitor:
                     continue  # it has ended meanwhile
         except psutil.NoSuchProcess:
             pass
-        # Once they are dead there is nothing left to measure.
-        self._held = held or self._held
+        # A sample that was taken after a kill would miss what the killed process held.
+        if held and oom_kills() == self._kills:
+            self._held = held
 
     def kill_report(self) -> str | None:
         """Return a message with the figures; None if nothing was killed for lack of memory."""

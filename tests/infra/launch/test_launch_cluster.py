@@ -1,7 +1,6 @@
-"""Work on a real Ray cluster of three nodes: results, errors, and a node that is lost."""
+"""Mapping a function on a real Ray cluster of three nodes: results, errors, and a lost node."""
 
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 from infra.launch.cluster import ClusterError, map_on_cluster
 from tests.infra.launch.mapped_functions import NoSuchColourError, report_and_wait, square
 from tests.ray_clusters import cluster_of
-
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +20,21 @@ def cluster() -> Iterator[Any]:
         yield running
 
 
-def nothing() -> None:
-    """No tick is of interest."""
+def ignore_tick() -> None:
+    pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "ray://nowhere", "auto"])
-def test_cluster_that_is_not_there_is_named(address: str) -> None:
+def test_missing_cluster_is_named(address: str) -> None:
     with pytest.raises(ClusterError) as caught:
-        list(map_on_cluster(square, [1], address=address, on_tick=nothing))
+        list(map_on_cluster(square, [1], address=address, on_tick=ignore_tick))
     assert str(caught.value).startswith(f"no Ray cluster at {address!r}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_results_come_from_all_items(cluster: Any) -> None:
+@pytest.mark.alone
+def test_every_item_has_a_result(cluster: Any) -> None:
     ticks: list[None] = []
     results = map_on_cluster(
         square, iter(range(20)), address=cluster.address, on_tick=lambda: ticks.append(None)
@@ -43,31 +43,31 @@ def test_results_come_from_all_items(cluster: Any) -> None:
     assert ticks
 
 
-def test_error_of_the_function_comes_out_as_itself(cluster: Any) -> None:
-    results = map_on_cluster(square, [3, -7, 4], address=cluster.address, on_tick=nothing)
+@pytest.mark.alone
+def test_error_of_the_function_is_raised_as_it_is(cluster: Any) -> None:
+    results = map_on_cluster(square, [3, -7, 4], address=cluster.address, on_tick=ignore_tick)
     with pytest.raises(NoSuchColourError) as caught:
         list(results)
     assert type(caught.value) is NoSuchColourError
     assert str(caught.value) == "-7 is no colour"
 
 
-# The last one: its cluster has a node less afterwards.
+# The last test of the cluster, which has one node less afterwards.
+@pytest.mark.alone
 def test_items_of_a_lost_node_are_done_by_the_others(cluster: Any, tmp_path: Path) -> None:
     victim = next(iter(cluster.worker_nodes))
 
-    def lose_it_while_it_works() -> None:
-        deadline = time.monotonic() + 30
-        while not list(tmp_path.glob(f"*.{victim.node_id}.*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    def remove_when_it_works() -> None:
+        wait_for(lambda: list(tmp_path.glob(f"*.{victim.node_id}.*")))
         cluster.remove_node(victim, allow_graceful=False)
         (tmp_path / "go-on").touch()
 
-    killer = threading.Thread(target=lose_it_while_it_works)
-    killer.start()
+    remover = threading.Thread(target=remove_when_it_works)
+    remover.start()
     function = partial(report_and_wait, tmp_path)
-    results = map_on_cluster(function, range(6), address=cluster.address, on_tick=nothing)
+    results = map_on_cluster(function, range(6), address=cluster.address, on_tick=ignore_tick)
     assert sorted(results) == list(range(6))
-    killer.join()
+    remover.join()
     starts = [path.name.split(".") for path in tmp_path.iterdir() if path.name != "go-on"]
     lost = [number for number, node, _ in starts if node == victim.node_id]
     assert len(lost) == 1

@@ -1,22 +1,22 @@
-"""A job that the kernel ends for want of memory says so, with what it held and what it may hold."""
+"""A job that the kernel killed for lack of memory reports its memory and its limit."""
 
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra.launch.memory import MemoryLimit, memory_limit, oom_kills
 from tests.infra.launch.control_groups import small_group
+from tests.infra.launch.launch_jobs import Alive
+from tests.waiting import HANG_SECONDS
 
 MEGABYTE = 1_000_000
 LIMIT = 300 * MEGABYTE
 
-# The files of a machine in the form that the kernel gives them (Linux 6.1, shortened).
+# Files of a machine in the form of Linux 6.1, shortened.
 MEMINFO = "MemTotal:       16384000 kB\nMemFree:         1234 kB\n"
 VMSTAT = "nr_free_pages 12345\noom_kill 3\npswpin 0\n"
 MACHINES = {
@@ -58,7 +58,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_kills_and_limit_are_those_of_the_own_group_before_the_machine(
+def test_kills_and_limit_are_those_of_the_control_group_if_there_is_one(
     name: str, tmp_path: Path
 ) -> None:
     files, kills, limit = MACHINES[name]
@@ -69,7 +69,7 @@ def test_kills_and_limit_are_those_of_the_own_group_before_the_machine(
     assert memory_limit(tmp_path) == limit
 
 
-# Holds its memory for so long that somebody looks, then more than it may.
+# Holds memory until it was sampled, then takes more than it may.
 GREEDY = """
 import time
 held = [bytearray(20_000_000) for _ in range(8)]
@@ -86,12 +86,13 @@ def caller_in(group: Path, rank: str, tmp_path: Path, marker: dict[str, str]) ->
     return textwrap.dedent(f"""
         import os
         from pathlib import Path
-        from infra.launch import Job, run
+        from infra.launch import Job, memory, run
+        memory.SAMPLE_SECONDS = 0
         Path({str(group / "cgroup.procs")!r}).write_text(str(os.getpid()))
-        place = Path({str(tmp_path)!r})
+        directory = Path({str(tmp_path)!r})
         job = Job(
-            program=place / "rank.py", args=(), workers=1, log_dir=place / "logs",
-            outcome_file=place / "outcome.json", cwd=place, env={marker!r}, deadline=60,
+            program=directory / "rank.py", args=(), workers=1, log_dir=directory / "logs",
+            outcome_file=directory / "outcome.json", cwd=directory, env={marker!r}, deadline=600,
             silence=None,
         )
         result = run(job, on_line=lambda line: None)
@@ -99,22 +100,22 @@ def caller_in(group: Path, rank: str, tmp_path: Path, marker: dict[str, str]) ->
     """)
 
 
-def said_by(group: Path, rank: str, tmp_path: Path, marker: dict[str, str]) -> list[str]:
+def output_of_job_in(group: Path, rank: str, tmp_path: Path, marker: dict[str, str]) -> list[str]:
     ended = subprocess.run(
         [sys.executable, "-c", caller_in(group, rank, tmp_path, marker)],
         stdout=subprocess.PIPE,
         text=True,
-        timeout=90,
+        timeout=HANG_SECONDS,
         check=True,
     )
     return ended.stdout.splitlines()
 
 
-def test_job_killed_for_want_of_memory_names_what_it_held_and_the_limit(
-    tmp_path: Path, marker: dict[str, str], alive: Callable[[], set[psutil.Process]]
+def test_job_killed_for_lack_of_memory_reports_memory_and_limit(
+    tmp_path: Path, marker: dict[str, str], alive: Alive
 ) -> None:
     with small_group(LIMIT) as group:
-        status, figures, cause, *tail = said_by(group, GREEDY, tmp_path, marker)
+        status, figures, cause, *tail = output_of_job_in(group, GREEDY, tmp_path, marker)
         assert alive() == set()
     assert status == "out_of_memory"
     found = re.fullmatch(
@@ -131,11 +132,11 @@ def test_job_killed_for_want_of_memory_names_what_it_held_and_the_limit(
     assert tail == ["[rank 0] step 1"]
 
 
-def test_job_killed_otherwise_is_not_said_to_lack_memory(
+def test_job_killed_for_another_reason_is_a_lost_worker(
     tmp_path: Path, marker: dict[str, str]
 ) -> None:
-    suicide = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    kill_itself = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     with small_group(LIMIT) as group:
-        status, cause, *_ = said_by(group, suicide, tmp_path, marker)
+        status, cause, *_ = output_of_job_in(group, kill_itself, tmp_path, marker)
     assert status == "lost_worker"
     assert cause.startswith("exit code 137, and there is no valid outcome; logs in ")

@@ -1,4 +1,4 @@
-"""Jobs end with the status that is due, and leave no rank behind."""
+"""Jobs end with the right outcome, and leave no rank behind."""
 
 import json
 import os
@@ -6,69 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from infra.launch import Job, JobResult, Outcome, run
-
-Alive = Callable[[], set[psutil.Process]]
-
-# Ranks without MindSpore: msrun starts them, and its scheduler as well, like any other
-HEAD = """
-import json, os, sys, time
-from pathlib import Path
-if os.environ.get("MS_ROLE") == "MS_SCHED":
-    sys.exit()
-rank = int(os.environ.get("RANK_ID", 0))
-def report(status, message=""):
-    if rank == 0:
-        Path(sys.argv[1]).write_text(json.dumps({"status": status, "message": message}))
-"""
-
-# The real thing: the scheduler stays in init() until all ranks have left
-MINDSPORE_HEAD = """
-import json, os, sys, time
-from pathlib import Path
-import mindspore as ms
-from mindspore import ops
-from mindspore.communication import get_group_size, get_rank, init
-ms.set_device("CPU")
-init()
-rank = get_rank()
-total = ops.AllReduce()(ms.Tensor([rank + 1.0], ms.float32)).asnumpy()[0]
-print(f"sum {total:g} of {get_group_size()} ranks")
-"""
-
-
-@pytest.fixture
-def make_job(tmp_path: Path, marker: dict[str, str], alive: Alive) -> Callable[..., Job]:
-    def make(body: str, *, head: str = HEAD, **changes: Any) -> Job:
-        program = tmp_path / "program.py"
-        program.write_text(head + textwrap.dedent(body))
-        outcome_file = tmp_path / "outcome.json"
-        values: dict[str, Any] = {
-            "program": program,
-            "args": (str(outcome_file),),
-            "workers": 1,
-            "log_dir": tmp_path / "logs",
-            "outcome_file": outcome_file,
-            "cwd": tmp_path,
-            "env": marker,
-            "deadline": 100.0,
-            "silence": None,
-        }
-        return Job(**{**values, **changes})
-
-    return make
-
-
-MakeJob = Callable[..., Job]
+from tests.infra.launch.launch_jobs import MINDSPORE_RANK, Alive, Interruption, MakeJob, caller_of
+from tests.waiting import wait_for
 
 
 def run_collecting(job: Job) -> tuple[JobResult, list[str]]:
@@ -76,14 +22,10 @@ def run_collecting(job: Job) -> tuple[JobResult, list[str]]:
     return run(job, on_line=lines.append), lines
 
 
-class Interruption(BaseException):
-    """Like KeyboardInterrupt and the orchestrator's signals, not an Exception."""
+# One rank, started without msrun
 
 
-# One worker, started without msrun
-
-
-def test_single_worker_done(make_job: MakeJob) -> None:
+def test_single_rank_done(make_job: MakeJob) -> None:
     job = make_job("""
         assert "MS_ROLE" not in os.environ
         print("first")
@@ -98,7 +40,7 @@ def test_single_worker_done(make_job: MakeJob) -> None:
 
 
 @pytest.mark.parametrize("status", ["user_error", "non_finite", "stopped", "failed"])
-def test_reported_status_is_honoured(make_job: MakeJob, status: str) -> None:
+def test_reported_outcome_is_returned(make_job: MakeJob, status: str) -> None:
     result = run(make_job(f"report({status!r}, 'why')\nsys.exit(1)"), on_line=print)
     assert (result.status, result.message, result.return_code) == (status, "why", 1)
 
@@ -114,7 +56,7 @@ def test_reported_status_is_honoured(make_job: MakeJob, status: str) -> None:
 )
 def test_exit_code_0_without_a_valid_outcome_is_not_trusted(make_job: MakeJob, body: str) -> None:
     job = make_job(body)
-    job.outcome_file.write_text('{"status": "done", "message": "of an earlier attempt"}')
+    job.outcome_file.write_text('{"status": "done", "message": "from an earlier attempt"}')
     result = run(job, on_line=print)
     assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 0)
     assert "exit code 0, and there is no valid outcome" in result.message
@@ -127,16 +69,16 @@ def test_done_with_another_exit_code_is_not_trusted(make_job: MakeJob) -> None:
 
 
 def test_silent_job_is_ended_as_hung(make_job: MakeJob, alive: Alive) -> None:
-    job = make_job("print('last words')\ntime.sleep(600)", silence=0.5)
+    job = make_job("print('last line')\ntime.sleep(6000)", silence=0.5)
     result = run(job, on_line=print)
     assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 143)
     assert "ended as hung" in result.message
-    assert "last words" in result.message
+    assert "last line" in result.message
     assert alive() == set()
 
 
 def test_job_past_its_deadline_has_failed(make_job: MakeJob, alive: Alive) -> None:
-    result = run(make_job("time.sleep(600)", deadline=0.5), on_line=print)
+    result = run(make_job("time.sleep(6000)", deadline=0.5), on_line=print)
     assert (result.status, result.return_code) == (Outcome.FAILED, 124)
     assert result.message == "not done within 0.5 s"
     assert alive() == set()
@@ -148,7 +90,7 @@ def test_exception_in_the_caller_ends_the_job(make_job: MakeJob, alive: Alive) -
         raise Interruption(line)
 
     with pytest.raises(Interruption, match="started"):
-        run(make_job("print('started')\ntime.sleep(600)"), on_line=interrupt)
+        run(make_job("print('started')\ntime.sleep(6000)"), on_line=interrupt)
     assert alive() == set()
 
 
@@ -169,7 +111,7 @@ def test_relative_paths_are_those_of_the_caller(
     assert not list(scratch.iterdir())
 
 
-def test_what_the_job_or_the_caller_sets_wins_over_the_defaults(
+def test_job_and_caller_override_default_variables(
     make_job: MakeJob, marker: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOG_v", "2")
@@ -204,14 +146,13 @@ def test_impossible_jobs_are_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
     job = make_job(
         """
         if rank == 0:
             Path(sys.argv[1]).write_text(json.dumps({"status": "done", "message": "all"}))
         """,
-        head=MINDSPORE_HEAD,
+        head=MINDSPORE_RANK,
         workers=2,
     )
     result, lines = run_collecting(job)
@@ -227,48 +168,46 @@ def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
     assert alive() == set()
 
 
-@pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize(
-    ("last_act", "says"),
+    ("last_act", "cause"),
     [
-        ("raise RuntimeError('a bad day')", "RuntimeError: a bad day"),
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
         ("os.kill(os.getpid(), 9)", "rank 1 was killed by signal 9"),
     ],
 )
 def test_lost_rank_ends_the_job_within_seconds(
-    make_job: MakeJob, alive: Alive, last_act: str, says: str
+    make_job: MakeJob, alive: Alive, last_act: str, cause: str
 ) -> None:
     job = make_job(
         f"""
         if rank == 1:
-            print("going")
+            print("failing")
             {last_act}
         ops.AllReduce()(ms.Tensor([1.0], ms.float32)).asnumpy()
         """,
-        head=MINDSPORE_HEAD,
+        head=MINDSPORE_RANK,
         workers=2,
     )
-    went: list[float] = []
+    failing_since: list[float] = []
 
-    def note(line: str) -> None:
-        if "going" in line:
-            went.append(time.monotonic())
+    def note_time(line: str) -> None:
+        if "failing" in line:
+            failing_since.append(time.monotonic())
 
-    result = run(job, on_line=note)
-    assert time.monotonic() - went[0] < 8
+    result = run(job, on_line=note_time)
+    assert time.monotonic() - failing_since[0] < 20  # MindSpore's own limits are longer
     assert result.status is Outcome.LOST_WORKER
     assert "rank 1" in result.message
-    assert says in result.message
+    assert cause in result.message
     assert str(job.log_dir) in result.message
     assert any(line.startswith("[rank 0]") for line in result.log_tail)
     assert alive() == set()
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
-    job = make_job("raise OSError('disk full')", head=MINDSPORE_HEAD, workers=2)
+def test_failure_of_all_ranks_at_once_is_explained(make_job: MakeJob) -> None:
+    job = make_job("raise OSError('disk full')", head=MINDSPORE_RANK, workers=2)
     result = run(job, on_line=print)
     assert result.status is Outcome.LOST_WORKER
     assert re.search(r"rank [01] exited with 1", result.message)
@@ -276,17 +215,14 @@ def test_all_ranks_fail_at_once(make_job: MakeJob) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_outcome_of_a_failed_job_of_two_ranks_is_honoured(make_job: MakeJob) -> None:
+def test_outcome_of_a_failed_job_of_two_ranks_is_returned(make_job: MakeJob) -> None:
     job = make_job("time.sleep(1)\nreport('user_error', 'no such recipe')\nsys.exit(2)", workers=2)
     result = run(job, on_line=print)
     assert (result.status, result.message) == (Outcome.USER_ERROR, "no such recipe")
-    assert result.seconds < 15
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_rank_that_fails_after_rank_0_reported_done(make_job: MakeJob) -> None:
+def test_failure_after_rank_0_reported_done_is_a_lost_rank(make_job: MakeJob) -> None:
     result = run(
         make_job("report('done')\ntime.sleep(1)\nsys.exit(rank * 7)", workers=2), on_line=print
     )
@@ -306,42 +242,32 @@ def test_msrun_that_cannot_start_is_explained_by_its_own_log(
     assert "broken installation" in result.log_tail[-1]
 
 
-@pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.timed  # the ranks must start within the 8 s of silence
 def test_hung_ranks_are_ended(make_job: MakeJob, alive: Alive) -> None:
-    job = make_job("print('last words')\ntime.sleep(600)", workers=2, silence=8)
+    job = make_job("print('last line')\ntime.sleep(6000)", workers=2, silence=8)
     result, lines = run_collecting(job)
-    assert sorted(lines) == ["[rank 0] last words", "[rank 1] last words"]
+    assert sorted(lines) == ["[rank 0] last line", "[rank 1] last line"]
     assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 143)
     assert "ended as hung" in result.message
     assert alive() == set()
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_exception_in_the_caller_ends_all_ranks(make_job: MakeJob, alive: Alive) -> None:
     def interrupt(line: str) -> None:
         raise Interruption(line)
 
-    job = make_job("print('started')\ntime.sleep(600)", workers=2)
+    job = make_job("print('started')\ntime.sleep(6000)", workers=2)
     with pytest.raises(Interruption, match="started"):
         run(job, on_line=interrupt)
     assert alive() == set()
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_sigkill_of_the_caller_ends_all_ranks(
-    make_job: MakeJob, marker: dict[str, str], alive: Alive
-) -> None:
-    job = make_job("print('in step')\ntime.sleep(600)", head=MINDSPORE_HEAD, workers=2)
-    caller = textwrap.dedent(f"""
-        from pathlib import {type(job.program).__name__}
-        from infra.launch import Job, run
-        run({job!r}, on_line=lambda line: print(line, flush=True))
-    """)
+def test_sigkill_of_the_caller_ends_all_ranks(make_job: MakeJob, alive: Alive) -> None:
+    job = make_job("print('in step')\ntime.sleep(6000)", head=MINDSPORE_RANK, workers=2)
     with subprocess.Popen(
-        [sys.executable, "-c", caller], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", caller_of(job)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         seen = {"[rank 0] in step\n": False, "[rank 1] in step\n": False}
@@ -354,14 +280,10 @@ def test_sigkill_of_the_caller_ends_all_ranks(
         assert roles.count("MS_WORKER") == 2
         assert roles.count("MS_SCHED") == 1
         process.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 10
-    while left := alive():
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
+    wait_for(lambda: not alive(), lambda: str(alive()))
 
 
-@pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.timed
 def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
     body = "print(sorted(os.sched_getaffinity(0)))\ntime.sleep(1)\nreport('done')"
     result, lines = run_collecting(make_job(body, workers=2, bind_core=True))
@@ -373,20 +295,18 @@ def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_scheduler_that_is_killed_before_the_ranks_have_joined_ends_the_job_soon(
+def test_scheduler_that_is_killed_before_the_ranks_have_joined_ends_the_job(
     make_job: MakeJob, alive: Alive
 ) -> None:
-    # Ranks that wait for it, as in init().
+    # The ranks wait for the scheduler, as in init().
     head = """
 import os, signal, time
 if os.environ["MS_ROLE"] == "MS_SCHED":
     time.sleep(5)
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(600)
+time.sleep(6000)
 """
     result, _ = run_collecting(make_job("", head=head, workers=2))
     assert result.status is Outcome.LOST_WORKER
     assert result.message.startswith("msrun's scheduler was killed by signal 9, and ")
-    assert result.seconds < 60
     assert alive() == set()

@@ -5,20 +5,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-SUPERVISOR = [sys.executable, "-m", "infra.launch.supervisor"]
+from tests.infra.launch.launch_jobs import SUPERVISOR, Alive
+from tests.waiting import HANG_SECONDS, wait_for
 
-# Below the command: a child in a session of its own, and an orphan by double fork
+# The command has two descendants: a child in its own session, and an orphan by double fork.
 FAMILY = textwrap.dedent("""
     import os, subprocess, sys, time
-    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    sleep = [sys.executable, "-c", "import time; time.sleep(6000)"]
     subprocess.Popen(sleep, start_new_session=True)
     if os.fork() == 0:
         os.setsid()
@@ -28,10 +28,7 @@ FAMILY = textwrap.dedent("""
     os.wait()
     print("ready", flush=True)
 """)
-LASTING_FAMILY = FAMILY + "time.sleep(600)\n"
-
-
-Alive = Callable[[], set[psutil.Process]]
+LASTING_FAMILY = FAMILY + "time.sleep(6000)\n"
 
 
 @contextmanager
@@ -52,15 +49,19 @@ def wait_for_line(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdout.readline() == f"{line}\n"
 
 
+def end_stdin_of(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
 def test_end_of_stdin_ends_every_descendant(marker: dict[str, str], alive: Alive) -> None:
     with supervised(marker, LASTING_FAMILY) as supervisor:
         wait_for_line(supervisor, "ready")
-        deadline = time.monotonic() + 10
-        while len(alive()) < 5 and time.monotonic() < deadline:
-            time.sleep(0.05)  # one that is just starting has no environment yet
-        assert len(alive()) == 5  # two supervisors, command, two below it
-        supervisor.stdin.close()
-        assert supervisor.wait(10) == 143
+        # Two supervisors, the command, and two processes below it; one that is just starting has
+        # no environment yet.
+        wait_for(lambda: len(alive()) == 5, lambda: str(alive()))
+        end_stdin_of(supervisor)
+        assert supervisor.wait(HANG_SECONDS) == 143
         assert alive() == set()
 
 
@@ -71,21 +72,19 @@ def test_signal_ends_every_descendant(
     with supervised(marker, LASTING_FAMILY) as supervisor:
         wait_for_line(supervisor, "ready")
         supervisor.send_signal(number)
-        assert supervisor.wait(10) == 143
+        assert supervisor.wait(HANG_SECONDS) == 143
         assert alive() == set()
 
 
 def test_deadline_ends_every_descendant(marker: dict[str, str], alive: Alive) -> None:
     with supervised(marker, LASTING_FAMILY, "--deadline", "0.5") as supervisor:
-        assert supervisor.wait(10) == 124
+        assert supervisor.wait(HANG_SECONDS) == 124
         assert alive() == set()
 
 
-def test_natural_end_ends_what_the_command_left_running(
-    marker: dict[str, str], alive: Alive
-) -> None:
+def test_end_of_the_command_ends_every_descendant(marker: dict[str, str], alive: Alive) -> None:
     with supervised(marker, FAMILY) as supervisor:
-        assert supervisor.wait(10) == 0
+        assert supervisor.wait(HANG_SECONDS) == 0
         assert alive() == set()
 
 
@@ -98,11 +97,8 @@ def test_sigkill_of_one_supervisor_ends_every_descendant(
         outer = psutil.Process(supervisor.pid)
         (inner,) = outer.children()
         (outer if victim == "outer" else inner).kill()
-        assert supervisor.wait(10) == (-9 if victim == "outer" else 137)
-        end = time.monotonic() + 10
-        while alive():
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        assert supervisor.wait(HANG_SECONDS) == (-9 if victim == "outer" else 137)
+        wait_for(lambda: not alive(), lambda: str(alive()))
 
 
 @pytest.mark.parametrize("pipe_held_by_a_fork", [False, True])
@@ -116,9 +112,9 @@ def test_sigkill_of_the_parent_ends_every_descendant(
             stdin=subprocess.PIPE, start_new_session=True,
         )
         if {pipe_held_by_a_fork} and os.fork() == 0:
-            time.sleep(20)
+            time.sleep(6000)
             os._exit(0)
-        time.sleep(600)
+        time.sleep(6000)
     """)
     with subprocess.Popen(
         [sys.executable, "-c", caller],
@@ -131,29 +127,26 @@ def test_sigkill_of_the_parent_ends_every_descendant(
         assert len(forks) == pipe_held_by_a_fork
         parent.kill()
         parent.wait()
-        end = time.monotonic() + 10
-        while alive() - forks:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        wait_for(lambda: not alive() - forks, lambda: str(alive()))
         for fork in forks:
             fork.kill()
 
 
-def test_stopped_process_is_ended(marker: dict[str, str], alive: Alive) -> None:
+def test_frozen_process_is_ended(marker: dict[str, str], alive: Alive) -> None:
     code = "import os, signal; print('ready', flush=True); os.kill(os.getpid(), signal.SIGSTOP)"
     with supervised(marker, code) as supervisor:
         wait_for_line(supervisor, "ready")
-        supervisor.stdin.close()
-        assert supervisor.wait(10) == 143
+        end_stdin_of(supervisor)
+        assert supervisor.wait(HANG_SECONDS) == 143
         assert alive() == set()
 
 
 def test_process_that_ignores_sigterm_is_ended(marker: dict[str, str], alive: Alive) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); "
-    with supervised(marker, code + "time.sleep(600)") as supervisor:
+    with supervised(marker, code + "time.sleep(6000)") as supervisor:
         wait_for_line(supervisor, "ready")
-        supervisor.stdin.close()
-        assert supervisor.wait(10) == 143
+        end_stdin_of(supervisor)
+        assert supervisor.wait(HANG_SECONDS) == 143
         assert alive() == set()
 
 
@@ -161,16 +154,16 @@ def test_process_started_on_sigterm_is_ended(marker: dict[str, str], alive: Aliv
     code = textwrap.dedent("""
         import signal, subprocess, sys, time
         def start_another(*_):
-            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(6000)"])
             sys.exit()
         signal.signal(signal.SIGTERM, start_another)
         print("ready", flush=True)
-        time.sleep(600)
+        time.sleep(6000)
     """)
     with supervised(marker, code) as supervisor:
         wait_for_line(supervisor, "ready")
-        supervisor.stdin.close()
-        assert supervisor.wait(10) == 143
+        end_stdin_of(supervisor)
+        assert supervisor.wait(HANG_SECONDS) == 143
         assert alive() == set()
 
 
@@ -185,7 +178,7 @@ def test_process_started_on_sigterm_is_ended(marker: dict[str, str], alive: Aliv
 )
 def test_exit_code_passes_through(marker: dict[str, str], code: str, expected: int) -> None:
     with supervised(marker, code) as supervisor:
-        assert supervisor.wait(10) == expected
+        assert supervisor.wait(HANG_SECONDS) == expected
 
 
 def test_unknown_command_gives_127() -> None:

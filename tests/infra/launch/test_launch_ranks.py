@@ -1,4 +1,4 @@
-"""The processes of a job are known, and how they ended, whenever they die."""
+"""The processes of a job are found, and how they ended is known, whenever they die."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from infra.launch.ranks import RankProcesses
 
-# As msrun does: the scheduler, then the ranks; it waits for the scheduler at the end only.
+# Like msrun, it starts the scheduler, then the ranks, and waits for the scheduler only at the end.
 MSRUN = """
 import os, subprocess, sys, time
 
@@ -22,16 +22,16 @@ scheduler = start(sys.argv[1], MS_ROLE="MS_SCHED")
 if sys.argv[2] == "ends":
     os.waitid(os.P_PID, scheduler.pid, os.WEXITED | os.WNOWAIT)
 for rank in range(2):
-    start("import time; time.sleep(60)", MS_ROLE="MS_WORKER", RANK_ID=str(rank))
+    start("import time; time.sleep(600)", MS_ROLE="MS_WORKER", RANK_ID=str(rank))
 print("started", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 SUPERVISOR = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
 
 
 @pytest.fixture
-def workers(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
-    """Of a job that is looked at once its scheduler has done what the test says."""
+def processes(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
+    """The processes of a job, looked at only once its scheduler has ended, if it does end."""
     scheduler, after = request.param
     with subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, MSRUN, scheduler, after],
@@ -47,20 +47,20 @@ def workers(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "number"),
+    ("processes", "number"),
     [
         (("import os; os.kill(os.getpid(), 9)", "ends"), 9),
         (("import os; os.kill(os.getpid(), 15)", "ends"), 15),
         (("pass", "ends"), None),
-        (("import time; time.sleep(60)", "lives"), None),
+        (("import time; time.sleep(600)", "lives"), None),
     ],
-    indirect=["workers"],
+    indirect=["processes"],
 )
-def test_a_scheduler_that_was_killed_before_it_was_seen_is_missed(
-    workers: RankProcesses, number: int | None
+def test_scheduler_that_was_killed_before_it_was_seen_is_noticed(
+    processes: RankProcesses, number: int | None
 ) -> None:
-    # A program's environment can be read a moment after it was started.
+    # The environment of a process can be read only a moment after its start.
     for _ in range(20):
-        assert not workers.all_ended()
+        assert not processes.all_ended()
         time.sleep(0.05)
-    assert workers.scheduler_killed_by() == number
+    assert processes.scheduler_killed_by() == number
