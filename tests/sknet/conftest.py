@@ -1,4 +1,4 @@
-"""Tiny generated data: folders of coloured noise, one colour for each class."""
+"""Tiny generated images, noise in one colour for each class; programs that run in this process."""
 
 import os
 import random
@@ -12,9 +12,9 @@ from PIL import Image
 from sknet.data.shards import ShardSet
 from tests.conversions import convert
 
-# Read when MindSpore is imported, here and in every process that a test starts; the last one at the
-# first convolution: without it, as programs set it, those of some machines take a hundred times as
-# long.
+# MindSpore reads these when it is imported, here and in every process that a test starts. oneDNN
+# reads the last one at the first convolution; without it, which programs set too, convolutions take
+# a hundred times as long on some machines.
 os.environ |= {"GLOG_v": "3", "OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 CLASSES = {"cat": (220, 40, 40), "dog": (40, 200, 60), "emu": (40, 60, 220)}
@@ -34,7 +34,7 @@ log_interval: 1
 
 
 def write_images(root: Path, *, train: int = 5, val: int = 2) -> Path:
-    """`train` and `val` images of each class, PNG and JPEG in turn, of 32 to 48 pixels."""
+    """Write `train` and `val` images of each class, PNG and JPEG in turn, of 32 to 48 pixels."""
     pixels = random.Random(7)
     for split, count in (("train", train), ("val", val)):
         for name, colour in CLASSES.items():
@@ -50,20 +50,20 @@ def write_images(root: Path, *, train: int = 5, val: int = 2) -> Path:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 training and 6 validation images of 3 classes; not to be changed."""
+    """15 training and 6 validation images of 3 classes; don't change them."""
     return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
 @pytest.fixture(scope="session")
 def converted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    """The images as two shards of each split, and where they lie; not to be changed."""
+    """The images as two shards of each split; don't change them."""
     out = tmp_path_factory.mktemp("shards")
     return ShardSet(convert(folders, out), out)
 
 
 @pytest.fixture(scope="session")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of three steps with checkpoints at 2, 3, 5 and 6."""
+    """A recipe of two epochs of three steps, with checkpoints at steps 2, 3, 5 and 6."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     path.write_text(TINY_RECIPE)
     return path
@@ -71,7 +71,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cpu() -> None:
-    """Chosen before the first operation: afterwards MindSpore refuses to choose."""
+    """Choose the device before the first operation, after which MindSpore refuses to."""
     import mindspore as ms
 
     ms.set_device("CPU")
@@ -79,14 +79,14 @@ def cpu() -> None:
 
 @pytest.fixture
 def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory, where the default caches go."""
+    """An empty working directory, for programs that write to default paths."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def program_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Programs choose graph mode and an instruction set for the whole process."""
+    """Restore what programs set for the whole process: graph mode and an instruction set."""
     import mindspore as ms
 
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -96,7 +96,7 @@ def program_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """A program in this process: its exit code, what it printed, its errors."""
+    """Run a program in this process; returns its exit code, output and errors."""
     from sknet import program
 
     def run(module: ModuleType, *options: object) -> tuple[int, str, str]:
@@ -109,7 +109,7 @@ def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 @pytest.fixture
 def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """The one line of a refusal."""
+    """Run a program that refuses its input; returns its one line."""
 
     def run(module: ModuleType, *options: object) -> str:
         code, _, errors = call(module, *options)
@@ -122,21 +122,35 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def config(recipe_file: Path) -> tuple[str, Path]:
-    """The option that names the tiny recipe."""
-    return "--config", recipe_file
+def config(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The options that name the tiny recipe, with a network that compiles quickly."""
+    from sknet.models.registry import ARCHITECTURES
+    from tests.tiny_networks import NAME, TINY
+
+    monkeypatch.setitem(ARCHITECTURES, NAME, TINY)
+    return "--config", str(recipe_file), "--set", f"model={NAME}"
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> Iterator[str]:
+    """The name of a model that exists for the tests of a module: see tests.tiny_networks."""
+    from sknet.models.registry import ARCHITECTURES
+    from tests.tiny_networks import NAME, TINY
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, NAME, TINY)
+        yield NAME
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Files of freshly initialised networks, by their number of classes."""
+    """Weights of newly initialised tiny networks, by their number of classes."""
     import mindspore as ms
 
-    from sknet.models import create_model
+    from tests.tiny_networks import tiny_network
 
     folder = tmp_path_factory.mktemp("checkpoints")
     ms.set_seed(1)
     for num_classes in (3, 4):
-        network = create_model("skresnet18", num_classes=num_classes)
-        ms.save_checkpoint(network, str(folder / f"{num_classes}.ckpt"))
+        ms.save_checkpoint(tiny_network(num_classes), str(folder / f"{num_classes}.ckpt"))
     return {num_classes: folder / f"{num_classes}.ckpt" for num_classes in (3, 4)}

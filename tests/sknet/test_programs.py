@@ -1,4 +1,4 @@
-"""The programs: good input gives equal records."""
+"""The programs convert and validate: what they write, and that it is reproducible."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,6 @@ import pytest
 from sknet import convert, validate
 from sknet.data.shards import Row, ShardSet, count_rows, read_rows
 from sknet.evaluation.predictions import read_predictions
-from sknet.models import create_model
 from sknet.recipe import load_recipe
 from sknet.records import (
     Attention,
@@ -24,11 +23,12 @@ from sknet.records import (
 from sknet.training.checkpoint import Snapshot, write
 from sknet.training.trainer import plan_run
 from tests.conversions import contents
+from tests.tiny_networks import NAME, tiny_network
 
 pytestmark = pytest.mark.usefixtures("program_state")
 
 
-def test_converted_data_is_as_the_record_says(
+def test_conversion_writes_shards_and_their_record(
     call: Callable[..., tuple[int, str, str]], folders: Path, away: Path
 ) -> None:
     code, output, errors = call(
@@ -46,9 +46,9 @@ def test_converted_data_is_as_the_record_says(
     assert json.loads((away / "outcome.json").read_text()) == {"status": "done", "message": ""}
 
 
-def test_validating_twice_gives_equal_records(
+def test_validating_weights_twice_gives_equal_counts(
     call: Callable[..., tuple[int, str, str]],
-    config: tuple[str, Path],
+    config: tuple[str, ...],
     converted: ShardSet,
     checkpoints: dict[int, Path],
     away: Path,
@@ -78,10 +78,11 @@ def rows_of(shard: Path) -> list[Row]:
 def finished(
     checkpoints: dict[int, Path], converted: ShardSet, recipe_file: Path, away: Path
 ) -> Path:
-    """The directory of a training's last checkpoint; its one evaluation is made up."""
-    network = create_model("skresnet18", num_classes=3)
+    """The last checkpoint of a training, with invented counts of its evaluation."""
+    network = tiny_network(num_classes=3)
     weights = ms.load_checkpoint(str(checkpoints[3]))
-    run = plan_run(load_recipe(str(recipe_file)), converted.record, 1, "CPU")
+    recipe = load_recipe(str(recipe_file), [f"model={NAME}"])
+    run = plan_run(recipe, converted.record, 1, "CPU")
     evaluation = Evaluation(
         split="val",
         resolution=32,
@@ -108,9 +109,9 @@ def finished(
     return write(snapshot, away / "ckpt", state)
 
 
-def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examples(
+def test_validating_a_checkpoint_writes_checks_counts_predictions_attention_and_examples(
     call: Callable[..., tuple[int, str, str]],
-    config: tuple[str, Path],
+    config: tuple[str, ...],
     converted: ShardSet,
     finished: Path,
     away: Path,
@@ -126,23 +127,23 @@ def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examp
     assert f"95 % interval {low:.2%} to {high:.2%}" in output
     assert f"calibration error {record.calibration_error:.4f}" in output
 
-    kept = read_predictions(away / "one/predictions.parquet")
-    assert (len(kept.keys), kept.correct.sum()) == (6, record.correct_top1)
+    stored = read_predictions(away / "one/predictions.parquet")
+    assert (len(stored.keys), stored.correct.sum()) == (6, record.correct_top1)
     rows = [
         row
         for file in converted.record.files_of("val")
         for row in rows_of(converted.directory / file.name)
     ]
-    assert kept.keys == tuple(row.key for row in rows)
-    assert kept.labels.tolist() == [row.label for row in rows]
+    assert stored.keys == tuple(row.key for row in rows)
+    assert stored.labels.tolist() == [row.label for row in rows]
     examples = Examples.read(away / "one/examples.json").examples
     assert len(examples) == record.seen - record.correct_top1
     for example in examples:
-        number = kept.keys.index(example.key)
-        assert (example.label, example.predicted) == (kept.labels[number], kept.top[number, 0])
+        number = stored.keys.index(example.key)
+        assert (example.label, example.predicted) == (stored.labels[number], stored.top[number, 0])
         assert (away / "one" / example.file).is_file()
     attention = Attention.read(away / "one/attention.json")
-    assert [unit.unit for unit in attention.units][:2] == ["SK_2_1", "SK_2_2"]
+    assert [unit.unit for unit in attention.units] == ["SK_2_1", "SK_3_1"]
 
     assert call(validate, *options, "--out", "two")[0] == 0
     assert contents(away / "one") == contents(away / "two")
@@ -150,21 +151,15 @@ def test_a_sound_checkpoint_leaves_checks_counts_predictions_attention_and_examp
 
 def test_a_checkpoint_that_fails_a_check_is_not_evaluated(
     call: Callable[..., tuple[int, str, str]],
-    config: tuple[str, Path],
+    config: tuple[str, ...],
     converted: ShardSet,
     finished: Path,
     away: Path,
 ) -> None:
-    options = [
-        *config,
-        "--data_dir",
-        converted.directory,
-        "--ckpt_path",
-        finished,
-        "--set",
-        "lr=0.5",
-    ]
-    code, output, errors = call(validate, *options, "--out", "out")
+    code, output, errors = call(
+        *(validate, *config, "--set", "lr=0.5", "--data_dir", converted.directory),
+        *("--ckpt_path", finished, "--out", "out"),
+    )
     assert (code, output) == (1, "")
     (line,) = errors.splitlines()
     assert line == f"error: {finished} is not evaluated: recipe: lr is 0.01, expected 0.5"
