@@ -51,7 +51,7 @@ def no_data_directory(inputs: Inputs) -> str:
 def empty_data_directory(inputs: Inputs) -> str:
     inputs.data = inputs.directory / "empty"
     inputs.data.mkdir()
-    return f"data directory {inputs.data} has no form known here: expected train/ and val/"
+    return f"data directory {inputs.data} has none of the known forms: expected train/ and val/"
 
 
 def class_without_images(inputs: Inputs) -> str:

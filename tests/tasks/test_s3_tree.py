@@ -58,7 +58,7 @@ def test_the_data_set_is_that_of_the_local_copy(uploaded: dict[str, Path], prefi
     [
         ("s3://no-such-bucket/x", "NoSuchBucket"),
         ("s3://", "is not an S3 location, expected s3://bucket/prefix"),
-        (f"s3://{BUCKET}/nothing", "has no form known here"),
+        (f"s3://{BUCKET}/nothing", "has none of the known forms"),
     ],
 )
 def test_a_location_without_data_is_refused(

@@ -264,7 +264,7 @@ def _map_in_processes(
             on_tick()
     except BrokenProcessPool:
         raise LostProcessError(
-            "a worker process was killed, perhaps for want of memory: start the same command "
+            "a worker process was killed, perhaps because memory ran out: start the same command "
             "again to resume from the finished shards"
         ) from None
     finally:

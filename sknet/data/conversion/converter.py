@@ -146,7 +146,10 @@ class ShardConverter:
             else:
                 image = reencode(content, self.reencoding) if self.reencoding else content
                 if len(image) >= sizes.page_bytes:
-                    raise UserError(f"sample {sample.key} takes {len(image)} bytes when re-encoded")
+                    raise UserError(
+                        f"sample {sample.key} takes {len(image)} bytes when re-encoded, "
+                        f"expected fewer than {sizes.page_bytes}: lower --quality"
+                    )
                 yield Row(image, sample.label, sample.key)
             tally.add(len(content))
 
@@ -175,8 +178,8 @@ def _read(source: Source, sample: Sample) -> bytes:
         if hashlib.sha256(content).hexdigest() == sample.sha256:
             return content
     raise UserError(
-        f"sample {sample.key} changed since it was staged: start again to read it anew, with "
-        "--full if its time stamp didn't change"
+        f"sample {sample.key} changed since it was staged: start again, with --full if its time "
+        "stamp didn't change"
     )
 
 

@@ -81,7 +81,7 @@ class ClassFolders(_Folders):
             if unknown := sorted(set(_class_names(tree, split)) - set(self.classes)):
                 raise UserError(
                     f"{tree.location}/{split} has the class {unknown[0]!r}, which "
-                    f"{tree.location}/train has not"
+                    f"{tree.location}/train doesn't have"
                 )
         self._labels = {name: label for label, name in enumerate(self.classes)}
 
@@ -123,9 +123,9 @@ class UnsplitFolders(_Folders):
         self.classes = _class_names(tree, "")
         if len(self.classes) < 2:
             raise UserError(
-                f"data directory {tree.location} has no form known here: expected train/ and val/ "
-                "with a folder for each class, such folders alone, the ILSVRC2012 archives, or "
-                "what Kaggle makes of them"
+                f"data directory {tree.location} has none of the known forms: expected train/ and "
+                "val/ with a folder for each class, folders of classes alone, the ILSVRC2012 "
+                "archives, or ImageNet as Kaggle unpacks it"
             )
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._held_out: frozenset[str] = frozenset()

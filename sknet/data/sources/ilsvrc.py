@@ -227,7 +227,9 @@ def _leaf_synsets(meta: bytes, where: str) -> dict[int, tuple[str, str]]:
         raise UserError(f"{where}: meta.mat can't be read: {reason}") from None
     by_id = {number: (synset, words) for number, synset, words in rows}
     if len({synset for synset, _ in by_id.values()}) != len(rows) or not rows:
-        raise UserError(f"{where}: meta.mat names {len(rows)} classes, some of them twice or none")
+        raise UserError(
+            f"{where}: meta.mat has {len(rows)} classes, expected at least one and no duplicates"
+        )
     for synset, _ in by_id.values():
         if not SYNSET.fullmatch(synset):
             raise UserError(f"{where}: meta.mat has the WordNet ID {synset[:20]!r}")

@@ -51,7 +51,7 @@ def test_missing_directory_is_refused(tmp_path: Path) -> None:
 
 def test_directory_of_no_known_form_is_refused_with_the_forms(tmp_path: Path) -> None:
     message = refusal(lambda: stage(tmp_path))
-    assert "has no form known here: expected train/ and val/" in message
+    assert "has none of the known forms: expected train/ and val/" in message
 
 
 def test_directory_without_val_is_refused(images_copy: Path) -> None:

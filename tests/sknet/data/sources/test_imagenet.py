@@ -190,8 +190,11 @@ def synsets(*rows: tuple[object, ...]) -> bytes:
         (b"MATLAB 5.0 MAT-file" + bytes(500), "meta.mat can't be read"),
         (mat(other=1), "meta.mat can't be read: 'synsets'"),
         (mat(synsets=3), "meta.mat can't be read"),
-        (synsets((1, "n01440764", "tench", "", 3)), "meta.mat names 0 classes"),
-        (synsets((1, "n1", "a", "", 0), (2, "n1", "b", "", 0)), "some of them twice"),
+        (synsets((1, "n01440764", "tench", "", 3)), "meta.mat has 0 classes"),
+        (
+            synsets((1, "n1", "a", "", 0), (2, "n1", "b", "", 0)),
+            "expected at least one and no duplicates",
+        ),
         (synsets((1, "../../n1", "a", "", 0)), "has the WordNet ID '../../n1'"),
     ],
     # Named, because MATLAB's header holds the time.
