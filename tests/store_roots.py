@@ -6,6 +6,7 @@
 import os
 import shutil
 from abc import ABC, abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -90,8 +91,7 @@ class S3Root(StoreRoot):
 
     @property
     def _client(self) -> Any:
-        """Made anew at each use: clients can't be sent to other processes, and roots are."""
-        return boto3.session.Session().client("s3", endpoint_url=self._endpoint)
+        return _client(self._endpoint or os.environ["AWS_ENDPOINT_URL_S3"])
 
     @property
     def uri(self) -> str:
@@ -132,3 +132,9 @@ class S3Root(StoreRoot):
         )
         keys = (item["Key"] for page in pages for item in page.get("Contents", []))
         return sorted(key.removeprefix(f"{self.prefix}/") for key in keys)
+
+
+@cache
+def _client(endpoint: str) -> Any:
+    """Return one client in each process: clients can't be sent to others, and roots are."""
+    return boto3.session.Session().client("s3", endpoint_url=endpoint)
