@@ -1,1 +1,1 @@
-"""Recipe files; `sknet.recipe.load_recipe` finds them by name."""
+"""Recipe files, which `sknet.recipe.load_recipe` finds by name."""
