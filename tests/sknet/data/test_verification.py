@@ -1,4 +1,4 @@
-"""A file is verified once a host, and again as soon as it may have changed."""
+"""A file is verified once on each host, and again as soon as it may have changed."""
 
 import hashlib
 import os
@@ -14,9 +14,9 @@ from sknet.data.verification import damaged
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
-    """Three files, settled, and a cache of their own."""
+    """Three files that count as settled, and an empty cache."""
     monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sknet.cache.SETTLED_NS", 0)
+    monkeypatch.setattr("infra.base.verified.SETTLED_NS", 0)
     made = []
     for index in range(3):
         path = tmp_path / f"{index}.mindrecord"
@@ -27,7 +27,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, s
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files whose content is read."""
+    """The files whose content is read, in their order."""
     read: list[Path] = []
 
     def note(path: Path) -> str:
@@ -38,13 +38,13 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return read
 
 
-def test_a_sound_file_is_read_once(files: list[tuple[Path, str]], hashed: list[Path]) -> None:
+def test_an_undamaged_file_is_read_once(files: list[tuple[Path, str]], hashed: list[Path]) -> None:
     assert list(damaged(files)) == []
     assert list(damaged(files)) == []
     assert hashed == [path for path, _ in files]
 
 
-def test_a_damaged_file_is_told_every_time(
+def test_a_damaged_file_is_found_every_time(
     files: list[tuple[Path, str]], hashed: list[Path]
 ) -> None:
     path, _ = files[1]
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_told_every_time(
     assert hashed.count(path) == 2
 
 
-def test_a_change_is_noticed_whatever_the_time_stamp(
+def test_a_change_is_found_whatever_the_time_stamp(
     files: list[tuple[Path, str]], hashed: list[Path]
 ) -> None:
     list(damaged(files))
@@ -72,10 +72,10 @@ def test_the_same_file_with_another_expectation_is_read_again(
     assert list(damaged([(files[0][0], "0" * 64)])) == [files[0][0]]
 
 
-def test_a_file_of_this_moment_is_not_remembered(
+def test_a_file_that_has_just_been_written_is_not_remembered(
     files: list[tuple[Path, str]], hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sknet.cache.SETTLED_NS", 2_000_000_000)
+    monkeypatch.setattr("infra.base.verified.SETTLED_NS", 2_000_000_000)
     list(damaged(files))
     list(damaged(files))
     assert len(hashed) == 6
@@ -96,9 +96,9 @@ def test_without_a_cache_everything_is_read(
 def test_processes_of_a_host_share_the_work(files: list[tuple[Path, str]], tmp_path: Path) -> None:
     program = f"""
 import pathlib, time
-from sknet import cache
+from infra.base import verified
 from sknet.data import verification
-cache.SETTLED_NS = 0
+verified.SETTLED_NS = 0
 whole = verification.file_sha256
 def slow(path):
     time.sleep(0.5)
