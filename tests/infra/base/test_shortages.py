@@ -1,0 +1,84 @@
+"""Shortages are told apart from other errors, and reported with the figures that the cure needs."""
+
+import errno
+import re
+from pathlib import Path
+
+import pytest
+
+from infra.base.shortages import (
+    DiskFullError,
+    disk_full,
+    is_disk_full,
+    megabytes,
+    memory_refused,
+    room,
+)
+
+SIZE = r"\d[\d.e+]* MB"
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (DiskFullError("disk full"), True),
+        (OSError(errno.EIO, "Input/output error"), False),
+    ],
+)
+def test_a_full_disk_is_told_apart_from_other_faults(
+    tmp_path: Path, error: OSError, full: bool
+) -> None:
+    assert is_disk_full(error) == full
+    assert (disk_full(error, "a shard", 10, tmp_path) is not None) == full
+
+
+@pytest.mark.parametrize(
+    ("message", "needed", "full"),
+    [
+        ("No free disk to be used", 10, True),
+        ("Failed to write", 10**18, True),
+        ("Failed to write", 10, False),
+    ],
+)
+def test_mindspores_writer_found_no_room_if_it_says_so_or_there_is_none(
+    tmp_path: Path, message: str, needed: int, full: bool
+) -> None:
+    found = disk_full(RuntimeError(message), "a shard", needed, tmp_path)
+    assert (found is not None) == full
+
+
+def test_a_full_disk_is_reported_with_what_is_needed_and_free(tmp_path: Path) -> None:
+    error = disk_full(OSError(errno.ENOSPC, ""), "shard 3", 6_200_000, tmp_path)
+    assert re.fullmatch(
+        rf"disk full: shard 3 needs 6\.2 MB, {SIZE} are free in {tmp_path}: make room, then start "
+        "the same command again",
+        str(error),
+    )
+    assert room(6_200_000, tmp_path).startswith("needs 6.2 MB, ")
+    assert megabytes(123) == "0.000123 MB"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), "an allocation was refused"),
+        (MemoryError("cannot allocate array.\n\nmore"), "cannot allocate array"),
+        (RuntimeError("Allocate device memory failed!\n\nstack"), "Allocate device memory failed"),
+        (RuntimeError("Memory not enough: 3 GB"), "Memory not enough: 3 GB"),
+    ],
+)
+def test_refused_memory_is_reported_with_what_the_process_held(
+    error: MemoryError | RuntimeError, cause: str
+) -> None:
+    assert re.fullmatch(
+        rf"out of memory: {cause}; the process held at most {SIZE} \(address space: "
+        rf"(no limit|limit {SIZE})\): lower batch_size, num_parallel_workers or the number of "
+        "workers",
+        str(memory_refused(error)),
+    )
+
+
+def test_another_runtime_error_is_no_refused_memory() -> None:
+    assert memory_refused(RuntimeError("shapes don't match")) is None
