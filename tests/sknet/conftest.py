@@ -122,13 +122,9 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def config(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """The options that name the tiny recipe, with a network that compiles quickly."""
-    from sknet.models.registry import ARCHITECTURES
-    from tests.tiny_networks import NAME, TINY
-
-    monkeypatch.setitem(ARCHITECTURES, NAME, TINY)
-    return "--config", str(recipe_file), "--set", f"model={NAME}"
+def config(recipe_file: Path, tiny_model: str) -> tuple[str, ...]:
+    """The options for the tiny recipe with the tiny network."""
+    return "--config", str(recipe_file), "--set", f"model={tiny_model}"
 
 
 @pytest.fixture(scope="module")

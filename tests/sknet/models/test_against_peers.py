@@ -1,4 +1,7 @@
-"""With a peer's weights our networks are the peer's: same logits, same loss, same gradients."""
+"""With a peer's weights our networks compute what the peer's do: logits, loss and gradients.
+
+Two networks are compared in the suite: the basic one, and the paper's bottleneck with groups.
+"""
 
 import re
 from collections.abc import Iterator
@@ -21,16 +24,20 @@ from sknet.models.weights import load_weights, name_in, save_safetensors
 from sknet.training.loss import CrossEntropy
 from tests.peers import mindcv_model, timm_model
 
-NAMES = ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")
-MODELS = ["skresnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
-# seed, side of the images
-INPUTS = ((1, 64), (2, 224), (3, 64))
+MODELS = [
+    "skresnet18",
+    pytest.param("skresnet34", marks=pytest.mark.long),
+    pytest.param("skresnet50", marks=pytest.mark.long),
+    pytest.param("skresnext50_32x4d", marks=pytest.mark.slow),
+]
+# Seed and side of the images.
+INPUTS = ((1, 224), (2, 64))
 Array = npt.NDArray[np.float32]
 
 
 @pytest.fixture(autouse=True)
 def eager() -> Iterator[None]:
-    """One forward pass isn't worth a compilation."""
+    """Run operation by operation, because compiling takes longer than one forward pass."""
     mode = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     yield
@@ -43,10 +50,10 @@ def images(seed: int, size: int, batch: int = 2) -> Array:
 
 
 def statistics(name: str, shape: tuple[int, ...], numbers: np.random.Generator) -> Array | None:
-    """BatchNorm's values, away from their start where they would do nothing.
+    """Return values of BatchNorm that are far from the identity, or None for other parameters.
 
-    A block ends small, as after training: at the start the gradients of a bottleneck network are
-    so sensitive that timm's own in float32 and float64 differ by 2 %.
+    The last BatchNorm of a block has small ones, as after training: otherwise the gradients of a
+    bottleneck network are so sensitive that timm's own in float32 and float64 differ by 2 %.
     """
     if re.search(r"\.conv[23]\.(bn\.weight|1\.gamma)$", name):
         return numbers.uniform(0.02, 0.06, shape).astype(np.float32)
@@ -60,7 +67,7 @@ def statistics(name: str, shape: tuple[int, ...], numbers: np.random.Generator) 
 
 
 def drawn(name: str, shape: tuple[int, ...], numbers: np.random.Generator) -> Array:
-    """A parameter's values: statistics as above, all others He-normal over the outputs."""
+    """Return random values of a parameter; all but BatchNorm's are He-normal over the outputs."""
     chosen = statistics(name, shape, numbers)
     if chosen is not None:
         return chosen
@@ -82,14 +89,14 @@ def randomise_mindcv(model: Any, seed: int) -> None:
 
 
 class SquarePlus(torch.nn.Module):
-    """(x + √(x² + 1)) / 2: a ReLU without its corner."""
+    """(x + √(x² + 1)) / 2, a ReLU without its corner."""
 
     def forward(self, x: Any) -> Any:
         return (x + torch.sqrt(x * x + 1)) / 2
 
 
 def without_corners(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SquarePlus in place of ReLU in timm's network and in all of ours."""
+    """Replace ReLU by SquarePlus in timm's network and in ours."""
     monkeypatch.setattr(ops, "relu", lambda x: (x + ops.sqrt(x * x + 1)) / 2)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -133,7 +140,9 @@ def test_mindcvs_weights_give_mindcvs_logits(name: str, tmp_path: Path) -> None:
     assert difference(fold(network)(x).asnumpy(), expected) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["skresnet18", "skresnet50"])
+@pytest.mark.parametrize(
+    "name", ["skresnet18", pytest.param("skresnet50", marks=pytest.mark.long)]
+)
 def test_timm_loads_what_we_save_and_gives_it_back_exactly(name: str, tmp_path: Path) -> None:
     network = create_model(name, num_classes=3)
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
@@ -149,14 +158,14 @@ def test_timm_loads_what_we_save_and_gives_it_back_exactly(name: str, tmp_path: 
 
 @dataclass
 class Step:
-    """Loss and gradients, under timm's names."""
+    """The loss of a training step, and its gradients under timm's names."""
 
     loss: float
     gradients: dict[str, Array]
 
 
 def both_steps(name: str, model: Any, tmp_path: Path) -> tuple[Step, Step, SKNet]:
-    """timm's training step and ours from the same weights on the same batch, and our network."""
+    """Return timm's training step and ours from the same weights and batch, and our network."""
     file = tmp_path / "timm.safetensors"
     save_torch(model.state_dict(), file)
     network = create_model(name, num_classes=10)
@@ -186,8 +195,8 @@ def both_steps(name: str, model: Any, tmp_path: Path) -> tuple[Step, Step, SKNet
 def test_a_training_step_has_timms_loss_and_gradients(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a smooth activation on both sides: at a ReLU's corner an input within rounding of 0
-    passes here and not there, and timm's own gradients in float32 and float64 differ by 2 %."""
+    """Compare with a smooth activation: an input of a ReLU within rounding of 0 passes on one side
+    only, and timm's own gradients in float32 and float64 then differ by 2 %."""
     model = timm_model(name, num_classes=10).train()
     randomise_timm(model, 4)
     without_corners(model, monkeypatch)
@@ -196,7 +205,7 @@ def test_a_training_step_has_timms_loss_and_gradients(
     assert ours.gradients.keys() == theirs.gradients.keys()
     for key, gradient in ours.gradients.items():
         assert difference(gradient, theirs.gradients[key]) <= 1e-3, key
-    # and the statistics that the step leaves
+    # The step also leaves the same statistics.
     running = dict(model.named_buffers())
     for parameter in network.get_parameters():
         if parameter.name.endswith((".moving_mean", ".moving_variance")):
@@ -205,7 +214,7 @@ def test_a_training_step_has_timms_loss_and_gradients(
 
 
 def test_a_training_step_with_relu_has_timms_loss_and_nearly_all_gradients(tmp_path: Path) -> None:
-    """But for a pixel's share of a few, where an input of a ReLU is within rounding of 0."""
+    """Gradients differ by single pixels, whose input of a ReLU is within rounding of 0."""
     model = timm_model("skresnet18", num_classes=10).train()
     randomise_timm(model, 4)
     theirs, ours, _ = both_steps("skresnet18", model, tmp_path)

@@ -1,4 +1,4 @@
-"""Files of weights give what they hold, or one line; what they claim is not believed."""
+"""Files of weights are read exactly or refused in one line; what they claim is checked."""
 
 import json
 import pickle
@@ -53,7 +53,7 @@ def test_a_pickle_is_refused_unopened_whatever_its_name(
     [b"", b"\x00" * 100, b"\xff" * 64, b"\xff" * 7 + b"\x7f{}", b'\x02\0\0\0\0\0\0\0{"'],
     ids=["empty", "zeros", "ones", "absurd header", "broken header"],
 )
-def test_what_is_no_file_of_weights_is_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"w.{suffix}"
     path.write_bytes(content)
     assert str(path) in refusal(path)
@@ -87,7 +87,7 @@ def test_a_type_that_numpy_lacks_is_refused(tmp_path: Path) -> None:
     ],
     ids=["short", "absurd", "negative", "40 dimensions", "twice", "text", "bfloat16", "no type"],
 )
-def test_a_checkpoint_that_says_other_than_it_holds_is_refused(
+def test_a_checkpoint_whose_header_differs_from_its_content_is_refused(
     entries: list[tuple[list[int], str, int]], expected: str, tmp_path: Path
 ) -> None:
     """MindSpore's own reader would fill up with zeros and take the last of two."""
@@ -119,7 +119,7 @@ def test_a_checkpoint_is_read_as_it_was_saved(crc_check: bool, tmp_path: Path) -
     }
 
 
-def test_a_checkpoint_of_another_checksum_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.ckpt"
     ms.save_checkpoint(nn.Dense(20, 30), str(path), crc_check=True)
     path.chmod(0o600)
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_odd_names_is_refused(name: bytes, tmp_path: Path) -> No
     assert len(refusal(path)) < 500
 
 
-def test_what_can_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path).endswith("can't be read: Is a directory")
     missing = refusal(tmp_path / "none.ckpt")
     assert missing.endswith("none.ckpt can't be read: No such file or directory")
@@ -158,21 +158,23 @@ def a_checkpoint() -> bytes:
     return content
 
 
-SOUND = {
+VALID = {
     "ckpt": a_checkpoint(),
     "safetensors": save({"a.weight": np.zeros(6, np.float32), "b.bias": np.ones(2, np.float32)}),
 }
 
 
-@pytest.mark.parametrize("suffix", SOUND)
+@pytest.mark.parametrize("suffix", VALID)
 @given(data=st.data())
 def test_a_changed_file_is_read_or_refused_in_one_line(
     suffix: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    content = bytearray(SOUND[suffix])
-    places = st.integers(0, len(content) - 1)
-    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=4)):
-        content[place] = value
+    content = bytearray(VALID[suffix])
+    positions = st.integers(0, len(content) - 1)
+    for position, value in data.draw(
+        st.lists(st.tuples(positions, st.integers(0, 255)), max_size=4)
+    ):
+        content[position] = value
     path = tmp_path_factory.getbasetemp() / f"changed.{suffix}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:

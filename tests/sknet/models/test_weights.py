@@ -1,7 +1,8 @@
-"""Weights are taken whole or not at all, under the names of three projects."""
+"""Weights are loaded completely or not at all, under the names of three projects."""
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,23 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 from sknet.errors import UserError
-from sknet.models import create_model, fold, list_models
-from sknet.models.sknet import SKNet
+from sknet.models import fold, list_models
+from sknet.models.registry import ARCHITECTURES
+from sknet.models.sknet import Architecture, SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
+from tests.sknet.training.steps import new_step, take
+from tests.tiny_networks import TINY
 
 Arrays = dict[str, Any]
 
 
-def make(seed: int = 1, num_classes: int = 3, name: str = "skresnet18") -> SKNet:
+# The form that MindCV publishes weights for.
+MINDCV = replace(TINY, first_relu=False, pool_padding="end")
+
+
+def make(seed: int = 1, num_classes: int = 3, architecture: Architecture = TINY) -> SKNet:
     ms.set_seed(seed)
-    return create_model(name, num_classes=num_classes)
+    return SKNet(architecture, num_classes=num_classes, in_channels=3)
 
 
 def values(network: nn.Cell) -> dict[str, bytes]:
@@ -32,12 +40,12 @@ def values(network: nn.Cell) -> dict[str, bytes]:
 
 @functools.cache
 def untouched() -> SKNet:
-    """What every refusal must leave as it is."""
+    """A network that every refusal must leave as it is."""
     return make(2)
 
 
 def refusal(network: nn.Cell, path: Path, **options: Any) -> str:
-    """The one line, after which the network is as it was."""
+    """Return the line with which a file is refused; the network doesn't change."""
     before = values(network)
     with pytest.raises(UserError) as caught:
         load_weights(network, path, **options)
@@ -56,7 +64,7 @@ def timm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def changed(timm_file: Path, tmp_path: Path) -> Callable[[Callable[[Arrays], object]], Path]:
-    """The file with its arrays changed."""
+    """Writes the file with its arrays changed."""
 
     def change(edit: Callable[[Arrays], object]) -> Path:
         arrays = load_file(timm_file)
@@ -68,22 +76,22 @@ def changed(timm_file: Path, tmp_path: Path) -> Callable[[Callable[[Arrays], obj
     return change
 
 
-@functools.cache
-def parameter_names(name: str) -> list[str]:
-    return [p.name for p in create_model(name, num_classes=2).get_parameters()]
+def few_blocks(name: str) -> Architecture:
+    """Return a model's form with as few blocks as show all kinds of parameter names."""
+    return replace(ARCHITECTURES[name], depths=(2, 1, 0, 0))
 
 
 @pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("source", ["timm", "mindcv"])
 def test_every_parameter_has_a_name_of_its_own_elsewhere(name: str, source: Any) -> None:
-    names = parameter_names(name)
+    names = [p.name for p in make(architecture=few_blocks(name)).get_parameters()]
     theirs = {name_in(source, name) for name in names}
     assert len(theirs) == len(names)
     assert not any(".bn.gamma" in name for name in theirs if source == "timm")
 
 
 @pytest.mark.parametrize("layout", ["timm", "sknet"])
-def test_what_was_saved_comes_back_exactly(layout: Any, tmp_path: Path) -> None:
+def test_saved_weights_are_loaded_exactly(layout: Any, tmp_path: Path) -> None:
     network, other = make(1), make(2)
     save_safetensors(network, tmp_path / "w.safetensors", layout)
     assert values(other) != values(network)
@@ -117,7 +125,7 @@ def test_bfloat16_is_widened_exactly(timm_file: Path, tmp_path: Path) -> None:
 
 
 def drop_two(arrays: Arrays) -> None:
-    del arrays["conv1.weight"], arrays["layer4.1.conv2.conv.weight"]
+    del arrays["conv1.weight"], arrays["layer2.0.conv2.conv.weight"]
 
 
 def spoil(arrays: Arrays) -> None:
@@ -155,7 +163,7 @@ def reshape(arrays: Arrays) -> None:
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        (drop_two, "(2 missing): stem.conv.weight is missing; layer4.1.conv2.conv.weight is mis"),
+        (drop_two, "(2 missing): stem.conv.weight is missing; layer2.0.conv2.conv.weight is mis"),
         (spoil, "(1 not finite): layer1.0.conv2.bn.beta has non-finite values"),
         (overflow, "(1 not finite): stem.bn.beta has non-finite values"),
         (count, "(1 of another type): stem.bn.beta is of type int64, expected float32"),
@@ -204,7 +212,7 @@ def test_a_missing_weight_is_not_taken_from_a_moment(tmp_path: Path) -> None:
     assert "(1 missing): fc.weight is missing" in refusal(untouched(), path)
 
 
-def test_another_number_of_classes_needs_a_word(timm_file: Path) -> None:
+def test_another_number_of_classes_needs_replace_head(timm_file: Path) -> None:
     network = make(2, num_classes=5)
     assert refusal(network, timm_file) == (
         f"{timm_file} is for 3 classes, the network has 5: "
@@ -218,7 +226,7 @@ def test_another_number_of_classes_needs_a_word(timm_file: Path) -> None:
 
 
 def test_weights_of_another_form_are_refused(timm_file: Path, tmp_path: Path) -> None:
-    line = refusal(make(name="skresnet18_mindcv"), timm_file)
+    line = refusal(make(architecture=MINDCV), timm_file)
     assert line.endswith("use the model without _mindcv")
     network = make()
     mindcv = tmp_path / "mindcv.ckpt"
@@ -227,7 +235,7 @@ def test_weights_of_another_form_are_refused(timm_file: Path, tmp_path: Path) ->
         str(mindcv),
     )
     assert refusal(network, mindcv).endswith("use the model whose name ends in _mindcv")
-    other = make(2, name="skresnet18_mindcv")
+    other = make(2, architecture=MINDCV)
     load_weights(other, mindcv)
     assert values(other) == values(network)
 
@@ -252,3 +260,13 @@ def test_a_folded_network_and_an_unwritable_path_are_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match="can't be written"):
         save_safetensors(make(), tmp_path / "no" / "directory.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_training_with_an_average_the_average_is_loaded(tmp_path: Path) -> None:
+    step = new_step(ema=True, ema_decay=0.5, opt="adamw")
+    take(step, 0)
+    take(step, 1)
+    ms.save_checkpoint(step, str(tmp_path / "model.ckpt"))
+    loaded = step.network.twin()
+    load_weights(loaded, tmp_path / "model.ckpt")
+    assert values(loaded) == values(step.evaluated()) != values(step.network)

@@ -59,6 +59,16 @@ def hashes(batches: Iterable[TrainBatch]) -> list[str]:
     ]
 
 
+def test_segments_end_at_the_interval_and_with_the_epoch(
+    recipe_file: Path, converted: ShardSet
+) -> None:
+    run = plan(recipe_file, converted.record, global_batch_size=4, checkpoint_every_steps=2)
+    whole = [Segment(0, 0, 2), Segment(0, 2, 3), Segment(1, 0, 2), Segment(1, 2, 3)]
+    assert list(segments_from(run, 0)) == whole
+    for steps_done, segments_done in {2: 1, 3: 2, 5: 3, 6: 4}.items():
+        assert list(segments_from(run, steps_done)) == whole[segments_done:]
+
+
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda each: next(iter(each.values())))
 def test_epoch_resumed_at_a_segment_reads_what_the_undisturbed_one_read(
     augmentation: dict[str, Any], recipe_file: Path, converted: ShardSet

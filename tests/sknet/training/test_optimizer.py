@@ -1,4 +1,4 @@
-"""Optimizers take the steps of PyTorch's, and LAMB those of its paper."""
+"""Optimizers update weights as PyTorch's do, and LAMB as its paper says."""
 
 from typing import Any
 
@@ -71,20 +71,20 @@ def assert_equal(one: Arrays, other: Arrays) -> None:
 
 @pytest.mark.parametrize("opt", ["momentum", "sgd"])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_is_that_of_pytorch(opt: str, nesterov: bool) -> None:
-    # Ours decays through the gradient, as theirs; the filter lets only the convolution decay.
+def test_momentum_equals_pytorchs(opt: str, nesterov: bool) -> None:
+    # Both add the decay to the gradient; by default only the convolution decays.
     expected = theirs(torch.optim.SGD, FILTERS["norm_and_bias"], momentum=0.8, nesterov=nesterov)
     assert_equal(ours(opt=opt, momentum=0.8, use_nesterov=nesterov), expected)
 
 
 @pytest.mark.parametrize("weight_decay_filter", FILTERS)
-def test_adamw_is_that_of_pytorch_with_every_filter(weight_decay_filter: str) -> None:
+def test_adamw_equals_pytorchs_with_every_filter(weight_decay_filter: str) -> None:
     expected = theirs(torch.optim.AdamW, FILTERS[weight_decay_filter])
     assert_equal(ours(opt="adamw", weight_decay_filter=weight_decay_filter), expected)
 
 
 def lamb(decayed: set[str]) -> Arrays:
-    """Algorithm 2 of You et al. 2020 in float64, φ being the identity."""
+    """Compute algorithm 2 of You et al. 2020 in float64, with φ the identity."""
     result = {}
     for name, value in arrays(0).items():
         weight = value.astype(float)
@@ -101,12 +101,12 @@ def lamb(decayed: set[str]) -> Arrays:
 
 
 @pytest.mark.parametrize("weight_decay_filter", FILTERS)
-def test_lamb_is_that_of_its_paper_with_every_filter(weight_decay_filter: str) -> None:
+def test_lamb_equals_its_paper_with_every_filter(weight_decay_filter: str) -> None:
     expected = lamb(FILTERS[weight_decay_filter])
     assert_equal(ours(opt="lamb", weight_decay_filter=weight_decay_filter), expected)
 
 
-def test_lamb_moves_weights_that_are_zero() -> None:
+def test_lamb_updates_weights_that_are_zero() -> None:
     cell = Weights({"fc.bias": np.zeros(3, np.float32)})
     optimizer = create_optimizer(cell, recipe(opt="lamb", weight_decay_filter="disable"), RATES)
     optimizer((Tensor(np.array([1, -1, 2], np.float32)),))

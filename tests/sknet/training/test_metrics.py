@@ -1,4 +1,4 @@
-"""metrics.jsonl keeps what a resumed run has not taken back, and no training fails for it."""
+"""metrics.jsonl holds each step once across resumes, and a full disk only costs lines of it."""
 
 import json
 import resource
@@ -17,7 +17,7 @@ def steps(path: Path) -> list[int]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A start and the steps 1 to 5."""
+    """Holds a start and the steps 1 to 5."""
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0, pytest.fail)
     log.write("start", 0)
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_resumed_run_drops_what_it_does_again(path: Path) -> None:
+def test_a_resumed_run_drops_the_lines_of_steps_that_it_repeats(path: Path) -> None:
     log = MetricsLog(path, 3, pytest.fail)
     log.write("start", 3)
     log.write("step", 4)
@@ -36,7 +36,7 @@ def test_a_resumed_run_drops_what_it_does_again(path: Path) -> None:
     assert steps(path) == [0, 1, 2, 3, 3, 4]
 
 
-def test_a_line_that_a_kill_cut_short_is_dropped(path: Path) -> None:
+def test_a_line_cut_short_by_a_kill_is_dropped(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     MetricsLog(path, 9, pytest.fail).close()
     assert steps(path) == [0, 1, 2, 3, 4]
@@ -44,7 +44,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(path: Path) -> None:
 
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:
-    """What goes beyond it is refused as on a full disk; Python ignores the signal for it."""
+    """Refuse writes beyond this size, as a full disk does; Python ignores the signal for it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

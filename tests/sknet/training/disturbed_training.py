@@ -1,7 +1,7 @@
-"""The program `sknet/train.py` with a network of three layers, and what is to befall a rank.
+"""The program `sknet/train.py` with a network of three layers, and a disturbance of one rank.
 
-The environment's DISTURBANCE, if it is there, is "RANK STEP WHAT": after that step the rank gets
-the signal WHAT, or stands still if it is "hang".
+The environment variable DISTURBANCE, if set, is "RANK STEP WHAT": after this step the rank receives
+the signal WHAT, or hangs if WHAT is "hang".
 """
 
 import os
@@ -11,22 +11,23 @@ import time
 from typing import Any
 
 from sknet import program, train
-from sknet.training import metrics, trainer
-from tests.sknet.three_layers import ThreeLayers
+from sknet.training import trainer
+from sknet.training.metrics import TrainingMetrics
+from tests.tiny_networks import ThreeLayers
 
 
 def disturb() -> None:
     rank, at, what = os.environ["DISTURBANCE"].split()
     if os.environ["RANK_ID"] != rank:
         return
-    step_done = metrics.TrainingMetrics.step_done
+    step_done = TrainingMetrics.step_done
 
-    def act(self: metrics.TrainingMetrics, done: int, *values: Any, **named: Any) -> None:
+    def act(self: TrainingMetrics, done: int, *values: Any, **named: Any) -> None:
         step_done(self, done, *values, **named)
         if done == int(at):
             stand_still() if what == "hang" else os.kill(os.getpid(), signal.Signals[what])
 
-    metrics.TrainingMetrics.step_done = act
+    TrainingMetrics.step_done = act
 
 
 def stand_still() -> None:

@@ -1,10 +1,10 @@
-"""Trainings by the dozen: one process imports everything, each training is a fork of it.
+"""Trainings by the dozen: one process imports everything, and each training is a fork of it.
 
-    python -m tests.sknet.forked_training SHARDS
+    python -m tests.sknet.training.forked_training SHARDS
 
-reads a JSON list a line, of jobs to be started at the same time: what to do (`train` or `save`),
-where, and where it is to be killed; it answers with the list of their exit codes. The training is
-the real one but for its network, of three layers, which compiles in no time.
+reads lines from stdin, each a JSON list of jobs to start at the same time, and answers each with
+the list of their exit codes. A job says what to do (`train` or `save`), where, and at which moment
+the process is killed. The training is the real one, except for its network of three layers.
 """
 
 import json
@@ -22,13 +22,13 @@ import numpy as np
 from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
-from sknet.training import checkpoint, metrics, trainer
-from sknet.training.step import TrainStep
+from sknet.training import checkpoint, trainer
+from sknet.training.metrics import TrainingMetrics
 from sknet.training.stopping import StopRequest
-from sknet.training.trainer import plan_run
+from sknet.training.trainer import Options, Trainer, plan_run
 from sknet.world import ALONE, set_device
-from tests.sknet.test_checkpoint import make_step, state_at
-from tests.sknet.three_layers import ThreeLayers
+from tests.sknet.training.checkpoints import new_step, state_at
+from tests.tiny_networks import ThreeLayers
 
 RECIPE = {
     "model": "three layers",
@@ -45,7 +45,7 @@ FILE_EVENTS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os
 
 
 class FileOperations:
-    """Counts what changes a directory, and kills this process before one of them."""
+    """Counts the operations that change a directory, and kills this process before one of them."""
 
     def __init__(self, directory: Path, kill_at: int | None) -> None:
         self.count = 0
@@ -74,54 +74,56 @@ class FileOperations:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def say(line: str) -> None:
-    """As the program does."""
+def report(line: str) -> None:
+    """Print a line as the program does."""
     print(f"{line}\n", end="", flush=True)
 
 
 def train(job: dict[str, Any], shards_dir: Path) -> int:
-    """The exit code of the program."""
+    """Train, and return the exit code of the program."""
     trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
-    step_done = metrics.TrainingMetrics.step_done
+    directory = Path(job["directory"])
+    step_done = TrainingMetrics.step_done
 
-    def note(self: metrics.TrainingMetrics, step: int, *values: Any, **named: Any) -> None:
+    def disturb(self: TrainingMetrics, step: int, *values: Any, **named: Any) -> None:
         step_done(self, step, *values, **named)
         if step in job.get("full_at_steps", ()):
             wait_for_saves()
-            fill(Path(job["directory"]))
+            fill(directory)
         elif step in job.get("room_at_steps", ()):
-            (Path(job["directory"]) / FILLER).unlink()
+            (directory / FILLER).unlink()
         if step == job.get("signal_at_step"):
             os.kill(os.getpid(), getattr(signal, job["signal"]))
 
-    metrics.TrainingMetrics.step_done = note
+    TrainingMetrics.step_done = disturb
     recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
     set_device("CPU", recipe.mode)
     stop = StopRequest()
-    tensorboard = Path(job["tensorboard"]) if "tensorboard" in job else None
+    options = Options(
+        directory=directory,
+        report=report,
+        tensorboard=Path(job["tensorboard"]) if "tensorboard" in job else None,
+    )
 
     def main(_: object) -> None:
         shards = read_shards(shards_dir)
         run = plan_run(recipe, shards.record, job.get("planned_workers", 1), "CPU")
         with stop.listening(distributed=False):
-            options = trainer.Options(
-                directory=Path(job["directory"]), report=say, tensorboard=tensorboard
-            )
-            trainer.Trainer(run, shards, ALONE, stop, options).train()
+            Trainer(run, shards, ALONE, stop, options).train()
 
-    options = program.parser("").parse_args(["--outcome_file", job["directory"] + ".outcome"])
-    return program.run(main, options)
+    arguments = program.parser("").parse_args(["--outcome_file", f"{directory}.outcome"])
+    return program.run(main, arguments)
 
 
 def wait_for_saves() -> None:
-    """A save of an earlier step, still under way, would be the one that the disk refuses."""
+    """Wait until no save is under way, so that the disk refuses the next one and no other."""
     for thread in threading.enumerate():
         if thread.name == "saver":
             thread.join()
 
 
 def fill(disk: Path) -> None:
-    """To the last byte."""
+    """Fill a disk to the last byte."""
     with suppress(OSError), (disk / FILLER).open("wb", buffering=0) as file:
         for size in (1 << 12, 1):
             with suppress(OSError):
@@ -131,16 +133,15 @@ def fill(disk: Path) -> None:
 
 def save(job: dict[str, Any]) -> int:
     """Save step 12 beside the steps 3, 6 and 9, and keep two."""
-    cell: TrainStep = make_step(12)
     statistics = np.ones((2, 3), np.float32)
-    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(cell), statistics)
+    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(new_step(12)), statistics)
     checkpoint.write(snapshot, Path(job["directory"]), state_at(12))
     checkpoint.remove_old(Path(job["directory"]), 2, best_step=3)
     return 0
 
 
 def act(job: dict[str, Any], shards_dir: Path) -> int:
-    """In the forked process."""
+    """Do a job in the forked process."""
     os.environ |= job.get("environment", {})
     directory = Path(job["directory"])
     log = os.open(directory.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -157,7 +158,7 @@ def act(job: dict[str, Any], shards_dir: Path) -> int:
 
 
 def start(job: dict[str, Any], shards_dir: Path) -> int:
-    """The process that is at it."""
+    """Fork a process for a job and return its id."""
     pid = os.fork()
     if pid == 0:
         code = 70
@@ -165,14 +166,14 @@ def start(job: dict[str, Any], shards_dir: Path) -> int:
             code = act(job, shards_dir)
         finally:
             for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError):  # the limit holds for the log too
+                with suppress(OSError):  # the limit of file sizes holds for the log too
                     stream.flush()
             os._exit(code)
     return pid
 
 
 def main() -> None:
-    """Until the end of stdin."""
+    """Do jobs until stdin ends."""
     for line in sys.stdin:
         pids = [start(job, Path(sys.argv[1])) for job in json.loads(line)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]

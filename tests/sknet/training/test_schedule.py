@@ -1,4 +1,4 @@
-"""The learning rate of every step: warm-up, peak, decay, end."""
+"""The learning rate of every step, from the warm-up to the end."""
 
 import math
 from typing import Any
@@ -32,7 +32,7 @@ def rates(*, world_size: int = 1, steps_per_epoch: int = 5, **choices: Any) -> l
 
 @pytest.mark.parametrize("scheduler", ["cosine_decay", "constant"])
 @pytest.mark.parametrize("warmup_epochs", [0, 1, 3])
-def test_there_is_one_rate_a_step(scheduler: str, warmup_epochs: int) -> None:
+def test_there_is_one_rate_for_each_step(scheduler: str, warmup_epochs: int) -> None:
     assert len(rates(scheduler=scheduler, warmup_epochs=warmup_epochs)) == 20
 
 
@@ -51,7 +51,7 @@ def test_cosine_is_half_way_down_in_the_middle() -> None:
 def test_cosine_falls_to_just_above_its_end() -> None:
     result = rates(min_lr=0.1)
     assert result == sorted(result, reverse=True)
-    # One step before the end: 0.1 + 0.3 · (1 + cos(19π/20)) / 2.
+    # One step before the end it is 0.1 + 0.3 · (1 + cos(19π/20)) / 2.
     assert result[-1] == pytest.approx(0.1018467489)
 
 
@@ -82,7 +82,7 @@ SCHEDULERS = ["cosine_decay", "constant", "step_decay", "multi_step_decay", "one
     st.none() | st.integers(1, 5),
     st.floats(0.01, 1),
 )
-def test_every_schedule_has_a_rate_a_step_within_its_limits_and_its_peak(
+def test_every_schedule_reaches_its_peak_and_stays_within_its_limits(
     scheduler: str,
     steps_per_epoch: int,
     epochs_after: int,
@@ -131,7 +131,7 @@ def test_every_schedule_has_a_rate_a_step_within_its_limits_and_its_peak(
     ],
     ids=lambda choices: "-".join(str(value) for value in choices.values()),
 )
-def test_with_a_warm_up_factor_the_rates_are_those_of_mindcv(choices: dict[str, Any]) -> None:
+def test_with_a_warm_up_factor_the_rates_equal_mindcvs(choices: dict[str, Any]) -> None:
     values: dict[str, Any] = {"warmup_epochs": 0, "warmup_factor": 0.0, "decay_epochs": 8} | choices
     if values["scheduler"] == "one_cycle":
         values["warmup_factor"] = None

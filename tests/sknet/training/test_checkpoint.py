@@ -1,8 +1,7 @@
-"""A checkpoint is whole or absent, of this run or refused; damage is named and skipped."""
+"""A checkpoint is complete or absent, and belongs to its run; damage is reported and skipped."""
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -10,69 +9,21 @@ import pytest
 from mindspore import Tensor, nn
 
 from sknet.models.weights import load_weights
-from sknet.recipe import parse_recipe
-from sknet.records import Checkpoint, Layout, Run
 from sknet.training import checkpoint
-from sknet.training.step import TrainStep
 from tests.refusals import refusal
-
-RECIPE = parse_recipe(
-    {"model": "tiny", "global_batch_size": 4, "epoch_size": 4, "lr": 0.1}, where="recipe"
+from tests.sknet.training.checkpoints import (
+    RECIPE,
+    make_network,
+    make_run,
+    new_step,
+    save,
+    save_three,
+    state_at,
 )
-
-
-def make_run(**changes: object) -> Run:
-    values = {
-        "recipe": RECIPE,
-        "classes": ("a", "b", "c"),
-        "shards_digest": "0" * 64,
-        "world_size": 1,
-        "global_batch_size": 4,
-        "steps_per_epoch": 3,
-        "device_target": "CPU",
-        "mindspore": ms.__version__,
-    }
-    return Run.model_validate(values | changes)
-
-
-def make_network(num_classes: int = 3) -> nn.Cell:
-    network = nn.SequentialCell(nn.Dense(4, 8), nn.BatchNorm1d(8), nn.Dense(8, num_classes))
-    network.architecture = SimpleNamespace(depths=())
-    return network
-
-
-def make_step(seed: int, num_classes: int = 3) -> TrainStep:
-    """A training step all of whose parameters have values of their own."""
-    step = TrainStep(make_network(num_classes), RECIPE, [0.1] * 12)
-    numbers = np.random.default_rng(seed)
-    for parameter in step.get_parameters():
-        values = numbers.uniform(0, 100, parameter.shape)
-        parameter.set_data(Tensor(values, parameter.dtype))
-    return step
 
 
 def values(cell: nn.Cell) -> dict[str, bytes]:
     return {p.name: p.asnumpy().tobytes() for p in cell.get_parameters()}
-
-
-def state_at(step: int, run: Run | None = None) -> Checkpoint:
-    return Checkpoint(
-        run=run or make_run(),
-        layouts=(Layout(first_step=0, world_size=1),),
-        step=step,
-        epoch=step // 3,
-        samples_seen=4 * step,
-        num_params=100,
-        best_top1=None,
-        best_step=None,
-        evaluations=(),
-        files=(),
-    )
-
-
-def save(cell: nn.Cell, directory: Path, step: int) -> Path:
-    snapshot = checkpoint.Snapshot(checkpoint.parameters_of(cell))
-    return checkpoint.write(snapshot, directory, state_at(step))
 
 
 def noting(skipped: list[tuple[str, str]]) -> Callable[[Path, str], None]:
@@ -86,35 +37,33 @@ def never(path: Path, fault: str) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """Checkpoints of the steps 3, 6 and 9."""
-    for step in (3, 6, 9):
-        save(make_step(step), tmp_path / "ckpt", step)
-    return tmp_path / "ckpt"
+    return save_three(tmp_path / "ckpt")
 
 
-def test_what_is_saved_is_restored_in_every_bit(saved: Path) -> None:
+def test_a_restored_checkpoint_has_every_bit_of_the_saved_step(saved: Path) -> None:
     path = saved / "step-00000006"
     assert checkpoint.read_state(path).step == 6
-    other = make_step(1)
-    assert values(other) != values(make_step(6))
+    other = new_step(1)
+    assert values(other) != values(new_step(6))
     checkpoint.restore(other, path)
-    assert values(other) == values(make_step(6))
+    assert values(other) == values(new_step(6))
 
 
-def test_optimizer_and_statistics_are_saved_too(saved: Path) -> None:
+def test_optimizer_state_and_statistics_are_saved(saved: Path) -> None:
     names = ms.load_checkpoint(str(saved / "step-00000003/model.ckpt")).keys()
     assert {"0.weight", "1.moving_mean", "moments.0.weight", "global_step"} <= set(names)
 
 
-def test_equal_steps_give_equal_bytes(tmp_path: Path) -> None:
-    one, two = (save(make_step(3), tmp_path / name, 3) for name in ("one", "two"))
+def test_equal_states_give_equal_files(tmp_path: Path) -> None:
+    one, two = (save(new_step(3), tmp_path / name, 3) for name in ("one", "two"))
     for name in ("model.ckpt", "state.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_weights_alone_are_loaded_into_the_network(saved: Path) -> None:
+def test_a_network_loads_its_weights_from_a_checkpoint(saved: Path) -> None:
     network = make_network()
     load_weights(network, saved / "step-00000006/model.ckpt", "sknet")
-    assert values(network).items() <= values(make_step(6)).items()
+    assert values(network).items() <= values(new_step(6)).items()
 
 
 def test_the_newest_checkpoint_is_found(saved: Path) -> None:
@@ -166,7 +115,7 @@ def test_damaged_checkpoint_is_named_and_skipped(
 
 
 @pytest.mark.parametrize("damage", [truncate, Path.unlink])
-def test_checkpoint_without_a_sound_state_is_skipped(
+def test_checkpoint_without_a_valid_state_is_skipped(
     saved: Path, damage: Callable[[Path], None]
 ) -> None:
     state = saved / "step-00000009/state.json"
@@ -205,19 +154,19 @@ def test_checkpoint_of_another_run_is_refused(
     assert f"holds checkpoints of another run (other {named})" in message
 
 
-def test_checkpoint_of_the_run_planned_for_another_world_is_the_same_run(saved: Path) -> None:
+def test_checkpoint_of_the_run_planned_for_another_number_of_ranks_is_accepted(saved: Path) -> None:
     other = make_run(world_size=2, global_batch_size=8, steps_per_epoch=1)
     newest = checkpoint.newest_valid(saved, other, never)
     assert newest is not None
     assert newest[1].run == make_run()
 
 
-def test_checkpoint_of_a_recipe_under_another_name_is_of_the_same_run(saved: Path) -> None:
+def test_checkpoint_of_a_recipe_with_another_name_is_accepted(saved: Path) -> None:
     renamed = make_run(recipe=RECIPE.model_copy(update={"name": "recipe"}))
     assert checkpoint.newest_valid(saved, renamed, never) is not None
 
 
-def test_weights_of_another_model_are_refused_naming_them(saved: Path) -> None:
+def test_weights_of_other_shapes_are_refused_by_name(saved: Path) -> None:
     file = saved / "step-00000009/model.ckpt"
     message = refusal(lambda: load_weights(make_network(5), file, "sknet"))
     assert message == (
@@ -227,7 +176,7 @@ def test_weights_of_another_model_are_refused_naming_them(saved: Path) -> None:
     )
 
 
-def test_missing_and_unknown_weights_are_named_and_counted(saved: Path) -> None:
+def test_missing_and_unknown_weights_are_counted_and_named(saved: Path) -> None:
     file = saved / "step-00000009/model.ckpt"
     network = nn.SequentialCell(nn.Dense(4, 8), nn.Dense(8, 3))
     before = values(network)
@@ -240,7 +189,7 @@ def test_missing_and_unknown_weights_are_named_and_counted(saved: Path) -> None:
 
 
 def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
-    step = make_step(3)
+    step = new_step(3)
     weight = step.network[0].weight
     weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
     path = save(step, tmp_path, 3)
@@ -248,7 +197,7 @@ def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
     assert message.endswith("0.weight has non-finite values")
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.ckpt"
     file.write_bytes(b"\x00" * 100)
     assert "is no MindSpore checkpoint" in refusal(
@@ -258,12 +207,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_replaced(saved: Path) -> None:
     truncate(saved / "step-00000009/model.ckpt")
-    save(make_step(9), saved, 9)
+    save(new_step(9), saved, 9)
     assert checkpoint.read_state(saved / "step-00000009").step == 9
 
 
 def test_the_newest_and_the_best_are_kept(saved: Path) -> None:
-    save(make_step(12), saved, 12)
+    save(new_step(12), saved, 12)
     (saved / "metrics.jsonl").write_text("")
     checkpoint.remove_old(saved, 2, best_step=3)
     names = sorted(path.name for path in saved.iterdir())
@@ -272,23 +221,23 @@ def test_the_newest_and_the_best_are_kept(saved: Path) -> None:
     assert [path.name for path in checkpoint.list_checkpoints(saved)] == names[2:]
 
 
-def test_a_damaged_checkpoint_that_is_set_aside_counts_no_more(saved: Path) -> None:
+def test_a_damaged_checkpoint_that_was_set_aside_is_not_listed(saved: Path) -> None:
     for _ in range(2):
         aside = checkpoint.set_aside(saved / "step-00000009")
         assert aside.name == "damaged-step-00000009"
         names = [path.name for path in checkpoint.list_checkpoints(saved)]
         assert names == ["step-00000003", "step-00000006"]
-        save(make_step(9), saved, 9)
+        save(new_step(9), saved, 9)
 
 
-def test_file_is_the_one_that_mindspore_writes(saved: Path, tmp_path: Path) -> None:
+def test_the_file_is_the_one_that_mindspore_writes(saved: Path, tmp_path: Path) -> None:
     peer = tmp_path / "peer.ckpt"
-    ms.save_checkpoint(make_step(9), str(peer), crc_check=True)
+    ms.save_checkpoint(new_step(9), str(peer), crc_check=True)
     assert (saved / "step-00000009/model.ckpt").read_bytes() == peer.read_bytes()
 
 
 def test_statistics_of_all_ranks_are_saved_and_verified(tmp_path: Path) -> None:
-    cell = make_step(3)
+    cell = new_step(3)
     statistics = np.arange(6, dtype=np.float32).reshape(2, 3)
     snapshot = checkpoint.Snapshot(checkpoint.parameters_of(cell), statistics)
     path = checkpoint.write(snapshot, tmp_path, state_at(3))
@@ -300,7 +249,7 @@ def test_statistics_of_all_ranks_are_saved_and_verified(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_does_not_change_with_the_training(tmp_path: Path) -> None:
-    cell = make_step(3)
+    cell = new_step(3)
     before = values(cell)
     snapshot = checkpoint.parameters_of(cell)
     for parameter in cell.get_parameters():

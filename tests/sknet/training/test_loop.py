@@ -1,0 +1,85 @@
+"""A training that diverges ends at once, names its samples, and saves no such weights."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from sknet.data.order import epoch_order
+from sknet.data.shards import ShardSet, read_rows
+from sknet.recipe import load_recipe
+from sknet.records import Run
+from sknet.training.loop import divergence
+from sknet.training.trainer import plan_run
+from sknet.world import World
+from tests.sknet.training.conftest import Trainings
+from tests.sknet.training.logs import metrics, output
+
+
+def keys_in_order(run: Run, shards: ShardSet, epoch: int) -> list[str]:
+    """Return the keys of all training samples in the order in which the epoch reads them."""
+    keys = [
+        row.key
+        for file in shards.record.files_of("train")
+        for row in read_rows(shards.directory / file.name, range(file.num_samples))
+    ]
+    assert len(set(keys)) == 15
+    return [keys[index] for index in epoch_order(15, run.recipe.seed, epoch)]
+
+
+@pytest.fixture
+def run(recipe_file: Path, converted: ShardSet) -> Run:
+    """Two ranks of two samples a step."""
+    return plan_run(load_recipe(str(recipe_file)), converted.record, 2, "CPU")
+
+
+def test_divergence_names_the_samples_of_the_rank_and_the_step(
+    run: Run, converted: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order = keys_in_order(run, converted, epoch=1)
+    for rank, keys in enumerate((in_order[4:6], in_order[6:8])):
+        error = divergence("the loss is nan at", 5, 0.01, run, converted, World(rank, 2))
+        assert str(error) == (
+            "the loss is nan at step 5 (epoch 2, learning rate 0.01): lower lr or lengthen the "
+            f"warm-up; samples of rank {rank}: {keys[0]}, {keys[1]}"
+        )
+    monkeypatch.setattr("sknet.training.loop.KEYS_SHOWN", 1)
+    error = divergence("the loss is nan at", 5, 0.01, run, converted, World(1, 2))
+    assert str(error).endswith(f"; samples of rank 1: {in_order[6]} and 1 more")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choices", "message", "step"),
+    [
+        # The first update leaves all weights finite.
+        ({"lr": 1e30}, "the loss is nan at step 2 (", 2),
+        ({"lr": 3e38, "weight_decay": 10.0}, " has non-finite values after step 1 (", 1),
+    ],
+    ids=["loss", "weights"],
+)
+def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
+    forked: Trainings,
+    run: Run,
+    converted: ShardSet,
+    tmp_path: Path,
+    choices: dict[str, Any],
+    message: str,
+    step: int,
+) -> None:
+    directory = tmp_path / "ckpt"
+    assert forked(directory, recipe=choices | {"checkpoint_every_steps": 1}) == 1
+    (line,) = [line for line in output(directory).splitlines() if line.startswith("error: ")]
+    assert message in line
+    keys = keys_in_order(run, converted, epoch=0)[4 * (step - 1) : 4 * step]
+    assert line.endswith(f"; samples of rank 0: {', '.join(keys)}")
+    assert "Traceback" not in output(directory)
+    assert len(list(directory.glob("step-*"))) == step - 1
+    for path in directory.glob("step-*"):
+        for parameter in ms.load_checkpoint(str(path / "model.ckpt")).values():
+            assert np.isfinite(parameter.asnumpy()).all()
+    for entry in metrics(directory):
+        assert all(math.isfinite(value) for value in entry.values() if isinstance(value, float))

@@ -1,0 +1,125 @@
+"""Two ranks under msrun that stop and hang end with the files of uninterrupted ones."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mindspore import load_checkpoint
+
+from infra.launch import Job, JobResult, Outcome, run
+from sknet.data.shards import ShardSet
+from sknet.records import Layout
+from sknet.training import checkpoint
+from tests.tiny_pipeline import ROOT
+
+pytestmark = pytest.mark.alone
+
+# Two epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step.
+CHOICES = {
+    "checkpoint_every_steps": "null",
+    "amp_level": "O2",
+    "loss_scale_type": "dynamic",
+    "loss_scale": 1 << 15,
+    "drop_overflow_update": "true",
+    "gradient_accumulation_steps": 2,
+    "ema": "true",
+    "ema_decay": 0.9,
+}
+
+Launch = Callable[..., tuple[JobResult, str]]
+
+
+@pytest.fixture
+def launch(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> Launch:
+    count = iter(range(99))
+
+    def start(
+        name: str, disturbance: str = "", *, workers: int = 2, hang_floor: int = 600
+    ) -> tuple[JobResult, str]:
+        """Train in tmp_path/name, and return the result and what the ranks printed."""
+        lines: list[str] = []
+        attempt = tmp_path / f"attempt-{next(count)}"
+        attempt.mkdir()
+        job = Job(
+            program=Path(__file__).with_name("disturbed_training.py"),
+            args=(
+                *("--config", str(recipe_file), "--data_dir", str(converted.directory)),
+                *(word for key, value in CHOICES.items() for word in ("--set", f"{key}={value}")),
+                *("--ckpt_save_dir", str(tmp_path / name), "--hang_floor", str(hang_floor)),
+                *("--outcome_file", str(attempt / "outcome.json")),
+            ),
+            workers=workers,
+            log_dir=attempt / "logs",
+            outcome_file=attempt / "outcome.json",
+            cwd=attempt,
+            env={
+                "PYTHONPATH": str(ROOT),
+                **({"DISTURBANCE": disturbance} if disturbance else {}),
+            },
+            deadline=1800,
+            silence=None,
+        )
+        return run(job, on_line=lines.append), "\n".join(lines)
+
+    return start
+
+
+def files(directory: Path) -> tuple[bytes, bytes]:
+    path = directory / checkpoint.checkpoint_name(6)
+    assert not (path / checkpoint.STATISTICS_FILE).exists()
+    return (path / "model.ckpt").read_bytes(), (path / "state.json").read_bytes()
+
+
+def scale_and_updates(path: Path) -> tuple[float, float]:
+    """Return the loss scale, and how many updates the average has followed."""
+    parameters = load_checkpoint(str(path / "model.ckpt"))
+    return float(parameters["loss_scale"].asnumpy()), float(parameters["ema.updates"].asnumpy())
+
+
+def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
+    launch: Launch, tmp_path: Path
+) -> None:
+    result, printed = launch("uninterrupted")
+    assert result.status is Outcome.DONE, printed
+
+    result, printed = launch("disturbed", "1 1 SIGUSR1")
+    assert result.status is Outcome.STOPPED, printed
+    assert result.message.startswith("after step 1 of 6, with checkpoint step-00000001: start")
+    stopped = tmp_path / "disturbed/step-00000001"
+    checkpoint.read_state(stopped)
+    statistics = checkpoint.read_statistics(stopped)
+    assert statistics is not None
+    assert len(statistics) == 2
+    assert (statistics[0] != statistics[1]).any()
+    assert scale_and_updates(stopped) == (1 << 14, 0)
+    shutil.copytree(tmp_path / "disturbed", tmp_path / "one-rank")
+
+    # Meanwhile rank 0 waits for rank 1 in a collective operation.
+    result, printed = launch("disturbed", "1 4 hang", hang_floor=10)
+    assert result.status is Outcome.LOST_WORKER, printed
+    assert "[rank 0] resuming from step-00000001: 1 of 6 steps are done" in printed
+    assert "[rank 1] error: no step within 10 s; where all threads are:" in printed
+    assert "[rank 1]   File" in printed
+    assert "in stand_still" in printed
+    assert "[rank 0] Timeout (0:00:12)!" in printed
+    assert "in _train_step" in printed or "in sum" in printed
+
+    result, printed = launch("disturbed")
+    assert result.status is Outcome.DONE, printed
+    assert "resuming from step-00000003: 3 of 6 steps are done" in printed
+    assert files(tmp_path / "disturbed") == files(tmp_path / "uninterrupted")
+    assert scale_and_updates(tmp_path / "disturbed/step-00000006") == (1 << 14, 5)
+
+    # One rank continues what two ranks began.
+    result, printed = launch("one-rank", workers=1)
+    assert result.status is Outcome.DONE, printed
+    planned = "planned for 2 workers, continuing with 1: the global batch stays 4, 4 for each"
+    assert planned in printed
+    state = checkpoint.read_state(tmp_path / "one-rank/step-00000006")
+    assert state.layouts == (
+        Layout(first_step=0, world_size=2),
+        Layout(first_step=1, world_size=1),
+    )
+    assert (state.run.world_size, state.run.global_batch_size) == (2, 4)
+    assert state.samples_seen == 24
