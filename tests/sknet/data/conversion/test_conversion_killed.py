@@ -57,8 +57,8 @@ def test_conversion_resumes_after_the_loss_of_a_worker_and_after_a_kill(tmp_path
     # Without an outcome, the task tries again.
     assert not outcome.exists()
     assert errors.decode().splitlines()[-1] == (
-        "error: a worker process was killed, perhaps because memory ran out: start the same command "
-        "again to resume from the finished shards"
+        "error: a worker process was killed, perhaps because memory ran out: start the same "
+        "command again to resume from the finished shards"
     )
     after_loss = finished_files(out)
 
