@@ -22,6 +22,7 @@ from sknet import program
 from sknet.errors import ExportError, UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Checkpoint
+from sknet.records.training import MODEL_FILE, STATE_FILE
 
 IMAGENET_CLASSES = 1000
 MAX_DIFFERENCE = 1e-5
@@ -332,7 +333,7 @@ def _suffix(arguments: argparse.Namespace) -> str:
 
 def _checkpoint(path: Path) -> tuple[Path, Checkpoint | None]:
     """Return the file of weights, and the verified state beside it if there is one."""
-    from sknet.training.checkpoint import MODEL_FILE, STATE_FILE, read_state
+    from sknet.training.checkpoint import read_state
 
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():

@@ -14,6 +14,7 @@ from sknet import program
 from sknet.errors import CheckpointError, UserError
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
+from sknet.records.training import MODEL_FILE, STATE_FILE
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
@@ -57,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _weights_file(given: Path) -> Path:
-    file = given / "model.ckpt" if given.is_dir() else given
+    file = given / MODEL_FILE if given.is_dir() else given
     if not file.is_file():
         raise UserError(f"checkpoint {file} does not exist")
     return file
@@ -87,7 +88,7 @@ def _check(
     """
     from sknet.evaluation.checks import check_checkpoint
     from sknet.records.evaluation import CHECKS_FILE
-    from sknet.training.checkpoint import STATE_FILE, read_state
+    from sknet.training.checkpoint import read_state
 
     given: Path = arguments.ckpt_path
     if arguments.out and given.is_dir():

@@ -18,7 +18,7 @@ from sknet.models.weight_files import Values, printable, read_weights
 from sknet.models.weights import STATE, STATE_PREFIXES
 from sknet.recipe import Recipe
 from sknet.records import Check, Checkpoint, CheckpointChecks, Shards
-from sknet.training.checkpoint import MODEL_FILE, STATE_FILE
+from sknet.records.training import MODEL_FILE, STATE_FILE
 
 # State of a training step that belongs to no single parameter.
 _OF_NO_PARAMETER = ("moments.beta_1_power", "moments.beta_2_power", "ema.updates")

@@ -7,6 +7,12 @@ from sknet.recipe import Recipe
 from sknet.records.evaluation import Evaluation
 from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
 
+MODEL_FILE = "model.ckpt"
+"""Name of the weights in a checkpoint's directory."""
+
+STATE_FILE = "state.json"
+"""Name of the `Checkpoint` record in a checkpoint's directory."""
+
 
 class Run(Record):
     """A training as it is planned before it starts; its digest identifies it."""

@@ -27,9 +27,8 @@ from sknet.errors import CheckpointError, UserError
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
 from sknet.records import Checkpoint, CheckpointFile, Run
+from sknet.records.training import MODEL_FILE, STATE_FILE
 
-MODEL_FILE = "model.ckpt"
-STATE_FILE = "state.json"
 STATISTICS_FILE = "statistics.npy"
 FORMAT: int = get_args(Checkpoint.model_fields["format_version"].annotation)[0]
 

@@ -80,13 +80,13 @@ def test_pandas_reads_the_documented_columns(content: bytes, file: Path) -> None
 def test_a_flipped_bit_or_a_cut_is_refused_or_changes_nothing(
     content: bytes, file: Path, data: st.DataObject
 ) -> None:
-    place = data.draw(st.integers(0, len(content) - 1))
+    position = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
-        file.write_bytes(content[:place])
+        file.write_bytes(content[:position])
         assert refusal(file)
         return
     changed = bytearray(content)
-    changed[place] ^= 1 << data.draw(st.integers(0, 7))
+    changed[position] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(changed)
     try:
         stored = read_predictions(file)
