@@ -19,6 +19,7 @@ from flows.train_sknet import train_sknet
 from infra.artifacts import open_store
 from tasks.results import TaskResult
 from tests.processes import ROOT
+from tests.waiting import HANG_SECONDS
 
 RESULTS = TypeAdapter(tuple[TaskResult, ...])
 TASKS = ["stage", "convert", "train", "validate", "promote", "report"]
@@ -129,7 +130,7 @@ def run_command(command: list[str], **env: str) -> subprocess.CompletedProcess[s
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
         check=False,
     )
 

@@ -59,7 +59,7 @@ def pages(
 
 
 def test_the_graph_reads_as_the_pipeline(pages: PrefectPages) -> None:
-    graph = httpx.get(f"{pages.api}/flow_runs/{pages.run}/graph-v2", timeout=30).json()
+    graph = httpx.get(f"{pages.api}/flow_runs/{pages.run}/graph-v2", timeout=60).json()
     nodes = dict(graph["nodes"])
     tasks = {id_: node["label"].rpartition("-")[0] for id_, node in nodes.items()}
     drawn = {

@@ -114,7 +114,7 @@ def test_refused_memory_is_told_with_what_the_process_held(taker: str, tmp_path:
     """
     outcome = tmp_path / "outcome.json"
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(outcome)], cwd=tmp_path, timeout=120
+        [sys.executable, "-c", textwrap.dedent(code), str(outcome)], cwd=tmp_path, timeout=600
     )
     assert ended.returncode == 1
     said = json.loads(outcome.read_text())

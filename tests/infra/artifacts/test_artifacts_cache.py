@@ -1,7 +1,6 @@
-"""What a host keeps of a remote store: fetched once, checked, within its limit."""
+"""A host's copies of artifacts: fetched once, verified, within the limit."""
 
 import hashlib
-import os
 import threading
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from artifact_examples import CONTEXT, another_process, make_spec
 
 from infra.artifacts import FileEntry, Manifest
 from infra.artifacts.cache import Cache, CacheFullError
+from infra.base.verified import FileStatus, read_verified, write_verified
 
 NUM_BYTES = 52
-"""Of the files of each artifact."""
+"""Total size of the files of each artifact."""
 
 
 def manifest_of(seed: int, files: dict[str, bytes]) -> Manifest:
@@ -28,7 +28,7 @@ def contents(seed: int) -> dict[str, bytes]:
 
 
 class Remote:
-    """Hands out files and counts how often."""
+    """Downloads files from a dictionary, and lists which."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
@@ -39,8 +39,8 @@ class Remote:
         path.write_bytes(self.files[entry.path])
 
 
-def bring(cache: Cache, seed: int, *names: str) -> list[str]:
-    """Return the names that had to be fetched."""
+def fetch(cache: Cache, seed: int, *names: str) -> list[str]:
+    """Make files available, and return the names of those that were downloaded."""
     remote = Remote(contents(seed))
     manifest = manifest_of(seed, contents(seed))
     wanted = tuple(entry for entry in manifest.files if entry.path in names or not names)
@@ -56,38 +56,63 @@ def directory_of(cache: Cache, seed: int) -> Path:
 
 def test_each_file_is_fetched_once_and_those_that_nobody_asked_for_never(tmp_path):
     cache = Cache(tmp_path)
-    assert bring(cache, 0, "index") == ["index"]
+    assert fetch(cache, 0, "index") == ["index"]
     assert not (directory_of(cache, 0) / "shards").exists()
-    assert bring(cache, 0) == ["shards/0"]
-    assert bring(Cache(tmp_path), 0) == []
+    assert fetch(cache, 0) == ["shards/0"]
+    assert fetch(Cache(tmp_path), 0) == []
 
 
 def test_what_was_changed_here_is_fetched_again_and_what_was_only_touched_is_not(tmp_path):
     cache = Cache(tmp_path)
-    bring(cache, 0)
+    fetch(cache, 0)
     (directory_of(cache, 0) / "index").write_bytes(b"I" * 11)
     (directory_of(cache, 0) / "shards/0").touch()
-    assert bring(cache, 0) == ["index"]
+    assert fetch(cache, 0) == ["index"]
+
+
+def change_behind_the_memory(cache: Cache, seed: int, name: str) -> Path:
+    """Damage a file, and let the cache believe that it verified the file as it is now."""
+    path = directory_of(cache, seed) / name
+    path.write_bytes(bytes(path.stat().st_size))
+    digest = manifest_of(seed, contents(seed)).digest
+    memory = directory_of(cache, seed).parent / "verified.json"
+    write_verified(memory, digest, {name: FileStatus.of(path.stat())})
+    return path
+
+
+def test_a_file_that_was_verified_is_not_read_again(tmp_path):
+    cache = Cache(tmp_path)
+    fetch(cache, 0)
+    change_behind_the_memory(cache, 0, "index")
+    manifest, remote = manifest_of(0, contents(0)), Remote(contents(0))
+    cache.fetch(manifest, manifest.files, remote)
+    assert remote.fetched == []
+
+
+def test_a_file_that_has_settled_is_remembered_as_verified(tmp_path, monkeypatch):
+    monkeypatch.setattr("infra.base.verified.SETTLED_NS", -(10**12))
+    cache = Cache(tmp_path)
+    fetch(cache, 0)
+    manifest = manifest_of(0, contents(0))
+    verified = read_verified(directory_of(cache, 0).parent / "verified.json", manifest.digest)
+    assert verified.keys() == {"index", "shards/0"}
 
 
 def test_nothing_is_trusted_unread_after_the_machine_went_down(tmp_path, monkeypatch):
     cache = Cache(tmp_path)
-    bring(cache, 0)
-    path = directory_of(cache, 0) / "index"
-    before = path.stat()
+    fetch(cache, 0)
     # As after a power cut: the name and the size are on disk, the content is not.
-    path.write_bytes(bytes(before.st_size))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    monkeypatch.setattr("infra.artifacts.cache.boot_id", lambda: "another start")
-    assert bring(cache, 0) == ["index"]
+    change_behind_the_memory(cache, 0, "index")
+    monkeypatch.setattr("infra.base.verified.boot_id", lambda: "another start")
+    assert fetch(cache, 0) == ["index"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"boot": 1}'])
 def test_a_damaged_record_of_what_was_verified_costs_a_look_at_the_files_only(tmp_path, content):
     cache = Cache(tmp_path)
-    bring(cache, 0)
+    fetch(cache, 0)
     (directory_of(cache, 0).parent / "verified.json").write_bytes(content)
-    assert bring(cache, 0) == []
+    assert fetch(cache, 0) == []
 
 
 def test_a_fetch_that_fails_leaves_nothing_behind(tmp_path):
@@ -103,7 +128,7 @@ def test_a_fetch_that_fails_leaves_nothing_behind(tmp_path):
 
 
 def leave(root: Path, limit: int, seed: int) -> None:
-    bring(Cache(root, limit), seed)
+    fetch(Cache(root, limit), seed)
 
 
 def in_a_process_that_ends(root: Path, limit: int, seed: int) -> int:
@@ -114,31 +139,31 @@ def in_a_process_that_ends(root: Path, limit: int, seed: int) -> int:
     return process.exitcode
 
 
-def kept(root: Path) -> set[int]:
+def cached(root: Path) -> set[int]:
     return {seed for seed in range(9) if directory_of(Cache(root), seed).exists()}
 
 
 def test_the_least_recently_used_goes_first_when_the_limit_is_reached(tmp_path):
     for seed in (0, 1, 2, 0, 3):
         assert in_a_process_that_ends(tmp_path, 3 * NUM_BYTES, seed) == 0
-    assert kept(tmp_path) == {0, 2, 3}
+    assert cached(tmp_path) == {0, 2, 3}
 
 
 def test_what_a_process_uses_stays_and_a_cache_full_of_that_is_refused_in_one_line(tmp_path):
     cache = Cache(tmp_path, 2 * NUM_BYTES)
     for seed in (0, 1):
-        bring(cache, seed)
+        fetch(cache, seed)
     with pytest.raises(CacheFullError, match=r"needs 52 bytes .* raise SKNET_CACHE_GB") as caught:
-        bring(cache, 2)
+        fetch(cache, 2)
     assert "\n" not in str(caught.value)
-    assert bring(cache, 0) == bring(cache, 1) == []
+    assert fetch(cache, 0) == fetch(cache, 1) == []
 
 
-def bring_many(root: Path, results) -> None:
+def fetch_together(root: Path, results) -> None:
     cache = Cache(root)
     fetched: list[str] = []
     threads = [
-        threading.Thread(target=lambda: fetched.extend(bring(cache, 0)), daemon=True)
+        threading.Thread(target=lambda: fetched.extend(fetch(cache, 0)), daemon=True)
         for _ in range(4)
     ]
     for thread in threads:
@@ -150,26 +175,20 @@ def bring_many(root: Path, results) -> None:
 
 def test_processes_and_threads_that_need_the_same_fetch_it_once(tmp_path):
     results = CONTEXT.Queue()
-    processes = [another_process(bring_many, tmp_path, results) for _ in range(4)]
+    processes = [another_process(fetch_together, tmp_path, results) for _ in range(4)]
     for process in processes:
         process.start()
-    fetched = [name for _ in processes for name in results.get(timeout=60)]
+    fetched = [name for _ in processes for name in results.get(timeout=600)]
     assert sorted(fetched) == ["index", "shards/0"]
 
 
-def test_a_check_reads_what_is_here_whole_and_fetches_again_what_rotted(tmp_path):
+def test_a_check_reads_every_copy_and_fetches_damaged_ones_again(tmp_path):
     cache = Cache(tmp_path)
     manifest = manifest_of(0, contents(0))
     assert cache.check(manifest, Remote({})) == ()
-    bring(cache, 0, "shards/0")
-    path = directory_of(cache, 0) / "shards/0"
-    times = path.stat()
-    path.write_bytes(b"S" + contents(0)["shards/0"][1:])
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    fetch(cache, 0, "shards/0")
+    path = change_behind_the_memory(cache, 0, "shards/0")
     remote = Remote(contents(0))
-    directory = cache.fetch(manifest, manifest.files[1:], remote)
-    assert remote.fetched == [], "a status that is the same is trusted"
-    assert (directory / "shards/0").read_bytes()[:1] == b"S"
 
     (damage,) = cache.check(manifest, remote)
 
@@ -177,6 +196,6 @@ def test_a_check_reads_what_is_here_whole_and_fetches_again_what_rotted(tmp_path
     assert remote.fetched == ["shards/0"]
     assert path.read_bytes() == contents(0)["shards/0"]
     (aside,) = tmp_path.glob(".damaged/*/shards/0")
-    assert aside.read_bytes()[:1] == b"S"
+    assert aside.read_bytes() == bytes(41)
     assert cache.check(manifest, remote) == ()
-    assert bring(cache, 0, "shards/0") == []
+    assert fetch(cache, 0, "shards/0") == []

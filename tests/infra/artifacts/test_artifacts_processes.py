@@ -72,7 +72,7 @@ def test_8_processes_that_find_one_damaged_artifact_rebuild_it_once(store):
     processes = [another_process(look_up_together, store.root, barrier, results) for _ in range(8)]
     for process in processes:
         process.start()
-    answers = [results.get(timeout=20) for _ in processes]
+    answers = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
         assert process.exitcode == 0

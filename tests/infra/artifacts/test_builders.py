@@ -175,7 +175,7 @@ def test_a_builder_that_was_taken_over_commits_nothing(store_root, tmp_path):
         assert time.monotonic() - began >= EXPIRY_SECONDS
         os.kill(sleeper.pid, signal.SIGCONT)
         go_on.set()
-        assert outcome.get(timeout=60) == "LostLeaseError"
+        assert outcome.get(timeout=600) == "LostLeaseError"
         assert list(store_root.host("other").addresses()) == []
     sleeper.join()
 
