@@ -34,7 +34,7 @@ from tasks.catalog.integrity import (
     CopySource,
     Examined,
     Wanted,
-    copy_in,
+    copy_sources,
     examine,
     locate,
     manifest_of,
@@ -130,7 +130,9 @@ def verify_promoted(
     """
     store = open_store(store_uri, create=False)
     with tempfile.TemporaryDirectory(prefix="revalidate-") as scratch:
-        found = _examine_all(target.ref, store, _copies(store_uri, replica), data, Path(scratch))
+        found = _examine_all(
+            target.ref, store, copy_sources(store_uri, replica), data, Path(scratch)
+        )
         damages = tuple(damage for each in found for damage in each.damages)
         repairs = tuple(repair for each in found for repair in each.repairs)
     logger = get_run_logger()
@@ -221,18 +223,6 @@ def _scheduled() -> datetime | None:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run.expected_start_time if run and run.auto_scheduled else None
-
-
-def _copies(store_uri: str, replica: str | None) -> list[CopySource]:
-    """Return where copies may be: this host's copies of a bucket, then the replica."""
-    stores = [("this host's copies", store_uri)] if store_uri.startswith("s3://") else []
-    if replica:
-        stores.append((f"replica {replica}", replica))
-    return [CopySource("fetched", name, partial(_copy_at, uri)) for name, uri in stores]
-
-
-def _copy_at(uri: str, wanted: Wanted) -> Artifact:
-    return copy_in(open_store(uri, create=False), wanted)
 
 
 def _examine_all(

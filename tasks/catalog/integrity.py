@@ -5,6 +5,7 @@ What is damaged is replaced by an intact copy, if there is one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from infra.artifacts import (
     Manifest,
     Ref,
     StoreError,
+    open_store,
     replace_damaged,
 )
 from sknet.errors import UserError
@@ -121,6 +123,18 @@ def copy_in(store: ArtifactStore, wanted: Wanted) -> Artifact:
     if wanted.key is None:
         return store.find(wanted.kind, wanted.digest)
     return store.load(wanted.kind, wanted.key)
+
+
+def copy_sources(store_uri: str, replica: str | None) -> list[CopySource]:
+    """Return where copies may be: this host's copies of a bucket, then a replica of the store."""
+    stores = [("this host's copies", store_uri)] if store_uri.startswith("s3://") else []
+    if replica:
+        stores.append((f"replica {replica}", replica))
+    return [CopySource("fetched", name, partial(_copy_at, uri)) for name, uri in stores]
+
+
+def _copy_at(uri: str, wanted: Wanted) -> Artifact:
+    return copy_in(open_store(uri, create=False), wanted)
 
 
 def manifest_of(store: ArtifactStore, wanted: Wanted) -> Manifest | None:
