@@ -152,7 +152,7 @@ def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]
             process.kill()
 
 
-@pytest.mark.timed
+@pytest.mark.alone
 def test_ranks_of_two_hosts_are_one_world_whose_logs_reach_the_caller(
     start: Callable[..., Attempt],
 ) -> None:
@@ -207,7 +207,7 @@ LOSSES = [
 ]
 
 
-@pytest.mark.timed
+@pytest.mark.alone
 @pytest.mark.parametrize(("lose", "cause"), LOSSES)
 def test_loss_ends_the_gang_in_time(
     lose: Callable[[Attempt], None], cause: str, start: Callable[..., Attempt]
@@ -229,7 +229,7 @@ def test_loss_ends_the_gang_in_time(
     assert ended < LIMIT_SECONDS
 
 
-@pytest.mark.timed
+@pytest.mark.alone
 def test_killed_caller_leaves_no_process(start: Callable[..., Attempt]) -> None:
     attempt = start()
     attempt.wait_until_all_are_in_step()
@@ -252,7 +252,7 @@ def test_silence_of_all_ranks_ends_the_gang(start: Callable[..., Attempt]) -> No
     assert attempt.processes() == []
 
 
-@pytest.mark.timed
+@pytest.mark.alone
 def test_request_to_stop_reaches_the_ranks_of_all_hosts(start: Callable[..., Attempt]) -> None:
     attempt = start()
     attempt.wait_until_all_are_in_step()

@@ -168,7 +168,7 @@ def test_two_ranks_done(make_job: MakeJob, alive: Alive) -> None:
     assert alive() == set()
 
 
-@pytest.mark.timed
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("last_act", "cause"),
     [
@@ -196,7 +196,7 @@ def test_lost_rank_ends_the_job_within_seconds(
             failing_since.append(time.monotonic())
 
     result = run(job, on_line=note_time)
-    assert time.monotonic() - failing_since[0] < 20  # MindSpore's own limits are longer
+    assert time.monotonic() - failing_since[0] < 60  # a collective operation waits for 900 s
     assert result.status is Outcome.LOST_WORKER
     assert "rank 1" in result.message
     assert cause in result.message
