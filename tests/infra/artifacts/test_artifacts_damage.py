@@ -10,7 +10,7 @@ import pytest
 from artifact_examples import FILES, commit, make_spec, read_files, reseal
 
 from infra.artifacts import DamagedArtifactError, LocalStore, Lookup
-from infra.base import files as store_files
+from infra.artifacts.documents import MAX_DOCUMENT_BYTES
 
 
 def flip_a_byte(directory: Path) -> None:
@@ -66,7 +66,7 @@ def link_manifest(directory: Path) -> None:
 
 
 def manifest_too_big(directory: Path) -> None:
-    os.truncate(directory / "manifest.json", store_files.MAX_DOCUMENT_BYTES + 1)
+    os.truncate(directory / "manifest.json", MAX_DOCUMENT_BYTES + 1)
 
 
 def another_artifact(directory: Path) -> None:

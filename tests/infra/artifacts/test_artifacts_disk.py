@@ -1,4 +1,4 @@
-"""A full disk and a read-only one: one line, nothing half-visible, and the next try commits."""
+"""A full disk and a read-only one: a clear error, no half artifact, and the next try commits."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def leave(disk: Path, *, pages: int | None = None, inodes: int | None = None) -> list[Path]:
-    """Fill the disk but for so much, and return what fills it."""
+    """Fill the disk except for so many pages or inodes, and return the files that fill it."""
     state = os.statvfs(disk)
     fillers = []
     if pages is not None:
@@ -44,10 +44,10 @@ def test_a_full_disk_shows_nothing_and_the_next_try_commits_what_was_built(disk,
     size = sum(map(len, FILES.values())) / 1e6
     not_committed = re.compile(
         rf"\[Errno 28\] shards/{make_spec().key} can't be committed to '{store.root}' \(No space "
-        rf"left on device: it takes {size:.3g} MB, [0-9.]+ MB are free\); its files stay where "
-        "they are for the next try"
+        rf"left on device: needs {size:.3g} MB, [0-9.e-]+ MB are free in {store.root}\); its files "
+        "stay where they are for the next try"
     )
-    said = []
+    messages = []
     for free in range(60):
         store.root.mkdir()
         builder = Builder()
@@ -57,7 +57,7 @@ def test_a_full_disk_shows_nothing_and_the_next_try_commits_what_was_built(disk,
         except OSError as error:
             assert error.errno == errno.ENOSPC
             assert list(store.addresses()) == []
-            said.append(str(error))
+            messages.append(str(error))
         else:
             break
         for filler in fillers:
@@ -65,12 +65,12 @@ def test_a_full_disk_shows_nothing_and_the_next_try_commits_what_was_built(disk,
         resolution = resolve(store, make_spec(), builder)
         assert read_files(resolution.artifact) == FILES
         assert store.verify("shards", make_spec().key) == ()
-        if not_committed.fullmatch(said[-1]):
+        if not_committed.fullmatch(messages[-1]):
             assert builder.num_builds == 1
         shutil.rmtree(store.root)
-    assert len(said) > 4
-    assert any(map(not_committed.fullmatch, said))
-    assert not any("\n" in line for line in said)
+    assert len(messages) > 4
+    assert any(map(not_committed.fullmatch, messages))
+    assert not any("\n" in line for line in messages)
     assert store.verify("shards", make_spec().key) == ()
 
 

@@ -1,5 +1,6 @@
-"""Committing artifacts, and finding them again."""
+"""What a store in a directory takes and refuses; test_conformance has what holds of every store."""
 
+import errno
 import logging
 import os
 import shutil
@@ -14,7 +15,6 @@ from infra.artifacts import (
     LocalStore,
     StoreError,
 )
-from infra.base import files as store_files
 
 
 def put(store: LocalStore, directory: Path, **options) -> Artifact:
@@ -23,16 +23,6 @@ def put(store: LocalStore, directory: Path, **options) -> Artifact:
 
 def visible(store: LocalStore) -> list[str]:
     return sorted(path.name for path in store.root.glob("[!.]*"))
-
-
-def test_what_was_put_is_found_by_its_spec(store):
-    assert store.get(make_spec()) is None
-    put_artifact = commit(store)
-    found = store.get(make_spec(), level="full")
-    assert found == put_artifact
-    assert read_files(found) == FILES
-    assert found.directory == store.root / "shards" / make_spec().key
-    assert store.get(make_spec(seed=1)) is None
 
 
 def test_the_files_move_into_the_store(store, tmp_path):
@@ -44,20 +34,13 @@ def test_the_files_move_into_the_store(store, tmp_path):
 
 def test_files_on_another_file_system_are_copied(store, tmp_path, monkeypatch):
     def no_link(*_, **__):
-        raise OSError(store_files.errno.EXDEV, "other file system")
+        raise OSError(errno.EXDEV, "other file system")
 
     monkeypatch.setattr(os, "link", no_link)
     assert read_files(put(store, write_files(tmp_path / "source"))) == FILES
 
 
-def test_a_second_put_of_the_same_files_returns_the_first(store):
-    first = commit(store)
-    second = commit(store)
-    assert second == first
-    assert list((store.root / ".staging").iterdir()) == []
-
-
-def test_a_second_put_of_other_files_is_refused_and_named(store):
+def test_a_refused_second_put_names_what_differs_and_leaves_nothing_behind(store):
     first = commit(store)
     with pytest.raises(DigestConflictError) as caught:
         commit(store, files={**FILES, "shards/1.bin": b"eins", "new": b""})
@@ -88,7 +71,7 @@ def make_link_to_directory(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (make_fifo, "special file"),
         (make_link_to_file, "symlink"),
@@ -100,10 +83,10 @@ def make_link_to_directory(directory: Path) -> None:
         (shutil.rmtree, "not a directory"),
     ],
 )
-def test_put_refuses(store, tmp_path, spoil, said):
+def test_put_refuses(store, tmp_path, spoil, message):
     source = write_files(tmp_path / "source")
     spoil(source)
-    with pytest.raises(StoreError, match=said) as caught:
+    with pytest.raises(StoreError, match=message) as caught:
         put(store, source)
     assert "\n" not in str(caught.value)
     assert visible(store) == []
@@ -128,7 +111,7 @@ def test_put_refuses_what_is_not_json_and_leaves_the_files(store, tmp_path, fiel
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_files, "MAX_DOCUMENT_BYTES", 100)
+    monkeypatch.setattr("infra.artifacts.store.MAX_DOCUMENT_BYTES", 100)
     with pytest.raises(StoreError, match="expected at most 100"):
         put(store, write_files(tmp_path / "source"))
     assert visible(store) == []
@@ -142,38 +125,6 @@ def test_path_names_a_file_of_the_artifact_only(store):
             artifact.path(name)
 
 
-def test_load_returns_a_sound_artifact(store):
-    artifact = commit(store)
-    assert store.load("shards", artifact.manifest.key, level="full") == artifact
-
-
-@pytest.mark.parametrize(
-    ("kind", "key", "said"),
-    [
-        ("shards", "0" * 64, "has no artifact"),
-        ("..", "0" * 64, "can be called"),
-        ("shards", "../../etc", "can be called"),
-        ("refs", "0" * 64, "reserved"),
-    ],
-)
-def test_load_and_verify_refuse(store, kind, key, said):
-    for method in (store.load, store.verify):
-        with pytest.raises(StoreError, match=said):
-            method(kind, key)
-
-
-def test_list_yields_manifests_by_kind_and_key(store):
-    specs = [make_spec(seed, kind=kind) for kind in ("shards", "index") for seed in range(3)]
-    for spec in specs:
-        commit(store, spec)
-    store.refs.set("production", store.get(specs[0]).manifest, expected=None, reason="first")
-    expected = sorted((spec.kind, spec.key) for spec in specs)
-    assert [(manifest.kind, manifest.key) for manifest in store.list()] == expected
-    assert [manifest.kind for manifest in store.list("index")] == ["index"] * 3
-    assert list(store.list("absent")) == []
-    assert list(store.list("../*")) == []
-
-
 def test_list_skips_what_has_no_valid_manifest_with_a_warning(store, caplog):
     artifact = commit(store)
     (commit(store, make_spec(seed=1)).directory / "manifest.json").unlink()
@@ -184,7 +135,7 @@ def test_list_skips_what_has_no_valid_manifest_with_a_warning(store, caplog):
     assert len(list(store.addresses())) == 3
 
 
-def test_an_artifact_is_found_by_its_digest(store):
+def test_an_artifact_is_found_by_its_digest_among_others(store):
     for seed in range(3):
         commit(store, make_spec(seed), files={"data": bytes([seed])})
     wanted = store.get(make_spec(1))
@@ -208,7 +159,7 @@ def point_index_outside(index: Path) -> None:
 @pytest.mark.parametrize(
     "spoil", [Path.unlink, spoil_index, point_index_elsewhere, point_index_outside]
 )
-def test_a_digest_is_found_without_its_index_which_is_mended(store, spoil):
+def test_a_digest_is_found_without_its_index_which_is_written_again(store, spoil):
     for seed in range(3):
         commit(store, make_spec(seed), files={"data": bytes([seed])})
     wanted = store.get(make_spec(1))

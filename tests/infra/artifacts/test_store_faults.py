@@ -1,4 +1,4 @@
-"""Whatever befalls the requests of a store on S3: the whole artifact, or one clear error."""
+"""Faults of a store's requests to S3 end in the whole artifact, or in one clear error."""
 
 import itertools
 import random
@@ -20,8 +20,8 @@ from tests.store_roots import S3Root
 
 pytestmark = pytest.mark.slow
 
-# The least that S3 allows for a part that is written.
 PART = 5 << 20
+"""The smallest part that S3 allows in a multipart upload, in bytes."""
 LIMITS = Limits(attempt_seconds=2, slowest_attempt=5 << 20, part_bytes=PART, copied_bytes=PART)
 FILES = {
     "index.json": b"[]",
@@ -29,8 +29,8 @@ FILES = {
     "shards/1.bin": random.Random(1).randbytes(PART + 1000),
 }
 SPEC = make_spec()
-# Of all pairs of a fault and a request; `-m long` takes each.
-EVERY = 7
+EVERY = 11
+"""The suite injects each fault at every eleventh request; `make test-long` injects it at every one."""
 _names = itertools.count(1)
 
 
@@ -42,7 +42,7 @@ def proxy(s3_server: RunningServer) -> Iterator[FaultProxy]:
 
 
 class Stage:
-    """A store of its own: as its host sees it through the proxy, and as it is."""
+    """An empty store, as its hosts see it through the proxy."""
 
     def __init__(self, proxy: FaultProxy, server: RunningServer, directory: Path) -> None:
         self.directory = directory / f"stage-{next(_names)}"
@@ -63,10 +63,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done before, what the faults befall, and what it returns."""
+    """An operation whose requests get faults."""
 
     prepare: Callable[[Stage], object]
     act: Callable[[Stage, S3Store], object]
+    """Does it, and returns its result."""
+    writes: bool = True
 
 
 def nothing(stage: Stage) -> None:
@@ -96,14 +98,8 @@ def lease(stage: Stage, store: S3Store) -> str:
 
 OPERATIONS = {
     "put": Operation(nothing, lambda stage, store: stage.put(store)),
-    "get": Operation(
-        lambda stage: stage.put(stage.host("writer")),
-        fetch,
-    ),
-    "verify": Operation(
-        lambda stage: stage.put(stage.host("writer")),
-        verify,
-    ),
+    "get": Operation(lambda stage: stage.put(stage.host("writer")), fetch, writes=False),
+    "verify": Operation(lambda stage: stage.put(stage.host("writer")), verify, writes=False),
     "ref": Operation(lambda stage: stage.put(stage.host("writer")), set_ref),
     "lease": Operation(nothing, lease),
 }
@@ -124,7 +120,7 @@ def played(
 
 
 def undisturbed(stage: Stage) -> None:
-    """The store works as if nothing had been, for whoever comes next."""
+    """Check that the store works for other hosts as if no fault had happened."""
     stage.inject(None, 0)
     host = stage.host("next")
     with host.workspace(SPEC):
@@ -138,7 +134,7 @@ def undisturbed(stage: Stage) -> None:
 def expected(
     proxy: FaultProxy, s3_server: RunningServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[object, int]]:
-    """What each operation returns, and how many requests it makes."""
+    """Name of each operation → its result without faults, and how many requests it makes."""
     results = {}
     for name in OPERATIONS:
         stage = Stage(proxy, s3_server, tmp_path_factory.mktemp("undisturbed"))
@@ -162,7 +158,8 @@ def check_each(
         assert injection.hit
         if name == "put":
             assert [manifest.key for manifest in stage.host("next").list()] == [SPEC.key]
-        undisturbed(stage)
+        if OPERATIONS[name].writes:
+            undisturbed(stage)
 
     with ThreadPoolExecutor(3) as pool:
         for _ in pool.map(check, points):
