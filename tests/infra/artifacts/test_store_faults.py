@@ -30,7 +30,7 @@ FILES = {
 }
 SPEC = make_spec()
 EVERY = 11
-"""The suite injects each fault at every eleventh request; `make test-long` injects it at every one."""
+"""The suite injects each fault at every eleventh request, `make test-long` at each request."""
 _names = itertools.count(1)
 
 
