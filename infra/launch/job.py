@@ -102,9 +102,9 @@ class Control:
     """Requests to a running job, made by a signal handler or another thread."""
 
     stop: bool = False
-    """Whether the ranks shall save and stop."""
+    """Whether to let the ranks save and stop."""
     end_because: str | None = None
-    """Why the job shall end at once as a lost worker; None: it may run on."""
+    """Why to end the job at once, as a lost worker; None: let it run."""
 
 
 def run_to_end(control: Control, follow: Callable[[], Result], end: Callable[[], None]) -> Result:
