@@ -70,8 +70,8 @@ def local_directory(uri: str) -> Path | None:
     """
     if "://" in uri and "@" in uri:
         raise UserError(
-            "the store's URI holds credentials, which end in logs: give them as "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "the store's URI contains credentials, which would appear in logs: set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
         )
     if uri.startswith("s3://"):
         return None
@@ -114,7 +114,7 @@ def prefect_url(given: str | None) -> str | None:
     """
     url = given or os.environ.get("PREFECT_API_URL") or _profile_url()
     if url and not url.startswith(("http://", "https://")):
-        raise UserError(f"{url!r} is no address of a Prefect API: http://HOST:4200/api")
+        raise UserError(f"{url!r} is not the URL of a Prefect API: expected http://HOST:4200/api")
     return url
 
 

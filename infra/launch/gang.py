@@ -265,7 +265,7 @@ class _GangRun:
 def _placed(ray: ModuleType, gang: Gang, log: Callable[[str], None]) -> Iterator[list[_Host]]:
     """Start agents on the planned hosts, or on fewer if some are missing after `gang.wait`."""
     if not gang.usable(gang.hosts * gang.slots):
-        raise ClusterError(f"{gang.hosts * gang.slots} ranks can't share the global batch")
+        raise ClusterError(f"the global batch can't be divided among {gang.hosts * gang.slots} ranks")
     take_fewer_at = time.monotonic() + gang.wait
     give_up_at = take_fewer_at + 4 * seconds("placement")
     while True:

@@ -126,8 +126,8 @@ def test_wrong_credentials_of_s3_fail_and_are_not_shown(
     ("arguments", "message"),
     [
         (["--store", "ftp://host/x"], "unknown form"),
-        (["--store", "s3://AKIAX:abc/d+f=@bucket/x"], "holds credentials"),
-        (["--api", "localhost:4200"], "no address of a Prefect API"),
+        (["--store", "s3://AKIAX:abc/d+f=@bucket/x"], "contains credentials"),
+        (["--api", "localhost:4200"], "not the URL of a Prefect API"),
         (["--workers", "0"], "not a whole number from 1 to 1024"),
         (["--disk", "much"], "not a number of at least 0"),
         (["--peer", "host-2"], "not an IP address"),
