@@ -264,8 +264,9 @@ class _GangRun:
 @contextmanager
 def _placed(ray: ModuleType, gang: Gang, log: Callable[[str], None]) -> Iterator[list[_Host]]:
     """Start agents on the planned hosts, or on fewer if some are missing after `gang.wait`."""
-    if not gang.usable(gang.hosts * gang.slots):
-        raise ClusterError(f"the global batch can't be divided among {gang.hosts * gang.slots} ranks")
+    num_ranks = gang.hosts * gang.slots
+    if not gang.usable(num_ranks):
+        raise ClusterError(f"the global batch can't be divided among {num_ranks} ranks")
     take_fewer_at = time.monotonic() + gang.wait
     give_up_at = take_fewer_at + 4 * seconds("placement")
     while True:
