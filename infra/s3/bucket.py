@@ -53,7 +53,7 @@ from infra.s3.transfers import LocalFile, ObjectReader, upload
 
 MAX_DELETED = 1000
 """Number of keys that one request may delete."""
-_NO_ETAG = "0" * 32
+_NO_ETAG = "0" * 32  # the ETag of no object
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Bucket:
         """Check that the bucket can be listed and, if `write`, that conditional writes work.
 
         Raises:
-            S3Error: They don't.
+            S3Error: It can't be listed, or the server ignores the conditions of writes.
         """
         with self._operation("can't be listed") as operation:
             parameters = {"Bucket": self._bucket, "Prefix": self._prefix}
