@@ -1,4 +1,4 @@
-"""Tiny artifacts."""
+"""Tiny artifacts, and processes that use their store."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ FILES = {"index.json": b"[]", "shards/0.bin": b"zero", "shards/1.bin": b"one"}
 
 
 class KilledError(Exception):
-    """Stands for the end of a builder in the midst of its work."""
+    """Stands for the death of a builder during its work."""
 
 
 def make_spec(seed: int = 0, *, kind: str = "shards") -> ArtifactSpec:
@@ -41,13 +41,13 @@ def commit(
     spec: ArtifactSpec | None = None,
     files: Mapping[str, bytes] = FILES,
 ) -> Artifact:
-    """Put files through a directory beside the store's root."""
+    """Commit files, by way of a directory beside the store's root."""
     source = write_files(store.root.parent / f"source-{uuid4()}", files)
     return store.put(spec or make_spec(), source, stats={"num_files": len(files)}, provenance={})
 
 
 def reseal(document: bytes, **change: Any) -> bytes:
-    """The document with other values, and the checksum that they should have."""
+    """Return the document with other values, and with their checksum."""
     fields = {**json.loads(document), **change}
     fields.pop("checksum")
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -56,13 +56,16 @@ def reseal(document: bytes, **change: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-# Forking the test process itself would copy the threads' locks of whatever else it has loaded.
+# Forking the test process itself would copy locks that threads of other libraries hold.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["infra.artifacts", "infra.artifacts.s3", "artifact_examples"])
 
 
 def another_process(work: Callable[..., None], *arguments: object) -> ForkServerProcess:
-    """A process, not yet started, with the settings of this one: the server keeps its first."""
+    """Return a process, not yet started, with the environment of this one.
+
+    Without that, it would have the environment that the fork server was started with.
+    """
     return CONTEXT.Process(target=_work_with, args=(dict(os.environ), work, arguments), daemon=True)
 
 

@@ -8,7 +8,7 @@ from tests.store_roots import StoreRoot
 
 @pytest.fixture
 def other(store_root: StoreRoot) -> ArtifactStore:
-    """As another host sees it."""
+    """The same store, as another host opens it."""
     return store_root.host("other")
 
 

@@ -1,4 +1,4 @@
-"""No bit of an artifact or a ref changes unseen."""
+"""Every flipped bit of an artifact or a ref is found."""
 
 from collections.abc import Iterator
 from datetime import datetime

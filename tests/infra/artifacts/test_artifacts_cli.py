@@ -97,7 +97,7 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["show", "absent"], "expected KIND/KEY or the name of a ref"),
         (["show", "shards/" + "0" * 64], "has no artifact"),
@@ -114,10 +114,10 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
         (["push", "absent", "--to", "x"], "expected KIND/KEY"),
     ],
 )
-def test_wrong_input_is_one_line_and_exits_2(run, arguments, said):
+def test_wrong_input_is_one_line_and_exits_2(run, arguments, message):
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.fixture
@@ -148,8 +148,8 @@ def test_fetch_leaves_nothing_of_a_damaged_artifact(store, run, tmp_path):
     artifact = commit(store)
     artifact.path("shards/1.bin").write_bytes(b"two")
     out = tmp_path / "out"
-    code, said, err = run("fetch", f"shards/{artifact.manifest.key}", "--out", str(out))
-    assert (code, said, err.count("\n")) == (1, "", 1)
+    code, message, err = run("fetch", f"shards/{artifact.manifest.key}", "--out", str(out))
+    assert (code, message, err.count("\n")) == (1, "", 1)
     assert "'shards/1.bin'" in err
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 

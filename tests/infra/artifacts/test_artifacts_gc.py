@@ -28,7 +28,7 @@ def stored(name: str, *inputs: Stored, used: datetime = LONG_AGO, **params: str)
     return Stored(Manifest.describe(spec, [entry], stats={}, provenance={}), used)
 
 
-def kept(artifacts, refs=None, held=()) -> list[str]:
+def kept_names(artifacts, refs=None, held=()) -> list[str]:
     planned = plan(artifacts, refs or {}, held, unused_since=SINCE)
     names = {artifact.address: artifact.manifest.params["name"] for artifact in artifacts}
     gone = {artifact.address for artifact in planned.garbage}
@@ -55,29 +55,34 @@ def history(*targets: Stored):
 
 
 def test_what_is_old_and_not_referred_to_is_garbage():
-    assert kept(ALL) == []
+    assert kept_names(ALL) == []
 
 
 def test_what_was_used_lately_stays_with_all_it_was_made_from():
     recent = stored("recent", RUN, used=SINCE)
-    assert kept([*ALL, recent]) == ["data", "recent", "run"]
+    assert kept_names([*ALL, recent]) == ["data", "recent", "run"]
 
 
 def test_the_target_of_a_ref_stays_with_what_was_made_from_it_and_what_each_was_made_from():
     everything_but_the_old_run = ["data", "evaluation", "log", "other-data", "run"]
-    assert kept(ALL, {"production": history(RUN)}) == everything_but_the_old_run
+    assert kept_names(ALL, {"production": history(RUN)}) == everything_but_the_old_run
 
 
 def test_a_former_target_stays_for_a_rollback():
-    assert kept(ALL, {"production": history(OLD_RUN, DATA)}) == [
+    assert kept_names(ALL, {"production": history(OLD_RUN, DATA)}) == [
         "data", "old-run", "other-data", "run",
     ]  # fmt: skip
 
 
 def test_what_is_being_built_and_its_inputs_stay():
     spec = stored("new", RUN).manifest.spec
-    assert kept(ALL, held=[spec]) == ["data", "run"]
-    assert kept(ALL, held=[EVALUATION.manifest.spec]) == ["data", "evaluation", "other-data", "run"]
+    assert kept_names(ALL, held=[spec]) == ["data", "run"]
+    assert kept_names(ALL, held=[EVALUATION.manifest.spec]) == [
+        "data",
+        "evaluation",
+        "other-data",
+        "run",
+    ]
 
 
 @given(st.data())

@@ -1,4 +1,4 @@
-"""From a URI to a store, or one line that says what is wrong."""
+"""A URI opens a store, or is refused in one line that says why."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_plain_path_a_relative_one_and_a_file_uri_are_opened(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "message"),
     [
         ("s3://", "is not an S3 location, expected s3://bucket/prefix"),
         ("http://host/x", "expected file:///abs/path, s3://bucket/prefix or a plain path"),
@@ -39,10 +39,10 @@ def test_a_plain_path_a_relative_one_and_a_file_uri_are_opened(tmp_path, monkeyp
         ("/proc/sknet-store", "can't be created or written"),
     ],
 )
-def test_a_uri_is_refused_in_one_line(uri, said):
+def test_a_uri_is_refused_in_one_line(uri, message):
     with pytest.raises(StoreError) as caught:
         open_store(uri)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -70,20 +70,20 @@ NOWHERE = {
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"AWS_ACCESS_KEY_ID": None}, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ({"AWS_ENDPOINT_URL_S3": "nonsense"}, "nonsense"),
     ],
 )
-def test_settings_of_s3_that_are_wrong_are_said_in_one_line(monkeypatch, change, said):
+def test_wrong_settings_of_s3_are_refused_in_one_line(monkeypatch, change, message):
     for name, value in {**NOWHERE, **change}.items():
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match=r"^store 's3://bucket/x' can't be used: ") as caught:
         open_store("s3://bucket/x")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -93,7 +93,7 @@ def test_a_bucket_has_to_be_there(s3_server):
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "nan", "1e3"])
-def test_a_limit_of_the_cache_that_is_none_is_refused(s3_server, monkeypatch, tmp_path, text):
+def test_a_limit_of_the_cache_that_is_no_number_is_refused(s3_server, monkeypatch, tmp_path, text):
     monkeypatch.setenv("SKNET_CACHE_GB", text)
     with pytest.raises(StoreError, match=f"SKNET_CACHE_GB is '{text}', expected a number"):
         open_store(S3Root(tmp_path).uri)

@@ -159,7 +159,7 @@ def test_a_manifest_is_stable_readable_json():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"key": "1" * 64}, "key is"),
         ({"digest": "1" * 64}, "digest is"),
@@ -177,8 +177,8 @@ def test_a_manifest_is_stable_readable_json():
         ({"format_version": 1.0}, "valid integer"),
     ],
 )
-def test_a_stored_manifest_is_refused(change, said):
-    with pytest.raises(StoreError, match=said) as caught:
+def test_a_stored_manifest_is_refused(change, message):
+    with pytest.raises(StoreError, match=message) as caught:
         Manifest.decode(reseal(make_manifest().encode(), **change))
     assert "\n" not in str(caught.value)
 

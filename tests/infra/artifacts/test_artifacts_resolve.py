@@ -1,4 +1,4 @@
-"""Reuse or build: what a DAG's step does on every start."""
+"""Reuse or build: what a task does on every start."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from infra.artifacts.staging import describe
 
 
 class Builder:
-    """Builds the example files and counts how often."""
+    """Builds the example files, and counts the builds."""
 
     def __init__(self) -> None:
         self.num_builds = 0
@@ -49,7 +49,7 @@ def test_the_first_call_builds_and_later_ones_reuse(store, builder):
     assert workspaces(store) == []
 
 
-def test_provenance_says_when_where_and_how_long(store, builder):
+def test_provenance_has_time_host_and_duration(store, builder):
     provenance = resolve(store, make_spec(), builder).artifact.manifest.provenance
     assert set(provenance) == {"mindspore", "created", "seconds", "host", "python"}
     assert datetime.fromisoformat(provenance["created"]).utcoffset() == timedelta(0)
@@ -65,7 +65,7 @@ def test_the_workspace_itself_may_be_committed(store):
     assert workspaces(store) == []
 
 
-def test_a_damaged_artifact_is_rebuilt_and_said(store, builder):
+def test_a_damaged_artifact_is_rebuilt_and_its_damage_reported(store, builder):
     first = resolve(store, make_spec(), builder)
     (first.artifact.directory / "index.json").unlink()
     second = resolve(store, make_spec(), builder)

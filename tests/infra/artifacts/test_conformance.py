@@ -1,4 +1,4 @@
-"""What holds of every store, local or on S3, for all hosts that use it."""
+"""What holds of every store, in a directory or on S3, for all hosts that use it."""
 
 import time
 from collections.abc import Mapping
@@ -175,7 +175,7 @@ def test_a_copy_that_is_damaged_or_another_changes_nothing(store_root, store, tm
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "said"),
+    ("kind", "key", "message"),
     [
         ("shards", "0" * 64, "has no artifact"),
         ("..", "0" * 64, "can be called"),
@@ -183,9 +183,9 @@ def test_a_copy_that_is_damaged_or_another_changes_nothing(store_root, store, tm
         ("refs", "0" * 64, "reserved"),
     ],
 )
-def test_what_is_no_artifact_is_refused(store, kind, key, said):
+def test_what_is_no_artifact_is_refused(store, kind, key, message):
     for method in (store.load, store.verify):
-        with pytest.raises(StoreError, match=said):
+        with pytest.raises(StoreError, match=message):
             method(kind, key)
 
 
@@ -219,7 +219,7 @@ def test_a_ref_moves_from_where_it_was_seen_only(store, other, tmp_path):
 
 
 def tomorrow() -> datetime:
-    """Everything is older."""
+    """Return a time before which everything was last used."""
     return datetime.now(UTC) + timedelta(days=1)
 
 

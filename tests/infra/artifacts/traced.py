@@ -1,6 +1,6 @@
-"""Work in a process of its own, whose file-system calls strace counts, shows, or ends at the n-th.
+"""Runs work in a process of its own under strace, which shows its file-system calls, or kills it at one.
 
-One process imports the store once, and forks for each piece of work.
+One process imports the store, and forks for each piece of work.
 """
 
 import json
@@ -18,22 +18,22 @@ from typing import Any, NamedTuple
 
 import pytest
 
-# All that names a file or uses an open one.
+# Calls that name a file or use an open one.
 CALLS = "%file,%desc"
-# Killed as it enters one of these, work leaves what it leaves when killed at the next other call.
+# These change nothing: killed at one of them, work leaves what it leaves at the next other call.
 ONLY_LOOKING = {"fstat", "getdents64", "ioctl", "lseek", "mmap", "munmap", "newfstatat", "read"}
 CALL = re.compile(r"^\d+ +(\w+)\(")
 
 
 class Call(NamedTuple):
-    """One call of a piece of work: its name, and how many of that name there are up to it."""
+    """A system call: its name, and how many calls of that name there have been, including this one."""
 
     name: str
     number: int
 
 
 class Tracer:
-    """The process that forks."""
+    """The process that forks for each piece of work."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -41,13 +41,13 @@ class Tracer:
         )
 
     def log(self, work: Callable[..., object], *arguments: object, log: Path) -> list[str]:
-        """Do the work, and return its calls as strace shows them, with the path of each file."""
+        """Do the work, and return its calls as strace prints them, with the path of each file."""
         code = self._run(work, arguments, ["-y", "-o", str(log), "-e", f"trace={CALLS}"])
         assert code == 0
         return log.read_text().splitlines()
 
     def calls(self, work: Callable[..., object], *arguments: object, log: Path) -> list[Call]:
-        """Do the work, and return those of its calls that may change something, in their order."""
+        """Do the work, and return the calls that may change something, in their order."""
         counts: Counter[str] = Counter()
         calls = []
         for line in self.log(work, *arguments, log=log):
@@ -57,7 +57,7 @@ class Tracer:
         return calls
 
     def kill(self, call: Call, work: Callable[..., object], *arguments: object) -> None:
-        """Kill the work as it enters a call."""
+        """Do the work until it enters a call, and kill it there."""
         inject = f"inject={call.name}:signal=SIGKILL:when={call.number}"
         code = self._run(work, arguments, ["-o", "/dev/null", "-e", inject])
         assert code == -signal.SIGKILL
@@ -76,8 +76,8 @@ class Tracer:
 
 @contextmanager
 def tracer() -> Iterator[Tracer]:
-    """A tracer, or a skipped test with the reason why there is none."""
-    # Here, as this file is a program as well, which knows no packages of tests.
+    """Start a tracer, or skip the test with the reason why that isn't possible."""
+    # Imported here because this file is also a program, which can't import the package of tests.
     from tests.system_programs import require
 
     require("strace")

@@ -1,4 +1,4 @@
-"""What `traced` traces: each function changes something in the store at a root."""
+"""Work for `traced`: each function changes something in the store at a root."""
 
 from datetime import UTC, datetime
 from pathlib import Path
