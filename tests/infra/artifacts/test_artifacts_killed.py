@@ -1,4 +1,7 @@
-"""Killed at any file-system call, or by a power failure, a store shows whole artifacts only."""
+"""Killed at any file-system call, or by a power failure, a store shows whole artifacts only.
+
+The suite kills at every fourth call, `make test-long` at each one.
+"""
 
 import re
 import shutil
@@ -19,6 +22,12 @@ def traced() -> Iterator[Tracer]:
         yield made
 
 
+@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.long)], ids="every={}".format)
+def every(request: pytest.FixtureRequest) -> int:
+    every: int = request.param
+    return every
+
+
 def assert_whole_or_absent(store: LocalStore, num_others: int = 0) -> bool:
     lookup = store.lookup(make_spec(), level="full")
     assert lookup.damages == ()
@@ -29,17 +38,20 @@ def assert_whole_or_absent(store: LocalStore, num_others: int = 0) -> bool:
     return lookup.artifact is not None
 
 
-def killed_at_each_call(
+def killed_at_calls(
     traced: Tracer,
+    every: int,
     work: Callable[..., None],
     prepare: Callable[[Path], list[Path]],
     parent: Path,
     expected: frozenset[str] | set[str] = frozenset({"write", "fsync", "rename", "flock"}),
 ) -> Iterator[list[Path]]:
-    """Kill the work at each of its calls, and yield the arguments that were prepared for it."""
+    """Kill the work at every n-th call and the last; yield the arguments prepared for each kill."""
     calls = traced.calls(work, *prepare(parent / "whole"), log=parent / "log")
     assert {call.name for call in calls} >= expected
     for number, call in enumerate(calls):
+        if number % every and number < len(calls) - 1:
+            continue
         arguments = prepare(parent / str(number))
         traced.kill(call, work, *arguments)
         yield arguments
@@ -47,13 +59,13 @@ def killed_at_each_call(
 
 
 def test_a_put_killed_anywhere_leaves_the_artifact_whole_or_absent_and_loses_no_file(
-    traced, tmp_path
+    traced, every, tmp_path
 ):
-    def prepare(place: Path) -> list[Path]:
-        return [place / "store", write_files(place / "source")]
+    def prepare(directory: Path) -> list[Path]:
+        return [directory / "store", write_files(directory / "source")]
 
     outcomes = []
-    for root, source in killed_at_each_call(traced, traced_work.put, prepare, tmp_path):
+    for root, source in killed_at_calls(traced, every, traced_work.put, prepare, tmp_path):
         store = LocalStore(root)
         outcomes.append(assert_whole_or_absent(store))
         if not outcomes[-1]:
@@ -64,10 +76,10 @@ def test_a_put_killed_anywhere_leaves_the_artifact_whole_or_absent_and_loses_no_
     assert set(outcomes) == {False, True}
 
 
-def test_a_resolve_killed_anywhere_is_repaired_by_the_next(traced, tmp_path):
+def test_a_resolve_killed_anywhere_is_repaired_by_the_next(traced, every, tmp_path):
     outcomes = []
-    for (root,) in killed_at_each_call(
-        traced, traced_work.resolve, lambda place: [place], tmp_path
+    for (root,) in killed_at_calls(
+        traced, every, traced_work.resolve, lambda directory: [directory], tmp_path
     ):
         store = LocalStore(root)
         whole = assert_whole_or_absent(store)
@@ -87,28 +99,28 @@ def test_a_resolve_killed_anywhere_is_repaired_by_the_next(traced, tmp_path):
     assert set(outcomes) == {built, committed, found}
 
 
-def test_a_quarantine_killed_anywhere_never_shows_a_damaged_artifact(traced, tmp_path):
+def test_a_quarantine_killed_anywhere_never_shows_a_damaged_artifact(traced, every, tmp_path):
     spoilt = LocalStore(tmp_path / "spoilt" / "store")
     commit(spoilt).path("index.json").unlink()
 
-    def prepare(place: Path) -> list[Path]:
-        return [shutil.copytree(spoilt.root, place)]
+    def prepare(directory: Path) -> list[Path]:
+        return [shutil.copytree(spoilt.root, directory)]
 
-    for (root,) in killed_at_each_call(traced, traced_work.look_up, prepare, tmp_path):
+    for (root,) in killed_at_calls(traced, every, traced_work.look_up, prepare, tmp_path):
         assert LocalStore(root).get(make_spec()) is None
         for kept in (root / ".quarantine").glob(f"shards-{make_spec().key}-*[!n]"):
             assert kept.with_suffix(".damage.json").is_file()
 
 
-def test_a_killed_move_of_a_ref_leaves_the_old_entry_or_the_new_one(traced, tmp_path):
+def test_a_killed_move_of_a_ref_leaves_the_old_entry_or_the_new_one(traced, every, tmp_path):
     before = LocalStore(tmp_path / "before" / "store")
     first = before.refs.set("production", commit(before).manifest, expected=None, reason="first")
 
-    def prepare(place: Path) -> list[Path]:
-        return [shutil.copytree(before.root, place)]
+    def prepare(directory: Path) -> list[Path]:
+        return [shutil.copytree(before.root, directory)]
 
     outcomes = []
-    for (root,) in killed_at_each_call(traced, traced_work.move_ref, prepare, tmp_path):
+    for (root,) in killed_at_calls(traced, every, traced_work.move_ref, prepare, tmp_path):
         refs = LocalStore(root).refs
         entries = refs.history("production")
         assert entries[0] == first
@@ -120,18 +132,18 @@ def test_a_killed_move_of_a_ref_leaves_the_old_entry_or_the_new_one(traced, tmp_
     assert set(outcomes) == {1, 2}
 
 
-def test_a_collection_killed_anywhere_leaves_whole_artifacts(traced, tmp_path):
+def test_a_collection_killed_anywhere_leaves_whole_artifacts(traced, every, tmp_path):
     full = LocalStore(tmp_path / "full" / "store")
     kept = commit(full, make_spec(1)).manifest
     full.refs.set("production", kept, expected=None, reason="first")
     commit(full)
 
-    def prepare(place: Path) -> list[Path]:
-        return [shutil.copytree(full.root, place)]
+    def prepare(directory: Path) -> list[Path]:
+        return [shutil.copytree(full.root, directory)]
 
     outcomes = []
-    for (root,) in killed_at_each_call(
-        traced, traced_work.collect_garbage, prepare, tmp_path, {"rename", "unlinkat"}
+    for (root,) in killed_at_calls(
+        traced, every, traced_work.collect_garbage, prepare, tmp_path, {"rename", "unlinkat"}
     ):
         store = LocalStore(root)
         outcomes.append(not assert_whole_or_absent(store, num_others=1))
@@ -149,7 +161,7 @@ DESCRIPTOR = re.compile(r"^\d+<([^>]*)>")
 
 
 def unsynced_when_it_appears(log: list[str], root: Path) -> tuple[list[str], set[Path]]:
-    """Replay calls as a disk that forgets what no fsync has told it to keep.
+    """Replay calls as a disk that loses what no fsync has written to it.
 
     Returns:
         The names that appeared in the store; and the files and names that were not on disk, of

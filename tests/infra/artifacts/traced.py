@@ -1,4 +1,4 @@
-"""Runs work in a process of its own under strace, which shows its file-system calls, or kills it at one.
+"""Runs work in a process under strace, which shows its file-system calls, or kills it at one.
 
 One process imports the store, and forks for each piece of work.
 """
@@ -26,7 +26,7 @@ CALL = re.compile(r"^\d+ +(\w+)\(")
 
 
 class Call(NamedTuple):
-    """A system call: its name, and how many calls of that name there have been, including this one."""
+    """A system call: its name, and its number among the calls of that name, from 1."""
 
     name: str
     number: int
