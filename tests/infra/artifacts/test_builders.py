@@ -27,7 +27,7 @@ from infra.artifacts import (
 )
 from tests.store_roots import EXPIRY_SECONDS, LocalRoot, StoreRoot
 
-NUM_WRITERS = 16
+NUM_WRITERS = 8
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def together(work, *arguments_of_each: tuple[object, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_16_processes_that_count_through_a_ref_lose_no_count(store_root, store, tmp_path):
+def test_8_processes_that_count_through_a_ref_lose_no_count(store_root, store, tmp_path):
     put(store, tmp_path / "source")
     together(count_up, *((store_root, number, 2) for number in range(NUM_WRITERS)))
     assert [ref.version for ref in store.refs.history("count")] == [*range(1, 2 * NUM_WRITERS + 1)]
@@ -77,7 +77,7 @@ def put_one(store_root: StoreRoot, number: int, directory: Path) -> None:
 
 
 @pytest.mark.slow
-def test_16_processes_that_put_one_key_agree_on_one_artifact(store_root, store, tmp_path):
+def test_8_processes_that_put_one_key_agree_on_one_artifact(store_root, store, tmp_path):
     together(put_one, *((store_root, number, tmp_path) for number in range(NUM_WRITERS)))
     assert len(list(store.addresses())) == 1
     assert store.verify("shards", make_spec().key) == ()
