@@ -30,12 +30,7 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def room(needed: int, directory: Path) -> str:
-    """Return the text "needs X MB, Y MB are free in DIRECTORY".
-
-    Args:
-        needed: Bytes that are needed.
-        directory: Any directory of the disk.
-    """
+    """Return the text "needs X MB, Y MB are free in DIRECTORY", given the needed bytes."""
     free = shutil.disk_usage(directory).free
     return f"needs {megabytes(needed)}, {megabytes(free)} are free in {directory}"
 
@@ -43,16 +38,13 @@ def room(needed: int, directory: Path) -> str:
 def disk_full(
     error: OSError | RuntimeError, what: str, needed: int, directory: Path
 ) -> DiskFullError | None:
-    """Return the error to raise in place of another one if that came from a full disk.
+    """Return the error to raise instead if this one comes from a full disk, or else None.
 
     Args:
         error: The error of whoever wrote.
         what: What was to be written, for the message.
         needed: Its size in bytes.
         directory: Where it was to be written.
-
-    Returns:
-        The error with the figures, or None if the disk isn't full.
     """
     if isinstance(error, OSError):
         full = is_disk_full(error)
@@ -67,11 +59,7 @@ def disk_full(
 
 
 def memory_refused(error: MemoryError | RuntimeError) -> MemoryRefusedError | None:
-    """Return the error to raise in place of another one if that came from refused memory.
-
-    Returns:
-        The error with the memory that this process held, or None if the cause is another one.
-    """
+    """Return the error to raise instead if this one comes from refused memory, or else None."""
     cause = " ".join(str(error).split("\n\n")[0].split()).rstrip("!.")
     if isinstance(error, RuntimeError) and not _REFUSED_BY_MINDSPORE.search(cause):
         return None

@@ -31,11 +31,9 @@ def boot_id() -> str:
 
 
 def is_settled(changed_ns: int, read_ns: int) -> bool:
-    """Tell whether a file would show any change that was made after it was read.
+    """Tell whether a file that last changed at `changed_ns` shows every change after `read_ns`.
 
-    Args:
-        changed_ns: Its last change before that, in nanoseconds since the epoch.
-        read_ns: When reading began, in nanoseconds since the epoch.
+    Both are times in nanoseconds since the epoch.
     """
     return changed_ns < read_ns - SETTLED_NS
 
