@@ -119,11 +119,6 @@ class Lease:
         self._heart = threading.Thread(target=self._beat, name=f"lease {key}", daemon=True)
         self._heart.start()
 
-    @property
-    def token(self) -> int:
-        """Greater than the token of every earlier holder."""
-        return self._document.token
-
     def check(self) -> None:
         """Make sure that the lease is still held, by writing it to the store.
 

@@ -16,10 +16,7 @@ def cache_directory(name: str = "") -> Path:
 
 
 def scan(directory: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the relative path and status of everything below a directory but directories.
-
-    Symbolic links are not followed.
-    """
+    """Yield path and status of all files and links below a directory, without following links."""
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):
