@@ -23,7 +23,7 @@ def undecodable(content: bytes) -> str | None:
 
     For JPEGs the result equals that of a full decoding by Pillow (the tests compare them on
     mutilated files). Baseline JPEGs, of which most data sets consist, take a fortieth of its time.
-    Other images are decoded by Pillow, and those that are no JPEG by MindSpore, too.
+    Other images are decoded by Pillow, and by MindSpore too if they are PNG or BMP.
     """
     if is_decodable_baseline_jpeg(content):
         return None

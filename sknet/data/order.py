@@ -1,9 +1,9 @@
 """The order of samples as a function of (seed, epoch), of which any slice can be computed alone.
 
 A keyed Feistel network permutes the numbers below an even power of two, the smallest that holds all
-samples. A value that is no sample is permuted again until it is one (cycle walking). So a slice
-takes time by its own length, whatever the number of samples. The order depends neither on NumPy's
-random generators nor on the number of ranks. Other random numbers of an epoch come from
+samples. A value that is not a sample is permuted again until it is one (cycle walking). The time
+for a slice depends on its own length, not on the number of samples. The order depends neither on
+NumPy's random generators nor on the number of ranks. Other random numbers of an epoch come from
 `generator`.
 """
 

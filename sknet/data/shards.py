@@ -105,7 +105,7 @@ def mindrecord_sizes(image_sizes: Sequence[int], key_bytes: int) -> MindRecordSi
     """Return the smallest sizes that a shard needs.
 
     A page holds the largest image, and the header about 200 bytes for each page. A shard of more
-    than 256 GiB needs larger pages, lest the header exceed its limit.
+    than 256 GiB needs larger pages, so that the header stays within its limit.
 
     Args:
         image_sizes: Size of each encoded image, in bytes.

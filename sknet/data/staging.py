@@ -52,7 +52,7 @@ class Staged:
     index: "pd.DataFrame"
     """One row for each sample, with INDEX_COLUMNS, sorted by split and key."""
     ignored: tuple[str, ...] = ()
-    """Files beside the samples that are no images by their names. They are not quarantined."""
+    """Files whose names are not those of images. They are not quarantined."""
     num_files_read: int = 0
     """Number of files that were read this time. The others were in the cache."""
 
@@ -80,8 +80,8 @@ def stage_source(
         on_progress: Called with the number of files, and of bytes, that are done so far.
 
     Raises:
-        UserError: The source has not the form that it should have, a class has no usable image,
-            or too many samples are unusable.
+        UserError: The source doesn't have the form that it should have, a class has no usable
+            image, or too many samples are unusable.
         SourceReadError: The disk or the network failed, so that trying again may help.
     """
     began_ns = time.time_ns()
@@ -362,7 +362,7 @@ class ScanCache:
 
 
 def _cached(entry: ScannedImage | Skipped) -> _CachedEntry:
-    # As bytes: an archive may hold names that are no valid text.
+    # As bytes, because an archive may hold names that are not valid text.
     name = entry.name.encode("utf-8", "surrogateescape")
     if isinstance(entry, ScannedImage):
         return (name, entry.offset, entry.size, entry.sha256, "", False)

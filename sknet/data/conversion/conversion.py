@@ -272,7 +272,7 @@ def _map_in_processes(
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is killed, lest it writes beside the next attempt."""
+    """End this process when its parent is killed, so that it doesn't disturb the next attempt."""
     if parent := parent_process():
         threading.Thread(target=_exit_after, args=[parent.sentinel], daemon=True).start()
 

@@ -36,8 +36,8 @@ DEFAULT_QUALITY = 92
 ROWS_PER_BLOCK = 1024
 
 NUM_READS = 2
-"""How often a sample is read before it counts as changed: nothing checks a range of an S3 object on
-its way."""
+"""How often a sample is read before it counts as changed. A range of an S3 object has no checksum
+that would reveal an error of the network."""
 
 
 @dataclass(frozen=True)

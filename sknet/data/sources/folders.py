@@ -112,7 +112,7 @@ class SplitRule:
 class UnsplitFolders(_Folders):
     """`<class>/*`: a fraction of each class is held out, chosen by a seeded hash of the names.
 
-    When images are added or removed, all others keep their split, but for a few at the boundary.
+    When images are added or removed, all but a few others keep their split.
     """
 
     kind = "class-folders-split-here"

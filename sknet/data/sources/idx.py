@@ -100,7 +100,7 @@ class FashionMnist:
         """Read an IDX file.
 
         Raises:
-            UserError: The file can't be read, or is no IDX file of bytes with this many axes.
+            UserError: The file can't be read, or is not an IDX file of bytes with this many axes.
         """
         where = f"{self.location}/{name}"
         try:
@@ -108,7 +108,7 @@ class FashionMnist:
                 opened = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
                 header = opened.read(4 + 4 * axes)
                 if len(header) < 4 + 4 * axes or header[:4] != bytes((0, 0, UNSIGNED_BYTE, axes)):
-                    raise UserError(f"{where} is no IDX file of bytes with {axes} axes")
+                    raise UserError(f"{where} is not an IDX file of bytes with {axes} axes")
                 shape = struct.unpack(f">{axes}I", header[4:])
                 size = math.prod(shape)
                 if size > MAX_UNPACKED_BYTES:

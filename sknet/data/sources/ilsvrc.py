@@ -149,7 +149,7 @@ class IlsvrcArchives:
 
 @dataclass(frozen=True)
 class Devkit:
-    """What the development kit tells of the images. Labels count synsets sorted by WordNet ID."""
+    """What the development kit says about the images. Labels count sorted WordNet IDs."""
 
     synsets: tuple[str, ...]
     """WordNet IDs by label."""
@@ -167,7 +167,7 @@ def parse_devkit(content: bytes, where: str) -> Devkit:
         where: Its path, for messages.
 
     Raises:
-        UserError: The content is no devkit of ILSVRC2012.
+        UserError: The content is not the devkit of ILSVRC2012.
     """
     meta, truth = _unpack(content, where)
     by_id = _leaf_synsets(meta, where)
@@ -178,7 +178,7 @@ def parse_devkit(content: bytes, where: str) -> Devkit:
         synset, _ = by_id.get(int(line) if line.isdigit() else -1, ("", ""))
         if synset not in labels:
             raise UserError(
-                f"{where}: {TRUTH} line {number} is {line[:20]!r}, which is no class of meta.mat"
+                f"{where}: {TRUTH} line {number} is {line[:20]!r}, which is not a class of meta.mat"
             )
         validation.append(labels[synset])
     return Devkit(
@@ -201,13 +201,13 @@ def _unpack(content: bytes, where: str) -> tuple[bytes, str]:
                 member = tar.getmember(name)
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
-                    raise UserError(f"{where}: {name} is no plain file")
+                    raise UserError(f"{where}: {name} is not a regular file")
                 parts.append(file.read())
     except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split())
-        raise UserError(f"{where} is no ILSVRC2012 devkit: {reason}") from None
+        raise UserError(f"{where} is not an ILSVRC2012 devkit: {reason}") from None
     return parts[0], parts[1].decode("ascii", "replace")
 
 

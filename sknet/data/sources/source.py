@@ -87,7 +87,7 @@ class Source(Protocol):
         """Yield every file that may hold samples.
 
         Raises:
-            UserError: The source has not the form that it should have.
+            UserError: The source doesn't have the form that it should have.
         """
 
     def scan(self, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
@@ -124,7 +124,7 @@ def skipped_by_name(path: str) -> Skipped | None:
     if is_hidden(path):
         return Skipped(path, "hidden", quarantined=False)
     if not has_image_suffix(path):
-        return Skipped(path, "no image by its name", quarantined=False)
+        return Skipped(path, "not named as an image", quarantined=False)
     return None
 
 

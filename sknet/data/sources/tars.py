@@ -1,7 +1,7 @@
 """Tar archives read once from start to end: where each image is, and the archive's own digest.
 
 Nothing is unpacked: an image is read as a range of bytes of the archive. So no name in an archive
-can lead to a file outside of it. Every member that is no regular file of an acceptable size is
+can lead to a file outside of it. A member that is not a regular file of an acceptable size is
 skipped with its reason. A damaged archive raises an error, whereas `tarfile` would take a header
 that it can't read for the end of the archive.
 """
@@ -154,7 +154,7 @@ def _scan(
             reader.seek(member.offset_data)
             if depth > 1:
                 if not member.name.endswith(".tar"):
-                    yield Skipped(name, "no archive by its name", quarantined=False)
+                    yield Skipped(name, "not named as an archive", quarantined=False)
                     continue
                 inner = _Window(reader, member.size)
                 yield from _scan(inner, archive, f"{name}/", depth - 1)
@@ -163,7 +163,7 @@ def _scan(
                 digest = reader.sha256(member.size)
                 yield ScannedImage(name, member.offset_data, member.size, digest)
             else:
-                yield Skipped(name, "no image by its name", quarantined=False)
+                yield Skipped(name, "not named as an image", quarantined=False)
     if len(reader.last_read) % BLOCK_BYTES or reader.last_read.strip(b"\0"):
         raise tarfile.ReadError("no header where one is expected")
 

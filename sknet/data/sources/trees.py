@@ -117,7 +117,7 @@ class LocalTree:
     def __init__(self, root: Path) -> None:
         self.location = str(root)
         if not os.path.isdir(root):  # noqa: PTH112 (Path.is_dir raises for an overlong name)
-            raise UserError(f"data directory {root} does not exist or is no directory")
+            raise UserError(f"data directory {root} does not exist or is not a directory")
         self._root = root.resolve()
 
     def children(self, folder: str) -> Children:
@@ -138,7 +138,7 @@ class LocalTree:
         )
 
     def files(self, folder: str) -> Iterator[SourceFile | Skipped]:
-        """Yield all files below a folder; what is no readable regular file is skipped."""
+        """Yield all files below a folder; all but readable regular files are skipped."""
         try:
             entries = self._entries(folder)
         except FileNotFoundError:

@@ -67,7 +67,7 @@ def test_conversion_resumes_after_the_loss_of_a_worker_and_after_a_kill(tmp_path
     workers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=300)
-    # Its workers end, lest they write beside the next attempt.
+    # Its workers end too, so that they don't disturb the next attempt.
     assert not psutil.wait_procs(workers, timeout=60)[1]
     assert not (out / "shards.json").exists()
     after_kill = finished_files(out)

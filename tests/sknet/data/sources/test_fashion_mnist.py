@@ -73,9 +73,9 @@ def test_images_and_labels_are_those_of_the_files(tmp_path: Path, compressed: bo
 
 
 BAD_FILES = [
-    ("train-images-idx3-ubyte", b"", "is no IDX file of bytes with 3 axes"),
-    ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + bytes(12), "is no IDX file of bytes with 3"),
-    ("train-images-idx3-ubyte", b"\0\0\x08\x01" + bytes(12), "is no IDX file of bytes with 3"),
+    ("train-images-idx3-ubyte", b"", "is not an IDX file of bytes with 3 axes"),
+    ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + bytes(12), "is not an IDX file of bytes with 3"),
+    ("train-images-idx3-ubyte", b"\0\0\x08\x01" + bytes(12), "is not an IDX file of bytes with 3"),
     ("train-images-idx3-ubyte", b"\0\0\x08\x03" + b"\xff" * 12, "claims 79228162458924"),
     ("train-images-idx3-ubyte", idx(np.zeros((30, 28, 28), np.uint8))[:-1], "doesn't have the"),
     ("train-images-idx3-ubyte", idx(np.zeros((30, 28, 28), np.uint8)) + b"x", "doesn't have the"),

@@ -46,7 +46,7 @@ def test_images_in_folders_within_a_class_are_samples(images_copy: Path) -> None
 
 def test_missing_directory_is_refused(tmp_path: Path) -> None:
     message = refusal(lambda: stage(tmp_path / "none"))
-    assert "none does not exist or is no directory" in message
+    assert "none does not exist or is not a directory" in message
 
 
 def test_directory_of_no_known_form_is_refused_with_the_forms(tmp_path: Path) -> None:

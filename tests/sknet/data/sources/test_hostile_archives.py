@@ -75,10 +75,10 @@ def test_hostile_member_is_quarantined_and_the_others_are_read(
 
 
 IGNORED = [
-    ("README", "no image by its name"),
-    ("labels.txt", "no image by its name"),
-    ("x.JPEG.exe", "no image by its name"),
-    ("inner.tar", "no image by its name"),
+    ("README", "not named as an image"),
+    ("labels.txt", "not named as an image"),
+    ("x.JPEG.exe", "not named as an image"),
+    ("inner.tar", "not named as an image"),
     ("._x.JPEG", "hidden"),
     ("./.cache/x.JPEG", "hidden"),
     (".DS_Store", "hidden"),

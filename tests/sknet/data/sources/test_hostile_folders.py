@@ -186,7 +186,7 @@ def test_failing_disk_quarantines_nothing(
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + "?val=0.2", "nul\0"])
 def test_name_that_no_directory_can_have_is_refused(name: str) -> None:
-    assert "does not exist or is no directory" in refusal(lambda: open_source(name))
+    assert "does not exist or is not a directory" in refusal(lambda: open_source(name))
 
 
 def test_more_than_the_tolerated_fraction_is_refused_with_the_first(images_copy: Path) -> None:

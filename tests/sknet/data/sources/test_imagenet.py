@@ -209,7 +209,7 @@ def test_bad_meta_mat_is_refused(archives: Path, content: bytes, reason: str) ->
 def test_ground_truth_of_an_unknown_class_is_refused(archives: Path, line: str) -> None:
     replace_in_devkit(archives, "ILSVRC2012_validation_ground_truth.txt", f"1\n{line}\n".encode())
     message = refusal(lambda: stage(archives))
-    assert f"line 2 is '{line}', which is no class of meta.mat" in message
+    assert f"line 2 is '{line}', which is not a class of meta.mat" in message
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_ground_truth_of_an_unknown_class_is_refused(archives: Path, line: str) 
 def test_file_that_is_no_devkit_is_refused(archives: Path, content: bytes) -> None:
     (archives / DEVKIT).write_bytes(content)
     write_md5sums(archives)
-    assert "is no ILSVRC2012 devkit" in refusal(lambda: stage(archives))
+    assert "is not an ILSVRC2012 devkit" in refusal(lambda: stage(archives))
 
 
 def test_devkit_that_unpacks_to_more_than_the_limit_is_refused(
