@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from infra.s3.server import RunningServer
@@ -38,6 +39,10 @@ os.environ |= {
     "GLOG_v": "3",
     "OMP_NUM_THREADS": "1",
 }
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 # Each of these marks implies `slow`.
 SLOW_MARKS = ("alone", "timed", "long")

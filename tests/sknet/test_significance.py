@@ -45,7 +45,6 @@ def test_newcombes_example_of_independent_accuracies() -> None:
     assert tuple(difference) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
-@settings(deadline=None)
 @given(accuracies, accuracies)
 def test_an_independent_difference_changes_its_sign_with_the_order(
     first: tuple[int, int], second: tuple[int, int]
@@ -57,7 +56,6 @@ def test_an_independent_difference_changes_its_sign_with_the_order(
     assert -1 <= there.low <= there.value <= there.high <= 1
 
 
-@settings(deadline=None)
 @given(pairs)
 def test_a_paired_difference_changes_its_sign_with_the_order(counted: PairedCounts) -> None:
     there = paired_difference(counted)

@@ -181,7 +181,7 @@ def test_refused_image_leaves_no_file_behind(away: Path) -> None:
     assert not list(away.iterdir())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", JPEG[:200], PNG[:60]]),
     st.binary(max_size=600),
@@ -191,7 +191,7 @@ def test_arbitrary_bytes_are_judged_in_one_line(start: bytes, rest: bytes) -> No
     assert reason is None or reason.isprintable()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(["png", "bmp", "progressive", "cmyk", "palette png"]), st.data())
 def test_mutated_images_that_pass_decode_in_mindspore(name: str, data: st.DataObject) -> None:
     content = bytearray(ACCEPTED[name])

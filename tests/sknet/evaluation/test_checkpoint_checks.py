@@ -258,7 +258,7 @@ def test_enormous_numbers_are_shortened(
     assert max(map(len, found.values())) < 1000
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_damage_fails_a_check_without_an_exception(
     check: Callable[[Path], CheckpointChecks],

@@ -104,7 +104,7 @@ def test_missing_file_is_named(gzipped: Path) -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300))
 def test_arbitrary_files_are_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

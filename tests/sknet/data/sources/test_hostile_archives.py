@@ -171,7 +171,7 @@ def test_empty_file_is_no_archive() -> None:
         scan(b"")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(position=st.integers(0, len(TRUNCATED) - 1), bit=st.integers(0, 7))
 def test_no_flipped_bit_loses_a_member_silently(position: int, bit: int) -> None:
     content = bytearray(TRUNCATED)
@@ -184,7 +184,7 @@ def test_no_flipped_bit_loses_a_member_silently(position: int, bit: int) -> None
         assert len(found) == 4
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=2048), st.integers(1, 2))
 def test_arbitrary_bytes_are_refused_in_one_line(content: bytes, depth: int) -> None:
     try:
@@ -193,7 +193,7 @@ def test_arbitrary_bytes_are_refused_in_one_line(content: bytes, depth: int) -> 
         assert "\n" not in str(error)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_mutated_archives_are_read_or_refused_in_one_line(data: st.DataObject) -> None:
     outer = bytearray(tar_of({"n1.tar": TRUNCATED, "n2.tar": tar_of({"x.JPEG": b"x"})}))

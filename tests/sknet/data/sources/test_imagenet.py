@@ -266,7 +266,7 @@ def test_image_that_the_tables_lack_is_quarantined(kaggle: Path) -> None:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(content=st.binary(max_size=400), table=st.sampled_from(["synsets", "solution"]))
 def test_arbitrary_tables_are_refused_in_one_line(
     forms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, content: bytes, table: str
@@ -281,7 +281,7 @@ def test_arbitrary_tables_are_refused_in_one_line(
     refusal(lambda: stage_source(KaggleImagenet(LocalTree(root))))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_mutated_devkits_are_read_or_refused_in_one_line(
     forms: dict[str, Path], data: st.DataObject
