@@ -16,7 +16,7 @@ from sknet.data.conversion.plan import plan_shards, shard_counts
 from sknet.data.sources import Sample
 from sknet.data.staging import Staged
 from sknet.records import Dataset
-from tests.conversions import in_this_process
+from tests.sknet.conversions import in_this_process
 
 
 def measure_memory(count: int, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sknet.data.shards import ShardSet
-from tests.conversions import convert
+from tests.sknet.conversions import convert
 
 # MindSpore reads these when it is imported, here and in every process that a test starts. oneDNN
 # reads the last one at the first convolution; without it, which programs set too, convolutions take
@@ -129,9 +129,9 @@ def config(recipe_file: Path, tiny_model: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def tiny_model() -> Iterator[str]:
-    """The name of a model that exists for the tests of a module: see tests.tiny_networks."""
+    """The name of a model that exists for the tests of a module: see tests.sknet.tiny_networks."""
     from sknet.models.registry import ARCHITECTURES
-    from tests.tiny_networks import NAME, TINY
+    from tests.sknet.tiny_networks import NAME, TINY
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHITECTURES, NAME, TINY)
@@ -143,7 +143,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Weights of newly initialised tiny networks, by their number of classes."""
     import mindspore as ms
 
-    from tests.tiny_networks import tiny_network
+    from tests.sknet.tiny_networks import tiny_network
 
     folder = tmp_path_factory.mktemp("checkpoints")
     ms.set_seed(1)

@@ -1,8 +1,9 @@
-"""Exported files: loaded back they compute what the network does, and say how to feed them."""
+"""Exported files compute what their network does, and describe their inputs."""
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import mindspore as ms
@@ -14,17 +15,20 @@ import pytest
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
-from sknet import export, program
+from sknet import export
 from sknet.export import ExportedFile, ExportedModel
 from sknet.models import create_model, formats
+from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SKNet, StemPool
 from sknet.recipe import parse_recipe
 from sknet.records import Checkpoint, Run
 from sknet.training.checkpoint import Snapshot, parameters_of, write
+from tests.sknet.tiny_networks import TINY, TINY_BOTTLENECK
 
 SIDE = 64
+MODELS = {"basic": TINY, "bottleneck": TINY_BOTTLENECK}
 RECIPE = {
-    "model": "skresnet18",
+    "model": "basic",
     "image_resize": SIDE,
     "interpolation": "bicubic",
     "crop_pct": 0.9,
@@ -44,17 +48,14 @@ pytestmark = pytest.mark.usefixtures("program_state")
 
 
 @pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    def run(*options: object) -> tuple[int, str, str]:
-        arguments = export.parser().parse_args([str(option) for option in options])
-        return program.run(export.main, arguments), *capfd.readouterr()
-
-    return run
+def call(call: Call) -> Call:
+    """Runs the program with options: its exit code, what it printed, its errors."""
+    return partial(call, export)
 
 
 @pytest.fixture
 def refused(call: Call, away: Path) -> Refused:
-    """The one line of a refusal that leaves nothing behind."""
+    """Runs the program and returns the line with which it refuses; it must leave no files."""
 
     def run(*options: object) -> str:
         before = sorted(away.rglob("*"))
@@ -68,13 +69,22 @@ def refused(call: Call, away: Path) -> Refused:
     return run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def models() -> Iterator[None]:
+    """Two small models, for the time of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, architecture in MODELS.items():
+            patch.setitem(ARCHITECTURES, name, architecture)
+        yield
+
+
 @pytest.fixture(scope="module")
-def networks() -> dict[str, SKNet]:
-    """With statistics as after a training: freshly initialised ones fold to nothing."""
+def networks(models: None) -> dict[str, SKNet]:
+    """The models, whose BatchNorm is not the identity."""
     random = np.random.default_rng(3)
     result = {}
     ms.set_seed(3)
-    for name in ("skresnet18", "sknet26"):
+    for name in MODELS:
         network = create_model(name, num_classes=len(CLASSES))
         for parameter in network.get_parameters():
             if parameter.name.endswith(("gamma", "moving_variance")):
@@ -90,7 +100,7 @@ def networks() -> dict[str, SKNet]:
 
 @pytest.fixture(scope="module")
 def checkpoint(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """skresnet18 as training leaves it; not to be changed."""
+    """The basic model as a training saves it; not to be changed."""
     run = Run(
         recipe=parse_recipe(RECIPE, where="test"),
         classes=CLASSES,
@@ -106,21 +116,21 @@ def checkpoint(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFact
     state = Checkpoint(
         run=run, layouts=(), best_top1=None, best_step=None, evaluations=(), files=(), **counts
     )
-    snapshot = Snapshot(parameters_of(networks["skresnet18"]))
+    snapshot = Snapshot(parameters_of(networks["basic"]))
     return write(snapshot, tmp_path_factory.mktemp("checkpoints"), state)
 
 
 @pytest.fixture(scope="module")
 def weights(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """sknet26 as a file that says nothing about itself; not to be changed."""
-    path = tmp_path_factory.mktemp("weights") / "sknet26.ckpt"
-    ms.save_checkpoint(networks["sknet26"], str(path))
+    """The bottleneck as a file of weights alone; not to be changed."""
+    path = tmp_path_factory.mktemp("weights") / "bottleneck.ckpt"
+    ms.save_checkpoint(networks["bottleneck"], str(path))
     return path
 
 
 @pytest.fixture
 def no_mindspore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing without MindSpore's seconds."""
+    """Replaces the export by MindSpore, which takes seconds, and the comparison."""
     monkeypatch.setattr(formats, "write", lambda _network, _images, file, _notes: file.touch())
     monkeypatch.setattr(formats, "run", lambda _file, _images: None)
 
@@ -139,9 +149,9 @@ def notes_in(file: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["skresnet18", "sknet26"])
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
-def test_exported_file_is_the_network(
+def test_the_exported_file_computes_what_the_network_does(
     call: Call,
     networks: dict[str, SKNet],
     checkpoint: Path,
@@ -150,9 +160,9 @@ def test_exported_file_is_the_network(
     name: str,
     file_format: str,
 ) -> None:
-    if name == "skresnet18":
+    if name == "basic":
         source = ["--ckpt_path", checkpoint]
-        out, side, batch_size = Path(f"skresnet18.{file_format.lower()}"), SIDE, 1
+        out, side, batch_size = Path(f"basic.{file_format.lower()}"), SIDE, 1
     else:
         (away / "names.txt").write_text("\n".join(CLASSES) + "\n")
         source = ["--ckpt_path", weights, "--model", name, "--classes", "names.txt"]
@@ -176,13 +186,13 @@ def test_exported_file_is_the_network(
     assert record.input_shape == images.shape
     notes = {key: json.loads(value) for key, value in notes_in(out).items()}
     assert ExportedModel.model_validate_json(json.dumps(notes)).notes == notes_in(out)
-    told = {key: value for key, value in record.model_dump(mode="json").items() if key in notes}
-    assert told == notes
+    recorded = record.model_dump(mode="json")
+    assert {key: recorded[key] for key in notes} == notes
     preprocessing = (
         *(record.resize, record.interpolation, record.crop_pct),
         *(record.mean, record.std, record.channel_order, record.layout),
     )
-    if name == "skresnet18":
+    if name == "basic":
         ours = (71, "bicubic", 0.9, (100, 110, 120), (50, 60, 70), "RGB", "NCHW")
         assert preprocessing == ours
     else:
@@ -190,26 +200,28 @@ def test_exported_file_is_the_network(
         assert preprocessing == (51, "bilinear", 0.875, *imagenet, "RGB", "NCHW")
 
 
-def test_a_recipe_says_what_weights_do_not(
+def test_a_recipe_describes_weights_that_come_without_a_state(
     call: Call, weights: Path, no_mindspore: None, away: Path
 ) -> None:
-    (away / "recipe.yaml").write_text(json.dumps(RECIPE | {"model": "sknet26", "num_classes": 3}))
+    (away / "recipe.yaml").write_text(
+        json.dumps(RECIPE | {"model": "bottleneck", "num_classes": 3})
+    )
     options = ("--ckpt_path", weights, "--config", "recipe.yaml", "--format", "ONNX")
     assert call(*options, "--resolution", 96)[0] == 0
-    record = ExportedFile.read(away / "sknet26.onnx.json")
-    assert (record.model, record.num_classes, record.classes) == ("sknet26", 3, None)
+    record = ExportedFile.read(away / "bottleneck.onnx.json")
+    assert (record.model, record.num_classes, record.classes) == ("bottleneck", 3, None)
     assert (record.input_shape, record.resize) == ((1, 3, 96, 96), 107)
     assert (record.interpolation, record.mean) == ("bicubic", (100, 110, 120))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 7, 9), (1, 1, 1, 2)])
-def test_pool_for_export_is_the_stem_s(shape: tuple[int, ...]) -> None:
+def test_the_exported_pool_equals_the_stems(shape: tuple[int, ...]) -> None:
     x = ms.Tensor(np.random.default_rng(1).standard_normal(shape, np.float32))
     stem = StemPool("both").set_train(False)
     np.testing.assert_array_equal(formats.PaddedPool()(x).asnumpy(), stem(x).asnumpy())
 
 
-def test_what_can_not_be_compared_is_said(
+def test_a_file_that_can_not_be_compared_is_reported_as_unchecked(
     call: Call, checkpoint: Path, no_mindspore: None, away: Path
 ) -> None:
     code, output, _ = call("--ckpt_path", checkpoint / "model.ckpt", "--format", "ONNX")
@@ -234,7 +246,7 @@ def test_a_wrong_file_is_not_published(
     assert (away / "old.onnx").read_text() == "old"
 
 
-def test_output_that_can_not_be_written(
+def test_an_output_that_can_not_be_written_is_refused(
     refused: Refused, checkpoint: Path, no_mindspore: None, away: Path
 ) -> None:
     (away / "file").touch()
@@ -260,10 +272,10 @@ def test_output_that_can_not_be_written(
         (["--resolution", "99999"], "--resolution is 99999, expected 32 to 2048"),
         (["--num_classes", "9999999999"], "--num_classes is 9999999999, expected 1 to 100000"),
         (["--batch_size", "0"], "--batch_size is 0, expected 1 to 1024"),
-        (["--model", "sknet50"], "model is 'skresnet18' in state.json, but 'sknet50' in --model"),
+        (["--model", "sknet50"], "model is 'basic' in state.json, but 'sknet50' in --model"),
         (["--num_classes", "4"], "num_classes is 3 in state.json, but 4 in --num_classes"),
         (["--config", "none"], "no recipe 'none'"),
-        (["--config", "skresnet18_digits"], "num_classes is 3 in state.json, but 10 in --config"),
+        (["--config", "ten.yaml"], "num_classes is 3 in state.json, but 10 in --config"),
         (["--config", "other.yaml"], "crop_pct is 0.9 in state.json, but 0.8 in --config"),
         (["--classes", "none"], "--classes none can't be read: No such file or directory"),
         (["--classes", "two.txt"], "num_classes is 3 in state.json, but 2 in --classes"),
@@ -271,18 +283,19 @@ def test_output_that_can_not_be_written(
         (["--classes", "gap.txt"], "--classes gap.txt: line 2 is empty, expected a name"),
     ],
 )
-def test_wrong_options(
+def test_wrong_options_are_refused(
     refused: Refused, checkpoint: Path, away: Path, options: list[str], message: str
 ) -> None:
     (away / "two.txt").write_text("cat\ndog\n")
     (away / "gap.txt").write_text("cat\n\ndog\n")
     (away / "other.txt").write_text('cat\ncow\nthe "emu"\n')
     (away / "other.yaml").write_text(json.dumps(RECIPE | {"crop_pct": 0.8}))
+    (away / "ten.yaml").write_text(json.dumps(RECIPE | {"num_classes": 10}))
     options = options if "--format" in options else [*options, "--format", "MINDIR"]
     assert message in refused("--ckpt_path", checkpoint, *options)
 
 
-def test_onnx_without_its_package(
+def test_onnx_without_its_package_is_refused(
     refused: Refused, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "find_spec", lambda _: None)
@@ -290,7 +303,9 @@ def test_onnx_without_its_package(
     assert line == "--format ONNX needs the package onnx: pip install 'sknet[export]'"
 
 
-def test_missing_or_damaged_checkpoint(refused: Refused, checkpoint: Path, away: Path) -> None:
+def test_a_missing_or_damaged_checkpoint_is_refused(
+    refused: Refused, checkpoint: Path, away: Path
+) -> None:
     (away / "empty").mkdir()
     for path, file in (("none.ckpt", "none.ckpt"), ("empty", "empty/model.ckpt")):
         line = refused("--ckpt_path", path, "--format", "MINDIR")
@@ -301,8 +316,8 @@ def test_missing_or_damaged_checkpoint(refused: Refused, checkpoint: Path, away:
     assert "is damaged" in refused("--ckpt_path", "copy", "--format", "MINDIR")
 
 
-def test_weights_that_do_not_say_their_model(refused: Refused, weights: Path) -> None:
+def test_weights_without_state_need_a_model(refused: Refused, weights: Path) -> None:
     options = ("--ckpt_path", weights, "--format", "MINDIR")
     assert refused(*options).endswith("comes without a state.json: give --model or --config")
     assert "(did you mean 'sknet26'" in refused(*options, "--model", "sknet62")
-    assert "is for 3 classes, the network has 1000" in refused(*options, "--model", "sknet26")
+    assert "is for 3 classes, the network has 1000" in refused(*options, "--model", "bottleneck")

@@ -22,8 +22,8 @@ from sknet.records import (
 )
 from sknet.training.checkpoint import Snapshot, write
 from sknet.training.trainer import plan_run
-from tests.conversions import contents
-from tests.tiny_networks import NAME, tiny_network
+from tests.sknet.conversions import contents
+from tests.sknet.tiny_networks import NAME, tiny_network
 
 pytestmark = pytest.mark.usefixtures("program_state")
 

@@ -14,8 +14,8 @@ import pytest
 from sknet import program
 from sknet.errors import DiskFullError, MemoryRefusedError
 from tests import disks
-from tests.conversions import contents, convert
 from tests.sknet.conftest import write_images
+from tests.sknet.conversions import contents, convert
 
 PAGE = 4096
 MEGABYTES = r"\d[\d.]* MB"

@@ -9,9 +9,9 @@ import pytest
 
 from sknet.data.sources import open_source
 from sknet.data.staging import ScanCache, Staged, read_staged, stage_source
-from tests.conversions import stage
 from tests.imagenet import write_archives
 from tests.refusals import refusal
+from tests.sknet.conversions import stage
 
 
 def test_record_and_index_depend_on_the_content_alone(folders: Path, images_copy: Path) -> None:

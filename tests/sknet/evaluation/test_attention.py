@@ -17,7 +17,7 @@ from sknet.evaluation.attention import measure_attention
 from sknet.models import attention_probe
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe, load_recipe
-from tests.tiny_networks import TINY, tiny_network
+from tests.sknet.tiny_networks import TINY, tiny_network
 
 
 @pytest.fixture(scope="module")

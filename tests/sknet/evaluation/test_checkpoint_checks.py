@@ -20,7 +20,7 @@ from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Layout, Shar
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
 from sknet.training.trainer import plan_run
-from tests.tiny_networks import tiny_network
+from tests.sknet.tiny_networks import tiny_network
 
 ALL_CHECKS = [
     *("state", "recipe", "shards", "run", "progress", "layouts", "evaluations", "files"),

@@ -11,7 +11,7 @@ from PIL import Image
 from sknet.evaluation.examples import choose_examples, thumbnail, write_examples
 from sknet.evaluation.predictions import Predictions, confused_pairs
 from sknet.records import Examples
-from tests.conversions import contents
+from tests.sknet.conversions import contents
 
 CLASSES = 3
 

@@ -13,7 +13,7 @@ from sknet.evaluation import predicting
 from sknet.evaluation.predicting import evaluate, predict
 from sknet.recipe import Recipe
 from sknet.world import World
-from tests.recipes import recipe as make_recipe
+from tests.sknet.recipes import recipe as make_recipe
 
 Rows = npt.NDArray[np.float32]
 

@@ -19,7 +19,7 @@ from sknet.evaluation.predictions import (
     write_predictions,
 )
 from sknet.significance import PairedCounts
-from tests.predictions import stored_predictions
+from tests.sknet.predictions import stored_predictions
 
 LOGITS = np.random.default_rng(0).standard_normal((40, 7)).astype(np.float32)
 PREDICTIONS = Predictions.of_logits(LOGITS, (np.arange(40) % 7).astype(np.int32))

@@ -12,9 +12,9 @@ from sknet import program, validate
 from sknet.evaluation.predictions import read_predictions
 from sknet.models.registry import ARCHITECTURES
 from sknet.records import Evaluation
-from tests.conversions import contents, convert
 from tests.sknet.conftest import write_images
-from tests.tiny_networks import NAME, TINY, tiny_network
+from tests.sknet.conversions import contents, convert
+from tests.sknet.tiny_networks import NAME, TINY, tiny_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program_state")]
 
@@ -42,9 +42,10 @@ def options(recipe_file: Path, weights: Path) -> list[str]:
 
 
 def shards_of(num_samples: int, directory: Path) -> Path:
-    """Convert a data set with up to nine validation samples of three classes."""
+    """Convert a data set with three to nine validation samples of three classes."""
     images = write_images(directory / "images", train=1, val=3)
-    for image in sorted((images / "val").rglob("*.*"))[num_samples:]:
+    by_number = sorted((images / "val").rglob("*.*"), key=lambda image: (image.name, image))
+    for image in by_number[num_samples:]:
         image.unlink()
     convert(images, directory / "shards")
     return directory / "shards"
@@ -66,7 +67,7 @@ def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[
     directory = out.with_suffix(".job")
     directory.mkdir()
     job = Job(
-        program=Path(tests.__file__).with_name("tiny_networks.py"),
+        program=Path(tests.__file__).parent / "sknet/tiny_networks.py",
         args=(
             "sknet.validate",
             *options,
@@ -99,7 +100,7 @@ def test_two_ranks_write_the_files_of_one(
     assert alone.keys() >= FILES
     assert all(name.startswith("example-") for name in alone.keys() - FILES)
     evaluation = Evaluation.read(tmp_path / "alone/evaluation.json")
-    assert (evaluation.seen, evaluation.class_seen) == (7, (3, 3, 1))
+    assert (evaluation.seen, evaluation.class_seen) == (7, (3, 2, 2))
     assert len(read_predictions(tmp_path / "alone/predictions.parquet")) == 7
     assert validated(tmp_path / "by-2", data, options, ranks=2) == alone
 

@@ -15,7 +15,7 @@ from sknet.judgement import (
     was_rolled_back,
 )
 from sknet.records import Check, CheckpointChecks, Evaluation, Promotion
-from tests.predictions import stored_predictions
+from tests.sknet.predictions import stored_predictions
 
 BY_HAND = "python -m infra.artifacts refs set production checkpoint/KEY --reason …"
 CLASSES = ("cat", "dog")

@@ -4,7 +4,7 @@ import pytest
 
 from sknet.judgement import EvaluationPair, Verdict, differing_fields, judge_revalidation
 from sknet.records import CalibrationBin, DifferingSample, Evaluation
-from tests.predictions import stored_predictions
+from tests.sknet.predictions import stored_predictions
 
 COUNTS = Evaluation(
     split="val",

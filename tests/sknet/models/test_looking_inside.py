@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from sknet.models import attention_probe, fold
 from sknet.models.sknet import Architecture, SKNet
-from tests.tiny_networks import TINY, TINY_BOTTLENECK, tiny_network
+from tests.sknet.tiny_networks import TINY, TINY_BOTTLENECK, tiny_network
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from sknet.models import create_model, list_models, profile
 from sknet.models.sknet import SelectiveKernel, SKNet, StemPool
 from sknet.training.step import moving_statistics
 from tests.documented import documented
-from tests.tiny_networks import TINY, tiny_network
+from tests.sknet.tiny_networks import TINY, tiny_network
 
 # Numbers of trainable parameters, of these and BatchNorm's statistics, and GMACs at 224 pixels, as
 # published by timm and MindCV for their forms, and in table 2 of the paper for SKNet-50 and -101.

@@ -19,8 +19,8 @@ from sknet.models import fold, list_models
 from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import Architecture, SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
+from tests.sknet.tiny_networks import TINY
 from tests.sknet.training.steps import new_step, take
-from tests.tiny_networks import TINY
 
 Arrays = dict[str, Any]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sknet.recipe.types import AutoAugment, parse_auto_augment
-from tests.recipes import recipe, recipe_refusal
+from tests.sknet.recipes import recipe, recipe_refusal
 
 
 @pytest.mark.parametrize(

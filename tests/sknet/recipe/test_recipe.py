@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sknet.errors import UserError
 from sknet.recipe import Recipe, list_recipes, load_recipe, parse_recipe
-from tests.recipes import SMALLEST, recipe, recipe_refusal
 from tests.refusals import refusal
+from tests.sknet.recipes import SMALLEST, recipe, recipe_refusal
 
 # For each choice, a value that is not the default.
 OTHERS: dict[str, Any] = {

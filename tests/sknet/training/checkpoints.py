@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 from sknet.records import Checkpoint, Layout, Run
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
-from tests.recipes import recipe
+from tests.sknet.recipes import recipe
 
 RECIPE = recipe(model="two layers", global_batch_size=4, epoch_size=4)
 

@@ -13,7 +13,7 @@ from typing import Any
 from sknet import program, train
 from sknet.training import trainer
 from sknet.training.metrics import TrainingMetrics
-from tests.tiny_networks import ThreeLayers
+from tests.sknet.tiny_networks import ThreeLayers
 
 
 def disturb() -> None:

@@ -27,8 +27,8 @@ from sknet.training.metrics import TrainingMetrics
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import Options, Trainer, plan_run
 from sknet.world import ALONE, set_device
+from tests.sknet.tiny_networks import ThreeLayers
 from tests.sknet.training.checkpoints import new_step, state_at
-from tests.tiny_networks import ThreeLayers
 
 RECIPE = {
     "model": "three layers",

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from mindspore import Tensor, nn
 
 from sknet.training.step import TrainStep
-from tests.recipes import recipe
-from tests.tiny_networks import tiny_network
+from tests.sknet.recipes import recipe
+from tests.sknet.tiny_networks import tiny_network
 
 BATCH, CLASSES, NUM_STEPS = 4, 3, 4
 RATES = [0.01, 0.02, 0.02, 0.01]

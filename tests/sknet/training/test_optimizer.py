@@ -10,7 +10,7 @@ import torch
 from mindspore import Parameter, Tensor, nn
 
 from sknet.training.optimizer import create_optimizer
-from tests.recipes import recipe
+from tests.sknet.recipes import recipe
 
 RATES = [0.1, 0.02, 0.05, 0.01]
 DECAY = 0.1

@@ -9,7 +9,8 @@ import pytest
 from mindspore import Tensor, nn
 
 from sknet.training.step import TrainStep, branch_factors, clip, drop_rates, moving_statistics
-from tests.recipes import recipe
+from tests.sknet.recipes import recipe
+from tests.sknet.tiny_networks import ThreeLayers, tiny_network
 from tests.sknet.training.steps import (
     NUM_STEPS,
     batch,
@@ -19,7 +20,6 @@ from tests.sknet.training.steps import (
     state,
     take,
 )
-from tests.tiny_networks import ThreeLayers, tiny_network
 
 
 @pytest.fixture(autouse=True)

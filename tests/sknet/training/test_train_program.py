@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sknet.data.shards import ShardSet
+from tests.processes import ROOT
 from tests.sknet.training.logs import metrics
-from tests.tiny_pipeline import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ class Training:
         self.directory = out / "ckpt"
         self._out = out
         self._command = [
-            *(sys.executable, "-m", "tests.tiny_networks", "sknet.train"),
+            *(sys.executable, "-m", "tests.sknet.tiny_networks", "sknet.train"),
             *("--config", str(recipe_file), "--set", "model=tiny", "--data_dir", str(shards)),
             *("--ckpt_save_dir", str(self.directory)),
         ]

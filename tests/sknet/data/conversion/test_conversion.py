@@ -19,8 +19,8 @@ from sknet.data.staging import Staged
 from sknet.errors import UserError
 from sknet.recipe import Recipe
 from sknet.records import QuarantinedSample
-from tests.conversions import contents, convert, identities, in_this_process, stage
 from tests.refusals import refusal
+from tests.sknet.conversions import contents, convert, identities, in_this_process, stage
 
 
 def stored_rows(shards: ShardSet, split: str) -> list[tuple[str, int, bytes]]:

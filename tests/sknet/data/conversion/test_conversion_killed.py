@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conversions import contents, convert, identities
 from tests.sknet.conftest import write_images
+from tests.sknet.conversions import contents, convert, identities
 
 pytestmark = pytest.mark.slow
 

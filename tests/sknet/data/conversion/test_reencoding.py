@@ -10,7 +10,7 @@ from PIL import Image
 from sknet.data.conversion.converter import reencode, reencoding_to
 from sknet.data.shards import read_rows
 from sknet.records import Shards
-from tests.conversions import contents, convert
+from tests.sknet.conversions import contents, convert
 
 TO_24 = reencoding_to(24, 90)
 

@@ -18,7 +18,7 @@ from sknet.data.shards import SCHEMA, ShardSet, read_shards
 from sknet.errors import SampleError, UserError
 from sknet.recipe import load_recipe
 from sknet.records import Dataset, ShardFile, Shards
-from tests.tiny_networks import ThreeLayers
+from tests.sknet.tiny_networks import ThreeLayers
 
 CLASSES = ("cat", "dog", "emu")
 KINDS = ["garbage", "truncated"]

@@ -13,8 +13,8 @@ from PIL import Image
 
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import stage_source
-from tests.conversions import stage
 from tests.refusals import refusal
+from tests.sknet.conversions import stage
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -8,8 +8,8 @@ import pytest
 
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import Staged
-from tests.conversions import stage
 from tests.refusals import refusal
+from tests.sknet.conversions import stage
 
 
 def test_classes_are_the_sorted_folders_of_train(folders: Path) -> None:

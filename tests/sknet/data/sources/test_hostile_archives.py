@@ -12,8 +12,8 @@ from sknet.data.sources.source import ScannedImage
 from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
-from tests.conversions import stage
 from tests.imagenet import append_member, photos, tar_of, write_archives
+from tests.sknet.conversions import stage
 
 IMAGE = next(iter(photos()["val"].values()))
 GOOD = "ILSVRC2012_val_00000001.JPEG"

@@ -16,8 +16,8 @@ from sknet.data.sources import open_source
 from sknet.data.sources.trees import LocalTree
 from sknet.data.staging import Staged, stage_source
 from sknet.errors import SourceReadError
-from tests.conversions import stage
 from tests.refusals import refusal
+from tests.sknet.conversions import stage
 
 NOBODY = 65534
 

@@ -18,7 +18,6 @@ from sknet.data.sources.kaggle import KaggleImagenet
 from sknet.data.sources.trees import LocalTree
 from sknet.data.staging import stage_source
 from sknet.errors import UserError
-from tests.conversions import convert, stage
 from tests.imagenet import (
     WORDS,
     append_member,
@@ -31,6 +30,7 @@ from tests.imagenet import (
     write_md5sums,
 )
 from tests.refusals import refusal
+from tests.sknet.conversions import convert, stage
 
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 TRAIN = "ILSVRC2012_img_train.tar"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sknet.data.sources import absolute, open_source
-from tests.conversions import stage
 from tests.refusals import refusal
+from tests.sknet.conversions import stage
 
 
 def test_digits_are_1437_training_and_360_validation_images_of_10_classes() -> None:

@@ -2,7 +2,7 @@
 
 As a program, this runs one of the product's programs in which the model `tiny` exists:
 
-    python -m tests.tiny_networks sknet.train --config RECIPE --set model=tiny …
+    python -m tests.sknet.tiny_networks sknet.train --config RECIPE --set model=tiny …
 """
 
 import runpy
