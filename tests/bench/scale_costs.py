@@ -104,7 +104,7 @@ def stage(case: Case, units: Units) -> Cost:
 
 
 def restage(case: Case, units: Units) -> Cost:
-    """Stage an unchanged source again: list it, compare with the ledger, compute the digest."""
+    """Stage an unchanged source again: list it, compare with the scan cache, compute the digest."""
     work = case.images * units["restage_seconds_per_sample"]
     memory = case.images * units["restage_peak_bytes_per_sample"]
     requests = case.images / LISTED_PER_REQUEST + REQUESTS_OF_LOOKUP

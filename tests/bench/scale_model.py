@@ -65,7 +65,7 @@ def unit_table(units: Units) -> str:
         ("… peak memory", "stage_peak_bytes_per_sample", 1, "B"),
         ("… its row of the file index, in memory", "index_memory_bytes_per_sample", 1, "B"),
         ("… the same, in `samples.parquet`", "index_file_bytes_per_sample", 1, "B"),
-        ("… its row of the ledger", "ledger_file_bytes_per_sample", 1, "B"),
+        ("… its row of the scan cache", "scan_cache_bytes_per_sample", 1, "B"),
         ("stage an unchanged sample again", "restage_seconds_per_sample", 1e6, "µs"),
         ("read and check the index, per sample", "index_read_seconds_per_sample", 1e6, "µs"),
         ("plan the shards, per sample", "plan_seconds_per_sample", 1e6, "µs"),

@@ -2,7 +2,7 @@
 
 python -m tests.bench.scale_units [--samples 1000000] [--shards 200] [--json OUT]
 
-No image is read. A source of generated names goes through staging, the ledger, the plan and the
+No image is read. A source of generated names goes through staging, the scan cache, the plan and the
 order; manifests and records of many files are written and read; training's code opens shards of
 tiny rows. Each part runs in its own process, to have its own peak of memory. Prints JSON.
 """
@@ -82,8 +82,8 @@ def staging(folder: Path, count: int) -> Figures:
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
-    ledger = ScanCache(source)
-    staged = stage_source(source, ledger)
+    cache = ScanCache(source)
+    staged = stage_source(source, cache)
     seconds = time.process_time() - began
     peak = _peak_bytes() - before
     index = int(staged.index.memory_usage(deep=True).sum())
@@ -91,14 +91,14 @@ def staging(folder: Path, count: int) -> Figures:
     (folder / "dataset").mkdir()
     staged.write(folder / "dataset")
     written = time.process_time() - began
-    (ledger_file,) = (folder / "cache/ledgers").iterdir()
+    (cache_file,) = (folder / "cache/ledgers").iterdir()
     return {
         "stage_seconds_per_sample": seconds / count,
         "stage_peak_bytes_per_sample": peak / count,
         "index_memory_bytes_per_sample": index / count,
         "index_write_seconds_per_sample": written / count,
         "index_file_bytes_per_sample": (folder / "dataset/samples.parquet").stat().st_size / count,
-        "ledger_file_bytes_per_sample": ledger_file.stat().st_size / count,
+        "scan_cache_bytes_per_sample": cache_file.stat().st_size / count,
     }
 
 

@@ -16,7 +16,7 @@ from tests.documented import commands
 EXACT = {
     "index_file_bytes_per_sample": 1.5,
     "index_memory_bytes_per_sample": 1.02,
-    "ledger_file_bytes_per_sample": 1.5,
+    "scan_cache_bytes_per_sample": 1.5,
     "manifest_bytes_per_file": 1.05,
     "manifest_values_per_file": 1.05,
     "shards_record_bytes_per_shard": 1.05,
