@@ -11,7 +11,7 @@ from infra.launch import Job, JobResult, Outcome, run
 from sknet.data.shards import ShardSet
 from sknet.records import Layout
 from sknet.training import checkpoint
-from tests.tiny_pipeline import ROOT
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.alone
 
