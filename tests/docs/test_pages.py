@@ -1,4 +1,4 @@
-"""Every command of the pages is run by a test or says where it runs; trees and links are true."""
+"""Every command in the pages is run by a test, or its page says where to run it."""
 
 import importlib
 import re
@@ -15,7 +15,7 @@ from sknet.records import CheckpointChecks
 from tests.documented import commands
 from tests.processes import ROOT
 
-# Start of a command → the test that calls `documented` with it and runs what it gets.
+# Start of a command in the README → the file that runs what `documented` returns for it.
 RUN_BY = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": "tests/e2e/test_demo.py",
@@ -39,10 +39,8 @@ RUN_BY = {
     "prefect worker start": "tests/e2e/conftest.py",
     "prefect deployment run": "tests/e2e/test_deployment_cycle.py",
 }
-
-
-# Pages whose commands one test runs, and what shows that it takes them from the page.
-RUN_WHOLE = {
+# Other pages → the file that runs their commands, and a text in it that names the page.
+RUN_BY_PAGE = {
     "docs/artifacts.md": (
         "tests/infra/artifacts/test_artifacts_docs.py",
         '"docs" / "artifacts.md"',
@@ -57,11 +55,11 @@ RUN_WHOLE = {
         'commands("docs/revalidation.md")',
     ),
     "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
-    # Understood here; its first is the README's, the tests of the report's flow run the options.
-    "docs/reports.md": ("tests/test_docs.py", 'commands("docs/reports.md")'),
+    # Parsed here: the first is the README's, and tests/flows/test_report_flow.py runs the options.
+    "docs/reports.md": ("tests/docs/test_pages.py", 'commands("docs/reports.md")'),
     "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
 }
-# Pages with commands for machines that are not here, and the words in which they say so.
+# Pages with commands that no test can run, and the words in which they say so.
 ELSEWHERE = {
     "docs/ascend.md": "this page lists what has to be run there",
     "docs/clusters.md": "Commands for a machine with Ascend",
@@ -97,20 +95,20 @@ def test_the_commands_of_a_page_are_run_by_a_test(page: str) -> None:
             tests = [path.read_text("utf-8") for path in files]
             assert any(f'"tests.bench.{bench[1]}"' in text for text in tests), command
         else:
-            test, word = RUN_WHOLE[page]
+            test, word = RUN_BY_PAGE[page]
             assert word in (ROOT / test).read_text("utf-8"), command
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_says_where_the_commands_run_that_no_test_runs(page: str) -> None:
-    unrun = [line for line in others(page) if COMMAND.match(line)]
+def test_a_page_says_where_to_run_the_commands_that_no_test_runs(page: str) -> None:
+    not_run = [line for line in text_blocks(page) if COMMAND.match(line)]
     text = " ".join((ROOT / page).read_text("utf-8").split())
-    assert not unrun or ELSEWHERE.get(page, "nowhere") in text, unrun
+    assert not not_run or ELSEWHERE.get(page, "nowhere") in text, not_run
 
 
 @pytest.mark.parametrize("page", sorted(ELSEWHERE))
-def test_their_options_are_those_of_the_programs(page: str) -> None:
-    for line in others(page):
+def test_the_programs_understand_the_options_of_these_commands(page: str) -> None:
+    for line in text_blocks(page):
         words = shlex.split(line)
         module = next((word for word in words if word in PROGRAMS), None)
         if module:
@@ -120,7 +118,7 @@ def test_their_options_are_those_of_the_programs(page: str) -> None:
             assert name in (None, "RECIPE.yaml", *list_recipes()), line
 
 
-def test_the_options_of_the_page_on_reports_are_those_of_the_program() -> None:
+def test_the_report_command_understands_the_options_in_its_page() -> None:
     given = [
         flows.report.parser().parse_args(shlex.split(command)[3:])
         for command in commands("docs/reports.md")
@@ -129,12 +127,12 @@ def test_the_options_of_the_page_on_reports_are_those_of_the_program() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    place = (ROOT / page).parent
+def test_links_are_valid(page: str) -> None:
+    directory = (ROOT / page).parent
     for target, anchor in re.findall(
         r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text("utf-8")
     ):
-        file = place / target if target else ROOT / page
+        file = directory / target if target else ROOT / page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
 
@@ -144,20 +142,6 @@ def test_every_page_is_in_the_index() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         path = page.relative_to(ROOT / "docs").as_posix()
         assert path == "README.md" or f"]({path})" in index, path
-
-
-def others(page: str) -> list[str]:
-    """Lines of the blocks that no test runs."""
-    text = (ROOT / page).read_text("utf-8")
-    blocks = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
-
-
-def anchors(page: Path) -> set[str]:
-    """Of the headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
-    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
-    return {heading.replace(" ", "-") for heading in plain}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
@@ -176,22 +160,36 @@ def test_every_file_of_the_documented_tree_exists(page: str) -> None:
             parent = ROOT / names[2]
 
 
-def test_the_page_on_nights_names_every_criterion_and_its_commands_are_understood() -> None:
+def test_the_page_on_revalidation_names_every_criterion_and_its_commands_are_understood() -> None:
     page = (ROOT / "docs/revalidation.md").read_text("utf-8")
-    said = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", page, re.MULTILINE))
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", page, re.MULTILINE))
     production = Production("a" * 64, ("cat",), None, "", None)
     candidate = Candidate("c" * 64, ("cat",), CheckpointChecks(checks=()), None, None, False)
     judgement = judge_promotion(candidate, production, floor=0.5, by_hand="")
-    assert [name for name in said if name in {c.name for c in judgement.criteria}] == [
+    assert [name for name in rows if name in {c.name for c in judgement.criteria}] == [
         criterion.name for criterion in judgement.criteria
     ]
-    assert f"p at least {SIGNIFICANCE}" in said["not worse than production"]
+    assert f"p at least {SIGNIFICANCE}" in rows["not worse than production"]
     assert f"at most {TOLERANCE:.1%}".replace("%", " %") in page
-    nights = [
+    options = [
         line.removeprefix("python -m flows.revalidate").split()
         for line in commands("docs/revalidation.md")
         if line.startswith("python -m flows.revalidate")
     ]
-    assert len(nights) == 2
-    for words in nights:
+    assert len(options) == 2
+    for words in options:
         flows.revalidate.parser().parse_args(words)
+
+
+def text_blocks(page: str) -> list[str]:
+    """Return the lines of the page's `text` blocks, which hold what no test runs."""
+    text = (ROOT / page).read_text("utf-8")
+    blocks = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
