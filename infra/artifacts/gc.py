@@ -10,12 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.artifacts.records import Manifest
+from infra.artifacts.records import Address, Manifest
 from infra.artifacts.refs import Ref
 from infra.artifacts.store import ArtifactStore, Build, Leftover
-
-Address = tuple[str, str]
-"""Kind and key."""
 
 
 @dataclass(frozen=True)

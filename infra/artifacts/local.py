@@ -30,6 +30,7 @@ from infra.artifacts.documents import Document, Expected, StoreError, read_docum
 from infra.artifacts.inspection import Found, Level, inspect
 from infra.artifacts.records import (
     MANIFEST,
+    Address,
     Artifact,
     ArtifactSpec,
     DamageReport,
@@ -101,7 +102,7 @@ class LocalStore(ArtifactStore):
         self.root = root.absolute()
         super().__init__(str(self.root), LocalDocuments(self.root))
 
-    def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+    def addresses(self, kind: str | None = None) -> Iterator[Address]:
         """Yield kind and key of everything that is named like an artifact, sorted."""
         found = [(path.parent.name, path.name) for path in self.root.glob("*/*")]
         yield from sorted(

@@ -51,6 +51,9 @@ MANIFEST = "manifest.json"
 MAX_INPUTS = 1000
 RESERVED_KINDS = {"refs"}  # the directory of the refs lies beside those of the kinds
 
+Address = tuple[str, str]
+"""Kind and key."""
+
 
 def _has_canonical_json(value: Any) -> Any:
     canonical_json(value)

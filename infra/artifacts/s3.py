@@ -28,6 +28,7 @@ from infra.artifacts.lease import EXPIRY_SECONDS, Lease, acquire
 from infra.artifacts.partial_builds import PartUploader, download_parts
 from infra.artifacts.records import (
     MANIFEST,
+    Address,
     Artifact,
     ArtifactSpec,
     DamagedArtifactError,
@@ -50,9 +51,6 @@ from infra.base.locks import exclusive
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
-
-Address = tuple[str, str]
-"""Kind and key."""
 
 
 class BucketDocuments:

@@ -16,6 +16,7 @@ from infra.artifacts.inspection import Found, Level, compare, parse_manifest
 from infra.artifacts.lease import MAX_LEASE_BYTES, LeaseDocument
 from infra.artifacts.records import (
     MANIFEST,
+    Address,
     Damage,
     DamageReport,
     FileEntry,
@@ -32,9 +33,6 @@ REPORT = ".damage.json"
 CERTAINLY_DEAD = timedelta(minutes=15)
 """A builder without a heartbeat for so long is dead: that is many times the expiry of a lease, and
 more than clocks differ."""
-
-Address = tuple[str, str]
-"""Kind and key."""
 
 
 def committed(bucket: Bucket, kind: str | None) -> Iterator[ListedObject]:

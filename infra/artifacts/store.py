@@ -15,6 +15,7 @@ from infra.artifacts.documents import MAX_DOCUMENT_BYTES, Documents, Expected, S
 from infra.artifacts.inspection import Found, Level, parse_manifest
 from infra.artifacts.records import (
     MANIFEST,
+    Address,
     Artifact,
     ArtifactSpec,
     Damage,
@@ -249,7 +250,7 @@ class ArtifactStore(ABC):
     # What a backend provides
 
     @abstractmethod
-    def addresses(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+    def addresses(self, kind: str | None = None) -> Iterator[Address]:
         """Yield kind and key of all artifacts, damaged ones too, sorted."""
 
     @abstractmethod

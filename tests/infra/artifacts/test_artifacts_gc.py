@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from artifact_examples import CONTEXT, another_process, commit, make_spec, write_files
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.artifacts import ArtifactSpec, FileEntry, LocalStore, Manifest, StoreError
@@ -85,6 +85,7 @@ def test_what_is_being_built_and_its_inputs_stay():
     ]
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_no_kept_artifact_lacks_an_input_that_is_there(data):
     artifacts: list[Stored] = []

@@ -138,7 +138,7 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
     assert any(path.endswith(".damage.json") for path in store_root.paths(".quarantine/"))
 
 
-@pytest.mark.parametrize("how", [*DAMAGES, "gone"])
+@pytest.mark.parametrize("how", ["changed", "no manifest", "gone"])
 def test_a_sound_copy_takes_the_place_of_what_is_damaged_or_gone(store_root, store, tmp_path, how):
     manifest = commit(store, tmp_path / "source").manifest
     replica = LocalRoot(tmp_path / "replica").host("replica")
