@@ -1,6 +1,7 @@
-"""Calls the commands of flows in the test's process, for what they refuse at once."""
+"""Calls the commands of flows in the test's own process."""
 
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -8,27 +9,39 @@ import pytest
 
 from flows.command import run_flow
 
+Ended = subprocess.CompletedProcess[str]
+
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """The signals for which run_flow sets a handler."""
 
 
 @pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
-    """Calls a flow's command with options that it refuses, and returns the line that it prints."""
+def call_command(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
+    """Calls a flow's command with options."""
     handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
 
-    def run(module: ModuleType, *options: object) -> str:
-        code: int | str | None
-        usage = ""
+    def call(module: ModuleType, *options: object) -> Ended:
+        words = [*map(str, options)]
+        capfd.readouterr()
         try:
-            code = run_flow(module.main, module.parser().parse_args([*map(str, options)]))
+            code = run_flow(module.main, module.parser().parse_args(words))
         except SystemExit as ended:
-            code, usage = ended.code, module.parser().format_usage()
-        output, errors = capfd.readouterr()
-        assert (code, output) == (2, "")
-        (line,) = errors.removeprefix(usage).splitlines()
-        return line
+            code = int(str(ended.code))
+        return Ended(words, code, *capfd.readouterr())
 
-    yield run
+    yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def refused(call_command: Callable[..., Ended]) -> Callable[..., str]:
+    """Calls a flow's command with options that it refuses, and returns the line that it prints."""
+
+    def call(module: ModuleType, *options: object) -> str:
+        ended = call_command(module, *options)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        (line,) = ended.stderr.removeprefix(module.parser().format_usage()).splitlines()
+        return line
+
+    return call

@@ -1,6 +1,7 @@
 """Wrong input ends train-sknet before anything starts: one line, exit code 2."""
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from sknet.data.conversion.converter import reencoding_to
 from sknet.errors import UserError
 from tasks.convert import ConversionSettings
 from tasks.programs import LaunchSettings
-from tests.flow_runs import harness_api
 from tests.tiny_pipeline import RECIPE, run_command, train_command, train_options, write_recipe
 
 
@@ -161,14 +161,19 @@ def test_options_become_settings() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("flow_harness")
 def test_a_mistake_that_a_task_finds_ends_without_a_traceback(
-    flow_harness: None, tmp_path: Path, images: Path
+    call_command: Callable[..., subprocess.CompletedProcess[str]],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    images: Path,
 ) -> None:
     inputs = Inputs(tmp_path, shutil.copytree(images, tmp_path / "images"))
     (inputs.data / "train" / "red" / "notes.jpg").write_text("no image")
-    ended = run_command(inputs.command(), **harness_api())
+    ended = call_command(train_sknet, *inputs.options())
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "1 of 67 samples (1.49%) can't be used" in line
-    assert "Traceback" not in ended.stdout + ended.stderr
+    assert "Encountered exception during execution" in caplog.text
+    assert "Traceback" not in caplog.text + ended.stderr
     assert not any(inputs.store.glob("shards/*"))
