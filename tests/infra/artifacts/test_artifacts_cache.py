@@ -62,7 +62,7 @@ def test_each_file_is_fetched_once_and_those_that_nobody_asked_for_never(tmp_pat
     assert fetch(Cache(tmp_path), 0) == []
 
 
-def test_what_was_changed_here_is_fetched_again_and_what_was_only_touched_is_not(tmp_path):
+def test_a_changed_copy_is_fetched_again_and_a_touched_one_is_not(tmp_path):
     cache = Cache(tmp_path)
     fetch(cache, 0)
     (directory_of(cache, 0) / "index").write_bytes(b"I" * 11)
@@ -98,7 +98,7 @@ def test_a_file_that_has_settled_is_remembered_as_verified(tmp_path, monkeypatch
     assert verified.keys() == {"index", "shards/0"}
 
 
-def test_nothing_is_trusted_unread_after_the_machine_went_down(tmp_path, monkeypatch):
+def test_no_file_is_trusted_unread_after_a_restart_of_the_machine(tmp_path, monkeypatch):
     cache = Cache(tmp_path)
     fetch(cache, 0)
     # As after a power cut: the name and the size are on disk, the content is not.
@@ -108,7 +108,7 @@ def test_nothing_is_trusted_unread_after_the_machine_went_down(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"boot": 1}'])
-def test_a_damaged_record_of_what_was_verified_costs_a_look_at_the_files_only(tmp_path, content):
+def test_a_damaged_memory_of_verified_files_costs_only_another_look_at_them(tmp_path, content):
     cache = Cache(tmp_path)
     fetch(cache, 0)
     (directory_of(cache, 0).parent / "verified.json").write_bytes(content)
@@ -149,7 +149,7 @@ def test_the_least_recently_used_goes_first_when_the_limit_is_reached(tmp_path):
     assert cached(tmp_path) == {0, 2, 3}
 
 
-def test_what_a_process_uses_stays_and_a_cache_full_of_that_is_refused_in_one_line(tmp_path):
+def test_files_in_use_are_not_evicted_and_a_cache_full_of_them_is_refused_in_one_line(tmp_path):
     cache = Cache(tmp_path, 2 * NUM_BYTES)
     for seed in (0, 1):
         fetch(cache, seed)

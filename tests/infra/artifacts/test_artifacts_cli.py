@@ -114,7 +114,7 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
         (["push", "absent", "--to", "x"], "expected KIND/KEY"),
     ],
 )
-def test_wrong_input_is_one_line_and_exits_2(run, arguments, message):
+def test_wrong_input_is_refused_in_one_line_with_exit_code_2(run, arguments, message):
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
@@ -184,7 +184,7 @@ def test_push_refuses_another_digest_and_a_missing_input(store, run, lineage, tm
     assert "not in the store" in err
 
 
-def test_gc_shows_what_would_go_and_why_the_rest_stays_and_deletes_when_told(store, run, lineage):
+def test_gc_shows_what_would_go_and_why_the_rest_stays_and_deletes_on_request(store, run, lineage):
     old = commit(store, make_spec(7), {"other": b"123456789"}).manifest
     arguments = ("gc", "--days", "0", "--json")
     code, out, err = run(*arguments)
@@ -215,7 +215,9 @@ def test_refs_rollback_goes_back_by_a_new_entry(store, run, lineage):
     ]  # fmt: skip
 
 
-def test_rollback_passes_over_marks_and_takes_the_mark_of_its_target_along(store, run, lineage):
+def test_rollback_skips_entries_that_only_mark_and_keeps_the_mark_of_its_target(
+    store, run, lineage
+):
     shards, index = lineage
     current = store.refs.get("production")
     for target, reason, suspect in (
@@ -233,7 +235,7 @@ def test_rollback_passes_over_marks_and_takes_the_mark_of_its_target_along(store
     assert row["suspect"] == "one bit is wrong"
 
 
-def test_rollback_to_a_rotten_artifact_is_refused(store, run, lineage):
+def test_rollback_to_a_damaged_artifact_is_refused(store, run, lineage):
     shards, index = lineage
     current = store.refs.get("production")
     moved = store.refs.set("production", shards, expected=current, reason="better")
@@ -244,7 +246,7 @@ def test_rollback_to_a_rotten_artifact_is_refused(store, run, lineage):
     assert store.refs.get("production") == moved
 
 
-def test_refs_set_points_a_name_to_a_sound_artifact_and_keeps_the_reason(store, run, lineage):
+def test_refs_set_points_a_ref_to_an_undamaged_artifact_with_a_reason(store, run, lineage):
     shards, index = lineage
     to_shards = ("refs", "set", "production", f"shards/{shards.key}", "--reason", "by hand")
     code, out, _ = run(*to_shards, "--json")

@@ -39,7 +39,7 @@ def leave(disk: Path, *, pages: int | None = None, inodes: int | None = None) ->
 
 
 @pytest.mark.parametrize("limit", ["pages", "inodes"])
-def test_a_full_disk_shows_nothing_and_the_next_try_commits_what_was_built(disk, limit):
+def test_a_full_disk_leaves_no_artifact_and_the_next_try_commits_what_was_built(disk, limit):
     store = LocalStore(disk / "store")
     size = sum(map(len, FILES.values())) / 1e6
     not_committed = re.compile(

@@ -48,7 +48,7 @@ def test_each_command_runs_as_written(tmp_path, monkeypatch, capsys):
     assert damaged.manifest.key not in {manifest.key for manifest in store.list()}
 
 
-def test_the_commands_of_the_page_on_nights_run_as_written(tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_page_on_revalidation_run_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     store = LocalStore(Path("artifacts"))
     store.root.mkdir()

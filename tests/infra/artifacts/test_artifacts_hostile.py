@@ -85,7 +85,7 @@ def test_a_manifest_that_is_hostile_json_is_refused(store, document, message):
     assert message in refusal(store, document)
 
 
-def test_a_name_given_twice_is_refused_though_each_is_sealed(store):
+def test_a_field_given_twice_is_refused(store):
     document = commit(store).manifest.encode()
     twice = document.replace(b'{\n "checksum"', b'{\n "kind": "shards",\n "checksum"', 1)
     assert "written otherwise" in refusal(store, twice)

@@ -15,6 +15,8 @@ from traced import Tracer, tracer
 
 from infra.artifacts import LocalStore, resolve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def traced() -> Iterator[Tracer]:

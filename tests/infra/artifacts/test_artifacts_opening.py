@@ -99,7 +99,7 @@ def test_a_limit_of_the_cache_that_is_no_number_is_refused(s3_server, monkeypatc
         open_store(S3Root(tmp_path).uri)
 
 
-def test_a_store_on_s3_keeps_its_copies_where_the_setting_says(s3_server, monkeypatch, tmp_path):
+def test_copies_of_a_store_on_s3_are_where_the_setting_says(s3_server, monkeypatch, tmp_path):
     monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SKNET_CACHE_GB", "0.5")
     store = open_store(S3Root(tmp_path).uri)

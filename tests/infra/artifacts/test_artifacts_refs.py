@@ -70,7 +70,7 @@ def test_each_move_has_an_id_of_its_own(store, manifests):
         store.refs.set("one", manifests[1], expected=other, reason="another's entry")
 
 
-def test_a_target_is_marked_as_suspect_and_as_sound_again_without_a_move(store, manifests):
+def test_a_target_is_marked_as_suspect_and_unmarked_without_a_move(store, manifests):
     sound = store.refs.set("production", manifests[0], expected=None, reason="first")
     marked = store.refs.set(
         "production", sound, expected=sound, reason="checked", suspect="one bit differs"
@@ -94,7 +94,7 @@ def test_the_mark_is_part_of_the_sealed_document(store, manifests):
         store.refs.get("production")
 
 
-def test_why_a_target_is_suspect_is_required(store, manifests):
+def test_a_suspect_target_needs_a_reason(store, manifests):
     with pytest.raises(StoreError, match="suspect"):
         store.refs.set("production", manifests[0], expected=None, reason="first", suspect="")
 

@@ -75,7 +75,7 @@ def test_a_damaged_artifact_is_rebuilt_and_its_damage_reported(store, builder):
     assert resolve(store, make_spec(), builder).status == "reused"
 
 
-def test_silent_corruption_is_rebuilt_when_files_are_read(store, builder):
+def test_a_changed_byte_is_found_and_rebuilt_when_files_are_read(store, builder):
     first = resolve(store, make_spec(), builder)
     first.artifact.path("index.json").write_bytes(b"[!")
     assert resolve(store, make_spec(), builder).status == "reused"

@@ -90,6 +90,7 @@ def hold(store_root: StoreRoot, entered: "multiprocessing.synchronize.Event") ->
         signal.pause()
 
 
+@pytest.mark.slow
 def test_the_workspace_of_a_killed_builder_is_free_at_once(store_root, other, caplog):
     caplog.set_level(logging.INFO)
     entered = CONTEXT.Event()
@@ -121,6 +122,7 @@ def test_the_workspaces_of_two_specs_are_independent(store):
         assert one != other
 
 
+@pytest.mark.slow
 def test_two_hosts_that_need_one_artifact_build_it_once(store_root, store, other):
     built = []
 
@@ -144,7 +146,7 @@ def test_two_hosts_that_need_one_artifact_build_it_once(store_root, store, other
     assert len(built) == 1
 
 
-def test_a_build_that_one_host_left_goes_on_on_another(store_root, store, other):
+def test_a_build_that_died_on_one_host_resumes_on_another(store_root, store, other):
     def begin(workspace: Path) -> BuildOutput:
         parts = workspace / "checkpoints"
         parts.mkdir()
@@ -174,6 +176,7 @@ def test_a_build_that_one_host_left_goes_on_on_another(store_root, store, other)
     assert store_root.paths(".work/") == []
 
 
+@pytest.mark.slow
 def test_a_builder_that_was_taken_over_commits_nothing(store_root, tmp_path):
     if isinstance(store_root, LocalRoot):
         pytest.skip("the kernel gives a lock to nobody else while its holder lives")

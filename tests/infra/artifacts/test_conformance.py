@@ -139,7 +139,7 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
 
 
 @pytest.mark.parametrize("how", ["changed", "no manifest", "gone"])
-def test_a_sound_copy_takes_the_place_of_what_is_damaged_or_gone(store_root, store, tmp_path, how):
+def test_an_undamaged_copy_replaces_a_damaged_or_missing_artifact(store_root, store, tmp_path, how):
     manifest = commit(store, tmp_path / "source").manifest
     replica = LocalRoot(tmp_path / "replica").host("replica")
     push(store, manifest, replica)
@@ -157,7 +157,7 @@ def test_a_sound_copy_takes_the_place_of_what_is_damaged_or_gone(store_root, sto
     assert len(aside) == (how != "gone")
 
 
-def test_a_copy_that_is_damaged_or_another_changes_nothing(store_root, store, tmp_path):
+def test_a_copy_that_is_damaged_or_has_another_digest_changes_nothing(store_root, store, tmp_path):
     manifest = commit(store, tmp_path / "source").manifest
     replica = LocalRoot(tmp_path / "replica").host("replica")
     push(store, manifest, replica)
@@ -189,7 +189,7 @@ def test_what_is_no_artifact_is_refused(store, kind, key, message):
             method(kind, key)
 
 
-def test_a_copy_of_this_host_that_rotted_is_fetched_again(store_root, store, other, tmp_path):
+def test_a_damaged_copy_on_this_host_is_fetched_again(store_root, store, other, tmp_path):
     commit(store, tmp_path / "source")
     artifact = other.load("shards", make_spec().key)
     path = artifact.path("index.json")
@@ -203,7 +203,7 @@ def test_a_copy_of_this_host_that_rotted_is_fetched_again(store_root, store, oth
     assert artifact.check_copies() == ()
 
 
-def test_a_ref_moves_from_where_it_was_seen_only(store, other, tmp_path):
+def test_a_ref_moves_only_from_where_it_was_seen(store, other, tmp_path):
     first = commit(store, tmp_path / "a").manifest
     second = commit(store, tmp_path / "b", make_spec(1)).manifest
     assert other.refs.get("production") is None
