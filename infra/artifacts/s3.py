@@ -194,7 +194,8 @@ class S3Store(ArtifactStore):
     def _remove_other_files(self, manifest: Manifest) -> None:
         """Remove what a dead commit of other files has left under the key."""
         prefix = f"{manifest.kind}/{manifest.key}/"
-        wanted = {prefix + entry.path for entry in manifest.files}
+        # Should the lease be lost by now, the manifest is that of another builder.
+        wanted = {prefix + MANIFEST, *(prefix + entry.path for entry in manifest.files)}
         present = [listed.key for listed in self._bucket.list(prefix)]
         self._bucket.delete(key for key in present if key not in wanted)
 
