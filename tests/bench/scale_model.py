@@ -37,24 +37,28 @@ def introduction(conditions: dict[str, str]) -> str:
     return f"""\
 # Scale, on paper
 
-Nothing of this size was run here. These are unit costs that were measured here, multiplied by the
-sizes of large data sets. This command writes the page from the unit costs in
-`tests/bench/scale_units.json`; with `--measure` it measures them again first.
+This page estimates what each task takes for data sets from ImageNet-1K to a billion images, on 1, 8
+and 64 hosts, and which limits such data sets meet. Nothing of this size was run: unit costs were
+measured on a small machine and multiplied. This command writes the page from the unit costs in
+`tests/bench/scale_units.json`; with `--measure` it measures them again first:
 
 ```console
 $ python -m tests.bench.scale_model
 ```
 
-Measured {conditions["date"]} with {int(conditions["samples"]):,} samples and \
-{conditions["shards"]} shards on {conditions["cores"]} cores (load {conditions["load"]}). Times are
-CPU seconds, except for opening shards; other work on the machine makes even CPU seconds longer.
+They were measured on {conditions["date"]} with {int(conditions["samples"]):,} samples and
+{conditions["shards"]} shards, with {conditions["cores"]} cores (load {conditions["load"]}).
+Times are CPU seconds, except for opening shards; other work on the machine makes even CPU seconds
+longer.
 
-No large host was available. The page assumes hosts with {costs.CORES_PER_HOST} cores as fast as
-these and {memory:.0f} GB of memory, each of which reads {link:g} GB/s (10 Gbit/s) from the store
-or a shared file system. The speed of a card was published: {costs.IMAGES_PER_SECOND_AND_CARD:,}
-images/s (skresnet18, 11,169 on 8 x 910). A task takes as long as the longer of computing and moving
-bytes. Computing is divided among cores or hosts only where the code divides it. Requests are those
-to S3, if both the store and the source (class folders) are there.
+The page assumes hosts with {costs.CORES_PER_HOST} cores as fast as these, {memory:.0f} GB of
+memory, and a link that reads {link:g} GB/s (10 Gbit/s) from the store or a shared file system. The
+speed of a card was published: {costs.IMAGES_PER_SECOND_AND_CARD:,} images/s
+(skresnet18, 11,169 on 8 x 910).
+
+A task takes as long as the longer of computing and moving bytes; "bound by" names it. Computing is
+divided among cores or hosts only where the code divides it. Memory is that of the largest process.
+Requests are those of all hosts to S3, if the store and the source (class folders) are both there.
 """
 
 
@@ -120,8 +124,8 @@ def law_table(laws: dict[str, list[dict[str, float]]]) -> str:
     lines = [
         "## How they grow\n",
         "Measured on metadata alone: the real code handles samples that have no files. Manifests",
-        "have a hundredth as many files. A unit cost that does not grow means linear growth.",
-        "`tests/bench/test_scale_units.py` checks this at smaller sizes.\n",
+        "have a hundredth as many files. If a unit cost doesn't grow, the whole cost is linear in",
+        "the number of samples. `tests/bench/test_scale_units.py` checks this at smaller sizes.\n",
         "```console",
         f"$ python -m tests.bench.scale_model --laws {counts}",
         "```\n",
@@ -181,7 +185,7 @@ def limits_table(units: Units) -> str:
     """Return the table of limits."""
     lines = [
         "## Which limit is met first\n",
-        f"At {BYTES_PER_IMAGE / 1e3:.0f} kB per image and in shards of 256 MiB, in this order:\n",
+        f"With {BYTES_PER_IMAGE / 1e3:.0f} kB per image and shards of 256 MiB, in this order:\n",
         "| images | limit | what to do |",
         "|---:|---|---|",
     ]
@@ -194,20 +198,20 @@ CONCLUSIONS = """\
 
 - **ImageNet-1K** is what this is made for. Every task fits one host; the cache can be on each host
   or on a shared file system. Raise `ulimit -n` first.
-- **ImageNet-21K** runs the same way on more hosts. Staging hashes everything on one host, once, at
-  the speed of the host's link. Every host fetches all shards: with more than eight hosts, put the
-  cache on a shared file system.
+- **ImageNet-21K** runs the same way on more hosts. One host reads and hashes everything once, while
+  staging. Every host fetches all shards: with more than eight hosts, put the cache on a shared file
+  system.
 - **A billion images** do not fit this design. Four things would have to change, in this order:
-  1. The one artifact of all shards becomes an artifact per part. Today one host commits it, with
+  1. Shards become an artifact per part. Today one host commits all of them as one artifact, with
      one manifest and one `shards.json`.
   2. Ranks open only the shards of their segment. The order then has two levels, shards and rows
-     within a window of shards, which samples differently than today.
+     within a window of shards, so it mixes the samples less than today's.
   3. The index is staged in parts and merged.
-  4. A source is read as archives and not as files.
+  4. The source is read as archives and not as files.
 
-At any size, the order of a segment costs only its own length; augmentation, checkpoints and
-resuming do not depend on the size of the data set; a lookup does not depend on the number of
-artifacts ([performance.md](performance.md)).
+At any size, computing the order of a segment takes time for that segment only. Augmentation,
+checkpoints and resuming do not depend on the size of the data set, and a lookup does not depend on
+the number of artifacts ([performance.md](performance.md)).
 """
 
 
