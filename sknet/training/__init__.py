@@ -1,1 +1,1 @@
-"""The training loop that nobody can tell was interrupted."""
+"""Training that continues exactly where it was interrupted."""

@@ -45,7 +45,7 @@ class ThreeLayers(nn.Cell):
         return ThreeLayers(self.num_classes)
 
     def construct(self, images: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Map (N, 3, 32, 32) to (N, classes); the second of the factors, (2, N), scales features."""
+        """Map (N, 3, 32, 32) to (N, classes); the second of the factors, (2, N), scales them."""
         features = self.norm(self.convolution(images)).reshape(images.shape[0], -1)
         if factors is not None:
             features = features * factors[1].reshape(-1, 1)

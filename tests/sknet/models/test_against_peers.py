@@ -140,9 +140,7 @@ def test_mindcvs_weights_give_mindcvs_logits(name: str, tmp_path: Path) -> None:
     assert difference(fold(network)(x).asnumpy(), expected) <= 1e-4
 
 
-@pytest.mark.parametrize(
-    "name", ["skresnet18", pytest.param("skresnet50", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("name", ["skresnet18", pytest.param("skresnet50", marks=pytest.mark.long)])
 def test_timm_loads_what_we_save_and_gives_it_back_exactly(name: str, tmp_path: Path) -> None:
     network = create_model(name, num_classes=3)
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"

@@ -15,7 +15,7 @@ from tests.processes import ROOT
 
 pytestmark = pytest.mark.alone
 
-# Two epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step, and
+# Two epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step and
 # once more.
 CHOICES = {
     "checkpoint_every_steps": "null",
