@@ -75,21 +75,21 @@ def test_closing_early_ends_the_thread_and_closes_the_items(taken: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("making", "using", "fraction"),
-    [(0.002, 0.02, 0.0), (0.02, 0.005, 0.75)],
+    ("making", "using", "low", "high"),
+    [(0.002, 0.05, 0.0, 0.3), (0.1, 0.01, 0.6, 1.0)],
     ids=["the step is slower", "the data is slower"],
 )
-def test_fraction_of_waiting_is_what_reading_ahead_does_not_hide(
-    making: float, using: float, fraction: float
+def test_only_what_reading_ahead_does_not_hide_counts_as_waiting(
+    making: float, using: float, low: float, high: float
 ) -> None:
     times = StepTimes()
     times.add(1.0, 1.0)  # the step that compiles doesn't count
-    with closing(read_ahead(Maker(25, seconds=making).items(), 2)) as items:
+    with closing(read_ahead(Maker(15, seconds=making).items(), 2)) as items:
         next(items)
-        for _ in range(20):
+        for _ in range(10):
             began = time.monotonic()
             next(items)
             arrived = time.monotonic()
             time.sleep(using)
             times.add(arrived - began, time.monotonic() - arrived)
-    assert times.summary(1)["data_wait_share"] == pytest.approx(fraction, abs=0.2)
+    assert low <= times.summary(1)["data_wait_share"] <= high
