@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--source", required=True, help="images: digits, fashion-mnist:DIR, DIR or s3://…"
     )
     result.add_argument(
-        "--staged", type=Path, help="directory of the staged data set, which isn't staged again"
+        "--staged", type=Path, help="directory of the staged source (default: stage it first)"
     )
     result.add_argument(
         "--out",
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--shorter-side",
         type=positive_int,
         metavar="PIXELS",
-        help="resize images whose shorter side is longer (default: store the original bytes)",
+        help="shrink larger images to this shorter side (default: store the original bytes)",
     )
     result.add_argument(
         "--quality",
