@@ -1,8 +1,8 @@
 """Training batches as a function of the run, the epoch, the step and the rank.
 
 An epoch is cut into segments at its checkpoint steps. Order, augmentation, erasing and mixing of a
-segment depend on the run and the segment only. So a run that starts at a checkpoint reads the same
-bits as one that came there from the beginning.
+segment depend on the run, the segment and the rank only. So a run that starts at a checkpoint reads
+the same bits as one that came there from the beginning.
 """
 
 import itertools
