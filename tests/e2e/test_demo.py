@@ -1,6 +1,6 @@
-"""`make demo` and `make test` run what they say.
+"""`make demo`, `make test` and `make bench` run what the pages say.
 
-That the demo's recipe learns is asked of every demo: below its floor nothing is promoted.
+Every demo proves that its recipe learns: below its minimum accuracy, nothing is promoted.
 """
 
 import subprocess
@@ -14,11 +14,11 @@ MIN_ACCURACY = 0.95
 
 
 def recipe_of_make(words: list[str]) -> list[list[str]]:
-    """What make would run after the set-up, without running it."""
-    said = subprocess.run(
+    """Return the commands that make would run after the set-up."""
+    printed = subprocess.run(
         [words[0], "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return [line.split() for line in said.stdout.splitlines() if line.startswith(".venv/bin/")]
+    return [line.split() for line in printed.stdout.splitlines() if line.startswith(".venv/bin/")]
 
 
 def demo_command() -> list[str]:
@@ -28,15 +28,15 @@ def demo_command() -> list[str]:
 
 def test_the_demo_on_s3_starts_its_server_and_stops_it_whatever_happens() -> None:
     lines = subprocess.run(
-        # Under `make test`, make would tell of the directories that it enters and leaves.
+        # Under `make test`, make would print the directories that it enters and leaves.
         ["make", "--no-print-directory", "--dry-run", "demo", "STORE=s3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.splitlines()
-    begun, trained = lines[-2:]
-    assert begun == ".venv/bin/python -m infra.s3 start"
+    started, trained = lines[-2:]
+    assert started == ".venv/bin/python -m infra.s3 start"
     assert trained.startswith(". .s3/environment; trap '.venv/bin/python -m infra.s3 stop' EXIT; ")
     flow = " ".join(demo_command()).replace("--store artifacts", "--store s3://artifacts/demo")
     assert trained.endswith(flow)
