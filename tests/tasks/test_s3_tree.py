@@ -1,4 +1,4 @@
-"""A source on S3 is the data set that it is on disk, through a real server and bad connections."""
+"""A source on S3 gives the data set of its local copy, despite bad connections to a real server."""
 
 import contextlib
 import socket
@@ -13,6 +13,7 @@ import pytest
 
 from infra.s3 import Prefix
 from infra.s3.server import RunningServer
+from sknet.data.conversion.conversion import write_shards
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import stage_source
 from tasks.s3_tree import S3Tree
@@ -67,7 +68,7 @@ def test_a_location_without_data_is_refused(
     assert reason in refusal(lambda: open_source(uri))
 
 
-def test_wrong_credentials_are_refused_without_being_told(
+def test_wrong_credentials_are_refused_and_not_shown(
     uploaded: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-right-one")
@@ -76,14 +77,14 @@ def test_wrong_credentials_are_refused_without_being_told(
     assert "not-the-right-one" not in message
 
 
-def test_an_object_that_is_gone_is_told(uploaded: dict[str, Path]) -> None:
+def test_a_missing_object_is_reported(uploaded: dict[str, Path]) -> None:
     tree = S3Tree(f"s3://{BUCKET}/archives")
     assert tree.file("nothing") is None
     with pytest.raises(OSError, match="NoSuchKey"):
         tree.read("nothing")
 
 
-def test_of_an_archive_only_the_image_is_asked_for(uploaded: dict[str, Path]) -> None:
+def test_only_the_bytes_of_an_image_are_read_from_an_archive(uploaded: dict[str, Path]) -> None:
     prefix = Prefix(f"s3://{BUCKET}/archives")
     asked: list[str] = []
     prefix._client.meta.events.register(
@@ -99,7 +100,7 @@ def test_of_an_archive_only_the_image_is_asked_for(uploaded: dict[str, Path]) ->
 
 
 class CuttingProxy:
-    """Passes on what a server sends, but cuts each connection after so many bytes."""
+    """Forwards what a server sends, and cuts each connection after so many bytes."""
 
     def __init__(self, target: int, limit: int) -> None:
         self._target, self._limit = target, limit
@@ -155,7 +156,7 @@ def cutting(s3_server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
     proxy.close()
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(
+def test_reading_resumes_where_a_connection_broke(
     uploaded: dict[str, Path], cutting: CuttingProxy
 ) -> None:
     archive = uploaded["archives"] / "ILSVRC2012_img_train.tar"
@@ -165,7 +166,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
     assert cutting.cuts >= 3
 
 
-def test_an_object_that_is_replaced_meanwhile_is_not_mixed(
+def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
     uploaded: dict[str, Path], cutting: CuttingProxy, s3_server: RunningServer
 ) -> None:
     direct = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3_server.port}")
@@ -181,14 +182,17 @@ def test_an_object_that_is_replaced_meanwhile_is_not_mixed(
 def test_archives_on_s3_are_converted_to_the_shards_of_the_local_ones(
     uploaded: dict[str, Path], tmp_path: Path
 ) -> None:
-    """By the program, whose worker processes read ranges of the archives."""
-    for source, out in ((f"s3://{BUCKET}/archives", "s3"), (uploaded["archives"], "local")):
-        options = ["--source", source, "--out", tmp_path / out, "--shards", "2", "--workers", "2"]
-        command = [sys.executable, "-m", "sknet.convert", *map(str, options)]
-        subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    """The program's worker processes read ranges of the archives on S3."""
+    from_s3, from_disk = tmp_path / "s3", tmp_path / "local"
+    options = ["--source", f"s3://{BUCKET}/archives", "--out", from_s3, "--shards", 2]
+    command = [sys.executable, "-m", "sknet.convert", *map(str, options), "--workers", "2"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    archives = str(uploaded["archives"])
+    from_disk.mkdir()
+    write_shards(stage_source(open_source(archives)), archives, from_disk, num_shards=2)
     written = [
-        {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
-        for out in ("s3", "local")
+        {path.name: path.read_bytes() for path in directory.iterdir()}
+        for directory in (from_s3, from_disk)
     ]
     assert written[0] == written[1]
     assert len(written[0]) == 9

@@ -11,6 +11,8 @@ from tasks.catalog.integrity import CopySource, Wanted, copy_in, examine, locate
 from tests.store_roots import LocalRoot, StoreRoot
 
 SPEC = ArtifactSpec(kind="shards", format_version=1, params={}, inputs={})
+# A store in a directory has no copies, as its files are read where they are.
+IN_A_BUCKET = pytest.mark.parametrize("store_root", ["s3"], indirect=True)
 
 
 def put(store: ArtifactStore, directory: Path) -> Wanted:
@@ -109,11 +111,10 @@ def test_another_digest_than_the_promoted_one_is_damage_that_no_copy_repairs(
     assert "expected 000" in found.damages[1]
 
 
+@IN_A_BUCKET
 def test_a_damaged_copy_on_this_host_is_fetched_again(
     store_root: StoreRoot, store: ArtifactStore, wanted: Wanted
 ) -> None:
-    if isinstance(store_root, LocalRoot):
-        pytest.skip("files are read where they are")
     store.load("shards", SPEC.key).path("a").write_bytes(b"First")
     found = examine(store, wanted, [NOTHING])
     assert (found.damages, found.repairs[0].how) == ((), "fetched")
@@ -121,11 +122,10 @@ def test_a_damaged_copy_on_this_host_is_fetched_again(
     assert store.load("shards", SPEC.key).path("a").read_bytes() == b"first"
 
 
+@IN_A_BUCKET
 def test_this_hosts_copy_repairs_a_damaged_bucket(
     store_root: StoreRoot, store: ArtifactStore, wanted: Wanted
 ) -> None:
-    if isinstance(store_root, LocalRoot):
-        pytest.skip("there is no copy")
     store_root.write(address("a"), b"First")
     found = examine(store, wanted, [CopySource("fetched", "this host", partial(copy_in, store))])
     assert (found.damages, len(found.repairs)) == ((), 1)
