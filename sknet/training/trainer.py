@@ -240,8 +240,11 @@ def locked(directory: Path, rank: int) -> Iterator[None]:
         UserError: Another process has held the lock of this rank for LOCK_SECONDS, or the directory
             can't be written.
     """
-    lock = FileLock(directory / f".rank-{rank}.lock", timeout=LOCK_SECONDS)
+    path = directory / f".rank-{rank}.lock"
+    lock = FileLock(path, timeout=LOCK_SECONDS)
     try:
+        # If a file can't be created, as in /proc, FileLock may wait as if another held the lock.
+        path.touch()
         lock.acquire()
     except Timeout:
         raise UserError(

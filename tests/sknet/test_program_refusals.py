@@ -52,7 +52,7 @@ def test_a_missing_recipe_is_refused(refused: Callable[..., str], folders: Path)
     ("option", "path", "message"),
     [
         ("--tensorboard", "/proc/nowhere", "--tensorboard /proc/nowhere can't be made: "),
-        ("--ckpt_save_dir", "/sys", "/sys can't be written: "),
+        ("--ckpt_save_dir", "/proc", "/proc can't be written: "),
     ],
 )
 def test_a_directory_that_cannot_be_written_is_refused(
