@@ -33,7 +33,7 @@ MAX_LEASE_BYTES = 1 << 20
 POLL_SECONDS = 1.0
 
 _held: set[str] = set()
-"""The holders that this process is."""
+"""The holders of all leases that this process holds."""
 
 
 class ProcessIdentity(Record, strict=True):

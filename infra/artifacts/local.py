@@ -163,7 +163,7 @@ class LocalStore(ArtifactStore):
             quarantine.mkdir(exist_ok=True)
             write_durably(aside.with_suffix(".damage.json"), report.encode())
             directory.rename(aside)
-            self._memory(kind, key).unlink(missing_ok=True)
+            self._forget(kind, key)
             for changed in (quarantine, self.root, directory.parent):
                 fsync(changed)
         logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, aside, found.damages[0])
@@ -174,7 +174,7 @@ class LocalStore(ArtifactStore):
             with _changing(self.root), suppress(FileNotFoundError):
                 self._directory(kind, key).rename(going / key)
                 fsync(self.root / kind)
-            self._memory(kind, key).unlink(missing_ok=True)
+            self._forget(kind, key)
 
     def _mark_used(self, kind: str, key: str) -> None:
         with suppress(OSError):  # the store may be read-only, or another user's
@@ -236,6 +236,10 @@ class LocalStore(ArtifactStore):
 
     def _memory(self, kind: str, key: str) -> Path:
         return self.root / VERIFIED / kind / f"{key}.json"
+
+    def _forget(self, kind: str, key: str) -> None:
+        with suppress(OSError):  # only a hint, which nobody trusts for another artifact
+            self._memory(kind, key).unlink()
 
 
 def _remove_unlocked(path: Path) -> None:

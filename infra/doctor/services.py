@@ -73,12 +73,7 @@ def local_directory(uri: str) -> Path | None:
             "the store's URI contains credentials, which would appear in logs: set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
         )
-    if uri.startswith("s3://"):
-        return None
-    try:
-        return local_path(uri)
-    except StoreError as error:
-        raise UserError(str(error)) from None
+    return None if uri.startswith("s3://") else local_path(uri)
 
 
 def try_store(uri: str, directory: Path | None) -> StoreProbe:
