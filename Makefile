@@ -11,7 +11,9 @@ BIN := .venv/bin
 
 TRAIN_DIGITS := $(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --workers 2
 
-demo: .venv/demo
+comma := ,
+
+demo: .venv/demo$(if $(filter s3,$(STORE)),$(comma)s3server)
 ifeq ($(STORE),s3)
 	$(BIN)/python -m infra.s3 start
 	. .s3/environment; trap '$(BIN)/python -m infra.s3 stop' EXIT; $(TRAIN_DIGITS) --store s3://artifacts/demo

@@ -26,15 +26,16 @@ def demo_command() -> list[str]:
     return command
 
 
-def test_the_demo_on_s3_starts_its_server_and_stops_it_whatever_happens() -> None:
+def test_the_demo_on_s3_installs_its_server_starts_it_and_stops_it_whatever_happens() -> None:
     lines = subprocess.run(
         # Under `make test`, make would print the directories that it enters and leaves.
-        ["make", "--no-print-directory", "--dry-run", "demo", "STORE=s3"],
+        ["make", "--no-print-directory", "--dry-run", "--always-make", "demo", "STORE=s3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.splitlines()
+    assert any("pip install" in line and "'.[demo,s3server]'" in line for line in lines)
     started, trained = lines[-2:]
     assert started == ".venv/bin/python -m infra.s3 start"
     assert trained.startswith(". .s3/environment; trap '.venv/bin/python -m infra.s3 stop' EXIT; ")
