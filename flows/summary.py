@@ -26,7 +26,7 @@ def summary(results: list[TaskResult]) -> list[str]:
     lines.append(f"report      {by_task['report'].facts['html']}")
     built = [result.task for result in results if result.status in ("built", "rebuilt")]
     reused = [result.task for result in results if result.status == "reused"]
-    lines.append(f"built       {', '.join(built) or 'nothing: everything was found and verified'}")
+    lines.append(f"built       {', '.join(built) or 'nothing: everything was found, undamaged'}")
     lines.append(f"reused      {', '.join(reused) or 'nothing'}")
     return lines
 

@@ -105,7 +105,7 @@ def test_a_second_run_reuses_all_artifacts_and_starts_no_process(
     assert statuses(results) == dict.fromkeys(TASKS, "reused")
     assert (digests(copied_store), manifest_times(copied_store)) == before
     assert task_state_names(flow_run) == dict.fromkeys(TASKS, "Reused")
-    assert "built       nothing: everything was found and verified" in summary(results)
+    assert "built       nothing: everything was found, undamaged" in summary(results)
     assert f"reused      {', '.join(TASKS)}" in summary(results)
 
 
