@@ -210,9 +210,10 @@ class S3Store(ArtifactStore):
 
     def _quarantine(self, kind: str, key: str, found: Found) -> bool:
         with self._lease(kind, key, {}):
-            if self._inspect(kind, key, found.level) != found:
+            present = self._inspect(kind, key, found.level)
+            if present is None or present.version != found.version or not present.damages:
                 return False  # another host has set it aside, or has built it again
-            quarantine(self._bucket, kind, key, found)
+            quarantine(self._bucket, kind, key, present)
         return True
 
     def _remove(self, kind: str, key: str) -> None:

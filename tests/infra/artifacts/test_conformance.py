@@ -138,6 +138,18 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
     assert any(path.endswith(".damage.json") for path in store_root.paths(".quarantine/"))
 
 
+def test_a_manifest_that_rots_in_a_bucket_is_set_aside(tmp_path, s3_server):
+    root = S3Root(tmp_path / "hosts")
+    commit(root.host("one"), tmp_path / "source")
+    manifest = root.read(address("manifest.json"))
+    root.rot(address("manifest.json"), manifest.replace(b"{", b"[", 1))
+    other = root.host("other")
+    lookup = other.lookup(make_spec())
+    assert lookup.artifact is None
+    assert [damage.problem for damage in lookup.damages] == ["manifest"]
+    assert read_files(commit(other, tmp_path / "again")) == FILES
+
+
 @pytest.mark.parametrize("how", ["changed", "no manifest", "gone"])
 def test_an_undamaged_copy_replaces_a_damaged_or_missing_artifact(store_root, store, tmp_path, how):
     manifest = commit(store, tmp_path / "source").manifest
