@@ -59,7 +59,7 @@ class Leftover:
     """What a dead process or a repair has left in a store beside its artifacts."""
 
     name: str
-    """Its path in the store."""
+    """Names it in messages: its path in the store, or a multipart upload."""
     num_bytes: int
     reason: str
     """Why it can go."""
@@ -279,7 +279,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def _quarantine(self, kind: str, key: str, found: Found) -> bool:
-        """Move a damaged artifact to quarantine, unless it isn't the one that was found any more.
+        """Move a damaged artifact to quarantine, if it still is the one that was found.
 
         Returns:
             Whether it has been moved.
@@ -330,7 +330,7 @@ class ArtifactStore(ABC):
     # What the methods above share
 
     def _inspect_or_set_aside(self, kind: str, key: str, level: Level) -> Found | None:
-        """Return what is under a key, or was: if it is damaged, it has been set aside."""
+        """Return what was found under a key; by then, a damaged artifact has been set aside."""
         while True:
             found = self._inspect(kind, key, level)
             if found is None or not found.damages or self._quarantine(kind, key, found):

@@ -53,7 +53,8 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Write a file so that readers find its old content or the new one, never a mixture.
 
     Args:
-        path: The file. Meanwhile, ``<name>.part`` beside it holds the new content of one writer.
+        path: The file, which has one writer at a time. Meanwhile, ``<name>.part`` beside it holds
+            the new content.
         content: The new content.
         durable: Whether the same holds after a crash of the machine.
     """
