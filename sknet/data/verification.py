@@ -48,7 +48,7 @@ def _matches(path: Path, sha256: str, *, wait: bool) -> bool | None:
         return True
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(memory.with_suffix(".lock"))
+        lock = FileLock(memory.with_suffix(".lock"), fallback_to_soft=False)
         lock.acquire(blocking=wait)
     except Timeout:
         return None

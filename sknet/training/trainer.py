@@ -241,7 +241,8 @@ def locked(directory: Path, rank: int) -> Iterator[None]:
             can't be written.
     """
     path = directory / f".rank-{rank}.lock"
-    lock = FileLock(path, timeout=LOCK_SECONDS)
+    # A lock that is only a file would outlive this process.
+    lock = FileLock(path, timeout=LOCK_SECONDS, fallback_to_soft=False)
     try:
         # If a file can't be created, as in /proc, FileLock may wait as if another held the lock.
         path.touch()
