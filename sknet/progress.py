@@ -19,8 +19,8 @@ def write_progress(path: Path, fraction: float) -> None:
 
 
 def read_progress(path: Path) -> float | None:
-    """Return the fraction in a progress file; None if there is none yet."""
+    """Return the fraction in a progress file; None if there is none yet, or it can't be read."""
     try:
         return float(path.read_text("ascii"))
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return None

@@ -289,6 +289,9 @@ def branch_factors(
 ) -> npt.NDArray[np.float32]:
     """Draw the factors of all residual branches for one step of stochastic depth.
 
+    They depend on seed and step, not on the ranks or the device, so that a resumed run repeats
+    them. (The random numbers of nn.Dropout on CPU depend on the order of its threads.)
+
     Returns:
         (num_blocks, global_batch): 0 where a sample skips a block, otherwise the reciprocal of the
         probability not to skip it, so that the mean of the branch stays.
@@ -323,7 +326,11 @@ class SynchroniseStatistics(nn.Cell):
 
 
 def gather_statistics(step_cell: nn.Cell) -> npt.NDArray[np.float32]:
-    """Return the statistics of all ranks, (ranks, values). All ranks have to call this."""
+    """Return the statistics of all ranks, (ranks, values). All ranks have to call this.
+
+    A training that stops between planned checkpoints saves them like this: to average them there
+    would change the bits of the rest of the training.
+    """
     own = np.concatenate([p.asnumpy().reshape(-1) for p in moving_statistics(step_cell)])
     return np.array(ops.AllGather()(Tensor(own[None])).asnumpy())
 

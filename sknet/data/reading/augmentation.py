@@ -69,6 +69,15 @@ def eval_operations(recipe: Recipe, resolution: int, scale: float = 1.0) -> Oper
 
 
 def _auto_augment(recipe: Recipe, text: str) -> object:
+    """Return the operation of a policy of automatic augmentation.
+
+    MindCV scales RandAugment's magnitudes by m / 10. Of eleven bins, m is therefore the bin:
+    rotation by ±3m degrees, shear by ±0.03m, translation by ±0.0453m of the side, brightness,
+    colour, contrast and sharpness by 1 ± 0.09m, posterising to 8 - 0.4m bits, solarising above
+    255 - 25.5m. Unlike in MindCV, magnitudes have no noise, every chosen operation is applied (in
+    MindCV with probability 0.5), the identity takes the place of the inversion, and strength
+    always grows with m (in MindCV with `inc1` only).
+    """
     wanted = parse_auto_augment(text)
     # As in MindCV, pixels that a rotation or a shift leaves empty get the mean colour.
     red, green, blue = (min(255, max(0, round(mean))) for mean in recipe.mean)
