@@ -32,7 +32,7 @@ class ConversionSettings(BaseModel):
     shards: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
     """Number of shards of each split; auto: one for every 256 MiB of the split's images."""
     shorter_side: Annotated[int, Field(ge=1)] | None = None
-    """Pixels to which longer shorter sides of images are resized; None: the original bytes."""
+    """Largest shorter side in pixels; larger images are resized to it. None: the original bytes."""
     quality: Annotated[int, Field(ge=1, le=100)] = DEFAULT_QUALITY
     """JPEG quality of resized images."""
     max_quarantine: Annotated[float, Field(ge=0, le=1)] = MAX_QUARANTINE

@@ -125,7 +125,7 @@ ONE_RANK = Ranks()
 class ProgressBar:
     """A progress bar on the Prefect page of the running task, made with its first update.
 
-    The work goes on if the server can't be reached.
+    The work continues if the server can't be reached.
     """
 
     def __init__(self, key: str, description: str) -> None:

@@ -255,7 +255,7 @@ def _examine_all(
 
 
 def _rebuilding(rebuild: Callable[[Wanted], Artifact]) -> Callable[[Wanted], Artifact]:
-    """Return the function with each of its failures as a StoreError: it has no copy, then."""
+    """Return the function with its failures as StoreErrors, which say that it has no copy."""
 
     def copy(wanted: Wanted) -> Artifact:
         try:

@@ -34,7 +34,7 @@ class Wanted:
     kind: str
     digest: str
     key: str | None = None
-    """None if only a manifest that can't be read would tell it."""
+    """None if it is unknown, because the manifest that has it can't be read."""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key}" if self.key else f"{self.kind} with digest {self.digest}"
