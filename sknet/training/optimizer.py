@@ -60,7 +60,7 @@ def _decays(weight: Parameter, recipe: Recipe) -> bool:
 
 
 class _Adaptive(nn.Optimizer):
-    """Adam with its own count of updates, in the powers of β: a dropped update is only a step."""
+    """Adam, which counts its updates in the powers of β. A dropped update counts only as a step."""
 
     def __init__(self, groups: list[dict[str, object]], rates: list[float], epsilon: float) -> None:
         super().__init__(rates, groups)

@@ -121,7 +121,7 @@ class LocalTree:
         self._root = root.resolve()
 
     def children(self, folder: str) -> Children:
-        """Return the names in a folder; links to folders count as files, as nobody follows them.
+        """Return the names in a folder; links to folders count as files: they are not followed.
 
         Raises:
             UserError: The folder can't be listed.
