@@ -56,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument(
-        "--store", default="artifacts", help="a path, file:///… or s3://… (default %(default)s)"
+        "--store", default="artifacts", help="a path, file:///… or s3://… (default: %(default)s)"
     )
     result.add_argument(
-        "--out", default="reports", help="directory for a copy of the report (default %(default)s)"
+        "--out", default="reports", help="directory for a copy of the report (default: %(default)s)"
     )
     result.add_argument(
         "--compare",

@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     result.add_argument(
-        "--store", default="artifacts", help="a path, file:///… or s3://… (default %(default)s)"
+        "--store", default="artifacts", help="a path, file:///… or s3://… (default: %(default)s)"
     )
     result.add_argument(
         "--replica",
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         default=TOLERANCE,
         metavar="FRACTION",
         help="largest fraction of the samples for which other software or another device may "
-        "predict another class (default %(default)s)",
+        "predict another class (default: %(default)s)",
     )
     return result
 

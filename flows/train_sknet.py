@@ -87,7 +87,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    default = "(default %(default)s)"
+    default = "(default: %(default)s)"
     result.add_argument(
         "--recipe", default="skresnet18_digits", help=f"a name or a YAML file {default}"
     )
@@ -119,7 +119,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--shorter-side",
         metavar="PIXELS",
-        help="resize images whose shorter side is longer than this; default: the original bytes",
+        help="resize images whose shorter side is longer than this (default: store the "
+        "original bytes)",
     )
     result.add_argument(
         "--quality", default=DEFAULT_QUALITY, help=f"JPEG quality of resized images {default}"

@@ -88,14 +88,14 @@ def parser() -> argparse.ArgumentParser:
         "--quality",
         type=whole_number(1, 100),
         default=DEFAULT_QUALITY,
-        help=f"JPEG quality of resized images, 1 to 100 (default {DEFAULT_QUALITY})",
+        help=f"JPEG quality of resized images, 1 to 100 (default: {DEFAULT_QUALITY})",
     )
     result.add_argument(
         "--max-quarantine",
         type=fraction,
         default=MAX_QUARANTINE,
         metavar="FRACTION",
-        help=f"largest fraction of unreadable images tolerated (default {MAX_QUARANTINE})",
+        help=f"largest fraction of unreadable images tolerated (default: {MAX_QUARANTINE})",
     )
     result.add_argument(
         "--full", action="store_true", help="read all files again, also those that haven't changed"

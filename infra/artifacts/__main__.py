@@ -338,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
         "--days",
         type=number(0, 36500),
         default=30.0,
-        help="remove what hasn't been used for so many days (default 30)",
+        help="remove what hasn't been used for so many days (default: 30)",
     )
     collecting.add_argument("--delete", action="store_true", help="remove it instead of showing it")
     add(repair, level)

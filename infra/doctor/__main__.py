@@ -121,19 +121,19 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=whole_number(1, 1024),
         default=2,
-        help="number of ranks that will run on this host (default 2)",
+        help="number of ranks that will run on this host (default: 2)",
     )
     parser.add_argument(
         "--disk",
         type=non_negative_float,
         default=2.0,
         metavar="GB",
-        help="gigabytes of disk that must be free (default 2)",
+        help="gigabytes of disk that must be free (default: 2)",
     )
     parser.add_argument(
         "--ascend",
         action="store_true",
-        help="also check Ascend devices (default where npu-smi is installed)",
+        help="also check Ascend devices (default: if npu-smi is installed)",
     )
     parser.add_argument(
         "--peer",

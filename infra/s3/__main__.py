@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         "--directory",
         type=Path,
         default=Path(".s3"),
-        help="directory of the server's data, log and credentials (default .s3)",
+        help="directory of the server's data, log and credentials (default: .s3)",
     )
     parser = argparse.ArgumentParser(prog="python -m infra.s3", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="start|stop")
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "start", parents=[common], help="start the server, unless it is running"
     )
     begin.add_argument(
-        "--bucket", default="artifacts", help="bucket to create if missing (default artifacts)"
+        "--bucket", default="artifacts", help="bucket to create if missing (default: artifacts)"
     )
     begin.set_defaults(command=_start)
     end = commands.add_parser("stop", parents=[common], help="stop the server; its data stays")

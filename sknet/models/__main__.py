@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=224,
         metavar="PIXELS",
-        help="side of the image for which multiply-accumulates are counted (default 224)",
+        help="side of the image for which multiply-accumulates are counted (default: 224)",
     )
     return result
 
