@@ -77,13 +77,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(trylast=True)  # after the test's fixtures have ended
-def pytest_runtest_teardown() -> None:
-    """Free the memory of networks that are no longer used.
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Free the memory of networks that are no longer used, at the end of each test file.
 
     Networks are reference cycles, MindSpore keeps what it compiled, and the allocator keeps what
     was freed: a process that runs half of the suite would grow to more than 4 GB. A network that
     is still used is compiled again at its next call.
     """
+    if nextitem is not None and nextitem.path == item.path:
+        return  # it takes most of a second
     mindspore = sys.modules.get("mindspore")
     if mindspore and psutil.Process().memory_info().rss > RELEASE_ABOVE_BYTES:
         gc.collect()

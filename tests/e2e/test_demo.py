@@ -3,6 +3,7 @@
 Every demo proves that its recipe learns: below its minimum accuracy, nothing is promoted.
 """
 
+import os
 import subprocess
 
 from flows.train_sknet import parser
@@ -15,10 +16,23 @@ MIN_ACCURACY = 0.95
 
 def recipe_of_make(words: list[str]) -> list[list[str]]:
     """Return the commands that make would run after the set-up."""
+    lines = dry_run(words)
+    return [line.split() for line in lines if line.startswith(".venv/bin/")]
+
+
+def dry_run(words: list[str]) -> list[str]:
+    """Return what make prints that it would run, whatever options the tests were started with."""
+    started_with = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "PYTEST_OPTIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in started_with}
     printed = subprocess.run(
-        [words[0], "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+        [words[0], "--dry-run", *words[1:]],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    return [line.split() for line in printed.stdout.splitlines() if line.startswith(".venv/bin/")]
+    return printed.stdout.splitlines()
 
 
 def demo_command() -> list[str]:
@@ -27,14 +41,7 @@ def demo_command() -> list[str]:
 
 
 def test_the_demo_on_s3_installs_its_server_starts_it_and_stops_it_whatever_happens() -> None:
-    lines = subprocess.run(
-        # Under `make test`, make would print the directories that it enters and leaves.
-        ["make", "--no-print-directory", "--dry-run", "--always-make", "demo", "STORE=s3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+    lines = dry_run(["make", "--always-make", "demo", "STORE=s3"])
     assert any("pip install" in line and "'.[demo,s3server]'" in line for line in lines)
     started, trained = lines[-2:]
     assert started == ".venv/bin/python -m infra.s3 start"
