@@ -25,7 +25,7 @@ def dry_run(words: list[str]) -> list[str]:
     started_with = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "PYTEST_OPTIONS")
     environment = {name: value for name, value in os.environ.items() if name not in started_with}
     printed = subprocess.run(
-        [words[0], "--dry-run", *words[1:]],
+        [words[0], "--dry-run", "--no-print-directory", *words[1:]],
         cwd=ROOT,
         env=environment,
         capture_output=True,

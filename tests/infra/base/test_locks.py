@@ -20,8 +20,13 @@ from infra.base.locks import exclusive, share_for_life
 path, how = Path(sys.argv[1]), sys.argv[2]
 held = exclusive(path)
 share_for_life(path) if how == "shared" else held.__enter__()
+readable, writable = os.pipe()
 child = os.fork() if how == "with a child" else None
-if child != 0:
+if child == 0:
+    os.write(writable, b"!")  # the child has closed its lock by now
+else:
+    if child:
+        os.read(readable, 1)
     print(child or "", flush=True)
 time.sleep(600)
 """
