@@ -283,7 +283,7 @@ def _judge(store_uri: str, trained: Trained, observed: Observed) -> Verdict:
     ]
     now = datetime.now(UTC)
     for leftover in store.leftovers(now):
-        store.clear(leftover)
+        leftover.remove()
     return Verdict(
         equal=digests(store_uri) == digests(trained.store),
         same_production=(
