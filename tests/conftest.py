@@ -15,6 +15,9 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+import tests.tiny_model.sitecustomize  # noqa: F401 - this process has the model `tiny`, too
+from tests.processes import WITH_TINY_MODEL
+
 if TYPE_CHECKING:
     from infra.s3.server import RunningServer
     from tests.store_roots import StoreRoot
@@ -38,6 +41,7 @@ os.environ |= {
     "PREFECT_CLI_COLORS": "false",
     "GLOG_v": "3",
     "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": WITH_TINY_MODEL,
 }
 
 # How long an example takes says more about the machine than about the code.

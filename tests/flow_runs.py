@@ -213,7 +213,9 @@ class DeploymentRun(FlowRun):
         if self.run and self._state in ("CRASHED", "FAILED", CRASHED_UNREPORTED):
             self._server.prefect("flow-run", "retry", self.run)
         else:
-            self.run = self._server.run(self._parameters, self.environment)
+            self.run = self._server.run(
+                "train-sknet/train-sknet", self._parameters, self.environment
+            )
         self._state = ""
 
     def is_over(self) -> bool:

@@ -1,8 +1,6 @@
 """A Prefect server and a worker for tests, which can be killed and started again."""
 
-import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from tests.processes import MARK, ROOT, Service
 from tests.waiting import HANG_SECONDS, wait_for
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # As the README has them.
 SERVER = ("server", "start", "--host", "127.0.0.1")
 WORKER = ("worker", "start", "--pool", "sknet-process")
@@ -85,23 +82,37 @@ class PrefectServer(Service):
         self.prefect("work-pool", "create", "sknet-process", "--type", "process")
         self.prefect("deploy", "--all", "--no-prompt")
 
-    def run(self, parameters: Mapping[str, object], environment: Mapping[str, str]) -> str:
-        """Start a run of train-sknet whose processes have these variables; return its id."""
-        own = {"PREFECT_PLUGINS_ENABLED": "false", **environment}
-        options = [
-            word
-            for name, value in parameters.items()
-            for word in ("--param", f"{name}={json.dumps(value)}")
-        ]
-        output = self.prefect(
-            *("deployment", "run", "train-sknet/train-sknet", *options),
-            *("--job-variable", f"env={json.dumps(own)}"),
+    def run(
+        self,
+        deployment: str,
+        parameters: Mapping[str, object],
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a run of a deployment, as `prefect deployment run` does, in a tenth of its time.
+
+        Args:
+            deployment: Name of the flow, a slash, and name of the deployment.
+            parameters: Parameters of the flow.
+            environment: Variables for the run's processes.
+
+        Returns:
+            The flow run's id.
+        """
+        answer = httpx.get(f"{self.api}/deployments/name/{deployment}", timeout=HANG_SECONDS)
+        body = {
+            "parameters": parameters,
+            "state": {"type": "SCHEDULED"},
+            "job_variables": {
+                "env": {"PREFECT_PLUGINS_ENABLED": "false", **(environment or {})},
+            },
+        }
+        created = self.post(
+            f"deployments/{answer.raise_for_status().json()['id']}/create_flow_run", body
         )
-        (run,) = set(re.findall(UUID, output))
-        return run
+        return str(created["id"])
 
     def post(self, path: str, body: object) -> Any:
-        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=60)
+        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=HANG_SECONDS)
         return answer.raise_for_status().json()
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
@@ -109,7 +120,7 @@ class PrefectServer(Service):
         return list(self.post("flow_runs/filter", of_deployment))
 
     def state_of(self, run: str) -> str:
-        answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=60)
+        answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=HANG_SECONDS)
         return str(answer.raise_for_status().json()["state_type"])
 
     def mark_crashed(self, run: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from tests.hosts import Host, hosts
-from tests.processes import ROOT
+from tests.processes import ROOT, WITH_TINY_MODEL
 
 PORT = 6379
 OBJECT_STORE_BYTES = 80_000_000
@@ -24,6 +24,7 @@ QUICK = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
 }
+PYTHONPATH = f"{ROOT}{os.pathsep}{WITH_TINY_MODEL}"
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -77,7 +78,7 @@ class RayHosts:
         """For commands on the head, which find the cluster as `ray:auto`."""
         return {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": PYTHONPATH,
             "RAY_ADDRESS": f"{self.head.address}:{PORT}",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
@@ -106,7 +107,7 @@ class RayHosts:
                 f"--object-store-memory={OBJECT_STORE_BYTES}",
                 "--disable-usage-stats",
             ),
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH, **self._environment},
             check=False,
             capture_output=True,
             text=True,

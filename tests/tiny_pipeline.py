@@ -26,7 +26,7 @@ TASKS = ["stage", "convert", "train", "validate", "promote", "report"]
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
 RECIPE = """\
-model: skresnet18
+model: tiny
 image_resize: 32
 crop_pct: 1.0
 scale: [0.5, 1.0]

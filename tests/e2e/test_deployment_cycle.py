@@ -1,7 +1,5 @@
 """From a fresh server to a Completed run, with the commands that people type."""
 
-import json
-import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +11,7 @@ from infra.artifacts import open_store
 from sknet.records import Revalidation
 from tests.candidates import flip_a_bit
 from tests.documented import documented
-from tests.prefect_services import FINAL, PAUSE, UUID, PrefectServer, PrefectWorker
+from tests.prefect_services import FINAL, PAUSE, PrefectServer, PrefectWorker
 from tests.processes import MARK, processes_marked
 from tests.tiny_pipeline import Trained, copy_shards
 from tests.waiting import wait_for
@@ -114,10 +112,8 @@ def test_deploy_run_by_bare_name_and_revalidate(
     assert promoted.kind == "checkpoint"
     assert promoted.digest == trained.of("train").digest
 
-    server.prefect("deployment", "run", "train-sknet/train-sknet", *options)
-    server.prefect("deployment", "run", "revalidate/nightly", "--param", f"store={copied_store}")
-    server.prefect("deployment", "run", "report/report", "--param", f"store={copied_store}")
-    wait_until_completed("train-sknet", 2)
+    server.run("revalidate/nightly", {"store": str(copied_store)})
+    server.run("report/report", {"store": str(copied_store)})
     wait_until_completed("nightly", 1)
     wait_until_completed("report", 1)
     assert open_store(str(copied_store)).refs.history("production") == (promoted,)
@@ -138,11 +134,9 @@ def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
 ) -> None:
     store = tmp_path / "store"
     copy_shards(trained.store, store)
-    parameters = [f"recipe={trained.recipe}", f"data={trained.images}", f"store={store}"]
-    longer = "overrides=" + json.dumps(["epoch_size=2000"])
-    options = [word for value in [*parameters, "workers=2", longer] for word in ("--param", value)]
-    output = server.prefect("deployment", "run", "train-sknet", *options)
-    (run,) = set(re.findall(UUID, output))
+    inputs = {"recipe": str(trained.recipe), "data": str(trained.images), "store": str(store)}
+    longer = {"workers": 2, "overrides": ["epoch_size=2000"]}
+    run = server.run("train-sknet/train-sknet", {**inputs, **longer})
     checkpoints = ".work/checkpoint/*/checkpoints/step-*"
     wait_for(lambda: any(store.glob(checkpoints)), worker.log_tail)
     assert len(processes_of_the_job(server)) == 3  # two ranks and the scheduler

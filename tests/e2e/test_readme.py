@@ -93,8 +93,8 @@ def test_train_in_one_process_then_validate_and_export(directory: Path) -> None:
     assert printed.startswith(f"{evaluation.accuracy_top1} ")
 
     words = documented("python -m sknet.export", {"ckpt/step-00000100": "ckpt/step-00000012"})
-    assert "wrote skresnet18.onnx for input (1, 3, 32, 32)" in run(directory, words)
-    assert (directory / "skresnet18.onnx").is_file()
+    assert "wrote tiny.onnx for input (1, 3, 32, 32)" in run(directory, words)
+    assert (directory / "tiny.onnx").is_file()
 
 
 def test_fine_tune(directory: Path, trained: Trained) -> None:

@@ -86,7 +86,7 @@ def test_prefects_pages_show_accuracy_and_report(trained: Trained, copied_store:
     assert f"({figure})" in text
     assert f"`report.html` of the artifact `report/{page.parent.name}`" in text.splitlines()[0]
     assert shown["results"].type == "table"
-    assert json.loads(str(shown["results"].data))[0]["model name"] == "skresnet18"
+    assert json.loads(str(shown["results"].data))[0]["model name"] == "tiny"
     assert shown["accuracy-intervals"].type == "image"
     assert shown["accuracy-intervals"].data == figure
 
