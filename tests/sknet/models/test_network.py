@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from mindspore import Tensor, nn, ops
+from mindspore.nn.utils import no_init_parameters
 
 from sknet.errors import UserError
-from sknet.models import create_model, list_models, profile
+from sknet.models import __main__ as program
+from sknet.models import create_model, list_models, profile, registry
+from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SelectiveKernel, SKNet, StemPool
 from sknet.training.step import moving_statistics
 from tests.documented import documented
@@ -81,13 +84,19 @@ def test_statistics_are_what_is_not_trained(network: nn.Cell) -> None:
     )
 
 
-@pytest.mark.slow
-def test_the_table_has_the_published_sizes() -> None:
-    command = [sys.executable, *documented("python -m sknet.models", {"224": 32})[1:]]
-    env = {key: value for key, value in os.environ.items() if key != "GLOG_v"}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    header, _, *rows = ended.stdout.splitlines()
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_as_published(name: str) -> None:
+    params, with_statistics, _ = PUBLISHED[name]
+    with no_init_parameters():
+        network = create_model(name)
+    assert sum(parameter.size for parameter in network.trainable_params()) == params
+    if with_statistics:
+        assert sum(parameter.size for parameter in network.get_parameters()) == with_statistics
+
+
+def sizes_in(table: str) -> dict[str, tuple[int, int]]:
+    """Return the two sizes of each model, as the program printed them for 32 pixels."""
+    header, _, *rows = table.splitlines()
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
         *("model", "params", "with statistics", "GMACs @32")
     ]
@@ -95,12 +104,44 @@ def test_the_table_has_the_published_sizes() -> None:
     for row in rows:
         name, params, with_statistics, _ = (cell.strip() for cell in row.split("|")[1:-1])
         printed[name] = int(params.replace(",", "")), int(with_statistics.replace(",", ""))
+    return printed
+
+
+OF_32_PIXELS = documented("python -m sknet.models", {"224": 32})
+
+
+@pytest.mark.usefixtures("program_state")
+def test_the_table_has_the_sizes_of_each_model(
+    call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smallest = {name: ARCHITECTURES[name] for name in ("skresnet18", "sknet26")}
+    monkeypatch.setattr(registry, "ARCHITECTURES", smallest)
+    code, output, errors = call(program, *OF_32_PIXELS[3:])
+    assert (code, errors) == (0, "")
+    printed = sizes_in(output)
+    assert list(printed) == list(smallest)
+    assert printed["skresnet18"] == PUBLISHED["skresnet18"][:2]
+    assert printed["sknet26"][0] == PUBLISHED["sknet26"][0]
+
+
+def test_a_resolution_out_of_range_is_refused(
+    refused: Callable[..., str], program_state: None
+) -> None:
+    line = refused(program, "--resolution", 8)
+    assert line == "error: resolution is 8, expected 32 to 2048 pixels"
+
+
+@pytest.mark.long
+def test_the_documented_command_prints_the_published_sizes() -> None:
+    env = {key: value for key, value in os.environ.items() if key != "GLOG_v"}
+    ended = subprocess.run(
+        [sys.executable, *OF_32_PIXELS[1:]], capture_output=True, text=True, timeout=600, env=env
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    printed = sizes_in(ended.stdout)
     assert list(printed) == list(PUBLISHED)
     for name, (params, with_statistics, _) in PUBLISHED.items():
         assert printed[name] == (params, with_statistics or printed[name][1]), name
-    ended = subprocess.run([*command[:-1], "8"], capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr == "error: resolution is 8, expected 32 to 2048 pixels\n"
 
 
 def test_there_is_a_row_of_logits_for_each_sample() -> None:
