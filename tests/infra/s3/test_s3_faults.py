@@ -14,6 +14,7 @@ import boto3
 import pytest
 
 from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, S3Error
+from infra.s3.attempts import BUDGET_SECONDS
 from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, FaultProxy, Injection, running_proxy
 
@@ -160,7 +161,7 @@ def make(
     at: int = 0,
     *,
     lasting: bool = False,
-    budget: float = 20,
+    budget: float = BUDGET_SECONDS,
 ) -> Outcome:
     """Make a call in a new directory of the bucket, with a fault at one of its requests."""
     name = f"fault-{next(_numbers)}-"
@@ -217,66 +218,80 @@ def test_calls_make_few_requests(num_requests: dict[str, int]) -> None:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", Fault)
-def test_a_fault_at_any_request_changes_nothing(
-    proxy: FaultProxy,
-    num_requests: dict[str, int],
-    direct: Any,
-    tmp_path: Path,
-    fault: Fault,
+@dataclass(frozen=True)
+class Case:
+    """A fault at one request of a call, or at all requests from that one on."""
+
+    name: str
+    at: int
+    fault: Fault
+
+
+def outcomes_of(
+    cases: list[Case], disturb: Callable[[Case], Outcome], threads: int
+) -> Iterator[tuple[Case, Outcome]]:
+    """Disturb several calls at a time, because most of them wait; return the outcome of each."""
+    with ThreadPoolExecutor(threads) as pool:
+        return zip(cases, list(pool.map(disturb, cases)), strict=True)
+
+
+# Three has no factor in common with the number of faults: each fault is tried with many requests.
+SOME_OR_ALL = pytest.mark.parametrize(
+    "every",
+    [
+        pytest.param(3, id="every third case", marks=pytest.mark.slow),
+        pytest.param(1, id="every case", marks=pytest.mark.long),
+    ],
+)
+
+
+@SOME_OR_ALL
+def test_a_fault_at_a_request_changes_nothing(
+    proxy: FaultProxy, num_requests: dict[str, int], direct: Any, tmp_path: Path, every: int
 ) -> None:
     cases = [
-        (name, at)
+        Case(name, at, fault)
         for name in CALLS
         for at in range(num_requests[name])
+        for fault in Fault
         # Only the connection's own checksums protect a listing.
         if (name, fault) != ("list", Fault.FLIP_ANSWER)
-    ]
+    ][::every]
 
-    def disturbed(case: tuple[str, int]) -> Outcome:
-        name, at = case
-        return make(CALLS[name], proxy, direct, tmp_path, fault, at)
+    def disturb(case: Case) -> Outcome:
+        return make(CALLS[case.name], proxy, direct, tmp_path, case.fault, case.at)
 
-    with ThreadPoolExecutor(6) as pool:
-        outcomes = list(pool.map(disturbed, cases))
-    for (name, at), outcome in zip(cases, outcomes, strict=True):
-        assert outcome.error is None, (name, at)
-        assert outcome.returned == CALLS[name].returns, (name, at)
-        assert outcome.stored == CALLS[name].after, (name, at)
-        assert outcome.injection.hit, (name, at)
+    for case, outcome in outcomes_of(cases, disturb, threads=6):
+        assert outcome.error is None, case
+        assert outcome.returned == CALLS[case.name].returns, case
+        assert outcome.stored == CALLS[case.name].after, case
+        assert outcome.injection.hit, case
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", Fault)
+@SOME_OR_ALL
 def test_a_lasting_fault_ends_in_one_clear_error_in_time(
-    proxy: FaultProxy,
-    num_requests: dict[str, int],
-    direct: Any,
-    tmp_path: Path,
-    fault: Fault,
+    proxy: FaultProxy, num_requests: dict[str, int], direct: Any, tmp_path: Path, every: int
 ) -> None:
-    # From the first request on, and from the request that makes a large object appear.
-    cases = [*((name, 0) for name in CALLS), ("upload-large", num_requests["upload-large"] - 1)]
+    # From the request on that makes a large object appear, and from the first request on.
+    points = [("upload-large", num_requests["upload-large"] - 1), *((name, 0) for name in CALLS)]
+    cases = [Case(name, at, fault) for name, at in points for fault in Fault][::every]
 
-    def disturbed(case: tuple[str, int]) -> Outcome:
-        name, at = case
-        return make(CALLS[name], proxy, direct, tmp_path, fault, at, lasting=True, budget=1)
+    def disturb(case: Case) -> Outcome:
+        call = CALLS[case.name]
+        return make(call, proxy, direct, tmp_path, case.fault, case.at, lasting=True, budget=1)
 
-    with ThreadPoolExecutor(16) as pool:
-        outcomes = list(pool.map(disturbed, cases))
-    for (name, at), outcome in zip(cases, outcomes, strict=True):
-        call = CALLS[name]
+    for case, outcome in outcomes_of(cases, disturb, threads=16):
+        call = CALLS[case.name]
         # The server may have acted before its answer was lost, but then completely.
-        assert outcome.stored in (call.before, call.after), (name, at)
+        assert outcome.stored in (call.before, call.after), case
         if outcome.error is None:
             # The answer has no body to flip a bit in, or the result shows the damage.
-            assert fault is Fault.FLIP_ANSWER
-            assert outcome.returned == call.returns or name in ("list", "sha256")
+            assert case.fault is Fault.FLIP_ANSWER, case
+            assert outcome.returned == call.returns or case.name in ("list", "sha256"), case
             continue
-        assert not isinstance(outcome.error, PreconditionError)
+        assert not isinstance(outcome.error, PreconditionError), case
         message = outcome.error.strerror
-        assert message.startswith(f"s3://{direct.name}/fault-")
-        assert "\n" not in message
-        assert "fetched" not in outcome.files
-        assert outcome.seconds < 60  # some faults would last for hours
+        assert message.startswith(f"s3://{direct.name}/fault-"), case
+        assert "\n" not in message, case
+        assert "fetched" not in outcome.files, case
+        assert outcome.seconds < 60, case  # some faults would last for hours

@@ -1,7 +1,9 @@
 """Keys, tokens and signatures appear in no log, no message and no representation."""
 
+import itertools
 import logging
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ def test_failing_calls_show_no_secret_at_debug_level(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    shown: list[str] = []
+    (tmp_path / "file").write_bytes(b"x")
     uri = f"s3://{s3_bucket_name}/secrets"
     limits = Limits(attempt_seconds=2)
     caplog.set_level(logging.DEBUG)
@@ -29,10 +31,14 @@ def test_failing_calls_show_no_secret_at_debug_level(
         caplog.set_level(logging.DEBUG, logger=name)
     with running_proxy(s3_server.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:password@127.0.0.1:{proxy.port}")
-        for fault in (None, *Fault):
+
+        def disturbed(fault: Fault | None) -> list[str]:
             bucket = Bucket(f"{uri}-{fault}", budget=0.3, limits=limits)
             proxy.inject(f"secrets-{fault}", fault, lasting=True)
-            shown += [repr(bucket), *failing(bucket, tmp_path)]
+            return [repr(bucket), *failing(bucket, tmp_path)]
+
+        with ThreadPoolExecutor() as pool:
+            shown = [*itertools.chain(*pool.map(disturbed, (None, *Fault)))]
         monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
         shown += failing(Bucket(uri, budget=0.3, limits=limits), tmp_path)
         with pytest.raises(S3Error) as refused:
@@ -50,7 +56,6 @@ def test_failing_calls_show_no_secret_at_debug_level(
 def failing(bucket: Bucket, directory: Path) -> list[str]:
     """Return every text of the errors of some calls."""
     texts = []
-    (directory / "file").write_bytes(b"x")
     calls = (
         lambda: bucket.get("key", max_bytes=10),
         lambda: bucket.put("key", b"content", expected=ABSENT),
