@@ -1,11 +1,12 @@
 """With a peer's weights our networks compute what the peer's do: logits, loss and gradients.
 
-Two networks are compared in the suite: the basic one, and the paper's bottleneck with groups.
+Two networks are compared in the suite: the basic one, and the paper's bottleneck with groups, of
+which one block in each stage has all that its other blocks have.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch
 
 from sknet.models import create_model, fold
+from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
 from sknet.training.loss import CrossEntropy
 from tests.peers import mindcv_model, timm_model
 
+SHORT = ", short"
+ONE_BLOCK = (1, 1, 1, 1)
 MODELS = [
     "skresnet18",
-    pytest.param("skresnet34", marks=pytest.mark.long),
-    pytest.param("skresnet50", marks=pytest.mark.long),
-    pytest.param("skresnext50_32x4d", marks=pytest.mark.slow),
+    f"skresnext50_32x4d{SHORT}",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("skresnet34", "skresnet50", "skresnext50_32x4d")
+    ),
 ]
 # Seed and side of the images.
 INPUTS = ((1, 224), (2, 64))
@@ -42,6 +48,30 @@ def eager() -> Iterator[None]:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     yield
     ms.set_context(mode=mode)
+
+
+def ours(name: str, num_classes: int = 1000, form: str = "") -> SKNet:
+    name, _, short = name.partition(SHORT)
+    architecture = ARCHITECTURES[f"{name}{form}"]
+    return SKNet(
+        replace(architecture, depths=ONE_BLOCK) if short else architecture,
+        num_classes=num_classes,
+        in_channels=3,
+    )
+
+
+def timms(name: str, num_classes: int = 1000) -> Any:
+    name, _, short = name.partition(SHORT)
+    return timm_model(name, num_classes=num_classes, **({"layers": ONE_BLOCK} if short else {}))
+
+
+def mindcvs(name: str) -> Any:
+    name, _, short = name.partition(SHORT)
+    network = mindcv_model(name)
+    if short:
+        for stage in ("layer1", "layer2", "layer3", "layer4"):
+            setattr(network, stage, getattr(network, stage)[:1])
+    return network
 
 
 def images(seed: int, size: int, batch: int = 2) -> Array:
@@ -111,8 +141,8 @@ def difference(result: Array, expected: Array) -> float:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_timms_weights_give_timms_logits(name: str, tmp_path: Path) -> None:
-    model = timm_model(name).eval()
-    network = create_model(name).set_train(False)
+    model = timms(name).eval()
+    network = ours(name).set_train(False)
     for seed, size in INPUTS:
         randomise_timm(model, seed)
         file = tmp_path / f"{seed}.safetensors"
@@ -127,8 +157,8 @@ def test_timms_weights_give_timms_logits(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_mindcvs_weights_give_mindcvs_logits(name: str, tmp_path: Path) -> None:
-    model = mindcv_model(name).set_train(False)
-    network = create_model(f"{name}_mindcv").set_train(False)
+    model = mindcvs(name).set_train(False)
+    network = ours(name, form="_mindcv").set_train(False)
     for seed, size in INPUTS:
         randomise_mindcv(model, seed)
         file = tmp_path / f"{seed}.ckpt"
@@ -143,10 +173,10 @@ def test_mindcvs_weights_give_mindcvs_logits(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["skresnet18", pytest.param("skresnet50", marks=pytest.mark.long)])
 def test_timm_loads_what_we_save_and_gives_it_back_exactly(name: str, tmp_path: Path) -> None:
     network = create_model(name, num_classes=3)
-    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
-    save_safetensors(network, ours)
+    mine, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    save_safetensors(network, mine)
     model = timm_model(name, num_classes=3)
-    model.load_state_dict(load_file(ours), strict=True)
+    model.load_state_dict(load_file(mine), strict=True)
     save_torch(model.state_dict(), theirs)
     again = create_model(name, num_classes=3)
     load_weights(again, theirs)
@@ -166,7 +196,7 @@ def both_steps(name: str, model: Any, tmp_path: Path) -> tuple[Step, Step, SKNet
     """Return timm's training step and ours from the same weights and batch, and our network."""
     file = tmp_path / "timm.safetensors"
     save_torch(model.state_dict(), file)
-    network = create_model(name, num_classes=10)
+    network = ours(name, num_classes=10)
     load_weights(network, file)
     network.set_train(True)
     x, labels = images(5, 64, batch=8), np.arange(8, dtype=np.int32)
@@ -185,8 +215,8 @@ def both_steps(name: str, model: Any, tmp_path: Path) -> tuple[Step, Step, SKNet
     weights = network.trainable_params()
     value, gradients = ms.value_and_grad(forward, None, weights)(Tensor(x), Tensor(labels))
     named = zip(weights, gradients, strict=True)
-    ours = Step(float(value.asnumpy()), {name_in("timm", p.name): g.asnumpy() for p, g in named})
-    return theirs, ours, network
+    mine = Step(float(value.asnumpy()), {name_in("timm", p.name): g.asnumpy() for p, g in named})
+    return theirs, mine, network
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -195,13 +225,13 @@ def test_a_training_step_has_timms_loss_and_gradients(
 ) -> None:
     """Compare with a smooth activation: an input of a ReLU within rounding of 0 passes on one side
     only, and timm's own gradients in float32 and float64 then differ by 2 %."""
-    model = timm_model(name, num_classes=10).train()
+    model = timms(name, num_classes=10).train()
     randomise_timm(model, 4)
     without_corners(model, monkeypatch)
-    theirs, ours, network = both_steps(name, model, tmp_path)
-    assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
-    assert ours.gradients.keys() == theirs.gradients.keys()
-    for key, gradient in ours.gradients.items():
+    theirs, mine, network = both_steps(name, model, tmp_path)
+    assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
+    assert mine.gradients.keys() == theirs.gradients.keys()
+    for key, gradient in mine.gradients.items():
         assert difference(gradient, theirs.gradients[key]) <= 1e-3, key
     # The step also leaves the same statistics.
     running = dict(model.named_buffers())
@@ -215,8 +245,8 @@ def test_a_training_step_with_relu_has_timms_loss_and_nearly_all_gradients(tmp_p
     """Gradients differ by single pixels, whose input of a ReLU is within rounding of 0."""
     model = timm_model("skresnet18", num_classes=10).train()
     randomise_timm(model, 4)
-    theirs, ours, _ = both_steps("skresnet18", model, tmp_path)
-    assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
-    errors = [difference(ours.gradients[key], theirs.gradients[key]) for key in ours.gradients]
+    theirs, mine, _ = both_steps("skresnet18", model, tmp_path)
+    assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
+    errors = [difference(mine.gradients[key], theirs.gradients[key]) for key in mine.gradients]
     assert np.median(errors) <= 1e-3
     assert max(errors) <= 3e-2
