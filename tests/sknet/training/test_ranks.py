@@ -1,7 +1,8 @@
 """Two ranks under msrun that stop and hang end with the files of uninterrupted ones."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ CHOICES = {
     "ema": "true",
     "ema_decay": 0.9,
 }
+
+# Seconds after which MindSpore's ranks and their scheduler look for each other again.
+EAGER_CLUSTER = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1"}
 
 Launch = Callable[..., tuple[JobResult, str]]
 
@@ -56,6 +60,7 @@ def launch(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> Launch:
             cwd=attempt,
             env={
                 "PYTHONPATH": str(ROOT),
+                **EAGER_CLUSTER,
                 **({"DISTURBANCE": disturbance} if disturbance else {}),
             },
             deadline=1800,
@@ -64,6 +69,13 @@ def launch(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> Launch:
         return run(job, on_line=lines.append), "\n".join(lines)
 
     return start
+
+
+@pytest.fixture
+def beside() -> Iterator[Executor]:
+    """Runs a launch while the test runs another: for half of its time, a launch only waits."""
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
 
 
 def files(directory: Path) -> tuple[bytes, bytes]:
@@ -79,11 +91,8 @@ def scale_and_updates(path: Path) -> tuple[float, float]:
 
 
 def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
-    launch: Launch, tmp_path: Path
+    launch: Launch, beside: Executor, tmp_path: Path
 ) -> None:
-    result, printed = launch("uninterrupted")
-    assert result.status is Outcome.DONE, printed
-
     result, printed = launch("disturbed", "1 1 SIGUSR1")
     assert result.status is Outcome.STOPPED, printed
     assert result.message.startswith("after step 1 of 6, with checkpoint step-00000001: start")
@@ -96,7 +105,9 @@ def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
     assert scale_and_updates(stopped) == (1 << 15, 0)
     shutil.copytree(tmp_path / "disturbed", tmp_path / "one-rank")
 
-    # Meanwhile rank 0 waits for rank 1 in a collective operation.
+    # Both take the graph that the first launch compiled.
+    uninterrupted = beside.submit(launch, "uninterrupted")
+    # While rank 1 hangs, rank 0 waits for it in a collective operation.
     result, printed = launch("disturbed", "1 4 hang", hang_floor=10)
     assert result.status is Outcome.LOST_WORKER, printed
     assert "[rank 0] resuming from step-00000001: 1 of 6 steps are done" in printed
@@ -106,14 +117,18 @@ def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
     assert "[rank 0] Timeout (0:00:12)!" in printed
     assert "in _train_step" in printed or "in sum" in printed
 
+    result, printed = uninterrupted.result()
+    assert result.status is Outcome.DONE, printed
+
+    # One rank continues what two ranks began.
+    continued_by_one = beside.submit(launch, "one-rank", workers=1)
     result, printed = launch("disturbed")
     assert result.status is Outcome.DONE, printed
     assert "resuming from step-00000003: 3 of 6 steps are done" in printed
     assert files(tmp_path / "disturbed") == files(tmp_path / "uninterrupted")
     assert scale_and_updates(tmp_path / "disturbed/step-00000006") == (1 << 14, 4)
 
-    # One rank continues what two ranks began.
-    result, printed = launch("one-rank", workers=1)
+    result, printed = continued_by_one.result()
     assert result.status is Outcome.DONE, printed
     planned = "planned for 2 workers, continuing with 1: the global batch stays 4, 4 for each"
     assert planned in printed
