@@ -149,8 +149,15 @@ def notes_in(file: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
+@pytest.mark.parametrize(
+    ("name", "file_format"),
+    [
+        ("basic", "MINDIR"),
+        ("bottleneck", "ONNX"),
+        pytest.param("bottleneck", "MINDIR", marks=pytest.mark.long),
+        pytest.param("basic", "ONNX", marks=pytest.mark.long),
+    ],
+)
 def test_the_exported_file_computes_what_the_network_does(
     call: Call,
     networks: dict[str, SKNet],
