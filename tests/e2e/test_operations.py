@@ -223,7 +223,7 @@ def test_no_state_in_which_flows_end_themselves_counts_as_a_crash() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "set SKNET_NOTIFY_WEBHOOK"),
+        ({}, "set either SKNET_NOTIFY_WEBHOOK or the variables"),
         ({"SKNET_NOTIFY_WEBHOOK": "host/token"}, "not a URL"),
         ({"SKNET_NOTIFY_SENDGRID_KEY": "token"}, "needs SKNET_NOTIFY_FROM, SKNET_NOTIFY_TO"),
         ({"SKNET_NOTIFY_WEBHOOK": "https://x", "SKNET_NOTIFY_TO": "a@b.org"}, "set either"),

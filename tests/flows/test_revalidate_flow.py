@@ -322,17 +322,17 @@ def test_another_kind_of_processor_counts_as_other_software(
 def test_on_the_same_software_one_count_that_differs_is_a_regression(
     trained: Trained, copied_store: Path
 ) -> None:
-    def one_more(directory: Path) -> None:
+    def one_less(directory: Path) -> None:
         counts = Evaluation.read(directory / "evaluation.json")
-        changed = counts.model_copy(update={"correct_top1": counts.correct_top1 + 1})
+        changed = counts.model_copy(update={"correct_top1": counts.correct_top1 - 1})
         changed.write(directory / "evaluation.json")
 
     store = open_store(str(copied_store))
-    rerecord(trained, store, one_more)
+    rerecord(trained, store, one_less)
 
     correct = int(str(trained.of("validate").facts["correct_top1"]))
     with pytest.raises(
-        RegressionError, match=f"is regressed: correct_top1 was {correct + 1}, is {correct}$"
+        RegressionError, match=f"is regressed: correct_top1 was {correct - 1}, is {correct}$"
     ):
         revalidate(str(copied_store), tolerance=1.0)
     assert "correct_top1 was" in str(suspicion(store))
