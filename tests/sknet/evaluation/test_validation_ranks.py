@@ -15,6 +15,7 @@ from sknet.models.registry import ARCHITECTURES
 from sknet.records import Evaluation
 from tests.sknet.conftest import write_images
 from tests.sknet.conversions import contents, convert
+from tests.sknet.ranks import EAGER_CLUSTER
 from tests.sknet.tiny_networks import NAME, TINY, tiny_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program_state")]
@@ -80,7 +81,7 @@ def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[
         log_dir=directory / "logs",
         outcome_file=directory / "outcome.json",
         cwd=directory,
-        env={"PYTHONPATH": str(Path(sknet.__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(sknet.__file__).parents[1]), **EAGER_CLUSTER},
         deadline=600,
         silence=None,
     )

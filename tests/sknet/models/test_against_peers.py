@@ -1,7 +1,7 @@
 """With a peer's weights our networks compute what the peer's do: logits, loss and gradients.
 
 Two networks are compared in the suite: the basic one, and the paper's bottleneck with groups, of
-which one block in each stage has all that its other blocks have.
+which a few blocks have all that the others have.
 """
 
 import re
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from mindspore import Tensor, ops
+from mindspore.nn.utils import no_init_parameters
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch
 
@@ -27,7 +28,8 @@ from sknet.training.loss import CrossEntropy
 from tests.peers import mindcv_model, timm_model
 
 SHORT = ", short"
-ONE_BLOCK = (1, 1, 1, 1)
+# The first block of each stage has a convolution in its shortcut, and the others have none.
+FEW_BLOCKS = (2, 1, 1, 1)
 MODELS = [
     "skresnet18",
     f"skresnext50_32x4d{SHORT}",
@@ -51,26 +53,28 @@ def eager() -> Iterator[None]:
 
 
 def ours(name: str, num_classes: int = 1000, form: str = "") -> SKNet:
+    """Return our network, whose weights are yet to be set; `form` is the end of its name."""
     name, _, short = name.partition(SHORT)
     architecture = ARCHITECTURES[f"{name}{form}"]
-    return SKNet(
-        replace(architecture, depths=ONE_BLOCK) if short else architecture,
-        num_classes=num_classes,
-        in_channels=3,
-    )
+    if short:
+        architecture = replace(architecture, depths=FEW_BLOCKS)
+    with no_init_parameters():
+        return SKNet(architecture, num_classes=num_classes, in_channels=3)
 
 
 def timms(name: str, num_classes: int = 1000) -> Any:
     name, _, short = name.partition(SHORT)
-    return timm_model(name, num_classes=num_classes, **({"layers": ONE_BLOCK} if short else {}))
+    return timm_model(name, num_classes=num_classes, **({"layers": FEW_BLOCKS} if short else {}))
 
 
 def mindcvs(name: str) -> Any:
     name, _, short = name.partition(SHORT)
-    network = mindcv_model(name)
+    with no_init_parameters():
+        network = mindcv_model(name)
     if short:
-        for stage in ("layer1", "layer2", "layer3", "layer4"):
-            setattr(network, stage, getattr(network, stage)[:1])
+        for number, depth in enumerate(FEW_BLOCKS, 1):
+            stage = f"layer{number}"
+            setattr(network, stage, getattr(network, stage)[:depth])
     return network
 
 

@@ -13,6 +13,7 @@ from sknet.data.shards import ShardSet
 from sknet.records import Layout
 from sknet.training import checkpoint
 from tests.processes import ROOT
+from tests.sknet.ranks import EAGER_CLUSTER
 
 pytestmark = pytest.mark.alone
 
@@ -28,9 +29,6 @@ CHOICES = {
     "ema": "true",
     "ema_decay": 0.9,
 }
-
-# Seconds after which MindSpore's ranks and their scheduler look for each other again.
-EAGER_CLUSTER = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1"}
 
 Launch = Callable[..., tuple[JobResult, str]]
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -23,45 +24,15 @@ print("reached the end")
 """
 
 
-def run(body: str) -> subprocess.CompletedProcess[str]:
-    program = PROGRAM.format(body=body)
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=600
-    )
-
-
-@pytest.mark.parametrize(
-    ("body", "printed"),
-    [
-        ("time.sleep(50)", "error: no step within 0 s; where all threads are:"),
-        # Native code that holds Python's lock, so that no Python thread can run.
-        ("ctypes.PyDLL(None).sleep(50)", "Timeout (0:00:01.9"),
-    ],
-    ids=["Python's lock is free", "native code has the lock"],
-)
-def test_a_hang_ends_with_stacks(body: str, printed: str) -> None:
-    result = run(body)
-    assert result.returncode == 1
-    assert printed in result.stderr
-    assert "in stand_still" in result.stderr
-    assert "reached the end" not in result.stdout
-
-
-def test_work_between_steps_has_no_limit() -> None:
-    result = run(
-        """
+SLEEP = "time.sleep(50)"
+# It holds Python's lock, so that no Python thread can run.
+NATIVE_SLEEP = "ctypes.PyDLL(None).sleep(50)"
+WORK_BETWEEN_STEPS = """
     with watched.paused():
         time.sleep(3)
     watched.step_done()
 """.strip()
-    )
-    assert result.returncode == 0, result.stderr
-    assert "reached the end" in result.stdout
-
-
-def test_steps_may_take_a_multiple_of_their_median() -> None:
-    result = run(
-        """
+SLOW_STEPS = """
     for _ in range(12):
         time.sleep(0.1)
         watched.step_done()
@@ -69,5 +40,47 @@ def test_steps_may_take_a_multiple_of_their_median() -> None:
     time.sleep(1)
     watched.step_done()
 """.strip()
-    )
+
+Ended = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def ended() -> dict[str, Ended]:
+    """How the program ended with each of the bodies; all run at once, since they only sleep."""
+
+    def run(body: str) -> Ended:
+        command = [sys.executable, "-c", PROGRAM.format(body=body)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+    bodies = (SLEEP, NATIVE_SLEEP, WORK_BETWEEN_STEPS, SLOW_STEPS)
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(bodies, threads.map(run, bodies), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("body", "printed"),
+    [
+        (SLEEP, "error: no step within 0 s; where all threads are:"),
+        (NATIVE_SLEEP, "Timeout (0:00:01.9"),
+    ],
+    ids=["Python's lock is free", "native code has the lock"],
+)
+def test_a_hang_ends_with_stacks(ended: dict[str, Ended], body: str, printed: str) -> None:
+    result = ended[body]
+    assert result.returncode == 1
+    assert printed in result.stderr
+    assert "in stand_still" in result.stderr
+    assert "reached the end" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(WORK_BETWEEN_STEPS, id="work between steps"),
+        pytest.param(SLOW_STEPS, id="steps of a multiple of their median"),
+    ],
+)
+def test_what_may_take_long_does_not_end_the_training(ended: dict[str, Ended], body: str) -> None:
+    result = ended[body]
     assert result.returncode == 0, result.stderr
+    assert "reached the end" in result.stdout
