@@ -25,7 +25,9 @@ def report(status, message=""):
         Path(sys.argv[1]).write_text(json.dumps({"status": status, "message": message}))
 """
 
-# With MindSpore the scheduler stays in init() until all ranks have ended.
+# The same, but the scheduler stays, as MindSpore's does in init() until all ranks have ended.
+RANK_WITH_SCHEDULER = RANK.replace("sys.exit()", "time.sleep(6000)", 1)
+
 MINDSPORE_RANK = """
 import json, os, sys, time
 from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 from infra.launch import Control, Job, Outcome, run
 from tests.infra.launch.launch_jobs import SUPERVISOR, Alive, Interruption, MakeJob, caller_of
 from tests.processes import WITH_SIGINT
-from tests.waiting import HANG_SECONDS
+from tests.waiting import HANG_SECONDS, wait_for
 
 # Stops at its next step, and saves for as many seconds as its second argument says.
 STOPPABLE = """
@@ -123,8 +123,8 @@ def test_caller_that_is_slow_to_handle_a_line_does_not_delay_a_stop(
             seen.append(False)
             raise Interruption
         if len(seen) == 1:
-            time.sleep(3)
-            seen.append("saving" in log.read_text())
+            wait_for(lambda: "saving" in log.read_text())
+            seen.append(True)
 
     with pytest.raises(Interruption):
         run(job, on_line=handle)
