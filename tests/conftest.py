@@ -16,7 +16,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 import tests.tiny_model.sitecustomize  # noqa: F401 - this process has the model `tiny`, too
-from tests.processes import WITH_TINY_MODEL
+from tests.processes import PYTHONPATH
 
 if TYPE_CHECKING:
     from infra.s3.server import RunningServer
@@ -41,7 +41,10 @@ os.environ |= {
     "PREFECT_CLI_COLORS": "false",
     "GLOG_v": "3",
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": WITH_TINY_MODEL,
+    # Ranks look for each other every second; by default, every 3 to 5 seconds.
+    "MS_RETRY_INTERVAL_LOWER": "1",
+    "MS_RETRY_INTERVAL_UPPER": "1",
+    "PYTHONPATH": PYTHONPATH,
 }
 
 # How long an example takes says more about the machine than about the code.

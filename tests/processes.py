@@ -14,8 +14,8 @@ MARK = "SKNET_TEST_ID"
 # The shell of a background job, and with it the test process, may have SIGINT ignored.
 WITH_SIGINT = ["env", "--default-signal=INT"]
 ROOT = Path(__file__).resolve().parents[1]
-WITH_TINY_MODEL = str(ROOT / "tests/tiny_model")
-"""On PYTHONPATH of all processes that tests start: it adds the model `tiny`."""
+PYTHONPATH = f"{ROOT}{os.pathsep}{ROOT / 'tests/tiny_model'}"
+"""For all processes that tests start: it has the package `tests` and the model `tiny`."""
 
 
 class Service:

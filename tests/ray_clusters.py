@@ -7,6 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 
 from tests.hosts import Host, hosts
-from tests.processes import ROOT, WITH_TINY_MODEL
+from tests.processes import PYTHONPATH, ROOT
 
 PORT = 6379
 OBJECT_STORE_BYTES = 80_000_000
@@ -24,7 +25,6 @@ QUICK = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
 }
-PYTHONPATH = f"{ROOT}{os.pathsep}{WITH_TINY_MODEL}"
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -70,8 +70,8 @@ class RayHosts:
         self._start(
             *(self.head, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
         )
-        for host in self.workers:
-            self.join(host)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.join, self.workers))
 
     @property
     def environment(self) -> dict[str, str]:

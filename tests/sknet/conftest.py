@@ -122,20 +122,9 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def config(recipe_file: Path, tiny_model: str) -> tuple[str, ...]:
+def config(recipe_file: Path) -> tuple[str, ...]:
     """The options for the tiny recipe with the tiny network."""
-    return "--config", str(recipe_file), "--set", f"model={tiny_model}"
-
-
-@pytest.fixture(scope="module")
-def tiny_model() -> Iterator[str]:
-    """The name of a model that exists for the tests of a module: see tests.sknet.tiny_networks."""
-    from sknet.models.registry import ARCHITECTURES
-    from tests.sknet.tiny_networks import NAME, TINY
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, NAME, TINY)
-        yield NAME
+    return "--config", str(recipe_file), "--set", "model=tiny"
 
 
 @pytest.fixture(scope="module")

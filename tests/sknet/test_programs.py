@@ -23,7 +23,7 @@ from sknet.records import (
 from sknet.training.checkpoint import Snapshot, write
 from sknet.training.trainer import plan_run
 from tests.sknet.conversions import contents
-from tests.sknet.tiny_networks import NAME, tiny_network
+from tests.sknet.tiny_networks import tiny_network
 
 pytestmark = pytest.mark.usefixtures("program_state")
 
@@ -76,7 +76,7 @@ def finished(
     """The last checkpoint of a training, with invented counts of its evaluation."""
     network = tiny_network(num_classes=3)
     weights = ms.load_checkpoint(str(checkpoints[3]))
-    recipe = load_recipe(str(recipe_file), [f"model={NAME}"])
+    recipe = load_recipe(str(recipe_file), ["model=tiny"])
     run = plan_run(recipe, converted.record, 1, "CPU")
     evaluation = Evaluation(
         split="val",

@@ -1,22 +1,14 @@
-"""Networks that compile in seconds, for tests in which the size of a network proves nothing.
+"""Networks that compile in seconds, for tests in which the size of a network proves nothing."""
 
-As a program, this runs one of the product's programs in which the model `tiny` exists:
-
-    python -m tests.sknet.tiny_networks sknet.train --config RECIPE --set model=tiny …
-"""
-
-import runpy
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 from mindspore import Tensor, nn
 
 from sknet.models.registry import ARCHITECTURES
-from sknet.models.sknet import Architecture, SKNet
+from sknet.models.sknet import SKNet
 
-NAME = "tiny"
-TINY = Architecture("basic", (1, 1, 0, 0), attention_divisor=16, attention_reduction=8)
+TINY = ARCHITECTURES["tiny"]  # of tests.tiny_model
 """One block with the plain shortcut and one with the convolution: some 50 parameter tensors and
 half a million values. A training step compiles in a fifth of skresnet18's time."""
 TINY_BOTTLENECK = replace(ARCHITECTURES["sknet26"], depths=(1, 1, 0, 0))
@@ -50,9 +42,3 @@ class ThreeLayers(nn.Cell):
         if factors is not None:
             features = features * factors[1].reshape(-1, 1)
         return self.head(features)
-
-
-if __name__ == "__main__":
-    ARCHITECTURES[NAME] = TINY
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

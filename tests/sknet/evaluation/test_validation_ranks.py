@@ -6,17 +6,13 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
-import sknet
-import tests
 from infra.launch import Job, Outcome, run
 from sknet import program, validate
 from sknet.evaluation.predictions import read_predictions
-from sknet.models.registry import ARCHITECTURES
 from sknet.records import Evaluation
 from tests.sknet.conftest import write_images
 from tests.sknet.conversions import contents, convert
-from tests.sknet.ranks import EAGER_CLUSTER
-from tests.sknet.tiny_networks import NAME, TINY, tiny_network
+from tests.sknet.tiny_networks import tiny_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program_state")]
 
@@ -39,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(recipe_file: Path, weights: Path) -> list[str]:
     return [
         *("--config", str(recipe_file), "--ckpt_path", str(weights)),
-        *("--set", f"model={NAME}", "--set", "val_resolutions=[48]"),
+        *("--set", "model=tiny", "--set", "val_resolutions=[48]"),
     ]
 
 
@@ -53,11 +49,8 @@ def shards_of(num_samples: int, directory: Path) -> Path:
     return directory / "shards"
 
 
-def validated_alone(
-    out: Path, data: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, bytes]:
+def validated_alone(out: Path, data: Path, options: list[str]) -> dict[str, bytes]:
     """Validate in this process, and return the files."""
-    monkeypatch.setitem(ARCHITECTURES, NAME, TINY)
     arguments = [*options, "--data_dir", str(data), "--out", str(out)]
     assert program.run(validate.main, validate.parser().parse_args(arguments)) == 0
     return contents(out)
@@ -69,9 +62,8 @@ def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[
     directory = out.with_suffix(".job")
     directory.mkdir()
     job = Job(
-        program=Path(tests.__file__).parent / "sknet/tiny_networks.py",
+        program=Path(validate.__file__),
         args=(
-            "sknet.validate",
             *options,
             *("--data_dir", str(data), "--out", str(out)),
             *("--json", str(directory / "primary.json")),
@@ -81,7 +73,7 @@ def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[
         log_dir=directory / "logs",
         outcome_file=directory / "outcome.json",
         cwd=directory,
-        env={"PYTHONPATH": str(Path(sknet.__file__).parents[1]), **EAGER_CLUSTER},
+        env={},
         deadline=600,
         silence=None,
     )
@@ -94,13 +86,11 @@ def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[
     return files
 
 
-def test_two_ranks_write_the_files_of_one(
-    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_ranks_write_the_files_of_one(options: list[str], tmp_path: Path) -> None:
     data = shards_of(7, tmp_path)
     with ThreadPoolExecutor(1) as beside:  # a job of ranks mostly waits
         by_two = beside.submit(validated, tmp_path / "by-2", data, options, ranks=2)
-        alone = validated_alone(tmp_path / "alone", data, options, monkeypatch)
+        alone = validated_alone(tmp_path / "alone", data, options)
     assert by_two.result() == alone
     assert alone.keys() >= FILES
     assert all(name.startswith("example-") for name in alone.keys() - FILES)
@@ -113,9 +103,9 @@ def test_two_ranks_write_the_files_of_one(
 @pytest.mark.long
 @pytest.mark.parametrize("num_samples", [3, 7])
 def test_one_three_and_four_ranks_write_the_files_of_one(
-    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_samples: int
+    options: list[str], tmp_path: Path, num_samples: int
 ) -> None:
     data = shards_of(num_samples, tmp_path)
-    alone = validated_alone(tmp_path / "alone", data, options, monkeypatch)
+    alone = validated_alone(tmp_path / "alone", data, options)
     for ranks in (1, 3, 4):
         assert validated(tmp_path / f"by-{ranks}", data, options, ranks=ranks) == alone

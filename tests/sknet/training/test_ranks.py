@@ -12,8 +12,6 @@ from infra.launch import Job, JobResult, Outcome, run
 from sknet.data.shards import ShardSet
 from sknet.records import Layout
 from sknet.training import checkpoint
-from tests.processes import ROOT
-from tests.sknet.ranks import EAGER_CLUSTER
 
 pytestmark = pytest.mark.alone
 
@@ -56,11 +54,7 @@ def launch(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> Launch:
             log_dir=attempt / "logs",
             outcome_file=attempt / "outcome.json",
             cwd=attempt,
-            env={
-                "PYTHONPATH": str(ROOT),
-                **EAGER_CLUSTER,
-                **({"DISTURBANCE": disturbance} if disturbance else {}),
-            },
+            env={"DISTURBANCE": disturbance} if disturbance else {},
             deadline=1800,
             silence=None,
         )

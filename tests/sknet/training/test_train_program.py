@@ -1,6 +1,5 @@
 """The program as a process: what it logs, and that it does nothing when it is finished."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from sknet.data.shards import ShardSet
-from tests.processes import ROOT
 from tests.sknet.training.logs import metrics
 
 pytestmark = pytest.mark.slow
@@ -21,7 +19,7 @@ class Training:
         self.directory = out / "ckpt"
         self._out = out
         self._command = [
-            *(sys.executable, "-m", "tests.sknet.tiny_networks", "sknet.train"),
+            *(sys.executable, "-m", "sknet.train"),
             *("--config", str(recipe_file), "--set", "model=tiny", "--data_dir", str(shards)),
             *("--ckpt_save_dir", str(self.directory)),
         ]
@@ -31,7 +29,6 @@ class Training:
         result = subprocess.run(
             self._command,
             cwd=self._out,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=600,

@@ -21,8 +21,6 @@ from tests.refusals import refusal
 
 NUM_CLASSES = 5
 
-pytestmark = pytest.mark.usefixtures("tiny_model")
-
 
 @pytest.fixture
 def recipe(recipe_file: Path) -> Recipe:
@@ -68,11 +66,11 @@ def test_two_trainings_in_one_directory_are_refused(
 
 
 @pytest.fixture(scope="module")
-def weights(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of a network for seven classes, not to be changed."""
     ms.set_seed(7)
     path = tmp_path_factory.mktemp("weights") / "seven.safetensors"
-    save_safetensors(create_model(tiny_model, num_classes=7), path)
+    save_safetensors(create_model("tiny", num_classes=7), path)
     return path
 
 
