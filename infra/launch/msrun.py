@@ -83,7 +83,9 @@ class _Attempt:
                 env=rank_environment(job.workers, job.env),
                 start_new_session=True,  # Ctrl-C reaches the caller only, which stops the job
             )
-        self._processes = RankProcesses(self._supervisor.pid, job.ranks, alone=alone)
+        self._processes = RankProcesses(
+            self._supervisor.pid, job.ranks, self._launcher_log, alone=alone
+        )
         self._memory = MemoryMonitor(self._supervisor.pid)
 
     def follow(self) -> str | None:
@@ -137,9 +139,12 @@ class _Attempt:
         status, message = _outcome(self._job, return_code, took, stop_asked=self._control.stop)
         if status is Outcome.LOST_WORKER:
             cause, lines = ended_because or f"exit code {return_code}", log_tail
-            if failed := self._processes.first_failed(self._launcher_log):
+            if failed := self._processes.first_failed():
                 rank, how = failed
-                cause, lines = f"rank {rank} {how}", self._logs.tail(rank)
+                if rank is None:
+                    cause = f"a rank {how} as soon as it was started"
+                else:
+                    cause, lines = f"rank {rank} {how}", self._logs.tail(rank)
             message = "\n".join([f"{cause}, and {message}; logs in {self._job.log_dir}", *lines])
             if kill_report := self._memory.kill_report():
                 status, message = Outcome.OUT_OF_MEMORY, f"{kill_report}\n{message}"

@@ -19,18 +19,25 @@ class RankProcesses:
     A job with a single rank has no msrun: the rank is the child of the inner supervisor.
     """
 
-    def __init__(self, supervisor: int, ranks: Sequence[int], *, alone: bool) -> None:
+    def __init__(
+        self, supervisor: int, ranks: Sequence[int], msrun_log: Path, *, alone: bool
+    ) -> None:
         self._supervisor = supervisor
         self._ranks = ranks
+        self._msrun_log = msrun_log
         self._alone = alone
         self._by_rank: dict[int, psutil.Process] = {}
         self._scheduler: psutil.Process | None = None
 
     def all_ended(self) -> bool:
-        """Tell whether every rank was found and has ended since."""
+        """Tell whether every rank has ended, or msrun ends them because one has failed.
+
+        A rank that ends at once is never found, and msrun would wait for the scheduler, which waits
+        for that rank.
+        """
         if len(self._by_rank) < len(self._ranks):
             self._find()
-            return False
+            return self.first_failed() is not None
         return not any(_is_alive(process) for process in self._by_rank.values())
 
     def first_stopped(self) -> int | None:
@@ -57,15 +64,18 @@ class RankProcesses:
         exit_code = int(stat.split()[-1])  # the last field of proc(5)'s stat, encoded as in wait(2)
         return exit_code & 0x7F or None
 
-    def first_failed(self, msrun_log: Path) -> tuple[int, str] | None:
-        """Return the first rank that msrun saw fail, and how it ended; None if msrun saw none."""
-        found = _FAILED_WORKER.search(msrun_log.read_text(errors="replace"))
+    def first_failed(self) -> tuple[int | None, str] | None:
+        """Return the first rank that msrun saw fail, and how it ended; None if msrun saw none.
+
+        The rank is None if it ended before it was found.
+        """
+        found = _FAILED_WORKER.search(self._msrun_log.read_text(errors="replace"))
         if found is None:
             return None
         pid, code = int(found[1]), int(found[2])
         how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
         ranks = (rank for rank, process in self._by_rank.items() if process.pid == pid)
-        return next(((rank, how) for rank in ranks), None)
+        return next(ranks, None), how
 
     def _find(self) -> None:
         try:

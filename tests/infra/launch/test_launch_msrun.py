@@ -242,6 +242,19 @@ def test_outcome_of_a_failed_job_of_two_ranks_is_returned(make_job: MakeJob) -> 
 
 
 @pytest.mark.slow
+def test_a_rank_that_ends_before_it_is_found_ends_the_job(
+    make_job: MakeJob, marker: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nif os.environ.get('MS_ROLE') == 'MS_WORKER': os._exit(7)"
+    )
+    env = {**marker, "PYTHONPATH": str(tmp_path)}
+    result = run(make_job("", head=RANK_WITH_SCHEDULER, workers=2, env=env), on_line=print)
+    assert result.status is Outcome.LOST_WORKER
+    assert re.search(r"rank .*exited with 7", result.message)
+
+
+@pytest.mark.slow
 def test_failure_after_rank_0_reported_done_is_a_lost_rank(make_job: MakeJob) -> None:
     result = run(
         make_job("report('done')\ntime.sleep(1)\nsys.exit(rank * 7)", workers=2), on_line=print

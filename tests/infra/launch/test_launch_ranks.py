@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,9 +31,11 @@ SUPERVISOR = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys
 
 
 @pytest.fixture
-def processes(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
+def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RankProcesses]:
     """The processes of a job, looked at only once its scheduler has ended, if it does end."""
     scheduler, after = request.param
+    msrun_log = tmp_path / "msrun.log"
+    msrun_log.touch()
     with subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, MSRUN, scheduler, after],
         stdout=subprocess.PIPE,
@@ -41,7 +44,7 @@ def processes(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"started\n"
-            yield RankProcesses(process.pid, range(2), alone=False)
+            yield RankProcesses(process.pid, range(2), msrun_log, alone=False)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -64,3 +67,13 @@ def test_scheduler_that_was_killed_before_it_was_seen_is_noticed(
         assert not processes.all_ended()
         time.sleep(0.05)
     assert processes.scheduler_killed_by() == number
+
+
+def test_a_rank_that_failed_before_it_was_found_is_known_from_msruns_log(tmp_path: Path) -> None:
+    log = tmp_path / "msrun.log"
+    log.write_text("[WARNING] starting 2 ranks\n")
+    processes = RankProcesses(os.getpid(), range(2), log, alone=False)
+    assert not processes.all_ended()
+    log.write_text("[ERROR] Worker process 4711 exit with exception. Error code: 7.\n")
+    assert processes.all_ended()
+    assert processes.first_failed() == (None, "exited with 7")
