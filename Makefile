@@ -21,17 +21,18 @@ else
 	$(TRAIN_DIGITS) --store artifacts
 endif
 
-# Tests marked `timed` have the machine for themselves. tests/conftest.py orders the others.
+# Tests marked `timed` have the machine for themselves. The others wait for half of their time, so that
+# three processes fill two cores; tests/conftest.py orders them.
 # PYTEST_OPTIONS=--durations=0 lists every test's seconds; tests/durations.py sums them up.
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 NO_BENCH := --ignore tests/bench
 
 test: lint
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not timed and not long"
+	$(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not timed and not long"
 	$(PYTEST) $(NO_BENCH) -m "timed and not long"
 
 test-fast: .venv/dev
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not slow"
+	$(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not slow"
 
 test-long: .venv/dev
 	$(PYTEST) $(NO_BENCH) --ignore $(CRASH_MATRIX) -m long

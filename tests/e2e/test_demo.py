@@ -58,7 +58,7 @@ def test_make_test_runs_linters_types_layers_and_tests() -> None:
         assert f".venv/bin/{program}" in programs
     tests = [program for program in programs if "pytest" in program]
     pytest = ".venv/bin/python -m pytest"
-    groups = "-n 2 --dist loadgroup --no-loadscope-reorder"
+    groups = "-n 3 --dist loadgroup --no-loadscope-reorder"
     assert tests == [
         f'{pytest} {groups} --ignore tests/bench -m "not timed and not long"',
         f'{pytest} --ignore tests/bench -m "timed and not long"',
