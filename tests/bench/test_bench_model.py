@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.processes import ROOT
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +18,7 @@ def run(module: str, *options: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
