@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,30 +99,33 @@ class PrefectServer(Service):
         Returns:
             The flow run's id.
         """
-        answer = httpx.get(f"{self.api}/deployments/name/{deployment}", timeout=HANG_SECONDS)
+        found = self._answer("GET", f"deployments/name/{deployment}")
+        env = {"PREFECT_PLUGINS_ENABLED": "false", **(environment or {})}
         body = {
             "parameters": parameters,
             "state": {"type": "SCHEDULED"},
-            "job_variables": {
-                "env": {"PREFECT_PLUGINS_ENABLED": "false", **(environment or {})},
-            },
+            "job_variables": {"env": env},
         }
-        created = self.post(
-            f"deployments/{answer.raise_for_status().json()['id']}/create_flow_run", body
-        )
+        created = self.post(f"deployments/{found['id']}/create_flow_run", body)
         return str(created["id"])
 
     def post(self, path: str, body: object) -> Any:
-        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=HANG_SECONDS)
-        return answer.raise_for_status().json()
+        return self._answer("POST", path, body)
+
+    def _answer(self, method: str, path: str, body: object = None) -> Any:
+        """Ask, and ask again while the database is busy, as Prefect's own client does."""
+        while True:
+            answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=HANG_SECONDS)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer.raise_for_status().json()
+            time.sleep(PAUSE)
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         of_deployment = {"deployments": {"name": {"any_": [deployment]}}}
         return list(self.post("flow_runs/filter", of_deployment))
 
     def state_of(self, run: str) -> str:
-        answer = httpx.get(f"{self.api}/flow_runs/{run}", timeout=HANG_SECONDS)
-        return str(answer.raise_for_status().json()["state_type"])
+        return str(self._answer("GET", f"flow_runs/{run}")["state_type"])
 
     def mark_crashed(self, run: str) -> None:
         state = {"state": {"type": "CRASHED", "message": "its process is gone"}, "force": True}
