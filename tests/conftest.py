@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib
 import os
 import shutil
 import sys
@@ -15,7 +16,6 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-import tests.tiny_model.sitecustomize  # noqa: F401 - this process has the model `tiny`, too
 from tests.processes import PYTHONPATH
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ os.environ |= {
     "MS_RETRY_INTERVAL_UPPER": "1",
     "PYTHONPATH": PYTHONPATH,
 }
+
+# PYTHONPATH came too late for this process.
+importlib.import_module("tests.tiny_model.sitecustomize")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("without deadlines", deadline=None)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import httpx
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.browser import SECONDS, Browser
+from tests.prefect_services import answer_of
 
 TALL = 1300
 """Height in pixels that shows all tasks below the graph; the page omits what is out of sight."""
@@ -42,8 +42,7 @@ class PrefectPages:
     def artifacts(self) -> list[dict[str, Any]]:
         """Return the run's artifacts."""
         of_run = {"artifacts": {"flow_run_id": {"any_": [self.run]}}}
-        answer = httpx.post(f"{self.api}/artifacts/filter", json=of_run, timeout=60)
-        return list(answer.raise_for_status().json())
+        return list(answer_of(self.api, "POST", "artifacts/filter", of_run))
 
     def wait_for_text(self, *texts: str) -> None:
         """Wait until the page shows all of these texts."""

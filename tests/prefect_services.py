@@ -99,7 +99,7 @@ class PrefectServer(Service):
         Returns:
             The flow run's id.
         """
-        found = self._answer("GET", f"deployments/name/{deployment}")
+        found = self.get(f"deployments/name/{deployment}")
         env = {"PREFECT_PLUGINS_ENABLED": "false", **(environment or {})}
         body = {
             "parameters": parameters,
@@ -109,23 +109,18 @@ class PrefectServer(Service):
         created = self.post(f"deployments/{found['id']}/create_flow_run", body)
         return str(created["id"])
 
-    def post(self, path: str, body: object) -> Any:
-        return self._answer("POST", path, body)
+    def get(self, path: str) -> Any:
+        return answer_of(self.api, "GET", path)
 
-    def _answer(self, method: str, path: str, body: object = None) -> Any:
-        """Ask, and ask again while the database is busy, as Prefect's own client does."""
-        while True:
-            answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=HANG_SECONDS)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                return answer.raise_for_status().json()
-            time.sleep(PAUSE)
+    def post(self, path: str, body: object) -> Any:
+        return answer_of(self.api, "POST", path, body)
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         of_deployment = {"deployments": {"name": {"any_": [deployment]}}}
         return list(self.post("flow_runs/filter", of_deployment))
 
     def state_of(self, run: str) -> str:
-        return str(self._answer("GET", f"flow_runs/{run}")["state_type"])
+        return str(self.get(f"flow_runs/{run}")["state_type"])
 
     def mark_crashed(self, run: str) -> None:
         state = {"state": {"type": "CRASHED", "message": "its process is gone"}, "force": True}
@@ -140,6 +135,18 @@ class PrefectWorker(Service):
         soon = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         log = server.log.with_name("worker.log")
         super().__init__(command, log, {**server.environment, **soon, **(settings or {})})
+
+
+def answer_of(api: str, method: str, path: str, body: object = None) -> Any:
+    """Return the JSON that a Prefect server answers.
+
+    While its database is busy, the server is asked again, as Prefect's own client does.
+    """
+    while True:
+        answer = httpx.request(method, f"{api}/{path}", json=body, timeout=HANG_SECONDS)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return answer.raise_for_status().json()
+        time.sleep(PAUSE)
 
 
 def shipped_settings() -> dict[str, str]:

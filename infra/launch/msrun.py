@@ -83,9 +83,8 @@ class _Attempt:
                 env=rank_environment(job.workers, job.env),
                 start_new_session=True,  # Ctrl-C reaches the caller only, which stops the job
             )
-        self._processes = RankProcesses(
-            self._supervisor.pid, job.ranks, self._launcher_log, alone=alone
-        )
+        msrun_log = None if alone else self._launcher_log
+        self._processes = RankProcesses(self._supervisor.pid, job.ranks, msrun_log)
         self._memory = MemoryMonitor(self._supervisor.pid)
 
     def follow(self) -> str | None:

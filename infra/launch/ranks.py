@@ -19,13 +19,17 @@ class RankProcesses:
     A job with a single rank has no msrun: the rank is the child of the inner supervisor.
     """
 
-    def __init__(
-        self, supervisor: int, ranks: Sequence[int], msrun_log: Path, *, alone: bool
-    ) -> None:
+    def __init__(self, supervisor: int, ranks: Sequence[int], msrun_log: Path | None) -> None:
+        """Look for the ranks below a supervisor.
+
+        Args:
+            supervisor: Process id of the outer supervisor.
+            ranks: The ranks on this host.
+            msrun_log: What msrun prints; None if the job has a single rank.
+        """
         self._supervisor = supervisor
         self._ranks = ranks
         self._msrun_log = msrun_log
-        self._alone = alone
         self._by_rank: dict[int, psutil.Process] = {}
         self._scheduler: psutil.Process | None = None
 
@@ -69,6 +73,8 @@ class RankProcesses:
 
         The rank is None if it ended before it was found.
         """
+        if self._msrun_log is None:
+            return None
         found = _FAILED_WORKER.search(self._msrun_log.read_text(errors="replace"))
         if found is None:
             return None
@@ -80,7 +86,7 @@ class RankProcesses:
     def _find(self) -> None:
         try:
             outer = psutil.Process(self._supervisor)
-            if self._alone:
+            if self._msrun_log is None:
                 started = [rank for inner in outer.children() for rank in inner.children()]
                 self._by_rank.update(zip(self._ranks, started, strict=False))
                 return

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -58,8 +57,8 @@ def pages(
         yield PrefectPages(browser, server.api, run["id"])
 
 
-def test_the_graph_reads_as_the_pipeline(pages: PrefectPages) -> None:
-    graph = httpx.get(f"{pages.api}/flow_runs/{pages.run}/graph-v2", timeout=60).json()
+def test_the_graph_reads_as_the_pipeline(server: PrefectServer, pages: PrefectPages) -> None:
+    graph = server.get(f"flow_runs/{pages.run}/graph-v2")
     nodes = dict(graph["nodes"])
     tasks = {id_: node["label"].rpartition("-")[0] for id_, node in nodes.items()}
     drawn = {

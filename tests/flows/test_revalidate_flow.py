@@ -9,9 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL
 
 import flows.revalidate
 import tasks.revalidate
@@ -23,6 +21,8 @@ from sknet.records import Evaluation, Revalidation
 from tasks.errors import RegressionError
 from tasks.revalidate import REGRESSED
 from tests.candidates import flip_a_bit, put_changed, remove_all, with_wrong
+from tests.flow_runs import harness_api
+from tests.prefect_services import answer_of
 from tests.tiny_pipeline import Trained, run_command, write_images
 from tests.waiting import wait_for
 
@@ -67,13 +67,12 @@ def event_since(time: datetime) -> dict[str, object]:
         "resource": {"id": ["sknet.ref.production"]},
         "occurred": {"since": time.isoformat()},
     }
+    api = harness_api()["PREFECT_API_URL"]
     events: list[dict[str, object]] = []
 
     def has_event() -> bool:
-        answer = httpx.post(
-            f"{PREFECT_API_URL.value()}/events/filter", json={"filter": wanted}, timeout=300
-        )
-        events[:] = [event["payload"] for event in answer.raise_for_status().json()["events"]]
+        answer = answer_of(api, "POST", "events/filter", {"filter": wanted})
+        events[:] = [event["payload"] for event in answer["events"]]
         return bool(events)
 
     wait_for(has_event, pause=0.5)

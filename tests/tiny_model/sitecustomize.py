@@ -1,8 +1,8 @@
 """Adds the model `tiny` to every Python process that has this directory on PYTHONPATH.
 
-Whole pipelines, with all the processes that they start, train it: a training step compiles in a
-third of skresnet18's time. Python imports this file when it starts, so it must be cheap: it only
-waits until the process imports the names of the models.
+Whole pipelines train it in the processes that they start, in a third of skresnet18's time. Python
+imports this file whenever it starts, so this file costs little: it waits until the process imports
+the models' names.
 """
 
 import importlib.util

@@ -44,7 +44,7 @@ def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RankPr
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"started\n"
-            yield RankProcesses(process.pid, range(2), msrun_log, alone=False)
+            yield RankProcesses(process.pid, range(2), msrun_log)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -72,7 +72,7 @@ def test_scheduler_that_was_killed_before_it_was_seen_is_noticed(
 def test_a_rank_that_failed_before_it_was_found_is_known_from_msruns_log(tmp_path: Path) -> None:
     log = tmp_path / "msrun.log"
     log.write_text("[WARNING] starting 2 ranks\n")
-    processes = RankProcesses(os.getpid(), range(2), log, alone=False)
+    processes = RankProcesses(os.getpid(), range(2), log)
     assert not processes.all_ended()
     log.write_text("[ERROR] Worker process 4711 exit with exception. Error code: 7.\n")
     assert processes.all_ended()
