@@ -44,7 +44,6 @@ class StartLine(_Line):
     """The training started, or resumed, after `step` steps."""
 
     step: NonNegative
-    jit_level: str | None = None
 
 
 class StepLine(_Line):

@@ -263,14 +263,13 @@ def _own_row(run: TrainedRun) -> Row:
         "img/s": end.images_per_second,
     }
     note = _not_finite(numbers)
-    starts = run.history.starts
     return {
         "model name": run.model,
         "params(M)": round(run.params / 1e6, 2),
         "cards": run.world_size,
         "batch size": run.global_batch_size // run.world_size,
         "resolution": resolution_text(side),
-        "jit level": starts[-1].jit_level if starts else None,
+        "jit level": None,  # no log says it
         **numbers,
         "acc@top1": percent(counts.correct_top1, counts.seen) if counts else None,
         "acc@top5": percent(counts.correct_top5, counts.seen) if counts else None,

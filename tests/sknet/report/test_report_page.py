@@ -18,7 +18,7 @@ import pytest
 from sknet.recipe import Recipe
 from sknet.report import ReportContents, TrainedRun, write_report
 from sknet.report.run_figures import learning_curve
-from tests.sknet.report.trained_runs import END, LOG, START, epoch_line, make_run, step_line
+from tests.sknet.report.trained_runs import END, START, epoch_line, make_run, step_line
 
 TABLES = [
     "table",
@@ -102,7 +102,6 @@ def evil_run() -> TrainedRun:
         checkpoint_digest=EVIL,
         tasks=[{"task": EVIL, "seconds": 1}],
         evaluation=evaluation_with(split=EVIL),
-        log=[START | {"jit_level": EVIL}, *LOG[1:]],
     )
 
 
