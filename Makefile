@@ -21,8 +21,8 @@ else
 	$(TRAIN_DIGITS) --store artifacts
 endif
 
-# Tests marked `timed` have the machine for themselves. The others wait for half of their time, so that
-# three processes fill two cores; tests/conftest.py orders them.
+# Tests marked `timed` have the machine for themselves. The others spend half of their time waiting, so
+# three run at once on two cores; tests/conftest.py orders them.
 # PYTEST_OPTIONS=--durations=0 lists every test's seconds; tests/durations.py sums them up.
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 NO_BENCH := --ignore tests/bench

@@ -47,7 +47,7 @@ os.environ |= {
     "PYTHONPATH": PYTHONPATH,
 }
 
-# PYTHONPATH came too late for this process.
+# This process started before PYTHONPATH was set.
 importlib.import_module("tests.tiny_model.sitecustomize")
 
 # How long an example takes says more about the machine than about the code.

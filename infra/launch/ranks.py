@@ -34,7 +34,7 @@ class RankProcesses:
         self._scheduler: psutil.Process | None = None
 
     def all_ended(self) -> bool:
-        """Tell whether every rank has ended, or msrun ends them because one has failed.
+        """Tell whether every rank has ended, or one has failed and msrun ends the others.
 
         A rank that ends at once is never found, and msrun would wait for the scheduler, which waits
         for that rank.

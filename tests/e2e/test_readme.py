@@ -59,7 +59,7 @@ def run(directory: Path, words: list[str], **env: str) -> str:
 def test_train_on_ones_own_images_through_the_flow(directory: Path) -> None:
     words = documented("python -m flows.train_sknet")
     assert words[words.index("--recipe") + 1] == "skresnet18_folder"
-    shutil.rmtree(directory / "artifacts/refs")  # nothing to be better than
+    shutil.rmtree(directory / "artifacts/refs")  # so that any accuracy is promoted
     output = run(directory, [*words, *SHORTER, "--set", "batch_size=8"])
     # The store holds the same images from another recipe's run.
     assert "built       train, validate, promote, report" in output

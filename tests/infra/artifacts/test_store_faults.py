@@ -151,7 +151,7 @@ def new_stage(proxy: FaultProxy, s3_server: RunningServer, tmp_path: Path) -> Ca
 @pytest.mark.parametrize(
     "every",
     [
-        # It has no factor in common with the number of faults: each is tried at many requests.
+        # 11 has no factor in common with the number of faults, so each is tried at many requests.
         pytest.param(11, id="every eleventh case"),
         pytest.param(1, id="every case", marks=pytest.mark.long),
     ],

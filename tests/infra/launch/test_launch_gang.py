@@ -240,7 +240,7 @@ LOSSES = [
 ]
 
 
-# After the others: Ray takes a while to miss a host whose link was cut, and to take it back.
+# The last in this file, as Ray needs a while to notice a cut link, and to accept the host again.
 @pytest.mark.alone
 @pytest.mark.parametrize(("lose", "cause"), LOSSES)
 def test_loss_ends_the_gang_in_time(

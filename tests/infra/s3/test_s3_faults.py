@@ -235,7 +235,7 @@ def outcomes_of(
         return zip(cases, list(pool.map(disturb, cases)), strict=True)
 
 
-# Three has no factor in common with the number of faults: each fault is tried with many requests.
+# 3 has no factor in common with the number of faults, so each is tried at many requests.
 SOME_OR_ALL = pytest.mark.parametrize(
     "every",
     [
@@ -272,7 +272,7 @@ def test_a_fault_at_a_request_changes_nothing(
 def test_a_lasting_fault_ends_in_one_clear_error_in_time(
     proxy: FaultProxy, num_requests: dict[str, int], direct: Any, tmp_path: Path, every: int
 ) -> None:
-    # From the request on that makes a large object appear, and from the first request on.
+    # From the request that makes a large object appear, or from the first request.
     points = [("upload-large", num_requests["upload-large"] - 1), *((name, 0) for name in CALLS)]
     cases = [Case(name, at, fault) for name, at in points for fault in Fault][::every]
 

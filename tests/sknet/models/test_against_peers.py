@@ -1,7 +1,7 @@
 """With a peer's weights our networks compute what the peer's do: logits, loss and gradients.
 
-Two networks are compared in the suite: the basic one, and the paper's bottleneck with groups, of
-which a few blocks have all that the others have.
+Two networks are compared in the suite: the basic one, and the paper's bottleneck with groups,
+shortened to a few blocks that include each kind.
 """
 
 import re
