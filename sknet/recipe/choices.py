@@ -122,6 +122,11 @@ class DataChoices(Choices):
     """Mean of red, green and blue that is subtracted from values in 0 … 255; ImageNet's."""
     std: Channels = (58.395, 57.12, 57.375)
     """Standard deviation of red, green and blue in 0 … 255, by which is divided; ImageNet's."""
+    normalise_on: Annotated[
+        Literal["auto", "host", "device"], Field(exclude_if=lambda value: value == "auto")
+    ] = "auto"
+    """Where pixels are normalised by mean and std; the numbers are equal. device: images travel to
+    it as bytes, a quarter of the size. auto: on the device on Ascend, on the host on CPU."""
     num_parallel_workers: Count = 2
     """Decoding threads of each rank. Each thread draws augmentations from its own random stream, so
     their number is a choice of the run and not of the machine."""
@@ -283,8 +288,16 @@ class PrecisionChoices(Choices):
 class RunChoices(Choices):
     """How the run is executed, saved, logged and promoted."""
 
+    device_target: Annotated[Literal["auto", "CPU", "Ascend"], Field(exclude=True)] = "auto"
+    """The device; the option --device_target replaces it. auto: Ascend if this machine has cards
+    and their driver, else CPU. Not part of the digest: the run records the device that it uses."""
     mode: Annotated[Literal[0, 1], BeforeValidator(refuse_bool)] = 0
     """0: graph mode, compiled once. 1: PyNative mode, for debugging."""
+    jit_level: Annotated[
+        Literal["O0", "O1", "O2"] | None, Field(exclude_if=lambda value: value is None)
+    ] = None
+    """MindSpore's level of graph optimisation on Ascend; null: MindSpore's own default. O2, with
+    which MindCV published its figures, is deprecated since MindSpore 2.9."""
     seed: Annotated[Whole, Field(lt=1 << 32)] = 42
     """Seed of the weights, the order of samples, the augmentation and drop_path."""
     checkpoint_every_steps: Count | None = None

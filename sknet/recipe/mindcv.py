@@ -73,7 +73,7 @@ BATCH_SIZE = 128
 # Keys that are ignored, with a warning: the program decides them, or has other options for them.
 WITHOUT_EFFECT = frozenset(
     {
-        *("distribute", "device_target", "val_while_train", "dataset", "data_dir"),
+        *("distribute", "val_while_train", "dataset", "data_dir"),
         *("dataset_download", "dataset_sink_mode", "eval_shuffle", "eps", "amp_cast_list"),
         *("val_amp_level", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_policy"),
         *("enable_modelarts", "multi_data_url", "data_url", "ckpt_url", "train_url"),
@@ -137,6 +137,9 @@ def translate(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any],
     if "filter_bias_and_bn" in values:
         filtered = "norm_and_bias" if values["filter_bias_and_bn"] else "disable"
         result["weight_decay_filter"] = values.get("weight_decay_filter", filtered)
+    if result["mode"] == 0:
+        # MindCV's train.py sets it in graph mode.
+        result.setdefault("jit_level", "O2")
     if values.get("dynamic_loss_scale"):
         result |= {"loss_scale_type": "dynamic", "drop_overflow_update": True}
     return result, sorted(WITHOUT_EFFECT & values.keys())

@@ -103,7 +103,13 @@ def test_missing_keys_have_the_defaults_of_mindcvs_parser(loads: Loads) -> None:
     recipe = loads({"model": "skresnet18", "distribute": True, "opt": "adamw"})
     assert recipe.batch_size == 128
     expected = Recipe.model_validate(
-        {**mindcv.DEFAULTS, "batch_size": 128, "model": "skresnet18", "opt": "adamw"}
+        {
+            **mindcv.DEFAULTS,
+            "batch_size": 128,
+            "model": "skresnet18",
+            "opt": "adamw",
+            "jit_level": "O2",
+        }
     )
     assert recipe.digest == expected.digest
     assert (recipe.lr, recipe.min_lr, recipe.warmup_epochs) == (0.001, 1e-6, 3)
@@ -115,6 +121,23 @@ def test_a_file_without_a_key_that_only_mindcv_knows_is_ours(loads: Loads) -> No
     ours = {"model": "skresnet18", "batch_size": 8, "epoch_size": 2, "lr": 0.1}
     assert loads(ours).warmup_epochs == 0
     assert loads(ours | {"shuffle": True, "opt": "sgd", "epoch_size": 9}).warmup_epochs == 3
+
+
+def test_the_key_of_the_device_is_honoured(loads: Loads) -> None:
+    theirs = FILES["skresnet18_ascend"]
+    assert loads(theirs).device_target == "auto"
+    assert loads(theirs | {"device_target": "CPU"}).device_target == "CPU"
+    assert loads.refusal(theirs | {"device_target": "GPU"}) == (
+        "device_target is 'GPU': Input should be 'auto', 'CPU' or 'Ascend'"
+    )
+
+
+def test_the_jit_level_is_the_one_that_mindcv_sets_in_graph_mode(loads: Loads) -> None:
+    theirs = FILES["skresnet18_ascend"]
+    assert loads(theirs).jit_level == "O2"
+    assert loads(theirs | {"mode": 1}).jit_level is None
+    assert loads(theirs, "jit_level=O1").jit_level == "O1"
+    assert loads(theirs, "jit_level=null").jit_level is None
 
 
 def test_overrides_may_be_keys_of_mindcv_or_ours(loads: Loads) -> None:

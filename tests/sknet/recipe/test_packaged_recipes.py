@@ -9,7 +9,7 @@ import pytest
 from sknet.models import list_models
 from sknet.recipe import list_recipes, load_recipe
 
-# MindCV's configs/sknet/*_ascend.yaml: 8 devices, momentum 0.9, lr 0.1, 5 epochs of warm-up.
+# MindCV's configs/sknet/*_ascend.yaml and train.py: 8 devices, momentum 0.9, lr 0.1.
 MINDCV: dict[str, Any] = {
     "opt": "momentum",
     "momentum": 0.9,
@@ -19,6 +19,7 @@ MINDCV: dict[str, Any] = {
     "scheduler": "cosine_decay",
     "label_smoothing": 0.1,
     "amp_level": "O2",
+    "jit_level": "O2",  # train.py sets it in graph mode
     "color_jitter": (0.4, 0.4, 0.4, 0.0),
     "weight_decay_filter": "disable",
     "crop_pct": 0.875,
@@ -102,6 +103,11 @@ def test_published_learning_rates_are_for_eight_devices_and_scale_linearly(name:
     recipe = load_recipe(name)
     assert recipe.peak_lr(8) == recipe.lr
     assert recipe.peak_lr(4) == recipe.lr / 2
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_for_several_devices_is_for_ascend(name: str) -> None:
+    assert load_recipe(name).device_target == ("Ascend" if name in PUBLISHED else "auto")
 
 
 @pytest.mark.parametrize("name", list_recipes())
