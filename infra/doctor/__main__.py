@@ -10,14 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.base.cann import accepted_versions
 from infra.base.options import non_negative_float, whole_number
 from infra.base.outcomes import ExitCode, UserError
 from infra.doctor.ascend import check_ascend
-from infra.doctor.ascend_tools import gather
+from infra.doctor.ascend_tools import gather, has_devices
+from infra.doctor.binding import check_binding, gather_binding
+from infra.doctor.cann import SHARED, Needs
 from infra.doctor.machine import (
     Installation,
     check_installation,
     check_resources,
+    extra_requirements,
     installation,
     resources,
 )
@@ -77,10 +81,23 @@ def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
     ]
     if options.store:
         checks.append(("store", lambda: check_store(try_store(options.store, directory))))
-    if options.ascend or shutil.which("npu-smi"):
-        mindspore = _version(facts, "mindspore")
-        checks.append(("Ascend", lambda: check_ascend(gather(options.peer), mindspore)))
+    if options.ascend or shutil.which("npu-smi") or has_devices():
+        needs = _needs(facts)
+        packages = [*(each.name for each in needs.packages), *SHARED]
+        checks.append(("Ascend", lambda: check_ascend(gather(options.peer, packages), needs)))
+        checks.append(("--bind_core", lambda: check_binding(gather_binding())))
     return checks
+
+
+def _needs(facts: Installation) -> Needs:
+    of_mindspore = {each.name: each.specifier for each in installation("mindspore").requirements}
+    return Needs(
+        mindspore=_version(facts, "mindspore"),
+        accepted=accepted_versions(),
+        shared={name: of_mindspore[name] for name in SHARED if name in of_mindspore},
+        packages=extra_requirements("ascend"),
+        python=facts.python,
+    )
 
 
 def _run(name: str, check: Check) -> list[CheckResult]:
@@ -133,7 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ascend",
         action="store_true",
-        help="also check Ascend devices (default: if npu-smi is installed)",
+        help="also check Ascend: devices, driver, CANN and network (default: if npu-smi or a "
+        "device file is found)",
     )
     parser.add_argument(
         "--peer",

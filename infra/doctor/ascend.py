@@ -3,11 +3,19 @@
 import re
 from dataclasses import dataclass
 
+from infra.base.cann import release as release_part
 from infra.doctor.ascend_tools import Ascend, Port, firmware_allowed
+from infra.doctor.cann import Needs, check_cann
 from infra.doctor.results import CheckResult, Status
 
 _MINDCV = "https://github.com/mindspore-lab/mindcv/blob/main/configs/sknet/README.md"
 _TRANSFORMERS = "https://www.mindspore.cn/mindformers/docs/en/r1.9.0/installation.html"
+# MindSpore 2.10's own operators are compiled with CANN 9.1.0, as its wheel says in
+# lib/plugin/ascend/custom_ascendc_910b/version.info. This page names the driver of CANN 9.1.0.
+_CANN_9_1 = (
+    "https://www.hiascend.com/document/detail/en/CANNCommunityEdition/910/softwareinst/"
+    "releasenote/9.1.0/release-notes.md"
+)
 
 HEALTHY = "OK"
 """npu-smi's word for a device without faults."""
@@ -33,23 +41,31 @@ RELEASES = (
     Release("2.7.1", "25.3.RC1", "8.3.RC1", _TRANSFORMERS),
     Release("2.7.2", "25.5.0", "8.5.0", _TRANSFORMERS),
     Release("2.9.0", "26.0.RC1", "9.0.0", _TRANSFORMERS),
+    Release("2.10.0", "26.0.RC1", "9.1.0", _CANN_9_1),
 )
 
+COMPATIBLE_DRIVERS = {
+    "8.5": ("25.0", "25.2", "25.3", "25.5", "25.7", "26.0", "26.1"),
+    "9.0": ("25.0", "25.2", "25.3", "25.5", "25.7", "26.0", "26.1"),
+    "9.1": ("25.2", "25.3", "25.5", "25.7", "26.0", "26.1"),
+}
+"""Releases of the driver that work with a release of CANN, from the page in `_CANN_9_1`."""
 
-def check_ascend(facts: Ascend, mindspore: str | None) -> list[CheckResult]:
+
+def check_ascend(facts: Ascend, needs: Needs) -> list[CheckResult]:
     """Judge the host's devices, versions and network.
 
     Args:
         facts: Everything that was found on this host.
-        mindspore: The installed version of MindSpore.
+        needs: What MindSpore and this project ask of CANN.
     """
-    release = release_of(mindspore) if mindspore else None
+    release = release_of(needs.mindspore) if needs.mindspore else None
     return [
         _check_devices(facts),
-        _check_release(mindspore, release),
-        _check_version("driver", facts.driver.get("version"), release.driver if release else None),
+        _check_release(needs.mindspore, release),
+        _check_driver(facts, release),
         *_check_firmware(facts, release),
-        _check_version("CANN", facts.cann.get("version"), release.cann if release else None),
+        *check_cann(facts.cann, needs),
         *_check_network(facts),
     ]
 
@@ -104,9 +120,20 @@ def _check_release(mindspore: str | None, release: Release | None) -> CheckResul
     return CheckResult(check, Status.WARN, found, needed, advice)
 
 
+def _check_driver(facts: Ascend, release: Release | None) -> CheckResult:
+    """Compare the driver with the release, and with those that the installed CANN works with."""
+    found = facts.driver.get("version")
+    cann = facts.cann.toolkit or ""
+    compatible = COMPATIBLE_DRIVERS.get(release_part(cann), ())
+    if found and release_part(found) in compatible:
+        needed = f"{', '.join(compatible)} for CANN {cann}"
+        return CheckResult("driver", Status.OK, found, needed)
+    return _check_version("driver", found, release.driver if release else None)
+
+
 def _check_version(check: str, found: str | None, wanted: str | None) -> CheckResult:
     if not found:
-        advice = "install it; for CANN, source its set_env.sh"
+        advice = "install it"
         return CheckResult(check, Status.FAIL, "no version file", wanted or "", advice)
     if wanted is None:
         return CheckResult(check, Status.WARN, found, "unknown, see published releases")

@@ -1,23 +1,20 @@
 """Facts about a host with Ascend devices, from npu-smi, hccn_tool and version files."""
 
-import os
-import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-ROOT = Path("/usr/local/Ascend")
+from infra.doctor.cann_tools import ROOT, Cann, gather_cann, read_names
+
+DEVICES = Path("/dev")
 
 TOOL_SECONDS = 60.0
 """npu-smi takes seconds on a busy host, and so does a ping whose three packets are lost."""
-
-MAX_FILE = 1 << 16
-"""Bytes read from a version file."""
 
 # Two lines of npu-smi's table describe a chip: "| 0  910B4  | OK  |", then "| 0  | 0000:00:00.0 |".
 _CARD = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
@@ -62,16 +59,22 @@ class Ascend:
     """Why npu-smi doesn't work."""
     driver: Mapping[str, str]
     firmware: Mapping[str, str]
-    cann: Mapping[str, str]
+    cann: Cann
     ports: tuple[Port, ...]
     has_hccn_tool: bool
 
 
-def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
-    """Read the version files, run npu-smi, and ask hccn_tool about each device's port.
+def has_devices(directory: Path = DEVICES) -> bool:
+    """Tell whether the driver has made a file for at least one device (/dev/davinci0)."""
+    return any(re.fullmatch(r"davinci\d+", path.name) for path in directory.glob("davinci*"))
+
+
+def gather(peers: Sequence[str], packages: Iterable[str] = (), *, root: Path = ROOT) -> Ascend:
+    """Read the version files, run npu-smi, ask hccn_tool about each device's port, and try CANN.
 
     Args:
         peers: Addresses of devices of other hosts, which every device here pings.
+        packages: Names of the Python distributions that CANN needs.
         root: Where driver, firmware and CANN are installed.
     """
     try:
@@ -86,9 +89,9 @@ def gather(peers: Sequence[str], *, root: Path = ROOT) -> Ascend:
     return Ascend(
         devices=devices,
         trouble=trouble,
-        driver=_version_file(root / "driver" / "version.info"),
-        firmware=_version_file(root / "firmware" / "version.info"),
-        cann=_cann(root),
+        driver=read_names(root / "driver" / "version.info"),
+        firmware=read_names(root / "firmware" / "version.info"),
+        cann=gather_cann(root, packages),
         ports=ports,
         has_hccn_tool=tool is not None,
     )
@@ -107,15 +110,6 @@ def parse_npu_smi(text: str) -> tuple[Device, ...]:
         else:
             card = _CARD.match(line)
     return tuple(devices)
-
-
-def parse_version_file(text: str) -> dict[str, str]:
-    """Parse the `name=value` lines of version.info or ascend_toolkit_install.info.
-
-    Names are returned in lower case.
-    """
-    lines = (line.partition("=") for line in text.splitlines())
-    return {name.strip().lower(): value.strip() for name, equals, value in lines if equals}
 
 
 def parse_address(text: str) -> str | None:
@@ -182,24 +176,6 @@ def _port(tool: str, peers: Sequence[str], device: int) -> Port:
 
 def _hccn_tool(root: Path) -> str | None:
     return shutil.which("hccn_tool") or shutil.which(str(root / "driver" / "tools" / "hccn_tool"))
-
-
-def _cann(root: Path) -> Mapping[str, str]:
-    """Return the version file of the CANN that set_env.sh has selected, or of the latest one."""
-    selected = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
-    homes = [Path(selected)] if selected else [root / "ascend-toolkit" / "latest", root / "cann"]
-    machine = platform.machine()
-    names = [f"{machine}-linux/ascend_toolkit_install.info", "ascend_toolkit_install.info"]
-    files = (_version_file(home / name) for home in homes for name in names)
-    return next(filter(None, files), {})
-
-
-def _version_file(path: Path) -> Mapping[str, str]:
-    try:
-        with path.open("rb") as file:
-            return parse_version_file(file.read(MAX_FILE).decode("utf-8", "replace"))
-    except OSError:
-        return {}
 
 
 def _run(*words: str) -> str:

@@ -79,6 +79,22 @@ def installation(distribution: str = DISTRIBUTION) -> Installation:
     return Installation(python, required, requirements, versions)
 
 
+def extra_requirements(extra: str, distribution: str = DISTRIBUTION) -> tuple[Requirement, ...]:
+    """Return the packages of an extra; none if the installed distribution has no such extra."""
+    try:
+        declared = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return ()
+    requirements = map(Requirement, declared)
+    return tuple(
+        each
+        for each in requirements
+        if each.marker
+        and each.marker.evaluate({"extra": extra})
+        and not each.marker.evaluate({"extra": ""})
+    )
+
+
 def resources(disk: Path) -> Resources:
     """Measure the resources; `disk`, a directory, need not exist yet."""
     directory = existing_directory(disk)

@@ -1,15 +1,23 @@
 """Checks of Ascend hosts: shell scripts print published outputs of the tools that they replace."""
 
 import dataclasses
-import platform
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.doctor.ascend import RELEASES, check_ascend, release_of, same_release
+from infra.base.cann import accepted_versions
+from infra.base.cann import release as release_part
+from infra.doctor.ascend import (
+    COMPATIBLE_DRIVERS,
+    RELEASES,
+    check_ascend,
+    release_of,
+    same_release,
+)
 from infra.doctor.ascend_tools import (
     Ascend,
     Device,
@@ -19,9 +27,11 @@ from infra.doctor.ascend_tools import (
     parse_link,
     parse_npu_smi,
     parse_ping,
-    parse_version_file,
 )
+from infra.doctor.cann import Needs
+from infra.doctor.cann_tools import Cann, parse_version_file
 from infra.doctor.results import CheckResult
+from tests.infra.ascend_trees import CannTree, sourced, write
 from tests.infra.doctor import ascend_outputs as outputs
 
 
@@ -97,23 +107,23 @@ def test_every_listed_release_has_its_source() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host of one card as published for MindSpore 2.5.0, whose tools replay what was outputs."""
-    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
-    monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
+    """A host of one card with what was published for MindSpore 2.10.0; tools replay outputs."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    firmware = outputs.FIRMWARE_7_5_0_1_129.replace("7.5.0.1.129", "7.5.0.3.220")
-    toolkit = f"ascend-toolkit/latest/{platform.machine()}-linux/ascend_toolkit_install.info"
-    write(tmp_path / "driver/version.info", outputs.DRIVER_24_1_0)
+    write(tmp_path / "driver/version.info", of_release(outputs.DRIVER_24_1_0, "26.0.RC1"))
+    firmware = of_release(outputs.FIRMWARE_7_5_0_1_129, "26.0.RC1")
     write(tmp_path / "firmware/version.info", firmware)
-    write(tmp_path / toolkit, outputs.CANN_8_0_0)
+    for name, value in sourced(CannTree().write(tmp_path)).items():
+        monkeypatch.setenv(name, value)
     replay(tmp_path / "bin/npu-smi", {"*": outputs.NPU_SMI_ONE_CARD})
     replay_ports(tmp_path, link=outputs.LINK_UP, ping=outputs.PING_ANSWERED)
     return tmp_path
 
 
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+def of_release(text: str, release: str) -> str:
+    """Return a version file with another version of the package."""
+    for version in ("Version=24.1.0", "package_version=24.1.0", "package_version=24.1.rc3"):
+        text = text.replace(version, f"{version.partition('=')[0]}={release}")
+    return text
 
 
 def replay(path: Path, answers: dict[str, str], code: int = 0) -> None:
@@ -128,21 +138,28 @@ def replay_ports(host: Path, *, link: str, ping: str) -> None:
     replay(host / "driver/tools/hccn_tool", answers)
 
 
-def check(host: Path, mindspore: str | None = "2.5.0", *peers: str) -> dict[str, CheckResult]:
-    return {each.check: each for each in check_ascend(gather(peers, root=host), mindspore)}
+def check(host: Path, mindspore: str | None = "2.10.0", *peers: str) -> dict[str, CheckResult]:
+    return {each.check: each for each in check_ascend(gather(peers, root=host), needs(mindspore))}
+
+
+def needs(mindspore: str | None) -> Needs:
+    """What this machine's MindSpore asks for, of another version; packages are another test's."""
+    return Needs(mindspore, accepted_versions(), {}, (), "3.11.7")
 
 
 def statuses(results: dict[str, CheckResult]) -> dict[str, str]:
-    return {check: str(result.status) for check, result in results.items()}
+    """Return the status of each check but those of CANN, which test_doctor_cann.py has."""
+    of_cann = {name for name in results if "CANN" in name} - {"CANN"}
+    return {name: str(each.status) for name, each in results.items() if name not in of_cann}
 
 
 def test_a_healthy_host_with_published_versions_passes_every_check(host: Path) -> None:
-    results = check(host, "2.5.0", "10.20.11.16")
+    results = check(host, "2.10.0", "10.20.11.16")
     assert statuses(results) == {
         "npu-smi": "ok",
         "published releases": "ok",
         "driver": "ok",
-        "firmware": "ok",
+        "firmware (package)": "ok",
         "firmware for the driver": "ok",
         "CANN": "ok",
         "HCCL ports": "ok",
@@ -151,19 +168,55 @@ def test_a_healthy_host_with_published_versions_passes_every_check(host: Path) -
     assert results["npu-smi"].found == "1 x 910B4"
 
 
-def test_a_mindspore_without_published_releases_is_a_warning_not_a_guess(host: Path) -> None:
+def test_the_set_of_the_published_figures_needs_an_upgrade(host: Path) -> None:
+    """MindSpore 2.5.0 with driver 24.1.0, firmware 7.5.0.3.220 and CANN 8.0.0.beta1."""
+    write(host / "driver/version.info", outputs.DRIVER_24_1_0)
+    firmware = outputs.FIRMWARE_7_5_0_1_129.replace("7.5.0.1.129", "7.5.0.3.220")
+    write(host / "firmware/version.info", firmware)
+    shutil.rmtree(host / "cann")
+    CannTree(toolkit="8.0.0.beta1", compiler="7.6.0.1.220").write(host)
+    with_its_own = statuses(check(host, "2.5.0"))
+    assert with_its_own["driver"] == with_its_own["firmware"] == "ok"
     results = check(host, "2.10.0")
+    assert str(results["CANN"].status) == "fail"
+    assert (str(results["driver"].status), results["driver"].needed) == ("warn", "26.0.RC1")
+    assert statuses(results)["firmware (package)"] == "warn"
+
+
+def test_a_mindspore_without_published_releases_is_a_warning_not_a_guess(host: Path) -> None:
+    results = check(host, "2.11.0")
     assert statuses(results)["published releases"] == "warn"
-    assert "2.10.0" in results["published releases"].found
-    assert statuses(results)["driver"] == statuses(results)["CANN"] == "warn"
+    assert "2.11.0" in results["published releases"].found
+    assert statuses(results)["firmware"] == "warn"
 
 
 def test_other_releases_than_published_are_a_warning(host: Path) -> None:
-    results = check(host, "2.7.2")
-    driver = results["driver"]
-    assert (str(driver.status), driver.found, driver.needed) == ("warn", "24.1.0", "25.5.0")
-    assert statuses(results)["firmware (package)"] == "warn"
-    assert statuses(results)["CANN"] == "warn"
+    write(host / "driver/version.info", of_release(outputs.DRIVER_24_1_0, "25.0.RC1"))
+    driver = check(host, "2.7.2")["driver"]
+    assert (str(driver.status), driver.found, driver.needed) == ("warn", "25.0.RC1", "25.5.0")
+    assert statuses(check(host, "2.7.2"))["firmware (package)"] == "warn"
+
+
+@pytest.mark.parametrize(
+    ("driver", "cann", "status"),
+    [
+        ("25.5.1", "9.1.0", "ok"),
+        ("25.0.RC1", "9.1.0", "warn"),
+        ("25.0.RC1", "9.0.0", "ok"),
+        ("24.1.0", "9.0.0", "warn"),
+        ("26.0.RC1", "10.0.0", "ok"),  # as published with MindSpore 2.10.0
+    ],
+)
+def test_another_driver_fits_if_cann_works_with_it(driver: str, cann: str, status: str) -> None:
+    facts = Ascend((), "", {"version": driver}, {}, Cann(Path("/cann"), toolkit=cann), (), True)
+    (result,) = (each for each in check_ascend(facts, needs("2.10.0")) if each.check == "driver")
+    assert str(result.status) == status
+
+
+def test_the_newest_release_is_one_that_mindspore_accepts_and_whose_driver_works() -> None:
+    newest = RELEASES[-1]
+    assert release_part(newest.cann) in (accepted_versions() or ())
+    assert release_part(newest.driver) in COMPATIBLE_DRIVERS[release_part(newest.cann)]
 
 
 def test_a_firmware_that_the_driver_excludes_fails(host: Path) -> None:
@@ -174,14 +227,14 @@ def test_a_firmware_that_the_driver_excludes_fails(host: Path) -> None:
 
 def test_lost_packets_fail_and_name_the_device(host: Path) -> None:
     replay_ports(host, link=outputs.LINK_UP, ping=outputs.PING_LOSING)
-    result = check(host, "2.5.0", "10.20.11.16")["HCCL to 10.20.11.16"]
+    result = check(host, "2.10.0", "10.20.11.16")["HCCL to 10.20.11.16"]
     assert (str(result.status), result.found) == ("fail", "not from 0 (2/3)")
 
 
 def test_losing_all_packets_is_not_read_as_losing_none(host: Path) -> None:
     lost = "3 packets transmitted, 0 received, 100.00% packet loss\n"
     replay_ports(host, link=outputs.LINK_UP, ping=lost)
-    assert statuses(check(host, "2.5.0", "10.20.11.16"))["HCCL to 10.20.11.16"] == "fail"
+    assert statuses(check(host, "2.10.0", "10.20.11.16"))["HCCL to 10.20.11.16"] == "fail"
 
 
 def test_a_port_that_is_down_is_named(host: Path) -> None:
@@ -209,9 +262,11 @@ def test_the_error_of_a_failing_npu_smi_is_shown(host: Path) -> None:
 def test_a_host_without_ascend_fails_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in sourced(tmp_path):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     facts = gather([], root=tmp_path)
-    assert facts == Ascend(None, "not found", {}, {}, {}, (), False)
-    assert {str(each.status) for each in check_ascend(facts, None)} == {"fail", "warn"}
+    assert facts == Ascend(None, "not found", {}, {}, Cann(), (), False)
+    assert {str(each.status) for each in check_ascend(facts, needs(None))} == {"fail", "warn"}
     empty = dataclasses.replace(facts, devices=parse_npu_smi(""))
-    assert check_ascend(empty, None)[0].found == "no device is listed"
+    assert check_ascend(empty, needs(None))[0].found == "no device is listed"

@@ -1,0 +1,250 @@
+"""Facts about CANN: its versions, and what works in the environment that its set_env.sh gives.
+
+Libraries are loaded, and Python packages imported, in processes of their own, because some of them
+may end the process that tries.
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from infra.base.cann import MAX_FILE, selected_version
+
+ROOT = Path("/usr/local/Ascend")
+
+SET_ENV = "SKNET_SET_ENV"
+"""Variable with the path of CANN's set_env.sh if CANN is elsewhere; infra/cann.sh reads it, too."""
+
+PROBE_SECONDS = 120.0
+"""CANN's libraries are hundreds of megabytes, which a busy disk reads slowly."""
+
+LIBRARIES = ("libascendcl.so", "libge_runner.so", "libhccl.so")
+"""What MindSpore's plugin for Ascend is linked with, of each part of CANN one."""
+
+MODULES = ("te", "hccl")
+"""CANN's own Python packages: MindSpore imports te, and its installation page asks for both."""
+
+# What MindSpore looks for in a rank's environment, in `AscendEnvChecker` of its own check.
+_EXPECTED = {
+    "ASCEND_HOME_PATH": "",
+    "ASCEND_OPP_PATH": "/opp",
+    "LD_LIBRARY_PATH": "/lib64",
+    "PYTHONPATH": "opp/built-in/op_impl/ai_core/tbe",
+}
+_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+# MindSpore reads `te.version.version`. The packages may print, so the version comes last.
+_IMPORT = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+try:
+    print("\\n" + str(importlib.import_module(sys.argv[1] + ".version").version))
+except (ImportError, AttributeError):
+    print("\\n")
+"""
+_VERSIONS = """
+import json, sys
+from importlib import metadata
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What became of loading a library or importing a package."""
+
+    trouble: str = ""
+    """The loader's or Python's own message; empty if it worked."""
+    version: str = ""
+    """The version that the package states; empty if it states none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cann:
+    """The CANN that this environment selects, else the one that is installed below the root."""
+
+    home: Path | None = None
+    """Its directory; None if there is none."""
+    set_env: Path | None = None
+    """Its set_env.sh; None if there is none."""
+    trouble: str = ""
+    """Why set_env.sh could not be run."""
+    toolkit: str | None = None
+    """The version of the whole, such as `9.1.0`; None if it has no version file."""
+    compiler: str | None = None
+    """The version that MindSpore compares (see `infra.base.cann`)."""
+    unset: tuple[str, ...] = ()
+    """Variables that the doctor's own environment lacks, or that don't name CANN."""
+    libraries: Mapping[str, Probe] | None = None
+    modules: Mapping[str, Probe] | None = None
+    wheels: Mapping[str, Path] | None = None
+    """The wheels of MODULES that CANN brings, by module; from 8.5 on, te needs none."""
+    packages: Mapping[str, str] | None = None
+    """Versions of the installed packages among those asked for."""
+
+
+def gather_cann(root: Path, packages: Iterable[str]) -> Cann:
+    """Look for CANN, run its set_env.sh, and try what ranks will need in that environment.
+
+    Args:
+        root: Where driver, firmware and CANN are installed.
+        packages: Names of the Python distributions that CANN needs.
+    """
+    set_env = _set_env(root)
+    trouble, environment = "", dict(os.environ)
+    if set_env is not None:
+        try:
+            environment = _sourced(set_env)
+        except (OSError, subprocess.SubprocessError) as error:
+            trouble = _reason(error)
+    home = _home(environment, root)
+    if home is None:
+        return Cann()
+    return Cann(
+        home=home,
+        set_env=set_env,
+        trouble=trouble,
+        toolkit=_toolkit_version(home),
+        compiler=selected_version({"ASCEND_HOME_PATH": str(home)}),
+        unset=tuple(
+            name
+            for name, part in _EXPECTED.items()
+            if not os.environ.get(name) or part not in os.environ[name]
+        ),
+        libraries=_probes(environment, _LOAD, LIBRARIES),
+        modules=_probes(environment, _IMPORT, MODULES),
+        wheels=_wheels(home),
+        packages=_versions(environment, packages),
+    )
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Return the `name=value` lines of a version file, with names in lower case."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE).decode("utf-8", "replace")
+    except OSError:
+        return {}
+    return parse_version_file(text)
+
+
+def parse_version_file(text: str) -> dict[str, str]:
+    """Parse the `name=value` lines of version.info or ascend_toolkit_install.info.
+
+    Names are returned in lower case.
+    """
+    lines = (line.partition("=") for line in text.splitlines())
+    return {name.strip().lower(): value.strip() for name, equals, value in lines if equals}
+
+
+def _set_env(root: Path) -> Path | None:
+    """Return the set_env.sh of the selected CANN, else of the installed one.
+
+    CANN 8.5 and later is in `cann`, older ones in `ascend-toolkit/latest`, with set_env.sh beside.
+    """
+    if given := os.environ.get(SET_ENV):
+        files = [Path(given)]
+    elif selected := os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME"):
+        files = [Path(selected) / "set_env.sh", Path(selected).parent / "set_env.sh"]
+    else:
+        files = [root / "cann" / "set_env.sh", root / "ascend-toolkit" / "set_env.sh"]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _home(environment: Mapping[str, str], root: Path) -> Path | None:
+    selected = environment.get("ASCEND_HOME_PATH") or environment.get("ASCEND_TOOLKIT_HOME")
+    homes = [Path(selected)] if selected else [root / "cann", root / "ascend-toolkit" / "latest"]
+    return next((home for home in homes if home.is_dir()), None)
+
+
+def _sourced(set_env: Path) -> dict[str, str]:
+    """Return this environment as set_env.sh changes it.
+
+    Raises:
+        OSError: There is no bash.
+        subprocess.SubprocessError: The script didn't end in time.
+    """
+    ended = subprocess.run(
+        ["bash", "-c", '. "$1" > /dev/null 2>&1; env -0', "bash", set_env],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=PROBE_SECONDS,
+        check=True,
+    )
+    lines = ended.stdout.decode("utf-8", "surrogateescape").split("\0")
+    pairs = (line.partition("=") for line in lines if line)
+    return {name: value for name, _, value in pairs}
+
+
+def _toolkit_version(home: Path) -> str | None:
+    names = [
+        f"{platform.machine()}-linux/ascend_toolkit_install.info",
+        "ascend_toolkit_install.info",
+    ]
+    return next(filter(None, (read_names(home / name).get("version") for name in names)), None)
+
+
+def _wheels(home: Path) -> dict[str, Path]:
+    found = {name: sorted((home / "lib64").glob(f"{name}-*.whl")) for name in MODULES}
+    return {name: files[-1] for name, files in found.items() if files}
+
+
+def _probes(environment: Mapping[str, str], code: str, names: Sequence[str]) -> dict[str, Probe]:
+    """Try all at the same time, because each takes seconds where a disk is slow."""
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(partial(_probe, environment, code), names), strict=True))
+
+
+def _probe(environment: Mapping[str, str], code: str, name: str) -> Probe:
+    try:
+        printed = _python(environment, code, name)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Probe(trouble=_reason(error))
+    lines = printed.splitlines()
+    return Probe(version=lines[-1].strip() if lines else "")
+
+
+def _versions(environment: Mapping[str, str], names: Iterable[str]) -> Mapping[str, str] | None:
+    try:
+        found: dict[str, str] = json.loads(_python(environment, _VERSIONS, *names))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return found
+
+
+def _python(environment: Mapping[str, str], code: str, *arguments: str) -> str:
+    """Run code with this Python; -P keeps files of the current directory out."""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PROBE_SECONDS,
+        check=True,
+    )
+    return ended.stdout.decode("utf-8", "replace")
+
+
+def _reason(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {PROBE_SECONDS:g} s"
+    if isinstance(error, subprocess.CalledProcessError):
+        if error.returncode < 0:
+            return f"ended by {signal.Signals(-error.returncode).name}"
+        printed = bytes(error.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        return printed[-1].removeprefix("OSError: ") if printed else f"code {error.returncode}"
+    return str(error)
