@@ -17,10 +17,11 @@ from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.sources import open_source
 from sknet.data.staging import MAX_QUARANTINE
+from sknet.device import CHOICES, Choice
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings, convert
-from tasks.programs import THIS_HOST, LaunchSettings, gang_of
+from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of, gang_of
 from tasks.promote import promote
 from tasks.report import report
 from tasks.results import TaskResult
@@ -40,18 +41,19 @@ def train_sknet(
     store: str = "artifacts",
     workers: int = 2,
     overrides: list[str] | None = None,
-    device_target: str = "CPU",
+    device_target: Choice | None = None,
     conversion: ConversionSettings = DEFAULT_CONVERSION,
     launch: LaunchSettings = THIS_HOST,
     full: bool = False,
 ) -> list[TaskResult]:
     """Train, validate, promote and report one recipe; what the store has already is reused."""
     choices = load_recipe(recipe, overrides or ())
+    device = chosen_device(launch, choices, device_target)
     max_quarantine = conversion.max_quarantine
     dataset = stage(data, store, full=full, max_quarantine=max_quarantine).result()
     shards = convert(data, dataset, store, conversion, workers, launch).result()
-    checkpoint = train(choices, shards, store, workers, device_target, launch).result()
-    evaluation = validate(choices, checkpoint, shards, store, device_target).result()
+    checkpoint = train(choices, shards, store, workers, device, launch).result()
+    evaluation = validate(choices, checkpoint, shards, store, device).result()
     promotion = promote(choices, checkpoint, evaluation, store).result()
     pages = report(store, wait_for=[promotion]).result()
     return [dataset, shards, checkpoint, evaluation, promotion, pages]
@@ -63,7 +65,9 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.set, warn_ignored=False)
     recipe.global_batch(arguments.workers)
     launch = settings_of(LaunchSettings, arguments)
-    gang_of(launch, recipe, arguments.workers, arguments.device_target)
+    if launch.is_local:
+        device_of(launch, recipe, arguments.device_target)
+    gang_of(launch, recipe, arguments.workers, "CPU")  # whether hosts can share the workers
     for _ in open_source(arguments.data).files():
         pass
     conversion = settings_of(ConversionSettings, arguments)
@@ -109,7 +113,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change a choice of the recipe; may be repeated",
     )
-    result.add_argument("--device_target", choices=("CPU", "Ascend"), default="CPU")
+    result.add_argument(
+        "--device_target",
+        choices=CHOICES,
+        help="auto: Ascend if the hosts that train have cards, else CPU (default: the recipe's, "
+        "which is auto unless it says otherwise)",
+    )
     result.add_argument(
         "--shards",
         default=4,

@@ -13,6 +13,7 @@ from infra.base.shortages import is_disk_full, memory_refused
 from sknet.errors import (
     CheckpointError,
     ExportError,
+    GraphError,
     LostProcessError,
     MemoryRefusedError,
     NonFiniteLossError,
@@ -38,7 +39,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         return _end(arguments, Outcome.NON_FINITE, str(error), ExitCode.FAILED)
     except StoppedError as error:
         return _end(arguments, Outcome.STOPPED, str(error), ExitCode.FAILED)
-    except (CheckpointError, ExportError, SampleError) as error:
+    except (CheckpointError, ExportError, GraphError, SampleError) as error:
         return _end(arguments, Outcome.FAILED, str(error), ExitCode.FAILED)
     except (LostProcessError, SourceReadError) as error:
         # Without an outcome, a launcher treats the job as lost and starts it again.
@@ -106,7 +107,16 @@ def add_run_options(target: argparse.ArgumentParser) -> None:
         metavar="BOOL",
         help="True for a rank that msrun started, False to work alone (default: detected)",
     )
-    target.add_argument("--device_target", default="CPU", help="CPU or Ascend (default: CPU)")
+    add_device_option(target)
+
+
+def add_device_option(target: argparse.ArgumentParser) -> None:
+    """Add --device_target, which MindCV has too."""
+    target.add_argument(
+        "--device_target",
+        help="CPU, Ascend, or auto: Ascend if this machine has cards and their driver, else CPU "
+        "(default: the recipe's, which is auto unless it says otherwise)",
+    )
 
 
 def boolean(text: str) -> bool:

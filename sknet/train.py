@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.base.options import non_negative_float, positive_int
 from sknet import program
+from sknet.device import choose_device
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
@@ -24,11 +25,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
     recipe = program.recipe_of(arguments)
+    device = choose_device(arguments.device_target, recipe)
     from sknet.data.conversion.conversion import shards_at
     from sknet.training.trainer import Options, Trainer, plan_run
     from sknet.world import join_world, set_device
 
-    set_device(arguments.device_target, recipe.mode)
+    set_device(device.target, recipe.mode, recipe.jit_level)
     world = join_world(distribute=distribute)
 
     def report(line: str) -> None:
@@ -36,6 +38,7 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
             # One write for the whole line, because the thread that saves prints lines too.
             print(f"{line}\n", end="", flush=True)
 
+    report(str(device))
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
         program.make_directory(arguments.tensorboard, "--tensorboard")
@@ -46,7 +49,9 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
         num_workers=recipe.num_parallel_workers,
     )
     workers = arguments.planned_workers or world.size
-    run = plan_run(recipe, shards.record, workers, arguments.device_target)
+    # The run records its device beside the recipe. What the recipe asks for changes no result.
+    recipe = recipe.model_copy(update={"device_target": "auto"})
+    run = plan_run(recipe, shards.record, workers, device.target)
     options = Options(
         directory=arguments.ckpt_save_dir,
         report=report,

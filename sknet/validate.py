@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sknet import program
+from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
@@ -30,9 +31,10 @@ SPLIT = "val"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Evaluate; rank 0 prints a line for each resolution and writes the files of the options."""
+    """Evaluate; rank 0 prints the device, a line for each resolution, and writes the files."""
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
     recipe = program.recipe_of(arguments)
+    device = choose_device(arguments.device_target, recipe)
     weights = _weights_file(arguments.ckpt_path)
     _make_directories(arguments)
     # Importing MindSpore takes seconds, so wrong options are refused before.
@@ -41,8 +43,10 @@ def main(arguments: argparse.Namespace) -> None:
     from sknet.models.weights import load_weights
     from sknet.world import join_world, set_device
 
-    set_device(arguments.device_target)
+    set_device(device.target, jit_level=recipe.jit_level)
     world = join_world(distribute=distribute)
+    if world.rank == 0:
+        print(device, flush=True)
     shards = shards_at(
         arguments.data_dir,
         arguments.shards_dir,

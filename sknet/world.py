@@ -7,10 +7,10 @@ from functools import cache
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, communication, ops
+from mindspore.device_context.ascend import op_precision
 
+from sknet.device import describe_failure, find_cards
 from sknet.errors import UserError
-
-DEVICE_TARGETS = ("CPU", "Ascend")
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,38 @@ def _all_reduce() -> ops.AllReduce:
     return ops.AllReduce()
 
 
-def set_device(device_target: str, mode: int = ms.GRAPH_MODE) -> None:
-    """Choose the device and the execution mode of this process.
+def set_device(device_target: str, mode: int = ms.GRAPH_MODE, jit_level: str | None = None) -> None:
+    """Choose the device, the execution mode and the jit level of this process.
+
+    Whatever is float32 is computed in full float32, on Ascend too, where CANN would round the
+    inputs of convolutions to HF32, which has 10 instead of 23 bits of mantissa. MindSpore accepts
+    that choice once for a process, so training can't differ from the evaluations in between.
+
+    Args:
+        device_target: CPU or Ascend.
+        mode: MindSpore's graph or PyNative mode.
+        jit_level: O0, O1 or O2; None: MindSpore's own default. It has no effect on CPU.
 
     Raises:
-        UserError: The device is unknown or not available on this machine.
+        UserError: The device is not available on this machine; the message has MindSpore's reason.
     """
     # On virtual machines that hide their caches from oneDNN's AVX-512 code, it falls back to
     # reference convolutions, which are a hundred times slower. And only with one instruction set
     # do all hosts compute the same bits. oneDNN reads this at the first convolution.
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-    if device_target not in DEVICE_TARGETS:
-        raise UserError(
-            f"device_target is {device_target!r}, expected one of {', '.join(DEVICE_TARGETS)}"
-        )
     try:
         ms.set_device(device_target)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError) as error:
+        reason = describe_failure(str(error), find_cards())
         raise UserError(
-            f"device_target {device_target} is not available on this machine: use CPU"
+            f"device_target {device_target} is not available on this machine: {reason}"
         ) from None
+    if device_target == "Ascend":
+        op_precision.conv_allow_hf32(False)
+        op_precision.matmul_allow_hf32(False)
     ms.set_context(mode=mode)
+    if jit_level:
+        ms.set_context(jit_config={"jit_level": jit_level})
 
 
 def join_world(*, distribute: bool) -> World:

@@ -1,6 +1,7 @@
 """Programs of sknet as supervised jobs, on one host or several; their output is logged."""
 
 import json
+import logging
 import re
 import time
 import uuid
@@ -18,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import sknet
 from infra.launch import Job, JobResult, Outcome, run
-from infra.launch.cluster import ClusterError, LostHostError
+from infra.launch.cluster import ClusterError, LostHostError, connect
 from infra.launch.environment import seconds
 from infra.launch.gang import Gang, run_on_hosts
+from sknet.device import Cards, Device, Target, choose_device, find_cards
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
 from sknet.progress import read_progress
 from sknet.recipe import Recipe
@@ -79,6 +81,64 @@ class LaunchSettings(BaseModel):
 
 
 THIS_HOST = LaunchSettings()
+
+
+def device_of(settings: LaunchSettings, recipe: Recipe, option: str | None) -> Device:
+    """Return the device of a training: of this host, or of the cluster's hosts.
+
+    Args:
+        settings: The hosts.
+        recipe: Says the device, if the option doesn't.
+        option: auto, CPU or Ascend, if given.
+
+    Raises:
+        UserError: The option is Ascend, but this host, which trains, has no card; or the cluster
+            can't be reached.
+    """
+    if not settings.is_local:
+        return choose_device(option, recipe, partial(cards_of_cluster, settings.ray_address))
+    cards = find_cards()
+    if option == "Ascend" and not cards.number:
+        raise UserError(
+            f"--device_target is Ascend, but this machine has {cards.said}: use CPU or auto"
+        )
+    return choose_device(option, recipe, lambda: cards)
+
+
+def cards_of_cluster(address: str) -> Cards:
+    """Return the Ascend cards that the hosts of a Ray cluster offer as its resource NPU.
+
+    Raises:
+        UserError: There is no cluster at the address.
+    """
+    try:
+        ray = connect(address)
+    except ClusterError as error:
+        raise UserError(str(error)) from None
+    try:
+        number = int(ray.cluster_resources().get("NPU", 0))
+    finally:
+        ray.shutdown()
+    return Cards(number, f"{number or 'no'} NPU in the Ray cluster")
+
+
+def chosen_device(settings: LaunchSettings, recipe: Recipe, option: str | None) -> Target:
+    """Return the device of a training as `device_of` does, and log which it is, and why."""
+    device = device_of(settings, recipe, option)
+    level = logging.WARNING if device.is_replacement else logging.INFO
+    get_run_logger().log(level, "%s", device)
+    return device.target
+
+
+def device_here(device_target: str) -> str:
+    """Return the device on which this host evaluates: CPU, with a warning, if it has no card.
+
+    The checkpoint may come from hosts that have cards.
+    """
+    if device_target == "Ascend" and not (cards := find_cards()).number:
+        get_run_logger().warning("evaluating on CPU, because this machine has %s", cards.said)
+        return "CPU"
+    return device_target
 
 
 def gang_of(

@@ -53,6 +53,7 @@ from tasks.catalog.production import (
 )
 from tasks.convert import ConversionSettings, convert
 from tasks.errors import PERMANENT, LostWorkerError
+from tasks.programs import device_here
 from tasks.results import artifact_of, pipeline_task
 from tasks.stage import stage
 from tasks.validate import evaluate_checkpoint
@@ -314,13 +315,14 @@ def _rebuild_evaluation(
         StoreError: The damaged evaluation was made with other software.
     """
     run = Checkpoint.read(checkpoint.path("state.json")).run
-    spec = evaluation_spec(checkpoint.digest, shards.digest, run.device_target)
+    device = device_here(run.device_target)
+    spec = evaluation_spec(checkpoint.digest, shards.digest, device)
     if spec.key != wanted.key:
         raise StoreError("it was made by other software or on another device than is here")
 
     def build(workspace: Path) -> BuildOutput:
-        out = evaluate_checkpoint(run.recipe, checkpoint, shards, run.device_target, workspace)
-        return BuildOutput(out, {}, {"processor": processor(run.device_target)})
+        out = evaluate_checkpoint(run.recipe, checkpoint, shards, device, workspace)
+        return BuildOutput(out, {}, {"processor": processor(device)})
 
     return resolve(open_store(str(scratch)), spec, build).artifact
 
@@ -332,7 +334,7 @@ def _reevaluate(
     checkpoint = store.load(ref.kind, ref.key)
     shards = store.find("shards", checkpoint.manifest.inputs["shards"])
     run = Checkpoint.read(checkpoint.path("state.json")).run
-    device = run.device_target
+    device = device_here(run.device_target)
     recorded_processor = recorded.manifest.provenance.get("processor", "unknown")
     before = {**recorded.manifest.params, "processor": recorded_processor}
     now = {**software(device), "processor": processor(device)}

@@ -14,7 +14,7 @@ from sknet.records import CheckpointChecks, Evaluation
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
-from tasks.programs import run_program, write_recipe
+from tasks.programs import device_here, run_program, write_recipe
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
 
 
@@ -24,9 +24,11 @@ def validate(
 ) -> State[TaskResult]:
     """Check a checkpoint and, if every check passes, predict each validation sample.
 
-    The artifact of a checkpoint that fails a check has the checks and no counts.
+    The artifact of a checkpoint that fails a check has the checks and no counts. `device_target` is
+    the device of the training; see `device_here`.
     """
     store = open_store(store_uri)
+    device_target = device_here(device_target)
     spec = evaluation_spec(checkpoint.digest, shards.digest, device_target)
 
     def build(workspace: Path) -> BuildOutput:

@@ -17,7 +17,7 @@ from flows.revalidate import revalidate
 from infra.artifacts import Artifact, ArtifactStore, open_store
 from infra.artifacts.gc import survey
 from sknet.evaluation.predictions import read_predictions
-from sknet.records import Evaluation, Revalidation
+from sknet.records import Checkpoint, Evaluation, Revalidation
 from tasks.errors import RegressionError
 from tasks.revalidate import REGRESSED
 from tests.candidates import flip_a_bit, put_changed, remove_all, with_wrong
@@ -314,6 +314,32 @@ def test_another_kind_of_processor_counts_as_other_software(
     assert (record.outcome, record.num_differing) == ("within tolerance", 0)
     assert record.recorded_software["processor"] == "of another kind"
     assert record.software["processor"] not in ("of another kind", "")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_evaluation")
+def test_production_from_ascend_is_evaluated_on_cpu_where_there_is_no_card(
+    trained: Trained, copied_store: Path
+) -> None:
+    def on_ascend(directory: Path) -> None:
+        state = Checkpoint.read(directory / "state.json")
+        run = state.run.model_copy(update={"device_target": "Ascend"})
+        state.model_copy(update={"run": run}).write(directory / "state.json")
+
+    store, ascend = open_store(str(copied_store)), {"device_target": "Ascend"}
+    on_cpu = store.load("checkpoint", trained.of("train").key)
+    checkpoint = put_changed(store, on_cpu, on_ascend, params=ascend).manifest
+    evaluation = store.load("evaluation", trained.of("validate").key)
+    inputs = {"checkpoint": checkpoint.digest}
+    put_changed(store, evaluation, unchanged, params=ascend, inputs=inputs)
+    current = store.refs.get("production")
+    store.refs.set("production", checkpoint, expected=current, reason="trained on Ascend")
+
+    record = revalidate(str(copied_store))
+
+    assert record.recorded_software["device_target"] == "Ascend"
+    assert record.software["device_target"] == "CPU"
+    assert (record.outcome, record.num_differing) == ("within tolerance", 0)
 
 
 @pytest.mark.slow

@@ -98,6 +98,18 @@ def test_wrong_input_gives_one_line_and_changes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_ascend_without_a_card_is_refused_before_anything_starts(
+    refused: Callable[..., str], tmp_path: Path, images: Path
+) -> None:
+    inputs = Inputs(tmp_path, images)
+    line = refused(train_sknet, *inputs.options(), "--device_target", "Ascend")
+    assert line == (
+        "error: --device_target is Ascend, but this machine has no Ascend card "
+        "(no /dev/davinci<N>): use CPU or auto"
+    )
+    assert not inputs.store.exists()
+
+
 def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path, images: Path) -> None:
     inputs = Inputs(tmp_path, images)
     message = unknown_key(inputs)

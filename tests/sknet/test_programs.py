@@ -9,6 +9,7 @@ import pytest
 
 from sknet import convert, validate
 from sknet.data.shards import Row, ShardSet, count_rows, read_rows
+from sknet.device import find_cards
 from sknet.evaluation.predictions import read_predictions
 from sknet.recipe import load_recipe
 from sknet.records import (
@@ -62,7 +63,9 @@ def test_validating_weights_prints_and_writes_the_counts(
     assert (record.split, record.resolution, record.seen) == ("val", 32, 6)
     assert record.class_seen == (2, 2, 2)
     assert sum(record.class_correct) == record.correct_top1
-    assert f"({record.correct_top1}/6)" in output
+    device, counts = output.splitlines()
+    assert device == f"device CPU: {find_cards().said}"
+    assert f"({record.correct_top1}/6)" in counts
 
 
 def rows_of(shard: Path) -> list[Row]:
@@ -155,7 +158,7 @@ def test_a_checkpoint_that_fails_a_check_is_not_evaluated(
         *(validate, *config, "--set", "lr=0.5", "--data_dir", converted.directory),
         *("--ckpt_path", finished, "--out", "out"),
     )
-    assert (code, output) == (1, "")
+    assert (code, output) == (1, f"device CPU: {find_cards().said}\n")
     (line,) = errors.splitlines()
     assert line == f"error: {finished} is not evaluated: recipe: lr is 0.01, expected 0.5"
     assert contents(away / "out").keys() == {"checks.json"}

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from sknet.data.shards import ShardSet
+from sknet.device import find_cards
+from sknet.records import Checkpoint
 from tests.sknet.training.logs import metrics
 
 pytestmark = pytest.mark.slow
@@ -21,13 +23,14 @@ class Training:
         self._command = [
             *(sys.executable, "-m", "sknet.train"),
             *("--config", str(recipe_file), "--set", "model=tiny", "--data_dir", str(shards)),
-            *("--ckpt_save_dir", str(self.directory)),
+            *("--ckpt_save_dir", str(self.directory), "--set", "jit_level=O1"),
         ]
+        self.printed = self.run()
 
-    def run(self) -> str:
+    def run(self, *options: str) -> str:
         """Run the program to its end and return what it printed."""
         result = subprocess.run(
-            self._command,
+            [*self._command, *options],
             cwd=self._out,
             capture_output=True,
             text=True,
@@ -42,9 +45,18 @@ def finished(
     recipe_file: Path, converted: ShardSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Training:
     training = Training(recipe_file, converted.directory, tmp_path_factory.mktemp("out"))
-    printed = training.run()
-    assert printed.endswith(f"trained 6 steps: {training.directory / 'step-00000006'}\n")
+    last = training.directory / "step-00000006"
+    assert training.printed.endswith(f"trained 6 steps: {last}\n")
     return training
+
+
+def test_the_first_line_says_the_device_and_why(finished: Training) -> None:
+    assert finished.printed.splitlines()[0] == f"device CPU: {find_cards().said}"
+
+
+def test_a_run_records_its_device_and_its_jit_level(finished: Training) -> None:
+    run = Checkpoint.read(finished.directory / "step-00000006/state.json").run
+    assert (run.device_target, run.recipe.jit_level) == ("CPU", "O1")
 
 
 def test_metrics_describe_start_steps_epochs_and_end(finished: Training) -> None:
@@ -96,5 +108,8 @@ def test_a_finished_training_does_nothing(finished: Training) -> None:
         }
 
     before = state()
-    assert "6 of 6 steps are done" in finished.run()
+    # A recipe for Ascend trains on CPU where there is no card, and is the same run.
+    device, done, *_ = finished.run("--set", "device_target=Ascend").splitlines()
+    assert device == f"warning: device CPU, but the recipe is for Ascend: {find_cards().said}"
+    assert "6 of 6 steps are done" in done
     assert state() == before
