@@ -8,7 +8,7 @@ the cores out evenly if one of them fails (`process_entity/_bind.py` and
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 CPUSET = Path("/sys/fs/cgroup/cpuset/cpuset.cpus")
@@ -49,3 +49,16 @@ def describe(cores: Iterable[int]) -> str:
         else:
             ranges.append([core, core])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def report_binding(cores: Mapping[int, Iterable[int]], obstacle: str | None) -> list[str]:
+    """Return lines that say which cores the ranks have.
+
+    Args:
+        cores: The cores on which each rank may run.
+        obstacle: Why msrun bound no rank; None if it could.
+    """
+    if obstacle:
+        shared = describe({core for each in cores.values() for core in each})
+        return [f"bind_core has no effect, all ranks share the cores {shared}: {obstacle}"]
+    return [f"rank {rank} has the cores {describe(own)}" for rank, own in cores.items()]

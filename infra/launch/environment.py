@@ -14,6 +14,7 @@ RANK_ID, RANK_SIZE and DEVICE_ID. A single rank runs without msrun, hence withou
 is distributed if and only if MS_ROLE is set.
 """
 
+import ipaddress
 import os
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+
+import psutil
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,41 @@ def timeout_variables() -> dict[str, str]:
 
 _DEFAULTS = {**timeout_variables(), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
 
+HOST_ADDRESS = "HCCL_IF_IP"
+"""The address by which HCCL reaches this host: one of its own, so it differs between hosts."""
+
 # If the caller sets one of these, its value holds on the other hosts of its job too.
-_TRAVELLING = (*timeout_variables(), "GLOG_v", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
+_TRAVELLING = frozenset(
+    {
+        *timeout_variables(),
+        *("GLOG_v", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "MS_ALLOC_CONF"),
+        *("HCCL_SOCKET_IFNAME", HOST_ADDRESS, "HCCL_IF_BASE_PORT", "HCCL_HOST_SOCKET_PORT_RANGE"),
+        *("HCCL_DETERMINISTIC", "HCCL_BUFFSIZE"),
+    }
+)
+_TRAVELLING_PREFIX = "MS_ASCEND_"
 
 
 def travelling_environment() -> dict[str, str]:
     """Return the variables of this process that ranks on other hosts get too."""
-    return {name: os.environ[name] for name in _TRAVELLING if name in os.environ}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _TRAVELLING or name.startswith(_TRAVELLING_PREFIX)
+    }
+
+
+def is_foreign_address(address: str) -> bool:
+    """Tell whether no network interface of this host has the address, whatever its spelling."""
+    own = {each.address for found in psutil.net_if_addrs().values() for each in found}
+    return _canonical(address) not in map(_canonical, own)
+
+
+def _canonical(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return address
 
 
 def rank_environment(workers: int, additions: Mapping[str, str]) -> dict[str, str]:

@@ -59,7 +59,8 @@ def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> Job
             ranks, and msrun's logs. `cwd` and `outcome_file` are replaced by paths of each host,
             the latter also in `args`.
         gang: The hosts.
-        on_line: Called for each line that a rank prints, with `[<host>] [rank <rank>] <line>`.
+        on_line: Called for each line that a rank prints, with `[<host>] [rank <rank>] <line>`, and
+            for each of the launcher on a host, with `[<host>] [launcher] <line>`.
 
     Raises:
         ClusterError: The cluster doesn't exist, or can never run such a job.
@@ -227,8 +228,9 @@ class _GangRun:
         for host in self._hosts:
             for line in host.poll():
                 self._last_line = time.monotonic()
-                rank, _, text = line.removeprefix("[rank ").partition("] ")
-                self._logs[int(rank)].write(f"{text}\n")
+                if line.startswith("[rank "):
+                    rank, _, text = line.removeprefix("[rank ").partition("] ")
+                    self._logs[int(rank)].write(f"{text}\n")
                 self._on_line(f"[{host.name}] {line}")
 
     def _result(self, took: float) -> JobResult:

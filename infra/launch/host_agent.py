@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.base.outcomes import Outcome
-from infra.launch.environment import seconds
+from infra.launch.environment import HOST_ADDRESS, is_foreign_address, seconds
 from infra.launch.job import Control, Job, JobResult
 from infra.launch.msrun import free_port, run
 
@@ -92,7 +92,7 @@ class HostAgent:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _run_in(self, directory: Path, job: Job) -> None:
-        job = _with_files_in(directory, job)
+        job = self._without_foreign_address(_with_files_in(directory, job))
         try:
             result = run(job, on_line=self._lines.append, control=self._control)
         except (OSError, ValueError) as error:  # such as a program missing on this host
@@ -104,6 +104,17 @@ class HostAgent:
             if path.is_file():
                 self._launch_logs[path.name] = path.read_text("utf-8", "replace")
         self._result = result
+
+    def _without_foreign_address(self, job: Job) -> Job:
+        """Leave out the caller's HCCL_IF_IP if it isn't this host's, which may have set its own."""
+        address = job.env.get(HOST_ADDRESS)
+        if address is None or not is_foreign_address(address):
+            return job
+        self._lines.append(
+            f"[launcher] {HOST_ADDRESS}={address} is no address of this host, and is left out"
+        )
+        environment = {name: value for name, value in job.env.items() if name != HOST_ADDRESS}
+        return dataclasses.replace(job, env=environment)
 
     def _end_when_caller_is_silent(self) -> None:
         limit = seconds("caller_silence")

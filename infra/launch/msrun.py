@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from infra.base.cann import version_warning
 from infra.base.outcomes import Outcome, read_outcome
+from infra.launch.binding import binding_obstacle, report_binding
 from infra.launch.environment import rank_environment, seconds
 from infra.launch.job import Control, Job, JobResult, run_to_end
 from infra.launch.memory import MemoryMonitor
@@ -39,7 +41,9 @@ def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = N
     Args:
         job: The job.
         on_line: Called in this thread for each line that a rank prints, with `[rank <rank>] <line>`
-            and soon after it was printed. A line that all ranks print comes once per rank.
+            and soon after it was printed. A line that all ranks print comes once per rank. The
+            launcher's own lines begin with `[launcher]`: a CANN that MindSpore doesn't accept,
+            whose warning the ranks' log level hides, and the cores of each rank.
         control: Requests from other threads.
 
     Raises:
@@ -72,6 +76,11 @@ class _Attempt:
         alone = job.num_workers == 1
         self._launcher_log = job.log_dir / ("worker_0.log" if alone else "msrun.log")
         self._logs = RankLogs(job.log_dir, job.ranks)
+        environment = rank_environment(job.workers, job.env)
+        self._path = environment["PATH"]
+        self._must_report_cores = job.bind_core and not alone
+        if warning := version_warning(environment):
+            self._say(warning)
         self._began = time.monotonic()
         with self._launcher_log.open("wb") as output:
             self._supervisor = subprocess.Popen(
@@ -80,7 +89,7 @@ class _Attempt:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=job.cwd,
-                env=rank_environment(job.workers, job.env),
+                env=environment,
                 start_new_session=True,  # Ctrl-C reaches the caller only, which stops the job
             )
         msrun_log = None if alone else self._launcher_log
@@ -106,6 +115,10 @@ class _Attempt:
                 self._on_line(line)
             if control.end_because is not None:
                 return control.end_because
+            if self._must_report_cores and (cores := self._processes.cores()) is not None:
+                self._must_report_cores = False
+                for line in report_binding(cores, binding_obstacle(self._path)):
+                    self._say(line)
             if ranks_ended is None and self._processes.all_ended():
                 # From here on only msrun and its scheduler run, which print nothing.
                 ranks_ended = last_sign = now
@@ -123,6 +136,9 @@ class _Attempt:
                 return f"no rank printed a line for {job.silence:g} s: ended as hung"
             time.sleep(POLL_SECONDS)
         return None
+
+    def _say(self, line: str) -> None:
+        self._on_line(f"[launcher] {line}")
 
     def end(self) -> None:
         """End all processes and wait for the supervisor, for which closing its stdin suffices."""

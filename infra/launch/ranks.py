@@ -9,6 +9,8 @@ import psutil
 
 # Of each rank: enough for a Python traceback followed by MindSpore's C++ call stack.
 TAIL_LINES = 40
+# With these, msrun starts a rank that is bound to cores; they become the rank.
+_BINDING_PROGRAMS = ("taskset", "numactl")
 # msrun 2.10 logs this for the first rank that fails, before it kills the others.
 _FAILED_WORKER = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
 
@@ -43,6 +45,20 @@ class RankProcesses:
             self._find()
             return self.first_failed() is not None
         return not any(_is_alive(process) for process in self._by_rank.values())
+
+    def cores(self) -> dict[int, list[int]] | None:
+        """Return the cores on which each rank may run; None until all ranks are found and bound."""
+        if len(self._by_rank) < len(self._ranks):
+            return None
+        found = {}
+        for rank, process in sorted(self._by_rank.items()):
+            try:
+                if process.name() in _BINDING_PROGRAMS:
+                    return None
+                found[rank] = process.cpu_affinity()
+            except psutil.Error:
+                return None  # it has ended meanwhile
+        return found
 
     def first_stopped(self) -> int | None:
         """Return a rank that is stopped, as by SIGSTOP; None if no known rank is."""

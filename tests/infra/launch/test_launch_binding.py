@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from infra.doctor.binding import Binding, check_binding, gather_binding
-from infra.launch.binding import AFFINITY_PROGRAMS, CPUSET, binding_obstacle, describe
+from infra.launch.binding import (
+    AFFINITY_PROGRAMS,
+    CPUSET,
+    binding_obstacle,
+    describe,
+    report_binding,
+)
 from tests.infra.ascend_trees import write
 
 PROGRAMS = ("taskset", *AFFINITY_PROGRAMS)
@@ -81,3 +87,14 @@ def test_what_makes_msrun_bind_nothing_is_named(
 )
 def test_cores_are_described_as_taskset_writes_them(cores: list[int], text: str) -> None:
     assert describe(cores) == text
+
+
+def test_the_log_says_which_cores_each_rank_has_or_why_none() -> None:
+    cores = {0: [0, 1, 2], 1: [3, 5]}
+    assert report_binding(cores, None) == [
+        "rank 0 has the cores 0-2",
+        "rank 1 has the cores 3,5",
+    ]
+    assert report_binding({0: [0, 1], 1: [0, 1]}, "there is no taskset") == [
+        "bind_core has no effect, all ranks share the cores 0-1: there is no taskset"
+    ]

@@ -1,9 +1,23 @@
-"""The table of time limits: ranks get it, a page shows it, and its values fit together."""
+"""The table of time limits: ranks get it, a page shows it, and its values fit together.
+
+And the variables that ranks on other hosts get too.
+"""
 
 import re
+import socket
 from pathlib import Path
 
-from infra.launch.environment import TIMEOUTS, rank_environment, seconds, timeout_variables
+import psutil
+import pytest
+
+from infra.launch.environment import (
+    TIMEOUTS,
+    is_foreign_address,
+    rank_environment,
+    seconds,
+    timeout_variables,
+    travelling_environment,
+)
 from infra.launch.gang import OUTCOME_SECONDS
 from infra.launch.supervisor import GRACE_SECONDS
 from sknet.training.watchdog import FALLBACK_SECONDS, FLOOR_SECONDS
@@ -36,3 +50,23 @@ def test_limits_that_depend_on_each_other_fit_together() -> None:
     cut_off_ranks_end = seconds("caller_silence") + GRACE_SECONDS
     retry_starts = seconds("host_silence") + OUTCOME_SECONDS + min(RETRY_SECONDS)
     assert cut_off_ranks_end < retry_starts
+
+
+def test_the_page_names_the_variables_that_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = PAGE.read_text("utf-8")
+    section = re.search(r"^## Variables\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    named = set(re.findall(r"^\| `([A-Za-z_]+)` \|", section[1], re.MULTILINE))
+    for name in (*named, "MS_ASCEND_ANYTHING", "ASCEND_HOME_PATH"):
+        monkeypatch.setenv(name, "1")
+    sent = travelling_environment().keys() - timeout_variables().keys()
+    assert sent == named | {"MS_ASCEND_ANYTHING"}
+
+
+def test_an_address_is_foreign_unless_an_interface_of_this_host_has_it() -> None:
+    assert is_foreign_address("192.0.2.1")  # for documentation only (RFC 5737)
+    assert is_foreign_address("not an address")
+    assert not is_foreign_address("127.0.0.1")
+    own = [each for found in psutil.net_if_addrs().values() for each in found]
+    for address in (each.address for each in own if each.family == socket.AF_INET6):
+        assert not is_foreign_address(address.upper().partition("%")[0])

@@ -48,6 +48,8 @@ def request(*_):
     global stop
     stop = True
 signal.signal(signal.SIGUSR1, request)
+chosen = ("HCCL_", "MS_ALLOC", "MS_ASCEND", "UNRELATED")
+print(json.dumps({n: v for n, v in os.environ.items() if n.startswith(chosen)}), flush=True)
 step = 0
 while not stop:
     if step < int(sys.argv[2]):
@@ -94,7 +96,13 @@ class Attempt:
     """A running gang, whose caller is on the head."""
 
     def __init__(
-        self, cluster: RayHosts, directory: Path, rank: str, steps: int, silence: float
+        self,
+        cluster: RayHosts,
+        directory: Path,
+        rank: str,
+        steps: int,
+        silence: float,
+        environment: dict[str, str],
     ) -> None:
         (directory / "rank.py").write_text(rank)
         self.mark = {MARK: uuid.uuid4().hex}
@@ -102,7 +110,7 @@ class Attempt:
         self.hosts = cluster.workers
         arguments = (directory, *self.mark.values(), steps, silence)
         self.process = cluster.start_on_head(
-            sys.executable, "-c", CALLER, *arguments, stdout=subprocess.PIPE
+            *(sys.executable, "-c", CALLER, *arguments), stdout=subprocess.PIPE, env=environment
         )
         self.lines: list[str] = []
 
@@ -140,8 +148,13 @@ class Attempt:
 def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
     started: list[Attempt] = []
 
-    def begin(rank: str = RANK, steps: int = 100_000, silence: float = 600) -> Attempt:
-        started.append(Attempt(cluster, tmp_path, rank, steps, silence))
+    def begin(
+        rank: str = RANK,
+        steps: int = 100_000,
+        silence: float = 600,
+        environment: dict[str, str] | None = None,
+    ) -> Attempt:
+        started.append(Attempt(cluster, tmp_path, rank, steps, silence, environment or {}))
         return started[-1]
 
     yield begin
@@ -195,13 +208,41 @@ def test_silence_of_all_ranks_ends_the_gang(start: Callable[..., Attempt]) -> No
 
 
 @pytest.mark.alone
-def test_request_to_stop_reaches_the_ranks_of_all_hosts(start: Callable[..., Attempt]) -> None:
-    attempt = start()
+def test_request_to_stop_and_the_callers_variables_reach_the_ranks_of_all_hosts(
+    start: Callable[..., Attempt], cluster: RayHosts
+) -> None:
+    travelling = {
+        "HCCL_SOCKET_IFNAME": "=eth0",
+        "HCCL_IF_BASE_PORT": "50000",
+        "HCCL_HOST_SOCKET_PORT_RANGE": "50000-50031",
+        "HCCL_DETERMINISTIC": "true",
+        "HCCL_BUFFSIZE": "400",
+        "HCCL_CONNECT_TIMEOUT": "900",
+        "MS_ALLOC_CONF": "enable_vmm:True",
+        "MS_ASCEND_CHECK_OVERFLOW_MODE": "INFNAN_MODE",
+        "MS_ASCEND_ANYTHING": "else",
+    }
+    own, other = cluster.workers
+    attempt = start(
+        environment={**travelling, "HCCL_IF_IP": own.address, "UNRELATED": "to the job"}
+    )
     attempt.wait_until_all_are_in_step()
     attempt.process.send_signal(signal.SIGUSR1)
     status, message = attempt.result()
     assert (status, message) == ("stopped", "at a step")
     assert attempt.processes() == []
+    printed = {
+        line.partition("]")[0].split()[-1]: json.loads(line.partition("] [rank ")[2][3:])
+        for line in attempt.lines
+        if "{" in line
+    }
+    default = {"HCCL_EXEC_TIMEOUT": "1836"}
+    assert printed == {
+        own.address: {**default, **travelling, "HCCL_IF_IP": own.address},
+        other.address: {**default, **travelling},
+    }
+    left_out = f"[launcher] HCCL_IF_IP={own.address} is no address of this host, and is left out\n"
+    assert [line.partition("] ")[2] for line in attempt.lines if "[launcher]" in line] == [left_out]
 
 
 def kill_rank(attempt: Attempt) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from infra.launch import Job, JobResult, Outcome, run
+from infra.launch.binding import binding_obstacle, describe
+from tests.infra.ascend_trees import CannTree
 from tests.infra.launch.launch_jobs import (
     MINDSPORE_RANK,
     RANK,
@@ -130,6 +132,24 @@ def test_job_and_caller_override_default_variables(
     )
     _, lines = run_collecting(job)
     assert lines == [f"[rank 0] ['2', '40', '{len(os.sched_getaffinity(0))}']"]
+
+
+def test_a_cann_that_mindspore_does_not_accept_is_said_although_ranks_log_errors_only(
+    make_job: MakeJob, marker: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLOG_v", raising=False)
+    body = "print('GLOG_v is', os.environ['GLOG_v'])\nreport('done')"
+
+    def lines_with(version: str) -> list[str]:
+        home = CannTree(compiler=version, libraries=()).write(tmp_path / version)
+        env = {**marker, "ASCEND_HOME_PATH": str(home)}
+        return run_collecting(make_job(body, env=env, log_dir=tmp_path / f"logs-{version}"))[1]
+
+    warning, of_rank = lines_with("7.6.0.1.220")
+    assert warning.startswith("[launcher] CANN 7.6.0.1.220 of ")
+    assert "is not accepted by MindSpore" in warning
+    assert of_rank == "[rank 0] GLOG_v is 3"
+    assert lines_with("9.1.0") == [of_rank]
 
 
 def test_logs_of_an_earlier_attempt_are_refused(make_job: MakeJob, tmp_path: Path) -> None:
@@ -321,10 +341,18 @@ def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
     body = "print(sorted(os.sched_getaffinity(0)))\ntime.sleep(1)\nreport('done')"
     result, lines = run_collecting(make_job(body, workers=2, bind_core=True))
     assert result.status is Outcome.DONE, result
-    cores = [set(json.loads(line.partition("] ")[2])) for line in lines if "[" in line[9:]]
-    assert len(cores) == 2
-    if len(os.sched_getaffinity(0)) > 1:
-        assert not cores[0] & cores[1]
+    printed = {line[6]: json.loads(line[9:]) for line in lines if line.startswith("[rank ")}
+    assert printed.keys() == {"0", "1"}
+    said = [line for line in lines if line.startswith("[launcher] ")]
+    if (obstacle := binding_obstacle()) is None:
+        assert not set(printed["0"]) & set(printed["1"]) or len(os.sched_getaffinity(0)) == 1
+        assert said == [
+            f"[launcher] rank {rank} has the cores {describe(cores)}"
+            for rank, cores in sorted(printed.items())
+        ]
+    else:
+        assert printed["0"] == printed["1"]
+        assert [line.endswith(obstacle) for line in said] == [True]
 
 
 @pytest.mark.slow
