@@ -6,36 +6,22 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
-from mindspore import Tensor, nn, ops
+from mindspore import nn
 
+from sknet.models.backend import PLAIN
 from sknet.models.folding import fold
 from sknet.models.sknet import SKNet
 
 FloatArray = npt.NDArray[np.float32]
 
 
-class PaddedPool(nn.Cell):
-    """`StemPool` built from operators that every format supports.
-
-    MindSpore 2.10 silently writes a wrong padding of MaxPool3D to ONNX. Padding with zeros is exact
-    because a ReLU follows.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pad = ops.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))
-        self.pool = ops.MaxPool(3, 2, "valid")
-
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
-        return ops.relu(self.pool(self.pad(x)))
-
-
 def exportable(network: SKNet) -> SKNet:
-    """Return a folded copy of the network whose operators export faithfully."""
+    """Return a folded copy of the network whose operators export faithfully.
+
+    MindSpore 2.10 silently writes a wrong padding of MaxPool3D to ONNX.
+    """
     result = fold(network)
-    if network.architecture.pool_padding == "both":
-        result.pool = PaddedPool()
+    result.pool = PLAIN.stem_pool(network.architecture.pool_padding)
     return result
 
 

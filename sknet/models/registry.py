@@ -4,6 +4,7 @@ import difflib
 from dataclasses import replace
 
 from sknet.errors import UserError
+from sknet.models.backend import Backend
 from sknet.models.sknet import Architecture, SKNet
 
 # The reduced forms of timm and MindCV, which split the input between the paths.
@@ -45,11 +46,13 @@ def list_models() -> list[str]:
     return list(ARCHITECTURES)
 
 
-def create_model(name: str, num_classes: int = 1000, in_channels: int = 3) -> SKNet:
+def create_model(
+    name: str, num_classes: int = 1000, in_channels: int = 3, backend: Backend | None = None
+) -> SKNet:
     """Return a newly initialised network that maps (N, in_channels, H, W) to (N, num_classes).
 
     Names ending in `_mindcv` are the forms for which MindCV publishes weights. Use them for those
-    weights only.
+    weights only. The operators are those for this process's device, unless `backend` is given.
 
     Raises:
         UserError: The name is unknown; the message lists the nearest ones.
@@ -58,4 +61,6 @@ def create_model(name: str, num_classes: int = 1000, in_channels: int = 3) -> SK
         nearest = difflib.get_close_matches(name, ARCHITECTURES, n=3)
         hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
         raise UserError(f"no model {name!r}{hint}: expected one of {', '.join(list_models())}")
-    return SKNet(ARCHITECTURES[name], num_classes=num_classes, in_channels=in_channels)
+    return SKNet(
+        ARCHITECTURES[name], num_classes=num_classes, in_channels=in_channels, backend=backend
+    )

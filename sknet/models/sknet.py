@@ -5,7 +5,6 @@ ResNet and ResNeXt. An `Architecture` describes one form of the network; the pub
 `sknet.models.registry`.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +12,8 @@ from typing import Literal
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, HeUniform, initializer
+
+from sknet.models.backend import Backend, Float32Cell, Padding, backend_of
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,7 @@ class Architecture:
     """Channels per group of the bottlenecks in the first stage. ResNet has 64 and one group."""
     first_relu: bool = True
     """Whether a ReLU follows the first convolution of a bottleneck. In MindCV none does."""
-    pool_padding: Literal["both", "end"] = "both"
-    """Where the stem's pooling pads an even size. MindCV pads at the end only."""
-
-
-def spatial_mean(x: Tensor) -> Tensor:
-    """Average over pixels: (N, C, H, W) → (N, C, 1, 1).
-
-    A matrix product with ones takes an eighth of the time of ops.mean over two axes on CPU.
-    """
-    n, c, h, w = x.shape
-    total = ops.matmul(x.reshape(n * c, h * w), ops.ones((h * w, 1), x.dtype))
-    return total.reshape(n, c, 1, 1) / (h * w)
+    pool_padding: Padding = "both"
 
 
 class ConvNorm(nn.Cell):
@@ -93,43 +83,84 @@ class ConvNorm(nn.Cell):
 class SelectiveKernelAttention(nn.Cell):
     """Fuse, and the softmax of Select (section 3.1): turns the sum of the paths into weights."""
 
-    def __init__(self, channels: int, attention_channels: int, num_paths: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        attention_channels: int,
+        num_paths: int,
+        backend: Backend | None = None,
+    ) -> None:
         super().__init__()
+        self.spatial_mean = (backend or backend_of()).spatial_mean()
         self.reduce = ConvNorm(channels, attention_channels, 1)
         self.select = nn.Conv2d(attention_channels, num_paths * channels, 1)
-        self.channels = channels
+        self.weights = PathWeights(channels, num_paths)
         self.num_paths = num_paths
 
     def construct(self, fused: Tensor) -> Tensor:
-        """Map the sum of the paths, (N, C, H, W), to weights (N, M, C, 1, 1) that sum to 1 over M.
+        """Map the sum of the paths, (N, C, H, W), to the result of `PathWeights`."""
+        return self.weights(self.select(self.reduce(self.spatial_mean(fused))))
+
+
+class PathWeights(Float32Cell):
+    """The softmax over paths."""
+
+    def __init__(self, channels: int, num_paths: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_paths = num_paths
+
+    def construct(self, logits: Tensor) -> Tensor:
+        """Map logits (N, M·C, 1, 1) to weights (N, M, C, 1, 1) that sum to 1 over M.
 
         For two paths the softmax is a sigmoid of the difference, and only the weight of the first
         path, (N, C, 1, 1), is returned.
         """
-        logits = self.select(self.reduce(spatial_mean(fused)))
         if self.num_paths == 2:
             return ops.sigmoid(logits[:, : self.channels] - logits[:, self.channels :])
         return ops.softmax(logits.reshape(-1, self.num_paths, self.channels, 1, 1), 1)
 
 
+class Weigh(nn.Cell):
+    """The product of a map with a weight for each of its channels.
+
+    Its derivative sums over pixels in float32, since the sum may be infinite in float16.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self.product_sum = backend.product_sum()
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply a map, (N, C, H, W), by its weight, (N, C, 1, 1)."""
+        return x * weight.astype(x.dtype)
+
+    def bprop(self, x: Tensor, weight: Tensor, _: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of x and, in float32, of the weight."""
+        return dout * weight.astype(dout.dtype), self.product_sum(dout, x)
+
+
 class MixTwo(nn.Cell):
     """Select for two paths (section 3.1): V = weight · a + (1 - weight) · b.
 
-    Has its own derivative, which reads each map once and sums over pixels by a matrix product.
+    Its derivative reads each map once, and sums over pixels in float32, since the sum may be
+    infinite in float16.
     """
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self.product_sum = backend.product_sum()
 
     def construct(self, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
         """Mix maps a and b, (N, C, H, W), by the weight of a, (N, C, 1, 1)."""
-        return b + (a - b) * weight
+        return b + (a - b) * weight.astype(a.dtype)
 
     def bprop(
         self, a: Tensor, b: Tensor, weight: Tensor, _: Tensor, dout: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of a, b and weight."""
-        n, c, h, w = a.shape
-        d_a = dout * weight
-        rows = ops.bmm(dout.reshape(n * c, 1, h * w), (a - b).reshape(n * c, h * w, 1))
-        return d_a, dout - d_a, rows.reshape(n, c, 1, 1)
+        """Return the gradients of a and b and, in float32, of the weight."""
+        d_a = dout * weight.astype(dout.dtype)
+        return d_a, dout - d_a, self.product_sum(dout, a - b)
 
 
 class SelectiveKernel(nn.Cell):
@@ -150,8 +181,10 @@ class SelectiveKernel(nn.Cell):
         split_input: bool = False,
         stride: int = 1,
         groups: int = 1,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
+        backend = backend or backend_of()
         num_paths = len(kernels)
         if split_input and in_channels % num_paths:
             raise ValueError(f"{in_channels} channels can't be split among {num_paths} paths")
@@ -174,9 +207,13 @@ class SelectiveKernel(nn.Cell):
             ]
         )
         if num_paths > 1:
-            self.attention = SelectiveKernelAttention(out_channels, attention_channels, num_paths)
+            self.attention = SelectiveKernelAttention(
+                out_channels, attention_channels, num_paths, backend
+            )
         if num_paths == 2:
-            self.mix_two = MixTwo()
+            self.mix_two = MixTwo(backend)
+        elif num_paths > 2:
+            self.weigh = Weigh(backend)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H/stride, W/stride)."""
@@ -193,9 +230,9 @@ class SelectiveKernel(nn.Cell):
         weights = self.attention(fused)
         if self.num_paths == 2:
             return self.mix_two(maps[0], maps[1], weights)
-        mixed = maps[0] * weights[:, 0]
+        mixed = self.weigh(maps[0], weights[:, 0])
         for index in range(1, self.num_paths):
-            mixed = mixed + maps[index] * weights[:, index]
+            mixed = mixed + self.weigh(maps[index], weights[:, index])
         return mixed
 
 
@@ -204,9 +241,11 @@ class BasicBlock(nn.Cell):
 
     expansion = 1
 
-    def __init__(self, form: Architecture, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, form: Architecture, in_channels: int, channels: int, stride: int, backend: Backend
+    ) -> None:
         super().__init__()
-        self.conv1 = _unit(form, in_channels, channels, stride)
+        self.conv1 = _unit(form, in_channels, channels, stride, backend)
         self.conv2 = ConvNorm(channels, channels, 3, relu=False)
         self.downsample = _shortcut(in_channels, channels, stride)
 
@@ -223,12 +262,14 @@ class Bottleneck(nn.Cell):
 
     expansion = 4
 
-    def __init__(self, form: Architecture, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, form: Architecture, in_channels: int, channels: int, stride: int, backend: Backend
+    ) -> None:
         super().__init__()
         width = channels * form.base_width // 64 * form.groups
         out_channels = channels * self.expansion
         self.conv1 = ConvNorm(in_channels, width, 1, relu=form.first_relu)
-        self.conv2 = _unit(form, width, width, stride)
+        self.conv2 = _unit(form, width, width, stride, backend)
         self.conv3 = ConvNorm(width, out_channels, 1, relu=False)
         self.downsample = _shortcut(in_channels, out_channels, stride)
 
@@ -241,43 +282,6 @@ class Bottleneck(nn.Cell):
         return ops.relu(_scaled(branch, factors) + self.downsample(x))
 
 
-class StemPool(nn.Cell):
-    """3x3 max pooling of stride 2, then ReLU. The two commute, and ReLU has a quarter of the work.
-
-    On CPU the padded form of nn.MaxPool2d takes seven times as long forward, its unpadded form four
-    times as long backward, so training and evaluation use different operators
-    (docs/internals/performance.md).
-    """
-
-    def __init__(self, padding: Literal["both", "end"]) -> None:
-        super().__init__()
-        self.evaluation = ops.MaxPool3D((1, 3, 3), (1, 2, 2), "pad", (0, 0, 1, 1, 1, 1))
-        # MaxPoolWithArgmax warns that it is deprecated, but its successor takes minutes.
-        disabled = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        self.training_both = ops.MaxPoolWithArgmax(3, 2, "valid")
-        self.training_end = ops.MaxPoolWithArgmax(3, 2, "same")
-        logging.disable(disabled)
-        self.evaluation_end = ops.MaxPool(3, 2, "same")
-        self.padding = padding
-
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
-        return ops.relu(self._pool(x))
-
-    def _pool(self, x: Tensor) -> Tensor:
-        if self.padding == "end":
-            return self.training_end(x)[0] if self.training else self.evaluation_end(x)
-        if not self.training:
-            return self.evaluation(x.expand_dims(2)).squeeze(2)
-        n, c, h, w = x.shape
-        # The lowest float16, far below any output of BatchNorm.
-        row = ops.full((n, c, 1, w), -65504.0, dtype=x.dtype)
-        x = ops.cat((row, x, row) if h % 2 else (row, x), 2)
-        column = ops.full((n, c, x.shape[2], 1), -65504.0, dtype=x.dtype)
-        return self.training_both(ops.cat((column, x, column) if w % 2 else (column, x), 3))[0]
-
-
 class SKNet(nn.Cell):
     """A residual network of SK units: a 7x7 stem, four stages of blocks, a linear classifier.
 
@@ -286,30 +290,52 @@ class SKNet(nn.Cell):
     bias 0. All draws follow from MindSpore's global seed.
     """
 
-    def __init__(self, architecture: Architecture, *, num_classes: int, in_channels: int) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        num_classes: int,
+        in_channels: int,
+        backend: Backend | None = None,
+    ) -> None:
+        """Make the network.
+
+        Args:
+            architecture: Its form.
+            num_classes: Number of classes.
+            in_channels: Number of channels of the images.
+            backend: Its operators; by default those for this process's device.
+        """
         super().__init__()
+        self.backend = backend or backend_of()
         self.architecture = architecture
         self.num_classes = num_classes
         self.in_channels = in_channels
         block = BasicBlock if architecture.block == "basic" else Bottleneck
         self.stem = ConvNorm(in_channels, 64, 7, stride=2, relu=False)
-        self.pool = StemPool(architecture.pool_padding)
+        self.pool = self.backend.stem_pool(architecture.pool_padding)
         stages = []
         width = 64
         for index, depth in enumerate(architecture.depths):
             blocks = []
             for position in range(depth):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(architecture, width, 64 << index, stride))
+                blocks.append(block(architecture, width, 64 << index, stride, self.backend))
                 width = (64 << index) * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.spatial_mean = self.backend.spatial_mean()
         self.fc = nn.Dense(width, num_classes)
         _initialise(self)
 
     def twin(self) -> "SKNet":
         """Return another network of the same form, with newly initialised weights."""
-        return SKNet(self.architecture, num_classes=self.num_classes, in_channels=self.in_channels)
+        return SKNet(
+            self.architecture,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            backend=self.backend,
+        )
 
     def construct(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
         """Map images (N, in_channels, H, W) to logits (N, num_classes).
@@ -327,14 +353,16 @@ class SKNet(nn.Cell):
                 for block in stage.cell_list:
                     x = block(x, factors[index])
                     index += 1
-        return self.fc(spatial_mean(x).flatten(start_dim=1))
+        return self.fc(self.spatial_mean(x).flatten(start_dim=1))
 
 
 def _scaled(branch: Tensor, factors: Tensor | None) -> Tensor:
     return branch if factors is None else branch * factors.reshape(-1, 1, 1, 1)
 
 
-def _unit(form: Architecture, in_channels: int, out_channels: int, stride: int) -> SelectiveKernel:
+def _unit(
+    form: Architecture, in_channels: int, out_channels: int, stride: int, backend: Backend
+) -> SelectiveKernel:
     return SelectiveKernel(
         in_channels,
         out_channels,
@@ -346,6 +374,7 @@ def _unit(form: Architecture, in_channels: int, out_channels: int, stride: int) 
         split_input=form.split_input,
         stride=stride,
         groups=form.groups,
+        backend=backend,
     )
 
 

@@ -12,13 +12,15 @@
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from sknet.models.backend import Backend
+from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
 
 BETA_1, BETA_2 = 0.9, 0.999
 ADAMW_EPSILON, LAMB_EPSILON = 1e-8, 1e-6
 
 
-def create_optimizer(network: nn.Cell, recipe: Recipe, rates: list[float]) -> nn.Optimizer:
+def create_optimizer(network: SKNet, recipe: Recipe, rates: list[float]) -> nn.Optimizer:
     """Return the recipe's optimizer for the trainable weights of a network.
 
     Args:
@@ -33,7 +35,9 @@ def create_optimizer(network: nn.Cell, recipe: Recipe, rates: list[float]) -> nn
         return nn.SGD(
             groups, learning_rate=rates, momentum=recipe.momentum, nesterov=recipe.use_nesterov
         )
-    return (AdamW if recipe.opt == "adamw" else Lamb)(groups, rates)
+    if recipe.opt == "adamw":
+        return AdamW(groups, rates)
+    return Lamb(groups, rates, network.backend)
 
 
 def _groups(weights: list[Parameter], recipe: Recipe) -> list[dict[str, object]]:
@@ -104,23 +108,17 @@ class AdamW(_Adaptive):
 class Lamb(_Adaptive):
     """Adam with a trust ratio for each tensor (You et al. 2020)."""
 
-    def __init__(self, groups: list[dict[str, object]], rates: list[float]) -> None:
+    def __init__(
+        self, groups: list[dict[str, object]], rates: list[float], backend: Backend
+    ) -> None:
         super().__init__(groups, rates, LAMB_EPSILON)
+        self.sum_of_squares = backend.sum_of_squares
 
     def trust(self, weight: Tensor, update: Tensor) -> Tensor:
         """Return the factor of the learning rate: the ratio of the norms, or 1 if either is 0."""
-        own, other = ops.sqrt(sum_of_squares(weight)), ops.sqrt(sum_of_squares(update))
+        own = ops.sqrt(self.sum_of_squares(weight))
+        other = ops.sqrt(self.sum_of_squares(update))
         some = ops.logical_and(own > 0, other > 0)
         return ops.select(
             some, own / ops.select(some, other, ops.ones_like(other)), ops.ones_like(own)
         )
-
-
-def sum_of_squares(x: Tensor) -> Tensor:
-    """Return the sum of squares of all elements, as a scalar.
-
-    It is a matrix product because the threads of a plain sum on CPU add large tensors up in the
-    order in which they finish.
-    """
-    row = x.reshape(1, -1)
-    return ops.matmul(row, row.reshape(-1, 1)).reshape(())

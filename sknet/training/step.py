@@ -1,5 +1,7 @@
 """One training step: forward, backward, all-reduce, update."""
 
+from collections.abc import Callable
+
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,7 @@ from sknet.data.order import generator
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
 from sknet.training.loss import create_loss
-from sknet.training.optimizer import create_optimizer, sum_of_squares
+from sknet.training.optimizer import create_optimizer
 from sknet.world import ALONE, World
 
 # Dynamic loss scale as in MindCV: halved at an overflow, doubled after 2000 steps without one.
@@ -54,6 +56,7 @@ class TrainStep(nn.Cell):
         self.num_passes = recipe.gradient_accumulation_steps
         freeze(network, recipe.freeze)
         self.network = network
+        self.sum_of_squares = network.backend.sum_of_squares
         # In a tuple, it is not part of this cell.
         self.twin = (network.twin(),) if recipe.ema or recipe.amp_level != "O0" else ()
         self.average = Average(network, recipe.ema_decay) if recipe.ema else None
@@ -138,7 +141,7 @@ class TrainStep(nn.Cell):
 
     def _update(self, gradients: tuple[Tensor, ...]) -> None:
         if self.recipe.clip_grad:
-            gradients = clip(gradients, self.recipe)
+            gradients = clip(gradients, self.recipe, self.sum_of_squares)
         self.optimizer(gradients)
         if self.average is not None:
             self.average()
@@ -260,7 +263,9 @@ class Average(nn.Cell):
         return True
 
 
-def clip(gradients: tuple[Tensor, ...], recipe: Recipe) -> tuple[Tensor, ...]:
+def clip(
+    gradients: tuple[Tensor, ...], recipe: Recipe, sum_of_squares: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, ...]:
     """Limit each element to ±clip_value, or the norm of all gradients together to clip_value."""
     if recipe.clip_mode == "value":
         return tuple(ops.clip_by_value(g, -recipe.clip_value, recipe.clip_value) for g in gradients)

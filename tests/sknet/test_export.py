@@ -19,7 +19,7 @@ from sknet import export
 from sknet.export import ExportedFile, ExportedModel
 from sknet.models import create_model, formats
 from sknet.models.registry import ARCHITECTURES
-from sknet.models.sknet import SKNet, StemPool
+from sknet.models.sknet import SKNet
 from sknet.recipe import parse_recipe
 from sknet.records import Checkpoint, Run
 from sknet.training.checkpoint import Snapshot, parameters_of, write
@@ -219,13 +219,6 @@ def test_a_recipe_describes_weights_that_come_without_a_state(
     assert (record.model, record.num_classes, record.classes) == ("bottleneck", 3, None)
     assert (record.input_shape, record.resize) == ((1, 3, 96, 96), 107)
     assert (record.interpolation, record.mean) == ("bicubic", (100, 110, 120))
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 7, 9), (1, 1, 1, 2)])
-def test_the_exported_pool_equals_the_stems(shape: tuple[int, ...]) -> None:
-    x = ms.Tensor(np.random.default_rng(1).standard_normal(shape, np.float32))
-    stem = StemPool("both").set_train(False)
-    np.testing.assert_array_equal(formats.PaddedPool()(x).asnumpy(), stem(x).asnumpy())
 
 
 def test_a_file_that_can_not_be_compared_is_reported_as_unchecked(

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from mindspore import Tensor, nn
 
+from sknet.models.backend import backend_of
 from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SKNet
 
@@ -29,6 +30,7 @@ class ThreeLayers(nn.Cell):
         super().__init__()
         self.num_classes = num_classes
         self.architecture = SimpleNamespace(depths=(2,))
+        self.backend = backend_of()
         self.convolution = nn.Conv2d(3, 4, 3, stride=4, has_bias=True)
         self.norm = nn.BatchNorm2d(4)
         self.head = nn.Dense(4 * 64, num_classes)

@@ -17,7 +17,7 @@ from sknet.errors import UserError
 from sknet.models import __main__ as program
 from sknet.models import create_model, list_models, profile, registry
 from sknet.models.registry import ARCHITECTURES
-from sknet.models.sknet import SelectiveKernel, SKNet, StemPool
+from sknet.models.sknet import SelectiveKernel, SKNet
 from sknet.training.step import moving_statistics
 from tests.documented import documented
 from tests.sknet.tiny_networks import TINY, tiny_network
@@ -262,17 +262,6 @@ def test_the_units_gradient_is_the_derivative() -> None:
         float(value(Tensor(x + sign * step * direction)).asnumpy()) for sign in (1, -1)
     )
     assert (ahead - behind) / (2 * step) == pytest.approx((gradient * direction).sum(), rel=1e-2)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (9, 9), (8, 7)])
-def test_pooling_is_the_same_in_training_and_evaluation(size: tuple[int, int]) -> None:
-    pool = StemPool("both")
-    x = np.random.default_rng(2).standard_normal((2, 3, *size)).astype(np.float32)
-    padded = np.pad(np.maximum(x, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
-    for training in (True, False):
-        result = pool.set_train(training)(Tensor(x)).asnumpy()
-        assert (result == windows.max(axis=(4, 5))).all()
 
 
 def test_the_seed_decides_the_weights() -> None:

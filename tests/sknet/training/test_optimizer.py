@@ -9,6 +9,7 @@ import pytest
 import torch
 from mindspore import Parameter, Tensor, nn
 
+from sknet.models.backend import backend_of
 from sknet.training.optimizer import create_optimizer
 from tests.sknet.recipes import recipe
 
@@ -24,6 +25,7 @@ class Weights(nn.Cell):
         super().__init__()
         parameters = [Parameter(Tensor(value), name=name) for name, value in values.items()]
         self.weights = ms.ParameterTuple(parameters)
+        self.backend = backend_of()
 
 
 def arrays(seed: int) -> Arrays:

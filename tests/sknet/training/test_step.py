@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from sknet.models.backend import sum_of_squares
 from sknet.training.step import TrainStep, branch_factors, clip, drop_rates, moving_statistics
 from tests.sknet.recipes import recipe
 from tests.sknet.tiny_networks import ThreeLayers, tiny_network
@@ -179,7 +180,7 @@ def test_frozen_layers_keep_weights_and_statistics() -> None:
 @pytest.mark.parametrize("norm", [0.5, 1e6])
 def test_clipping_by_norm_limits_all_gradients_together(norm: float) -> None:
     gradients = tuple(Tensor(np.full(shape, 2, np.float32)) for shape in ((3, 4), (4,)))
-    clipped = clip(gradients, recipe(clip_grad=True, clip_value=norm))
+    clipped = clip(gradients, recipe(clip_grad=True, clip_value=norm), sum_of_squares)
     # Sixteen elements of 2 have the norm 8.
     factor = min(1.0, norm / 8)
     for gradient in clipped:
@@ -188,7 +189,9 @@ def test_clipping_by_norm_limits_all_gradients_together(norm: float) -> None:
 
 def test_clipping_by_value_limits_each_element() -> None:
     gradient = Tensor(np.array([-3, -0.5, 0.5, 3], np.float32))
-    (clipped,) = clip((gradient,), recipe(clip_grad=True, clip_mode="value", clip_value=1))
+    (clipped,) = clip(
+        (gradient,), recipe(clip_grad=True, clip_mode="value", clip_value=1), sum_of_squares
+    )
     np.testing.assert_array_equal(clipped.asnumpy(), [-1, -0.5, 0.5, 1])
 
 
