@@ -76,7 +76,7 @@ def _state_checks(
 
 
 def _recipe_check(state: Checkpoint, recipe: Recipe) -> Check:
-    found, expected = state.run.recipe.choices(), recipe.choices()
+    found, expected = state.run.recipe.all_choices(), recipe.all_choices()
     faults = [
         f"{key} is {_shortened(found[key])}, expected {_shortened(expected[key])}"
         for key in expected

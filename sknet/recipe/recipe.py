@@ -45,8 +45,18 @@ class Recipe(
     written with the choices nor part of the digest."""
 
     def choices(self) -> dict[str, Any]:
-        """Return every choice as a JSON value; the path of the weights is none."""
+        """Return the choices as JSON values, of which the digest is made.
+
+        The path of the weights is none. Keys that came later than the first stores are left out
+        while they have their default, so that runs from before keep their digest.
+        """
         return self.model_dump(mode="json", exclude={"ckpt_path"})
+
+    def all_choices(self) -> dict[str, Any]:
+        """Return the choices and also the defaults that `choices` leaves out."""
+        fields = type(self).model_fields
+        late = {key: getattr(self, key) for key, field in fields.items() if field.exclude_if}
+        return {**late, **self.choices()}
 
     @property
     def digest(self) -> str:

@@ -208,7 +208,7 @@ def _accuracy_change(
 
 def _changes(first: TrainedRun, second: TrainedRun) -> Iterator[Change]:
     parts: tuple[tuple[Part, Mapping[str, object], Mapping[str, object]], ...] = (
-        ("recipe", first.recipe.choices(), second.recipe.choices()),
+        ("recipe", first.recipe.all_choices(), second.recipe.all_choices()),
         ("data", _data(first), _data(second)),
         ("software", first.software, second.software),
         ("run", _layout(first), _layout(second)),

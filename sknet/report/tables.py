@@ -269,7 +269,7 @@ def _own_row(run: TrainedRun) -> Row:
         "cards": run.world_size,
         "batch size": run.global_batch_size // run.world_size,
         "resolution": resolution_text(side),
-        "jit level": None,  # no log says it
+        "jit level": run.recipe.jit_level or "default",
         **numbers,
         "acc@top1": percent(counts.correct_top1, counts.seen) if counts else None,
         "acc@top5": percent(counts.correct_top5, counts.seen) if counts else None,

@@ -132,6 +132,7 @@ def with_state(directory: Path, changes: Mapping[str, Any]) -> None:
         ({"epoch": 3}, {"progress": "epoch is 3, expected 2"}),
         ({"num_params": 1}, {"run": "trainable parameters is 1, expected "}),
         ({"run.recipe.lr": 0.5}, {"recipe": "lr is 0.5, expected 0.01"}),
+        ({"run.recipe.jit_level": "O2"}, {"recipe": "jit_level is 'O2', expected None"}),
         ({"run.shards_digest": "0" * 64}, {"shards": f"digest is {'0' * 64}, expected "}),
         ({"run.classes.0": "cow"}, {"shards": "class 0 is 'cow', expected 'cat'"}),
         ({"run.steps_per_epoch": 4}, {"run": "steps per epoch is 4, expected 3"}),
@@ -163,6 +164,14 @@ def test_a_state_of_another_run_fails_with_what_was_found_and_expected(
     found = faults(check(copy))
     for name, detail in expected.items():
         assert found[name].startswith(detail)
+
+
+def test_a_choice_that_the_checkpoint_left_at_its_default_is_compared_too(
+    recipe: Recipe, converted: ShardSet, copy: Path
+) -> None:
+    expected = recipe.model_copy(update={"jit_level": "O2"})
+    result = check_checkpoint(copy, tiny_network(), expected, converted.record)
+    assert faults(result) == {"recipe": "jit_level is None, expected 'O2'"}
 
 
 def with_weights(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -41,6 +41,12 @@ def test_own_runs_come_before_the_published_rows() -> None:
     assert mindcv[["ms/step", "img/s", "acc@top1"]].tolist() == [46.83, 10933.16, 72.85]
 
 
+@pytest.mark.parametrize(("level", "shown"), [("O1", "O1"), ("O2", "O2"), (None, "default")])
+def test_the_jit_level_is_the_one_of_the_runs_recipe(level: str | None, shown: str) -> None:
+    run = make_run(recipe=make_run().recipe.model_copy(update={"jit_level": level}))
+    assert published_table([run]).loc[0, "jit level"] == shown
+
+
 def test_published_speeds_agree_with_their_batch_sizes() -> None:
     rows = published_table([]).dropna(subset=["ms/step"])
     assert len(rows) == 2
