@@ -119,4 +119,6 @@ def test_mindspores_own_check_warns_of_the_same_versions(tmp_path: Path) -> None
     )
     warned = json.loads(ended.stdout.splitlines()[-1])
     ours = [version_warning({"ASCEND_HOME_PATH": home}) is not None for home in homes]
-    assert warned == ours == [False, False, False, True, True, True, False]
+    assert warned == ours
+    if metadata.version("mindspore") == "2.10.0":
+        assert ours == [False, False, False, True, True, True, False]

@@ -127,10 +127,11 @@ def test_the_published_set_is_accepted_by_no_mindspore_that_this_project_runs_on
     tmp_path: Path,
 ) -> None:
     dataclasses.replace(TREE, toolkit="8.0.0.beta1", compiler="7.6.0.1.220").write(tmp_path)
-    needs = dataclasses.replace(NEEDS, accepted=accepted_versions())
-    result = check(tmp_path, needs)["CANN"]
+    accepted = accepted_versions()
+    assert accepted is not None
+    result = check(tmp_path, dataclasses.replace(NEEDS, accepted=accepted))["CANN"]
     assert str(result.status) == "fail"
-    assert result.advice == "install CANN 9.1 and its driver: docs/imagenet.md"
+    assert result.advice == f"install CANN {accepted[-1]} and its driver: docs/imagenet.md"
 
 
 def test_a_mindspore_without_a_list_is_a_warning(
@@ -362,7 +363,8 @@ def test_a_python_that_cann_does_not_name_is_a_warning() -> None:
 
 
 def test_what_cann_documents_is_known_for_each_release_that_mindspore_accepts() -> None:
-    assert DOCUMENTED.keys() >= set(accepted_versions() or ())
+    # Before 2.8, MindSpore also lists versions of CANN's compiler, which differed from CANN's.
+    assert DOCUMENTED.keys() >= set(accepted_versions() or ()) - {"7.7", "7.8"}
     assert all(each.source.startswith("https://www.hiascend.com/") for each in DOCUMENTED.values())
     of_mindspore = {each.name for each in installation("mindspore").requirements}
     assert of_mindspore >= set(SHARED)

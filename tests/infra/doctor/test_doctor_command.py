@@ -193,7 +193,7 @@ def test_a_server_of_another_version_or_without_an_answer_is_named() -> None:
 def test_pins_come_from_the_installed_distribution() -> None:
     facts = installation()
     pins = {each.name: str(each.specifier) for each in facts.requirements}
-    assert pins["mindspore"] == "==2.10.0"
+    assert pins["prefect"] == "==3.8.8"
     assert all(each.status is Status.OK for each in check_installation(facts))
     assert installation("no-such-distribution").requires_python is None
 
