@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
-    recipe = program.recipe_of(arguments)
+    recipe = program.recipe_of(arguments, warn_ignored=False)
     device = choose_device(arguments.device_target, recipe)
     from sknet.data.conversion.conversion import shards_at
     from sknet.training.trainer import Options, Trainer, plan_run
@@ -39,6 +39,9 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
             print(f"{line}\n", end="", flush=True)
 
     report(str(device))
+    if world.rank == 0:
+        # Again, for the warning about keys without effect, which comes after the first line.
+        program.recipe_of(arguments)
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
         program.make_directory(arguments.tensorboard, "--tensorboard")

@@ -1,13 +1,15 @@
 """The programs convert and validate: what they write, and that it is reproducible."""
 
 import json
+import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
 import pytest
 
-from sknet import convert, validate
+from sknet import convert, train, validate
 from sknet.data.shards import Row, ShardSet, count_rows, read_rows
 from sknet.device import find_cards
 from sknet.evaluation.predictions import read_predictions
@@ -66,6 +68,28 @@ def test_validating_weights_prints_and_writes_the_counts(
     device, counts = output.splitlines()
     assert device == f"device CPU: {find_cards().said}"
     assert f"({record.correct_top1}/6)" in counts
+
+
+def test_training_with_a_file_of_mindcv_says_the_device_first_and_once_which_keys_it_ignores(
+    call: Callable[..., tuple[int, str, str]], converted: ShardSet, away: Path
+) -> None:
+    theirs = {"model": "tiny", "dataset": "imagenet", "num_classes": 4, "opt": "sgd"}
+    (away / "theirs.yaml").write_text(json.dumps(theirs))
+    handler = logging.StreamHandler(sys.stdout)
+    logger = logging.getLogger("sknet.recipe")
+    logger.addHandler(handler)
+    try:
+        code, output, errors = call(
+            *(train, "--config", "theirs.yaml", "--data_dir", converted.directory),
+            *("--set", "num_parallel_workers=1"),
+        )
+    finally:
+        logger.removeHandler(handler)
+    assert (code, errors) == (2, "error: num_classes is 4, but the data set has 3 classes\n")
+    assert output.splitlines() == [
+        f"device CPU: {find_cards().said}",
+        "recipe theirs.yaml is MindCV's; without effect here: dataset",
+    ]
 
 
 def rows_of(shard: Path) -> list[Row]:
