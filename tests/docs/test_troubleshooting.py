@@ -11,6 +11,7 @@ from tests.docs.troubleshooting import (
     PAGE,
     Entry,
     explained,
+    of_others,
     read_groups,
     render,
     without_entry,
@@ -48,13 +49,33 @@ def test_the_page_shows_every_message_in_a_cell_of_its_own() -> None:
         for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
         for text in row.split("<br>")
     ]
-    assert len(shown) == len(explained(read_groups()))
+    assert len(shown) == len(explained(read_groups())) + len(of_others(read_groups()))
     assert "`the loss on … is …: the weights have diverged`" in shown
 
 
 def test_an_entry_without_cause_or_cure_is_refused() -> None:
     with pytest.raises(ValidationError, match="cure"):
         Entry(says=("a",), cause="b", cure="")
+
+
+def test_messages_of_other_software_have_their_sources_on_the_page() -> None:
+    groups = read_groups()
+    page = PAGE.read_text("utf-8")
+    for code in ("EI0006", "EI0002", "EI0019"):
+        (entry,) = (
+            entry
+            for group in groups
+            for entry in group.entries
+            if any(text.startswith(code) for text in entry.says)
+        )
+        assert entry.source is not None
+        assert f"([source]({entry.source}))" in page
+    assert set(of_others(groups)).isdisjoint(message.text for message in messages())
+
+
+def test_a_source_that_is_no_address_is_refused() -> None:
+    with pytest.raises(ValidationError, match="source"):
+        Entry(says=("a",), cause="b", cure="c", source="HCCL's guide")
 
 
 def test_a_message_is_its_text_with_dots_for_what_is_filled_in() -> None:

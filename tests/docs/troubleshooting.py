@@ -4,7 +4,8 @@ python -m tests.docs.troubleshooting            # writes the page; exits 1 if en
 python -m tests.docs.troubleshooting --stubs    # prints entries for the messages that lack one
 
 To add a message, add its text to the entry in troubleshooting.yaml that has the same cause and
-cure, or add a new entry. Then run this program.
+cure, or add a new entry. Then run this program. An entry with a `source` explains messages of other
+software, which are not looked for in the code.
 """
 
 import argparse
@@ -26,9 +27,10 @@ Line = Annotated[str, Field(min_length=1)]
 INTRODUCTION = """\
 # Troubleshooting
 
-This page explains every message with which a command or a flow may end. `…` stands for what a
-message fills in, so search for its longest fixed words. The page is made from the code and tested
-against it (`python -m tests.docs.troubleshooting`).
+This page explains every message with which a command or a flow may end, and those of MindSpore and
+HCCL on Ascend that users meet most. `…` stands for what a message fills in, so search for its
+longest fixed words. The page is made from the code and tested against it
+(`python -m tests.docs.troubleshooting`).
 
 | exit code | meaning |
 |---|---|
@@ -51,6 +53,8 @@ class Entry(BaseModel):
     says: Annotated[tuple[Line, ...], Field(min_length=1)]
     cause: Line
     cure: Line
+    source: Annotated[str, Field(pattern=r"^https://\S+$")] | None = None
+    """The page that documents the messages, if other software prints them; None: ours."""
 
 
 class Group(BaseModel):
@@ -69,8 +73,20 @@ def read_groups(path: Path = SOURCE) -> tuple[Group, ...]:
 
 
 def explained(groups: tuple[Group, ...]) -> Counter[str]:
-    """Return the number of entries for each message."""
-    return Counter(text for group in groups for entry in group.entries for text in entry.says)
+    """Return the number of entries for each message of this project."""
+    return Counter(
+        text
+        for group in groups
+        for entry in group.entries
+        if entry.source is None
+        for text in entry.says
+    )
+
+
+def of_others(groups: tuple[Group, ...]) -> list[str]:
+    """Return the messages of other software, whose entries name their sources."""
+    entries = [entry for group in groups for entry in group.entries if entry.source]
+    return [text for entry in entries for text in entry.says]
 
 
 def without_entry(groups: tuple[Group, ...], found: list[Message]) -> list[Message]:
@@ -91,7 +107,8 @@ def render(groups: tuple[Group, ...]) -> str:
         parts.append(f"## {group.where}\n\n| message | cause | cure |\n|---|---|---|")
         for entry in group.entries:
             says = "<br>".join(f"`{_cell(text)}`" for text in map(_code, entry.says))
-            parts[-1] += f"\n| {says} | {_cell(entry.cause)} | {_cell(entry.cure)} |"
+            source = f" ([source]({entry.source}))" if entry.source else ""
+            parts[-1] += f"\n| {says} | {_cell(entry.cause)}{source} | {_cell(entry.cure)} |"
         parts[-1] += "\n"
     return "\n".join(parts)
 
