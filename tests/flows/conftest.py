@@ -16,9 +16,17 @@ HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @pytest.fixture
-def call_command(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
-    """Calls a flow's command with options."""
+def keep_handlers() -> Iterator[None]:
+    """Restores the handlers that commands set."""
     handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def call_command(capfd: pytest.CaptureFixture[str], keep_handlers: None) -> Callable[..., Ended]:
+    """Calls a flow's command with options."""
 
     def call(module: ModuleType, *options: object) -> Ended:
         words = [*map(str, options)]
@@ -29,9 +37,7 @@ def call_command(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., En
             code = int(str(ended.code))
         return Ended(words, code, *capfd.readouterr())
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.fixture

@@ -1,0 +1,459 @@
+"""The lines of the acceptance: what each proves, its figures, and what they are compared with.
+
+Nothing here runs anything. A figure that has nothing to be compared with in a setting has no bound
+there, and a line that proves nothing there says why it is not run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sknet.report.published import PUBLISHED, PublishedResult
+
+Limit = Literal["at most", "at least", "exactly"]
+
+PUBLISHED_CARDS = 8
+
+TOLERANCE = 0.05
+"""A figure that is worse than the published one by more than this fraction fails its line."""
+
+SECOND_COMPILE = 0.3
+"""Largest time of a second compilation, as a fraction of the first."""
+
+DATA_WAIT = 0.05
+"""Largest fraction of the time of the steps in which a rank waits for data."""
+
+END_SECONDS = 30.0
+"""Longest time from the loss of a rank until its job has ended."""
+
+LOSS_DIFFERENCE = 0.01
+"""Largest difference between the losses of Ascend and CPU at precision O0, and between those of
+two ways to compute the same, there as a fraction of the loss."""
+
+PRECISION_DIFFERENCE = 0.02
+"""Largest difference between the losses of two precisions, as a fraction of the loss."""
+
+HOSTS_EFFICIENCY = 0.95
+"""Smallest speed of N hosts, as a fraction of N times the speed of one."""
+
+OWN = "this project"
+HERE = "measured here, by the line {}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the acceptance runs on."""
+
+    device_target: Literal["CPU", "Ascend"]
+    cards: int
+    """Ranks on each host, each with a card of its own on Ascend."""
+    hosts: int
+    miniature: bool
+    """Whether small trainings on digits replace the published recipe."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether published figures are for this setting."""
+        on_cards = self.device_target == "Ascend" and self.cards == PUBLISHED_CARDS
+        return on_cards and not self.miniature
+
+    @property
+    def is_full(self) -> bool:
+        """Whether speeds mean anything: cards, and the real recipe."""
+        return self.device_target == "Ascend" and not self.miniature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number that a line measures."""
+
+    name: str
+    unit: str = ""
+    compare: float | None = None
+    """The figure to compare with; None: there is none."""
+    source: str = ""
+    """Where `compare` comes from."""
+    limit: Limit | None = None
+    """How the measured number is judged by `compare`; None: not at all."""
+    tolerance: float = 0.0
+    """By which fraction of `compare` the measured number may be worse."""
+
+    @property
+    def bound(self) -> float | None:
+        """The worst number that passes; None if the figure is not judged."""
+        if self.compare is None or self.limit is None:
+            return None
+        sign = {"at most": 1, "at least": -1, "exactly": 0}[self.limit]
+        return self.compare * (1 + sign * self.tolerance)
+
+    def holds(self, measured: float | None) -> bool | None:
+        """Tell whether a measured number passes; None if it can't be judged."""
+        if self.bound is None or measured is None:
+            return None
+        match self.limit:
+            case "at most":
+                return measured <= self.bound
+            case "at least":
+                return measured >= self.bound
+        return measured == self.bound
+
+    def without_bound(self) -> "Figure":
+        """Return the figure as one that is only reported."""
+        return replace(self, compare=None, limit=None, tolerance=0.0, source="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the acceptance."""
+
+    name: str
+    proves: str
+    """A sentence about what holds if the line passes."""
+    figures: tuple[Figure, ...]
+    needs: tuple[str, ...] = ()
+    """Lines without which this one would fail too."""
+    not_run: str = ""
+    """Why this setting has nothing to prove here; empty if the line is run."""
+
+
+def lines_of(setting: Setting) -> tuple[Line, ...]:
+    """Return all lines in the order in which they are run."""
+    lines = (
+        *_machine(setting),
+        *_training(setting),
+        *_exactness(setting),
+        *_choices(setting),
+        *_several(setting),
+    )
+    return lines if setting.is_full else tuple(map(_without_times, lines))
+
+
+def failures(line: Line, measured: Mapping[str, float | None]) -> list[str]:
+    """Return what is wrong with the figures of a line that was run; nothing if it passes.
+
+    A figure that could not be measured (None) is not judged. But a line of which no figure could be
+    judged has proven nothing, and fails.
+    """
+    judged = {figure.name: figure.holds(measured.get(figure.name)) for figure in line.figures}
+    if all(holds is None for holds in judged.values()):
+        return ["no figure could be judged"]
+    return [
+        f"{figure.name}: {number(measured[figure.name])}, expected {bound_text(figure)}"
+        for figure in line.figures
+        if judged[figure.name] is False
+    ]
+
+
+def bound_text(figure: Figure) -> str:
+    """Return what a figure is judged by, such as `at most 49.17 ms`; empty if it is not judged."""
+    if figure.bound is None:
+        return ""
+    return f"{figure.limit} {number(figure.bound)} {figure.unit}".strip()
+
+
+def number(value: float | None) -> str:
+    """Return a number for people, with two digits after the point, or three in all below 1."""
+    if value is None:
+        return ""
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def published() -> PublishedResult:
+    """Return the published result that the acceptance compares with."""
+    return next(
+        row
+        for row in PUBLISHED
+        if row.model == "skresnet18" and row.ms_per_step and "910*" in row.source
+    )
+
+
+def _machine(setting: Setting) -> tuple[Line, ...]:
+    on_ascend = setting.device_target == "Ascend"
+    return (
+        Line(
+            name="doctor",
+            proves="No check of `python -m infra.doctor` fails: packages, disk, driver, firmware, "
+            "CANN and the devices fit each other.",
+            figures=(_none("checks that failed"), Figure(name="warnings")),
+        ),
+        Line(
+            name="devices",
+            proves="MindSpore computes on the device (`mindspore.run_check()`), and there are as "
+            "many healthy devices as ranks.",
+            figures=(
+                _none("runs of MindSpore's check that failed"),
+                Figure(
+                    name="healthy devices",
+                    compare=setting.cards if on_ascend else None,
+                    source="--cards",
+                    limit="at least",
+                ),
+            ),
+        ),
+        Line(
+            name="data",
+            proves="The data is there as shards, and every file of them has its recorded SHA-256. "
+            "Images are converted first.",
+            figures=(
+                _none("missing or damaged files"),
+                Figure(name="training images"),
+                Figure(name="validation images"),
+            ),
+        ),
+        Line(
+            name="losses",
+            proves="A training on one card gives the losses of the same training on CPU, at "
+            "precision O0, over its first ten steps.",
+            needs=("data",),
+            not_run="" if on_ascend else "the losses of Ascend are compared with those of the CPU",
+            figures=(
+                Figure(
+                    name="largest difference of a loss",
+                    compare=LOSS_DIFFERENCE,
+                    source=OWN,
+                    limit="at most",
+                ),
+                _exactly("compared steps", 10),
+            ),
+        ),
+    )
+
+
+def _training(setting: Setting) -> tuple[Line, ...]:
+    row = published()
+    source = f"{row.source}: configs/sknet/README.md"
+    unpublished = "" if setting.is_published else _unpublished(setting)
+    not_full = "" if setting.is_full else "speeds count on cards, with the published recipe"
+    return (
+        Line(
+            name="training",
+            proves="The recipe trains on all cards of one host, stops on request, and a second "
+            "start of the same command resumes where the first one stopped.",
+            needs=("data",),
+            figures=(
+                _none("steps lost or repeated by the second start"),
+                Figure(name="median step", unit="ms"),
+                Figure(name="mean step", unit="ms"),
+                Figure(name="speed", unit="images/s"),
+                Figure(name="compilation", unit="s"),
+                Figure(name="second compilation", unit="s"),
+                Figure(name="fraction of the time without data"),
+            ),
+        ),
+        Line(
+            name="step-time",
+            proves="A step takes as long as published.",
+            needs=("training",),
+            not_run=unpublished,
+            figures=(
+                _published("median step", "ms", row.ms_per_step, source, "at most"),
+                _published("speed", "images/s", row.images_per_second, source, "at least"),
+            ),
+        ),
+        Line(
+            name="compile-time",
+            proves="The first step compiles in the published time.",
+            needs=("training",),
+            not_run=unpublished,
+            figures=(_published("compilation", "s", row.compile_seconds, source, "at most"),),
+        ),
+        Line(
+            name="compile-cache",
+            proves="A second start takes the compiled step from the cache.",
+            needs=("training",),
+            not_run=not_full,
+            figures=(
+                Figure(
+                    name="second compilation",
+                    unit="of the first",
+                    compare=SECOND_COMPILE,
+                    source=OWN,
+                    limit="at most",
+                ),
+            ),
+        ),
+        Line(
+            name="data-wait",
+            proves="The cards don't wait for images.",
+            needs=("training",),
+            not_run=not_full,
+            figures=(
+                Figure(
+                    name="fraction of the time without data",
+                    compare=DATA_WAIT,
+                    source=OWN,
+                    limit="at most",
+                ),
+            ),
+        ),
+    )
+
+
+def _exactness(setting: Setting) -> tuple[Line, ...]:
+    end = Figure(
+        name="time from SIGKILL to the end of the job",
+        unit="s",
+        compare=END_SECONDS,
+        source=OWN,
+        limit="at most",
+    )
+    compared = (
+        _none("checkpoints that differ from the undisturbed training"),
+        _exactly("compared checkpoints", 2),
+    )
+    return (
+        Line(
+            name="bits",
+            proves="A second training of the same recipe and seed gives the same bytes.",
+            needs=("training",),
+            figures=(_none("checkpoints that differ"), _exactly("compared checkpoints", 2)),
+        ),
+        Line(
+            name="kill",
+            proves="SIGKILL to a rank ends the job and leaves no process; the same command resumes "
+            "from the last checkpoint and gives the bytes of an undisturbed training.",
+            needs=("training",),
+            figures=(
+                end,
+                _none("processes left"),
+                _none("steps between the last checkpoint and the resumed start"),
+                *compared,
+            ),
+        ),
+        Line(
+            name="stop",
+            proves="SIGUSR1 stops all ranks after the same step with a checkpoint; the same "
+            "command resumes there and gives the bytes of an undisturbed training.",
+            needs=("training",),
+            figures=(
+                _exactly("ranks that stopped", setting.cards),
+                _exactly("different last steps", 1),
+                _none("steps between the stop and the resumed start"),
+                *compared,
+            ),
+        ),
+        Line(
+            name="nan",
+            proves="A training that diverges is refused: the error names the step, and no "
+            "checkpoint has that step.",
+            needs=("data",),
+            figures=(
+                _exactly("steps from the last finite loss to the step that is named", 1),
+                _none("checkpoints of that step or later ones"),
+            ),
+        ),
+        Line(
+            name="export",
+            proves="A checkpoint of the training is exported on the device, and the file's logits "
+            "are those of the network.",
+            needs=("training",),
+            figures=(_none("exports that were refused"),),
+        ),
+    )
+
+
+def _choices(setting: Setting) -> tuple[Line, ...]:
+    return (
+        Line(
+            name="jit-levels",
+            proves="The recipe trains alike at each jit level of MindSpore; their times stand "
+            "beside each other.",
+            needs=("training",),
+            figures=(
+                _loss_difference(LOSS_DIFFERENCE),
+                *(
+                    Figure(name=f"{name} at {level}", unit=unit)
+                    for level in ("O0", "O1", "O2")
+                    for name, unit in (("median step", "ms"), ("compilation", "s"))
+                ),
+            ),
+        ),
+        Line(
+            name="precision",
+            proves="Precision O2 (float16, with BatchNorm in float32) trains like O0 (float32).",
+            needs=("training",),
+            figures=(
+                _loss_difference(PRECISION_DIFFERENCE),
+                Figure(name="median step at O0", unit="ms"),
+                Figure(name="median step at O2", unit="ms"),
+            ),
+        ),
+        Line(
+            name="bind-core",
+            proves="The recipe trains alike with and without cores bound to ranks "
+            "(`msrun --bind_core`); the times of both stand beside each other.",
+            needs=("training",),
+            not_run=""
+            if setting.device_target == "Ascend"
+            else "cores are bound by the NUMA node of each card",
+            figures=(
+                _loss_difference(LOSS_DIFFERENCE),
+                Figure(name="median step, bound", unit="ms"),
+                Figure(name="median step, not bound", unit="ms"),
+            ),
+        ),
+    )
+
+
+def _several(setting: Setting) -> tuple[Line, ...]:
+    return (
+        Line(
+            name="hosts",
+            proves="The recipe trains on several hosts, which Ray places, nearly as many times "
+            "faster as there are hosts.",
+            needs=("training",),
+            not_run="" if setting.hosts > 1 else "--hosts is 1",
+            figures=(
+                Figure(
+                    name="speed",
+                    unit="times that of one host",
+                    compare=setting.hosts,
+                    source=HERE.format("training"),
+                    limit="at least",
+                    tolerance=1 - HOSTS_EFFICIENCY,
+                ),
+                _exactly("hosts that trained", setting.hosts),
+                Figure(name="median step", unit="ms"),
+            ),
+        ),
+    )
+
+
+def _none(name: str) -> Figure:
+    return _exactly(name, 0)
+
+
+def _exactly(name: str, count: int) -> Figure:
+    return Figure(name=name, compare=count, source=OWN, limit="exactly")
+
+
+def _loss_difference(most: float) -> Figure:
+    return Figure(
+        name="largest difference of a loss",
+        unit="of the loss",
+        compare=most,
+        source=OWN,
+        limit="at most",
+    )
+
+
+def _published(name: str, unit: str, value: float | None, source: str, limit: Limit) -> Figure:
+    return Figure(
+        name=name, unit=unit, compare=value, source=source, limit=limit, tolerance=TOLERANCE
+    )
+
+
+def _unpublished(setting: Setting) -> str:
+    figures = f"figures were published for {PUBLISHED_CARDS} Ascend cards and skresnet18_ascend"
+    if setting.device_target != "Ascend":
+        return f"{figures}, not for {setting.device_target}"
+    return f"{figures}, not for " + ("digits" if setting.miniature else f"{setting.cards} cards")
+
+
+def _without_times(line: Line) -> Line:
+    """Return a line whose times and speeds are only reported."""
+    timed = ("ms", "s", "images/s", "times that of one host")
+    figures = (each.without_bound() if each.unit in timed else each for each in line.figures)
+    return replace(line, figures=tuple(figures))

@@ -1,0 +1,389 @@
+"""Trainings that the acceptance measures: started, killed or stopped at a step, started again.
+
+A training that went as planned is kept in its directory, and not run again as long as nothing that
+it depends on changes. An interrupted one starts from the beginning.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+import sknet
+from infra.base.files import cache_directory, file_sha256, replace_file
+from infra.base.outcomes import UserError
+from infra.base.records import Record, Sha256
+from infra.launch import Job, JobResult, Outcome, run
+from infra.launch.cluster import ClusterError, LostHostError
+from infra.launch.gang import Gang, run_on_hosts
+from sknet.recipe import load_recipe
+from sknet.records.training import MODEL_FILE
+from tasks.programs import SILENCE_SECONDS, LaunchSettings, gang_of
+
+RAY = "ray:auto"
+"""The cluster that runs trainings on several hosts."""
+
+RECORD = "training.json"
+METRICS = "metrics.jsonl"
+
+_CHECKPOINT = re.compile(r"step-(\d+)")
+# The last line of a traceback, in the tail of a rank's log.
+_ERROR = re.compile(r"^(?:\[rank \d+\] )?([A-Za-z_.]+(?:Error|Exception): .+)$", re.MULTILINE)
+# What a rank prints when it was asked to stop.
+_STOPPED = re.compile(r"^stopped: after step (\d+) ", re.MULTILINE)
+
+
+class LineError(Exception):
+    """A line can't be measured, so it fails; `log` is the file or directory to look at."""
+
+    def __init__(self, reason: str, log: Path | None = None) -> None:
+        super().__init__(reason)
+        self.log = log
+
+
+class Start(Record):
+    """One start of a training, and what happens to it."""
+
+    action: Literal["stop", "kill"] | None
+    """SIGUSR1 to the launcher, or SIGKILL to the last rank; None: it is left alone."""
+    at_step: int
+    """Number of steps done and logged after which that happens."""
+    ends: Outcome
+    """How the start is expected to end."""
+
+
+class Training(Record):
+    """A training as it is planned."""
+
+    name: str
+    """Name of its directory: the line that it belongs to, and its own."""
+    recipe: str
+    overrides: tuple[str, ...]
+    """Changes of the recipe, as for `--set`."""
+    device_target: str
+    cards: int
+    """Ranks on each host."""
+    hosts: int = 1
+    bind_core: bool
+    starts: tuple[Start, ...]
+    compiles: bool = False
+    """Whether the first start has to compile, because its time is measured."""
+
+
+class StepFigures(Record):
+    """A `step` line of metrics.jsonl; the times are over the steps since the line before."""
+
+    step: int
+    loss: float
+    ms_per_step: float | None = None
+    ms_per_step_p50: float | None = None
+    images_per_second: float | None = None
+    data_wait_share: float | None = None
+
+
+class StartReport(Record):
+    """What happened in one start."""
+
+    outcome: Outcome
+    message: str
+    end_seconds: float | None
+    """Seconds from the action until the job had ended; None without one."""
+    processes_left: int
+    first_step: int | None
+    """Number of steps done when it started; None if it never got that far."""
+    world_size: int | None
+    compile_seconds: float | None
+    steps: tuple[StepFigures, ...]
+    stopped_after: tuple[int, ...]
+    """The last step that each rank named when it stopped."""
+    last_checkpoint: int | None
+    """Step of the newest checkpoint when it had ended."""
+
+
+class TrainingReport(Record):
+    """What happened in all starts of a training."""
+
+    training: Training
+    inputs: dict[str, str]
+    """What it depends on beside its own plan."""
+    starts: tuple[StartReport, ...]
+    checkpoints: dict[int, Sha256]
+    """SHA-256 of the weights by step, of all checkpoints that it ever had."""
+
+
+class Trainings:
+    """Runs trainings in a directory of their own each."""
+
+    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        """Keep all trainings below `directory`; `say` prints a line about one that starts."""
+        self._directory, self._say = directory, say
+        self._failed: dict[str, LineError] = {}
+
+    def report(self, training: Training, shards: Path, inputs: Mapping[str, str]) -> TrainingReport:
+        """Return what happened in a training, which is run if it wasn't yet.
+
+        Args:
+            training: The plan.
+            shards: Directory of the data.
+            inputs: What it depends on beside its plan.
+
+        Raises:
+            LineError: A start ended otherwise than planned. It isn't run again by this process.
+            KeyboardInterrupt: This process was asked to stop.
+        """
+        directory = self._directory / training.name
+        record = directory / RECORD
+        with suppress(UserError):
+            kept = TrainingReport.read(record)
+            if kept.training == training and kept.inputs == dict(inputs):
+                return kept
+        if training.name in self._failed:
+            raise self._failed[training.name]
+        try:
+            report = self._run(training, shards, inputs, directory)
+        except LineError as error:
+            self._failed[training.name] = error
+            raise
+        replace_file(record, report.encode(), durable=True)
+        return report
+
+    def _run(
+        self, training: Training, shards: Path, inputs: Mapping[str, str], directory: Path
+    ) -> TrainingReport:
+        shutil.rmtree(directory, ignore_errors=True)
+        if training.compiles:
+            shutil.rmtree(cache_directory("compiled"), ignore_errors=True)
+        reports: list[StartReport] = []
+        checkpoints: dict[int, str] = {}
+        for number, start in enumerate(training.starts, 1):
+            self._say(f"training {training.name}, start {number} of {len(training.starts)}")
+            report = _run_start(training, start, number, shards, directory)
+            reports.append(report)
+            checkpoints |= _checkpoints(directory / "ckpt")
+            if report.outcome is not start.ends:
+                raise LineError(
+                    f"start {number} of training {training.name} ended as {report.outcome}, "
+                    f"expected {start.ends}: {_reason(report.message)}",
+                    _log_of(report.message, logs_of(directory, number)),
+                )
+        return TrainingReport(
+            training=training, inputs=dict(inputs), starts=tuple(reports), checkpoints=checkpoints
+        )
+
+
+def run_program(
+    program: str,
+    options: Mapping[str, object],
+    directory: Path,
+    *,
+    number: int = 1,
+    workers: int = 1,
+    bind_core: bool = False,
+    gang: Gang | None = None,
+    on_line: Callable[[str], None] = lambda _: None,
+) -> JobResult:
+    """Run a program of sknet with the launcher to its end, and return how it ended.
+
+    Args:
+        program: Name of the program: `sknet/<program>.py`.
+        options: Its options, without the leading dashes; a tuple gives an option several times.
+        directory: Where its logs, its outcome and its scratch files are.
+        number: Number of this run in the directory.
+        workers: Ranks on this host, if there is no gang.
+        bind_core: Whether each rank gets processor cores of its own.
+        gang: The hosts; None: this host.
+        on_line: Called for each line that a rank prints.
+
+    Raises:
+        LineError: There is no such cluster, or too few of its hosts are free.
+    """
+    scratch, logs = directory / "scratch", logs_of(directory, number)
+    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(logs, ignore_errors=True)
+    outcome_file = directory / f"outcome-{number}.json"
+    words = [
+        f"--{name}={value}"
+        for name, given in options.items()
+        for value in (given if isinstance(given, tuple) else (given,))
+    ]
+    job = Job(
+        program=Path(sknet.__file__).with_name(f"{program}.py"),
+        args=(*words, f"--outcome_file={outcome_file}"),
+        workers=workers,
+        log_dir=logs,
+        outcome_file=outcome_file,
+        cwd=scratch,
+        env={name: os.environ[name] for name in ("SKNET_CACHE",) if name in os.environ},
+        deadline=None,
+        silence=SILENCE_SECONDS,
+        bind_core=bind_core,
+    )
+    if gang is None:
+        return run(job, on_line=on_line)
+    try:
+        return run_on_hosts(job, gang, on_line=on_line)
+    except (ClusterError, LostHostError) as error:
+        raise LineError(str(error), logs) from None
+
+
+def logs_of(directory: Path, number: int = 1) -> Path:
+    """Return the directory of the logs of a program's run."""
+    return directory / f"logs-{number}"
+
+
+def refuse_failed(result: JobResult, directory: Path, number: int = 1) -> None:
+    """Check that a program ended well.
+
+    Raises:
+        LineError: It did not.
+    """
+    if result.status is not Outcome.DONE:
+        logs = logs_of(directory, number)
+        log = _log_of(result.message, logs)
+        raise LineError(f"ended as {result.status}: {_reason(result.message)}", log)
+
+
+class _Watcher:
+    """Acts on a running training once it has logged a step."""
+
+    def __init__(self, start: Start, metrics: Path, last_rank: int) -> None:
+        self.acted_at: float | None = None
+        self._start, self._metrics, self._last_rank = start, metrics, last_rank
+
+    def on_line(self, _line: str) -> None:
+        """Look at the metrics, of which a step's line is there before the rank prints its own."""
+        if self._start.action is None or self.acted_at is not None:
+            return
+        steps = [entry["step"] for entry in _entries(self._metrics) if entry["type"] == "step"]
+        if steps and steps[-1] >= self._start.at_step:
+            self.acted_at = time.monotonic()
+            if self._start.action == "stop":
+                os.kill(os.getpid(), signal.SIGUSR1)
+            else:
+                _rank_process(self._last_rank).kill()
+
+
+def _run_start(
+    training: Training, start: Start, number: int, shards: Path, directory: Path
+) -> StartReport:
+    metrics = directory / "ckpt" / METRICS
+    watcher = _Watcher(start, metrics, training.cards - 1)
+    options = {
+        "config": training.recipe,
+        "set": training.overrides,
+        "data_dir": shards,
+        "ckpt_save_dir": directory / "ckpt",
+        "device_target": training.device_target,
+    }
+    with _own_sigusr1():
+        result = run_program(
+            "train",
+            options,
+            directory,
+            number=number,
+            workers=training.cards,
+            bind_core=training.bind_core,
+            gang=_gang(training),
+            on_line=watcher.on_line,
+        )
+    ended_at = time.monotonic()
+    if result.status is Outcome.STOPPED and watcher.acted_at is None:
+        raise KeyboardInterrupt  # somebody sent SIGUSR1 to this process
+    processes = psutil.Process().children(recursive=True) if training.hosts == 1 else []
+    entries = _entries(metrics)
+    begun = [index for index, entry in enumerate(entries) if entry["type"] == "start"]
+    # A start that never got to its metrics leaves those of the start before.
+    own = entries[begun[-1] :] if len(begun) == number else []
+    compiled = [entry["compile_seconds"] for entry in own if entry["type"] == "compile"]
+    return StartReport(
+        outcome=result.status,
+        message=result.message,
+        end_seconds=None if watcher.acted_at is None else ended_at - watcher.acted_at,
+        processes_left=len(processes),
+        first_step=own[0]["step"] if own else None,
+        world_size=own[0]["world_size"] if own else None,
+        compile_seconds=compiled[0] if compiled else None,
+        steps=tuple(
+            StepFigures(**{name: entry[name] for name in StepFigures.model_fields if name in entry})
+            for entry in own
+            if entry["type"] == "step"
+        ),
+        stopped_after=tuple(_last_steps(logs_of(directory, number))),
+        last_checkpoint=max(_checkpoints(directory / "ckpt"), default=None),
+    )
+
+
+def _gang(training: Training) -> Gang | None:
+    if training.hosts == 1:
+        return None
+    recipe = load_recipe(training.recipe, training.overrides, warn_ignored=False)
+    launch = LaunchSettings(launcher=RAY, hosts=training.hosts)
+    return gang_of(launch, recipe, training.hosts * training.cards, training.device_target)
+
+
+@contextmanager
+def _own_sigusr1() -> Iterator[None]:
+    """Let a SIGUSR1 that arrives just after a job has ended do nothing."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _rank_process(rank: int) -> psutil.Process:
+    """Return the process of a rank below this one: by msrun's variables, or the only training."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            environment, words = process.environ(), process.cmdline()
+            own_rank = int(environment.get("RANK_ID", 0))
+            is_scheduler = environment.get("MS_ROLE") == "MS_SCHED"
+            is_program = any(word.endswith("sknet/train.py") for word in words[1:2])
+            if is_program and not is_scheduler and own_rank == rank:
+                return process
+    raise LineError(f"the process of rank {rank} can't be found")
+
+
+def _entries(metrics: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of metrics.jsonl; none if there is no such file yet."""
+    try:
+        lines = metrics.read_bytes().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def _checkpoints(directory: Path) -> dict[int, str]:
+    """Return the SHA-256 of the weights of each checkpoint, by step."""
+    return {
+        int(found[1]): file_sha256(path / MODEL_FILE)
+        for path in directory.glob("step-*")
+        if (found := _CHECKPOINT.fullmatch(path.name))
+    }
+
+
+def _last_steps(logs: Path) -> Iterator[int]:
+    for path in sorted(logs.glob("worker_*.log")):
+        yield from map(int, _STOPPED.findall(path.read_text("utf-8", "replace")))
+
+
+def _log_of(message: str, logs: Path) -> Path:
+    """Return the log of the rank that a message names first, or that of rank 0."""
+    named = re.search(r"\brank (\d+)\b", message)
+    log = logs / f"worker_{named[1] if named else 0}.log"
+    return log if log.is_file() else logs
+
+
+def _reason(message: str) -> str:
+    """Return the first line of a job's message, and the error in the log's last lines below it."""
+    first, _, tail = message.strip().partition("\n")
+    errors = _ERROR.findall(tail)
+    return f"{first.partition('; logs in ')[0]}: {errors[-1]}" if errors else first
