@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
+from infra.base.cann import version_warning
 from infra.base.records import Record, Sha256
 from sknet import program
 from sknet.device import Device, choose_device
@@ -91,7 +92,10 @@ def main(arguments: argparse.Namespace) -> None:
     device = choose_device(arguments.device_target, config)
     suffix = _suffix(arguments, device)
     names = read_classes(arguments.classes) if arguments.classes else None
-    # Suppresses MindSpore's warnings about itself. It is read when MindSpore is imported.
+    if device.target == "Ascend" and (warning := version_warning(os.environ)):
+        print(f"warning: {warning}", flush=True)
+    # Suppresses MindSpore's warnings about itself, that about CANN among them. It is read when
+    # MindSpore is imported.
     os.environ.setdefault("GLOG_v", "3")
     import mindspore
     import numpy as np

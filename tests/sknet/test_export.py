@@ -295,6 +295,19 @@ def test_wrong_options_are_refused(
     assert message in refused("--ckpt_path", checkpoint, *options)
 
 
+def test_a_cann_that_mindspore_does_not_accept_is_named_although_its_warnings_are_off(
+    call: Call, checkpoint: Path, away: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (away / "cann/compiler").mkdir(parents=True)
+    (away / "cann/compiler/version.info").write_text("Version=8.0.0\n")
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(away / "cann"))
+    options = ["--ckpt_path", checkpoint, "--format", "AIR", "--device_target", "Ascend"]
+    code, output, _ = call(*options)
+    assert code == 2  # as this machine has no card
+    assert output.startswith(f"warning: CANN 8.0.0 of {away}/cann/compiler/version.info is not ")
+    assert output.count("\n") == 1
+
+
 def test_onnx_without_its_package_is_refused(
     refused: Refused, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
