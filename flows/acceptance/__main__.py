@@ -23,8 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.acceptance import results
-from flows.acceptance.checks import CHECKS, FULL, MINIATURE, SHARDS_FILE, Bench, Measured
-from flows.acceptance.lines import PUBLISHED_CARDS, Line, Setting, lines_of
+from flows.acceptance.bench import FULL, MINIATURE, SHARDS_FILE, Bench, Measured
+from flows.acceptance.checks import CHECKS
+from flows.acceptance.figures import PUBLISHED_CARDS, Line, Setting
+from flows.acceptance.lines import lines_of
 from flows.acceptance.machine import Machine, look_at
 from flows.acceptance.results import Acceptance, LineResult
 from flows.acceptance.trainings import RAY, LineError, Trainings

@@ -4,15 +4,10 @@ Nothing here runs anything. A figure that has nothing to be compared with in a s
 there, and a line that proves nothing there says why it is not run.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
+from flows.acceptance.figures import PUBLISHED_CARDS, Figure, Limit, Line, Setting
 from sknet.report.published import PUBLISHED, PublishedResult
-
-Limit = Literal["at most", "at least", "exactly"]
-
-PUBLISHED_CARDS = 8
 
 TOLERANCE = 0.05
 """A figure that is worse than the published one by more than this fraction fails its line."""
@@ -37,83 +32,6 @@ HOSTS_EFFICIENCY = 0.95
 """Smallest speed of N hosts, as a fraction of N times the speed of one."""
 
 OWN = "this project"
-HERE = "measured here, by the line {}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What the acceptance runs on."""
-
-    device_target: Literal["CPU", "Ascend"]
-    cards: int
-    """Ranks on each host, each with a card of its own on Ascend."""
-    hosts: int
-    miniature: bool
-    """Whether small trainings on digits replace the published recipe."""
-
-    @property
-    def is_published(self) -> bool:
-        """Whether published figures are for this setting."""
-        on_cards = self.device_target == "Ascend" and self.cards == PUBLISHED_CARDS
-        return on_cards and not self.miniature
-
-    @property
-    def is_full(self) -> bool:
-        """Whether speeds mean anything: cards, and the real recipe."""
-        return self.device_target == "Ascend" and not self.miniature
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A number that a line measures."""
-
-    name: str
-    unit: str = ""
-    compare: float | None = None
-    """The figure to compare with; None: there is none."""
-    source: str = ""
-    """Where `compare` comes from."""
-    limit: Limit | None = None
-    """How the measured number is judged by `compare`; None: not at all."""
-    tolerance: float = 0.0
-    """By which fraction of `compare` the measured number may be worse."""
-
-    @property
-    def bound(self) -> float | None:
-        """The worst number that passes; None if the figure is not judged."""
-        if self.compare is None or self.limit is None:
-            return None
-        sign = {"at most": 1, "at least": -1, "exactly": 0}[self.limit]
-        return self.compare * (1 + sign * self.tolerance)
-
-    def holds(self, measured: float | None) -> bool | None:
-        """Tell whether a measured number passes; None if it can't be judged."""
-        if self.bound is None or measured is None:
-            return None
-        match self.limit:
-            case "at most":
-                return measured <= self.bound
-            case "at least":
-                return measured >= self.bound
-        return measured == self.bound
-
-    def without_bound(self) -> "Figure":
-        """Return the figure as one that is only reported."""
-        return replace(self, compare=None, limit=None, tolerance=0.0, source="")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of the acceptance."""
-
-    name: str
-    proves: str
-    """A sentence about what holds if the line passes."""
-    figures: tuple[Figure, ...]
-    needs: tuple[str, ...] = ()
-    """Lines without which this one would fail too."""
-    not_run: str = ""
-    """Why this setting has nothing to prove here; empty if the line is run."""
 
 
 def lines_of(setting: Setting) -> tuple[Line, ...]:
@@ -126,38 +44,6 @@ def lines_of(setting: Setting) -> tuple[Line, ...]:
         *_several(setting),
     )
     return lines if setting.is_full else tuple(map(_without_times, lines))
-
-
-def failures(line: Line, measured: Mapping[str, float | None]) -> list[str]:
-    """Return what is wrong with the figures of a line that was run; nothing if it passes.
-
-    A figure that could not be measured (None) is not judged. But a line of which no figure could be
-    judged has proven nothing, and fails.
-    """
-    judged = {figure.name: figure.holds(measured.get(figure.name)) for figure in line.figures}
-    if all(holds is None for holds in judged.values()):
-        return ["no figure could be judged"]
-    return [
-        f"{figure.name}: {number(measured[figure.name])}, expected {bound_text(figure)}"
-        for figure in line.figures
-        if judged[figure.name] is False
-    ]
-
-
-def bound_text(figure: Figure) -> str:
-    """Return what a figure is judged by, such as `at most 49.17 ms`; empty if it is not judged."""
-    if figure.bound is None:
-        return ""
-    return f"{figure.limit} {number(figure.bound)} {figure.unit}".strip()
-
-
-def number(value: float | None) -> str:
-    """Return a number for people, with two digits after the point, or three in all below 1."""
-    if value is None:
-        return ""
-    if value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def published() -> PublishedResult:
@@ -410,7 +296,7 @@ def _several(setting: Setting) -> tuple[Line, ...]:
                     name="speed",
                     unit="times that of one host",
                     compare=setting.hosts,
-                    source=HERE.format("training"),
+                    source="measured here, by the line training",
                     limit="at least",
                     tolerance=1 - HOSTS_EFFICIENCY,
                 ),

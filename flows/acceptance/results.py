@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from flows.acceptance.lines import Figure, Line, Setting, bound_text, failures, number
+from flows.acceptance.figures import Figure, Line, Setting, bound_text, failures, number
 from infra.base.files import replace_file
 from infra.base.outcomes import UserError
 from infra.base.records import Record

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import flows.acceptance.__main__ as command
-from flows.acceptance.checks import CHECKS, Bench, Measured
-from flows.acceptance.lines import Setting, lines_of
+from flows.acceptance.bench import Bench, Measured
+from flows.acceptance.checks import CHECKS
+from flows.acceptance.figures import Setting
+from flows.acceptance.lines import lines_of
 from flows.acceptance.trainings import LineError
 from infra.base.locks import exclusive
 from sknet.device import Cards

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from flows.acceptance.checks import CHECKS
-from flows.acceptance.lines import Figure, Line, Setting, bound_text, failures, lines_of
+from flows.acceptance.figures import Figure, Line, Setting, bound_text, failures
+from flows.acceptance.lines import lines_of
 
 PUBLISHED = Setting(device_target="Ascend", cards=8, hosts=2, miniature=False)
 MINIATURE = Setting(device_target="CPU", cards=2, hosts=1, miniature=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.acceptance import results
-from flows.acceptance.lines import Line, Setting, lines_of
+from flows.acceptance.figures import Line, Setting
+from flows.acceptance.lines import lines_of
 from flows.acceptance.results import Acceptance, LineResult
 from sknet.errors import UserError
 from tests.refusals import refusal
