@@ -5,6 +5,7 @@ Exit codes: 0 it can (there may be warnings), 1 a check failed, 2 an option is w
 
 import argparse
 import ipaddress
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from infra.doctor.ascend import check_ascend
 from infra.doctor.ascend_tools import gather, has_devices
 from infra.doctor.binding import check_binding, gather_binding
 from infra.doctor.cann import SHARED, Needs
+from infra.doctor.host_ports import check_host_ports, gather_host_ports
 from infra.doctor.machine import (
     Installation,
     check_installation,
@@ -85,6 +87,7 @@ def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
         needs = _needs(facts)
         packages = [*(each.name for each in needs.packages), *SHARED]
         checks.append(("Ascend", lambda: check_ascend(gather(options.peer, packages), needs)))
+        checks.append(("HCCL's ports", lambda: check_host_ports(gather_host_ports(os.environ))))
         checks.append(("--bind_core", lambda: check_binding(gather_binding())))
     return checks
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
+from infra.base.cann import accepted_versions
 from infra.doctor.__main__ import main
 from infra.doctor.machine import (
     NAMED,
@@ -32,6 +33,7 @@ from infra.doctor.services import (
     check_prefect,
     check_store,
 )
+from tests.infra.ascend_trees import CannTree, sourced
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,6 +91,22 @@ def test_this_machine_passes_and_the_results_go_to_table_and_json(run: Run, tmp_
     assert all(name in out for name in findings)
     # The probes left nothing behind, and did not create the store.
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_checks_of_ascend_judge_the_cann_of_this_shell(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = accepted_versions() or ()
+    tree = CannTree(toolkit=f"{accepted[-1]}.0", compiler=f"{accepted[-1]}.0")
+    for name, value in sourced(tree.write(tmp_path / "Ascend")).items():
+        monkeypatch.setenv(name, value)
+    report = tmp_path / "report.json"
+    run("--ascend", "--disk", 0, "--json", report)
+    found = {each["check"]: each["status"] for each in json.loads(report.read_bytes())["findings"]}
+    of_cann = ("CANN", "CANN's environment", "CANN's libraries", "hccl (CANN)")
+    assert [found[name] for name in of_cann] == ["ok"] * 4
+    assert {"te (CANN)", "numpy for CANN", "protobuf for CANN"} <= found.keys()
+    assert {"npu-smi", "driver", "HCCL's host ports", "--bind_core"} <= found.keys()
 
 
 def test_a_store_that_cannot_be_written_fails(run: Run) -> None:
