@@ -154,32 +154,27 @@ def _check_libraries(facts: Cann) -> Iterable[CheckResult]:
 
 
 def _check_modules(facts: Cann, needs: Needs) -> Iterable[CheckResult]:
-    """Judge CANN's own Python packages, te also by its version, as MindSpore does."""
+    """Judge CANN's own Python packages, te also by its version, as MindSpore does.
+
+    CANN's installer puts them into its python/site-packages, which set_env.sh adds to PYTHONPATH;
+    those of older releases are wheels to install.
+    """
     for name, probe in (facts.modules or {}).items():
         wheel = (facts.wheels or {}).get(name)
-        advice = f"pip install --force-reinstall --no-deps {wheel}" if wheel else ""
+        install = f"pip install --force-reinstall --no-deps {wheel}" if wheel else ""
         check, needed = f"{name} (CANN)", "Python can import it"
         if probe.trouble:
-            yield _not_imported(check, name, probe, advice)
+            if probe.trouble == f"ModuleNotFoundError: No module named '{name}'":
+                advice = install or "install CANN's toolkit again: it brings this package"
+            else:
+                advice = "install what the message names"
+            yield CheckResult(check, Status.FAIL, probe.trouble, needed, advice)
         elif name == "te" and needs.accepted and release(probe.version) not in needs.accepted:
             found = probe.version or "it states no version"
-            advice = advice or "pip uninstall te: it hides the one of this CANN"
+            advice = install or "pip uninstall te: it hides the one of this CANN"
             yield CheckResult(check, Status.FAIL, found, "as CANN", advice)
         else:
             yield CheckResult(check, Status.OK, probe.version or "imported", needed)
-
-
-def _not_imported(check: str, name: str, probe: Probe, advice: str) -> CheckResult:
-    needed = "Python can import it"
-    is_absent = probe.trouble == f"ModuleNotFoundError: No module named '{name}'"
-    if name == "hccl" and is_absent and not advice:
-        # MindSpore's installation page asks for it, but its sources don't import it.
-        found = "absent, and this CANN brings no wheel of it"
-        return CheckResult(check, Status.WARN, found, needed, "none, unless training fails")
-    advice = advice or ("source set_env.sh, which adds it to PYTHONPATH" if is_absent else "")
-    return CheckResult(
-        check, Status.FAIL, probe.trouble, needed, advice or "install what the message names"
-    )
 
 
 def _check_packages(facts: Cann, needs: Needs) -> Iterable[CheckResult]:

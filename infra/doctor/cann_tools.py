@@ -91,7 +91,7 @@ class Cann:
     libraries: Mapping[str, Probe] | None = None
     modules: Mapping[str, Probe] | None = None
     wheels: Mapping[str, Path] | None = None
-    """The wheels of MODULES that CANN brings, by module; from 8.5 on, te needs none."""
+    """The wheels that CANN brings, by module; its installer may have installed them itself."""
     packages: Mapping[str, str] | None = None
     """Versions of the installed packages among those asked for."""
 
