@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from infra.base.cann import release
-from infra.doctor.cann_tools import SET_ENV, Cann, Probe
+from infra.doctor.cann_tools import SET_ENV, Cann
 from infra.doctor.results import CheckResult, Status
 
 DRIVER_LIBRARY = "libascend_hal.so"
@@ -131,7 +131,7 @@ def _check_environment(facts: Cann) -> CheckResult:
         found = f"{facts.set_env}: {facts.trouble}"
         return CheckResult(check, Status.FAIL, found, needed, "repair it, or install CANN again")
     if facts.unset:
-        found = f"{', '.join(facts.unset)}: unset, or without CANN"
+        found = f"{', '.join(facts.unset)}: not as set_env.sh sets them"
         advice = f"source {facts.set_env}" if facts.set_env else "install CANN again: no set_env.sh"
         return CheckResult(check, Status.FAIL, found, needed, advice)
     return CheckResult(check, Status.OK, str(facts.home), needed)

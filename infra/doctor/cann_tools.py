@@ -32,13 +32,8 @@ LIBRARIES = ("libascendcl.so", "libge_runner.so", "libhccl.so")
 MODULES = ("te", "hccl")
 """CANN's own Python packages: MindSpore imports te, and its installation page asks for both."""
 
-# What MindSpore looks for in a rank's environment, in `AscendEnvChecker` of its own check.
-_EXPECTED = {
-    "ASCEND_HOME_PATH": "",
-    "ASCEND_OPP_PATH": "/opp",
-    "LD_LIBRARY_PATH": "/lib64",
-    "PYTHONPATH": "opp/built-in/op_impl/ai_core/tbe",
-}
+# The variables in which MindSpore looks for CANN, in `AscendEnvChecker` of its own check.
+_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_OPP_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 # MindSpore reads `te.version.version`. The packages may print, so the version comes last.
 _IMPORT = """
@@ -87,7 +82,8 @@ class Cann:
     compiler: str | None = None
     """The version that MindSpore compares (see `infra.base.cann`)."""
     unset: tuple[str, ...] = ()
-    """Variables that the doctor's own environment lacks, or that don't name CANN."""
+    """Variables that set_env.sh would change in the doctor's own environment; without set_env.sh,
+    those that are not set."""
     libraries: Mapping[str, Probe] | None = None
     modules: Mapping[str, Probe] | None = None
     wheels: Mapping[str, Path] | None = None
@@ -119,11 +115,7 @@ def gather_cann(root: Path, packages: Iterable[str]) -> Cann:
         trouble=trouble,
         toolkit=_toolkit_version(home),
         compiler=selected_version({"ASCEND_HOME_PATH": str(home)}),
-        unset=tuple(
-            name
-            for name, part in _EXPECTED.items()
-            if not os.environ.get(name) or part not in os.environ[name]
-        ),
+        unset=tuple(name for name in _VARIABLES if _is_unset(name, environment)),
         libraries=_probes(environment, _LOAD, LIBRARIES),
         modules=_probes(environment, _IMPORT, MODULES),
         wheels=_wheels(home),
@@ -188,6 +180,12 @@ def _sourced(set_env: Path) -> dict[str, str]:
     lines = ended.stdout.decode("utf-8", "surrogateescape").split("\0")
     pairs = (line.partition("=") for line in lines if line)
     return {name: value for name, _, value in pairs}
+
+
+def _is_unset(name: str, sourced: Mapping[str, str]) -> bool:
+    """Tell whether a variable lacks a path that set_env.sh gives it; their order doesn't matter."""
+    own, wanted = ({*each.get(name, "").split(os.pathsep)} for each in (os.environ, sourced))
+    return wanted == {""} or bool(wanted - own - {""})
 
 
 def _toolkit_version(home: Path) -> str | None:

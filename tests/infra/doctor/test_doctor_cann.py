@@ -168,7 +168,20 @@ def test_a_variable_that_lost_cann_is_named(
 ) -> None:
     source(TREE.write(tmp_path))
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    assert check(tmp_path)["CANN's environment"].found == "PYTHONPATH: unset, or without CANN"
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/lib64", prepend=":")
+    result = check(tmp_path)["CANN's environment"]
+    assert (str(result.status), result.found) == ("fail", "PYTHONPATH: not as set_env.sh sets them")
+
+
+def test_without_a_set_env_the_variables_must_be_set(
+    tmp_path: Path, source: Callable[[Path], None]
+) -> None:
+    home = TREE.write(tmp_path)
+    (home / "set_env.sh").unlink()
+    result = check(tmp_path)["CANN's environment"]
+    assert (str(result.status), result.advice) == ("fail", "install CANN again: no set_env.sh")
+    source(home)
+    assert wrong(check(tmp_path)) == {}
 
 
 def test_a_cann_elsewhere_is_found_by_its_set_env(
