@@ -119,6 +119,14 @@ def test_a_unit_starts_its_programs_with_cann_where_it_is(
         assert code == 7  # the program has replaced the shell
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_whose_ranks_use_cann_has_a_home_for_its_logs(unit: str) -> None:
+    text = (ROOT / f"infra/systemd/{unit}.service").read_text("utf-8")
+    assert "\nStateDirectory=sknet\n" in text
+    home = "/var/lib/sknet"  # where systemd makes that directory
+    assert f"--home-dir {home} sknet" in (ROOT / "infra/systemd/README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("has_cann", [True, False], ids=["with CANN", "without"])
 def test_the_image_starts_its_programs_with_cann(has_cann: bool, home: Path, program: Path) -> None:
     entry = re.search(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE, re.MULTILINE)
