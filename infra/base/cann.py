@@ -83,16 +83,21 @@ def release(version: str) -> str:
 
 
 def version_warning(environment: Mapping[str, str]) -> str | None:
-    """Return a warning if MindSpore doesn't accept the selected CANN.
+    """Return a warning if MindSpore doesn't accept the selected CANN, or can't tell.
 
     Returns:
-        One line; None if it is accepted, or if there is nothing to compare.
+        One line; None if it is accepted, if none is selected, or if MindSpore's list can't be read.
     """
-    found, accepted = selected_version(environment), accepted_versions()
-    if found is None or accepted is None or release(found) in accepted:
+    file, accepted = version_file(environment), accepted_versions()
+    if file is None or accepted is None:
+        return None
+    found = selected_version(environment)
+    if found is None:
+        return f"MindSpore doesn't check the version of CANN, because there is no {file}"
+    if release(found) in accepted:
         return None
     return (
-        f"CANN {found or '(unknown)'} of {version_file(environment)} is not accepted by MindSpore "
+        f"CANN {found or '(unknown)'} of {file} is not accepted by MindSpore "
         f"{metadata.version('mindspore')}, which accepts {', '.join(accepted)}: install one of "
         "these (docs/imagenet.md)"
     )
