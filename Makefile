@@ -3,17 +3,20 @@
 # make test: every check, in 12 minutes on two cores; make test-fast: in 3, without slow tests.
 # make test-long: tests that take minutes each, some as root: lost hosts, Prefect's automations.
 # make crash-matrix: runs that lose a process at 50 random moments; docs/reliability.md.
+# make test-versions: make test-fast and a small training on each supported MindSpore and Python.
 # make bench: every benchmark in small form, in some ten minutes.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
 
-.PHONY: demo test test-fast test-long crash-matrix bench lint clean
+.PHONY: demo test test-fast test-long test-versions crash-matrix bench lint clean
 
 TRAIN_DIGITS := $(BIN)/python -m flows.train_sknet --recipe skresnet18_digits --data digits --workers 2
 
 comma := ,
 
-demo: .venv/demo$(if $(filter s3,$(STORE)),$(comma)s3server)
+demo: $(VENV)/demo$(if $(filter s3,$(STORE)),$(comma)s3server)
 ifeq ($(STORE),s3)
 	$(BIN)/python -m infra.s3 start
 	. .s3/environment; trap '$(BIN)/python -m infra.s3 stop' EXIT; $(TRAIN_DIGITS) --store s3://artifacts/demo
@@ -31,34 +34,40 @@ test: lint
 	$(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not timed and not long"
 	$(PYTEST) $(NO_BENCH) -m "timed and not long"
 
-test-fast: .venv/dev
+test-fast: $(VENV)/dev
 	$(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder $(NO_BENCH) -m "not slow"
 
-test-long: .venv/dev
+test-long: $(VENV)/dev
 	$(PYTEST) $(NO_BENCH) --ignore $(CRASH_MATRIX) -m long
+
+# Each version takes ten minutes. The table is written into docs/ascend.md, unless VERSIONS names some.
+VERSIONS :=
+
+test-versions:
+	$(PYTHON) -m tests.versions $(VERSIONS)
 
 # Each point takes a minute. The table is written into docs/reliability.md.
 POINTS ?= 50
 SEED ?= 1
 CRASH_MATRIX := tests/long/test_crash_matrix.py
 
-crash-matrix: .venv/dev
+crash-matrix: $(VENV)/dev
 	CRASH_POINTS=$(POINTS) CRASH_SEED=$(SEED) $(PYTEST) -m long $(CRASH_MATRIX)
 
-bench: .venv/dev
+bench: $(VENV)/dev
 	$(PYTEST) --durations 0 -m "not long" tests/bench
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/%: pyproject.toml constraints.txt tests/peers.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[$*]' --constraint constraints.txt
+$(VENV)/%: pyproject.toml $(CONSTRAINTS) tests/peers.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]' --constraint $(CONSTRAINTS)
 	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --no-deps --requirement tests/peers.txt)
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-versions

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_the_artifact_holds_checks_counts_predictions_attention_and_examples(
     assert (len(kept.keys), kept.correct.sum()) == (counts.seen, counts.correct_top1)
     assert sum(pair.count for pair in counts.confused) == counts.seen - counts.correct_top1
     assert artifact.manifest.params.keys() >= {"mindspore", "numpy", "pillow", "pyarrow"}
+
+
+@pytest.mark.parametrize("task", ["convert", "train", "validate"])
+def test_the_version_of_mindspore_is_part_of_the_key(trained: Trained, task: str) -> None:
+    result = trained.of(task)
+    manifest = open_store(str(trained.store)).load(result.kind, result.key).manifest
+    assert manifest.params["mindspore"] == version("mindspore")
 
 
 def test_a_checkpoint_that_fails_a_check_is_stored_and_shown_without_counts(
