@@ -106,7 +106,7 @@ def _logits(network: nn.Cell, images: Floats, batch_size: int) -> Floats:
     # A shorter last batch is padded, because another shape would compile another graph.
     missing = batch_size - len(images)
     padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-    logits: Floats = network(Tensor(padded)).asnumpy()
+    logits: Floats = network(Tensor.from_numpy(padded)).asnumpy()
     return logits[: len(images)]
 
 

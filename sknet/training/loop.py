@@ -1,5 +1,8 @@
 """The training loop: one step after the other, and what happens between them.
 
+A step's loss is read when the next step has begun, so that a device has always work. Before a
+checkpoint, all losses have been read. With the loss comes whether a rank was asked to stop.
+
 An epoch is cut into segments at its checkpoint steps. The order and the augmentation of a segment
 follow from (seed, epoch, step). So a run that resumes at any checkpoint computes the same bits as
 one that was never interrupted.
@@ -15,7 +18,7 @@ import numpy as np
 from mindspore import Tensor
 
 from sknet.data.reading.pipeline import sample_keys
-from sknet.data.reading.segments import TrainBatch, batches_of, segment_indices, segments_from
+from sknet.data.reading.segments import batches_of, segment_indices, segments_from
 from sknet.data.reading.threads import read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, StoppedError
@@ -23,6 +26,7 @@ from sknet.evaluation.predicting import evaluate
 from sknet.records import Checkpoint, Evaluation, Layout, Run
 from sknet.training.checkpoint import Saver, Snapshot, checkpoint_name, parameters_of
 from sknet.training.compile_cache import compile_cache
+from sknet.training.inputs import InputMaker, MicroBatch
 from sknet.training.metrics import TrainingMetrics
 from sknet.training.step import SynchroniseStatistics, TrainStep, gather_statistics
 from sknet.training.stopping import StopRequest
@@ -48,6 +52,20 @@ class Start:
     """Numbers of ranks so far, up to that of this start."""
     evaluations: tuple[tuple[int, Evaluation], ...] = ()
     """(epochs done, evaluation), in order."""
+
+
+@dataclass(frozen=True)
+class _RunningStep:
+    """A step that the device may still be computing."""
+
+    step: int
+    """Steps done, including this one."""
+    result: Tensor
+    """What `TrainStep` returned."""
+    wait_seconds: float
+    """Seconds of waiting for its data."""
+    dispatch_seconds: float
+    """Seconds until the device had the step; on CPU, until it was computed."""
 
 
 class Loop:
@@ -82,46 +100,67 @@ class Loop:
             StoppedError: A rank was asked to stop; all ranks did so after the same step.
             CheckpointError: The last checkpoint could not be saved.
         """
-        run, world, start = self._run, self._world, self._start.step
-        batches = batches_of(segments_from(run, start), run, self._shards, world)
-        with closing(read_ahead(batches, BATCHES_AHEAD)) as ahead:
+        run, start = self._run, self._start.step
+        with closing(read_ahead(self._inputs(), BATCHES_AHEAD)) as ahead:
             # Only the graph of the step is cached. Those of evaluation and synchronisation compile
             # quickly.
-            first: AbstractContextManager[None] = compile_cache(run, world)
+            first: AbstractContextManager[None] = compile_cache(run, self._world)
             for segment in segments_from(run, start):
                 self._step_cell.set_train(True)
+                running: _RunningStep | None = None
                 for position in segment.steps:
                     step = segment.epoch * run.steps_per_epoch + position + 1
                     if position == 0:
                         self._metrics.begin_epoch()
                     with first:
-                        self._train_step(step, ahead)
+                        following = self._begin_step(step, ahead)
                     first = nullcontext()
+                    # The device has its next step while the host waits for the one before.
+                    stopping = running is not None and self._end_step(running)
+                    running = following
                     complete = position + 1 == segment.stop
-                    stopping = step < run.total_steps and self._is_stopping()
-                    if stopping or complete:
-                        with self._watchdog.paused():
-                            self._end_segment(step, complete=complete, stopping=stopping)
+                    if not (stopping or complete or self._asked_alone()):
+                        continue
+                    stopping |= self._end_step(running) or self._asked_alone()
+                    stopping &= step < run.total_steps
+                    with self._watchdog.paused():
+                        self._end_segment(step, complete=complete, stopping=stopping)
                     if stopping:
                         raise StoppedError(
                             f"after step {step} of {run.total_steps}, with checkpoint "
                             f"{checkpoint_name(step)}: start the same command again to resume"
                         )
 
-    def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
-        began = time.monotonic()
-        images, labels = next(batches)
-        arrived = time.monotonic()
-        loss = float(self._step_cell(Tensor(images), Tensor(labels)).asnumpy())
-        done = time.monotonic()
-        if not math.isfinite(loss):
-            raise self._divergence(f"the loss is {loss} at", step)
-        self._metrics.step_done(step, loss, wait=arrived - began, compute=done - arrived)
-        self._watchdog.step_done()
+    def _inputs(self) -> Iterator[tuple[MicroBatch, ...]]:
+        """Yield the tensors of all remaining steps; the thread that reads ahead makes them."""
+        run, start = self._run, self._start.step
+        make = InputMaker(self._step_cell.network, run.recipe, self._world)
+        batches = batches_of(segments_from(run, start), run, self._shards, self._world)
+        with closing(batches):
+            for step, batch in enumerate(batches, start):
+                yield make(batch, step)
 
-    def _is_stopping(self) -> bool:
-        """Tell whether any rank was asked to stop. All ranks call this after the same step."""
-        return self._world.sum(float(self._stop.signal is not None)) > 0
+    def _begin_step(self, step: int, inputs: Iterator[tuple[MicroBatch, ...]]) -> "_RunningStep":
+        began = time.monotonic()
+        batch = next(inputs)
+        arrived = time.monotonic()
+        result = self._step_cell(batch, stop=self._stop.signal is not None)
+        return _RunningStep(step, result, arrived - began, time.monotonic() - arrived)
+
+    def _end_step(self, running: "_RunningStep") -> bool:
+        """Wait for a step, and tell whether any rank was asked to stop before it."""
+        began = time.monotonic()
+        loss, num_asked = running.result.asnumpy().tolist()
+        if not math.isfinite(loss):
+            raise self._divergence(f"the loss is {loss} at", running.step)
+        compute = running.dispatch_seconds + time.monotonic() - began
+        self._metrics.step_done(running.step, loss, wait=running.wait_seconds, compute=compute)
+        self._watchdog.step_done()
+        return bool(num_asked)
+
+    def _asked_alone(self) -> bool:
+        """Tell whether this process was asked to stop and needs no answer of other ranks."""
+        return self._world.size == 1 and self._stop.signal is not None
 
     def _end_segment(self, step: int, *, complete: bool, stopping: bool) -> None:
         """Evaluate and save as planned; an incomplete segment is only saved, as it is."""

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from sknet.data.order import generator
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
+from sknet.training.inputs import MicroBatch, Normalise
 from sknet.training.loss import create_loss
 from sknet.training.optimizer import create_optimizer
 from sknet.world import ALONE, World
@@ -20,7 +20,6 @@ SCALE_FACTOR, SCALE_WINDOW = 2, 2000
 # Average as in MindCV: after t updates the old average has weight decay · (1 - exp(-t / 2000)).
 WARM_UP_UPDATES = 2000
 AVERAGE_PREFIX = "ema"
-_DROP_PATH_STREAM = int.from_bytes(b"droppath")
 
 
 class TrainStep(nn.Cell):
@@ -51,8 +50,7 @@ class TrainStep(nn.Cell):
         # Without prefixes a checkpoint has the same names of weights as the network alone.
         super().__init__(auto_prefix=False)
         self.recipe = recipe
-        self.num_blocks = sum(network.architecture.depths)
-        self.world_size, self.rank = world.size, world.rank
+        self.world_size = world.size
         self.num_passes = recipe.gradient_accumulation_steps
         freeze(network, recipe.freeze)
         self.network = network
@@ -67,7 +65,9 @@ class TrainStep(nn.Cell):
         self.gradient = ms.value_and_grad(self.forward, None, self.weights, has_aux=True)
         self.earlier = (GradientSum(self.forward, self.weights) if self.num_passes > 1 else None,)
         self.map = ops.Map()
-        self.all_reduce = ops.AllReduce() if self.world_size > 1 else ops.Identity()
+        self.all_reduce = fused_all_reduce() if self.world_size > 1 else ops.Identity()
+        self.divisors = Tensor(np.array([self.world_size * self.num_passes, 1], np.float32))
+        self.asked = tuple(Tensor(np.array(value, np.float32)) for value in (0, 1))
 
     def set_train(self, mode: bool = True) -> "TrainStep":
         """Set the mode as for any cell, except that frozen layers stay in evaluation mode."""
@@ -87,31 +87,34 @@ class TrainStep(nn.Cell):
             target.set_data(Tensor(value.asnumpy()))
         return self.twin[0]
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, inputs: tuple[MicroBatch, ...], *, stop: bool = False) -> Tensor:
         """Take one step.
 
         Args:
-            images: (N, 3, R, R), this rank's part of the global batch.
-            labels: (N,) or (N, C), see `sknet.training.loss`.
+            inputs: This rank's part of the global batch, made by an `InputMaker`.
+            stop: Whether this rank was asked to stop.
 
         Returns:
-            The mean loss over all ranks before the update, a scalar.
+            (2,): the mean loss over all ranks before the update, and how many ranks were asked to
+            stop. On a device that computes while the host goes on, reading it waits for the step.
         """
-        *earlier, last = self._micro_batches(images, labels)
+        *earlier, last = inputs
+        asked = self.asked[stop]
         (gradient_sum,) = self.earlier
         if gradient_sum is None:
-            return super().__call__(*last)
+            return super().__call__(*last, asked)
         sums = gradient_sum.zeros
         for micro_batch in earlier:
             # Without `mutable` a tuple is a constant of the graph.
             sums = gradient_sum(*micro_batch, ms.mutable(sums))
-        return super().__call__(*last, ms.mutable(sums))
+        return super().__call__(*last, asked, ms.mutable(sums))
 
     def construct(
         self,
         images: Tensor,
         labels: Tensor,
         factors: Tensor | None,
+        asked: Tensor,
         sums: tuple[Tensor, ...] | None = None,
     ) -> Tensor:
         """Make the last pass and the update; `sums` holds loss and gradients of earlier passes."""
@@ -119,12 +122,12 @@ class TrainStep(nn.Cell):
         if sums is not None:
             loss = loss + sums[0]
             gradients = self.map(ops.add, gradients, sums[1:])
-        loss = self._mean(loss, 1.0)
+        result = self.all_reduce(ops.stack((loss, asked))) / self.divisors
         scale = self.loss_scale()
         gradients = tuple(self._mean(gradient, scale) for gradient in gradients)
         if not self.recipe.drop_overflow_update:
             self._update(gradients)
-            return loss
+            return result
         finite = ms.amp.all_finite(gradients)
         self.loss_scale.adjust(finite)
         if finite:
@@ -132,10 +135,10 @@ class TrainStep(nn.Cell):
         else:
             step = self.optimizer.global_step
             ops.assign(step, step + 1)
-        return loss
+        return result
 
     def _mean(self, value: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the mean over ranks and passes of a value that was multiplied by `scale`."""
+        """Return the mean over ranks and passes of gradients that were multiplied by `scale`."""
         divisor = self.world_size * self.num_passes * scale
         return self.all_reduce(value) if divisor == 1 else self.all_reduce(value) / divisor
 
@@ -146,37 +149,13 @@ class TrainStep(nn.Cell):
         if self.average is not None:
             self.average()
 
-    def _micro_batches(
-        self, images: Tensor, labels: Tensor
-    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        if self.num_passes == 1 and not self.recipe.drop_path_rate:
-            return [(images, labels, None)]
-        size = images.shape[0] // self.num_passes
-        factors = self._branch_factors(images.shape[0])
-        return [
-            (images[part], labels[part], None if factors is None else Tensor(factors[:, part]))
-            for part in (slice(i * size, (i + 1) * size) for i in range(self.num_passes))
-        ]
-
-    def _branch_factors(self, batch_size: int) -> npt.NDArray[np.float32] | None:
-        """Return this rank's part of the factors of the global batch."""
-        if not self.recipe.drop_path_rate:
-            return None
-        drawn = branch_factors(
-            self.num_blocks,
-            self.recipe.drop_path_rate,
-            seed=self.recipe.seed,
-            step=int(self.optimizer.global_step.asnumpy()[0]),
-            global_batch=batch_size * self.world_size,
-        )
-        return drawn[:, self.rank * batch_size : (self.rank + 1) * batch_size]
-
 
 class ScaledLoss(nn.Cell):
     """The mean loss of a batch in the recipe's precision, with and without its loss scale."""
 
     def __init__(self, network: SKNet, recipe: Recipe, loss_scale: "LossScale") -> None:
         super().__init__(auto_prefix=False)
+        self.normalise = Normalise(recipe)
         self.network = mixed(network, recipe)
         self.loss = create_loss(recipe)
         self.loss_scale = loss_scale
@@ -185,8 +164,13 @@ class ScaledLoss(nn.Cell):
         self, images: Tensor, labels: Tensor, factors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return (scaled loss, loss), in float32; `factors` are those of `SKNet.construct`."""
-        loss = self.loss(self.network(images, factors), labels)
+        loss = self.loss(self.network(self.normalise(images), factors), labels)
         return loss * self.loss_scale(), loss
+
+
+def fused_all_reduce() -> ops.AllReduce:
+    """Return a sum over ranks. MindSpore makes all of a graph's into one operation."""
+    return ops.AllReduce().add_prim_attr("fusion", 1)
 
 
 def mixed(network: nn.Cell, recipe: Recipe) -> nn.Cell:
@@ -287,28 +271,6 @@ def keep_frozen(network: nn.Cell, layers: tuple[str, ...]) -> None:
     """Set the layers to evaluation mode, so that BatchNorm uses its statistics unchanged."""
     for layer in layers:
         getattr(network, layer).set_train(False)
-
-
-def branch_factors(
-    num_blocks: int, rate: float, *, seed: int, step: int, global_batch: int
-) -> npt.NDArray[np.float32]:
-    """Draw the factors of all residual branches for one step of stochastic depth.
-
-    They depend on seed and step, not on the ranks or the device, so that a resumed run repeats
-    them. (The random numbers of nn.Dropout on CPU depend on the order of its threads.)
-
-    Returns:
-        (num_blocks, global_batch): 0 where a sample skips a block, otherwise the reciprocal of the
-        probability not to skip it, so that the mean of the branch stays.
-    """
-    kept = 1 - drop_rates(num_blocks, rate)[:, None]
-    drawn = generator(_DROP_PATH_STREAM, seed, step).random((num_blocks, global_batch))
-    return np.where(drawn < kept, 1 / kept, 0).astype(np.float32)
-
-
-def drop_rates(num_blocks: int, rate: float) -> npt.NDArray[np.float64]:
-    """Return each block's probability of being skipped: linear from 0 to `rate`, as in MindCV."""
-    return np.linspace(0, rate, num_blocks)
 
 
 class SynchroniseStatistics(nn.Cell):

@@ -129,6 +129,7 @@ def all_contestants(
 def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
     """Read as in training or evaluation, without computing anything."""
     from sknet.data.order import epoch_order
+    from sknet.data.reading.batch_operations import normalise
     from sknet.data.reading.pipeline import eval_batches, train_batches
     from sknet.data.reading.threads import read_ahead
     from sknet.recipe import Recipe
@@ -145,7 +146,10 @@ def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
         indices = np.arange(shards.num_samples("val"))
         return count(eval_batches(recipe, shards, "val", indices, batch, [recipe.image_resize]))
     order = epoch_order(shards.num_samples("train"), SEED, 0)
-    batches = train_batches(recipe, shards, order, batch, seed=SEED)
+    batches = (
+        (normalise(pixels, recipe.mean, recipe.std), labels)
+        for pixels, labels in train_batches(recipe, shards, order, batch, seed=SEED)
+    )
     with closing(read_ahead(batches, 2)) as ahead:
         return count(ahead)
 

@@ -177,11 +177,13 @@ def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[
     from mindspore import Tensor
 
     from sknet.recipe import Recipe
+    from sknet.training.inputs import InputMaker
     from sknet.training.step import TrainStep
+    from sknet.world import ALONE
 
-    x, y = Tensor(images), Tensor(labels)
     if mode == "forward":
         network.set_train(False)
+        x = Tensor(images)
         return lambda: network(x).asnumpy()
     recipe = Recipe(
         model="skresnet18",
@@ -195,7 +197,8 @@ def in_mindspore(network: Any, mode: str, images: Any, labels: Any) -> Callable[
     )
     step = TrainStep(network, recipe, [LR] * 10_000)
     step.set_train(True)
-    return lambda: step(x, y).asnumpy()
+    inputs = InputMaker(network, recipe, ALONE)((images, labels), 0)
+    return lambda: step(inputs).asnumpy()
 
 
 def timm(

@@ -21,6 +21,7 @@ from sknet.models import create_model
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, loop
 from sknet.training.checkpoint import Saver
+from sknet.training.inputs import InputMaker
 from sknet.training.metrics import MetricsLog, TrainingMetrics
 from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep
@@ -80,7 +81,7 @@ class Training:
         if count >= self.run.steps_per_epoch:
             raise SystemExit(f"an epoch has {self.run.steps_per_epoch} steps: give more --images")
         with (
-            mock.patch.object(loop, "batches_of", lambda *_: itertools.repeat(batch)),
+            mock.patch.object(loop, "batches_of", lambda *_: (batch for _ in itertools.count())),
             suppress(StoppedError),
         ):
             clocks, directory = Clocks(), Path(tempfile.mkdtemp(dir=self._setup.root))
@@ -150,14 +151,14 @@ def measure_loop(setup: Setup) -> None:
     """Measure our loop against the bare step, on one batch in memory; ours logs each step."""
     training, count = compiled_training(setup), setup.options.steps
     batch = training.batch()
-    images, labels = (Tensor(array) for array in batch)
+    inputs = InputMaker(training.start.step_cell.network, training.run.recipe, ALONE)(batch, 0)
 
     def bare() -> float:
         training.reset()
         training.start.step_cell.set_train(True)
         clocks = Clocks()
         for _ in range(count):
-            float(training.start.step_cell(images, labels).asnumpy())
+            training.start.step_cell(inputs).asnumpy()
             clocks.steps.append(time.perf_counter())
         return statistics.median(clocks.milliseconds)
 

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from sknet.data.order import generator
 from sknet.recipe import Recipe
 
+Pixels = npt.NDArray[np.uint8]
+"""Images (N, C, H, W) as decoded."""
 Images = npt.NDArray[np.float32]
-"""Images (N, C, H, W)."""
+"""Images (N, C, H, W), normalised."""
 Labels = npt.NDArray[np.int32]
 """Labels (N,)."""
 Targets = npt.NDArray[np.float32]
@@ -29,7 +31,7 @@ _MIXING_STREAM = int.from_bytes(b"mixing")
 _CUTMIX_PROBABILITY = 0.5  # of CutMix rather than mixup, where a recipe has both
 
 
-def normalise(images: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Images:
+def normalise(images: Pixels, mean: Sequence[float], std: Sequence[float]) -> Images:
     """Return (x - mean) / std in float32.
 
     Args:

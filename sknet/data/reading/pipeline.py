@@ -13,23 +13,23 @@ from mindspore.dataset import transforms, vision
 from sknet.data.images import refused_by_mindspore, undecodable
 from sknet.data.order import Indices
 from sknet.data.reading.augmentation import Operations, eval_operations, train_operations
-from sknet.data.reading.batch_operations import Images, Labels, normalise
+from sknet.data.reading.batch_operations import Images, Labels, Pixels, normalise
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.shards import ShardSet
 from sknet.errors import SampleError
 from sknet.recipe import Recipe
 
-Batch = tuple[Images, Labels]
+Batch = tuple[Pixels, Labels]
 """Images (N, 3, R, R) and labels (N,)."""
 
 EvalBatch = tuple[tuple[Images, ...], Labels]
-"""Images (N, 3, R, R) for each resolution and scale, and labels (N,)."""
+"""Normalised images (N, 3, R, R) for each resolution and scale, and labels (N,)."""
 
 
 def train_batches(
     recipe: Recipe, shards: ShardSet, indices: Indices, batch_size: int, *, seed: int
 ) -> Iterator[Batch]:
-    """Yield augmented training batches.
+    """Yield augmented training batches, not normalised.
 
     The C++ operations draw from `seed` alone: the same arguments give the same pixels, whatever
     was read before or is read at the same time.
@@ -82,7 +82,7 @@ def eval_batches(
         for resolution in resolutions
         for scale in scales
     }
-    return _batches(
+    batches = _batches(
         recipe,
         shards,
         split,
@@ -91,6 +91,10 @@ def eval_batches(
         first=[vision.Decode()],
         columns=columns,
         seed=recipe.seed,
+    )
+    return (
+        (tuple(normalise(each, recipe.mean, recipe.std) for each in images), labels)
+        for images, labels in batches
     )
 
 
@@ -117,7 +121,7 @@ def _batches(
     first: Operations = (),
     columns: Mapping[str, Operations],
     seed: int,
-) -> Iterator[EvalBatch]:
+) -> Iterator[tuple[tuple[Pixels, ...], Labels]]:
     """Yield batches with one column for each of `columns`, all after the `first` operations."""
     workers = recipe.num_parallel_workers
     names = list(columns)
@@ -143,7 +147,7 @@ def _batches(
 
     rows = read_pipeline(make)
     return (
-        (tuple(normalise(each, recipe.mean, recipe.std) for each in images), labels.reshape(-1))
+        (tuple(images), labels.reshape(-1))
         for *images, labels in _explain_errors(rows, shards, split, indices, batch_size)
     )
 

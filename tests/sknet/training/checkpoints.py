@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from sknet.models.backend import backend_of
 from sknet.records import Checkpoint, Layout, Run
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
@@ -32,6 +33,7 @@ def make_run(**changes: object) -> Run:
 def make_network(num_classes: int = 3) -> nn.Cell:
     network = nn.SequentialCell(nn.Dense(4, 8), nn.BatchNorm1d(8), nn.Dense(8, num_classes))
     network.architecture = SimpleNamespace(depths=())
+    network.backend = backend_of()
     return network
 
 

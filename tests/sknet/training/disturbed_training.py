@@ -1,7 +1,7 @@
 """The program `sknet/train.py` with a network of three layers, and a disturbance of one rank.
 
-The environment variable DISTURBANCE, if set, is "RANK STEP WHAT": after this step the rank receives
-the signal WHAT, or hangs if WHAT is "hang".
+The environment variable DISTURBANCE, if set, is "RANK STEP WHAT": before this step the rank
+receives the signal WHAT, or hangs if WHAT is "hang".
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from sknet import program, train
 from sknet.training import trainer
-from sknet.training.metrics import TrainingMetrics
+from sknet.training.loop import Loop
 from tests.sknet.tiny_networks import ThreeLayers
 
 
@@ -20,14 +20,14 @@ def disturb() -> None:
     rank, at, what = os.environ["DISTURBANCE"].split()
     if os.environ["RANK_ID"] != rank:
         return
-    step_done = TrainingMetrics.step_done
+    begin_step = Loop._begin_step
 
-    def act(self: TrainingMetrics, done: int, *values: Any, **named: Any) -> None:
-        step_done(self, done, *values, **named)
-        if done == int(at):
+    def act(self: Loop, step: int, *inputs: Any) -> object:
+        if step == int(at):
             stand_still() if what == "hang" else os.kill(os.getpid(), signal.Signals[what])
+        return begin_step(self, step, *inputs)
 
-    TrainingMetrics.step_done = act
+    Loop._begin_step = act
 
 
 def stand_still() -> None:

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mindspore import Tensor
 
 from sknet import program
 from sknet.data.shards import read_shards
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, trainer
-from sknet.training.metrics import TrainingMetrics
+from sknet.training.inputs import InputMaker
+from sknet.training.loop import Loop
+from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import Options, Trainer, plan_run
 from sknet.world import ALONE, set_device
@@ -83,10 +86,10 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
     """Train, and return the exit code of the program."""
     trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
     directory = Path(job["directory"])
-    step_done = TrainingMetrics.step_done
+    begin_step = Loop._begin_step
 
-    def disturb(self: TrainingMetrics, step: int, *values: Any, **named: Any) -> None:
-        step_done(self, step, *values, **named)
+    def disturb(self: Loop, step: int, *inputs: Any) -> object:
+        computed = begin_step(self, step, *inputs)
         if step in job.get("full_at_steps", ()):
             wait_for_saves()
             fill(directory)
@@ -94,8 +97,11 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
             (directory / FILLER).unlink()
         if step == job.get("signal_at_step"):
             os.kill(os.getpid(), getattr(signal, job["signal"]))
+        return computed
 
-    TrainingMetrics.step_done = disturb
+    Loop._begin_step = disturb
+    if "host_log" in job:
+        watch_host(Path(job["host_log"]))
     recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
     set_device("CPU", recipe.mode)
     stop = StopRequest()
@@ -113,6 +119,28 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
 
     arguments = program.parser("").parse_args(["--outcome_file", f"{directory}.outcome"])
     return program.run(main, arguments)
+
+
+def watch_host(log: Path) -> None:
+    """Log, as each step begins, the reads from the device so far and where its inputs were made."""
+    num_reads, makers = 0, []
+    as_numpy, make, take = Tensor.asnumpy, InputMaker.__call__, TrainStep.__call__
+
+    def counted(self: Tensor) -> Any:
+        nonlocal num_reads
+        num_reads += 1
+        return as_numpy(self)
+
+    def watched(self: InputMaker, *values: Any) -> Any:
+        makers.append(threading.current_thread().name)
+        return make(self, *values)
+
+    def logged(self: TrainStep, inputs: Any, **values: Any) -> Tensor:
+        with log.open("a") as lines:
+            print(json.dumps([num_reads, makers.pop(0)]), file=lines)
+        return take(self, inputs, **values)
+
+    Tensor.asnumpy, InputMaker.__call__, TrainStep.__call__ = counted, watched, logged
 
 
 def wait_for_saves() -> None:

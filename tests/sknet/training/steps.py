@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn
 
+from sknet.training.inputs import InputMaker
 from sknet.training.step import TrainStep
+from sknet.world import ALONE
 from tests.sknet.recipes import recipe
 from tests.sknet.tiny_networks import tiny_network
 
@@ -24,15 +26,17 @@ def new_step(make_network: Callable[[int], nn.Cell] = tiny_network, **choices: A
     return step.set_train(True)
 
 
-def batch(index: int) -> tuple[Tensor, Tensor]:
+def batch(index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     numbers = np.random.default_rng(index)
     images = numbers.standard_normal((BATCH, 3, 32, 32), np.float32)
-    return Tensor(images), Tensor(numbers.integers(0, CLASSES, BATCH).astype(np.int32))
+    return images, numbers.integers(0, CLASSES, BATCH).astype(np.int32)
 
 
 def take(step: TrainStep, index: int) -> float:
     """Take a step on the batch of this index and return its loss."""
-    return float(step(*batch(index)).asnumpy())
+    make = InputMaker(step.network, step.recipe, ALONE)
+    done = int(step.optimizer.global_step.asnumpy()[0])
+    return float(step(make(batch(index), done)).asnumpy()[0])
 
 
 def state(cell: nn.Cell) -> State:

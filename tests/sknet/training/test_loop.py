@@ -1,5 +1,6 @@
 """A training that diverges ends at once, names its samples, and saves no such weights."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,15 @@ def test_divergence_names_the_samples_of_the_rank_and_the_step(
     ("choices", "message", "step"),
     [
         # The first update leaves all weights finite.
-        ({"lr": 1e30}, "the loss is nan at step 2 (", 2),
-        ({"lr": 3e38, "weight_decay": 10.0}, " has non-finite values after step 1 (", 1),
+        ({"lr": 1e30, "checkpoint_every_steps": 1}, "the loss is nan at step 2 (", 2),
+        ({"lr": 1e30, "checkpoint_every_steps": None}, "the loss is nan at step 2 (", 2),
+        (
+            {"lr": 3e38, "weight_decay": 10.0, "checkpoint_every_steps": 1},
+            " has non-finite values after step 1 (",
+            1,
+        ),
     ],
-    ids=["loss", "weights"],
+    ids=["loss", "loss, read when the next step has begun", "weights"],
 )
 def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
     forked: Trainings,
@@ -71,15 +77,47 @@ def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
     step: int,
 ) -> None:
     directory = tmp_path / "ckpt"
-    assert forked(directory, recipe=choices | {"checkpoint_every_steps": 1}) == 1
+    assert forked(directory, recipe=choices) == 1
     (line,) = [line for line in output(directory).splitlines() if line.startswith("error: ")]
     assert message in line
     keys = keys_in_order(run, converted, epoch=0)[4 * (step - 1) : 4 * step]
     assert line.endswith(f"; samples of rank 0: {', '.join(keys)}")
     assert "Traceback" not in output(directory)
-    assert len(list(directory.glob("step-*"))) == step - 1
+    num_saved = step - 1 if choices["checkpoint_every_steps"] else 0
+    assert len(list(directory.glob("step-*"))) == num_saved
     for path in directory.glob("step-*"):
         for parameter in ms.load_checkpoint(str(path / "model.ckpt")).values():
             assert np.isfinite(parameter.asnumpy()).all()
     for entry in metrics(directory):
         assert all(math.isfinite(value) for value in entry.values() if isinstance(value, float))
+
+
+@pytest.mark.slow
+def test_a_step_reads_the_device_once_when_the_next_has_begun_on_inputs_made_ahead(
+    forked: Trainings, tmp_path: Path
+) -> None:
+    choices = {
+        "global_batch_size": 2,
+        "epoch_size": 1,
+        "checkpoint_every_steps": None,
+        "drop_path_rate": 0.2,
+    }
+    log = tmp_path / "host.log"
+    assert forked(tmp_path / "ckpt", recipe=choices, host_log=str(log)) == 0
+    num_reads, makers = zip(*map(json.loads, log.read_text().splitlines()), strict=True)
+    # Seven steps in one segment, of which the first compiles.
+    assert [count - num_reads[1] for count in num_reads[1:]] == [0, 1, 2, 3, 4, 5]
+    assert set(makers) == {"read-ahead"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [0, 1], ids=["graph", "pynative"])
+def test_pixels_that_the_device_normalises_train_the_same_bits(
+    forked: Trainings, tmp_path: Path, mode: int
+) -> None:
+    trained = []
+    for place in ("host", "device"):
+        directory = tmp_path / place
+        assert forked(directory, recipe={"mode": mode, "normalise_on": place, "epoch_size": 1}) == 0
+        trained.append((directory / "step-00000003/model.ckpt").read_bytes())
+    assert trained[0] == trained[1]

@@ -9,7 +9,8 @@ import pytest
 from mindspore import Tensor, nn
 
 from sknet.models.backend import sum_of_squares
-from sknet.training.step import TrainStep, branch_factors, clip, drop_rates, moving_statistics
+from sknet.training.inputs import branch_factors, drop_rates
+from sknet.training.step import TrainStep, clip, moving_statistics
 from tests.sknet.recipes import recipe
 from tests.sknet.tiny_networks import ThreeLayers, tiny_network
 from tests.sknet.training.steps import (
@@ -139,7 +140,7 @@ def test_mixed_precision_trains_like_float32_and_is_evaluated_in_float32(amp_lev
     half, full = new_step(amp_level=amp_level, loss_scale=1024), new_step()
     assert take(half, 0) == pytest.approx(take(full, 0), rel=0.02)
     assert state(half.network).keys() == state(full.network).keys()
-    images, _ = batch(1)
+    images = Tensor(batch(1)[0])
     in_float32 = half.network.twin()
     set_state(in_float32, state(half.network))
     np.testing.assert_array_equal(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sknet.data.order import epoch_order
+from sknet.data.reading.batch_operations import normalise
 from sknet.data.reading.pipeline import eval_batches, sample_keys, train_batches
 from sknet.data.reading.segments import (
     Segment,
@@ -116,6 +117,43 @@ def test_labels_are_integers_if_the_recipe_does_not_mix(
         assert (images.dtype, labels.dtype, labels.shape) == (np.float32, np.int32, (2,))
 
 
+@pytest.mark.parametrize(
+    ("place", "device_target", "kind"),
+    [
+        ("auto", "CPU", np.float32),
+        ("auto", "Ascend", np.uint8),
+        ("host", "Ascend", np.float32),
+        ("device", "CPU", np.uint8),
+    ],
+)
+def test_images_are_pixels_if_the_device_normalises_them(
+    place: str, device_target: str, kind: type, recipe_file: Path, converted: ShardSet
+) -> None:
+    changes = {"mixup": 0.0, "cutmix": 0.0, "re_prob": 0.0, "normalise_on": place}
+    run = plan(recipe_file, converted.record, **changes)
+    run = run.model_copy(update={"device_target": device_target})
+    by_host = plan(recipe_file, converted.record, **changes | {"normalise_on": "host"})
+    batches, expected = (
+        segment_batches(SEGMENTS[0], each, converted, World(0, 1)) for each in (run, by_host)
+    )
+    for (images, labels), (normalised, same_labels) in zip(batches, expected, strict=True):
+        assert images.dtype == kind
+        if kind == np.uint8:
+            images = normalise(images, run.recipe.mean, run.recipe.std)
+        assert np.array_equal(images, normalised)
+        assert np.array_equal(labels, same_labels)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", "re_prob"])
+def test_the_host_normalises_images_that_are_erased_or_mixed(
+    kind: str, recipe_file: Path, converted: ShardSet
+) -> None:
+    changes = {"mixup": 0.0, "cutmix": 0.0, "re_prob": 0.0, "normalise_on": "device", kind: 1.0}
+    run = plan(recipe_file, converted.record, **changes)
+    images, _ = next(segment_batches(SEGMENTS[0], run, converted, World(0, 1)))
+    assert images.dtype == np.float32
+
+
 def test_samples_keep_their_order_when_the_world_size_changes(
     recipe_file: Path, converted: ShardSet
 ) -> None:
@@ -129,9 +167,9 @@ def test_samples_keep_their_order_when_the_world_size_changes(
     assert keys[0] != keys[1]
     expected = np.concatenate(
         [
-            image
+            normalise(pixels, run.recipe.mean, run.recipe.std)
             for order in orders
-            for image, _ in train_batches(run.recipe, converted, order, 1, seed=0)
+            for pixels, _ in train_batches(run.recipe, converted, order, 1, seed=0)
         ]
     )
     # A stop after each step of the first epoch, within a segment or at its end.
