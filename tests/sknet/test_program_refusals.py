@@ -14,6 +14,7 @@ import pytest
 from sknet import convert, train, validate
 from sknet import world as device
 from sknet.data.shards import ShardSet
+from sknet.device import describe_failure, find_cards
 from sknet.world import World
 
 pytestmark = pytest.mark.usefixtures("program_state")
@@ -142,6 +143,33 @@ def test_an_unavailable_device_is_refused_with_mindspores_cause_and_the_cure(
     assert line.startswith("error: device_target Ascend is not available on this machine: ")
     assert "libge_runner.so: cannot open shared object file" in line
     assert "/set_env.sh`" in line
+
+
+@pytest.mark.parametrize("module", [train, validate])
+def test_a_machine_with_cards_and_a_broken_cann_is_refused_and_never_takes_its_cpu(
+    refused: Callable[..., str],
+    config: tuple[str, ...],
+    converted: ShardSet,
+    checkpoints: dict[int, Path],
+    away: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+) -> None:
+    dev, ascend = away / "dev", away / "Ascend"
+    for file in (dev / "davinci0", ascend / "driver/version.info", ascend / "cann/set_env.sh"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    monkeypatch.setattr(find_cards, "__defaults__", (dev, ascend))
+    monkeypatch.setattr(describe_failure, "__defaults__", (ascend,))
+    options = [*config, "--data_dir", converted.directory]
+    if module is validate:
+        options += ["--ckpt_path", checkpoints[3]]
+    assert refused(module, *options) == (
+        "error: device_target Ascend is not available on this machine: libge_runner.so: cannot "
+        "open shared object file: No such file or directory: "
+        f"`source {ascend}/cann/set_env.sh`, then run the same command again"
+    )
+    assert not (away / "ckpt").exists()
 
 
 def test_a_missing_checkpoint_is_refused(
