@@ -100,5 +100,5 @@ def _ports(text: str) -> frozenset[int]:
         first, _, last = part.partition("-")
         ports.update(range(int(first), int(last or first) + 1))
     if any(not 0 < port <= 65535 for port in ports):
-        raise ValueError(f"{text!r} has numbers that are no ports")
+        raise ValueError(text)
     return frozenset(ports)
