@@ -69,20 +69,22 @@ def devices(bench: Bench) -> Measured:
     target = bench.setting.device_target
     program = f"import mindspore; mindspore.set_device({target!r}); mindspore.run_check()"
     code = _run(log, "-c", program, seconds=DEVICE_SECONDS)
+    text = log.read_text("utf-8", "replace").strip()
     # run_check catches every error, prints it, and ends well.
-    works = code == 0 and "successfully" in log.read_text("utf-8", "replace")
+    works = code == 0 and "successfully" in text
+    notes = (
+        [] if works else [f"MindSpore: {text.splitlines()[-1] if text else f'exit code {code}'}"]
+    )
     healthy: float | None = None
-    notes = "" if works else f"mindspore.run_check() failed, exit code {code}"
-    if bench.ascend is not None:
-        found = bench.ascend.devices
-        healthy = None if found is None else sum(each.health == HEALTHY for each in found)
-        if found is None:
-            notes = f"npu-smi: {bench.ascend.trouble}. {notes}".strip()
+    if bench.ascend is not None and bench.ascend.devices is None:
+        notes.append(f"npu-smi: {bench.ascend.trouble}")
+    elif bench.ascend is not None and bench.ascend.devices is not None:
+        healthy = float(sum(each.health == HEALTHY for each in bench.ascend.devices))
     figures = {
         "runs of MindSpore's check that failed": float(not works),
         "healthy devices": healthy,
     }
-    return Measured(figures, log, notes)
+    return Measured(figures, log, "; ".join(notes))
 
 
 def data(bench: Bench) -> Measured:
@@ -232,10 +234,10 @@ def bind_core(bench: Bench) -> Measured:
     free = bench.train("bind-core/not-bound", bench.stop(2), bind_core=False)
     figures = {
         "largest difference of a loss": _loss_difference(free, bound),
-        "median step, bound": _window(bound).ms_per_step_p50,
-        "median step, not bound": _window(free).ms_per_step_p50,
+        "median step with bound cores": _window(bound).ms_per_step_p50,
+        "median step without": _window(free).ms_per_step_p50,
     }
-    return Measured(figures, bench.log("bind-core/not-bound"), _fastest(figures, "median step, "))
+    return Measured(figures, bench.log("bind-core/not-bound"), _fastest(figures, "median step "))
 
 
 def kill(bench: Bench) -> Measured:
@@ -281,7 +283,7 @@ def nan(bench: Bench) -> Measured:
         raise LineError(f"the error names no step: {start.message}", bench.log(name))
     step, last = int(named[1]), max((each.step for each in start.steps), default=0)
     figures = {
-        "steps from the last finite loss to the step that is named": float(step - last),
+        "steps from the last logged loss to the step that is named": float(abs(step - last)),
         "checkpoints of that step or later ones": float(
             sum(saved >= step for saved in report.checkpoints)
         ),

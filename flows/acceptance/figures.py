@@ -46,6 +46,8 @@ class Figure:
     """How the measured number is judged by `compare`; None: not at all."""
     tolerance: float = 0.0
     """By which fraction of `compare` the measured number may be worse."""
+    may_be_unknown: bool = False
+    """Whether the line can pass without it, as its sentence says."""
 
     @property
     def bound(self) -> float | None:
@@ -88,17 +90,23 @@ class Line:
 def failures(line: Line, measured: Mapping[str, float | None]) -> list[str]:
     """Return what is wrong with the figures of a line that was run; nothing if it passes.
 
-    A figure that could not be measured (None) is not judged. But a line of which no figure could be
-    judged has proven nothing, and fails.
+    A line of which no figure is judged has proven nothing, and fails.
+
+    Args:
+        line: The line.
+        measured: The figures by name; those that could not be measured are None, or missing.
     """
     judged = {figure.name: figure.holds(measured.get(figure.name)) for figure in line.figures}
-    if all(holds is None for holds in judged.values()):
-        return ["no figure could be judged"]
-    return [
-        f"{figure.name}: {number(measured[figure.name])}, expected {bound_text(figure)}"
-        for figure in line.figures
-        if judged[figure.name] is False
-    ]
+    wrong = []
+    for figure in line.figures:
+        value = measured.get(figure.name)
+        unknown = figure.bound is not None and value is None and not figure.may_be_unknown
+        if unknown or judged[figure.name] is False:
+            found = number(value) or "not known"
+            wrong.append(f"{figure.name}: {found}, expected {bound_text(figure)}")
+    if not wrong and all(holds is None for holds in judged.values()):
+        return ["no figure is judged"]
+    return wrong
 
 
 def bound_text(figure: Figure) -> str:

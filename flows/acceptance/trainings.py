@@ -254,15 +254,17 @@ def refuse_failed(result: JobResult, directory: Path, number: int = 1) -> None:
 class _Watcher:
     """Acts on a running training once it has logged a step."""
 
-    def __init__(self, start: Start, metrics: Path, last_rank: int) -> None:
+    def __init__(self, start: Start, number: int, metrics: Path, last_rank: int) -> None:
         self.acted_at: float | None = None
-        self._start, self._metrics, self._last_rank = start, metrics, last_rank
+        self._start, self._number = start, number
+        self._metrics, self._last_rank = metrics, last_rank
 
     def on_line(self, _line: str) -> None:
         """Look at the metrics, of which a step's line is there before the rank prints its own."""
         if self._start.action is None or self.acted_at is not None:
             return
-        steps = [entry["step"] for entry in _entries(self._metrics) if entry["type"] == "step"]
+        entries = _entries(self._metrics, self._number)
+        steps = [entry["step"] for entry in entries if entry["type"] == "step"]
         if steps and steps[-1] >= self._start.at_step:
             self.acted_at = time.monotonic()
             if self._start.action == "stop":
@@ -275,7 +277,7 @@ def _run_start(
     training: Training, start: Start, number: int, shards: Path, directory: Path
 ) -> StartReport:
     metrics = directory / "ckpt" / METRICS
-    watcher = _Watcher(start, metrics, training.cards - 1)
+    watcher = _Watcher(start, number, metrics, training.cards - 1)
     options = {
         "config": training.recipe,
         "set": training.overrides,
@@ -298,10 +300,7 @@ def _run_start(
     if result.status is Outcome.STOPPED and watcher.acted_at is None:
         raise KeyboardInterrupt  # somebody sent SIGUSR1 to this process
     processes = psutil.Process().children(recursive=True) if training.hosts == 1 else []
-    entries = _entries(metrics)
-    begun = [index for index, entry in enumerate(entries) if entry["type"] == "start"]
-    # A start that never got to its metrics leaves those of the start before.
-    own = entries[begun[-1] :] if len(begun) == number else []
+    own = _entries(metrics, number)
     compiled = [entry["compile_seconds"] for entry in own if entry["type"] == "compile"]
     return StartReport(
         outcome=result.status,
@@ -352,13 +351,18 @@ def _rank_process(rank: int) -> psutil.Process:
     raise LineError(f"the process of rank {rank} can't be found")
 
 
-def _entries(metrics: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of metrics.jsonl; none if there is no such file yet."""
+def _entries(metrics: Path, number: int) -> list[dict[str, Any]]:
+    """Return the complete lines of metrics.jsonl that a start has written; none if it hasn't yet.
+
+    Until a start writes its first line, the file has those of the start before.
+    """
     try:
         lines = metrics.read_bytes().splitlines(keepends=True)
     except OSError:
         return []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    begun = [index for index, entry in enumerate(entries) if entry["type"] == "start"]
+    return entries[begun[-1] :] if len(begun) == number else []
 
 
 def _checkpoints(directory: Path) -> dict[int, str]:

@@ -87,10 +87,18 @@ def test_a_line_fails_with_each_figure_that_does_not_hold() -> None:
     ]
 
 
-def test_what_is_not_known_is_not_judged_but_a_line_without_any_judgement_fails() -> None:
+def test_a_line_fails_with_what_is_not_known_unless_its_sentence_allows_it() -> None:
     kill = line(PUBLISHED, "kill")
     end, processes, steps, differing, compared = (figure.name for figure in kill.figures)
-    known = {end: 9.0, processes: 0.0, steps: 0.0}
-    assert failures(kill, {**known, differing: None, compared: None}) == []
-    assert failures(kill, {}) == ["no figure could be judged"]
-    assert failures(line(PUBLISHED, "step-time"), {}) == ["no figure could be judged"]
+    known = {end: 9.0, processes: 0.0, steps: 0.0, differing: None, compared: None}
+    assert kill.proves.endswith("if the line bits passed.")
+    assert failures(kill, known) == []
+    assert failures(kill, {**known, steps: None}) == [f"{steps}: not known, expected exactly 0"]
+    assert failures(line(PUBLISHED, "step-time"), {"speed": 11_000.0}) == [
+        "median step: not known, expected at most 49.17 ms"
+    ]
+
+
+def test_a_line_without_any_judgement_fails() -> None:
+    reported = replace(line(PUBLISHED, "data"), figures=(Figure(name="training images"),))
+    assert failures(reported, {"training images": 5.0}) == ["no figure is judged"]
