@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "DiskFullError",
     "ExportError",
+    "GraphError",
     "LostProcessError",
     "MemoryRefusedError",
     "NonFiniteLossError",
@@ -31,6 +32,10 @@ class CheckpointError(RuntimeError):
 
 class ExportError(RuntimeError):
     """An exported file gives other results than its network. Exit code 1."""
+
+
+class GraphError(RuntimeError):
+    """The graphs of a training are unfit for its device, or can't be read. Exit code 1."""
 
 
 class LostProcessError(RuntimeError):

@@ -57,6 +57,10 @@ RUN_BY_PAGE = {
     "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
     # Parsed here: the first is the README's, and tests/flows/test_report_flow.py runs the options.
     "docs/reports.md": ("tests/docs/test_pages.py", 'commands("docs/reports.md")'),
+    "docs/training.md": (
+        "tests/sknet/graph/test_published_recipes.py",
+        'documented("python -m sknet.graph"',
+    ),
     "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
 }
 # Pages with commands that no test can run, and the words in which they say so.

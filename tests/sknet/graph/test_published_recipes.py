@@ -1,0 +1,114 @@
+"""The graphs of the published recipes have nothing that is unfit for Ascend.
+
+What Ascend's own passes do later is not covered; docs/ascend.md says what only cards can show.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.launch import Job, Outcome, run
+from sknet.graph.audit import GraphAudit, findings
+from sknet.graph.platforms import REVIEWED
+from sknet.recipe import list_recipes
+from tests.documented import documented
+from tests.sknet.graph.running import run_graph
+
+SMALLEST = "skresnet18_ascend"
+"""It has every primitive of the others, except SGD."""
+WITHOUT_ADAPTER = {"Divs", "Muls"}
+"""They are reviewed, but lack an adapter for whole graphs, with which published recipes compile."""
+OTHER_CHOICES = (
+    """\
+image_resize: 32
+opt: lamb
+weight_decay: 0.01
+clip_grad: true
+loss: BCE
+label_smoothing: 0.1
+mixup: 0.2
+drop_path_rate: 0.1
+ema: true
+""",
+    """\
+image_resize: 33
+opt: adamw
+weight_decay: 0.01
+clip_grad: true
+clip_mode: value
+gradient_accumulation_steps: 2
+amp_level: O3
+loss_scale: 128
+""",
+)
+PAGE = "docs/training.md"
+PUBLISHED = [name for name in list_recipes() if name.endswith("_ascend")] + ["sknet50_paper"]
+
+
+def test_recipes_are_published_for_ascend() -> None:
+    assert len(PUBLISHED) == 5
+
+
+@pytest.mark.slow
+def test_the_documented_command_finds_nothing_unfit_for_ascend_and_no_needless_review(
+    tmp_path: Path,
+) -> None:
+    words = documented("python -m sknet.graph", {"graph.json": tmp_path / "graph.json"}, page=PAGE)
+    assert SMALLEST in words
+    result = audited(*words[3:], out=tmp_path / "graph.json")
+    names = {primitive.name for primitive in result.primitives}
+    assert set(REVIEWED) - names == WITHOUT_ADAPTER
+    assert {collective.name for collective in result.collectives} == {"AllReduce"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", [name for name in PUBLISHED if name != SMALLEST])
+def test_the_other_recipes_have_nothing_unfit_for_ascend(recipe: str, tmp_path: Path) -> None:
+    out = tmp_path / "graph.json"
+    options = ("--recipe", recipe, "--workers", 8, "--device_target", "Ascend", "--json", out)
+    result = audited(*options, out=out)
+    assert not WITHOUT_ADAPTER & {primitive.name for primitive in result.primitives}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("choices", OTHER_CHOICES, ids=["lamb", "adamw"])
+def test_what_other_recipes_may_choose_is_fit_for_ascend(choices: str, tmp_path: Path) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "graph.json"
+    recipe.write_text(f"model: tiny\nglobal_batch_size: 8\nepoch_size: 1\nlr: 0.01\n{choices}")
+    options = ("--recipe", recipe, "--workers", 2, "--device_target", "Ascend", "--json", out)
+    audited(*options, out=out)
+
+
+@pytest.mark.long
+def test_two_real_ranks_compile_the_graphs_that_the_command_compiles_alone(tmp_path: Path) -> None:
+    outcome = tmp_path / "outcome.json"
+    job = Job(
+        program=Path(__file__).with_name("compiling_ranks.py"),
+        args=("--out", str(tmp_path), "--outcome_file", str(outcome)),
+        workers=2,
+        log_dir=tmp_path / "logs",
+        outcome_file=outcome,
+        cwd=tmp_path,
+        env={},
+        deadline=900,
+        silence=None,
+    )
+    lines: list[str] = []
+    result = run(job, on_line=lines.append)
+    assert result.status is Outcome.DONE, "\n".join(lines)
+    alone = tmp_path / "alone.json"
+    options = ("--recipe", SMALLEST, "--workers", 2, "--device_target", "CPU", "--json", alone)
+    assert run_graph(*options).returncode == 0
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == json.loads(alone.read_text())
+
+
+def audited(*options: object, out: Path) -> GraphAudit:
+    """Run the command, which has to succeed, and return what it wrote."""
+    ended = run_graph(*options)
+    assert ended.stderr == ""
+    assert ended.returncode == 0
+    result = GraphAudit.read(out)
+    assert not list(findings(result))
+    return result
