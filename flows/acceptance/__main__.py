@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows.acceptance import results
@@ -42,6 +42,7 @@ from sknet.records import Shards
 MINIATURE_CARDS = 2
 MINIATURE_DATA = "digits"
 LINES_DIRECTORY = "lines"
+LOCK = ".lock"
 
 
 def main(arguments: argparse.Namespace) -> bool:
@@ -139,7 +140,8 @@ def _opened(out: Path) -> Acceptance | None:
     except OSError as error:
         raise UserError(f"--out {out} can't be made: {error.strerror}") from None
     before = Acceptance.read_or_none(out)
-    if before is None and any(out.iterdir()):
+    # A call that is killed may leave its lock.
+    if before is None and any(path.name != LOCK for path in out.iterdir()):
         raise UserError(f"--out {out} is not empty: give another directory")
     return before
 
@@ -149,13 +151,16 @@ def _held(out: Path) -> Iterator[None]:
     """Keep other calls out of the directory.
 
     Raises:
-        UserError: Another one is at work there.
+        UserError: Another one is at work there, or nothing can be written there.
     """
-    try:
-        with exclusive(out / ".lock", wait=False):
-            yield
-    except BlockingIOError:
-        raise UserError(f"another acceptance is at work in {out}: wait for it") from None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(out / LOCK, wait=False))
+        except BlockingIOError:
+            raise UserError(f"another acceptance is at work in {out}: wait for it") from None
+        except OSError as error:
+            raise UserError(f"--out {out} can't be written: {error.strerror}") from None
+        yield
 
 
 @contextmanager
