@@ -26,7 +26,7 @@ LOWEST_FLOAT16 = -65504.0
 
 @dataclass(frozen=True)
 class Backend:
-    """Makers of a network's operators on one kind of device."""
+    """What depends on the device: makers of a network's operators, and how ranks sum gradients."""
 
     spatial_mean: Callable[[], nn.Cell]
     """Average over pixels: (N, C, H, W) → (N, C, 1, 1)."""
@@ -37,6 +37,9 @@ class Backend:
     and after the pooling ReLU has a quarter of the work."""
     sum_of_squares: Callable[[Tensor], Tensor]
     """No maker: returns the sum of the squares of all elements, as a scalar."""
+    fuses_collectives: bool
+    """Whether MindSpore makes a graph's sums over ranks one operation. On CPU that takes twice as
+    long (docs/internals/decisions.md)."""
 
 
 class Float32Cell(nn.Cell):
@@ -167,8 +170,14 @@ def tuned_sum_of_squares(x: Tensor) -> Tensor:
     return ops.matmul(row, row.reshape(-1, 1)).reshape(())
 
 
-PLAIN = Backend(SpatialMean, ProductSum, StemPool, sum_of_squares)
-TUNED_FOR_CPU = Backend(TunedSpatialMean, TunedProductSum, TunedStemPool, tuned_sum_of_squares)
+PLAIN = Backend(SpatialMean, ProductSum, StemPool, sum_of_squares, fuses_collectives=True)
+TUNED_FOR_CPU = Backend(
+    TunedSpatialMean,
+    TunedProductSum,
+    TunedStemPool,
+    tuned_sum_of_squares,
+    fuses_collectives=False,
+)
 
 
 def backend_of(device_target: str | None = None) -> Backend:

@@ -87,9 +87,7 @@ class Loop:
         self._start, self._step_cell = start, start.step_cell
         self._evaluations = start.evaluations
         self._metrics, self._saver, self._watchdog, self._stop = metrics, saver, watchdog, stop
-        self._synchronise = (
-            SynchroniseStatistics(self._step_cell, world.size) if world.size > 1 else None
-        )
+        self._synchronise = SynchroniseStatistics(self._step_cell) if world.size > 1 else None
         self._checkpoint_seconds = 0.0
 
     def train(self) -> None:

@@ -25,11 +25,12 @@ class CrossEntropy(nn.Cell):
     def __init__(self, label_smoothing: float) -> None:
         super().__init__()
         self.smoothing = label_smoothing
+        self.sum = ops.ReduceSum()  # Tensor.sum is an operator that jit level O2 on Ascend lacks
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Map logits (N, C) and labels (N,) or (N, C) to the mean loss."""
         target = smoothed_target(logits, labels, self.smoothing)
-        return -(ops.log_softmax(logits, 1) * target).sum(1).mean()
+        return -self.sum(ops.log_softmax(logits, 1) * target, 1).mean()
 
 
 class BinaryCrossEntropy(nn.Cell):
@@ -58,4 +59,5 @@ def smoothed_target(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         on = ops.cast(1 - smoothing + spread, logits.dtype)
         off = ops.cast(spread, logits.dtype)
         return ops.one_hot(labels, num_classes, on, off)
-    return labels * (1 - smoothing) + spread
+    # Without the casts these are operators that jit level O2 on Ascend lacks.
+    return labels * ops.cast(1 - smoothing, labels.dtype) + ops.cast(spread, labels.dtype)

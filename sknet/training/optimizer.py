@@ -68,26 +68,30 @@ class _Adaptive(nn.Optimizer):
 
     def __init__(self, groups: list[dict[str, object]], rates: list[float], epsilon: float) -> None:
         super().__init__(rates, groups)
-        self.epsilon = epsilon
         self.first = self.parameters.clone(prefix="moments.first", init="zeros")
         self.second = self.parameters.clone(prefix="moments.second", init="zeros")
         self.beta_1_power = Parameter(Tensor(1.0, mstype.float32), name="moments.beta_1_power")
         self.beta_2_power = Parameter(Tensor(1.0, mstype.float32), name="moments.beta_2_power")
+        # Tensors: products with numbers are operators that jit level O2 on Ascend lacks.
+        self.beta_1, self.rest_1, self.beta_2, self.rest_2, self.one, self.tiny = (
+            Tensor(value, mstype.float32)
+            for value in (BETA_1, 1 - BETA_1, BETA_2, 1 - BETA_2, 1, epsilon)
+        )
 
     def construct(self, gradients: tuple[Tensor, ...]) -> bool:
         """Update the weights by one step."""
         rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
-        ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
-        correction_1, correction_2 = 1 - self.beta_1_power, 1 - self.beta_2_power
+        ops.assign(self.beta_1_power, self.beta_1_power * self.beta_1)
+        ops.assign(self.beta_2_power, self.beta_2_power * self.beta_2)
+        correction_1, correction_2 = self.one - self.beta_1_power, self.one - self.beta_2_power
         for index in range(len(gradients)):
             weight, gradient = self.parameters[index], gradients[index]
-            first = BETA_1 * self.first[index] + (1 - BETA_1) * gradient
-            second = BETA_2 * self.second[index] + (1 - BETA_2) * ops.square(gradient)
+            first = self.beta_1 * self.first[index] + self.rest_1 * gradient
+            second = self.beta_2 * self.second[index] + self.rest_2 * ops.square(gradient)
             ops.assign(self.first[index], first)
             ops.assign(self.second[index], second)
-            update = first / correction_1 / (ops.sqrt(second / correction_2) + self.epsilon)
+            update = first / correction_1 / (ops.sqrt(second / correction_2) + self.tiny)
             if self.decay_flags[index]:
                 update = update + self.weight_decay[index] * weight
             ops.assign(weight, weight - rate * self.trust(weight, update) * update)

@@ -65,8 +65,14 @@ class TrainStep(nn.Cell):
         self.gradient = ms.value_and_grad(self.forward, None, self.weights, has_aux=True)
         self.earlier = (GradientSum(self.forward, self.weights) if self.num_passes > 1 else None,)
         self.map = ops.Map()
-        self.all_reduce = fused_all_reduce() if self.world_size > 1 else ops.Identity()
-        self.divisors = Tensor(np.array([self.world_size * self.num_passes, 1], np.float32))
+        self.all_reduce = sum_over_ranks(network) if self.world_size > 1 else ops.Identity()
+        # Divisors are tensors: a division by a number is an operator that jit level O2 lacks.
+        parts = self.world_size * self.num_passes
+        self.divisors = Tensor(np.array([parts, 1], np.float32))
+        self.is_dynamic = recipe.loss_scale_type == "dynamic"
+        factor = parts if self.is_dynamic else parts * recipe.loss_scale
+        self.divides = self.is_dynamic or factor != 1
+        self.divisor = Tensor(factor, mstype.float32)
         self.asked = tuple(Tensor(np.array(value, np.float32)) for value in (0, 1))
 
     def set_train(self, mode: bool = True) -> "TrainStep":
@@ -123,8 +129,7 @@ class TrainStep(nn.Cell):
             loss = loss + sums[0]
             gradients = self.map(ops.add, gradients, sums[1:])
         result = self.all_reduce(ops.stack((loss, asked))) / self.divisors
-        scale = self.loss_scale()
-        gradients = tuple(self._mean(gradient, scale) for gradient in gradients)
+        gradients = self._means(gradients)
         if not self.recipe.drop_overflow_update:
             self._update(gradients)
             return result
@@ -137,10 +142,13 @@ class TrainStep(nn.Cell):
             ops.assign(step, step + 1)
         return result
 
-    def _mean(self, value: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the mean over ranks and passes of gradients that were multiplied by `scale`."""
-        divisor = self.world_size * self.num_passes * scale
-        return self.all_reduce(value) if divisor == 1 else self.all_reduce(value) / divisor
+    def _means(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the means over ranks and passes of gradients, which have the loss scale."""
+        sums = tuple(self.all_reduce(gradient) for gradient in gradients)
+        if not self.divides:
+            return sums
+        divisor = self.divisor * self.loss_scale() if self.is_dynamic else self.divisor
+        return tuple(total / divisor for total in sums)
 
     def _update(self, gradients: tuple[Tensor, ...]) -> None:
         if self.recipe.clip_grad:
@@ -168,9 +176,13 @@ class ScaledLoss(nn.Cell):
         return loss * self.loss_scale(), loss
 
 
-def fused_all_reduce() -> ops.AllReduce:
-    """Return a sum over ranks. MindSpore makes all of a graph's into one operation."""
-    return ops.AllReduce().add_prim_attr("fusion", 1)
+def sum_over_ranks(network: SKNet) -> ops.AllReduce:
+    """Return a sum over ranks, in the form for the network's device."""
+    all_reduce = ops.AllReduce()
+    if network.backend.fuses_collectives:
+        # MindSpore makes one operation of all that have the same number.
+        all_reduce.add_prim_attr("fusion", 1)
+    return all_reduce
 
 
 def mixed(network: nn.Cell, recipe: Recipe) -> nn.Cell:
@@ -205,17 +217,23 @@ class GradientSum(nn.Cell):
 
 
 class LossScale(nn.Cell):
-    """The factor of the loss in the backward pass; a dynamic one is state of the training."""
+    """The factor of the loss in the backward pass; a dynamic one is state of the training.
+
+    A dynamic scale is that of MindSpore's `amp.DynamicLossScaler`, whose operators between tensors
+    and numbers lack kernels for whole graphs on Ascend.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(auto_prefix=False)
         self.fixed = recipe.loss_scale
         self.dynamic = recipe.loss_scale_type == "dynamic"
         if self.dynamic:
-            self.scaler = ms.amp.DynamicLossScaler(recipe.loss_scale, SCALE_FACTOR, SCALE_WINDOW)
-            # As parameters of this cell they are saved with it.
-            self.value, self.steps_without = self.scaler.scale_value, self.scaler.counter
-            self.value.name, self.steps_without.name = "loss_scale", "loss_scale_steps"
+            self.value = Parameter(Tensor(recipe.loss_scale, mstype.float32), name="loss_scale")
+            self.steps_without = Parameter(Tensor(0, mstype.int32), name="loss_scale_steps")
+            self.factor, self.lowest = (Tensor(x, mstype.float32) for x in (SCALE_FACTOR, 1))
+            self.none, self.one, self.last = (
+                Tensor(x, mstype.int32) for x in (0, 1, SCALE_WINDOW - 1)
+            )
 
     def construct(self) -> Tensor | float:
         """Return the factor."""
@@ -223,8 +241,14 @@ class LossScale(nn.Cell):
 
     def adjust(self, finite: Tensor) -> None:
         """Adjust a dynamic factor after a step, given whether all its gradients were finite."""
-        if self.dynamic:
-            self.scaler.adjust(finite)
+        if not self.dynamic:
+            return
+        full = ops.equal(self.steps_without, self.last)
+        larger, smaller = self.value * self.factor, self.value / self.factor
+        grown = ops.select(ops.logical_and(full, ops.isfinite(larger)), larger, self.value)
+        ops.assign(self.value, ops.select(finite, grown, ops.maximum(smaller, self.lowest)))
+        counted = ops.select(full, self.none, self.steps_without + self.one)
+        ops.assign(self.steps_without, ops.select(finite, counted, self.none))
 
 
 class Average(nn.Cell):
@@ -232,18 +256,21 @@ class Average(nn.Cell):
 
     def __init__(self, network: nn.Cell, decay: float) -> None:
         super().__init__(auto_prefix=False)
-        self.decay = decay
+        # Tensors: products with numbers are operators that jit level O2 on Ascend lacks.
+        self.decay, self.one, self.warm_up = (
+            Tensor(value, mstype.float32) for value in (decay, 1, WARM_UP_UPDATES)
+        )
         self.followed = ms.ParameterTuple(list(network.get_parameters()))
         self.average = self.followed.clone(prefix=AVERAGE_PREFIX, init="same")
         self.updates = Parameter(Tensor(0.0, mstype.float32), name=f"{AVERAGE_PREFIX}.updates")
 
     def construct(self) -> bool:
         """Follow one update of the network."""
-        ops.assign(self.updates, self.updates + 1)
-        weight = self.decay * (1 - ops.exp(-self.updates / WARM_UP_UPDATES))
+        ops.assign(self.updates, self.updates + self.one)
+        weight = self.decay * (self.one - ops.exp(-self.updates / self.warm_up))
         for index in range(len(self.average)):
             old, new = self.average[index], self.followed[index]
-            ops.assign(old, old * weight + new * (1 - weight))
+            ops.assign(old, old * weight + new * (self.one - weight))
         return True
 
 
@@ -279,11 +306,11 @@ class SynchroniseStatistics(nn.Cell):
     This is done at every planned checkpoint, so that one file holds the state of all ranks.
     """
 
-    def __init__(self, cell: nn.Cell, world_size: int) -> None:
+    def __init__(self, step_cell: TrainStep) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics = ms.ParameterTuple(moving_statistics(cell))
-        self.world_size = world_size
-        self.all_reduce = ops.AllReduce()
+        self.statistics = ms.ParameterTuple(moving_statistics(step_cell))
+        self.world_size = Tensor(step_cell.world_size, mstype.float32)
+        self.all_reduce = step_cell.all_reduce
 
     def construct(self) -> Tensor:
         """Set the statistics; the result has no meaning."""
