@@ -53,12 +53,18 @@ class Clocks:
 class Training:
     """Our loop, which can be started repeatedly with one compiled step."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, model: Any = None) -> None:
+        """Prepare the step.
+
+        Args:
+            setup: The data and the recipe.
+            model: The network, instead of the benchmark's model.
+        """
         set_device("CPU")
         self._setup = setup
         self.run = self._plan()
         rates = learning_rates(self.run)
-        model = create_model(MODEL, num_classes=NUM_CLASSES)
+        model = model or create_model(MODEL, num_classes=NUM_CLASSES)
         step = TrainStep(model, self.run.recipe, rates)
         self.start = loop.Start(step, rates, 0, with_layout((), 0, 1))
         self._fresh = checkpoint.parameters_of(step)
