@@ -52,8 +52,6 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
         num_workers=recipe.num_parallel_workers,
     )
     workers = arguments.planned_workers or world.size
-    # The run records its device beside the recipe. What the recipe asks for changes no result.
-    recipe = recipe.model_copy(update={"device_target": "auto"})
     run = plan_run(recipe, shards.record, workers, device.target)
     options = Options(
         directory=arguments.ckpt_save_dir,

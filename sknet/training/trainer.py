@@ -88,8 +88,11 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
             "choose a smaller batch"
         )
     return Run(
-        # Neither the name of a recipe nor the path of its weights changes the result.
-        recipe=recipe.model_copy(update={"name": "recipe", "ckpt_path": ""}),
+        # Neither the name of a recipe nor the path of its weights changes the result. Its device is
+        # a wish; the run has the device that is used.
+        recipe=recipe.model_copy(
+            update={"name": "recipe", "ckpt_path": "", "device_target": "auto"}
+        ),
         classes=classes,
         shards_digest=shards.content_digest,
         world_size=world_size,
