@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from infra.base.cann import accepted_versions
 from infra.base.cann import release as release_part
@@ -219,8 +220,10 @@ def test_the_published_cann_is_one_that_the_installed_mindspore_accepts_and_its_
 ):
     published = release_of(metadata.version("mindspore"))
     if published is not None:
-        assert release_part(published.cann) in (accepted_versions() or ())
-        assert release_part(published.driver) in COMPATIBLE_DRIVERS[release_part(published.cann)]
+        cann, driver = release_part(published.cann), release_part(published.driver)
+        assert cann in (accepted_versions() or ())
+        # CANN's page names the drivers of 8.5 and later.
+        assert Version(cann) < Version("8.5") or driver in COMPATIBLE_DRIVERS[cann]
 
 
 def test_a_firmware_that_the_driver_excludes_fails(host: Path) -> None:
