@@ -55,7 +55,6 @@ def test_the_published_row_is_that_of_the_code() -> None:
     assert (recipe.model, recipe.batch_size, recipe.image_resize, recipe.jit_level) == (
         *(row.model, row.batch_size, row.resolution, row.jit_level),
     )
-    assert recipe.amp_level == FULL.amp_level
 
 
 def test_the_steps_are_those_of_the_code() -> None:

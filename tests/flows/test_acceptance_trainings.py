@@ -38,7 +38,7 @@ def bench(
 ) -> Iterator[Bench]:
     directory = tmp_path_factory.mktemp("acceptance") / "lines"
     # A training has 12 steps, and a checkpoint after every second one.
-    tiny = Scale(str(recipe), ("global_batch_size=4", "jit_level=O2"), 1, 1, "O0")
+    tiny = Scale(str(recipe), ("global_batch_size=4", "jit_level=O2"), 1, 1)
     made = Bench(
         setting=SETTING,
         data=str(images),
@@ -123,6 +123,7 @@ def test_a_changed_byte_is_found(bench: Bench, data: dict[str, float | None]) ->
     ]
 
 
+@pytest.mark.long
 def test_a_diverging_training_names_its_step(bench: Bench, data: dict[str, float | None]) -> None:
     figures = judged(bench, "nan")
     assert figures["steps from the last logged loss to the step that is named"] in (0, 1)
