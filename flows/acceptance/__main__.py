@@ -216,6 +216,9 @@ def _run_lines(
             if before.inputs is not None:
                 for change in before.changed(inputs):
                     _say(f"line {line.name} is run again: {change}")
+                # What an interruption leaves must not look like the earlier result.
+                record = record.with_line(results.not_run(line, results.NOT_REACHED))
+                record.write_to(bench.directory.parent)
                 shutil.rmtree(bench.directory / line.name, ignore_errors=True)
             result = _run_line(line, bench, inputs)
         record = record.with_line(result)

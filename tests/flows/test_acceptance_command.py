@@ -250,6 +250,18 @@ def test_a_line_is_run_again_if_it_is_asked_for(
     assert not (tmp_path / "lines/devices/old.txt").exists()
 
 
+def test_an_interrupted_repetition_does_not_keep_the_earlier_result(
+    accept: Callable[..., Ended], checks: Checks, tmp_path: Path
+) -> None:
+    accept("--miniature", "--out", tmp_path)
+    checks.replaced = {"bits": interrupt}
+    accept("--miniature", "--out", tmp_path, "--only=bits")
+    assert statuses(tmp_path)["bits"] == "not run"
+    checks.run, checks.replaced = [], {}
+    accept("--miniature", "--out", tmp_path)
+    assert checks.run == ["bits"]
+
+
 def test_lines_are_run_again_if_a_version_changes_and_say_which(
     accept: Callable[..., Ended], checks: Checks, versions: dict[str, str], tmp_path: Path
 ) -> None:
