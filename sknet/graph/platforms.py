@@ -109,8 +109,8 @@ REVIEWED: dict[str, Reviewed] = {
     "MakeTuple": _WIRING,
     "MaxPoolGrad": _converted(
         "MaxPoolGrad",
-        "Derivative of MaxPool. CANN's ops-nn (pooling/max_pool_grad) has a kernel of this name for "
-        "Ascend 950 only, so watch it in the first run on cards.",
+        "Derivative of MaxPool. CANN's ops-nn (pooling/max_pool_grad) has a kernel of this name "
+        "for Ascend 950 only, so watch it in the first run on cards.",
         _MINDCV,
     ),
     "Muls": _kernel(
