@@ -122,6 +122,11 @@ REVIEWED: dict[str, Reviewed] = {
     "ReluGrad": _converted("ReluGrad", "Derivative of ReLU.", _MINDCV),
     "SigmoidGrad": _converted("SigmoidGrad", "Derivative of Sigmoid."),
     "StridedSliceGrad": _converted("StridedSliceGrad", "Derivative of StridedSlice."),
+    "Switch": Reviewed(
+        reason="Makes an update only if all gradients are finite; the host decides.",
+        source="MindSpore's nn.TrainOneStepWithLossScaleCell, which declares Ascend, branches at "
+        "the same place.",
+    ),
     "TensorMove": _converted(
         "TensorMove", "Copy of a parameter before an update in place, inserted by MindSpore."
     ),

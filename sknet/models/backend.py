@@ -57,8 +57,25 @@ class Float32Cell(nn.Cell):
         return self
 
 
-class SpatialMean(Float32Cell):
-    """Average over pixels."""
+class SpatialMean(nn.Cell):
+    """Average over pixels. MindSpore's own derivative of it divides whole maps in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = Mean()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, 1, 1)."""
+        return self.mean(x)
+
+    def bprop(self, x: Tensor, _: Tensor, dout: Tensor) -> tuple[Tensor]:
+        """Return the gradient of x."""
+        share = dout / ops.cast(x.shape[2] * x.shape[3], dout.dtype)
+        return (ops.broadcast_to(share.astype(x.dtype), x.shape),)
+
+
+class Mean(Float32Cell):
+    """Average over pixels, with MindSpore's derivative."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -117,7 +117,8 @@ class PathWeights(Float32Cell):
         path, (N, C, 1, 1), is returned.
         """
         if self.num_paths == 2:
-            return ops.sigmoid(logits[:, : self.channels] - logits[:, self.channels :])
+            first, second = ops.split(logits, self.channels, 1)
+            return ops.sigmoid(first - second)
         return ops.softmax(logits.reshape(-1, self.num_paths, self.channels, 1, 1), 1)
 
 

@@ -162,7 +162,7 @@ def set_exactly(
     for name, parameter in parameters.items():
         if name not in values:
             continue
-        value, expected = values[name], np.dtype(ms.dtype_to_nptype(parameter.dtype))
+        value, expected = values[name], parameter.asnumpy().dtype
         if value.shape != parameter.shape:
             fault = f"{name} has shape {value.shape}, expected {parameter.shape}"
             faults.append(("of another shape", fault))

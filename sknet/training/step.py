@@ -133,7 +133,7 @@ class TrainStep(nn.Cell):
         if not self.recipe.drop_overflow_update:
             self._update(gradients)
             return result
-        finite = ms.amp.all_finite(gradients)
+        finite = all_finite(gradients)
         self.loss_scale.adjust(finite)
         if finite:
             self._update(gradients)
@@ -272,6 +272,17 @@ class Average(nn.Cell):
             old, new = self.average[index], self.followed[index]
             ops.assign(old, old * weight + new * (self.one - weight))
         return True
+
+
+def all_finite(gradients: tuple[Tensor, ...]) -> Tensor:
+    """Return whether all values are finite, a scalar.
+
+    MindSpore's `amp.all_finite` counts in int64, which Ascend computes slowly.
+    """
+    finite = ops.ReduceAll()(ops.isfinite(gradients[0]))
+    for gradient in gradients[1:]:
+        finite = ops.logical_and(finite, ops.ReduceAll()(ops.isfinite(gradient)))
+    return finite
 
 
 def clip(

@@ -6,11 +6,21 @@ import sys
 
 from tests.processes import ROOT
 
+WITHOUT_REVIEW = """
+import runpy, sys
+from sknet.graph.platforms import REVIEWED
+del REVIEWED[sys.argv.pop(1)]
+runpy.run_module("sknet.graph", run_name="__main__")
+"""
 
-def run_graph(*options: object, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
-    """Return the ended process."""
+
+def run_graph(
+    *options: object, not_reviewed: str = "", timeout: float = 900
+) -> "subprocess.CompletedProcess[str]":
+    """Return the ended process, for which a primitive counts as not reviewed."""
+    command = ["-c", WITHOUT_REVIEW, not_reviewed] if not_reviewed else ["-m", "sknet.graph"]
     return subprocess.run(
-        [sys.executable, "-m", "sknet.graph", *map(str, options)],
+        [sys.executable, *command, *map(str, options)],
         capture_output=True,
         text=True,
         timeout=timeout,

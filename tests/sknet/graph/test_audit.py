@@ -44,8 +44,8 @@ def test_declared_and_reviewed_primitives_and_fused_collectives_are_fit() -> Non
         (Node("MaxPoolWithArgmax", ("float32",)), "MaxPoolWithArgmax is deprecated"),
         (Node("Coalesce", ("float32",)), "Coalesce is declared for GPU and CPU only"),
         (
-            Node("Switch", ()),
-            "Switch has no public class that declares Ascend, and is not reviewed",
+            Node("EqScalar", ()),
+            "EqScalar has no public class that declares Ascend, and is not reviewed",
         ),
         (Node("Mul", ("float64",)), "Mul computes in float64"),
         (Node("Sub", ("bool", "int64")), "Sub computes in int64"),

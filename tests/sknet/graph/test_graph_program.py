@@ -41,10 +41,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ended(recipe: Path) -> "subprocess.CompletedProcess[str]":
-    """The command for two workers on Ascend, on this machine without cards."""
+    """The command for two workers on Ascend, on this machine without cards.
+
+    Nobody reviewed how Ascend computes the derivative of the sigmoid.
+    """
     file = recipe.parent / "new" / "graph.json"
     options = ("--workers", "2", "--device_target", "Ascend", "--json", file)
-    return run_graph("--recipe", recipe, *options)
+    return run_graph("--recipe", recipe, *options, not_reviewed="SigmoidGrad")
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +111,10 @@ def test_what_is_unfit_for_ascend_ends_with_exit_code_1_and_one_line(
 ) -> None:
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 1
-    assert line.startswith("error: the graphs of tiny are unfit for Ascend: ")
-    # MindSpore's own check for overflows; the update is a branch.
-    assert "Sub computes in int64" in line
-    assert "Switch has no public class" in line
+    assert line == (
+        "error: the graphs of tiny are unfit for Ascend: SigmoidGrad has no public class that "
+        "declares Ascend, and is not reviewed"
+    )
 
 
 @pytest.mark.long
