@@ -115,12 +115,7 @@ def data(bench: Bench) -> Measured:
 def losses(bench: Bench) -> Measured:
     """Compare the first losses of one card with those of the CPU."""
     card, cpu = _first_losses(bench, "losses/card"), _first_losses(bench, "losses/cpu", "CPU")
-    pairs = list(zip(card, cpu, strict=False))
-    figures = {
-        "largest difference of a loss": max(abs(one - other) for one, other in pairs),
-        "compared steps": float(len(pairs)),
-    }
-    return Measured(figures, bench.log("losses/card"))
+    return Measured(_differences(card, cpu), bench.log("losses/card"))
 
 
 def training(bench: Bench) -> Measured:
@@ -209,6 +204,15 @@ def precision(bench: Bench) -> Measured:
         "compared steps": float(len(pairs)),
     }
     return Measured(figures, bench.log(name))
+
+
+def normalisation(bench: Bench) -> Measured:
+    """Compare the first losses of one card that normalises its images with those of its host."""
+    card, host = (
+        _first_losses(bench, f"normalisation/{place}", normalise_on=place)
+        for place in ("device", "host")
+    )
+    return Measured(_differences(card, host), bench.log("normalisation/device"))
 
 
 def bind_core(bench: Bench) -> Measured:
@@ -318,6 +322,7 @@ CHECKS: Mapping[str, Callable[[Bench], Measured]] = {
     "data-wait": data_wait,
     "jit-levels": jit_levels,
     "precision": precision,
+    "normalisation": normalisation,
     "bind-core": bind_core,
     "bits": bits,
     "kill": kill,
@@ -347,8 +352,21 @@ def _run(log: Path, *words: str, seconds: float | None = None) -> int:
             raise LineError(f"not done within {seconds:g} s", log) from None
 
 
+def _differences(losses: list[float], others: list[float]) -> dict[str, float | None]:
+    """Return the figures of two trainings that should have the same losses."""
+    pairs = list(zip(losses, others, strict=False))
+    return {
+        "largest difference of a loss": max(abs(one - other) for one, other in pairs),
+        "compared steps": float(len(pairs)),
+    }
+
+
 def _first_losses(
-    bench: Bench, name: str, device_target: str | None = None, amp_level: str = "O0"
+    bench: Bench,
+    name: str,
+    device_target: str | None = None,
+    amp_level: str = "O0",
+    normalise_on: str = "auto",
 ) -> list[float]:
     """Return the first losses of a training of one rank.
 
@@ -360,6 +378,7 @@ def _first_losses(
         Start(action="stop", at_step=COMPARED_LOSSES, ends=Outcome.STOPPED),
         overrides=(
             *("log_interval=1", f"amp_level={amp_level}", "loss_scale=1024"),
+            f"normalise_on={normalise_on}",
             *(f"lr={FIRST_RATE:g}", "warmup_epochs=0", *bench.scale.first_overrides),
         ),
         device_target=device_target,

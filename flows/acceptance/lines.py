@@ -24,6 +24,10 @@ END_SECONDS = 30.0
 LOSS_DIFFERENCE = 0.01
 """Largest difference between the losses of Ascend and CPU at precision O0."""
 
+ROUNDING = 0.001
+"""Largest difference between the losses of a card and its host, whose divisions may round
+differently."""
+
 LOSS_FRACTION = 0.02
 """Largest difference between the losses of two ways to compute the same training, as a fraction of
 the loss. Rounding differs, and its effect grows with every step."""
@@ -273,6 +277,21 @@ def _choices(setting: Setting) -> tuple[Line, ...]:
             "(float32) on one card, over its first ten steps.",
             needs=("data",),
             figures=(_loss_difference(), _exactly("compared steps", 10)),
+        ),
+        Line(
+            name="normalisation",
+            proves="Images that one card normalises give the losses of images that its host "
+            "normalises, over the first ten steps.",
+            needs=("data",),
+            figures=(
+                Figure(
+                    name="largest difference of a loss",
+                    compare=ROUNDING if setting.device_target == "Ascend" else 0,
+                    source=OWN,
+                    limit="at most",
+                ),
+                _exactly("compared steps", 10),
+            ),
         ),
         Line(
             name="bind-core",

@@ -208,7 +208,9 @@ def test_a_line_is_not_run_without_the_line_that_it_needs(
 ) -> None:
     checks.replaced = {"training": fail}
     accept("--miniature", "--out", tmp_path)
-    assert checks.run == ["doctor", "devices", "data", "training", "nan", "precision"]
+    assert checks.run == [
+        *("doctor", "devices", "data", "training", "nan", "precision", "normalisation"),
+    ]
     document = json.loads((tmp_path / "acceptance.json").read_bytes())
     (kill,) = (line for line in document["lines"] if line["name"] == "kill")
     assert (kill["status"], kill["reason"]) == ("not run", "needs line training: fail")

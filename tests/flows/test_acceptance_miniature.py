@@ -70,7 +70,7 @@ def test_it_runs_whole_on_cpu_though_it_is_killed_in_the_middle(tmp_path: Path) 
                 assert (figure["measured"] is None) == (name in not_run)
         assert line["log"] is None or (out / line["log"]).exists()
     page = (out / "acceptance.md").read_text("utf-8")
-    assert "11 pass, 0 fail, 7 not run" in page
+    assert "12 pass, 0 fail, 7 not run" in page
 
 
 @pytest.mark.alone
