@@ -76,7 +76,7 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, str]:
     """
     device = choose_device(arguments.device_target, None)
     if device.target == "Ascend" and not (cards := find_cards()).usable:
-        raise UserError(f"--device_target is Ascend, but there is {cards.said}")
+        raise UserError(f"--device_target is Ascend, but this machine has {cards.said}")
     if device.target == "CPU" and not arguments.miniature:
         raise UserError(
             f"device CPU ({device.reason}): the published recipe would take days, "
@@ -220,9 +220,9 @@ def _run_lines(
                 record = record.with_line(results.not_run(line, results.NOT_REACHED))
                 record.write_to(bench.directory.parent)
                 shutil.rmtree(bench.directory / line.name, ignore_errors=True)
+            bench.failed = {each.name for each in record.lines if each.status == "fail"}
             result = _run_line(line, bench, inputs)
         record = record.with_line(result)
-        bench.failed = {each.name for each in record.lines if each.status == "fail"}
         record.write_to(bench.directory.parent)
         _say(results.summary(result))
     return record

@@ -314,8 +314,8 @@ def _several(setting: Setting) -> tuple[Line, ...]:
     return (
         Line(
             name="hosts",
-            proves="The recipe trains on several hosts, which Ray places, nearly as many times "
-            "faster as there are hosts.",
+            proves="The recipe trains on several hosts, which Ray places: N hosts train at nearly "
+            "N times the speed of one host.",
             needs=("training",),
             not_run="" if setting.hosts > 1 else "--hosts is 1",
             figures=(

@@ -11,11 +11,12 @@ from pathlib import Path
 import flows
 import infra
 import sknet
+import tasks
 from infra.base.files import file_sha256
 from infra.doctor.ascend_tools import Ascend, gather
 from infra.doctor.machine import installation
 
-PACKAGES = (sknet, infra, flows)
+PACKAGES = (sknet, infra, tasks, flows)
 
 
 @dataclass(frozen=True)

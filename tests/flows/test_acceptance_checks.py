@@ -1,5 +1,6 @@
 """What the acceptance says where it fails: of devices, of a machine without CANN, of the doctor."""
 
+import ast
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +12,11 @@ from flows.acceptance.bench import Bench
 from flows.acceptance.checks import CHECKS
 from flows.acceptance.figures import Line, Setting, failures
 from flows.acceptance.lines import lines_of
-from flows.acceptance.machine import Machine, look_at
+from flows.acceptance.machine import PACKAGES, Machine, look_at
 from flows.acceptance.trainings import LineError, Trainings
 from infra.doctor.ascend_tools import Ascend, gather
 from sknet.device import find_cards
+from tests.processes import ROOT
 
 MINIATURE = Setting(device_target="CPU", cards=1, hosts=1, miniature=True)
 ON_CARDS = Setting(device_target="Ascend", cards=8, hosts=1, miniature=False)
@@ -139,3 +141,14 @@ def test_versions_of_everything_are_known_on_a_machine_with_cards(
     assert machine.versions["mindspore"] == machine.inputs["mindspore"]
     assert machine.inputs["driver"] == "26.0.RC1"
     assert machine.versions.keys() >= {"mindspore", "numpy", "Python", "system", "source of sknet"}
+
+
+def test_the_source_of_every_package_that_takes_part_counts() -> None:
+    imported = {
+        node.module.partition(".")[0]
+        for path in (ROOT / "flows/acceptance").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+    own = {name for name in imported if (ROOT / name / "__init__.py").is_file()}
+    assert own == {package.__name__ for package in PACKAGES}

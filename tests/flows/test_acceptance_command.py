@@ -106,7 +106,7 @@ CARDS = "8 Ascend cards, but no driver (no /usr/local/Ascend/driver/version.info
     [
         ([], "device CPU (no Ascend card (no /dev/davinci<N>)): the published recipe would take"),
         (["--device_target=CPU"], "device CPU (chosen by --device_target): the published recipe"),
-        (["--device_target=Ascend"], f"--device_target is Ascend, but there is {CARDS}"),
+        (["--device_target=Ascend"], f"--device_target is Ascend, but this machine has {CARDS}"),
         (["--miniature", "--data=imagenet"], "--miniature trains on digits, not on imagenet"),
         (["--device_target=GPU", "--miniature"], "invalid choice: 'GPU'"),
         (["--miniature", "--cards=0"], "'0' is not a whole number of at least 1"),
@@ -250,6 +250,24 @@ def test_a_line_is_run_again_if_it_is_asked_for(
     assert accept("--miniature", "--out", tmp_path, "--only=devices").returncode == 0
     assert checks.run == ["devices"]
     assert not (tmp_path / "lines/devices/old.txt").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--only=kill"]])
+def test_a_resumed_call_knows_which_lines_failed_before(
+    accept: Callable[..., Ended], checks: Checks, tmp_path: Path, options: list[str]
+) -> None:
+    """The line kill compares no bytes if the line bits has failed."""
+    seen: list[set[str]] = []
+
+    def look(bench: Bench) -> Measured:
+        seen.append(set(bench.failed))
+        raise LineError("seen")
+
+    checks.replaced = {"bits": fail, "kill": interrupt}
+    accept("--miniature", "--out", tmp_path)
+    checks.replaced = {"bits": fail, "kill": look}
+    accept("--miniature", "--out", tmp_path, *options)
+    assert seen == [{"bits"}]
 
 
 def test_an_interrupted_repetition_does_not_keep_the_earlier_result(
