@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.base.ranges import show_ranges
 from infra.doctor.results import CheckResult, Status
-from infra.launch.binding import describe
 
 SETTINGS = Path("/proc/sys/net/ipv4")
 FIRST_PORT = 60000
@@ -56,7 +56,7 @@ def gather_host_ports(
 
 def check_host_ports(facts: HostPorts | None) -> list[CheckResult]:
     """Judge the ports; they matter for one host, too."""
-    check = "HCCL's host ports"
+    check = "HCCL's TCP ports"
     if facts is None:
         found = "HCCL_HOST_SOCKET_PORT_RANGE or HCCL_IF_BASE_PORT is no list of ports"
         needed = "60000-60050, 60000,60050-60100 or auto; a number"
@@ -64,16 +64,16 @@ def check_host_ports(facts: HostPorts | None) -> list[CheckResult]:
     if facts.local is None:
         return [CheckResult(check, Status.WARN, "the kernel's settings can't be read")]
     at_risk = facts.wanted & (facts.local - facts.reserved)
-    shown = describe(facts.wanted) or "chosen by Linux"
+    shown = show_ranges(facts.wanted) or "chosen by Linux"
     return [
         CheckResult.judge(
             check,
             not at_risk,
-            found=f"{describe(at_risk)}: Linux gives them to any program" if at_risk else shown,
+            found=f"{show_ranges(at_risk)}: Linux gives them to any program" if at_risk else shown,
             needed="reserved for HCCL",
             # The setting replaces the one before, so what is reserved already must be in it.
             advice="sysctl -w net.ipv4.ip_local_reserved_ports="
-            + describe(facts.wanted | facts.reserved),
+            + show_ranges(facts.wanted | facts.reserved),
             otherwise=Status.WARN,
         )
     ]

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from infra.base.ranges import show_ranges
+
 CPUSET = Path("/sys/fs/cgroup/cpuset/cpuset.cpus")
 """Where MindSpore looks for this host's cores: version 1 of control groups."""
 
@@ -40,17 +42,6 @@ def binding_obstacle(path: str | None = None, cpuset: Path = CPUSET) -> str | No
     return None if cores else f"{cpuset} is empty"
 
 
-def describe(cores: Iterable[int]) -> str:
-    """Return cores as ranges, such as `0-3,8`."""
-    ranges: list[list[int]] = []
-    for core in sorted(cores):
-        if ranges and core == ranges[-1][1] + 1:
-            ranges[-1][1] = core
-        else:
-            ranges.append([core, core])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
-
-
 def report_binding(cores: Mapping[int, Iterable[int]], obstacle: str | None) -> list[str]:
     """Return lines that say which cores the ranks have.
 
@@ -59,6 +50,6 @@ def report_binding(cores: Mapping[int, Iterable[int]], obstacle: str | None) -> 
         obstacle: Why msrun bound no rank; None if it could.
     """
     if obstacle:
-        shared = describe({core for each in cores.values() for core in each})
+        shared = show_ranges({core for each in cores.values() for core in each})
         return [f"bind_core has no effect, all ranks share the cores {shared}: {obstacle}"]
-    return [f"rank {rank} has the cores {describe(own)}" for rank, own in cores.items()]
+    return [f"rank {rank} has the cores {show_ranges(own)}" for rank, own in cores.items()]

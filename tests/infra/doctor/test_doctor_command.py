@@ -106,7 +106,7 @@ def test_the_checks_of_ascend_judge_the_cann_of_this_shell(
     of_cann = ("CANN", "CANN's environment", "CANN's libraries", "hccl (CANN)")
     assert [found[name] for name in of_cann] == ["ok"] * 4
     assert {"te (CANN)", "numpy for CANN", "protobuf for CANN"} <= found.keys()
-    assert {"npu-smi", "driver", "HCCL's host ports", "--bind_core"} <= found.keys()
+    assert {"npu-smi", "driver", "HCCL's TCP ports", "--bind_core"} <= found.keys()
 
 
 def test_a_store_that_cannot_be_written_fails(run: Run) -> None:

@@ -11,7 +11,6 @@ from infra.launch.binding import (
     AFFINITY_PROGRAMS,
     CPUSET,
     binding_obstacle,
-    describe,
     report_binding,
 )
 from tests.infra.ascend_trees import write
@@ -80,14 +79,6 @@ def test_what_makes_msrun_bind_nothing_is_named(
     (result,) = check_binding(gather_binding(path, file))
     assert str(result.status) == "warn"
     assert result.found == f"no effect: {obstacle.format(file=file)}"
-
-
-@pytest.mark.parametrize(
-    ("cores", "text"),
-    [([0], "0"), ([3, 1, 2, 0, 8], "0-3,8"), ([0, 2, 3, 6, 7, 8], "0,2-3,6-8"), ([], "")],
-)
-def test_cores_are_described_as_taskset_writes_them(cores: list[int], text: str) -> None:
-    assert describe(cores) == text
 
 
 def test_the_log_says_which_cores_each_rank_has_or_why_none() -> None:
