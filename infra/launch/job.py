@@ -76,6 +76,11 @@ class Job:
         return self.rendezvous.num_workers if self.rendezvous else self.workers
 
     @property
+    def uses_ascend(self) -> bool:
+        """Whether the program is told to compute on Ascend: by `--device_target=Ascend`."""
+        return "--device_target=Ascend" in self.args
+
+    @property
     def ranks(self) -> range:
         """The ranks on this host."""
         first = self.rendezvous.node_rank * self.workers if self.rendezvous else 0

@@ -42,8 +42,8 @@ def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = N
         job: The job.
         on_line: Called in this thread for each line that a rank prints, with `[rank <rank>] <line>`
             and soon after it was printed. A line that all ranks print comes once per rank. The
-            launcher's own lines begin with `[launcher]`: a CANN that MindSpore doesn't accept,
-            whose warning the ranks' log level hides, and the cores of each rank.
+            launcher's own lines begin with `[launcher]`: for a job on Ascend, a CANN that MindSpore
+            doesn't accept, whose warning the ranks' log level hides; and the cores of each rank.
         control: Requests from other threads.
 
     Raises:
@@ -79,7 +79,7 @@ class _Attempt:
         environment = rank_environment(job.workers, job.env)
         self._path = environment["PATH"]
         self._must_report_cores = job.bind_core and not alone
-        if warning := version_warning(environment):
+        if job.uses_ascend and (warning := version_warning(environment)):
             self._say(warning)
         self._began = time.monotonic()
         with self._launcher_log.open("wb") as output:

@@ -1,5 +1,6 @@
 """Jobs end with the right outcome, and leave no rank behind."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from infra.base.cann import accepted_versions
+from infra.base.ranges import show_ranges
 from infra.launch import Job, JobResult, Outcome, run
-from infra.launch.binding import binding_obstacle, describe
+from infra.launch.binding import binding_obstacle
 from tests.infra.ascend_trees import CannTree
 from tests.infra.launch.launch_jobs import (
     MINDSPORE_RANK,
@@ -141,16 +143,21 @@ def test_a_cann_that_mindspore_does_not_accept_is_said_although_ranks_log_errors
     monkeypatch.delenv("GLOG_v", raising=False)
     body = "print('GLOG_v is', os.environ['GLOG_v'])\nreport('done')"
 
-    def lines_with(version: str) -> list[str]:
-        home = CannTree(compiler=version, libraries=()).write(tmp_path / version)
+    def lines_with(version: str, device_target: str = "Ascend") -> list[str]:
+        name = f"{version}-{device_target}"
+        home = CannTree(compiler=version, libraries=()).write(tmp_path / name)
         env = {**marker, "ASCEND_HOME_PATH": str(home)}
-        return run_collecting(make_job(body, env=env, log_dir=tmp_path / f"logs-{version}"))[1]
+        job = make_job(body, env=env, log_dir=tmp_path / f"logs-{name}")
+        # As tasks give it.
+        args = (*job.args, f"--device_target={device_target}")
+        return run_collecting(dataclasses.replace(job, args=args))[1]
 
     warning, of_rank = lines_with("7.6.0.1.220")
     assert warning.startswith("[launcher] CANN 7.6.0.1.220 of ")
     assert "is not accepted by MindSpore" in warning
     assert of_rank == "[rank 0] GLOG_v is 3"
     assert lines_with(f"{(accepted_versions() or ())[-1]}.0") == [of_rank]
+    assert lines_with("7.6.0.1.220", "CPU") == [of_rank]
 
 
 def test_logs_of_an_earlier_attempt_are_refused(make_job: MakeJob, tmp_path: Path) -> None:
@@ -348,7 +355,7 @@ def test_bound_ranks_share_no_core(make_job: MakeJob) -> None:
     if (obstacle := binding_obstacle()) is None:
         assert not set(printed["0"]) & set(printed["1"]) or len(os.sched_getaffinity(0)) == 1
         assert said == [
-            f"[launcher] rank {rank} has the cores {describe(cores)}"
+            f"[launcher] rank {rank} has the cores {show_ranges(cores)}"
             for rank, cores in sorted(printed.items())
         ]
     else:
