@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from infra.base.ascend import MAX_FILE
+
 CHECK = "run_check/_check_version.py"
 """MindSpore's own check, below its package."""
-
-MAX_FILE = 1 << 20
-"""Bytes read from a version file or from MindSpore's check, which has 24 KB."""
 
 
 def accepted_versions(package: Path | None = None) -> tuple[str, ...] | None:

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.base.ascend import count_device_files
 from infra.base.cann import accepted_versions
 from infra.base.options import non_negative_float, whole_number
 from infra.base.outcomes import ExitCode, UserError
 from infra.doctor.ascend import check_ascend
-from infra.doctor.ascend_tools import gather, has_devices
+from infra.doctor.ascend_tools import gather
 from infra.doctor.binding import check_binding, gather_binding
 from infra.doctor.cann import SHARED, Needs
 from infra.doctor.host_ports import check_host_ports, gather_host_ports
@@ -83,11 +84,11 @@ def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
     ]
     if options.store:
         checks.append(("store", lambda: check_store(try_store(options.store, directory))))
-    if options.ascend or shutil.which("npu-smi") or has_devices():
+    if options.ascend or shutil.which("npu-smi") or count_device_files():
         needs = _needs(facts)
         packages = [*(each.name for each in needs.packages), *SHARED]
         checks.append(("Ascend", lambda: check_ascend(gather(options.peer, packages), needs)))
-        checks.append(("HCCL's ports", lambda: check_host_ports(gather_host_ports(os.environ))))
+        checks.append(("HCCL's TCP ports", lambda: check_host_ports(gather_host_ports(os.environ))))
         checks.append(("--bind_core", lambda: check_binding(gather_binding())))
     return checks
 

@@ -171,7 +171,7 @@ def _check_firmware(facts: Ascend, release: Release | None) -> list[CheckResult]
 
 def _check_network(facts: Ascend) -> list[CheckResult]:
     """Check HCCL's network between hosts: ports are up, and devices of other hosts answer."""
-    check, needed = "HCCL ports", "for several hosts"
+    check, needed = "network ports of devices", "for several hosts"
     if not facts.has_hccn_tool:
         advice = "for several hosts only: install the driver's tools, or mount them"
         return [CheckResult(check, Status.WARN, "no hccn_tool", needed, advice)]
@@ -191,7 +191,7 @@ def _check_ports(ports: tuple[Port, ...]) -> CheckResult:
         for each in down
     )
     return CheckResult.judge(
-        "HCCL ports",
+        "network ports of devices",
         not down,
         found=named or f"{len(ports)} of {len(ports)} UP",
         needed="every port UP, with an address",

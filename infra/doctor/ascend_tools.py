@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from infra.doctor.cann_tools import ROOT, Cann, gather_cann, read_names
-
-DEVICES = Path("/dev")
+from infra.base.ascend import INSTALL_INFO, ROOT, driver_directory, read_names
+from infra.doctor.cann_tools import Cann, gather_cann
 
 TOOL_SECONDS = 60.0
 """npu-smi takes seconds on a busy host, and so does a ping whose three packets are lost."""
@@ -64,32 +63,35 @@ class Ascend:
     has_hccn_tool: bool
 
 
-def has_devices(directory: Path = DEVICES) -> bool:
-    """Tell whether the driver has made a file for at least one device (/dev/davinci0)."""
-    return any(re.fullmatch(r"davinci\d+", path.name) for path in directory.glob("davinci*"))
-
-
-def gather(peers: Sequence[str], packages: Iterable[str] = (), *, root: Path = ROOT) -> Ascend:
+def gather(
+    peers: Sequence[str],
+    packages: Iterable[str] = (),
+    *,
+    root: Path = ROOT,
+    install_info: Path = INSTALL_INFO,
+) -> Ascend:
     """Read the version files, run npu-smi, ask hccn_tool about each device's port, and try CANN.
 
     Args:
         peers: Addresses of devices of other hosts, which every device here pings.
         packages: Names of the Python distributions that CANN needs.
         root: Where driver, firmware and CANN are installed.
+        install_info: File in which the driver's installer says that it is in another directory.
     """
     try:
         devices: tuple[Device, ...] | None = parse_npu_smi(_run("npu-smi", "info"))
         trouble = ""
     except (OSError, subprocess.SubprocessError) as error:
         devices, trouble = None, _reason(error)
-    tool = _hccn_tool(root)
+    driver = driver_directory(root, install_info)
+    tool = _hccn_tool(driver)
     ports: tuple[Port, ...] = ()
     if tool is not None and devices:
         ports = _ports(tool, len(devices), peers)
     return Ascend(
         devices=devices,
         trouble=trouble,
-        driver=read_names(root / "driver" / "version.info"),
+        driver=read_names(driver / "version.info"),
         firmware=read_names(root / "firmware" / "version.info"),
         cann=gather_cann(root, packages),
         ports=ports,
@@ -174,8 +176,8 @@ def _port(tool: str, peers: Sequence[str], device: int) -> Port:
     )
 
 
-def _hccn_tool(root: Path) -> str | None:
-    return shutil.which("hccn_tool") or shutil.which(str(root / "driver" / "tools" / "hccn_tool"))
+def _hccn_tool(driver: Path) -> str | None:
+    return shutil.which("hccn_tool") or shutil.which(str(driver / "tools" / "hccn_tool"))
 
 
 def _run(*words: str) -> str:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from infra.base.ascend import DRIVER_LIBRARY, SET_ENV
 from infra.base.cann import release
-from infra.doctor.cann_tools import SET_ENV, Cann
+from infra.doctor.cann_tools import UNREADABLE, Cann
 from infra.doctor.results import CheckResult, Status
-
-DRIVER_LIBRARY = "libascend_hal.so"
-"""The driver's library that CANN's are linked with, in driver/lib64/driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +76,8 @@ class Needs:
 
 def check_cann(facts: Cann, needs: Needs) -> list[CheckResult]:
     """Judge CANN and what surrounds it; if there is none, nothing else is judged."""
+    if facts.home is None and facts.trouble:
+        return [_check_environment(facts)]
     if facts.home is None:
         advice = f"install it; if it is elsewhere, set {SET_ENV} to the path of its set_env.sh"
         return [CheckResult("CANN", Status.FAIL, "not found", _accepted(needs), advice)]
@@ -129,7 +129,11 @@ def _check_environment(facts: Cann) -> CheckResult:
     check, needed = "CANN's environment", "what its set_env.sh sets, in every process"
     if facts.trouble:
         found = f"{facts.set_env}: {facts.trouble}"
-        return CheckResult(check, Status.FAIL, found, needed, "repair it, or install CANN again")
+        if facts.trouble == UNREADABLE:
+            advice = f"correct {SET_ENV}, which names this file"
+        else:
+            advice = "repair it, or install CANN again"
+        return CheckResult(check, Status.FAIL, found, needed, advice)
     if facts.unset:
         found = f"{', '.join(facts.unset)}: not as set_env.sh sets them"
         advice = f"source {facts.set_env}" if facts.set_env else "install CANN again: no set_env.sh"

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from infra.base.cann import MAX_FILE, selected_version
-
-ROOT = Path("/usr/local/Ascend")
-
-SET_ENV = "SKNET_SET_ENV"
-"""Variable with the path of CANN's set_env.sh if CANN is elsewhere; infra/cann.sh reads it, too."""
+from infra.base.ascend import find_set_env, is_readable, read_names, selected_home
+from infra.base.cann import selected_version
 
 PROBE_SECONDS = 120.0
 """CANN's libraries are hundreds of megabytes, which a busy disk reads slowly."""
+
+UNREADABLE = "can't be read"
+"""What is wrong with a set_env.sh that SKNET_SET_ENV names; others are not found instead."""
 
 LIBRARIES = ("libascendcl.so", "libge_runner.so", "libhccl.so")
 """What MindSpore's plugin for Ascend is linked with, of each part of CANN one."""
@@ -99,16 +98,18 @@ def gather_cann(root: Path, packages: Iterable[str]) -> Cann:
         root: Where driver, firmware and CANN are installed.
         packages: Names of the Python distributions that CANN needs.
     """
-    set_env = _set_env(root)
+    set_env = find_set_env(os.environ, root)
     trouble, environment = "", dict(os.environ)
-    if set_env is not None:
+    if set_env is not None and not is_readable(set_env):
+        trouble = UNREADABLE
+    elif set_env is not None:
         try:
             environment = _sourced(set_env)
         except (OSError, subprocess.SubprocessError) as error:
             trouble = _reason(error)
     home = _home(environment, root)
     if home is None:
-        return Cann()
+        return Cann(set_env=set_env, trouble=trouble)
     return Cann(
         home=home,
         set_env=set_env,
@@ -123,42 +124,9 @@ def gather_cann(root: Path, packages: Iterable[str]) -> Cann:
     )
 
 
-def read_names(path: Path) -> dict[str, str]:
-    """Return the `name=value` lines of a version file, with names in lower case."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE).decode("utf-8", "replace")
-    except OSError:
-        return {}
-    return parse_version_file(text)
-
-
-def parse_version_file(text: str) -> dict[str, str]:
-    """Parse the `name=value` lines of version.info or ascend_toolkit_install.info.
-
-    Names are returned in lower case.
-    """
-    lines = (line.partition("=") for line in text.splitlines())
-    return {name.strip().lower(): value.strip() for name, equals, value in lines if equals}
-
-
-def _set_env(root: Path) -> Path | None:
-    """Return the set_env.sh of the selected CANN, else of the installed one.
-
-    CANN 8.5 and later is in `cann`, older ones in `ascend-toolkit/latest`, with set_env.sh beside.
-    """
-    if given := os.environ.get(SET_ENV):
-        files = [Path(given)]
-    elif selected := os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME"):
-        files = [Path(selected) / "set_env.sh", Path(selected).parent / "set_env.sh"]
-    else:
-        files = [root / "cann" / "set_env.sh", root / "ascend-toolkit" / "set_env.sh"]
-    return next((file for file in files if file.is_file()), None)
-
-
 def _home(environment: Mapping[str, str], root: Path) -> Path | None:
-    selected = environment.get("ASCEND_HOME_PATH") or environment.get("ASCEND_TOOLKIT_HOME")
-    homes = [Path(selected)] if selected else [root / "cann", root / "ascend-toolkit" / "latest"]
+    selected = selected_home(environment)
+    homes = [selected] if selected else [root / "cann", root / "ascend-toolkit" / "latest"]
     return next((home for home in homes if home.is_dir()), None)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import shutil
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
+from infra.base.ascend import parse_version_file
 from infra.base.cann import accepted_versions
 from infra.base.cann import release as release_part
 from infra.doctor.ascend import (
@@ -31,7 +33,7 @@ from infra.doctor.ascend_tools import (
     parse_ping,
 )
 from infra.doctor.cann import Needs
-from infra.doctor.cann_tools import Cann, parse_version_file
+from infra.doctor.cann_tools import Cann
 from infra.doctor.results import CheckResult
 from tests.infra.ascend_trees import CannTree, sourced, write
 from tests.infra.doctor import ascend_outputs as outputs
@@ -140,8 +142,12 @@ def replay_ports(host: Path, *, link: str, ping: str) -> None:
     replay(host / "driver/tools/hccn_tool", answers)
 
 
+def facts_of(host: Path, peers: Sequence[str] = ()) -> Ascend:
+    return gather(peers, root=host, install_info=host / "ascend_install.info")
+
+
 def check(host: Path, mindspore: str | None = "2.10.0", *peers: str) -> dict[str, CheckResult]:
-    return {each.check: each for each in check_ascend(gather(peers, root=host), needs(mindspore))}
+    return {each.check: each for each in check_ascend(facts_of(host, peers), needs(mindspore))}
 
 
 def needs(mindspore: str | None) -> Needs:
@@ -164,7 +170,7 @@ def test_a_healthy_host_with_published_versions_passes_every_check(host: Path) -
         "firmware (package)": "ok",
         "firmware for the driver": "ok",
         "CANN": "ok",
-        "HCCL ports": "ok",
+        "network ports of devices": "ok",
         "HCCL to 10.20.11.16": "ok",
     }
     assert results["npu-smi"].found == "1 x 910B4"
@@ -246,7 +252,7 @@ def test_losing_all_packets_is_not_read_as_losing_none(host: Path) -> None:
 
 def test_a_port_that_is_down_is_named(host: Path) -> None:
     replay_ports(host, link="link status: DOWN\n", ping="")
-    result = check(host)["HCCL ports"]
+    result = check(host)["network ports of devices"]
     assert (str(result.status), result.found) == ("warn", "0 DOWN")
 
 
@@ -272,7 +278,7 @@ def test_a_host_without_ascend_fails_without_a_traceback(
     for name in sourced(tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    facts = gather([], root=tmp_path)
+    facts = facts_of(tmp_path)
     assert facts == Ascend(None, "not found", {}, {}, Cann(), (), False)
     assert {str(each.status) for each in check_ascend(facts, needs(None))} == {"fail", "warn"}
     empty = dataclasses.replace(facts, devices=parse_npu_smi(""))

@@ -14,7 +14,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from infra.base.cann import accepted_versions
-from infra.doctor.ascend_tools import has_devices
 from infra.doctor.cann import DOCUMENTED, SHARED, Needs, check_cann
 from infra.doctor.cann_tools import Cann, Probe, gather_cann
 from infra.doctor.machine import extra_requirements, installation
@@ -192,6 +191,24 @@ def test_a_cann_elsewhere_is_found_by_its_set_env(
     results = check(tmp_path / "nothing here")
     assert wrong(results) == {"CANN's environment": "fail"}
     assert results["CANN"].found == "9.1.0"
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_named_set_env_that_cannot_be_read_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool, is_there: bool
+) -> None:
+    if is_installed:
+        TREE.write(tmp_path)
+    named = tmp_path / "named.sh"
+    if is_there:
+        named.mkdir()  # a file without rights would be readable for root
+    monkeypatch.setenv("SKNET_SET_ENV", str(named))
+    results = check(tmp_path)
+    assert ("CANN" in results) == is_installed
+    result = results["CANN's environment"]
+    assert (str(result.status), result.found) == ("fail", f"{named}: can't be read")
+    assert result.advice == "correct SKNET_SET_ENV, which names this file"
 
 
 def test_the_selected_cann_comes_before_the_installed_one(
@@ -380,10 +397,3 @@ def test_what_cann_documents_is_known_for_each_release_that_mindspore_accepts() 
     assert all(each.source.startswith("https://www.hiascend.com/") for each in DOCUMENTED.values())
     of_mindspore = {each.name for each in installation("mindspore").requirements}
     assert of_mindspore >= set(SHARED)
-
-
-def test_a_device_file_of_the_driver_makes_the_doctor_look_at_ascend(tmp_path: Path) -> None:
-    (tmp_path / "davinci_manager").touch()
-    assert not has_devices(tmp_path)
-    (tmp_path / "davinci0").touch()
-    assert has_devices(tmp_path)
