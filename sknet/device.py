@@ -4,12 +4,25 @@ Nothing here imports MindSpore, which takes seconds and on Ascend needs CANN. So
 cards and a broken CANN counts as one with cards, and its training fails instead of crawling on CPU.
 """
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from infra.base.ascend import (
+    DEVICE_FILES,
+    DRIVER_LIBRARY,
+    INSTALL_INFO,
+    ROOT,
+    SET_ENV,
+    count_device_files,
+    driver_directory,
+    find_set_env,
+    is_readable,
+    read_names,
+)
 from sknet.errors import UserError
 from sknet.recipe import Recipe
 
@@ -21,16 +34,7 @@ Choice = Literal["auto", "CPU", "Ascend"]
 
 CHOICES: tuple[str, ...] = get_args(Choice)
 
-DEVICE_FILES = Path("/dev")
-"""Directory of the device files: davinci0 is the first card."""
-
-ASCEND = Path("/usr/local/Ascend")
-"""Where driver and CANN are installed, or mounted in a container."""
-
-# Since CANN 8.5, and before.
-CANN_DIRECTORIES = ("cann", "ascend-toolkit")
-
-MAX_VERSION_BYTES = 1 << 16
+DOCTOR = "`python -m infra.doctor --ascend` says what is missing"
 
 
 @dataclass(frozen=True)
@@ -63,22 +67,25 @@ class Device:
         return f"device {self.target}: {self.reason}"
 
 
-def find_cards(device_files: Path = DEVICE_FILES, ascend: Path = ASCEND) -> Cards:
+def find_cards(
+    device_files: Path = DEVICE_FILES, ascend: Path = ROOT, *, install_info: Path = INSTALL_INFO
+) -> Cards:
     """Look for Ascend cards on this machine.
 
     Args:
         device_files: Directory in which a card N has the file `davinciN`.
         ascend: Directory in which the driver has the file `driver/version.info`.
+        install_info: File in which the driver's installer says that it is in another directory.
     """
-    names = [path.name for path in device_files.glob("davinci*")]
-    number = sum(re.fullmatch(r"davinci\d+", name, re.ASCII) is not None for name in names)
+    number = count_device_files(device_files)
     if not number:
         return Cards(0, f"no Ascend card (no {device_files}/davinci<N>)")
     cards = f"{number} Ascend card{'s' if number > 1 else ''}"
-    version = ascend / "driver" / "version.info"
-    if not version.is_file():
-        return Cards(number, f"{cards}, but no driver (no {version})", have_driver=False)
-    return Cards(number, f"{cards}, driver {_version(version)}")
+    file = driver_directory(ascend, install_info) / "version.info"
+    if not file.is_file():
+        return Cards(number, f"{cards}, but no driver (no {file})", have_driver=False)
+    version = read_names(file).get("version") or "of unknown version"
+    return Cards(number, f"{cards}, driver {version}")
 
 
 def choose_device(
@@ -93,7 +100,7 @@ def choose_device(
         find: Looks for cards, if the choice depends on them.
 
     Raises:
-        UserError: The option is no device.
+        UserError: The option is no device; or there are cards without a driver, and nobody chose.
     """
     if option is not None and option not in CHOICES:
         raise UserError(f"--device_target is {option!r}, expected one of {', '.join(CHOICES)}")
@@ -107,10 +114,16 @@ def choose_device(
     cards = find()
     if cards.usable:
         return Device("Ascend", cards.said)
+    if cards.number:
+        raise UserError(
+            f"{cards.said}: install the driver or mount it, or give --device_target CPU"
+        )
     return Device("CPU", cards.said, is_replacement=chosen == "Ascend")
 
 
-def describe_failure(error: str, cards: Cards, ascend: Path = ASCEND) -> str:
+def describe_failure(
+    error: str, cards: Cards, ascend: Path = ROOT, *, environment: Mapping[str, str] = os.environ
+) -> str:
     """Return in one line why MindSpore can't use Ascend, and the cure.
 
     Args:
@@ -118,25 +131,24 @@ def describe_failure(error: str, cards: Cards, ascend: Path = ASCEND) -> str:
             own; the libraries of the following lines are missing because of the first.
         cards: The cards of this machine.
         ascend: Directory in which CANN is installed.
+        environment: The environment of this process, which CANN's set_env.sh may have changed.
     """
     lines = [line.strip() for line in error.splitlines()]
     loading = re.compile(r"Load dynamic library: \S+ failed\. (.+)")
     causes = [match[1] for line in lines if (match := loading.fullmatch(line))]
     cause = causes[0] if causes else next(filter(None, lines), "MindSpore gives no reason")
-    scripts = [ascend / directory / "set_env.sh" for directory in CANN_DIRECTORIES]
-    script = next((path for path in scripts if path.is_file()), None)
-    cure = f"`source {script}`" if script else f"install CANN and `source {scripts[0]}`"
+    # The driver's library isn't CANN's, so that sourcing doesn't help either.
+    is_sourced = environment.get("ASCEND_HOME_PATH") or cause.startswith(DRIVER_LIBRARY)
+    cure = "" if is_sourced else _how_to_source(find_set_env(environment, ascend), ascend)
     if not cards.number:
-        return f"{cards.said}; {cause}: use CPU; on a machine with cards, {cure} first"
-    return f"{cause}: {cure}, then run the same command again"
+        elsewhere = f"; on a machine with cards, {cure} first" if cure else ""
+        return f"{cards.said}; {cause}: use CPU{elsewhere}"
+    return f"{cause}: " + (f"{cure}, then run the same command again" if cure else DOCTOR)
 
 
-def _version(file: Path) -> str:
-    """Return the version in a `version.info`, whose lines are `Version=24.1.0` and the like."""
-    try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            text = lines.read(MAX_VERSION_BYTES)
-    except OSError:
-        text = ""
-    found = re.search(r"^version\s*=\s*(\S+)", text, re.IGNORECASE | re.MULTILINE)
-    return found[1] if found else "of unknown version"
+def _how_to_source(script: Path | None, ascend: Path) -> str:
+    if script is None:
+        return f"install CANN and `source {ascend / 'cann' / 'set_env.sh'}`"
+    if not is_readable(script):
+        return f"correct {SET_ENV} ({script} can't be read)"
+    return f"`source {script}`"

@@ -30,6 +30,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.dev, self.ascend = root / "dev", root / "usr/local/Ascend"
+        self.install_info = root / "etc/ascend_install.info"
         self.dev.mkdir()
 
     def with_cards(self, number: int) -> "Machine":
@@ -51,7 +52,10 @@ class Machine:
         return self
 
     def cards(self) -> Cards:
-        return find_cards(self.dev, self.ascend)
+        return find_cards(self.dev, self.ascend, install_info=self.install_info)
+
+    def failure(self, error: str, **environment: str) -> str:
+        return describe_failure(error, self.cards(), self.ascend, environment=environment)
 
 
 @pytest.fixture
@@ -87,6 +91,18 @@ def test_cards_without_a_driver_are_not_usable(machine: Machine) -> None:
     assert cards.said == f"2 Ascend cards, but no driver (no {version})"
 
 
+def test_the_driver_may_be_where_its_installer_says(machine: Machine, tmp_path: Path) -> None:
+    other = tmp_path / "opt/Ascend"
+    machine.install_info.parent.mkdir()
+    machine.install_info.write_text(f"UserName=me\nDriver_Install_Path_Param={other}\n")
+    missing = f"1 Ascend card, but no driver (no {other}/driver/version.info)"
+    assert machine.with_cards(1).cards().said == missing
+    machine.ascend = other
+    machine.with_driver()
+    machine.ascend = tmp_path / "usr/local/Ascend"
+    assert machine.cards().said == "1 Ascend card, driver 24.1.0"
+
+
 def test_this_machine_is_looked_at_without_parameters() -> None:
     assert find_cards() == find_cards(Path("/dev"), Path("/usr/local/Ascend"))
 
@@ -101,15 +117,14 @@ BROKEN = Cards(8, "8 Ascend cards, but no driver", have_driver=False)
     [
         (None, "auto", EIGHT, Device("Ascend", EIGHT.said)),
         (None, "auto", NONE, Device("CPU", NONE.said)),
-        (None, "auto", BROKEN, Device("CPU", BROKEN.said)),
         (None, "Ascend", EIGHT, Device("Ascend", EIGHT.said)),
         (None, "Ascend", NONE, Device("CPU", NONE.said, is_replacement=True)),
-        (None, "Ascend", BROKEN, Device("CPU", BROKEN.said, is_replacement=True)),
         (None, "CPU", EIGHT, Device("CPU", "chosen by the recipe")),
         ("auto", "CPU", EIGHT, Device("Ascend", EIGHT.said)),
         ("auto", "Ascend", NONE, Device("CPU", NONE.said)),
         ("CPU", "Ascend", EIGHT, Device("CPU", "chosen by --device_target")),
         ("Ascend", "CPU", EIGHT, Device("Ascend", "chosen by --device_target")),
+        ("CPU", "Ascend", BROKEN, Device("CPU", "chosen by --device_target")),
         # MindSpore then says what is missing.
         ("Ascend", "auto", NONE, Device("Ascend", "chosen by --device_target")),
     ],
@@ -118,6 +133,18 @@ def test_the_option_comes_before_the_recipe_and_auto_takes_ascend_if_it_is_there
     option: str | None, by_recipe: str, cards: Cards, expected: Device
 ) -> None:
     assert choose_device(option, recipe(device_target=by_recipe), lambda: cards) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "by_recipe"), [(None, "auto"), ("auto", "CPU"), (None, "Ascend")]
+)
+def test_cards_without_a_driver_are_refused_and_never_left_idle(
+    option: str | None, by_recipe: str
+) -> None:
+    choices = recipe(device_target=by_recipe)
+    assert refusal(lambda: choose_device(option, choices, lambda: BROKEN)) == (
+        "8 Ascend cards, but no driver: install the driver or mount it, or give --device_target CPU"
+    )
 
 
 def test_without_option_and_recipe_the_device_is_found() -> None:
@@ -156,27 +183,60 @@ def test_a_broken_cann_is_reported_with_its_cause_and_the_script_to_source(
 ) -> None:
     machine.with_cards(8).with_driver().with_cann(directory)
     script = machine.ascend / directory / "set_env.sh"
-    assert describe_failure(NO_CANN, machine.cards(), machine.ascend) == (
+    assert machine.failure(NO_CANN) == (
         f"{MISSING}: `source {script}`, then run the same command again"
     )
 
 
 def test_the_script_of_the_newer_layout_comes_first(machine: Machine) -> None:
     machine.with_cards(8).with_driver().with_cann("ascend-toolkit").with_cann("cann")
-    told = describe_failure(NO_CANN, machine.cards(), machine.ascend)
+    told = machine.failure(NO_CANN)
     assert f"`source {machine.ascend}/cann/set_env.sh`" in told
 
 
 def test_a_missing_cann_is_to_be_installed(machine: Machine) -> None:
     machine.with_cards(8).with_driver()
-    assert describe_failure(NO_CANN, machine.cards(), machine.ascend) == (
+    assert machine.failure(NO_CANN) == (
         f"{MISSING}: install CANN and `source {machine.ascend}/cann/set_env.sh`, "
         "then run the same command again"
     )
 
 
+DOCTOR = "`python -m infra.doctor --ascend` says what is missing"
+NO_DRIVER = "libascend_hal.so: cannot open shared object file: No such file or directory"
+
+
+def test_a_cann_that_is_sourced_already_is_a_matter_for_the_doctor(machine: Machine) -> None:
+    machine.with_cards(8).with_driver().with_cann("cann")
+    home = str(machine.ascend / "cann")
+    assert machine.failure(NO_CANN, ASCEND_HOME_PATH=home) == f"{MISSING}: {DOCTOR}"
+
+
+def test_a_missing_library_of_the_driver_is_a_matter_for_the_doctor(machine: Machine) -> None:
+    machine.with_cards(8).with_driver().with_cann("cann")
+    error = NO_CANN.replace(MISSING, NO_DRIVER)
+    assert machine.failure(error) == f"{NO_DRIVER}: {DOCTOR}"
+
+
+def test_without_a_card_a_sourced_cann_is_not_spoken_of(machine: Machine) -> None:
+    told = machine.failure(NO_CANN, ASCEND_HOME_PATH="/mine")
+    assert told == f"no Ascend card (no {machine.dev}/davinci<N>); {MISSING}: use CPU"
+
+
+def test_the_script_that_a_variable_names_comes_first(machine: Machine, tmp_path: Path) -> None:
+    machine.with_cards(8).with_driver().with_cann("cann")
+    named = tmp_path / "mine.sh"
+    end = "then run the same command again"
+    assert machine.failure(NO_CANN, SKNET_SET_ENV=str(named)) == (
+        f"{MISSING}: correct SKNET_SET_ENV ({named} can't be read), {end}"
+    )
+    named.touch()
+    told = machine.failure(NO_CANN, SKNET_SET_ENV=str(named))
+    assert told == f"{MISSING}: `source {named}`, {end}"
+
+
 def test_without_a_card_the_reason_says_so_and_the_cause_too(machine: Machine) -> None:
-    told = describe_failure(NO_CANN, machine.cards(), machine.ascend)
+    told = machine.failure(NO_CANN)
     assert told.startswith(f"no Ascend card (no {machine.dev}/davinci<N>); {MISSING}: use CPU; ")
     assert told.endswith("set_env.sh` first")
 
@@ -193,7 +253,7 @@ def test_another_failure_is_told_in_mindspores_first_line(
     machine: Machine, error: str, cause: str
 ) -> None:
     machine.with_cards(8).with_driver().with_cann("cann")
-    told = describe_failure(error, machine.cards(), machine.ascend)
+    told = machine.failure(error)
     assert told.startswith(f"{cause}: `source ")
     assert "\n" not in told
 
