@@ -15,11 +15,15 @@ import pytest
 
 from infra.base.cann import accepted_versions
 from infra.doctor.ascend import release_of
+from infra.doctor.ascend_tools import TOOL_SECONDS
+from infra.doctor.cann_tools import PROBE_SECONDS
+from infra.doctor.services import HTTP_SECONDS
 from infra.launch.binding import AFFINITY_PROGRAMS, BINDING_PROGRAM
 from tests.infra.ascend_trees import CannTree, sourced, write
 from tests.processes import ROOT
 
 SCRIPT = ROOT / "infra/cann.sh"
+OF_CANN = {*sourced(Path("/")), "SKNET_SET_ENV", "SKNET_CANN_SOURCED"}
 UNITS = ("sknet-prefect-worker", "sknet-ray-host")
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile.ascend").read_text("utf-8")
 PACKAGE_OF = {"taskset": "util-linux", "lscpu": "util-linux", "lspci": "pciutils"}
@@ -42,7 +46,7 @@ def home(tmp_path: Path) -> Path:
 
 def run(*command: object, **variables: str) -> tuple[str, str, int]:
     """Run a command with these variables and no others of CANN; return what it printed."""
-    clean = {name: value for name, value in os.environ.items() if name not in sourced(ROOT)}
+    clean = {name: value for name, value in os.environ.items() if name not in OF_CANN}
     ended = subprocess.run(
         list(map(str, command)), env={**clean, **variables}, capture_output=True, text=True
     )
@@ -93,8 +97,45 @@ def test_a_set_env_elsewhere_is_named_by_a_variable(
 def test_a_shell_that_has_selected_a_cann_keeps_it(
     tmp_path: Path, program: Path, home: Path
 ) -> None:
-    seen = with_script(below(home.parent, tmp_path), program, ASCEND_HOME_PATH="/mine")
+    script = below(home.parent, tmp_path)
+    mine = CannTree(libraries=()).write(tmp_path / "mine")
+    seen = with_script(script, program, ASCEND_HOME_PATH=str(mine))
+    assert seen == (f"{mine} {mine}/opp x y z\n", "", 7)
+    seen = with_script(script, program, ASCEND_HOME_PATH="/mine")  # nothing to source there
     assert seen == ("/mine  x y z\n", "", 7)
+
+
+@pytest.mark.parametrize("directory", ["cann", "ascend-toolkit/latest"])
+def test_a_preset_home_without_the_other_settings_is_completed(
+    tmp_path: Path, program: Path, directory: str
+) -> None:
+    # As the image that the Ascend image is built on presets it.
+    home = CannTree(libraries=(), directory=directory).write(tmp_path / "root")
+    script = below(tmp_path / "root", tmp_path)
+    seen = with_script(script, program, ASCEND_HOME_PATH=f"{home}")
+    assert seen == (f"{home} {home}/opp x y z\n", "", 7)
+
+
+def test_a_named_set_env_comes_before_the_selected_cann(
+    tmp_path: Path, program: Path, home: Path
+) -> None:
+    other = CannTree(libraries=()).write(tmp_path / "other")
+    script = below(tmp_path / "nothing", tmp_path)
+    variables = {**sourced(other), "SKNET_CANN_SOURCED": f"{other}/set_env.sh"}
+    seen = with_script(script, program, **variables, SKNET_SET_ENV=f"{home}/set_env.sh")
+    assert seen == (f"{home} {home}/opp x y z\n", "", 7)
+
+
+def test_shells_within_a_shell_source_it_once(tmp_path: Path) -> None:
+    home = CannTree(libraries=(), directory="cann-9.1.0").write(tmp_path / "root")
+    (home.parent / "cann").symlink_to(home)
+    count = tmp_path / "count"
+    with (home / "set_env.sh").open("a") as file:
+        file.write(f"echo sourced >> {shlex.quote(str(count))}\n")
+    script = shlex.quote(str(below(tmp_path / "root", tmp_path)))
+    nested = f". {script}; . {script}; exec /bin/bash -c {shlex.quote(f'. {script}')}"
+    assert run("/bin/bash", "-c", nested) == ("", "", 0)
+    assert count.read_text() == "sourced\n"
 
 
 @pytest.mark.parametrize("has_cann", [True, False], ids=["with CANN", "without"])
@@ -117,6 +158,18 @@ def test_a_unit_starts_its_programs_with_cann_where_it_is(
         own = f"{home} {home}/opp" if has_cann else " "
         assert (printed, complaints) == (f"{own} {' '.join(words[index + 1 :])}\n", "")
         assert code == 7  # the program has replaced the shell
+
+
+def test_a_host_waits_for_the_doctor_as_long_as_that_may_take() -> None:
+    text = (ROOT / "infra/systemd/sknet-ray-host.service").read_text("utf-8")
+    limit = re.search(r"^TimeoutStartSec=(\d+)$", text, re.MULTILINE)
+    assert limit is not None
+    assert "--peer" not in text  # whose pings would take longer
+    tools = 3  # npu-smi info; of all devices at once, the link and then the address
+    probes = 4  # set_env.sh; all libraries at once; all modules at once; versions of packages
+    others = 2 * HTTP_SECONDS  # Prefect's health and version
+    longest = tools * TOOL_SECONDS + probes * PROBE_SECONDS + others
+    assert int(limit[1]) >= longest + 60  # imports of the doctor itself from a slow disk
 
 
 @pytest.mark.parametrize("unit", UNITS)
