@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Self, cast
 from uuid import UUID
 
@@ -39,6 +40,9 @@ costs 8 ms of the flow's process."""
 SECONDS_WITHOUT_SERVER = 600.0
 """Seconds without updates after one that failed: Prefect's client tries for minutes to reach a
 server that is gone, and the work waits meanwhile."""
+
+CLUSTER_POLL_SECONDS = 0.5
+"""Seconds between two looks at the hosts of a cluster."""
 
 LESS_MEMORY = {
     "convert": "fewer workers",
@@ -96,7 +100,7 @@ def device_of(settings: LaunchSettings, recipe: Recipe, option: str | None) -> D
             can't be reached.
     """
     if not settings.is_local:
-        return choose_device(option, recipe, partial(cards_of_cluster, settings.ray_address))
+        return choose_device(option, recipe, partial(cards_of_cluster, settings))
     cards = find_cards()
     if option == "Ascend" and not cards.number:
         raise UserError(
@@ -105,21 +109,36 @@ def device_of(settings: LaunchSettings, recipe: Recipe, option: str | None) -> D
     return choose_device(option, recipe, lambda: cards)
 
 
-def cards_of_cluster(address: str) -> Cards:
+def cards_of_cluster(settings: LaunchSettings) -> Cards:
     """Return the Ascend cards that the hosts of a Ray cluster offer as its resource NPU.
+
+    While none is offered, waits for as many hosts as are to train, so that hosts that are starting
+    don't make it a training on CPU.
 
     Raises:
         UserError: There is no cluster at the address.
     """
     try:
-        ray = connect(address)
+        ray = connect(settings.ray_address)
     except ClusterError as error:
         raise UserError(str(error)) from None
+    last = time.monotonic() + settings.wait_for_hosts
     try:
-        number = int(ray.cluster_resources().get("NPU", 0))
+        while (
+            not (number := int(ray.cluster_resources().get("NPU", 0)))
+            and num_working_hosts(ray) < settings.hosts
+            and time.monotonic() < last
+        ):
+            time.sleep(CLUSTER_POLL_SECONDS)
     finally:
         ray.shutdown()
     return Cards(number, f"{number or 'no'} NPU in the Ray cluster")
+
+
+def num_working_hosts(ray: ModuleType) -> int:
+    """Return the number of hosts of a Ray cluster that offer CPUs or NPUs; a head may not."""
+    hosts = (host["Resources"] for host in ray.nodes() if host["Alive"])
+    return sum(bool(offered.get("CPU") or offered.get("NPU")) for offered in hosts)
 
 
 def chosen_device(settings: LaunchSettings, recipe: Recipe, option: str | None) -> Target:

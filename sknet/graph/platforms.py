@@ -70,21 +70,7 @@ def _converted(name: str, reason: str, source: str = "") -> Reviewed:
     )
 
 
-def _kernel(namespace: str, kernel: str, reason: str, source: str) -> Reviewed:
-    """Return the entry of a primitive for which MindSpore has a kernel that calls CANN."""
-    return Reviewed(
-        reason=reason,
-        source=f"MindSpore's plugin for Ascend has the kernel {kernel}, {source}.",
-        library="lib/plugin/libmindspore_ops_ascend.so",
-        symbol=f"N9mindspore6kernel{len(namespace)}{namespace}{len(kernel)}{kernel}E",
-    )
-
-
 _MINDCV = "MindCV's published ResNets and SKNets train with it on Ascend 910"
-_SINGLE = (
-    "There is a kernel, but no adapter for whole graphs (jit_level O2), so watch it in the first "
-    "run on cards."
-)
 _TUNED = "CANN 9.0's list of operators that AOE tunes has it (devaids/aoe/aoepar_16_072)"
 
 REVIEWED: dict[str, Reviewed] = {
@@ -98,12 +84,6 @@ REVIEWED: dict[str, Reviewed] = {
         "Derivative of Conv2D by its input. Only the class for users is deprecated.",
         _TUNED,
     ),
-    "Divs": _kernel(
-        "divs",
-        "DivsAscend",
-        f"Division of a tensor by a number, in the average. {_SINGLE}",
-        "which calls aclnnDivs",
-    ),
     "Load": _WIRING,
     "LogSoftmaxGrad": _converted("LogSoftmaxGrad", "Derivative of LogSoftmax."),
     "MakeTuple": _WIRING,
@@ -112,12 +92,6 @@ REVIEWED: dict[str, Reviewed] = {
         "Derivative of MaxPool. CANN's ops-nn (pooling/max_pool_grad) has a kernel of this name "
         "for Ascend 950 only, so watch it in the first run on cards.",
         _MINDCV,
-    ),
-    "Muls": _kernel(
-        "muls",
-        "MulsAscend",
-        f"Product of a tensor and a number, in AdamW, LAMB and the average. {_SINGLE}",
-        "which calls aclnnMuls",
     ),
     "ReluGrad": _converted("ReluGrad", "Derivative of ReLU.", _MINDCV),
     "SigmoidGrad": _converted("SigmoidGrad", "Derivative of Sigmoid."),

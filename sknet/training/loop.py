@@ -1,6 +1,6 @@
 """The training loop: one step after the other, and what happens between them.
 
-A step's loss is read when the next step has begun, so that a device has always work. Before a
+A step's loss is read when the next step has begun, so that the device always has work. Before a
 checkpoint, all losses have been read. With the loss comes whether a rank was asked to stop.
 
 An epoch is cut into segments at its checkpoint steps. The order and the augmentation of a segment
@@ -62,10 +62,10 @@ class _RunningStep:
     """Steps done, including this one."""
     result: Tensor
     """What `TrainStep` returned."""
-    wait_seconds: float
+    began: float
+    """When the host began with it, in seconds of the monotonic clock."""
+    wait: float
     """Seconds of waiting for its data."""
-    dispatch_seconds: float
-    """Seconds until the device had the step; on CPU, until it was computed."""
 
 
 class Loop:
@@ -114,7 +114,7 @@ class Loop:
                         following = self._begin_step(step, ahead)
                     first = nullcontext()
                     # The device has its next step while the host waits for the one before.
-                    stopping = running is not None and self._end_step(running)
+                    stopping = running is not None and self._end_step(running, following.began)
                     running = following
                     complete = position + 1 == segment.stop
                     if not (stopping or complete or self._asked_alone()):
@@ -143,16 +143,23 @@ class Loop:
         batch = next(inputs)
         arrived = time.monotonic()
         result = self._step_cell(batch, stop=self._stop.signal is not None)
-        return _RunningStep(step, result, arrived - began, time.monotonic() - arrived)
+        return _RunningStep(step, result, began, arrived - began)
 
-    def _end_step(self, running: "_RunningStep") -> bool:
-        """Wait for a step, and tell whether any rank was asked to stop before it."""
-        began = time.monotonic()
+    def _end_step(self, running: "_RunningStep", ended: float | None = None) -> bool:
+        """Wait for a step, and tell whether any rank was asked to stop before it.
+
+        Args:
+            running: The step.
+            ended: When the host began with the next step, so that the times of all steps sum up to
+                the time that passed; None: when this step is done.
+        """
         loss, num_asked = running.result.asnumpy().tolist()
         if not math.isfinite(loss):
             raise self._divergence(f"the loss is {loss} at", running.step)
-        compute = running.dispatch_seconds + time.monotonic() - began
-        self._metrics.step_done(running.step, loss, wait=running.wait_seconds, compute=compute)
+        seconds = (ended or time.monotonic()) - running.began
+        self._metrics.step_done(
+            running.step, loss, wait=running.wait, compute=seconds - running.wait
+        )
         self._watchdog.step_done()
         return bool(num_asked)
 
@@ -190,6 +197,8 @@ class Loop:
         for name, values in snapshot.parameters.items():
             if not np.isfinite(values).all():
                 raise self._divergence(f"{name} has non-finite values after", step)
+        if snapshot.statistics is not None and not np.isfinite(snapshot.statistics).all():
+            raise self._divergence("a rank's statistics have non-finite values after", step)
 
     def _divergence(self, what: str, step: int) -> NonFiniteLossError:
         rate = self._start.rates[step - 1]

@@ -104,9 +104,9 @@ class AdamW(_Adaptive):
     def __init__(self, groups: list[dict[str, object]], rates: list[float]) -> None:
         super().__init__(groups, rates, ADAMW_EPSILON)
 
-    def trust(self, weight: Tensor, update: Tensor) -> float:  # noqa: ARG002 (Lamb uses them)
-        """Return the factor of the learning rate."""
-        return 1.0
+    def trust(self, weight: Tensor, update: Tensor) -> Tensor:  # noqa: ARG002 (Lamb uses them)
+        """Return the factor of the learning rate, 1."""
+        return self.one
 
 
 class Lamb(_Adaptive):

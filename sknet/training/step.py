@@ -294,7 +294,9 @@ def clip(
     square = sum_of_squares(gradients[0])
     for gradient in gradients[1:]:
         square = square + sum_of_squares(gradient)
-    factor = recipe.clip_value / ops.maximum(ops.sqrt(square), recipe.clip_value)
+    # A tensor: jit level O2 on Ascend lacks divisions of numbers by tensors.
+    limit = ops.cast(recipe.clip_value, square.dtype)
+    factor = limit / ops.maximum(ops.sqrt(square), limit)
     return tuple(gradient * factor for gradient in gradients)
 
 

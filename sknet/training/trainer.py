@@ -89,7 +89,7 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
         )
     return Run(
         # Neither the name of a recipe nor the path of its weights changes the result. Its device is
-        # a wish; the run has the device that is used.
+        # only a preference; the run records the device in use.
         recipe=recipe.model_copy(
             update={"name": "recipe", "ckpt_path": "", "device_target": "auto"}
         ),

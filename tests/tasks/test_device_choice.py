@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,14 @@ class Cluster:
     def connect(self, address: str) -> SimpleNamespace:
         self.asked.append(address)
         self.is_connected = True
-        return SimpleNamespace(cluster_resources=lambda: self._resources, shutdown=self._disconnect)
+        return SimpleNamespace(
+            cluster_resources=lambda: self._resources, nodes=self._nodes, shutdown=self._disconnect
+        )
+
+    def _nodes(self) -> list[dict[str, object]]:
+        """A head without CPUs, and two hosts that share what the cluster has."""
+        shares = ({}, *[{name: value / 2 for name, value in self._resources.items()}] * 2)
+        return [{"Alive": True, "Resources": share} for share in shares]
 
     def _disconnect(self) -> None:
         self.is_connected = False
@@ -124,10 +132,14 @@ def test_a_cluster_that_is_not_there_is_the_users_mistake(monkeypatch: pytest.Mo
 @pytest.mark.alone
 def test_a_real_cluster_offers_its_cards_as_npu() -> None:
     with cluster_of(1) as cluster:
-        assert cards_of_cluster(cluster.address).number == 0
-        cluster.add_node(num_cpus=1, resources={"NPU": 8}, object_store_memory=80_000_000)
-        cluster.wait_for_nodes()
-        assert cards_of_cluster(cluster.address).said == "8 NPU in the Ray cluster"
+        # Not through Ray's client, whose addresses begin with ray://.
+        one = LaunchSettings.model_construct(launcher=cluster.address, hosts=1, wait_for_hosts=0.0)
+        assert cards_of_cluster(one).number == 0
+        two = one.model_copy(update={"hosts": 2, "wait_for_hosts": 60.0})
+        with ThreadPoolExecutor(1) as beside:
+            found = beside.submit(cards_of_cluster, two)
+            cluster.add_node(num_cpus=1, resources={"NPU": 8}, object_store_memory=80_000_000)
+            assert found.result().said == "8 NPU in the Ray cluster"
 
 
 @pytest.fixture
