@@ -57,9 +57,11 @@ def main(arguments: argparse.Namespace) -> bool:
     before = _opened(out)
     machine = look_at(setting.device_target)
     with _held(out), _own_cache(out):
+        bench = _bench(setting, data, out, machine)
         record = results.planned(before, setting, lines, data=data, versions=machine.versions)
+        record, _ = _without_outdated(record, lines, bench)
         record.write_to(out)
-        record = _run_lines(record, lines, _bench(setting, data, out, machine), arguments.only)
+        record = _run_lines(record, lines, bench, arguments.only)
     failed = [line.name for line in record.lines if line.status == "fail"]
     _say(f"the page: {out / results.PAGE_FILE}")
     if failed:
@@ -199,11 +201,12 @@ def _run_lines(
     record: Acceptance, lines: tuple[Line, ...], bench: Bench, only: list[str]
 ) -> Acceptance:
     """Run the lines that have to be run, and write the record after each of them."""
+    chosen = set(only or (line.name for line in lines))
     for line in lines:
-        before, inputs = record.line(line.name), _inputs(line, bench)
-        if only and line.name not in only:
+        before = record.line(line.name)
+        if line.name not in chosen:
             continue
-        if before.is_current(inputs) and not only:
+        if before.is_current(bench.inputs_of(line)) and not only:
             _say(f"{results.summary(before)} (of {before.ended})")
             continue
         missing = [name for name in line.needs if record.line(name).status != "pass"]
@@ -214,28 +217,38 @@ def _run_lines(
             result = results.not_run(line, f"needs line {missing[0]}: {status}")
         else:
             if before.inputs is not None:
-                for change in before.changed(inputs):
-                    _say(f"line {line.name} is run again: {change}")
                 # What an interruption leaves must not look like the earlier result.
                 record = record.with_line(results.not_run(line, results.NOT_REACHED))
                 record.write_to(bench.directory.parent)
                 shutil.rmtree(bench.directory / line.name, ignore_errors=True)
+            bench.trainings.clear(line.name)
             bench.failed = {each.name for each in record.lines if each.status == "fail"}
-            result = _run_line(line, bench, inputs)
+            result = _run_line(line, bench)
         record = record.with_line(result)
+        if line.name == "data":
+            record, outdated = _without_outdated(record, lines, bench)
+            chosen |= outdated
         record.write_to(bench.directory.parent)
         _say(results.summary(result))
     return record
 
 
-def _inputs(line: Line, bench: Bench) -> dict[str, str]:
-    """Return what the result of a line depends on."""
-    if line.name == "hosts":
-        return {**bench.inputs, "hosts": str(bench.setting.hosts)}
-    return dict(bench.inputs)
+def _without_outdated(
+    record: Acceptance, lines: tuple[Line, ...], bench: Bench
+) -> tuple[Acceptance, set[str]]:
+    """Return the record without results that other inputs gave, and the names of their lines."""
+    outdated: dict[str, list[str]] = {}
+    for line in lines:
+        before = record.line(line.name)
+        if before.inputs is not None and (changes := before.changed(bench.inputs_of(line))):
+            outdated.setdefault("; ".join(changes), []).append(line.name)
+            record = record.with_line(results.not_run(line, results.NOT_REACHED))
+    for changed, names in outdated.items():
+        _say(f"no longer valid ({changed}): {', '.join(names)}")
+    return record, {name for names in outdated.values() for name in names}
 
 
-def _run_line(line: Line, bench: Bench, inputs: dict[str, str]) -> LineResult:
+def _run_line(line: Line, bench: Bench) -> LineResult:
     """Measure and judge a line; whatever goes wrong makes it fail."""
     out = bench.directory.parent
     own = bench.directory / line.name
@@ -262,7 +275,8 @@ def _run_line(line: Line, bench: Bench, inputs: dict[str, str]) -> LineResult:
         notes=measured.notes,
         minutes=(time.monotonic() - began) / 60,
         log=str(log.relative_to(out) if log.is_relative_to(out) else log),
-        inputs=inputs,
+        # Now: the line data has made the shards.
+        inputs=bench.inputs_of(line),
     )
 
 

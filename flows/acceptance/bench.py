@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.acceptance.figures import Setting
+from flows.acceptance.figures import Line, Setting
 from flows.acceptance.trainings import Start, Training, TrainingReport, Trainings, logs_of
+from infra.base.files import file_sha256
 from infra.base.outcomes import Outcome
 from infra.doctor.ascend_tools import Ascend
 
@@ -63,7 +64,7 @@ class Bench:
     ascend: Ascend | None
     """What was found of Ascend on this host; None on CPU."""
     inputs: Mapping[str, str]
-    """What trainings depend on."""
+    """What every line depends on."""
     trainings: Trainings
     failed: set[str] = field(default_factory=set)
     """Lines that failed."""
@@ -78,6 +79,18 @@ class Bench:
         """Directory of the shards: what the user gave, or what was converted from it."""
         given = Path(self.data).absolute()
         return given if (given / SHARDS_FILE).is_file() else self.directory.parent / "shards"
+
+    @property
+    def training_inputs(self) -> dict[str, str]:
+        """What trainings depend on: the list of shards has the SHA-256 of every file."""
+        path = self.shards / SHARDS_FILE
+        return {**self.inputs, "shards": file_sha256(path)[:16] if path.is_file() else ""}
+
+    def inputs_of(self, line: Line) -> dict[str, str]:
+        """Return what the result of a line depends on."""
+        reads_data = line.needs or line.name == "data"
+        inputs = self.training_inputs if reads_data else dict(self.inputs)
+        return {**inputs, "hosts": str(self.setting.hosts)} if line.name == "hosts" else inputs
 
     def train(
         self,
@@ -124,7 +137,7 @@ class Bench:
             starts=starts,
             compiles=compiles,
         )
-        return self.trainings.report(plan, self.shards, self.inputs)
+        return self.trainings.report(plan, self.shards, self.training_inputs)
 
     def stop(self, intervals: int) -> Start:
         """Return a start that is stopped after so many lines of metrics.jsonl."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from infra.base.files import file_sha256
 from infra.doctor.ascend_tools import Ascend, gather
 from infra.doctor.machine import installation
 
+VARIABLES = ("ASCEND_", "HCCL_", "MS_")
+"""What the names of variables begin with that change how MindSpore or CANN compute."""
+
 PACKAGES = (sknet, infra, tasks, flows)
 
 
@@ -26,7 +30,7 @@ class Machine:
     versions: Mapping[str, str]
     """By name; empty where there is none."""
     inputs: Mapping[str, str]
-    """Those versions on which measured figures depend."""
+    """Those versions on which measured figures depend, and variables of the environment."""
     ascend: Ascend | None
     """Devices and versions of Ascend; None on CPU."""
 
@@ -50,6 +54,7 @@ def look_at(device_target: str) -> Machine:
     inputs = {name: own[name] for name in chosen}
     for name in ("mindspore", "numpy"):
         inputs[name] = packages.get(name, "")
+    inputs |= {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)}
     return Machine({**packages, **own}, inputs, ascend)
 
 

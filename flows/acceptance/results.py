@@ -169,17 +169,29 @@ def planned(
     data: str,
     versions: Mapping[str, str],
 ) -> Acceptance:
-    """Return the record before anything is run: what earlier calls found, and empty lines."""
-    found = {result.name: result for result in before.lines} if before else {}
-    return Acceptance(
+    """Return the record before anything is run: what earlier calls found, and empty lines.
+
+    Why a line was not run in another setting says nothing here.
+    """
+    record = Acceptance(
         device_target=setting.device_target,
         cards=setting.cards,
         hosts=setting.hosts,
         miniature=setting.miniature,
         data=data,
         versions=dict(versions),
-        lines=tuple(found.get(line.name) or not_run(line, NOT_REACHED) for line in lines),
+        lines=tuple(not_run(line, NOT_REACHED) for line in lines),
     )
+    if before is None:
+        return record
+    is_same = before.model_copy(update={"versions": {}, "lines": ()}) == record.model_copy(
+        update={"versions": {}, "lines": ()}
+    )
+    names = {line.name for line in lines}
+    for result in before.lines:
+        if result.name in names and (is_same or result.inputs is not None):
+            record = record.with_line(result)
+    return record
 
 
 def summary(result: LineResult) -> str:

@@ -155,6 +155,14 @@ class Trainings:
         replace_file(record, report.encode(), durable=True)
         return report
 
+    def clear(self, line: str) -> None:
+        """Delete what a line has left, but for trainings that went as planned."""
+        for path in (self._directory / line).glob("*"):
+            if not path.is_dir():
+                path.unlink()
+            elif not (path / RECORD).exists():
+                shutil.rmtree(path)
+
     def _run(
         self, training: Training, shards: Path, inputs: Mapping[str, str], directory: Path
     ) -> TrainingReport:

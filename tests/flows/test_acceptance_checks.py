@@ -143,6 +143,15 @@ def test_versions_of_everything_are_known_on_a_machine_with_cards(
     assert machine.versions.keys() >= {"mindspore", "numpy", "Python", "system", "source of sknet"}
 
 
+def test_variables_that_change_what_is_computed_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ASCEND_LAUNCH_BLOCKING", "HCCL_DETERMINISTIC", "MS_DEV_SIDE_EFFECT", "OTHER"):
+        monkeypatch.setenv(name, "true")
+    inputs = look_at("CPU").inputs
+    assert inputs["ASCEND_LAUNCH_BLOCKING"] == inputs["HCCL_DETERMINISTIC"] == "true"
+    assert inputs["MS_DEV_SIDE_EFFECT"] == "true"
+    assert "OTHER" not in inputs
+
+
 def test_the_source_of_every_package_that_takes_part_counts() -> None:
     imported = {
         node.module.partition(".")[0]

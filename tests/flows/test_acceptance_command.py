@@ -291,7 +291,43 @@ def test_lines_are_run_again_if_a_version_changes_and_say_which(
     versions["mindspore"] = "2.10.0"
     ended = accept("--miniature", "--out", tmp_path)
     assert checks.run == RUN
-    assert "line bits is run again: mindspore: 2.9.0 → 2.10.0\n" in ended.stdout
+    said = f"no longer valid (mindspore: 2.9.0 → 2.10.0): {', '.join(RUN)}\n"
+    assert said in ended.stdout
+
+
+def test_with_another_version_one_line_leaves_no_result_of_the_earlier_one(
+    accept: Callable[..., Ended], checks: Checks, versions: dict[str, str], tmp_path: Path
+) -> None:
+    accept("--miniature", "--out", tmp_path)
+    versions["mindspore"] = "2.11.0"
+    accept("--miniature", "--out", tmp_path, "--only=doctor")
+    found = statuses(tmp_path)
+    assert [name for name in found if found[name] != "not run"] == ["doctor"]
+
+
+@pytest.mark.parametrize("options", [[], ["--only=data"]])
+def test_lines_are_run_again_if_the_data_changes(
+    accept: Callable[..., Ended], checks: Checks, tmp_path: Path, options: list[str]
+) -> None:
+    """The shards are made by the line data, whose own result depends on them too."""
+    shards = tmp_path / "out/shards/shards.json"
+    figures = [figure.name for line in LINES if line.name == "data" for figure in line.figures]
+
+    def make(bench: Bench) -> Measured:
+        shards.parent.mkdir(exist_ok=True)
+        shards.write_text("first" if not shards.exists() else "second")
+        return Measured(dict.fromkeys(figures, 0.0), bench.directory)
+
+    checks.replaced = {"data": make}
+    accept("--miniature", "--out", tmp_path / "out")
+    checks.run = []
+    accept("--miniature", "--out", tmp_path / "out")
+    assert checks.run == []
+    if not options:
+        shards.write_text("changed by hand")
+    ended = accept("--miniature", "--out", tmp_path / "out", *options)
+    assert checks.run == RUN[RUN.index("data") :]
+    assert "no longer valid (shards: " in ended.stdout
 
 
 def test_programs_keep_their_caches_in_the_directory(

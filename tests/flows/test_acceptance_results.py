@@ -128,8 +128,16 @@ def test_a_line_that_passed_shows_its_figures_in_the_terminal(record: Acceptance
 
 
 def test_lines_of_an_earlier_call_are_kept(record: Acceptance) -> None:
-    again = results.planned(record, SETTING, LINES, data="shards", versions={})
+    record = record.with_line(results.not_run(line("losses"), "needs line data: fail"))
+    again = results.planned(record, SETTING, LINES, data="/data/imagenet", versions={})
     assert again.lines == record.lines
+
+
+def test_why_a_line_was_not_run_does_not_count_in_another_setting(record: Acceptance) -> None:
+    record = record.with_line(results.not_run(line("hosts"), "--hosts is 1"))
+    two_hosts = Setting(device_target="Ascend", cards=8, hosts=2, miniature=False)
+    again = results.planned(record, two_hosts, LINES, data="/data/imagenet", versions={})
+    assert again.line("hosts").reason == "not reached yet"
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format_version": 2}'])
