@@ -201,12 +201,14 @@ def _run_lines(
     record: Acceptance, lines: tuple[Line, ...], bench: Bench, only: list[str]
 ) -> Acceptance:
     """Run the lines that have to be run, and write the record after each of them."""
-    chosen = set(only or (line.name for line in lines))
+    chosen = {line.name for line in lines}
+    if only:
+        record, chosen = _forget(record, lines, bench, only)
     for line in lines:
         before = record.line(line.name)
         if line.name not in chosen:
             continue
-        if before.is_current(bench.inputs_of(line)) and not only:
+        if before.is_current(bench.inputs_of(line)):
             _say(f"{results.summary(before)} (of {before.ended})")
             continue
         missing = [name for name in line.needs if record.line(name).status != "pass"]
@@ -216,11 +218,6 @@ def _run_lines(
             status = record.line(missing[0]).status
             result = results.not_run(line, f"needs line {missing[0]}: {status}")
         else:
-            if before.inputs is not None:
-                # What an interruption leaves must not look like the earlier result.
-                record = record.with_line(results.not_run(line, results.NOT_REACHED))
-                record.write_to(bench.directory.parent)
-                shutil.rmtree(bench.directory / line.name, ignore_errors=True)
             bench.trainings.clear(line.name)
             bench.failed = {each.name for each in record.lines if each.status == "fail"}
             result = _run_line(line, bench)
@@ -231,6 +228,39 @@ def _run_lines(
         record.write_to(bench.directory.parent)
         _say(results.summary(result))
     return record
+
+
+def _forget(
+    record: Acceptance, lines: tuple[Line, ...], bench: Bench, only: list[str]
+) -> tuple[Acceptance, set[str]]:
+    """Forget what the lines of --only have measured; return the record, and the lines to run.
+
+    These are also the lines that were reached before and read the same trainings, or waited for
+    one of these lines; and lines that these need and that have no result.
+    """
+    asked = [line for line in lines if line.name in only and not line.not_run]
+    trainings = {name for line in asked for name in line.trainings}
+    chosen = set(only)
+    for line in lines:
+        before = record.line(line.name)
+        if line.not_run or before.reason == results.NOT_REACHED:
+            continue
+        waited = before.inputs is None and not chosen.isdisjoint(line.needs)
+        if waited or not trainings.isdisjoint(line.trainings):
+            chosen.add(line.name)
+    for line in reversed(lines):
+        if line.name in chosen and not line.not_run:
+            chosen |= {name for name in line.needs if record.line(name).inputs is None}
+    for line in lines:
+        if line.name in chosen:
+            record = record.with_line(results.not_run(line, results.NOT_REACHED))
+    # What an interruption leaves must not look like the earlier result.
+    record.write_to(bench.directory.parent)
+    for name in trainings:
+        shutil.rmtree(bench.directory / name, ignore_errors=True)
+    if others := [line.name for line in lines if line.name in chosen - set(only)]:
+        _say(f"also run, because of common trainings or needs: {', '.join(others)}")
+    return record, chosen
 
 
 def _without_outdated(
@@ -326,7 +356,8 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         choices=tuple(CHECKS),
         metavar="LINE",
-        help="run this line, even if it was run before, and no other; may be repeated",
+        help="measure this line anew, and with it the lines that read the same trainings and those "
+        "that it needs; may be repeated",
     )
     return result
 

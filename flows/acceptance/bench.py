@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.acceptance.figures import Line, Setting
+from flows.acceptance.lines import UNDISTURBED
 from flows.acceptance.trainings import Start, Training, TrainingReport, Trainings, logs_of
 from infra.base.files import file_sha256
 from infra.base.outcomes import Outcome
@@ -154,7 +155,7 @@ class Bench:
 
         It stops after its second checkpoint, and its second start trains a little further.
         """
-        return self.train("training/undisturbed", self.stop(4), self.stop(5), compiles=True)
+        return self.train(UNDISTURBED, self.stop(4), self.stop(5), compiles=True)
 
     def log(self, training: str, start: int = 1) -> Path:
         """Return the log of rank 0 of a start."""

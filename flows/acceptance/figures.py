@@ -83,6 +83,8 @@ class Line:
     figures: tuple[Figure, ...]
     needs: tuple[str, ...] = ()
     """Lines without which this one would fail too."""
+    trainings: tuple[str, ...] = ()
+    """Trainings that its check reads, `line/name`."""
     not_run: str = ""
     """Why this setting has nothing to prove here; empty if the line is run."""
 

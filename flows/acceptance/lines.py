@@ -37,6 +37,9 @@ HOSTS_EFFICIENCY = 0.95
 
 OWN = "this project"
 
+UNDISTURBED = "training/undisturbed"
+"""The training with which others are compared."""
+
 
 def lines_of(setting: Setting) -> tuple[Line, ...]:
     """Return all lines in the order in which they are run."""
@@ -97,6 +100,7 @@ def _machine(setting: Setting) -> tuple[Line, ...]:
             proves="A training on one card gives the losses of the same training on CPU, at "
             "precision O0, over its first ten steps.",
             needs=("data",),
+            trainings=("losses/card", "losses/cpu"),
             not_run="" if on_ascend else "the losses of Ascend are compared with those of the CPU",
             figures=(
                 Figure(
@@ -122,6 +126,7 @@ def _training(setting: Setting) -> tuple[Line, ...]:
             proves="The recipe trains on all cards of one host, stops on request, and a second "
             "start of the same command resumes where the first one stopped.",
             needs=("data",),
+            trainings=(UNDISTURBED,),
             figures=(
                 _none("steps lost or repeated by the second start"),
                 Figure(name="median step", unit="ms"),
@@ -136,6 +141,7 @@ def _training(setting: Setting) -> tuple[Line, ...]:
             name="step-time",
             proves="A step takes as long as published.",
             needs=("training",),
+            trainings=(UNDISTURBED,),
             not_run=unpublished,
             figures=(
                 _published("median step", "ms", row.ms_per_step, source, "at most"),
@@ -146,6 +152,7 @@ def _training(setting: Setting) -> tuple[Line, ...]:
             name="compile-time",
             proves="The first step compiles in the published time.",
             needs=("training",),
+            trainings=(UNDISTURBED,),
             not_run=unpublished,
             figures=(_published("compilation", "s", row.compile_seconds, source, "at most"),),
         ),
@@ -153,6 +160,7 @@ def _training(setting: Setting) -> tuple[Line, ...]:
             name="compile-cache",
             proves="A second start takes the compiled step from the cache.",
             needs=("training",),
+            trainings=(UNDISTURBED,),
             not_run=not_full,
             figures=(
                 Figure(
@@ -168,6 +176,7 @@ def _training(setting: Setting) -> tuple[Line, ...]:
             name="data-wait",
             proves="The cards don't wait for images.",
             needs=("training",),
+            trainings=(UNDISTURBED,),
             not_run=not_full,
             figures=(
                 Figure(
@@ -201,6 +210,7 @@ def _exactness(setting: Setting) -> tuple[Line, ...]:
             name="bits",
             proves="A second training of the same recipe and seed gives the same bytes.",
             needs=("training",),
+            trainings=(UNDISTURBED, "bits/again"),
             figures=(_none("checkpoints that differ"), _exactly("compared checkpoints", 2)),
         ),
         Line(
@@ -209,6 +219,7 @@ def _exactness(setting: Setting) -> tuple[Line, ...]:
             "from the last checkpoint, and gives the bytes of an undisturbed training if the line "
             "bits passed.",
             needs=("training",),
+            trainings=(UNDISTURBED, "kill/killed"),
             figures=(
                 end,
                 _none("processes left"),
@@ -222,6 +233,7 @@ def _exactness(setting: Setting) -> tuple[Line, ...]:
             "command resumes there, and gives the bytes of an undisturbed training if the line "
             "bits passed.",
             needs=("training",),
+            trainings=(UNDISTURBED, "stop/stopped"),
             figures=(
                 _exactly("ranks that stopped", setting.cards),
                 _exactly("different last steps", 1),
@@ -234,6 +246,7 @@ def _exactness(setting: Setting) -> tuple[Line, ...]:
             proves="A training that diverges is refused: the error names the step, and no "
             "checkpoint has that step.",
             needs=("data",),
+            trainings=("nan/diverging",),
             figures=(
                 # The loss shows what is wrong with the weights one step late.
                 Figure(
@@ -250,6 +263,7 @@ def _exactness(setting: Setting) -> tuple[Line, ...]:
             proves="A checkpoint of the training is exported on the device, and the file's logits "
             "are those of the network.",
             needs=("training",),
+            trainings=(UNDISTURBED,),
             figures=(_none("exports that were refused"),),
         ),
     )
@@ -262,6 +276,7 @@ def _choices(setting: Setting) -> tuple[Line, ...]:
             proves="The recipe trains alike at each jit level of MindSpore; their times stand "
             "beside each other.",
             needs=("training",),
+            trainings=(UNDISTURBED, "jit-levels/O0", "jit-levels/O1"),
             figures=(
                 _loss_difference(),
                 *(
@@ -276,6 +291,7 @@ def _choices(setting: Setting) -> tuple[Line, ...]:
             proves="Precision O2 (float16, with BatchNorm in float32) gives the losses of O0 "
             "(float32) on one card, over its first ten steps.",
             needs=("data",),
+            trainings=("precision/O2", "losses/card"),
             figures=(_loss_difference(), _exactly("compared steps", 10)),
         ),
         Line(
@@ -283,6 +299,7 @@ def _choices(setting: Setting) -> tuple[Line, ...]:
             proves="Images that one card normalises give the losses of images that its host "
             "normalises, over the first ten steps.",
             needs=("data",),
+            trainings=("normalisation/device", "normalisation/host"),
             figures=(
                 Figure(
                     name="largest difference of a loss",
@@ -298,6 +315,7 @@ def _choices(setting: Setting) -> tuple[Line, ...]:
             proves="The recipe trains alike with and without cores bound to ranks "
             "(`msrun --bind_core`); the times of both stand beside each other.",
             needs=("training",),
+            trainings=(UNDISTURBED, "bind-core/not-bound"),
             not_run=""
             if setting.device_target == "Ascend"
             else "cores are bound by the NUMA node of each card",
@@ -317,6 +335,7 @@ def _several(setting: Setting) -> tuple[Line, ...]:
             proves="The recipe trains on several hosts, which Ray places: N hosts train at nearly "
             "N times the speed of one host.",
             needs=("training",),
+            trainings=(UNDISTURBED, "hosts/all"),
             not_run="" if setting.hosts > 1 else "--hosts is 1",
             figures=(
                 Figure(

@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,17 @@ from flows.acceptance.checks import CHECKS
 from flows.acceptance.figures import Line, Setting, failures
 from flows.acceptance.lines import lines_of
 from flows.acceptance.machine import PACKAGES, Machine, look_at
-from flows.acceptance.trainings import LineError, Trainings
+from flows.acceptance.trainings import (
+    LineError,
+    StartReport,
+    StepFigures,
+    Training,
+    TrainingReport,
+    Trainings,
+)
+from infra.base.outcomes import Outcome
 from infra.doctor.ascend_tools import Ascend, gather
+from infra.launch import JobResult
 from sknet.device import find_cards
 from tests.processes import ROOT
 
@@ -141,6 +150,47 @@ def test_versions_of_everything_are_known_on_a_machine_with_cards(
     assert machine.versions["mindspore"] == machine.inputs["mindspore"]
     assert machine.inputs["driver"] == "26.0.RC1"
     assert machine.versions.keys() >= {"mindspore", "numpy", "Python", "system", "source of sknet"}
+
+
+class Recorded(Trainings):
+    """Trainings that are not run; it keeps their names."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def report(self, training: Training, _: Path, inputs: Mapping[str, str]) -> TrainingReport:
+        self.names.add(training.name)
+        start = StartReport(
+            outcome=Outcome.STOPPED,
+            message="loss nan at step 3 (epoch 1)",
+            end_seconds=1,
+            processes_left=0,
+            first_step=1,
+            world_size=16,
+            compile_seconds=1,
+            steps=tuple(StepFigures(step=step, loss=1) for step in range(1, 11)),
+            stopped_after=(4,),
+            last_checkpoint=4,
+        )
+        starts = (start,) * len(training.starts)
+        return TrainingReport(
+            training=training, inputs=dict(inputs), starts=starts, checkpoints={4: "0" * 64}
+        )
+
+
+def test_the_trainings_of_a_line_are_those_that_its_check_reads(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By these, --only knows what to run again."""
+    done = JobResult(status=Outcome.DONE, message="", return_code=0, seconds=1, log_tail=())
+    monkeypatch.setattr("flows.acceptance.checks.run_program", lambda *_: done)
+    setting = replace(ON_CARDS, hosts=2)
+    for each in lines_of(setting):
+        if "data" in each.needs or "training" in each.needs:
+            bench = make_bench(setting)
+            bench.trainings = Recorded()
+            CHECKS[each.name](bench)
+            assert bench.trainings.names == set(each.trainings), each.name
 
 
 def test_variables_that_change_what_is_computed_count(monkeypatch: pytest.MonkeyPatch) -> None:

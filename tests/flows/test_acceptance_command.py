@@ -252,6 +252,40 @@ def test_a_line_is_run_again_if_it_is_asked_for(
     assert not (tmp_path / "lines/devices/old.txt").exists()
 
 
+def test_a_line_is_measured_anew_with_all_lines_that_read_the_same_trainings(
+    accept: Callable[..., Ended], checks: Checks, tmp_path: Path
+) -> None:
+    checks.replaced = {"training": fail}
+    accept("--miniature", "--out", tmp_path)  # what waits for a line is run with it
+    checks.run, checks.replaced = [], {}
+    accept("--miniature", "--out", tmp_path, "--only=training")
+    shared = ["training", "bits", "kill", "stop", "export", "jit-levels"]
+    assert checks.run == shared
+    trainings = ("training/undisturbed", "kill/killed", "bits/again", "nan/diverging")
+    for name in trainings:
+        (tmp_path / "lines" / name).mkdir(parents=True)
+        (tmp_path / "lines" / name / "training.json").touch()
+    checks.run = []
+    ended = accept("--miniature", "--out", tmp_path, "--only=kill")
+    assert checks.run == shared
+    kept = [name for name in trainings if (tmp_path / "lines" / name).exists()]
+    assert kept == ["bits/again", "nan/diverging"]
+    assert (
+        "also run, because of common trainings or needs: training, bits, stop, export, jit-levels\n"
+    ) in ended.stdout
+    checks.run = []
+    accept("--miniature", "--out", tmp_path, "--only=nan")
+    assert checks.run == ["nan"]
+
+
+def test_lines_that_a_line_needs_are_run_before_it(
+    accept: Callable[..., Ended], checks: Checks, tmp_path: Path
+) -> None:
+    accept("--miniature", "--out", tmp_path, "--only=bits")
+    assert checks.run == ["data", "training", "bits"]
+    assert statuses(tmp_path)["kill"] == "not run"
+
+
 @pytest.mark.parametrize("options", [[], ["--only=kill"]])
 def test_a_resumed_call_knows_which_lines_failed_before(
     accept: Callable[..., Ended], checks: Checks, tmp_path: Path, options: list[str]
@@ -279,7 +313,7 @@ def test_an_interrupted_repetition_does_not_keep_the_earlier_result(
     assert statuses(tmp_path)["bits"] == "not run"
     checks.run, checks.replaced = [], {}
     accept("--miniature", "--out", tmp_path)
-    assert checks.run == ["bits"]
+    assert checks.run == ["bits", "kill", "stop", "export", "jit-levels"]
 
 
 def test_lines_are_run_again_if_a_version_changes_and_say_which(
