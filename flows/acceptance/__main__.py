@@ -33,6 +33,7 @@ from flows.acceptance.trainings import RAY, LineError, Trainings
 from infra.base.locks import exclusive
 from infra.base.options import positive_int
 from infra.base.outcomes import ExitCode, UserError
+from infra.launch.binding import binding_obstacle
 from infra.launch.cluster import ClusterError, connect
 from sknet.data.sources import absolute, open_source
 from sknet.device import CHOICES, choose_device, find_cards
@@ -95,6 +96,7 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, str]:
         cards=ranks,
         hosts=arguments.hosts,
         miniature=arguments.miniature,
+        binding_obstacle=binding_obstacle() or "",
     )
     if not setting.miniature:
         _refuse_data(data)

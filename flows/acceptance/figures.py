@@ -19,6 +19,8 @@ class Setting:
     hosts: int
     miniature: bool
     """Whether small trainings on digits replace the published recipe."""
+    binding_obstacle: str = ""
+    """Why msrun can't bind ranks to cores on this host; empty if it can."""
 
     @property
     def is_published(self) -> bool:

@@ -316,9 +316,7 @@ def _choices(setting: Setting) -> tuple[Line, ...]:
             "(`msrun --bind_core`); the times of both stand beside each other.",
             needs=("training",),
             trainings=(UNDISTURBED, "bind-core/not-bound"),
-            not_run=""
-            if setting.device_target == "Ascend"
-            else "cores are bound by the NUMA node of each card",
+            not_run=_not_bound(setting),
             figures=(
                 _loss_difference(),
                 Figure(name="median step with bound cores", unit="ms"),
@@ -382,6 +380,15 @@ def _unpublished(setting: Setting) -> str:
     if setting.device_target != "Ascend":
         return f"{figures}, not for {setting.device_target}"
     return f"{figures}, not for " + ("digits" if setting.miniature else f"{setting.cards} cards")
+
+
+def _not_bound(setting: Setting) -> str:
+    if setting.device_target != "Ascend":
+        return "cores are bound by the NUMA node of each card"
+    if setting.cards == 1:
+        return "a single rank has all cores"
+    obstacle = setting.binding_obstacle
+    return f"bind_core has no effect on this host: {obstacle}" if obstacle else ""
 
 
 def _without_times(line: Line) -> Line:

@@ -364,6 +364,21 @@ def test_lines_are_run_again_if_the_data_changes(
     assert "no longer valid (shards: " in ended.stdout
 
 
+def test_where_msrun_can_not_bind_cores_it_says_why(
+    accept: Callable[..., Ended],
+    checks: Checks,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(command, "find_cards", lambda: Cards(2, "2 Ascend cards, driver 26.0"))
+    monkeypatch.setattr(command, "binding_obstacle", lambda: "there is no taskset")
+    options = ("--miniature", "--device_target=Ascend", "--only=bind-core", "--out", tmp_path)
+    ended = accept(*options)
+    assert "bind_core has no effect on this host: there is no taskset" in ended.stdout
+    assert checks.run == []
+    assert statuses(tmp_path)["bind-core"] == "not run"
+
+
 def test_programs_keep_their_caches_in_the_directory(
     accept: Callable[..., Ended], checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

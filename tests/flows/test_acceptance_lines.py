@@ -1,6 +1,7 @@
 """The lines of the acceptance: published figures are compared where they apply, and only there."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,24 @@ def test_steps_and_compilation_are_compared_with_what_mindcv_published() -> None
 def test_nothing_is_compared_with_figures_of_another_setting(setting: Setting, reason: str) -> None:
     for name in ("step-time", "compile-time"):
         assert line(setting, name).not_run.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"device_target": "CPU"}, "cores are bound by the NUMA node of each card"),
+        ({"cards": 1}, "a single rank has all cores"),
+        (
+            {"binding_obstacle": "there is no taskset"},
+            "bind_core has no effect on this host: there is no taskset",
+        ),
+    ],
+)
+def test_bound_cores_are_compared_only_where_cores_are_bound(
+    changes: dict[str, Any], reason: str
+) -> None:
+    assert line(replace(PUBLISHED, **changes), "bind-core").not_run == reason
 
 
 @pytest.mark.parametrize("device_target", ["CPU", "Ascend"])
