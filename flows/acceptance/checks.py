@@ -234,7 +234,7 @@ def kill(bench: Bench) -> Measured:
     checkpoints = (killed.last_checkpoint,) if killed.last_checkpoint is not None else ()
     figures = {
         "time from SIGKILL to the end of the job": killed.end_seconds,
-        "processes left": float(killed.processes_left),
+        "processes left": killed.processes_left,
         "steps between the last checkpoint and the resumed start": _distance(
             resumed.first_step, checkpoints
         ),

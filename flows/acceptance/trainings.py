@@ -34,6 +34,12 @@ RAY = "ray:auto"
 RECORD = "training.json"
 METRICS = "metrics.jsonl"
 
+MARK = "ACCEPTANCE_OUTCOME"
+"""Variable that all processes of a program's run inherit: the file of its outcome."""
+
+LEAVE_SECONDS = 2.0
+"""How long processes may take to leave after a job has ended."""
+
 _CHECKPOINT = re.compile(r"step-(\d+)")
 # The last line of a traceback, in the tail of a rank's log.
 _ERROR = re.compile(r"^(?:\[rank \d+\] )?([A-Za-z_.]+(?:Error|Exception): .+)$", re.MULTILINE)
@@ -96,7 +102,8 @@ class StartReport(Record):
     message: str
     end_seconds: float | None
     """Seconds from the action until the job had ended; None without one."""
-    processes_left: int
+    processes_left: int | None
+    """On this host; None if several hosts trained."""
     first_step: int | None
     """Number of steps done when it started; None if it never got that far."""
     world_size: int | None
@@ -216,7 +223,7 @@ def run_program(
     scratch, logs = directory / "scratch", logs_of(directory, number)
     scratch.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(logs, ignore_errors=True)
-    outcome_file = directory / f"outcome-{number}.json"
+    outcome_file = _outcome_of(directory, number)
     words = [
         f"--{name}={value}"
         for name, given in options.items()
@@ -229,7 +236,10 @@ def run_program(
         log_dir=logs,
         outcome_file=outcome_file,
         cwd=scratch,
-        env={name: os.environ[name] for name in ("SKNET_CACHE",) if name in os.environ},
+        env={
+            MARK: str(outcome_file),
+            **{name: os.environ[name] for name in ("SKNET_CACHE",) if name in os.environ},
+        },
         deadline=None,
         silence=SILENCE_SECONDS,
         bind_core=bind_core,
@@ -307,14 +317,13 @@ def _run_start(
     ended_at = time.monotonic()
     if result.status is Outcome.STOPPED and watcher.acted_at is None:
         raise KeyboardInterrupt  # somebody sent SIGUSR1 to this process
-    processes = psutil.Process().children(recursive=True) if training.hosts == 1 else []
     own = _entries(metrics, number)
     compiled = [entry["compile_seconds"] for entry in own if entry["type"] == "compile"]
     return StartReport(
         outcome=result.status,
         message=result.message,
         end_seconds=None if watcher.acted_at is None else ended_at - watcher.acted_at,
-        processes_left=len(processes),
+        processes_left=_count_left(directory, number) if training.hosts == 1 else None,
         first_step=own[0]["step"] if own else None,
         world_size=own[0]["world_size"] if own else None,
         compile_seconds=compiled[0] if compiled else None,
@@ -326,6 +335,22 @@ def _run_start(
         stopped_after=tuple(_last_steps(logs_of(directory, number))),
         last_checkpoint=max(_checkpoints(directory / "ckpt"), default=None),
     )
+
+
+def _outcome_of(directory: Path, number: int) -> Path:
+    return directory / f"outcome-{number}.json"
+
+
+def _count_left(directory: Path, number: int) -> int:
+    """Return how many processes of a program's run are still there, whoever is their parent."""
+    outcome_file, left = str(_outcome_of(directory, number)), []
+    for process in psutil.process_iter():
+        # Those of other users are no ranks, and may not be looked at.
+        with suppress(psutil.Error):
+            is_named = any(outcome_file in word for word in process.cmdline())
+            if is_named or process.environ().get(MARK) == outcome_file:
+                left.append(process)
+    return len(psutil.wait_procs(left, timeout=LEAVE_SECONDS)[1])
 
 
 def _gang(training: Training) -> Gang | None:

@@ -5,6 +5,7 @@ One rank of the tests' tiny network trains here; test_acceptance_miniature.py ha
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ import psutil
 import pytest
 
 import flows.acceptance.bench
+from flows.acceptance import trainings
 from flows.acceptance.bench import Bench, Scale
 from flows.acceptance.checks import CHECKS
 from flows.acceptance.figures import Setting, failures
 from flows.acceptance.lines import lines_of
-from flows.acceptance.trainings import LineError, Start, Trainings
+from flows.acceptance.trainings import LineError, Start, Training, Trainings
 from infra.base.outcomes import Outcome
+from infra.launch import Job, JobResult
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -127,6 +130,45 @@ def test_a_changed_byte_is_found(bench: Bench, data: dict[str, float | None]) ->
 def test_a_diverging_training_names_its_step(bench: Bench, data: dict[str, float | None]) -> None:
     figures = judged(bench, "nan")
     assert figures["steps from the last logged loss to the step that is named"] in (0, 1)
+
+
+@pytest.mark.parametrize(("hosts", "left"), [(1, 1), (2, None)])
+def test_a_process_that_a_job_leaves_is_found_though_it_is_an_orphan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hosts: int, left: int | None
+) -> None:
+    """With several hosts, those of the others can't be known."""
+    orphans: list[int] = []
+
+    def leave_a_process(job: Job, *_: object, **__: object) -> JobResult:
+        shell = subprocess.run(
+            ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"],
+            env={**os.environ, **job.env},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        orphans.append(int(shell.stdout))
+        return JobResult(status=Outcome.DONE, message="", return_code=0, seconds=1, log_tail=())
+
+    for name in ("run", "run_on_hosts"):
+        monkeypatch.setattr(trainings, name, leave_a_process)
+    monkeypatch.setattr(trainings, "gang_of", lambda *_: object())
+    monkeypatch.setattr(trainings, "LEAVE_SECONDS", 0.1)
+    plan = Training(
+        name="kill/left",
+        recipe="skresnet18_digits",
+        overrides=(),
+        device_target="CPU",
+        cards=1,
+        hosts=hosts,
+        bind_core=False,
+        starts=(Start(action=None, at_step=0, ends=Outcome.DONE),),
+    )
+    try:
+        report = Trainings(tmp_path, lambda _: None).report(plan, tmp_path, {})
+    finally:
+        for orphan in orphans:
+            os.kill(orphan, signal.SIGKILL)
+    assert report.starts[0].processes_left == left
 
 
 def test_a_training_that_ends_otherwise_fails_with_its_reason_and_is_not_tried_twice(
