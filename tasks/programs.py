@@ -106,7 +106,8 @@ def device_of(settings: LaunchSettings, recipe: Recipe, option: str | None) -> D
         raise UserError(
             f"--device_target is Ascend, but this machine has {cards.said}: use CPU or auto"
         )
-    return choose_device(option, recipe, lambda: cards)
+    # With cards, auto is Ascend, or says that the driver is missing.
+    return choose_device("auto" if option == "Ascend" else option, recipe, lambda: cards)
 
 
 def cards_of_cluster(settings: LaunchSettings) -> Cards:

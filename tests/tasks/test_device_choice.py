@@ -33,7 +33,11 @@ ON_RAY = LaunchSettings(launcher="ray://head:10001", hosts=2)
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Gives this machine cards and a driver: the files by which they are found."""
     dev, ascend = tmp_path / "dev", tmp_path / "Ascend"
-    monkeypatch.setattr(tasks.programs, "find_cards", partial(find_cards, dev, ascend))
+    monkeypatch.setattr(
+        tasks.programs,
+        "find_cards",
+        partial(find_cards, dev, ascend, install_info=tmp_path / "none"),
+    )
 
     def put_in(number: int) -> None:
         for directory in (dev, ascend / "driver"):
@@ -110,6 +114,17 @@ def test_on_a_cluster_the_cards_of_its_hosts_count_and_not_those_of_this_machine
 
 
 @pytest.mark.parametrize("option", ["CPU", "Ascend"])
+def test_cards_without_a_driver_are_refused_whatever_the_option(
+    cards: Callable[[int], None], tmp_path: Path
+) -> None:
+    cards(8)
+    (tmp_path / "Ascend/driver/version.info").unlink()
+    for option in (None, "auto", "Ascend"):
+        line = refusal(partial(device_of, THIS_HOST, recipe(), option))
+        assert "8 Ascend cards, but no driver" in line
+    assert device_of(THIS_HOST, recipe(), "CPU").target == "CPU"
+
+
 def test_a_cluster_is_not_asked_if_the_option_says_the_device(
     monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
