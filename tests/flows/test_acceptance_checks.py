@@ -157,9 +157,11 @@ class Recorded(Trainings):
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.inputs: dict[str, str] = {}
 
     def report(self, training: Training, _: Path, inputs: Mapping[str, str]) -> TrainingReport:
         self.names.add(training.name)
+        self.inputs = dict(inputs)
         start = StartReport(
             outcome=Outcome.STOPPED,
             message="loss nan at step 3 (epoch 1)",
@@ -191,6 +193,18 @@ def test_the_trainings_of_a_line_are_those_that_its_check_reads(
             bench.trainings = Recorded()
             CHECKS[each.name](bench)
             assert bench.trainings.names == set(each.trainings), each.name
+
+
+def test_trainings_depend_on_the_content_of_the_data(make_bench: Callable[..., Bench]) -> None:
+    bench, seen = make_bench(), []
+    bench.trainings = recorded = Recorded()
+    bench.shards.mkdir()
+    for content in ("one", "two"):
+        (bench.shards / "shards.json").write_text(content)
+        bench.undisturbed()
+        seen.append(recorded.inputs)
+    assert seen[0].keys() == seen[1].keys()
+    assert [name for name in seen[0] if seen[0][name] != seen[1][name]] == ["shards"]
 
 
 def test_variables_that_change_what_is_computed_count(monkeypatch: pytest.MonkeyPatch) -> None:
