@@ -98,6 +98,17 @@ def test_ascend_by_option_without_a_card_is_refused_before_anything_starts(
     assert device_of(THIS_HOST, recipe(), "Ascend").target == "Ascend"
 
 
+def test_cards_without_a_driver_are_refused_whatever_the_option(
+    cards: Callable[[int], None], tmp_path: Path
+) -> None:
+    cards(8)
+    (tmp_path / "Ascend/driver/version.info").unlink()
+    for option in (None, "auto", "Ascend"):
+        line = refusal(partial(device_of, THIS_HOST, recipe(), option))
+        assert "8 Ascend cards, but no driver" in line
+    assert device_of(THIS_HOST, recipe(), "CPU").target == "CPU"
+
+
 def test_on_a_cluster_the_cards_of_its_hosts_count_and_not_those_of_this_machine(
     cards: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,17 +125,6 @@ def test_on_a_cluster_the_cards_of_its_hosts_count_and_not_those_of_this_machine
 
 
 @pytest.mark.parametrize("option", ["CPU", "Ascend"])
-def test_cards_without_a_driver_are_refused_whatever_the_option(
-    cards: Callable[[int], None], tmp_path: Path
-) -> None:
-    cards(8)
-    (tmp_path / "Ascend/driver/version.info").unlink()
-    for option in (None, "auto", "Ascend"):
-        line = refusal(partial(device_of, THIS_HOST, recipe(), option))
-        assert "8 Ascend cards, but no driver" in line
-    assert device_of(THIS_HOST, recipe(), "CPU").target == "CPU"
-
-
 def test_a_cluster_is_not_asked_if_the_option_says_the_device(
     monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
