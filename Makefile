@@ -1,6 +1,6 @@
 # make demo: from a fresh machine to a trained, validated, promoted and reported network.
 # make demo STORE=s3: the same with its artifacts on an S3 server that runs for the time of it.
-# make test: every check, in 12 minutes on two cores; make test-fast: in 3, without slow tests.
+# make test: every check, in 14 minutes on two cores; make test-fast: in 3, without slow tests.
 # make test-long: tests that take minutes each, some as root: lost hosts, Prefect's automations.
 # make crash-matrix: runs that lose a process at 50 random moments; docs/reliability.md.
 # make test-versions: make test-fast and a small training on each supported MindSpore and Python.
