@@ -18,7 +18,8 @@ Result = dict[str, Array]
 
 BACKENDS = pytest.mark.parametrize("backend", [PLAIN, TUNED_FOR_CPU], ids=["plain", "tuned"])
 MODES = pytest.mark.parametrize(
-    "mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"]
+    "mode",
+    [pytest.param(ms.GRAPH_MODE, marks=pytest.mark.slow, id="graph"), ms.PYNATIVE_MODE],
 )
 
 
@@ -156,6 +157,7 @@ def test_parts_in_float16_agree_with_float32_on_large_maps(
     assert_near(results(level), results("O0"), 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [(3, 5), (3, 5, 7)], ids=["two paths", "three paths"])
 @pytest.mark.parametrize("level", ["O2", "O3"])
 @BACKENDS
@@ -178,6 +180,7 @@ def network_at(level: str, backend: Backend) -> nn.Cell:
     return ms.amp.auto_mixed_precision(network, level)
 
 
+@pytest.mark.slow
 @BACKENDS
 def test_a_network_in_float16_agrees_with_float32(backend: Backend) -> None:
     images, dout = random(16, 3, 32, 32), random(16, 3, seed=1)
@@ -192,6 +195,7 @@ def test_a_network_in_float16_agrees_with_float32(backend: Backend) -> None:
             assert distance <= limit * np.linalg.norm(values), f"{level} {name}"
 
 
+@pytest.mark.slow
 @BACKENDS
 def test_a_network_in_float16_agrees_with_float32_on_large_maps(backend: Backend) -> None:
     def logits(level: str) -> Array:
