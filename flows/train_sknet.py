@@ -62,7 +62,7 @@ def train_sknet(
 def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print the summary."""
     # The flow loads it again, and warns of the keys that it ignores.
-    recipe = load_recipe(arguments.recipe, arguments.set, warn_ignored=False)
+    recipe = load_recipe(arguments.recipe, arguments.set, warn=lambda _: None)
     recipe.global_batch(arguments.workers)
     launch = settings_of(LaunchSettings, arguments)
     if launch.is_local:

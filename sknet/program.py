@@ -130,13 +130,13 @@ def boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def recipe_of(arguments: argparse.Namespace, *, warn_ignored: bool = True) -> Recipe:
-    """Return the recipe that the options name; `warn_ignored` is that of `load_recipe`.
+def recipe_of(arguments: argparse.Namespace, warn: Callable[[str], object]) -> Recipe:
+    """Return the recipe that the options name; `warn` is that of `load_recipe`.
 
     Raises:
         UserError: There is no such recipe, or it is wrong.
     """
-    return load_recipe(arguments.config, arguments.set, warn_ignored=warn_ignored)
+    return load_recipe(arguments.config, arguments.set, warn=warn)
 
 
 def is_distributed(option: bool | None, program: str) -> bool:

@@ -24,7 +24,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
-    recipe = program.recipe_of(arguments, warn_ignored=False)
+    warnings: list[str] = []  # they come after the device, which is the first line
+    recipe = program.recipe_of(arguments, warnings.append)
     device = choose_device(arguments.device_target, recipe)
     from sknet.data.conversion.conversion import shards_at
     from sknet.training.trainer import Options, Trainer, plan_run
@@ -38,10 +39,8 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
             # One write for the whole line, because the thread that saves prints lines too.
             print(f"{line}\n", end="", flush=True)
 
-    report(str(device))
-    if world.rank == 0:
-        # Again, for the warning about keys without effect, which comes after the first line.
-        program.recipe_of(arguments)
+    for line in (str(device), *warnings):
+        report(line)
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
         program.make_directory(arguments.tensorboard, "--tensorboard")

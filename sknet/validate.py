@@ -33,7 +33,8 @@ SPLIT = "val"
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate; rank 0 prints the device, a line for each resolution, and writes the files."""
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
-    recipe = program.recipe_of(arguments)
+    warnings: list[str] = []  # they come after the device, which is the first line
+    recipe = program.recipe_of(arguments, warnings.append)
     device = choose_device(arguments.device_target, recipe)
     weights = _weights_file(arguments.ckpt_path)
     _make_directories(arguments)
@@ -46,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     set_device(device.target, jit_level=recipe.jit_level)
     world = join_world(distribute=distribute)
     if world.rank == 0:
-        print(device, flush=True)
+        print(device, *warnings, sep="\n", flush=True)
     shards = shards_at(
         arguments.data_dir,
         arguments.shards_dir,

@@ -198,12 +198,7 @@ def precision(bench: Bench) -> Measured:
     """Compare the first losses of one card at O2 with those at O0."""
     name = "precision/O2"
     half, full = _first_losses(bench, name, amp_level="O2"), _first_losses(bench, "losses/card")
-    pairs = list(zip(half, full, strict=False))
-    figures = {
-        "largest difference of a loss": max(abs(one - other) / other for one, other in pairs),
-        "compared steps": float(len(pairs)),
-    }
-    return Measured(figures, bench.log(name))
+    return Measured(_differences(half, full, relative=True), bench.log(name))
 
 
 def normalisation(bench: Bench) -> Measured:
@@ -352,11 +347,21 @@ def _run(log: Path, *words: str, seconds: float | None = None) -> int:
             raise LineError(f"not done within {seconds:g} s", log) from None
 
 
-def _differences(losses: list[float], others: list[float]) -> dict[str, float | None]:
-    """Return the figures of two trainings that should have the same losses."""
+def _differences(
+    losses: list[float], others: list[float], *, relative: bool = False
+) -> dict[str, float | None]:
+    """Return the figures of two trainings that should have the same losses.
+
+    Args:
+        losses: The losses of one, by step.
+        others: Those of the other, above 0.
+        relative: Whether a difference is a fraction of the other's loss.
+    """
     pairs = list(zip(losses, others, strict=False))
     return {
-        "largest difference of a loss": max(abs(one - other) for one, other in pairs),
+        "largest difference of a loss": max(
+            abs(one - other) / (other if relative else 1) for one, other in pairs
+        ),
         "compared steps": float(len(pairs)),
     }
 

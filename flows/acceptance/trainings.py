@@ -356,7 +356,7 @@ def _count_left(directory: Path, number: int) -> int:
 def _gang(training: Training) -> Gang | None:
     if training.hosts == 1:
         return None
-    recipe = load_recipe(training.recipe, training.overrides, warn_ignored=False)
+    recipe = load_recipe(training.recipe, training.overrides, warn=lambda _: None)
     launch = LaunchSettings(launcher=RAY, hosts=training.hosts)
     return gang_of(launch, recipe, training.hosts * training.cards, training.device_target)
 

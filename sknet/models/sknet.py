@@ -134,11 +134,11 @@ class Weigh(nn.Cell):
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply a map, (N, C, H, W), by its weight, (N, C, 1, 1)."""
-        return x * weight.astype(x.dtype)
+        return x * weight
 
     def bprop(self, x: Tensor, weight: Tensor, _: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of x and, in float32, of the weight."""
-        return dout * weight.astype(dout.dtype), self.product_sum(dout, x)
+        return dout * weight, self.product_sum(dout, x)
 
 
 class MixTwo(nn.Cell):
@@ -154,13 +154,13 @@ class MixTwo(nn.Cell):
 
     def construct(self, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
         """Mix maps a and b, (N, C, H, W), by the weight of a, (N, C, 1, 1)."""
-        return b + (a - b) * weight.astype(a.dtype)
+        return b + (a - b) * weight
 
     def bprop(
         self, a: Tensor, b: Tensor, weight: Tensor, _: Tensor, dout: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of a and b and, in float32, of the weight."""
-        d_a = dout * weight.astype(dout.dtype)
+        d_a = dout * weight
         return d_a, dout - d_a, self.product_sum(dout, a - b)
 
 

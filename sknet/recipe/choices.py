@@ -125,9 +125,9 @@ class DataChoices(Choices):
     normalise_on: Annotated[
         Literal["auto", "host", "device"], Field(exclude_if=lambda value: value == "auto")
     ] = "auto"
-    """Where pixels are normalised by mean and std; the numbers are equal. device: images travel to
-    it as bytes, a quarter of the size. auto: on the device on Ascend, on the host on CPU. Recipes
-    with random erasing, mixup or CutMix normalise on the host."""
+    """Where training normalises pixels by mean and std; the numbers are equal. device: images
+    travel to it as bytes, a quarter of the size. auto: on the device on Ascend, on the host on CPU.
+    Recipes with random erasing, mixup or CutMix normalise on the host."""
     num_parallel_workers: Count = 2
     """Decoding threads of each rank. Each thread draws augmentations from its own random stream, so
     their number is a choice of the run and not of the machine."""

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,7 +106,10 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(
-    name_or_path: str, overrides: Iterable[str] = (), *, warn_ignored: bool = True
+    name_or_path: str,
+    overrides: Iterable[str] = (),
+    *,
+    warn: Callable[[str], object] = _log.warning,
 ) -> Recipe:
     """Return a recipe by name or from a YAML file, which may be MindCV's.
 
@@ -115,7 +118,7 @@ def load_recipe(
     Args:
         name_or_path: A name in `list_recipes()`, or the path of a file.
         overrides: `key=value` texts, applied in order.
-        warn_ignored: Whether to log which keys of MindCV's file have no effect here.
+        warn: Called with a line that names the keys of MindCV's file without effect here, if any.
 
     Raises:
         UserError: The file is missing or no valid YAML, a key is unknown (the message suggests the
@@ -141,8 +144,8 @@ def load_recipe(
         values |= parse_override(override)
     if from_mindcv:
         values, ignored = mindcv.translate(values, where=where)
-        if ignored and warn_ignored:
-            _log.warning("%s is MindCV's; without effect here: %s", where, ", ".join(ignored))
+        if ignored:
+            warn(f"{where} is MindCV's; without effect here: {', '.join(ignored)}")
     return parse_recipe(with_weights({"name": name, **values}), where=where)
 
 

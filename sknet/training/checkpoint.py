@@ -49,6 +49,20 @@ class Snapshot:
     statistics: npt.NDArray[np.float32] | None = None
     """The statistics of all ranks (ranks, values), where they differ between ranks."""
 
+    def find_non_finite(self) -> str | None:
+        """Return the name of values that are not all finite; None if all are.
+
+        The statistics of all ranks are the same array on each of them, so that all find it.
+        """
+        for name, values in self.parameters.items():
+            if not np.isfinite(values).all():
+                return name
+        if self.statistics is not None:
+            for rank, own in enumerate(self.statistics):
+                if not np.isfinite(own).all():
+                    return f"BatchNorm of rank {rank}"
+        return None
+
     @property
     def num_bytes(self) -> int:
         """Approximate size of the checkpoint."""

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 from mindspore import Tensor
 
 from sknet.data.reading.pipeline import sample_keys
@@ -138,14 +137,14 @@ class Loop:
             for step, batch in enumerate(batches, start):
                 yield make(batch, step)
 
-    def _begin_step(self, step: int, inputs: Iterator[tuple[MicroBatch, ...]]) -> "_RunningStep":
+    def _begin_step(self, step: int, inputs: Iterator[tuple[MicroBatch, ...]]) -> _RunningStep:
         began = time.monotonic()
         batch = next(inputs)
         arrived = time.monotonic()
         result = self._step_cell(batch, stop=self._stop.signal is not None)
         return _RunningStep(step, result, began, arrived - began)
 
-    def _end_step(self, running: "_RunningStep", ended: float | None = None) -> bool:
+    def _end_step(self, running: _RunningStep, ended: float | None = None) -> bool:
         """Wait for a step, and tell whether any rank was asked to stop before it.
 
         Args:
@@ -194,11 +193,8 @@ class Loop:
 
     def _refuse_non_finite(self, snapshot: Snapshot, step: int) -> None:
         """Check the weights: the loss shows their state one step late, after the checkpoint."""
-        for name, values in snapshot.parameters.items():
-            if not np.isfinite(values).all():
-                raise self._divergence(f"{name} has non-finite values after", step)
-        if snapshot.statistics is not None and not np.isfinite(snapshot.statistics).all():
-            raise self._divergence("a rank's statistics have non-finite values after", step)
+        if name := snapshot.find_non_finite():
+            raise self._divergence(f"{name} has non-finite values after", step)
 
     def _divergence(self, what: str, step: int) -> NonFiniteLossError:
         rate = self._start.rates[step - 1]

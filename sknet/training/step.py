@@ -69,7 +69,7 @@ class TrainStep(nn.Cell):
         # Divisors are tensors: a division by a number is an operator that jit level O2 lacks.
         parts = self.world_size * self.num_passes
         self.divisors = Tensor(np.array([parts, 1], np.float32))
-        self.is_dynamic = recipe.loss_scale_type == "dynamic"
+        self.is_dynamic = self.loss_scale.dynamic
         factor = parts if self.is_dynamic else parts * recipe.loss_scale
         self.divides = self.is_dynamic or factor != 1
         self.divisor = Tensor(factor, mstype.float32)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from mindspore import Tensor, nn
 
-from sknet.models.backend import PLAIN, TUNED_FOR_CPU, Backend, backend_of
+from sknet.models.backend import PLAIN, TUNED_FOR_CPU, Backend, StemPool, backend_of
 from sknet.models.sknet import MixTwo, SelectiveKernel, SelectiveKernelAttention, SKNet, Weigh
 from tests.sknet.tiny_networks import TINY, TINY_BOTTLENECK
 
@@ -64,7 +64,7 @@ def test_the_device_decides_the_operators() -> None:
     assert backend_of("Ascend") is PLAIN
     assert backend_of("CPU") is backend_of() is TUNED_FOR_CPU
     network = SKNet(TINY, num_classes=3, in_channels=3, backend=PLAIN)
-    assert isinstance(network.pool, PLAIN.stem_pool)  # type: ignore[arg-type]
+    assert isinstance(network.pool, StemPool)
     assert network.twin().backend is PLAIN
 
 

@@ -63,11 +63,9 @@ class Loads:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "theirs.yaml"
 
-    def __call__(
-        self, values: dict[str, Any], *overrides: str, warn_ignored: bool = True
-    ) -> Recipe:
+    def __call__(self, values: dict[str, Any], *overrides: str, **options: Any) -> Recipe:
         self._path.write_text(yaml.safe_dump(values))
-        return load_recipe(str(self._path), overrides, warn_ignored=warn_ignored)
+        return load_recipe(str(self._path), overrides, **options)
 
     def refusal(self, values: dict[str, Any]) -> str:
         return refusal(lambda: self(values)).replace(f"recipe {self._path}: ", "")
@@ -90,7 +88,7 @@ def test_keys_without_effect_are_named_in_one_warning(
     loads: Loads, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        loads(FILES["skresnet34_ascend"], warn_ignored=False)
+        loads(FILES["skresnet34_ascend"], warn=lambda _: None)
         loads(FILES["skresnet34_ascend"])
     (record,) = caplog.records
     assert record.getMessage().endswith(

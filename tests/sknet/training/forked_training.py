@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, trainer
 from sknet.training.inputs import InputMaker
 from sknet.training.loop import Loop
+from sknet.training.metrics import TrainingMetrics
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
 from sknet.training.trainer import Options, Trainer, plan_run
@@ -100,6 +102,8 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         return computed
 
     Loop._begin_step = disturb
+    if "metrics_take" in job:
+        slow_down_metrics(job["metrics_take"])
     if "host_log" in job:
         watch_host(Path(job["host_log"]))
     recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
@@ -141,6 +145,17 @@ def watch_host(log: Path) -> None:
         return take(self, inputs, **values)
 
     Tensor.asnumpy, InputMaker.__call__, TrainStep.__call__ = counted, watched, logged
+
+
+def slow_down_metrics(seconds: float) -> None:
+    """Let the host take so long to note a step."""
+    step_done = TrainingMetrics.step_done
+
+    def slow(self: TrainingMetrics, *values: Any, **named: Any) -> None:
+        time.sleep(seconds)
+        step_done(self, *values, **named)
+
+    TrainingMetrics.step_done = slow
 
 
 def wait_for_saves() -> None:

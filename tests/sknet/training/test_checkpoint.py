@@ -255,3 +255,14 @@ def test_a_snapshot_does_not_change_with_the_training(tmp_path: Path) -> None:
     for parameter in cell.get_parameters():
         parameter.set_data(Tensor(np.zeros(parameter.shape), parameter.dtype))
     assert {name: array.tobytes() for name, array in snapshot.items()} == before
+
+
+def test_values_that_are_not_finite_are_found_in_the_statistics_of_any_rank() -> None:
+    weights = {"weight": np.ones(2, np.float32), "steps": np.zeros(1, np.int32)}
+    statistics = np.ones((3, 2), np.float32)
+    assert checkpoint.Snapshot(weights, statistics).find_non_finite() is None
+    statistics[2, 1] = np.nan
+    found = checkpoint.Snapshot(weights, statistics).find_non_finite()
+    assert found == "BatchNorm of rank 2"
+    weights["weight"] = np.array([1, np.inf], np.float32)
+    assert checkpoint.Snapshot(weights, statistics).find_non_finite() == "weight"

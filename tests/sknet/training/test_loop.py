@@ -111,6 +111,19 @@ def test_a_step_reads_the_device_once_when_the_next_has_begun_on_inputs_made_ahe
 
 
 @pytest.mark.slow
+def test_the_time_of_a_step_includes_what_the_host_does_before_the_next_one(
+    forked: Trainings, tmp_path: Path
+) -> None:
+    choices = {"global_batch_size": 2, "epoch_size": 1, "checkpoint_every_steps": None}
+    assert forked(tmp_path / "ckpt", recipe=choices, metrics_take=0.1) == 0
+    steps = [entry for entry in metrics(tmp_path / "ckpt") if entry["type"] == "step"]
+    # Not that of the first, which compiles. Nothing of this segment follows the last one.
+    times = [entry["ms_per_step"] for entry in steps[1:-1]]
+    assert len(times) == 5
+    assert min(times) >= 100
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0, 1], ids=["graph", "pynative"])
 def test_pixels_that_the_device_normalises_train_the_same_bits(
     forked: Trainings, tmp_path: Path, mode: int
