@@ -6,9 +6,9 @@ import pytest
 from sknet.data.reading.segments import batches_of, segments_from
 from sknet.data.shards import ShardSet
 from sknet.recipe import load_recipe
-from sknet.training.inputs import InputMaker
+from sknet.training.inputs import InputMaker, branch_factors
 from sknet.training.trainer import plan_run
-from sknet.world import ALONE
+from sknet.world import ALONE, World
 from tests.sknet.recipes import recipe
 from tests.sknet.tiny_networks import ThreeLayers
 
@@ -25,6 +25,15 @@ def test_tensors_share_the_memory_of_the_batch(kind: type) -> None:
         assert np.shares_memory(some_images.asnumpy(), images[start : start + 2])
         assert np.shares_memory(some_labels.asnumpy(), labels[start : start + 2])
         assert factors is None
+
+
+def test_micro_batches_have_the_factors_of_their_step_and_rank() -> None:
+    images, labels = np.ones((4, 3, 8, 8), np.uint8), np.arange(4, dtype=np.int32)
+    choices = recipe(drop_path_rate=0.5, gradient_accumulation_steps=2)
+    make = InputMaker(ThreeLayers(3), choices, World(1, 3))
+    parts = [factors.asnumpy() for _, _, factors in make((images, labels), 5)]
+    expected = branch_factors(2, 0.5, seed=choices.seed, step=5, global_batch=12)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), expected[:, 4:8])
 
 
 def test_a_published_step_takes_a_quarter_of_the_bytes_of_float32_to_a_card(

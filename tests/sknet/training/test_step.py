@@ -10,7 +10,14 @@ from mindspore import Tensor, nn
 
 from sknet.models.backend import sum_of_squares
 from sknet.training.inputs import branch_factors, drop_rates
-from sknet.training.step import TrainStep, clip, moving_statistics
+from sknet.training.step import (
+    SCALE_FACTOR,
+    LossScale,
+    TrainStep,
+    all_finite,
+    clip,
+    moving_statistics,
+)
 from tests.sknet.recipes import recipe
 from tests.sknet.tiny_networks import ThreeLayers, tiny_network
 from tests.sknet.training.steps import (
@@ -186,6 +193,33 @@ def test_clipping_by_norm_limits_all_gradients_together(norm: float) -> None:
     factor = min(1.0, norm / 8)
     for gradient in clipped:
         np.testing.assert_allclose(gradient.asnumpy(), 2 * factor, rtol=1e-6)
+
+
+def test_the_dynamic_loss_scale_is_mindspores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sknet.training.step.SCALE_WINDOW", 3)
+    dynamic = {"loss_scale_type": "dynamic", "drop_overflow_update": True}
+    ours = LossScale(recipe(loss_scale=2.0, **dynamic))
+    theirs = ms.amp.DynamicLossScaler(2.0, SCALE_FACTOR, 3)
+    # It reaches its lowest value, grows, is halved; then it would become infinite.
+    falling = [False, False, True, True, False, *[True] * 7, False]
+    for start, updates in ((2.0, falling), (2.0**126, [True] * 9)):
+        for value in (ours.value, theirs.scale_value):
+            value.set_data(Tensor(start, ms.float32))
+        for finite in updates:
+            ours.adjust(Tensor(finite))
+            theirs.adjust(Tensor(finite))
+            assert ours.value.asnumpy() == theirs.scale_value.asnumpy()
+            assert ours.steps_without.asnumpy() == theirs.counter.asnumpy()
+    assert ours.value.asnumpy() == 2.0**127
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_value_that_is_not_finite_is_an_overflow(place: int, value: float) -> None:
+    gradients = [np.ones(shape, np.float32) for shape in ((2, 3), (4,), (5, 1, 1))]
+    assert all_finite(tuple(map(Tensor, gradients))).asnumpy()
+    gradients[place].flat[-1] = value
+    assert not all_finite(tuple(map(Tensor, gradients))).asnumpy()
 
 
 def test_clipping_by_value_limits_each_element() -> None:
