@@ -102,8 +102,8 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         return computed
 
     Loop._begin_step = disturb
-    if "metrics_take" in job:
-        slow_down_metrics(job["metrics_take"])
+    if "seconds" in job:
+        slow_down(job["seconds"])
     if "host_log" in job:
         watch_host(Path(job["host_log"]))
     recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
@@ -147,15 +147,19 @@ def watch_host(log: Path) -> None:
     Tensor.asnumpy, InputMaker.__call__, TrainStep.__call__ = counted, watched, logged
 
 
-def slow_down_metrics(seconds: float) -> None:
-    """Let the host take so long to note a step."""
-    step_done = TrainingMetrics.step_done
+def slow_down(seconds: float) -> None:
+    """Let each step take so much longer, and so does the host to note it."""
+    take, note = TrainStep.__call__, TrainingMetrics.step_done
 
-    def slow(self: TrainingMetrics, *values: Any, **named: Any) -> None:
+    def slow_step(self: TrainStep, *values: Any, **named: Any) -> Tensor:
         time.sleep(seconds)
-        step_done(self, *values, **named)
+        return take(self, *values, **named)
 
-    TrainingMetrics.step_done = slow
+    def slow_note(self: TrainingMetrics, *values: Any, **named: Any) -> None:
+        time.sleep(seconds)
+        note(self, *values, **named)
+
+    TrainStep.__call__, TrainingMetrics.step_done = slow_step, slow_note
 
 
 def wait_for_saves() -> None:
