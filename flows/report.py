@@ -12,7 +12,7 @@ from prefect import flow
 
 import tasks.report
 from flows.command import quiet_loggers, run_flow
-from infra.artifacts import open_store
+from infra.artifacts import default_store, open_store
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
 from tasks.results import TaskResult, artifact_of
@@ -20,12 +20,13 @@ from tasks.results import TaskResult, artifact_of
 
 @flow(name="report")
 def report(
-    store: str = "artifacts",
+    store: str | None = None,
     out: str | None = None,
     compare: tuple[str, str] | None = None,
     price: float | None = None,
 ) -> TaskResult:
     """Write the report, or find it in the store, and copy it to `out`."""
+    store = store or default_store()
     result = tasks.report.report(store, compare, price).result()
     if out:
         shutil.copytree(
@@ -56,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument(
-        "--store", default="artifacts", help="a path, file:///… or s3://… (default: %(default)s)"
+        "--store",
+        default=default_store(),
+        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
     )
     result.add_argument(
         "--out", default="reports", help="directory for a copy of the report (default: %(default)s)"

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.command import call, quiet_loggers, run_flow
-from infra.artifacts import open_store
+from infra.artifacts import default_store, open_store
 from infra.base.options import fraction
 from sknet.data.sources import open_source
 from sknet.judgement import TOLERANCE
@@ -29,7 +29,7 @@ from tasks.revalidate import (
 
 @flow(name="revalidate")
 def revalidate(
-    store: str = "artifacts",
+    store: str | None = None,
     replica: str | None = None,
     data: str | None = None,
     tolerance: float = TOLERANCE,
@@ -38,6 +38,7 @@ def revalidate(
 
     Without a result it ends as CaughtUp: a later revalidation has begun already.
     """
+    store = store or default_store()
     if reason := caught_up(store):
         return Completed(name="CaughtUp", message=reason)
     target = begin_revalidation(store)
@@ -80,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     result.add_argument(
-        "--store", default="artifacts", help="a path, file:///… or s3://… (default: %(default)s)"
+        "--store",
+        default=default_store(),
+        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
     )
     result.add_argument(
         "--replica",

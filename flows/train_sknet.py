@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.command import call, quiet_loggers, run_flow, stoppable
 from flows.summary import print_summary
-from infra.artifacts import open_store
+from infra.artifacts import default_store, open_store
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.sources import open_source
@@ -38,7 +38,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 def train_sknet(
     recipe: str = "skresnet18_digits",
     data: str = "digits",
-    store: str = "artifacts",
+    store: str | None = None,
     workers: int = 2,
     overrides: list[str] | None = None,
     device_target: Choice | None = None,
@@ -47,6 +47,7 @@ def train_sknet(
     full: bool = False,
 ) -> list[TaskResult]:
     """Train, validate, promote and report one recipe; what the store has already is reused."""
+    store = store or default_store()
     choices = load_recipe(recipe, overrides or ())
     device = chosen_device(launch, choices, device_target)
     max_quarantine = conversion.max_quarantine
@@ -101,7 +102,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"source of the images: digits, fashion-mnist:DIR, DIR or s3://… {default}",
     )
     result.add_argument(
-        "--store", default="artifacts", help=f"a path, file:///… or s3://… {default}"
+        "--store",
+        default=default_store(),
+        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
     )
     result.add_argument(
         "--workers", type=positive_int, default=2, help=f"number of ranks on all hosts {default}"

@@ -17,6 +17,15 @@ _FORMS = "file:///abs/path, s3://bucket/prefix or a plain path"
 _GIGABYTE = 10**9
 
 
+def default_store() -> str:
+    """Return the store of flows that are not given one: ``SKNET_STORE``, else ``artifacts``.
+
+    An installation sets it once for all its deployments. A deployment doesn't record it: the flow
+    asks when it runs, so that the environment of its worker decides.
+    """
+    return os.environ.get("SKNET_STORE") or "artifacts"
+
+
 def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     """Open the artifact store at ``file:///abs/path``, a plain path, or ``s3://bucket/prefix``.
 

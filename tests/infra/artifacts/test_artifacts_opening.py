@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from artifact_examples import make_spec, write_files
 
-from infra.artifacts import Artifact, ArtifactStore, LocalStore, StoreError, open_store
+from infra.artifacts import Artifact, ArtifactStore, LocalStore, StoreError, default_store, open_store
 from tests.store_roots import S3Root
 
 
@@ -23,6 +23,14 @@ def test_a_plain_path_a_relative_one_and_a_file_uri_are_opened(tmp_path, monkeyp
     assert opened_root("./d:e") == tmp_path / "d:e"
     assert opened_root("f#?%20") == tmp_path / "f#?%20"
     assert opened_root(f"file://{tmp_path}/g%20h") == tmp_path / "g h"
+
+
+def test_the_environment_chooses_the_store_of_flows_that_are_not_given_one(monkeypatch):
+    assert default_store() == "artifacts"
+    monkeypatch.setenv("SKNET_STORE", "s3://bucket/runs")
+    assert default_store() == "s3://bucket/runs"
+    monkeypatch.setenv("SKNET_STORE", "")  # as compose passes a variable that isn't set
+    assert default_store() == "artifacts"
 
 
 @pytest.mark.parametrize(
