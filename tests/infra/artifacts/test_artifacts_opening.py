@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from artifact_examples import make_spec, write_files
 
-from infra.artifacts import Artifact, ArtifactStore, LocalStore, StoreError, default_store, open_store
+from infra.artifacts import (
+    Artifact,
+    ArtifactStore,
+    LocalStore,
+    StoreError,
+    default_store,
+    open_store,
+)
 from tests.store_roots import S3Root
 
 
