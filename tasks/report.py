@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from infra.artifacts import Artifact, ArtifactSpec, BuildOutput, open_store
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 """Raised whenever the same contents would give other pages."""
 
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")

@@ -4,8 +4,12 @@ Equal contents give equal bytes. matplotlib takes half a second to import, so it
 figure is drawn: what only reads or compares runs imports this module too.
 """
 
+import bisect
 import io
+import itertools
 import re
+import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,9 +62,19 @@ _STYLE: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
 }
+_UNDRAWABLE = r"Glyph \d+ .* missing from|Matplotlib currently does not support \w+ natively"
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_FONT = re.compile(r"font: (?:normal )?(?:[a-z]+ )?([\d.]+px) 'DejaVu Sans'(?:, [^;\"]*)?")
-_PAPER, _PRINT_INK = "#ffffff", "#1b1f23"
+# As matplotlib 3.10 writes it, then 3.11.
+_FONT = re.compile(
+    r"font: ([\d.]+px) 'DejaVu Sans'|font-size: ([\d.]+px); font-family: 'DejaVu Sans'"
+)
+# The colours of the page in report.css. An image has paper of its own, because some browsers choose
+# by the system's mode, and others by that of the page around it.
+_PAPER = (
+    "<style>svg { color: #1b1f23 } .paper { fill: #ffffff } @media (prefers-color-scheme: dark) "
+    "{ svg { color: #e6e9ec } .paper { fill: #14171a } }</style>"
+    '<rect class="paper" width="100%" height="100%"/>'
+)
 
 
 class Drawing(NamedTuple):
@@ -92,14 +106,17 @@ def draw(
         figure = Figure(figsize=(WIDTH, height))
         paint(figure)
         document = io.StringIO()
-        figure.savefig(document, format="svg", metadata=_NO_METADATA)
+        with warnings.catch_warnings():
+            # Text stays text: the reader's browser finds fonts for what this one doesn't have.
+            warnings.filterwarnings("ignore", _UNDRAWABLE, UserWarning)
+            figure.savefig(document, format="svg", metadata=_NO_METADATA)
     return Drawing(_embeddable(document.getvalue(), name, words), words)
 
 
-def printed(drawing: Drawing) -> str:
-    """Return the drawing as an SVG file of its own: dark ink on white paper."""
-    start, rest = drawing.svg.replace("currentColor", _PRINT_INK).split(">", 1)
-    return f'{start}><rect width="100%" height="100%" fill="{_PAPER}"/>{rest}'
+def standalone(drawing: Drawing) -> str:
+    """Return the drawing as an SVG file of its own, which follows light and dark mode."""
+    start, rest = drawing.svg.split(">", 1)
+    return f"{start}>{_PAPER}{rest}"
 
 
 def panels(figure: "Figure", count: int, *, left: float = 0.15) -> "Sequence[Axes]":
@@ -132,9 +149,19 @@ def note_empty(axes: "Axes", words: str) -> None:
 
 
 def shortened(text: str, max_length: int) -> str:
-    """Return a text in one line of limited length, escaped from matplotlib's math mode."""
-    line = "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
-    return line if len(line) <= max_length else line[: max_length - 1] + "…"
+    """Return a text in one line of limited length, escaped from matplotlib's math mode.
+
+    A character of full width, as Chinese ones are, counts twice.
+    """
+    line = "".join(c if c.isprintable() else " " for c in text)
+    widths = list(itertools.accumulate(2 if _is_wide(c) else 1 for c in line))
+    if widths and widths[-1] > max_length:
+        line = line[: bisect.bisect_right(widths, max_length - 1)] + "…"
+    return line.replace("$", r"\$")
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
 
 
 def _embeddable(document: str, name: str, words: str) -> str:
@@ -147,7 +174,7 @@ def _embeddable(document: str, name: str, words: str) -> str:
     referenced = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in referenced else "", svg)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = _FONT.sub(r"font-size: \1", svg)
+    svg = _FONT.sub(r"font-size: \1\2", svg)
     svg = svg.replace(INK, "currentColor")
     label = f'role="img" aria-label="{escape(words)}" font-family="system-ui, sans-serif"'
     return svg.replace("<svg ", f"<svg {label} ", 1).strip() + "\n"

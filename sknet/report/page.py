@@ -18,7 +18,7 @@ from markupsafe import Markup
 from sknet.records import ConfusedPair
 from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
 from sknet.report.contents import ReportContents, ShownExample, TrainedRun
-from sknet.report.figures import Drawing, printed
+from sknet.report.figures import Drawing, standalone
 from sknet.report.markdown import FIGURE, render_comparison, render_markdown
 from sknet.report.run_figures import (
     attention_figure,
@@ -36,6 +36,7 @@ from sknet.report.store_figures import (
 )
 from sknet.report.tables import (
     all_tables,
+    as_csv,
     epochs_table,
     evaluations_table,
     quarantine_table,
@@ -95,7 +96,7 @@ def write_report(
     texts = {
         "report.html": render_html(contents, detailed, accuracy, comparison, pictures),
         "report.md": render_markdown(contents, detailed, comparison),
-        FIGURE: printed(accuracy),
+        FIGURE: standalone(accuracy),
     }
     if comparison is not None:
         texts["comparison.md"] = render_comparison(comparison)
@@ -104,7 +105,7 @@ def write_report(
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
     names = list(texts)
     for name, table in all_tables(contents).items():
-        table.to_csv(out_dir / f"{name}.csv", index=False, lineterminator="\n")
+        (out_dir / f"{name}.csv").write_text(as_csv(table), encoding="utf-8", newline="")
         table.to_parquet(out_dir / f"{name}.parquet", index=False)
         names += [f"{name}.csv", f"{name}.parquet"]
     return names

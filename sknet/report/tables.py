@@ -136,6 +136,9 @@ UNREADABLE_COLUMNS = {"artifact": "string", "reason": "string"}
 
 Row = Mapping[str, object]
 
+_FORMULA = r"^(?=[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+"""What a spreadsheet takes for the beginning of a formula; some also the signs of full width."""
+
 
 def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
     """Return every table of a report, by the name of its files."""
@@ -213,6 +216,17 @@ def quarantine_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
 def unreadable_table(contents: ReportContents) -> pd.DataFrame:
     """Return one row for each part of the store that could not be read."""
     return _table((each.model_dump() for each in contents.unreadable), UNREADABLE_COLUMNS)
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV, in which no text is a formula: an apostrophe precedes such a text.
+
+    Numbers stay as they are. Lines end as RFC 4180 says, so that a text with a line break of either
+    kind is quoted.
+    """
+    texts = table.select_dtypes("string")
+    harmless = {name: texts[name].str.replace(_FORMULA, "'", regex=True) for name in texts}
+    return str(table.assign(**harmless).to_csv(index=False, lineterminator="\r\n"))
 
 
 def percent(part: int | None, whole: int | None) -> float | None:

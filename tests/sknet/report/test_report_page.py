@@ -3,20 +3,24 @@
 import base64
 import csv
 import hashlib
+import io
 import math
 import re
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
+import pandas as pd
 import pytest
 
 from sknet.recipe import Recipe
 from sknet.report import ReportContents, TrainedRun, write_report
+from sknet.report.figures import shortened
 from sknet.report.run_figures import learning_curve
 from tests.sknet.report.trained_runs import END, START, epoch_line, make_run, step_line
 
@@ -122,6 +126,39 @@ def test_equal_contents_give_equal_bytes_whatever_the_users_style(
         assert matplotlib.rcParams["font.size"] == 33
     for name in FILES:
         assert (tmp_path / "new" / "folder" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_name_in_any_script_is_drawn_by_the_reader_s_browser_without_a_warning(
+    tmp_path: Path,
+) -> None:
+    evaluation = evaluation_with(class_seen=(360, 4), class_correct=(350, 1))
+    recipe = Recipe(name="金魚", model="skresnet18", batch_size=1, epoch_size=1, lr=1)
+    run = make_run(recipe=recipe, classes=("שלום", "🐟 नमस्ते"), evaluation=evaluation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(ReportContents(runs=(run,)), tmp_path)
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", read(tmp_path, "report.html"))
+    assert {"שלום", "🐟 नमस्ते"} <= set(drawn)
+    assert any("金魚" in text for text in drawn)
+    styles = re.findall(r'<text style="([^"]*)"', read(tmp_path, "report.html"))
+    assert styles
+    assert not any("family" in style for style in styles)
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [("resnet", "resnet"), ("sk_resnet", "sk_re…"), ("金魚", "金魚"), ("金魚と魚", "金魚…")],
+)
+def test_a_label_is_cut_where_it_would_be_too_wide(text: str, short: str) -> None:
+    assert shortened(text, 6) == short
+
+
+def test_a_spreadsheet_reads_no_name_as_a_formula(tmp_path: Path) -> None:
+    recipe = Recipe(name="=1+1", model="@x", batch_size=1, epoch_size=1, lr=1)
+    write_report(ReportContents(runs=(make_run(recipe=recipe, model="@x"),)), tmp_path)
+    (row,) = csv.DictReader(io.StringIO(read(tmp_path, "runs.csv")))
+    assert (row["recipe"], row["model"]) == ("'=1+1", "'@x")
+    assert pd.read_parquet(tmp_path / "runs.parquet")["recipe"].tolist() == ["=1+1"]
 
 
 def test_unknown_cells_are_empty_in_a_csv_file(folder: Path) -> None:

@@ -1,10 +1,14 @@
 """The tables of a report."""
 
+import csv
+import io
 import math
 
+import pandas as pd
 import pytest
 
 from sknet.report import epochs_table, evaluations_table, published_table
+from sknet.report.tables import as_csv
 from tests.sknet.report.trained_runs import END, LOG, START, epoch_line, make_run
 
 MINDCV_COLUMNS = [
@@ -84,3 +88,16 @@ def test_a_row_names_the_numbers_that_are_not_finite() -> None:
     assert epoch.isna()["train loss"]
     assert epoch["note"] == "not finite: train loss is nan"
     assert "not finite: ms/step is inf" in published_table([run]).loc[0, "recipe"]
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "\uff1d", "\uff20"])
+def test_no_text_in_a_csv_file_is_a_formula(begin: str) -> None:
+    text = begin + 'HYPERLINK("http://x")'
+    table = pd.DataFrame({"name": pd.array([text, f"x\r{text}", None], dtype="string")})
+    read = list(csv.reader(io.StringIO(as_csv(table), newline="")))
+    assert read == [["name"], [f"'{text}"], [f"x\r{text}"], [""]]
+
+
+def test_numbers_in_a_csv_file_stay_numbers() -> None:
+    table = pd.DataFrame({"loss": pd.array([-0.5, None], dtype="Float64"), "n": [-3, 7]})
+    assert as_csv(table) == "loss,n\r\n-0.5,-3\r\n,7\r\n"
