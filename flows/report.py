@@ -4,8 +4,10 @@ python -m flows.report --store URI --out DIR [--compare A B] [--price PER_DEVICE
 """
 
 import argparse
+import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from prefect import flow
@@ -25,25 +27,76 @@ def report(
     compare: tuple[str, str] | None = None,
     price: float | None = None,
 ) -> TaskResult:
-    """Write the report, or find it in the store, and copy it to `out`."""
+    """Write the report, or find it in the store, and copy it to `out`.
+
+    Raises:
+        UserError: Not into this directory, or a name in `compare` stands for no run.
+    """
+    if out is not None:
+        check_directory(out)
     store = store or default_store()
     result = tasks.report.report(store, compare, price).result()
-    if out:
-        shutil.copytree(
-            artifact_of(open_store(store), result).directory,
-            out,
-            dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("manifest.json"),
-        )
+    if out is not None:
+        copy_report(artifact_of(open_store(store), result).directory, Path(out))
     return result
+
+
+def check_directory(out: str) -> None:
+    """Check, without leaving a trace, that a report can be copied into a directory.
+
+    Raises:
+        UserError: It is no directory, can't be written, or has other files than a report's.
+    """
+    from sknet.report.page import file_names  # takes as long to import as all else here
+
+    if not out or "://" in out or "\0" in out:
+        raise UserError(f"--out {out!r} is no path: expected a directory on this host")
+    directory = Path(out).absolute()
+    try:
+        present = next(each for each in (directory, *directory.parents) if os.path.lexists(each))
+        if not present.is_dir():
+            raise UserError(f"--out {out}: {present} is a file, expected a directory")
+        with tempfile.TemporaryFile(dir=present):
+            pass  # permissions aren't enough: the file system may be full or read-only
+        shown = [path for path in directory.glob("*") if not path.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"--out {out} can't be written: {error.strerror}") from None
+    known = file_names()
+    others = sorted(path.name for path in shown if path.name not in known or path.is_dir())
+    if others:
+        raise UserError(
+            f"--out {out} has other files than a report's, such as {others[0]!r}: expected a new "
+            "directory, or one with an earlier report, which is replaced"
+        )
+
+
+def copy_report(report: Path, out: Path) -> None:
+    """Replace the report in a directory, so that no file of an earlier one stays.
+
+    Raises:
+        UserError: The directory can't be written.
+    """
+    from sknet.report.page import file_names
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as scratch:
+            for name in file_names():
+                if (report / name).is_file():
+                    shutil.copyfile(report / name, Path(scratch, name))
+            for name in file_names():
+                (out / name).unlink(missing_ok=True)
+            for path in Path(scratch).iterdir():
+                path.rename(out / path.name)
+    except OSError as error:
+        raise UserError(f"--out {out} can't be written: {error.strerror}") from None
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the flow; print where the page is, and the comparison that was asked for."""
     open_store(arguments.store, create=False)
+    check_directory(arguments.out)
     out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: expected a directory")
     quiet_loggers()
     result = report(arguments.store, arguments.out, arguments.compare, arguments.price)
     if arguments.compare:

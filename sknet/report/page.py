@@ -70,7 +70,19 @@ MAX_PAIRS = 8
 
 MAX_EXAMPLES_PER_PAIR = 4
 
+COMPARISON = "comparison.md"
+"""The file with the comparison alone, of a report that has one."""
+
+FORMS = ("csv", "parquet")
+"""Forms in which every table is written."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def file_names() -> frozenset[str]:
+    """Return the names of all files that a report may have."""
+    tables = (f"{name}.{form}" for name in all_tables(ReportContents()) for form in FORMS)
+    return frozenset(("report.html", "report.md", FIGURE, COMPARISON, *tables))
 
 
 def write_report(
@@ -99,7 +111,7 @@ def write_report(
         FIGURE: standalone(accuracy),
     }
     if comparison is not None:
-        texts["comparison.md"] = render_comparison(comparison)
+        texts[COMPARISON] = render_comparison(comparison)
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
@@ -107,7 +119,7 @@ def write_report(
     for name, table in all_tables(contents).items():
         (out_dir / f"{name}.csv").write_text(as_csv(table), encoding="utf-8", newline="")
         table.to_parquet(out_dir / f"{name}.parquet", index=False)
-        names += [f"{name}.csv", f"{name}.parquet"]
+        names += [f"{name}.{form}" for form in FORMS]
     return names
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from flows import report
 from infra.artifacts import open_store
+from sknet.report.page import COMPARISON, file_names
+from tests.refusals import refusal
 from tests.synthetic_store import fill
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,10 @@ def test_each_choice_and_each_change_of_the_store_makes_a_report_of_its_own(
     assert f"report      {tmp_path / 'out' / 'report.html'}" in output
     assert "Accuracy@1 at 32x32: " in (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert b'id="comparison"' in (tmp_path / "out" / "report.html").read_bytes()
+    (tmp_path / "out" / "table.csv").chmod(0o400)
+    run(*options)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == file_names() - {COMPARISON}
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
 
     thumbnail = next((root / "evaluation").glob("*/example-00.png"))
     manifest = json.loads(thumbnail.with_name("manifest.json").read_text("utf-8"))
@@ -89,6 +95,49 @@ def test_a_name_that_stands_for_no_run_is_refused_in_one_line(
 def test_a_wrong_price_is_refused(refused: Callable[..., str], price: str) -> None:
     line = refused(report, f"--price={price}")
     assert line.endswith(f"{price!r} is not a number of at least 0")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("mine", "replaced"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.md").touch()
+    (tmp_path / "mine" / "thesis.md").touch()
+    return tmp_path
+
+
+BAD_DIRECTORIES = {
+    "file": "--out DIR/file: DIR/file is a file, expected a directory",
+    "file/below/it": "--out DIR/file/below/it: DIR/file is a file, expected a directory",
+    "link": "--out DIR/link: DIR/link is a file, expected a directory",
+    "mine": "--out DIR/mine has other files than a report's, such as 'thesis.md': expected a new "
+    "directory, or one with an earlier report, which is replaced",
+    "x" * 256: f"--out DIR/{'x' * 256} can't be written: File name too long",
+    "/proc/report": "--out /proc/report can't be written: No such file or directory",
+    "s3://bucket/x": "--out 's3://bucket/x' is no path: expected a directory on this host",
+    "": "--out '' is no path: expected a directory on this host",
+}
+
+
+@pytest.mark.parametrize("out", BAD_DIRECTORIES)
+def test_a_directory_that_can_t_have_the_report_is_refused_before_the_work(
+    refused: Callable[..., str], directory: Path, root: Path, out: str
+) -> None:
+    before = sorted(directory.rglob("*"))
+    given = f"{directory / out}" if out and "://" not in out else out
+    line = refused(report, "--store", root, "--out", given)
+    assert line == "error: " + BAD_DIRECTORIES[out].replace("DIR", str(directory))
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_deployed_report_refuses_its_directory_before_the_work(
+    flow_harness: None, directory: Path, root: Path
+) -> None:
+    message = refusal(lambda: report.report(str(root), str(directory / "mine")))
+    assert "has other files than a report's" in message
+    assert not keys_of_reports(root)
 
 
 def test_an_empty_store_has_a_report_that_says_so(flow_harness: None, tmp_path: Path) -> None:
