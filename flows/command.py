@@ -2,10 +2,9 @@
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
 from prefect import Flow
@@ -13,9 +12,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
+from infra.base.interrupts import is_interrupted, run_interruptible, take_signals_back
 from infra.base.outcomes import ExitCode
+from infra.prefect.temporary_server import start_temporary_server
 from sknet.errors import UserError
 from tasks.errors import JobStoppedError, RegressionError
+
+FLOW_RUNS = "prefect.flow_runs"
+"""The logger of Prefect's that says how a run ended."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,10 +27,10 @@ R = TypeVar("R")
 
 def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run `main` and return the exit code: 0 done, 1 the work failed, 2 the input is wrong."""
-    # By default these end the process without Python's exit handlers, and Prefect's temporary
-    # server would stay.
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler)
+    return run_interruptible(partial(_run, main, arguments))
+
+
+def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     try:
         main(arguments)
     except (DamagedArtifactError, DigestConflictError, RefConflictError) as error:
@@ -36,10 +40,10 @@ def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
     except RegressionError as error:
         return _end(str(error), ExitCode.FAILED)
     except JobStoppedError as error:
-        return _end(f"stopped ({error}); the same command resumes from here", ExitCode.FAILED)
-    except KeyboardInterrupt:
-        return _end("interrupted; the same command resumes from here", ExitCode.FAILED)
-    except Exception as error:  # noqa: BLE001 (Prefect has logged it with its traceback)
+        return _end(f"stopped ({error}); the same command goes on from here", ExitCode.FAILED)
+    except Exception as error:
+        if is_interrupted():
+            raise
         return _end(f"{type(error).__name__}: {error}", ExitCode.FAILED)
     return ExitCode.DONE
 
@@ -56,11 +60,12 @@ def call(flow: Flow[P, R | State[R]], *args: P.args, **kwargs: P.kwargs) -> R:
     return result
 
 
-def stoppable(body: Callable[P, R]) -> Callable[P, R | State[R]]:
+def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
     """Return a flow's body whose run ends as Stopped if a task was asked to stop."""
 
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
+        take_signals_back()
         try:
             return body(*args, **kwargs)
         except JobStoppedError as error:
@@ -69,17 +74,24 @@ def stoppable(body: Callable[P, R]) -> Callable[P, R | State[R]]:
     return run
 
 
-def quiet_loggers() -> None:
-    """Leave the terminal to the tasks: no chatter, and no traceback for a user's mistake."""
+def prepare() -> None:
+    """Start what a flow of this command needs, and leave the terminal to its tasks.
+
+    The loggers are silent about what is no news: chatter, the traceback of a user's mistake, and
+    what Prefect says of an interruption.
+    """
     for name in ("httpx", "alembic", "docket"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Which process waits for which, and from where work resumes.
     logging.getLogger("infra").setLevel(logging.INFO)
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
+    for name in (FLOW_RUNS, "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_is_news)
+    start_temporary_server()
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
+def _is_news(record: logging.LogRecord) -> bool:
+    if is_interrupted() and (record.levelno >= logging.ERROR or record.name == FLOW_RUNS):
+        return False  # the command says it in one line
     if record.exc_info and isinstance(record.exc_info[1], UserError | JobStoppedError):
         record.exc_info = None
     return True

@@ -13,14 +13,16 @@ from pathlib import Path
 from prefect import flow
 
 import tasks.report
-from flows.command import quiet_loggers, run_flow
+from flows.command import call, prepare, run_flow, stoppable
 from infra.artifacts import default_store, open_store
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
+from tasks.pages import name_run
 from tasks.results import TaskResult, artifact_of
 
 
 @flow(name="report")
+@stoppable
 def report(
     store: str | None = None,
     out: str | None = None,
@@ -32,6 +34,7 @@ def report(
     Raises:
         UserError: Not into this directory, or a name in `compare` stands for no run.
     """
+    name_run(f"{compare[0]} and {compare[1]}" if compare else "all runs")
     if out is not None:
         check_directory(out)
     store = store or default_store()
@@ -97,8 +100,8 @@ def main(arguments: argparse.Namespace) -> None:
     open_store(arguments.store, create=False)
     check_directory(arguments.out)
     out = Path(arguments.out)
-    quiet_loggers()
-    result = report(arguments.store, arguments.out, arguments.compare, arguments.price)
+    prepare()
+    result = call(report, arguments.store, arguments.out, arguments.compare, arguments.price)
     if arguments.compare:
         print((out / "comparison.md").read_text("utf-8"))
     print(f"report      {out / 'report.html'}")

@@ -10,14 +10,15 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.command import call, quiet_loggers, run_flow
+from flows.command import call, prepare, run_flow, stoppable
 from infra.artifacts import default_store, open_store
 from infra.base.options import fraction
 from sknet.data.sources import open_source
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
-from tasks.catalog.production import promoted
+from tasks.catalog.production import PRODUCTION, promoted
 from tasks.errors import RegressionError
+from tasks.pages import KEY_DIGITS, name_run
 from tasks.revalidate import (
     begin_revalidation,
     caught_up,
@@ -28,6 +29,7 @@ from tasks.revalidate import (
 
 
 @flow(name="revalidate")
+@stoppable
 def revalidate(
     store: str | None = None,
     replica: str | None = None,
@@ -38,10 +40,12 @@ def revalidate(
 
     Without a result it ends as CaughtUp: a later revalidation has begun already.
     """
+    name_run(PRODUCTION)
     store = store or default_store()
     if reason := caught_up(store):
         return Completed(name="CaughtUp", message=reason)
     target = begin_revalidation(store)
+    name_run(f"{PRODUCTION} {target.ref.key[:KEY_DIGITS]}")
     bytes_found = verify_promoted(target, store, replica, data)
     outcome = reevaluate_promoted(target, bytes_found, store, tolerance)
     found = record_revalidation(target, outcome, store)
@@ -60,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.data:
         for _ in open_source(arguments.data).files():
             break
-    quiet_loggers()
+    prepare()
     found = call(
         revalidate, arguments.store, arguments.replica, arguments.data, arguments.tolerance
     )

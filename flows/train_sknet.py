@@ -5,13 +5,14 @@ python -m flows.train_sknet --recipe NAME|PATH --data SOURCE --store URI --worke
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import call, quiet_loggers, run_flow, stoppable
-from flows.summary import print_summary
+from flows.command import call, prepare, run_flow, stoppable
+from flows.summary import print_summary, show
 from infra.artifacts import default_store, open_store
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
@@ -21,6 +22,7 @@ from sknet.device import CHOICES, Choice
 from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings, convert
+from tasks.pages import name_run
 from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of, gang_of
 from tasks.promote import promote
 from tasks.report import report
@@ -47,6 +49,7 @@ def train_sknet(
     full: bool = False,
 ) -> list[TaskResult]:
     """Train, validate, promote and report one recipe; what the store has already is reused."""
+    name_run(Path(recipe).stem)
     store = store or default_store()
     choices = load_recipe(recipe, overrides or ())
     device = chosen_device(launch, choices, device_target)
@@ -57,7 +60,7 @@ def train_sknet(
     evaluation = validate(choices, checkpoint, shards, store, device).result()
     promotion = promote(choices, checkpoint, evaluation, store).result()
     pages = report(store, wait_for=[promotion]).result()
-    return [dataset, shards, checkpoint, evaluation, promotion, pages]
+    return show([dataset, shards, checkpoint, evaluation, promotion, pages])
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -73,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
         pass
     conversion = settings_of(ConversionSettings, arguments)
     open_store(arguments.store)
-    quiet_loggers()
+    prepare()
     results = call(
         train_sknet,
         recipe=arguments.recipe,

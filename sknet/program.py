@@ -5,8 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
 from infra.base.records import Record
 from infra.base.shortages import is_disk_full, memory_refused
@@ -29,8 +31,14 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     """Run `main` and return the exit code: 0 done, 1 the work failed, 2 the input is wrong.
 
     The outcome is also written to `arguments.outcome_file`, if given, because msrun loses the exit
-    codes of its ranks.
+    codes of its ranks. A program that people start says one line when it is interrupted.
     """
+    if arguments.outcome_file or "MS_ROLE" in os.environ:  # a launcher's, which sends the signals
+        return _run(main, arguments)
+    return run_interruptible(partial(_run, main, arguments))
+
+
+def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     try:
         main(arguments)
     except UserError as error:

@@ -14,12 +14,12 @@ Exit codes: 0 no line failed, 1 a line failed or the command was interrupted, 2 
 import argparse
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from flows.acceptance import results
@@ -30,6 +30,7 @@ from flows.acceptance.lines import lines_of
 from flows.acceptance.machine import Machine, look_at
 from flows.acceptance.results import Acceptance, LineResult
 from flows.acceptance.trainings import RAY, LineError, Trainings
+from infra.base.interrupts import run_interruptible
 from infra.base.locks import exclusive
 from infra.base.options import positive_int
 from infra.base.outcomes import ExitCode, UserError
@@ -364,18 +365,17 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def run(arguments: argparse.Namespace) -> ExitCode:
+def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler)
+    return run_interruptible(partial(_run, arguments))
+
+
+def _run(arguments: argparse.Namespace) -> ExitCode:
     try:
         return ExitCode.DONE if main(arguments) else ExitCode.FAILED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return ExitCode.USER_ERROR
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command resumes from here", file=sys.stderr, flush=True)
-        return ExitCode.FAILED
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from infra.base.ascend import count_device_files
 from infra.base.cann import accepted_versions
+from infra.base.interrupts import run_interruptible
 from infra.base.options import non_negative_float, whole_number
 from infra.base.outcomes import ExitCode, UserError
 from infra.doctor.ascend import check_ascend
@@ -54,9 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {redacted(str(error))}\n")
         return ExitCode.USER_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return ExitCode.FAILED
     print(as_table(results))
     return ExitCode.FAILED if any_failed(results) else ExitCode.DONE
 
@@ -176,4 +174,4 @@ def _address(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from infra.base.interrupts import saving
 from infra.base.outcomes import Outcome
 from infra.launch.environment import seconds
 
@@ -131,7 +132,7 @@ def run_to_end(control: Control, follow: Callable[[], Result], end: Callable[[],
         raise
     except BaseException:
         control.stop = True
-        with suppress(BaseException):  # a second interruption doesn't wait for the ranks
+        with saving(), suppress(BaseException):  # a second interruption doesn't wait for the ranks
             follow()
         raise
     finally:

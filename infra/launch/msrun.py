@@ -122,7 +122,9 @@ class _Attempt:
             if ranks_ended is None and self._processes.all_ended():
                 # From here on only msrun and its scheduler run, which print nothing.
                 ranks_ended = last_sign = now
-            if ranks_ended is not None and now - ranks_ended > MSRUN_SECONDS and _has_rank_0(job):
+            # Ranks that stopped on request have nothing that msrun could add.
+            patience = 0 if control.stop else MSRUN_SECONDS
+            if ranks_ended is not None and now - ranks_ended > patience and _has_rank_0(job):
                 outcome = read_outcome(job.outcome_file)
                 if outcome is None or outcome.status != Outcome.DONE:
                     return "all ranks have ended"

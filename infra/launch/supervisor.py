@@ -1,6 +1,6 @@
 """Run a command, and leave none of its processes behind.
 
-    python -m infra.launch.supervisor [--deadline SECONDS] [--grace SECONDS] -- COMMAND [ARG ...]
+    python -m infra.launch.supervisor [OPTION ...] -- COMMAND [ARG ...]
 
 msrun puts each rank in its own session and handles SIGINT only, so neither a signal to msrun nor
 one to its process group reaches the ranks. Therefore this program adopts every orphan below it
@@ -29,6 +29,7 @@ the other is gone. Ray, for example, kills the children of an actor that it ends
 
 import argparse
 import ctypes
+import logging
 import os
 import select
 import signal
@@ -45,6 +46,8 @@ STOPPED = 143
 DEADLINE_PASSED = 124
 NOT_STARTED = 127
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+_logger = logging.getLogger("supervisor")
 
 
 class _Children:
@@ -177,7 +180,7 @@ def _run(
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
         )
     except OSError as error:
-        _log(f"cannot start {command[0]}: {error}")
+        _logger.warning("cannot start %s: %s", command[0], error)
         return NOT_STARTED
     while True:
         children.reap()
@@ -186,20 +189,20 @@ def _run(
             return code if code >= 0 else 128 - code
         request = requests.next()
         if request and stopping_until is None and grace > 0 and children.ask_to_stop():
-            _log(f"{request.name}: asked all ranks to stop within {grace:g} s")
+            _logger.warning("%s: asked all ranks to stop within %g s", request.name, grace)
             stopping_until = time.monotonic() + grace
         elif request and (stopping_until is None or request is not signal.SIGUSR1):
-            _log(f"{request.name}: ending all processes")
+            _logger.warning("%s: ending all processes", request.name)
             return STOPPED
         if stopping_until is not None and time.monotonic() >= stopping_until:
-            _log(f"not stopped within {grace:g} s: ending all processes")
+            _logger.warning("not stopped within %g s: ending all processes", grace)
             return STOPPED
         # A fork of the parent may hold the pipe open, so the parent's process id is checked too.
         if _at_end_of_stdin(POLL_SECONDS) or os.getppid() != parent:
-            _log("the caller is gone or closed stdin: ending all processes")
+            _logger.warning("the caller is gone or closed stdin: ending all processes")
             return STOPPED
         if deadline is not None and time.monotonic() - started >= deadline:
-            _log(f"the deadline of {deadline:g} s has passed: ending all processes")
+            _logger.warning("the deadline of %g s has passed: ending all processes", deadline)
             return DEADLINE_PASSED
 
 
@@ -220,17 +223,17 @@ def _at_end_of_stdin(timeout: float) -> bool:
     return bool(readable) and os.read(sys.stdin.fileno(), 4096) == b""
 
 
-def _log(text: str) -> None:
-    sys.stderr.write(f"supervisor: {text}\n")
-
-
 def main() -> int:
     """Supervise the command of the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infra.launch.supervisor")
     parser.add_argument("--deadline", type=float, metavar="SECONDS")
     parser.add_argument("--grace", type=float, metavar="SECONDS", default=0.0)
+    parser.add_argument("--quiet", action="store_true", help="don't say why the command is ended")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if arguments.quiet:
+        _logger.disabled = True
     return supervise(arguments.command, arguments.deadline, arguments.grace)
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.base.interrupts import run_interruptible
 from infra.base.options import whole_number
 from infra.base.outcomes import ExitCode, UserError
 from infra.s3.server import LOOPBACK, ServerError, Service, serving, start, stop
@@ -108,4 +109,4 @@ def _stop(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -7,7 +7,7 @@
 
 Under msrun, SIGTERM keeps its meaning: MindSpore ends the ranks of a lost job with it, and a Python
 handler could not run while its rank waits in a collective operation. A second signal of the same
-kind has its default effect.
+kind has the effect that it had before.
 """
 
 import signal
@@ -27,16 +27,16 @@ class StopRequest:
     def listening(self, *, distributed: bool) -> Iterator[None]:
         """Handle the signals inside this context, which belongs to the main thread."""
         alone = () if distributed else (signal.SIGTERM, signal.SIGINT)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, *alone)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, *alone)}
 
         def note(number: int, _frame: FrameType | None) -> None:
             self.signal = signal.Signals(number).name
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, before[number])
 
-        for number in handlers:
+        for number in before:
             signal.signal(number, note)
         try:
             yield
         finally:
-            for number, handler in handlers.items():
+            for number, handler in before.items():
                 signal.signal(number, handler)

@@ -8,17 +8,15 @@ from types import ModuleType
 import pytest
 
 from flows.command import run_flow
+from infra.base.interrupts import SIGNALS
 
 Ended = subprocess.CompletedProcess[str]
-
-HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""The signals for which run_flow sets a handler."""
 
 
 @pytest.fixture
 def keep_handlers() -> Iterator[None]:
     """Restores the handlers that commands set."""
-    handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

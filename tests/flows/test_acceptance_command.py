@@ -17,6 +17,7 @@ from flows.acceptance.checks import CHECKS
 from flows.acceptance.figures import Setting
 from flows.acceptance.lines import lines_of
 from flows.acceptance.trainings import LineError
+from infra.base.interrupts import INTERRUPTED
 from infra.base.locks import exclusive
 from sknet.device import Cards
 
@@ -224,7 +225,7 @@ def test_an_interrupted_call_is_resumed_with_the_lines_that_are_missing(
     checks.replaced = {"kill": interrupt, "devices": fail}
     ended = accept("--miniature", "--out", tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr == "error: interrupted; the same command resumes from here\n"
+    assert ended.stderr == f"{INTERRUPTED}\n"
     done = RUN[: RUN.index("kill")]
     assert checks.run == [*done, "kill"]
     found = statuses(tmp_path)

@@ -30,8 +30,7 @@ Ended = subprocess.CompletedProcess[str]
         (RegressionError("production changed"), 1, "production changed"),
         (NonFiniteLossError("loss is nan"), 1, "NonFiniteLossError: loss is nan"),
         (OSError("disk"), 1, "OSError: disk"),
-        (JobStoppedError("step 7"), 1, "stopped (step 7); the same command resumes from here"),
-        (KeyboardInterrupt(), 1, "interrupted; the same command resumes from here"),
+        (JobStoppedError("step 7"), 1, "stopped (step 7); the same command goes on from here"),
     ],
 )
 def test_each_error_has_its_line_and_exit_code(

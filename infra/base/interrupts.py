@@ -1,0 +1,165 @@
+"""Ctrl-C, SIGTERM and SIGHUP to a command: one line, and no process of it is left.
+
+| while the command | the first signal | the second |
+|---|---|---|
+| is imported | prints the line and ends it | |
+| works | raises KeyboardInterrupt, so that jobs save; five seconds later it is ended | ends it |
+| exits | ends it, with the exit code of its work | |
+
+The handlers belong to commands that people start. A flow that a worker runs, and a rank that msrun
+starts, keep those of Prefect and of `sknet.training.stopping`.
+"""
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = "interrupted; the same command goes on from here"
+FAILED = 1  # ExitCode.FAILED; the import of its module takes time, in which a signal may come
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+END_SECONDS = 5.0
+"""Seconds in which an interrupted command must end, once its jobs have saved. Without a limit,
+Prefect's client would try for minutes to reach a server that is gone."""
+CHILDREN_SECONDS = 4.0
+"""Seconds in which child processes must end; a supervisor takes two before it kills."""
+
+
+class _Command:
+    """The command that this process runs."""
+
+    def __init__(self) -> None:
+        self.is_interrupted = False
+        self.num_saving = 0
+        """Number of jobs that are saving their work."""
+        self._handles_signals = False
+        self._ends_with: int | None = None
+        """Exit code with which a signal ends this process at once; None: it is at work."""
+        self._must_tell = True
+        self._leaving = threading.RLock()
+
+    def handle_signals(self, *, ends_with: int | None, must_tell: bool) -> None:
+        self._handles_signals = True
+        self._ends_with, self._must_tell = ends_with, must_tell
+        self.take_signals_back()
+
+    def take_signals_back(self) -> None:
+        """Handle the signals again, except those that the caller's shell has ignored."""
+        if not self._handles_signals or threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+
+    def tell(self) -> None:
+        """Print the line, unless it has been printed, or a signal would not interrupt any work."""
+        if self._must_tell:
+            self._must_tell = False
+            # Not through sys.stderr, which the interrupted code may hold locked. After SIGHUP the
+            # terminal is gone.
+            with suppress(OSError):
+                os.write(2, f"{INTERRUPTED}\n".encode())
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.is_interrupted or self._ends_with is not None:
+            self._leave()
+        self.is_interrupted = True
+        threading.Thread(target=self._leave_in_time, name="interrupt", daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _leave_in_time(self) -> NoReturn:
+        saved = time.monotonic()
+        while time.monotonic() - saved < END_SECONDS:
+            time.sleep(0.1)
+            if self.num_saving:
+                saved = time.monotonic()
+        self._leave()
+
+    def _leave(self) -> NoReturn:
+        """End this process's children, then this process, without exit handlers, which may wait."""
+        with self._leaving:
+            _end_children()
+            self.tell()
+            os._exit(FAILED if self._ends_with is None else self._ends_with)
+
+
+_command = _Command()
+
+
+def handle_while_importing() -> None:
+    """Let a signal end this process, whose command is being imported, which takes seconds."""
+    atexit.register(_ignore_signals)  # the first one that is registered runs last
+    _command.handle_signals(ends_with=FAILED, must_tell=True)
+
+
+def run_interruptible(work: Callable[[], int]) -> int:
+    """Do the work of this process's command in the main thread, and return its exit code.
+
+    The first signal raises KeyboardInterrupt in the work. Once that, or what a library makes of it,
+    has ended the work, the line is printed.
+    """
+    _command.is_interrupted = False
+    _command.handle_signals(ends_with=None, must_tell=True)
+    code = FAILED
+    try:
+        code = work()
+    except KeyboardInterrupt:
+        _command.is_interrupted = True
+    except Exception:
+        if not _command.is_interrupted:
+            raise
+    finally:
+        if _command.is_interrupted and code:
+            _command.tell()
+        _command.handle_signals(ends_with=code, must_tell=False)
+    return code
+
+
+def take_signals_back() -> None:
+    """Handle this command's signals again; others' handlers, such as Prefect's, replace ours.
+
+    Does nothing if this process runs no command.
+    """
+    _command.take_signals_back()
+
+
+def is_interrupted() -> bool:
+    """Tell whether this command was interrupted, so that what fails now is no news."""
+    return _command.is_interrupted
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Give the body the time that it needs, even if the command is interrupted."""
+    _command.num_saving += 1
+    try:
+        yield
+    finally:
+        _command.num_saving -= 1
+
+
+def _ignore_signals() -> None:
+    """Ignore what comes now, as Python's own end takes the handlers away."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_children() -> None:
+    import psutil
+
+    children = psutil.Process().children()
+    # A supervisor takes the first signal for a request to save, the second for one to end.
+    for _ in range(2):
+        for child in children:
+            with suppress(psutil.Error):
+                child.terminate()
+        time.sleep(0.2)
+    _, alive = psutil.wait_procs(children, CHILDREN_SECONDS)
+    for child in alive:
+        with suppress(psutil.Error):
+            child.kill()
