@@ -9,35 +9,48 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
+from pydantic import Field
 
 import tasks.report
 from flows.command import call, prepare, run_flow, stoppable
 from infra.artifacts import default_store, open_store
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
-from tasks.pages import name_run
+from tasks.pages import run_name
 from tasks.results import TaskResult, artifact_of
 
 
-@flow(name="report")
+def _run_name(compare: tuple[str, str] | None, **_: object) -> str:
+    return " and ".join(compare) if compare else "all runs"
+
+
+@flow(name="report", flow_run_name=run_name(_run_name))
 @stoppable
 def report(
     store: str | None = None,
     out: str | None = None,
     compare: tuple[str, str] | None = None,
-    price: float | None = None,
+    price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
 ) -> TaskResult:
     """Write the report, or find it in the store, and copy it to `out`.
+
+    Args:
+        store: The artifact store: a path, or s3://BUCKET/PREFIX. Empty: what SKNET_STORE says on
+            the worker, or artifacts.
+        out: A directory on the worker for a copy of the report.
+        compare: Two runs to show side by side, each by the first digits of its key or by a ref.
+        price: Price of a device-hour, in whatever currency, to show what each run cost.
 
     Raises:
         UserError: Not into this directory, or a name in `compare` stands for no run.
     """
-    name_run(f"{compare[0]} and {compare[1]}" if compare else "all runs")
     if out is not None:
         check_directory(out)
     store = store or default_store()
+    open_store(store, create=False)
     result = tasks.report.report(store, compare, price).result()
     if out is not None:
         copy_report(artifact_of(open_store(store), result).directory, Path(out))

@@ -1,9 +1,36 @@
-"""The last lines of a run: its results, and which artifacts were built or reused."""
+"""What became of a run: which artifacts were built, reused or refused, and its results."""
 
+from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
+from tasks.pages import tag_run
 from tasks.promote import criteria_table
 from tasks.results import TaskResult
+
+
+def show(results: list[TaskResult]) -> list[TaskResult]:
+    """Show on Prefect's pages what each task has done, and return the results.
+
+    The run's tags say how its checkpoint came about and what became of it, so that the list of runs
+    shows it.
+    """
+    by_task = {result.task: result for result in results}
+    create_table_artifact(
+        [
+            {
+                "task": result.task,
+                "status": result.status,
+                "seconds": f"{result.seconds:.1f}",
+                "artifact": f"{result.kind}/{result.key}",
+            }
+            for result in results
+        ],
+        key="tasks",
+        description="What each task has done",
+    )
+    is_refused = by_task["promote"].status == "refused"
+    tag_run(by_task["train"].status, "refused" if is_refused else "promoted")
+    return results
 
 
 def summary(results: list[TaskResult]) -> list[str]:

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
 from infra.artifacts import Artifact, ArtifactSpec, BuildOutput, open_store
+from tasks.pages import link_to
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
 REPORT_VERSION = 5
@@ -25,6 +26,8 @@ REPORT_VERSION = 5
 
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
 """Libraries whose version may change the bytes of figures, tables and pages."""
+
+PAGE = "report.html"
 
 MAX_ROWS = 200
 """Rows of the table on Prefect's pages."""
@@ -71,34 +74,30 @@ def report(
         return BuildOutput(out, {"runs": len(contents.runs)}, {})
 
     resolution = resolve_artifact("report", store, spec, build)
-    _show(resolution.artifact)
+    _show(resolution.artifact, store_uri)
     facts: dict[str, JsonValue] = {
         "runs": len(contents.runs),
         "unreadable": len(contents.unreadable),
-        "html": str(resolution.artifact.directory / "report.html"),
+        "html": str(resolution.artifact.directory / PAGE),
     }
     return finish("report", resolution, facts)
 
 
-def _show(report: Artifact) -> None:
-    """Show the report's table, text and first figure on Prefect's pages."""
+def _show(report: Artifact, store_uri: str) -> None:
+    """Show the report's table, text, first figure and page on Prefect's pages."""
     import pandas as pd
 
     from sknet.report.markdown import FIGURE
+    from sknet.report.text import as_text
 
     directory, manifest = report.directory, report.manifest
-    table = pd.read_csv(directory / "table.csv", dtype=str, keep_default_na=False)
-    create_table_artifact(
-        [dict(zip(table.columns, row, strict=True)) for row in table.head(MAX_ROWS).values],
-        key="results",
-        description="All runs",
-    )
+    table = as_text(pd.read_parquet(directory / "table.parquet").head(MAX_ROWS))
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy()]
+    create_table_artifact(rows, key="results", description="All runs")
     content = base64.b64encode((directory / FIGURE).read_bytes()).decode()
     figure = f"data:image/svg+xml;base64,{content}"
-    text = (directory / "report.md").read_text("utf-8")
-    # Prefect's pages can't link to files of this host, so the text has the figure in it.
-    text = text.replace(f"({FIGURE})", f"({figure})")
-    page = f"`report.html` of the artifact `{manifest.kind}/{manifest.key}`"
+    text = (directory / "report.md").read_text("utf-8").replace(f"({FIGURE})", f"({figure})")
+    page = f"`{PAGE}` of the artifact `{manifest.kind}/{manifest.key}`"
     create_markdown_artifact(
         f"The page that stands alone is {page}.\n\n{text}", key="report", description="All runs"
     )
@@ -107,6 +106,7 @@ def _show(report: Artifact) -> None:
         key="accuracy-intervals",
         description="Accuracy with 95 % intervals, beside published results",
     )
+    link_to(report, PAGE, store_uri, key="page", description="The report as one page")
 
 
 def _sha256(text: str) -> str:

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
+from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
     LaunchSettings,
@@ -63,6 +64,7 @@ def train(
         },
         inputs={"shards": shards.digest},
     )
+    complete_run_name(f"{recipe.name} {spec.key[:KEY_DIGITS]}")
 
     def build(workspace: Path) -> BuildOutput:
         checkpoints = workspace / "checkpoints"

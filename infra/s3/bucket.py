@@ -23,7 +23,7 @@ from infra.s3.attempts import (
     Operation,
     Request,
 )
-from infra.s3.client import Clients, Location
+from infra.s3.client import Clients, Location, new_client
 from infra.s3.errors import (
     Absent,
     ConditionFailed,
@@ -169,6 +169,18 @@ class Bucket:
             return found.etag
         etag = found.etag if isinstance(found, StoredObject) else found
         raise PreconditionError.found(operation.problem, etag)
+
+    def link(self, key: str, *, seconds: int, content_type: str) -> str:
+        """Return an address at which anybody can read an object for some time.
+
+        Args:
+            key: The object, which need not exist.
+            seconds: For how long, at most a week; less if the credentials expire before.
+            content_type: Media type of the answer, so that a browser shows the object.
+        """
+        parameters = {**self._address(key), "ResponseContentType": content_type}
+        client = new_client(signature_version="s3v4")  # older signatures allow longer, but not all
+        return str(client.generate_presigned_url("get_object", parameters, ExpiresIn=seconds))
 
     def head(self, key: str) -> ListedObject | None:
         """Look up an object without its content; None if there is no such object."""

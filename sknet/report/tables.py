@@ -224,8 +224,8 @@ def as_csv(table: pd.DataFrame) -> str:
     Numbers stay as they are. Lines end as RFC 4180 says, so that a text with a line break of either
     kind is quoted.
     """
-    texts = table.select_dtypes("string")
-    harmless = {name: texts[name].str.replace(_FORMULA, "'", regex=True) for name in texts}
+    texts: list[str] = list(table.select_dtypes("string"))
+    harmless = {name: table[name].str.replace(_FORMULA, "'", regex=True) for name in texts}
     return str(table.assign(**harmless).to_csv(index=False, lineterminator="\r\n"))
 
 

@@ -1,0 +1,82 @@
+"""What Prefect's pages show of a flow run as a whole: its name, its tags, a link to its report."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import cast
+from urllib.parse import quote
+
+from coolname.data import config
+from prefect.artifacts import create_link_artifact
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+
+from infra.artifacts import Artifact
+
+KEY_DIGITS = 8
+"""Digits of an artifact's key in the name of a run."""
+
+LINK_DAYS = 7
+"""Days for which a link to an object on S3 is valid: the most that S3 allows."""
+
+_PARTS = cast("Mapping[str, Mapping[str, list[str]]]", config)
+_ANIMALS = {word for name in _PARTS if name.startswith("animal") for word in _PARTS[name]["words"]}
+
+
+def run_name(name_of: Callable[..., str]) -> Callable[[], str]:
+    """Return the `flow_run_name` of a flow: the name that a function makes of its parameters.
+
+    It replaces the adjective and the animal that Prefect chose. A name that the user gave stays, as
+    does that of a run that is retried.
+    """
+
+    def name() -> str:
+        context = FlowRunContext.get()
+        if context is None or (run := context.flow_run) is None:
+            raise AssertionError("a name is asked for outside a flow run")
+        if run.name.rpartition("-")[2] in _ANIMALS:
+            return name_of(**(context.parameters or {}))
+        return run.name
+
+    return name
+
+
+def complete_run_name(name: str) -> None:
+    """Give the flow run a name that begins with its present one, unless the user named it."""
+    context = FlowRunContext.get()
+    if context is None or (run := context.flow_run) is None or not name.startswith(run.name):
+        return
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_name(run.id, name)
+    run.name = name
+
+
+def tag_run(*tags: str) -> None:
+    """Add tags to the flow run. The list of runs shows them, and can be filtered by them."""
+    context = FlowRunContext.get()
+    if context is None or (run := context.flow_run) is None:
+        return
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run.id, tags=sorted({*run.tags, *tags}))
+
+
+def link_to(artifact: Artifact, file: str, store_uri: str, *, key: str, description: str) -> None:
+    """Show a link to a file of an artifact; docs/operations.md says which links open where.
+
+    The link is below `SKNET_PAGES_URL`, the address of a web server that serves the store, if that
+    is set. Otherwise it opens the object on S3 with this host's credentials, or names the file.
+    """
+    path = f"{artifact.manifest.kind}/{artifact.manifest.key}/{file}"
+    if base := os.environ.get("SKNET_PAGES_URL"):
+        link, how = f"{base.rstrip('/')}/{quote(path)}", ""
+    elif store_uri.startswith("s3://"):
+        from infra.s3 import Bucket  # it takes most of a second
+
+        link = Bucket(store_uri).link(path, seconds=LINK_DAYS * 86400, content_type="text/html")
+        how = f" The link is valid for {LINK_DAYS} days."
+    else:
+        link = artifact.path(file).as_uri()
+        how = (
+            " Browsers refuse to follow a link to a file: copy it into the address bar, on a "
+            "machine that has the file."
+        )
+    create_link_artifact(link, link_text=file, key=key, description=f"{description}.{how}")
