@@ -19,6 +19,7 @@ from sknet.records import Revalidation
 from tasks.catalog.production import PRODUCTION, promoted
 from tasks.errors import RegressionError
 from tasks.pages import KEY_DIGITS, name_run
+from tasks.pages import KEY_DIGITS, complete_run_name, run_name
 from tasks.revalidate import (
     begin_revalidation,
     caught_up,
@@ -28,7 +29,7 @@ from tasks.revalidate import (
 )
 
 
-@flow(name="revalidate")
+@flow(name="revalidate", flow_run_name=run_name(lambda **_: PRODUCTION))
 @stoppable
 def revalidate(
     store: str | None = None,
@@ -45,6 +46,7 @@ def revalidate(
     if reason := caught_up(store):
         return Completed(name="CaughtUp", message=reason)
     target = begin_revalidation(store)
+    complete_run_name(f"{PRODUCTION} {target.ref.key[:KEY_DIGITS]}")
     name_run(f"{PRODUCTION} {target.ref.key[:KEY_DIGITS]}")
     bytes_found = verify_promoted(target, store, replica, data)
     outcome = reevaluate_promoted(target, bytes_found, store, tolerance)

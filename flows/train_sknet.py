@@ -23,6 +23,7 @@ from sknet.errors import UserError
 from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings, convert
 from tasks.pages import name_run
+from tasks.pages import run_name
 from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of, gang_of
 from tasks.promote import promote
 from tasks.report import report
@@ -35,7 +36,11 @@ DEFAULT_CONVERSION = ConversionSettings()
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-@flow(name="train-sknet", log_prints=False)
+@flow(
+    name="train-sknet",
+    log_prints=False,
+    flow_run_name=run_name(lambda recipe, **_: Path(recipe).stem),
+)
 @stoppable
 def train_sknet(
     recipe: str = "skresnet18_digits",
