@@ -9,11 +9,13 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
 from infra.base.interrupts import is_interrupted, run_interruptible, take_signals_back
 from infra.base.outcomes import ExitCode
+from infra.prefect.leaving import put_back
 from infra.prefect.temporary_server import start_temporary_server
 from sknet.errors import UserError
 from tasks.errors import JobStoppedError, RegressionError
@@ -61,7 +63,11 @@ def call(flow: Flow[P, R | State[R]], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
-    """Return a flow's body whose run ends as Stopped if a task was asked to stop."""
+    """Return a flow's body whose run ends as Stopped if a task was asked to stop.
+
+    The run of a deployment that gets SIGTERM, without being cancelled, goes on by itself: see
+    `infra.prefect.leaving`.
+    """
 
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
@@ -70,6 +76,9 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
             return body(*args, **kwargs)
         except JobStoppedError as error:
             return Cancelled(name="Stopped", message=str(error), data=error)
+        except TerminationSignal:
+            put_back()
+            raise
 
     return run
 
