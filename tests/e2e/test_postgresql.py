@@ -1,134 +1,111 @@
-"""Prefect on PostgreSQL, as compose and the cluster run it: deploy, work, restart."""
+"""Prefect on PostgreSQL, as compose and the cluster run it: register, work, restart."""
 
-import os
-import secrets
-import shutil
-import subprocess
-import tempfile
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from infra.artifacts import open_store
-from tests.prefect_services import (
-    PAUSE,
-    PrefectServer,
-    PrefectWorker,
-    free_port,
-    shipped_settings,
-)
-from tests.processes import ROOT, Service
-from tests.system_programs import require
+from tests.documented import documented
+from tests.postgresql import Database, running_database
+from tests.prefect_services import PAUSE, PrefectServer, PrefectWorker, shipped_settings
+from tests.processes import ROOT
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-# By default a run that waits for another one looks every 30 s.
-SOON = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1"}
-UNPRIVILEGED = "postgres"
-"""The user that Debian's package makes: PostgreSQL refuses to run as root."""
-
-
-@dataclass(frozen=True)
-class Database:
-    """A PostgreSQL server of this test's own."""
-
-    port: int
-    password: str
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """For Prefect's server: the names that compose.yaml gives it."""
-        compose = yaml.safe_load((ROOT / "infra/docker/compose.yaml").read_text("utf-8"))
-        given = compose["services"]["server"]["environment"]
-        own = {
-            "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
-            "PREFECT_SERVER_DATABASE_PORT": str(self.port),
-            "PREFECT_SERVER_DATABASE_PASSWORD": self.password,
-        }
-        return {k: v for k, v in given.items() if k.startswith("PREFECT_SERVER_DATABASE")} | own
-
-    def query(self, statement: str, database: str = "prefect") -> str:
-        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "-d", database]
-        return subprocess.run(
-            [program("psql"), *options, "-tAc", statement],
-            env={**os.environ, "PGPASSWORD": self.password},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-
-def program(name: str) -> str:
-    """Return the path of the newest version's program; Debian does not put them on PATH."""
-    directories = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return require(name, os.pathsep.join(map(str, directories)))
+DISABLED = "sknet: a run whose host was lost is started again"
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    # Only root may enter pytest's own directory.
-    directory = Path(tempfile.mkdtemp(prefix="sknet-postgresql-"))
-    port, password = free_port(), secrets.token_hex(16)
-    secret = directory / "password"
-    secret.write_text(password)
-    for path in (directory, secret):
-        shutil.chown(path, UNPRIVILEGED)
-    data, log = directory / "data", directory / "server.log"
-    user = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups"]
-    made = ["-U", "prefect", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
-    subprocess.run(
-        [*user, program("initdb"), "-D", data, *made],
-        check=True,
-        capture_output=True,
-        cwd=directory,
-    )
-    listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"]
-    command = [*user, program("postgres"), "-D", str(data), "-p", str(port), *listen]
-    result = Database(port, password)
-    try:
-        with Service(command, log, {}) as server:
-            ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-            wait_for(
-                lambda: subprocess.run(ready, check=False).returncode == 0,
-                server.log_tail,
-                pause=PAUSE,
-            )
-            result.query("create database prefect", "postgres")
-            yield result
-    finally:
-        shutil.rmtree(directory)
+    with running_database() as result:
+        yield result
 
 
-def nightlies(server: PrefectServer) -> list[str]:
-    """Return the states of the revalidations asked for; scheduled ones lie in the future."""
-    runs = [run for run in server.runs("nightly") if not run["auto_scheduled"]]
-    return [str(run["state_type"]) for run in runs]
+def nightlies(server: PrefectServer) -> list[dict[str, Any]]:
+    """Return the revalidations asked for; scheduled ones lie in the future."""
+    return [run for run in server.runs("nightly") if not run["auto_scheduled"]]
 
 
-def test_deploy_work_and_restart_on_postgresql(
+def states(server: PrefectServer) -> list[str]:
+    return [run["state_type"] for run in nightlies(server)]
+
+
+def test_register_again_and_go_on_after_the_server_was_killed(
     database: Database, copied_store: Path, tmp_path: Path
 ) -> None:
-    settings = {**shipped_settings(), **database.settings, **SOON}
-    with PrefectServer(tmp_path, settings) as server:
-        template = ("--base-job-template", "infra/prefect/process-pool.json")
-        server.prefect("work-pool", "create", "sknet-process", "--type", "process", *template)
-        server.prefect("deploy", "--all", "--no-prompt")
+    with PrefectServer(tmp_path, {**shipped_settings(), **database.settings}) as server:
+        register = documented("python -m infra.prefect")[3:]
+        server.register(*register)
+        make_changes(server, str(copied_store))
+        server.register(*register, "--job-variable", 'env={"ADDED": "now"}')
+        check_changes(server, str(copied_store))
         with PrefectWorker(server, shipped_settings()) as worker:
             for _ in range(2):  # one at a time: the second waits for the first
-                server.run("revalidate/nightly", {"store": str(copied_store)})
+                server.run("revalidate/nightly", {})
+            wait_for(lambda: "RUNNING" in states(server), worker.log_tail, pause=PAUSE)
+            server.kill()
+            server.start()
             wait_for(
-                lambda: nightlies(server) == ["COMPLETED", "COMPLETED"],
-                worker.log_tail,
-                pause=PAUSE,
+                lambda: states(server) == ["COMPLETED", "COMPLETED"], worker.log_tail, pause=PAUSE
             )
-    revalidations = list(open_store(str(copied_store)).list("revalidation"))
-    assert len(revalidations) == 2
+        first, second = sorted(nightlies(server), key=lambda run: str(run["start_time"]))
+        assert first["end_time"] <= second["start_time"]
+        for run in (first, second):
+            # A lease would have to be renewed at the server.
+            assert run["state"]["state_details"]["deployment_concurrency_lease_id"] is None
+    assert len(list(open_store(str(copied_store)).list("revalidation"))) == 2
     assert int(database.query("select count(*) from flow_run where state_type = 'COMPLETED'")) == 2
     assert not list((tmp_path / "prefect").rglob("*.db"))
 
-    with PrefectServer(tmp_path, settings) as restarted:
-        assert nightlies(restarted) == ["COMPLETED", "COMPLETED"]
+
+def of_name(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    (result,) = [each for each in found if each["name"] == name]
+    return result
+
+
+def make_changes(server: PrefectServer, store: str) -> None:
+    """Change what people can change in Prefect's pages."""
+    deployments = server.post("deployments/filter", {})
+    nightly = of_name(deployments, "nightly")
+    (schedule,) = nightly["schedules"]
+    path = f"deployments/{nightly['id']}"
+    server.patch(path, {"parameters": {"store": store}, "tags": ["ours"]})
+    server.patch(path, {"job_variables": {"devices": "5", "env": {"SET": "before"}}})
+    server.patch(f"{path}/schedules/{schedule['id']}", {"active": False})
+    added = {"schedule": {"cron": "0 5 * * *", "timezone": "UTC"}, "active": False}
+    server.post(f"{path}/schedules", [added])
+    server.post(f"deployments/{of_name(deployments, 'report')['id']}/pause_deployment", {})
+
+    automations = server.post("automations/filter", {})
+    for name, enabled in (("retrain after a regression", True), (DISABLED, False)):
+        server.patch(f"automations/{of_name(automations, name)['id']}", {"enabled": enabled})
+    # As `prefect automation create` does.
+    server.post("automations/", of_name(automations, "sknet: the host of a run is lost"))
+
+
+def check_changes(server: PrefectServer, store: str) -> None:
+    deployments = server.post("deployments/filter", {})
+    nightly = of_name(deployments, "nightly")
+    assert nightly["parameters"] == {"store": store}
+    assert nightly["tags"] == ["ours"]
+    assert nightly["job_variables"]["devices"] == "5"
+    env = nightly["job_variables"]["env"]
+    assert {"SET": "before", "ADDED": "now", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}.items() <= (
+        env.items()
+    )
+    crons = {each["schedule"]["cron"]: each["active"] for each in nightly["schedules"]}
+    assert crons == {"0 2 * * *": False, "0 5 * * *": False}
+    assert of_name(deployments, "report")["paused"]
+    assert not of_name(deployments, "train-sknet")["paused"]
+
+    automations = server.post("automations/filter", {})
+    enabled = {each["name"]: each["enabled"] for each in automations}
+    assert len(enabled) == len(automations)
+    assert [name for name in enabled if not enabled[name]] == [DISABLED]
+    (pool,) = server.post("work_pools/filter", {})
+    template = json.loads((ROOT / "infra/prefect/process-pool.json").read_text("utf-8"))
+    assert pool["base_job_template"] == template
