@@ -89,9 +89,13 @@ class RayHosts:
 
     def start_on_head(self, *command: object, **options: Any) -> subprocess.Popen[str]:
         """Start a command on the head; `options` go to `Popen`."""
+        return self.start_on(self.head, *command, **options)
+
+    def start_on(self, host: Host, *command: object, **options: Any) -> subprocess.Popen[str]:
+        """Start a command on a host; `options` go to `Popen`."""
         environment: Mapping[str, str] = {**self.environment, **options.pop("env", {})}
         return subprocess.Popen(
-            self.head.command(*command), env=environment, text=True, cwd=ROOT, **options
+            host.command(*command), env=environment, text=True, cwd=ROOT, **options
         )
 
     def _start(self, host: Host, *options: str) -> None:

@@ -109,6 +109,19 @@ def connect(address: str) -> ModuleType:
     return ray
 
 
+def leaving_hosts() -> set[str]:
+    """Return the node ids of the hosts that have been told to leave; call it within the cluster.
+
+    Ray starts nothing new on them. Whoever told them may end them at any moment.
+
+    Raises:
+        ray.exceptions.RpcError: The head can't be reached.
+    """
+    ray = import_module("ray")
+    client = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
+    return set(client.get_draining_nodes(timeout=CONNECT_SECONDS))
+
+
 def _apply(function: Callable[[Item], Result], item: Item) -> Result:
     return function(item)
 

@@ -2,7 +2,8 @@
 
 A placement group reserves the hosts; an actor on each host runs msrun for that host's ranks, under
 the same supervisor as a job on one host. Whatever ends the ranks of one host ends all others: a
-lost rank, a lost host, a cut link, or the loss of the caller.
+lost rank, a lost host, a cut link, or the loss of the caller. If a host is told to leave the
+cluster, all ranks save and stop, and the job goes on with the hosts that are left.
 
 The hosts need the same installation under the same paths, and a shared file system for the
 program's inputs and checkpoints. Logs and the outcome need none: Ray carries them.
@@ -13,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
+from itertools import count as count_from
 from types import ModuleType
 from typing import Any, Literal
 
 from infra.base.outcomes import Outcome
-from infra.launch.cluster import ClusterError, LostHostError, connect
+from infra.launch.cluster import ClusterError, LostHostError, connect, leaving_hosts
 from infra.launch.environment import seconds, travelling_environment
 from infra.launch.host_agent import HostAddress, HostAgent
 from infra.launch.job import Control, Job, JobResult, Rendezvous, run_to_end
@@ -54,10 +56,14 @@ def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> Job
 
     SIGUSR1 and interruptions let all ranks save and stop, as in `infra.launch.msrun.run`.
 
+    So does a host that has to leave the cluster (Ray's drain, see `infra.launch.leave`); then the
+    program is started again, on the hosts that are left or that have come, and must go on where it
+    has stopped. This may happen any number of times.
+
     Args:
         job: The job. `workers` is replaced by the gang's slots. `log_dir` gets the lines of all
-            ranks, and msrun's logs. `cwd` and `outcome_file` are replaced by paths of each host,
-            the latter also in `args`.
+            ranks, and msrun's logs; `log_dir` with `-1`, `-2`, …, those after a host has left.
+            `cwd` and `outcome_file` are replaced by paths of each host, the latter also in `args`.
         gang: The hosts.
         on_line: Called for each line that a rank prints, with `[<host>] [rank <rank>] <line>`, and
             for each of the launcher on a host, with `[<host>] [launcher] <line>`.
@@ -66,13 +72,21 @@ def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> Job
         ClusterError: The cluster doesn't exist, or can never run such a job.
         LostHostError: Too few hosts were available in time.
     """
-    job.log_dir.mkdir(parents=True, exist_ok=True)
+    environment = {**travelling_environment(), **job.env}
     ray = connect(gang.address)
     try:
-        with _placed(ray, gang, on_line) as hosts:
-            environment = {**travelling_environment(), **job.env}
-            placed_job = replace(job, workers=gang.slots, env=environment)
-            return _GangRun(placed_job, hosts, on_line).run()
+        for number in count_from():
+            suffix = f"-{number}" if number else ""
+            log_dir = job.log_dir.with_name(f"{job.log_dir.name}{suffix}")
+            log_dir.mkdir(parents=True, exist_ok=True)
+            placed_job = replace(job, workers=gang.slots, env=environment, log_dir=log_dir)
+            with _placed(ray, gang, on_line) as hosts:
+                attempt = _GangRun(placed_job, hosts, on_line)
+                result = attempt.run()
+            if not attempt.must_go_on(result):
+                break
+            on_line(f"all ranks have stopped ({result.message}); going on without that host")
+        return result
     finally:
         ray.shutdown()
 
@@ -96,6 +110,8 @@ class _Host:
         self.lost: str | None = None
         """Why the host counts as lost."""
         self.launch_logs: dict[str, str] = {}
+        self.must_leave = False
+        """Whether it has been told to leave the cluster."""
         self._ray, self._actor = ray, actor
         self._asked_at = time.monotonic()
         self._answer: Any = None
@@ -145,6 +161,7 @@ class _Host:
             self.lost = str(error).strip().partition("\n")[0]
             return ()
         self.result, self.launch_logs = report.result, report.launch_logs
+        self.must_leave = report.must_leave
         if not self.has_ended:
             self._ask()
         return tuple(report.lines)
@@ -162,6 +179,7 @@ class _GangRun:
         self._logs: dict[int, TextIOWrapper] = {}
         self._control = Control()
         self._stop_sent = False
+        self._leaving: _Host | None = None
         self._last_line = time.monotonic()
         self._is_hung = False
 
@@ -188,6 +206,11 @@ class _GangRun:
                 (self._job.log_dir / f"{host.address.address}-{name}").write_text(text, "utf-8")
         return self._result(time.monotonic() - began)
 
+    def must_go_on(self, result: JobResult) -> bool:
+        """Tell whether all ranks have stopped only because a host has to leave."""
+        by_request = self._control.stop or self._leaving is None
+        return not by_request and result.status is Outcome.STOPPED
+
     def _follow(self) -> None:
         """Return when all hosts have ended, one has failed, or all ranks are silent for too long.
 
@@ -195,8 +218,11 @@ class _GangRun:
         """
         failed_at: float | None = None
         while not all(host.has_ended for host in self._hosts):
+            if self._leaving is None and (left := [h for h in self._hosts if h.must_leave]):
+                self._leaving = left[0]
+                self._on_line(f"host {left[0].name} has to leave: all ranks save and stop")
             # Before the lines, because the caller may take long to handle one.
-            if self._control.stop and not self._stop_sent:
+            if (self._control.stop or self._leaving) and not self._stop_sent:
                 self._stop_sent = True
                 for host in self._hosts:
                     host.stop()
@@ -271,9 +297,14 @@ def _placed(ray: ModuleType, gang: Gang, log: Callable[[str], None]) -> Iterator
         raise ClusterError(f"the global batch can't be divided among {num_ranks} ranks")
     take_fewer_at = time.monotonic() + gang.wait
     give_up_at = take_fewer_at + 4 * seconds("placement")
+    # In the cluster, because a client outside can't ask.
+    ask = ray.remote(num_cpus=0)(leaving_hosts)
     while True:
+        leaving = ray.get(ask.remote())
         alive = sum(
-            node["Alive"] and node["Resources"].get(gang.resource, 0) >= gang.slots
+            node["Alive"]
+            and node["NodeID"] not in leaving
+            and node["Resources"].get(gang.resource, 0) >= gang.slots
             for node in ray.nodes()
         )
         count = hosts_to_take(alive, gang)

@@ -1,6 +1,7 @@
 """A Ray actor that runs one host's part of a gang.
 
-It ends the ranks when the caller falls silent. When the actor itself ends, for whatever reason, the
+It tells the caller when its host has to leave the cluster, and ends the ranks when the caller falls
+silent. When the actor itself ends, for whatever reason, the
 ranks end with it, because their supervisor sees its stdin close.
 """
 
@@ -12,10 +13,13 @@ import tempfile
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from infra.base.outcomes import Outcome
+from infra.launch.cluster import leaving_hosts
 from infra.launch.environment import HOST_ADDRESS, is_foreign_address, seconds
 from infra.launch.job import Control, Job, JobResult
 from infra.launch.msrun import free_port, run
@@ -43,6 +47,8 @@ class Report:
     """None while the job runs."""
     launch_logs: dict[str, str]
     """Text of each log of msrun, by its name; empty while the job runs."""
+    must_leave: bool
+    """Whether the host has been told to leave the cluster."""
 
 
 class HostAgent:
@@ -56,6 +62,7 @@ class HostAgent:
         self._result: JobResult | None = None
         self._launch_logs: dict[str, str] = {}
         self._last_asked = time.monotonic()
+        self._must_leave = False
 
     def locate(self, address: str) -> HostAddress:
         """Return this host's name and a free port; `address` is this host's, as Ray knows it."""
@@ -64,7 +71,11 @@ class HostAgent:
     def start(self, job: Job) -> None:
         """Start the job, with its files in a temporary directory of this host."""
         self._last_asked = time.monotonic()
-        for work in (lambda: self._run(job), self._end_when_caller_is_silent):
+        for work in (
+            lambda: self._run(job),
+            self._end_when_caller_is_silent,
+            self._notice_that_the_host_must_leave,
+        ):
             threading.Thread(target=work, daemon=True).start()
 
     def report(self) -> Report:
@@ -74,7 +85,8 @@ class HostAgent:
         lines = []
         while self._lines:
             lines.append(self._lines.popleft())
-        return Report(tuple(lines), result, self._launch_logs if result else {})
+        logs = self._launch_logs if result else {}
+        return Report(tuple(lines), result, logs, self._must_leave)
 
     def stop(self) -> None:
         """Let the ranks save and stop."""
@@ -121,6 +133,14 @@ class HostAgent:
         while self._result is None:
             if time.monotonic() - self._last_asked > limit:
                 self.end(f"the caller has been silent for {limit:g} s")
+            time.sleep(TICK_SECONDS)
+
+    def _notice_that_the_host_must_leave(self) -> None:
+        ray = import_module("ray")
+        own = ray.get_runtime_context().get_node_id()
+        while self._result is None and not self._must_leave:
+            with suppress(ray.exceptions.RpcError):  # the head may answer the next time
+                self._must_leave = own in leaving_hosts()
             time.sleep(TICK_SECONDS)
 
 

@@ -115,14 +115,18 @@ class Attempt:
         self.lines: list[str] = []
 
     def wait_until_all_are_in_step(self) -> None:
+        self.wait_for_lines("[rank 0] step 3\n", "[rank 1] step 3\n")
+
+    def wait_for_lines(self, *parts: str) -> None:
+        """Read until each part has been in a line that was not read before."""
         assert self.process.stdout is not None
-        awaited = {0, 1}
+        awaited = set(parts)
         for line in iter(self.process.stdout.readline, ""):
             self.lines.append(line)
-            awaited -= {rank for rank in awaited if f"[rank {rank}] step 3\n" in line}
+            awaited -= {part for part in awaited if part in line}
             if not awaited:
                 return
-        raise AssertionError(f"no step of {awaited} in {''.join(self.lines)}")
+        raise AssertionError(f"no {awaited} in {''.join(self.lines)}")
 
     def host_of_rank(self, rank: int) -> Host:
         (line,) = {line.split("]")[0] for line in self.lines if f"[rank {rank}] step" in line}
@@ -243,6 +247,42 @@ def test_request_to_stop_and_the_callers_variables_reach_the_ranks_of_all_hosts(
     }
     left_out = f"[launcher] HCCL_IF_IP={own.address} is no address of this host, and is left out\n"
     assert [line.partition("] ")[2] for line in attempt.lines if "[launcher]" in line] == [left_out]
+
+
+@pytest.mark.alone
+def test_all_ranks_save_when_a_host_leaves_and_go_on_once_there_is_another_one(
+    start: Callable[..., Attempt], cluster: RayHosts
+) -> None:
+    attempt = start()
+    attempt.wait_until_all_are_in_step()
+    leaving = attempt.host_of_rank(1)
+    leave = cluster.start_on(leaving, sys.executable, "-m", "infra.launch.leave")
+    attempt.wait_for_lines(
+        f"{leaving.address} has to leave: all ranks save and stop",
+        "all ranks have stopped (at a step); going on without that host",
+    )
+    assert leave.wait(HANG_SECONDS) == 0
+    assert attempt.processes() == []
+    cluster.join(leaving)
+    attempt.wait_until_all_are_in_step()
+    attempt.process.send_signal(signal.SIGUSR1)
+    assert attempt.result() == ("stopped", "at a step")
+    first, second = (attempt.directory / name for name in ("logs", "logs-1"))
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+
+
+@pytest.mark.alone
+def test_the_head_cannot_leave(cluster: RayHosts) -> None:
+    command = (sys.executable, "-m", "infra.launch.leave")
+    ended = subprocess.run(
+        cluster.head.command(*command),
+        env=cluster.environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    head = "error: this host is the head of its Ray cluster, which can't go on without it\n"
+    assert (ended.returncode, ended.stderr) == (2, head)
 
 
 def kill_rank(attempt: Attempt) -> None:
