@@ -34,8 +34,7 @@ RUN_BY = {
     "python -m flows.revalidate": "tests/e2e/test_readme.py",
     "prefect server start": "tests/e2e/conftest.py",
     "export PREFECT_API_URL": "tests/e2e/conftest.py",
-    "prefect work-pool create": "tests/e2e/conftest.py",
-    "prefect deploy --all": "tests/e2e/conftest.py",
+    "python -m infra.prefect": "tests/e2e/test_postgresql.py",
     "prefect worker start": "tests/e2e/conftest.py",
     "prefect deployment run": "tests/e2e/test_deployment_cycle.py",
 }
@@ -61,6 +60,7 @@ RUN_BY_PAGE = {
         "tests/sknet/graph/test_published_recipes.py",
         'documented("python -m sknet.graph"',
     ),
+    "infra/prefect/README.md": ("tests/e2e/conftest.py", 'page="infra/prefect/README.md"'),
     "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
 }
 # Pages with commands that no test can run, and the words in which they say so.
@@ -73,7 +73,7 @@ ELSEWHERE = {
     "docs/imagenet.md": "The commands are for such a machine and were not run on one",
 }
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
-PAGES = ["README.md", "infra/s3/README.md", *DOCS]
+PAGES = ["README.md", "infra/prefect/README.md", "infra/s3/README.md", *DOCS]
 PROGRAMS = ("flows.train_sknet", "sknet.train", "sknet.convert", "sknet.validate")
 COMMAND = re.compile(
     r"(?:[A-Za-z_]+=\S+ )*(?:\.venv/bin/)?(?:python|msrun|ray|prefect|make|msprof)\S* -?\w"

@@ -11,24 +11,25 @@ from tests.flow_runs import CommandRun, harness_api
 from tests.prefect_services import SERVER, WORKER, PrefectServer, PrefectWorker
 from tests.tiny_pipeline import Trained, train_command
 
-# The defaults: schedules are read every minute, a run is late after 15 s, and one that waits for
-# another one looks every 30 s.
+# The defaults: schedules are read every minute, and a run is late after 15 s.
 SOON = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
-    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
 }
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A server as documented but for its port and home, with the pool and the deployments."""
+    """A server as documented but for its port and home, with the pool and the deployments.
+
+    It has no automations, so that runs which a test kills are not started again.
+    """
     exported = dict(word.split("=", 1) for word in documented("export PREFECT_API_URL")[1:])
     assert exported == {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "SKNET_HOME": "$PWD"}
     assert documented("prefect server start") == ["prefect", *SERVER]
     with PrefectServer(tmp_path_factory.mktemp("server"), SOON) as started:
-        started.prefect(*documented("prefect work-pool create")[1:])
-        started.prefect(*documented("prefect deploy --all")[1:])
+        for start in ("prefect work-pool create", "prefect deploy --all"):
+            started.prefect(*documented(start, page="infra/prefect/README.md")[1:])
         yield started
 
 

@@ -1,10 +1,16 @@
 """The plugin that makes `prefect deployment run NAME` work without a slash."""
 
+import os
+import subprocess
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
+import yaml
 
-from infra.prefect.bare_name import with_full_name
+from infra.prefect.bare_name import FLOWS, with_full_name
+from tests.prefect_services import prefect_command
+from tests.processes import ROOT
 
 
 @pytest.mark.parametrize(
@@ -12,6 +18,7 @@ from infra.prefect.bare_name import with_full_name
     [
         ("deployment run train-sknet", "deployment run train-sknet/train-sknet"),
         ("deployment run report -p store=s", "deployment run report/report -p store=s"),
+        ("deployment run nightly", "deployment run revalidate/nightly"),
         ("deployment run revalidate/nightly", "deployment run revalidate/nightly"),
         ("deployment run --id 1234", "deployment run --id 1234"),
         ("deployment run -p a=b train-sknet", "deployment run -p a=b train-sknet"),
@@ -29,3 +36,27 @@ def test_only_the_bare_name_of_a_deployment_is_completed(typed: str, meant: str)
 def test_the_installed_distribution_registers_the_plugin() -> None:
     (plugin,) = entry_points(group="prefect.plugins", name="sknet")
     assert plugin.value == "infra.prefect.bare_name"
+
+
+def test_every_deployment_has_a_bare_name() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
+    for deployment in deployments:
+        flow = deployment["entrypoint"].partition(":")[2].replace("_", "-")
+        assert FLOWS.get(deployment["name"], deployment["name"]) == flow
+
+
+@pytest.mark.slow
+def test_the_plugin_can_be_enabled_for_all_directories(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (command,) = (each for each in text.split("`") if each.startswith("prefect config set"))
+    settings = dict(word.split("=") for word in command.split()[3:])
+    ended = subprocess.run(
+        prefect_command("deployment", "run", "train-sknet"),
+        cwd=tmp_path,
+        env={**os.environ, **settings, "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Not `Invalid deployment name format`.
+    assert "All connection attempts failed" in ended.stdout + ended.stderr
