@@ -67,8 +67,20 @@ class PrefectServer(Service):
 
     def prefect(self, *words: object) -> str:
         """Run `prefect …` in the repository's root, where `prefect.toml` is read."""
+        return self._output(*prefect_command(*words))
+
+    def deploy(self) -> None:
+        """Register the pool and the deployments by Prefect's own commands, without automations."""
+        self.prefect("work-pool", "create", "sknet-process", "--type", "process")
+        self.prefect("deploy", "--all", "--no-prompt")
+
+    def register(self, *options: str) -> str:
+        """Run `python -m infra.prefect`: the work pool, the deployments and the automations."""
+        return self._output(sys.executable, "-m", "infra.prefect", *options)
+
+    def _output(self, *command: str) -> str:
         ended = subprocess.run(
-            prefect_command(*words),
+            command,
             cwd=ROOT,
             env={**os.environ, **self.environment},
             capture_output=True,
@@ -78,10 +90,6 @@ class PrefectServer(Service):
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
-
-    def deploy(self) -> None:
-        self.prefect("work-pool", "create", "sknet-process", "--type", "process")
-        self.prefect("deploy", "--all", "--no-prompt")
 
     def run(
         self,
@@ -114,6 +122,10 @@ class PrefectServer(Service):
 
     def post(self, path: str, body: object) -> Any:
         return answer_of(self.api, "POST", path, body)
+
+    def patch(self, path: str, body: object) -> None:
+        answer = httpx.patch(f"{self.api}/{path}", json=body, timeout=HANG_SECONDS)
+        answer.raise_for_status()
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         of_deployment = {"deployments": {"name": {"any_": [deployment]}}}
