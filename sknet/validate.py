@@ -7,12 +7,15 @@ msrun --worker_num 2 --local_worker_num 2 --join=True sknet/validate.py -c RECIP
 import argparse
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sknet import program
 from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
+from sknet.progress import write_progress
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
 from sknet.records.training import MODEL_FILE, STATE_FILE
@@ -28,6 +31,9 @@ BATCH_SIZE = 16
 100 MB."""
 
 SPLIT = "val"
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Seconds between two lines about the progress."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -133,6 +139,7 @@ def _evaluate(
         batch_size=BATCH_SIZE,
         resolutions=recipe.resolutions,
         world=world,
+        on_progress=_progress(arguments.progress_file) if world.rank == 0 else None,
     )
     evaluations = {
         side: evaluation_of(
@@ -158,6 +165,26 @@ def _evaluate(
         for evaluation in evaluations.values():
             print(_line(evaluation), flush=True)
         program.write_json(evaluations[recipe.image_resize], arguments.json)
+
+
+def _progress(file: Path | None) -> Callable[[float], None]:
+    """Return what prints how far the evaluation is and, before that, writes the progress file.
+
+    Its end is written alone: the lines of the results follow.
+    """
+    last = time.monotonic()
+
+    def show(fraction: float) -> None:
+        nonlocal last
+        if fraction < 1 and time.monotonic() - last < SECONDS_BETWEEN_LINES:
+            return
+        last = time.monotonic()
+        if file:
+            write_progress(file, fraction)
+        if fraction < 1:
+            print(f"evaluated {fraction:.0%} of the samples", flush=True)
+
+    return show
 
 
 def _write_predictions(
@@ -207,6 +234,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="file of weights, or the directory of a checkpoint",
     )
+    result.add_argument("--progress_file", type=Path, help=argparse.SUPPRESS)
     result.add_argument(
         "--json", type=Path, help="file for the counts at the recipe's resolution (default: none)"
     )

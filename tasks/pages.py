@@ -66,17 +66,15 @@ def link_to(artifact: Artifact, file: str, store_uri: str, *, key: str, descript
     is set. Otherwise it opens the object on S3 with this host's credentials, or names the file.
     """
     path = f"{artifact.manifest.kind}/{artifact.manifest.key}/{file}"
+    text: str | None = file
     if base := os.environ.get("SKNET_PAGES_URL"):
-        link, how = f"{base.rstrip('/')}/{quote(path)}", ""
+        link = f"{base.rstrip('/')}/{quote(path)}"
     elif store_uri.startswith("s3://"):
         from infra.s3 import Bucket  # it takes most of a second
 
         link = Bucket(store_uri).link(path, seconds=LINK_DAYS * 86400, content_type="text/html")
-        how = f" The link is valid for {LINK_DAYS} days."
+        description += f"; the link is valid for {LINK_DAYS} days"
     else:
-        link = artifact.path(file).as_uri()
-        how = (
-            " Browsers refuse to follow a link to a file: copy it into the address bar, on a "
-            "machine that has the file."
-        )
-    create_link_artifact(link, link_text=file, key=key, description=f"{description}.{how}")
+        link, text = artifact.path(file).as_uri(), None  # the address itself, to be copied
+        description += "; browsers refuse to open a file from here: copy its address"
+    create_link_artifact(link, link_text=text, key=key, description=description)

@@ -1,6 +1,7 @@
 """What a task returns, and how it finds or builds its artifact."""
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -19,7 +20,9 @@ from infra.artifacts import (
     Resolution,
     resolve,
 )
+from infra.base.progress import watching
 from tasks.errors import is_worth_retrying
+from tasks.progress import LongWork
 
 RETRY_SECONDS = [5.0, 20.0, 60.0]
 """Pauses before each retry, in which a host or a service may restart."""
@@ -49,15 +52,27 @@ class TaskResult(BaseModel):
 def pipeline_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Return a decorator that makes a Prefect task of a function, with retries.
 
-    The artifact store remembers results, not Prefect's cache, so that a retry is always safe.
+    The artifact store remembers results, not Prefect's cache, so that a retry is always safe. Long
+    work on the store's files is shown.
     """
-    return task(
+
+    in_prefect = task(
         name=name,
         cache_policy=NO_CACHE,
         retries=len(RETRY_SECONDS),
         retry_delay_seconds=RETRY_SECONDS,
         retry_condition_fn=retry_condition,
     )
+
+    def decorate(body: Callable[P, R]) -> Task[P, R]:
+        @wraps(body)
+        def watched(*args: P.args, **kwargs: P.kwargs) -> R:
+            with watching(LongWork):
+                return body(*args, **kwargs)
+
+        return in_prefect(watched)
+
+    return decorate
 
 
 def retry_condition(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -87,14 +102,25 @@ def resolve_artifact(
 
 
 def finish(
-    task_name: str, resolution: Resolution, facts: Mapping[str, JsonValue]
+    task_name: str,
+    resolution: Resolution,
+    facts: Mapping[str, JsonValue],
+    *,
+    seconds_before: float = 0.0,
 ) -> State[TaskResult]:
-    """Return the final state of a task that found or built an artifact."""
+    """Return the final state of a task that found or built an artifact.
+
+    Args:
+        task_name: Name of the task.
+        resolution: The artifact, and how it came about.
+        facts: What the summary of the run shows of the task.
+        seconds_before: How long the task had worked until it could ask for the artifact.
+    """
     manifest = resolution.artifact.manifest
     result = TaskResult(
         task=task_name,
         status=resolution.status,
-        seconds=resolution.seconds,
+        seconds=seconds_before + resolution.seconds,
         kind=manifest.kind,
         key=manifest.key,
         digest=manifest.digest,

@@ -12,8 +12,6 @@ from sknet.data.sources import absolute, open_source
 from sknet.data.staging import MAX_QUARANTINE, ScanCache, Staged, stage_source
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
-SECONDS_BETWEEN_LINES = 10
-
 
 @pipeline_task("stage")
 def stage(
@@ -30,20 +28,11 @@ def stage(
     Raises:
         UserError: The source can't be listed, or too many of its images are unreadable.
     """
+    began = time.perf_counter()
     logger = get_run_logger()
     source = open_source(absolute(data))
     cache = ScanCache(source)
-    last_line = time.monotonic()
-
-    def log_progress(num_files: int, num_bytes: int) -> None:
-        nonlocal last_line
-        if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
-            logger.info("stage: %d files, %.1f GB so far", num_files, num_bytes / 1e9)
-
-    staged = stage_source(
-        source, cache, full=full, max_quarantine=max_quarantine, on_progress=log_progress
-    )
+    staged = stage_source(source, cache, full=full, max_quarantine=max_quarantine)
     logger.info("stage: read %d files; the others are unchanged", staged.num_files_read)
     for sample in staged.dataset.quarantined:
         logger.warning("stage: quarantined %s: %s", sample.key, sample.reason)
@@ -64,13 +53,14 @@ def stage(
         _write(staged, workspace)
         return BuildOutput(workspace, {"samples": len(staged.index)}, {"source": data})
 
+    seconds = time.perf_counter() - began
     resolution = resolve_artifact("stage", open_store(store_uri), spec, build)
     facts: dict[str, JsonValue] = {
         "splits": dict(staged.dataset.splits),
         "quarantined": len(staged.dataset.quarantined),
         "ignored": len(staged.ignored),
     }
-    return finish("stage", resolution, facts)
+    return finish("stage", resolution, facts, seconds_before=seconds)
 
 
 def _write(staged: Staged, workspace: Path) -> None:

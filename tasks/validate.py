@@ -14,7 +14,7 @@ from sknet.records import CheckpointChecks, Evaluation
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
-from tasks.programs import device_here, run_program, write_recipe
+from tasks.programs import ProgressBar, device_here, run_program, write_recipe
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
 
 
@@ -96,7 +96,12 @@ def evaluate_checkpoint(
     # An earlier attempt may have left files of another outcome.
     shutil.rmtree(out, ignore_errors=True)
     try:
-        run_program("validate", options, workspace=workspace)
+        run_program(
+            "validate",
+            options,
+            workspace=workspace,
+            progress=ProgressBar("evaluation", "Fraction of the samples that are predicted"),
+        )
     except JobFailedError:
         if not _has_failed_check(out / CHECKS_FILE):
             raise

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
+from infra.base.progress import Count, uncounted
 from infra.s3.attempts import (
     BUDGET_SECONDS,
     DEFAULT_LIMITS,
@@ -227,9 +228,18 @@ class Bucket:
                 raise S3Error(0, f"{operation.problem}: it changed meanwhile") from None
 
     def upload(
-        self, path: Path, key: str, *, size: int, sha256: str, expected: Expect | str
+        self,
+        path: Path,
+        key: str,
+        *,
+        size: int,
+        sha256: str,
+        expected: Expect | str,
+        count: Count = uncounted,
     ) -> None:
         """Write a file of any size into an object, which appears whole or not at all.
+
+        `count` counts the bytes that are sent.
 
         Raises:
             PreconditionError: Something else is there than expected, and not these bytes.
@@ -237,11 +247,15 @@ class Bucket:
             OSError: The file can't be read.
         """
         with self._operation("can't be written", key, size) as operation:
-            file = LocalFile(path, size, sha256)
+            file = LocalFile(path, size, sha256, count)
             upload(operation, self._address(key), file, expected, self._limits)
 
-    def download(self, key: str, path: Path, *, size: int, sha256: str) -> None:
+    def download(
+        self, key: str, path: Path, *, size: int, sha256: str, count: Count = uncounted
+    ) -> None:
         """Write an object into a new file; after an error, the file doesn't exist.
+
+        `count` counts the bytes that are written.
 
         Raises:
             DamagedObjectError: The object doesn't have this size and SHA-256.
@@ -250,19 +264,19 @@ class Bucket:
         with path.open("x+b") as file:
             try:
                 with self._operation("can't be fetched", key, size) as operation:
-                    self._reader(operation, key, size).into_file(file.fileno(), sha256)
+                    self._reader(operation, key, size, count).into_file(file.fileno(), sha256)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
 
-    def sha256(self, key: str, *, size: int) -> str:
-        """Return the SHA-256 of an object's bytes.
+    def sha256(self, key: str, *, size: int, count: Count = uncounted) -> str:
+        """Return the SHA-256 of an object's bytes; `count` counts those that are read.
 
         Raises:
             DamagedObjectError: It has another size.
         """
         with self._operation("can't be verified", key, size) as operation:
-            return self._reader(operation, key, size).sha256()
+            return self._reader(operation, key, size, count).sha256()
 
     def stale_uploads(self, older_than: timedelta) -> list[StaleUpload]:
         """Return unfinished multipart uploads of at least this age; they occupy storage."""
@@ -358,8 +372,10 @@ class Bucket:
         except TooLarge as larger:
             return larger.etag
 
-    def _reader(self, operation: Operation, key: str, size: int) -> ObjectReader:
-        return ObjectReader(operation, self._address(key), size=size, limits=self._limits)
+    def _reader(self, operation: Operation, key: str, size: int, count: Count) -> ObjectReader:
+        return ObjectReader(
+            operation, self._address(key), size=size, limits=self._limits, count=count
+        )
 
     def _operation(self, problem: str, key: str = "", size: int = 0) -> Operation:
         seconds = self._budget + size / SLOWEST_TRANSFER

@@ -4,13 +4,14 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from s3transfer.utils import ReadFileChunk
 
+from infra.base.progress import Count, uncounted
 from infra.s3.attempts import Attempt, Limits, Operation, Request
 from infra.s3.errors import (
     Absent,
@@ -50,15 +51,25 @@ class LocalFile:
     path: Path
     size: int
     sha256: str
+    count: Count = uncounted
+    """Counts the bytes that are sent; those of a failed attempt are sent again."""
 
     @property
     def metadata(self) -> dict[str, str]:
         """Metadata of the file's object."""
         return {SHA256_NAME: self.sha256}
 
-    def open_part(self, part: Part) -> ReadFileChunk:
-        """Open a part of the file in the form that botocore needs."""
-        return ReadFileChunk.from_filename(str(self.path), part.start, part.size)
+    @contextlib.contextmanager
+    def open_part(self, part: Part) -> Iterator[ReadFileChunk]:
+        """Open a part of the file in the form that botocore needs, to send it."""
+        # It counts backwards, too, if botocore goes back to send it again.
+        sent = [lambda bytes_transferred: self.count(bytes_transferred)]
+        with ReadFileChunk.from_filename(str(self.path), part.start, part.size, sent) as body:
+            try:
+                yield body
+            except BaseException:
+                self.count(-body.tell())
+                raise
 
     def is_object(self, found: dict[str, Any] | None) -> bool:
         """Tell whether an object, according to S3's answer, was written with these bytes."""
@@ -189,8 +200,15 @@ class ObjectReader:
     """
 
     def __init__(
-        self, operation: Operation, address: dict[str, str], *, size: int, limits: Limits
+        self,
+        operation: Operation,
+        address: dict[str, str],
+        *,
+        size: int,
+        limits: Limits,
+        count: Count,
     ) -> None:
+        self._count = count
         self._operation = operation
         self._address = address
         self._size = size
@@ -249,9 +267,10 @@ class ObjectReader:
     ) -> None:
         answer = self._get(client, version, part)
         position = part.start
-        with contextlib.closing(answer["Body"]) as body:
+        with self._counted() as count, contextlib.closing(answer["Body"]) as body:
             _check_length(answer, part.size)
             for block in body.iter_chunks(DOWNLOAD_BLOCK):
+                count(len(block))
                 rest = memoryview(block)
                 while rest:
                     with attempt.effect():
@@ -268,9 +287,10 @@ class ObjectReader:
             def request(client: Any, _: Attempt) -> tuple["hashlib._Hash", dict[str, Any]]:
                 extended = whole.copy()
                 answer = self._get(client, version, part)
-                with contextlib.closing(answer["Body"]) as body:
+                with self._counted() as count, contextlib.closing(answer["Body"]) as body:
                     _check_length(answer, part.size)
                     for block in body.iter_chunks(DOWNLOAD_BLOCK):
+                        count(len(block))
                         extended.update(block)
                 return extended, answer
 
@@ -281,6 +301,22 @@ class ObjectReader:
             version = {"IfMatch": f'"{etag_of(answer)}"'}
             written = sha256_of(answer)
         return whole.hexdigest(), written
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[Count]:
+        """Yield what counts the bytes of an attempt; if it fails, they are read again."""
+        num_bytes = 0
+
+        def count(more: int) -> None:
+            nonlocal num_bytes
+            num_bytes += more
+            self._count(more)
+
+        try:
+            yield count
+        except BaseException:
+            self._count(-num_bytes)
+            raise
 
     def _get(self, client: Any, version: dict[str, str], part: Part) -> dict[str, Any]:
         span = {} if len(self._parts) == 1 else {"Range": part.range}

@@ -10,13 +10,14 @@ import itertools
 import os
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.base.files import cache_directory
+from infra.base.progress import Count, work
 from infra.base.verified import is_settled
 from sknet.data.sources.source import SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
@@ -68,7 +69,6 @@ def stage_source(
     *,
     full: bool = False,
     max_quarantine: float = MAX_QUARANTINE,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> Staged:
     """Find all samples of a source. Unchanged files that the cache knows are not read.
 
@@ -77,7 +77,6 @@ def stage_source(
         cache: What earlier stagings found in its files; updated with what this one finds.
         full: Whether to read all files, whatever the cache knows.
         max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
-        on_progress: Called with the number of files, and of bytes, that are done so far.
 
     Raises:
         UserError: The source doesn't have the form that it should have, a class has no usable
@@ -88,13 +87,10 @@ def stage_source(
     files, skipped = _list(source)
     scanned: list[tuple[SourceFile, Found]] = []
     num_files_read = 0
-    num_bytes = 0
-    for file, found, was_read in _scan_all(source, files, None if full else cache):
-        scanned.append((file, found))
-        num_files_read += was_read
-        num_bytes += file.size
-        if on_progress:
-            on_progress(len(scanned), num_bytes)
+    with work(f"reading {source.location}", sum(file.size for file in files)) as count:
+        for file, found, was_read in _scan_all(source, files, None if full else cache, count):
+            scanned.append((file, found))
+            num_files_read += was_read
     samples, unusable = _assign(source, scanned)
     skipped += unusable
     if cache:
@@ -171,16 +167,17 @@ def _list(source: Source) -> tuple[list[SourceFile], list[Skipped]]:
 
 
 def _scan_all(
-    source: Source, files: list[SourceFile], cache: "ScanCache | None"
+    source: Source, files: list[SourceFile], cache: "ScanCache | None", count: Count
 ) -> Iterator[tuple[SourceFile, Found, bool]]:
     """Yield each file, what is in it, and whether it was read to find that out."""
 
     def scan(file: SourceFile) -> tuple[SourceFile, Found, bool]:
         known = cache.get(file) if cache else None
         if known is not None:
+            count(file.size)
             return file, known, False
         try:
-            return file, list(source.scan(file)), True
+            return file, list(_counted(source.scan(file), file.size, count)), True
         except OSError as error:
             reason = lasting_fault(error, f"{source.location}: {file.path}")
             return file, [Skipped(file.path, f"can't be read: {reason}")], True
@@ -188,6 +185,21 @@ def _scan_all(
     with ThreadPoolExecutor(NUM_READERS) as pool:
         for start in range(0, len(files), FILES_PER_ROUND):
             yield from pool.map(scan, files[start : start + FILES_PER_ROUND])
+
+
+def _counted(
+    entries: Iterable[ScannedImage | Skipped], num_bytes: int, count: Count
+) -> Iterator[ScannedImage | Skipped]:
+    """Yield the entries of a file while they are read, and count its bytes, image by image."""
+    try:
+        for entry in entries:
+            if isinstance(entry, ScannedImage):
+                size = min(entry.size, num_bytes)
+                num_bytes -= size
+                count(size)
+            yield entry
+    finally:
+        count(num_bytes)
 
 
 def _assign(

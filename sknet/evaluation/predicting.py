@@ -1,7 +1,7 @@
 """Run a network on a split: every sample on one rank, all predictions on every rank."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -57,6 +57,7 @@ def predict(
     batch_size: int,
     resolutions: Sequence[int],
     world: World = ALONE,
+    on_progress: Callable[[float], None] | None = None,
 ) -> dict[int, Predictions]:
     """Return the predictions of every sample of a split at each resolution, on every rank.
 
@@ -70,6 +71,7 @@ def predict(
         batch_size: Samples per forward pass of a rank.
         resolutions: Sides of the square input, in pixels.
         world: The ranks. All of them have to call this.
+        on_progress: Called after each batch with the fraction of this rank's samples that are done.
 
     Raises:
         NonFiniteLossError: The weights have diverged; raised on all ranks.
@@ -87,11 +89,15 @@ def predict(
         else ()
     )
     rows = {side: [Predictions.none(len(shards.classes)).rows] for side in resolutions}
+    num_done = 0
     with closing(read_ahead(iter(batches), BATCHES_AHEAD)) as ahead:
         for images, labels in ahead:
             for side, at_side in zip(resolutions, images, strict=True):
                 logits = _logits(network, at_side, batch_size)
                 rows[side].append(Predictions.of_logits(logits, labels).rows)
+            num_done += len(labels)
+            if on_progress:
+                on_progress(num_done / len(indices))
     result = {}
     for side, parts in rows.items():
         of_all_ranks = _gather(np.concatenate(parts), num_samples, world.size)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from infra.artifacts import Artifact, ArtifactStore, Manifest, Ref, StoreError
+from infra.base.progress import work
 from infra.base.records import Record
 from sknet.errors import UserError
 from sknet.records import (
@@ -53,12 +54,13 @@ def collect(store: ArtifactStore, *, price: float | None = None) -> ReportConten
     checkpoints = reader.manifests("checkpoint")
     production = reader.attempt(f"refs/{PRODUCTION}.json", lambda: store.refs.get(PRODUCTION))
     collector.list_unfinished({checkpoint.key for checkpoint in checkpoints})
-    # Of several runs with the same artifact, the earliest has made it.
-    runs = [
-        run
-        for checkpoint in sorted(checkpoints, key=lambda each: (created_at(each), each.key))
-        if (run := collector.run(checkpoint, production))
-    ]
+    runs = []
+    with work(f"reading {len(checkpoints)} runs", len(checkpoints)) as count:
+        # Of several runs with the same artifact, the earliest has made it.
+        for checkpoint in sorted(checkpoints, key=lambda each: (created_at(each), each.key)):
+            if run := collector.run(checkpoint, production):
+                runs.append(run)
+            count(1)
     revalidations = [
         revalidation
         for manifest in reader.manifests("revalidation")

@@ -83,6 +83,9 @@ def test_progress_tables_text_and_figure_of_a_run_are_there(pages: PrefectPages)
     types = {each["key"]: each["type"] for each in pages.artifacts()}
     assert types == {
         "conversion": "progress",
+        "evaluation": "progress",
+        "tasks": "table",
+        "page": "markdown",
         "accuracy": "table",
         "promotion": "table",
         "results": "table",

@@ -68,11 +68,13 @@ def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trai
     assert promoted["digest"] == trained.of("train").digest
 
 
-def test_prefects_pages_show_accuracy_and_report(trained: Trained, copied_store: Path) -> None:
+def test_prefects_pages_show_accuracy_report_and_what_each_task_has_done(
+    trained: Trained, copied_store: Path
+) -> None:
     flow_run, _ = run_flow_once(trained.recipe, trained.images, copied_store)
 
     shown = shown_by(flow_run)
-    assert shown.keys() == {"accuracy", "accuracy-intervals", "report", "results"}
+    assert shown.keys() == {"accuracy", "accuracy-intervals", "page", "report", "results", "tasks"}
     (row,) = json.loads(str(shown["accuracy"].data))
     counts = trained.of("validate").facts
     assert {key: row[key] for key in counts} == counts
@@ -86,7 +88,22 @@ def test_prefects_pages_show_accuracy_and_report(trained: Trained, copied_store:
     assert f"({figure})" in text
     assert f"`report.html` of the artifact `report/{page.parent.name}`" in text.splitlines()[0]
     assert shown["results"].type == "table"
-    assert json.loads(str(shown["results"].data))[0]["model name"] == "tiny"
+    first = json.loads(str(shown["results"].data))[0]
+    assert (first["model name"], first["acc@top5"], first["jit level"]) == (
+        "tiny",
+        "100.00 %",
+        "default",
+    )
+    assert first["graph compile"].endswith(" s")
+    html = copied_store / "report" / page.parent.name / "report.html"
+    assert str(shown["page"].data).endswith(f"]({html.as_uri()})")
+    rows = json.loads(str(shown["tasks"].data))
+    assert [(row["task"], row["status"]) for row in rows] == [(task, "reused") for task in TASKS]
+    assert rows[2]["artifact"] == f"checkpoint/{trained.of('train').key}"
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run)
+    assert run.name == f"tiny {trained.of('train').key[:8]}"
+    assert set(run.tags) == {"reused", "promoted"}
     assert shown["accuracy-intervals"].type == "image"
     assert shown["accuracy-intervals"].data == figure
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
+import httpx
 import pytest
 
 from infra.s3 import (
@@ -49,6 +50,17 @@ def test_a_missing_object_is_none(bucket: Bucket) -> None:
     bucket.delete(["nothing"])
 
 
+def test_a_link_shows_one_object_to_those_without_credentials(bucket: Bucket) -> None:
+    for name in ("a page.html", "other.html"):
+        bucket.put(name, b"<p>all</p>", expected=ABSENT)
+    link = bucket.link("a page.html", seconds=60, content_type="text/html")
+    answer = httpx.get(link)
+    assert (answer.status_code, answer.text) == (200, "<p>all</p>")
+    assert answer.headers["content-type"] == "text/html"
+    for forged in (link.partition("?")[0], link.replace("a%20page", "other")):
+        assert httpx.get(forged).status_code == httpx.codes.FORBIDDEN
+
+
 def test_an_object_larger_than_allowed_is_not_read(bucket: Bucket) -> None:
     bucket.put("large", b"12345", expected=ANY)
     with pytest.raises(DamagedObjectError, match="5 bytes, expected at most 4"):
@@ -83,11 +95,15 @@ def test_writing_the_same_content_again_succeeds(bucket: Bucket) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_file_is_uploaded_and_downloaded_whole(bucket: Bucket, tmp_path: Path, size: int) -> None:
     path, sha256 = written(tmp_path / "file", size)
-    bucket.upload(path, "file", size=size, sha256=sha256, expected=ABSENT)
+    sent: list[int] = []
+    bucket.upload(path, "file", size=size, sha256=sha256, expected=ABSENT, count=sent.append)
     assert bucket.head("file").size == size  # type: ignore[union-attr]
-    bucket.download("file", tmp_path / "copy", size=size, sha256=sha256)
+    fetched: list[int] = []
+    bucket.download("file", tmp_path / "copy", size=size, sha256=sha256, count=fetched.append)
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
-    assert bucket.sha256("file", size=size) == sha256
+    read: list[int] = []
+    assert bucket.sha256("file", size=size, count=read.append) == sha256
+    assert [sum(counted) for counted in (sent, fetched, read)] == [size] * 3
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])

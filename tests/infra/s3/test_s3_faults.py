@@ -59,7 +59,10 @@ def upload(bucket: Bucket, directory: Path, content: bytes) -> None:
 
 def download(bucket: Bucket, directory: Path, content: bytes) -> bytes:
     path = directory / "fetched"
-    bucket.download("key", path, size=len(content), sha256=sha256(content))
+    fetched: list[int] = []
+    options = {"size": len(content), "sha256": sha256(content)}
+    bucket.download("key", path, **options, count=fetched.append)
+    assert sum(fetched) == len(content)
     return path.read_bytes()
 
 

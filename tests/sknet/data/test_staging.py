@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from infra.base.progress import watching
 from sknet.data.sources import open_source
 from sknet.data.staging import ScanCache, Staged, read_staged, stage_source
 from tests.imagenet import write_archives
@@ -161,6 +162,16 @@ def test_archives_are_read_once(archives: Path, tmp_path: Path) -> None:
     again = stage_cached(tmp_path / "caches", archives)
     assert (first.num_files_read, again.num_files_read) == (2, 0)
     assert again.dataset == first.dataset
+
+
+def test_progress_follows_the_images_within_an_archive(archives: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    with watching(lambda _: told.append):
+        staged = stage_cached(tmp_path / "caches", archives)
+    # Each image, and what is left of each file: more steps than files.
+    assert len(told) >= len(staged.index) > len(list(archives.iterdir()))
+    assert told == sorted(told)
+    assert told[-1] == 1
 
 
 @pytest.mark.usefixtures("settled")

@@ -1,0 +1,85 @@
+"""Names and tags of flow runs, and links to files of artifacts, as Prefect's server has them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
+
+from infra.artifacts import Artifact, ArtifactSpec, open_store
+from tasks.pages import complete_run_name, link_to, run_name, tag_run
+from tests.tiny_pipeline import shown_by
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flow_harness")]
+
+
+@flow(flow_run_name=run_name(lambda recipe, **_: recipe))
+def train(recipe: str = "digits") -> None:
+    complete_run_name(f"{recipe} 60b2eb36")
+    tag_run("built", "promoted")
+
+
+def run(name: str | None, **parameters: str) -> FlowRun:
+    """Run the flow, created with this name as `prefect deployment run --name` does."""
+    with get_client(sync_client=True) as client:
+        created = client.create_flow_run(train, name=name, tags=["night"], parameters=parameters)
+        run_flow(train, flow_run=created, parameters=parameters)
+        return client.read_flow_run(created.id)
+
+
+def test_a_run_is_named_by_recipe_and_key_and_tagged_by_its_outcome() -> None:
+    first, other = run(None), run(None, recipe="imagenet")
+    assert (first.name, other.name) == ("digits 60b2eb36", "imagenet 60b2eb36")
+    assert set(first.tags) == {"night", "built", "promoted"}
+
+
+@pytest.mark.parametrize("name", ["my-run", "before the release", "digits 60b2eb36"])
+def test_a_name_that_the_user_gave_stays(name: str) -> None:
+    assert run(name).name == name
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Artifact:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "page.html").write_text("<p>all</p>", "utf-8")
+    spec = ArtifactSpec(kind="report", format_version=1, params={}, inputs={})
+    store = open_store(f"{tmp_path / 'a store'}")
+    return store.put(spec, tmp_path / "new", stats={}, provenance={})
+
+
+@pytest.fixture
+def shown_link(page: Artifact, tmp_path: Path) -> Callable[[], tuple[str, str]]:
+    """Returns what the pages show of a link, and its description."""
+
+    @flow
+    def report() -> None:
+        link_to(page, "page.html", str(tmp_path / "a store"), key="page", description="All runs")
+
+    def show() -> tuple[str, str]:
+        state = report(return_state=True)
+        artifact = shown_by(UUID(str(state.state_details.flow_run_id)))["page"]
+        return str(artifact.data), str(artifact.description)
+
+    return show
+
+
+def test_a_file_is_shown_by_its_address_as_browsers_do_not_follow_it(
+    page: Artifact, shown_link: Callable[[], tuple[str, str]]
+) -> None:
+    address = page.path("page.html").as_uri()
+    assert "%20store" in address
+    data, description = shown_link()
+    assert data == f"[{address}]({address})"
+    assert description == "All runs; browsers refuse to open a file from here: copy its address"
+
+
+def test_a_link_to_a_served_store_opens_the_page(
+    page: Artifact, shown_link: Callable[[], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKNET_PAGES_URL", "https://pages.example/store/")
+    address = f"https://pages.example/store/report/{page.manifest.key}/page.html"
+    assert shown_link() == (f"[page.html]({address})", "All runs")
