@@ -25,6 +25,7 @@ from infra.artifacts.inspection import compare_directory
 from infra.artifacts.records import Damage, FileEntry, Manifest
 from infra.base.files import file_sha256, scan
 from infra.base.locks import exclusive, share_for_life
+from infra.base.progress import Count
 from infra.base.verified import FileStatus, read_verified, write_verified
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ logger = logging.getLogger(__name__)
 TRANSFERS = 8
 """Files that are transferred at a time: several, to hide the latency of small ones."""
 
-Download = Callable[[FileEntry, Path], None]
-"""Writes the file of an entry, exactly as the entry describes it, to a path."""
+Download = Callable[[FileEntry, Path, Count], None]
+"""Writes the file of an entry, exactly as the entry describes it, to a path, and counts bytes."""
 
 
 class CacheFullError(StoreError):
@@ -71,7 +72,7 @@ class Cache:
             missing = [entry for entry in entries if not _is_right(directory, entry, verified)]
             if missing:
                 self._make_room(sum(entry.size for entry in missing), manifest)
-                _download_all(directory, missing, download)
+                _download_all(manifest, directory, missing, download)
             _remember(directory, manifest, entries, verified, began)
             os.utime(directory)
         return directory / "files"
@@ -99,7 +100,7 @@ class Cache:
             if damages:
                 paths = {damage.path for damage in damages}
                 again = [entry for entry in manifest.files if entry.path in paths]
-                _download_all(directory, again, download)
+                _download_all(manifest, directory, again, download)
         return tuple(damages)
 
     @property
@@ -138,12 +139,14 @@ class Cache:
                 yield path
 
 
-def _download_all(directory: Path, entries: list[FileEntry], download: Download) -> None:
+def _download_all(
+    manifest: Manifest, directory: Path, entries: list[FileEntry], download: Download
+) -> None:
     def download_one(entry: FileEntry) -> None:
         # Under a name of its own, because a download that was given up may still write.
         part = directory / f".part-{uuid4().hex}"
         try:
-            download(entry, part)
+            download(entry, part, count)
             path = directory / "files" / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
             part.replace(path)
@@ -152,7 +155,10 @@ def _download_all(directory: Path, entries: list[FileEntry], download: Download)
 
     for leftover in directory.glob(".part-*"):
         leftover.unlink()
-    with ThreadPoolExecutor(min(TRANSFERS, len(entries))) as pool:
+    with (
+        manifest.work("downloading", entries) as count,
+        ThreadPoolExecutor(min(TRANSFERS, len(entries))) as pool,
+    ):
         try:
             for _ in pool.map(download_one, entries):
                 pass

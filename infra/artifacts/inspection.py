@@ -107,14 +107,15 @@ def compare_directory(
     """
     began = time.time_ns()
     present = dict(scan(directory))
-    sound = {}
+    sound: dict[str, FileStatus] = {}
 
     def sha256_of(entry: FileEntry) -> str:
         status = FileStatus.of(present[entry.path])
         if level == "changed" and verified.get(entry.path) == status:
             sha256 = entry.sha256
+            count(entry.size)
         else:
-            sha256 = file_sha256(directory / entry.path)
+            sha256 = file_sha256(directory / entry.path, count)
         if sha256 == entry.sha256 and status.had_settled(began):
             sound[entry.path] = status
         return sha256
@@ -123,7 +124,8 @@ def compare_directory(
         path: status.st_size if stat.S_ISREG(status.st_mode) else None
         for path, status in present.items()
     }
-    return compare(manifest, sizes, None if level == "size" else sha256_of), sound
+    with manifest.work("verifying") as count:
+        return compare(manifest, sizes, None if level == "size" else sha256_of), sound
 
 
 def inspect(

@@ -5,6 +5,7 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +29,7 @@ from infra.artifacts.documents import (
     one_line,
     sha256_of_json,
 )
+from infra.base import progress
 from infra.base.records import Record, Sha256
 
 
@@ -195,6 +197,14 @@ class Manifest(SealedRecord):
             raise StoreError(
                 f"no manifest for {spec.kind}/{spec.key}: {one_line(error)}"
             ) from error
+
+    def work(
+        self, what: str, entries: Iterable[FileEntry] | None = None
+    ) -> AbstractContextManager[progress.Count]:
+        """Begin work on the bytes of files, by default all; see `infra.base.progress`."""
+        files = self.files if entries is None else entries
+        name = f"{what} {self.kind}/{self.key[:10]}"
+        return progress.work(name, sum(entry.size for entry in files))
 
     @property
     def spec(self) -> ArtifactSpec:

@@ -48,6 +48,7 @@ from infra.artifacts.s3_layout import (
 from infra.artifacts.staging import link_or_copy
 from infra.artifacts.store import ArtifactStore, Build, Leftover
 from infra.base.locks import exclusive
+from infra.base.progress import Count
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
@@ -135,10 +136,10 @@ class S3Store(ArtifactStore):
     def _download(self, manifest: Manifest) -> Download:
         prefix = f"{manifest.kind}/{manifest.key}"
 
-        def download(entry: FileEntry, path: Path) -> None:
+        def download(entry: FileEntry, path: Path, count: Count) -> None:
             key = f"{prefix}/{entry.path}"
             try:
-                self._bucket.download(key, path, size=entry.size, sha256=entry.sha256)
+                self._bucket.download(key, path, size=entry.size, sha256=entry.sha256, count=count)
             except DamagedObjectError as error:
                 raise DamagedArtifactError(
                     f"{prefix} is damaged: {error.strerror}; after `python -m infra.artifacts "
@@ -176,6 +177,7 @@ class S3Store(ArtifactStore):
                         size=entry.size,
                         sha256=entry.sha256,
                         expected=expected,
+                        count=count,
                     )
                     return
                 except PreconditionError as error:
@@ -183,7 +185,10 @@ class S3Store(ArtifactStore):
                     lease.check()
                     expected = error.etag or Expect.ABSENT
 
-        with ThreadPoolExecutor(TRANSFERS) as uploaders:
+        with (
+            manifest.work("uploading") as count,
+            ThreadPoolExecutor(TRANSFERS) as uploaders,
+        ):
             try:
                 for _ in uploaders.map(upload, manifest.files):
                     pass
@@ -202,7 +207,7 @@ class S3Store(ArtifactStore):
     def _add_to_cache(self, manifest: Manifest, directory: Path) -> None:
         """Save this host the download of what it has just built."""
 
-        def link(entry: FileEntry, path: Path) -> None:
+        def link(entry: FileEntry, path: Path, _: Count) -> None:
             link_or_copy(directory / entry.path, path)
 
         with suppress(CacheFullError):

@@ -78,10 +78,11 @@ def _compare_files(bucket: Bucket, manifest: Manifest, level: Level) -> tuple[Da
     prefix = f"{manifest.kind}/{manifest.key}/"
 
     def sha256_of(entry: FileEntry) -> str:
-        return bucket.sha256(prefix + entry.path, size=entry.size)
+        return bucket.sha256(prefix + entry.path, size=entry.size, count=count)
 
     sizes = {listed.key.removeprefix(prefix): listed.size for listed in bucket.list(prefix)}
-    return compare(manifest, sizes, sha256_of if level == "full" else None)
+    with manifest.work("verifying") as count:
+        return compare(manifest, sizes, sha256_of if level == "full" else None)
 
 
 def quarantine(bucket: Bucket, kind: str, key: str, found: Found) -> None:

@@ -15,6 +15,7 @@ from infra.artifacts.documents import StoreError, one_line
 from infra.artifacts.records import FileEntry
 from infra.base.files import file_sha256, fsync, scan
 from infra.base.locks import exclusive
+from infra.base.progress import work
 
 # Another file system, one without hard links, another user's file, or too many links.
 _CANNOT_LINK = {errno.EXDEV, errno.ENOTSUP, errno.EPERM, errno.EMLINK}
@@ -46,15 +47,13 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
     Raises:
         StoreError: A manifest can't hold one of the names.
     """
+    sizes = {path: (directory / path).lstat().st_size for path in paths}
     try:
-        return tuple(
-            FileEntry(
-                path=path,
-                size=(directory / path).lstat().st_size,
-                sha256=file_sha256(directory / path),
+        with work(f"hashing {len(sizes)} files in {directory.name}", sum(sizes.values())) as count:
+            return tuple(
+                FileEntry(path=path, size=size, sha256=file_sha256(directory / path, count))
+                for path, size in sizes.items()
             )
-            for path in paths
-        )
     except ValidationError as error:
         raise StoreError(f"file can't be committed: {one_line(error)}") from error
 

@@ -5,6 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from infra.base.progress import Count, uncounted
+
+HASHED_BLOCK = 256 << 10
+
 
 def cache_directory(name: str = "") -> Path:
     """Return a directory of this user's cache on this host. It is safe to delete at any time.
@@ -25,10 +29,14 @@ def scan(directory: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_resul
                 yield prefix + entry.name, entry.stat(follow_symlinks=False)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Path, count: Count = uncounted) -> str:
+    """Return the SHA-256 of a file's content, in lower-case hex; count the bytes that are read."""
+    digest, block = hashlib.sha256(), memoryview(bytearray(HASHED_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
+            count(size)
+    return digest.hexdigest()
 
 
 def fsync(path: Path) -> os.stat_result:

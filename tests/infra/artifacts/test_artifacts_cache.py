@@ -9,6 +9,7 @@ from artifact_examples import CONTEXT, another_process, make_spec
 
 from infra.artifacts import FileEntry, Manifest
 from infra.artifacts.cache import Cache, CacheFullError
+from infra.base.progress import Count
 from infra.base.verified import FileStatus, read_verified, write_verified
 
 NUM_BYTES = 52
@@ -34,9 +35,10 @@ class Remote:
         self.files = files
         self.fetched: list[str] = []
 
-    def __call__(self, entry: FileEntry, path: Path) -> None:
+    def __call__(self, entry: FileEntry, path: Path, count: Count) -> None:
         self.fetched.append(entry.path)
         path.write_bytes(self.files[entry.path])
+        count(entry.size)
 
 
 def fetch(cache: Cache, seed: int, *names: str) -> list[str]:
@@ -118,7 +120,7 @@ def test_a_damaged_memory_of_verified_files_costs_only_another_look_at_them(tmp_
 def test_a_fetch_that_fails_leaves_nothing_behind(tmp_path):
     manifest = manifest_of(0, contents(0))
 
-    def fail(entry: FileEntry, path: Path) -> None:
+    def fail(entry: FileEntry, path: Path, count: Count) -> None:
         path.write_bytes(b"half")
         raise OSError("the connection broke")
 
