@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from infra.s3.server import serving
+from tests.installations import compose_services, read_unit
 from tests.processes import ROOT
 from tests.system_programs import require
 
@@ -116,7 +117,7 @@ def resolved_compose() -> str:
 
 
 def test_services_of_compose_are_on_loopback_and_have_few_permissions() -> None:
-    services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+    services = compose_services()
     for name, service in services.items():
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), name
@@ -143,7 +144,7 @@ def test_secrets_are_made_once_and_for_their_owner_only_and_match_the_compose_fi
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
 
-    services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+    services = compose_services()
     wanted = {Path(file).name for each in services.values() for file in each["env_file"]}
     assert wanted - {"settings.env"} == made.keys() - {"made"}
     values = dict(line.split("=", 1) for text in made.values() for line in text.split())
@@ -151,56 +152,6 @@ def test_secrets_are_made_once_and_for_their_owner_only_and_match_the_compose_fi
     assert values["PREFECT_API_AUTH_STRING"] == values["PREFECT_SERVER_API_AUTH_STRING"]
     assert all(len(value) >= 20 for value in values.values())
     assert re.search(r"^/infra/docker/secrets/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
-
-
-def test_the_s3_server_of_the_compose_file_takes_its_credentials_from_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server runs with the compose file's options, except for addresses."""
-    import boto3
-    from botocore.exceptions import ClientError
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "compose-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "compose-secret")
-    command = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["s3"]["command"]
-    assert not any("config" in word for word in command)
-
-    def command_of_compose(data: Path, config: Path, port: int) -> list[str]:
-        own = [
-            word
-            for word in command[1:]
-            if not word.startswith(("-dir", "-ip", "-s3.port=", "-master.volumeSize"))
-        ]
-        addresses = [
-            f"-dir={data}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            "-master.volumeSizeLimitMB=64",
-        ]
-        ports = [
-            f"-master.port={port + 1}",
-            f"-volume.port={port + 2}",
-            f"-filer.port={port + 3}",
-            f"-s3.port={port}",
-        ]
-        return [program("weed"), *own, *addresses, *ports]
-
-    monkeypatch.setattr("infra.s3.server._command", command_of_compose)
-    with serving(tmp_path) as server:
-        address = f"http://127.0.0.1:{server.port}"
-
-        def client(secret: str) -> Any:
-            return boto3.session.Session().client(
-                "s3",
-                endpoint_url=address,
-                aws_access_key_id="compose-key",
-                aws_secret_access_key=secret,
-                region_name="us-east-1",
-            )
-
-        client("compose-secret").create_bucket(Bucket="artifacts")
-        with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
-            client("another").create_bucket(Bucket="others")
 
 
 # Kubernetes
@@ -257,6 +208,22 @@ def test_the_ray_cluster_has_the_resources_that_the_launcher_reserves() -> None:
     assert container["resources"]["requests"]["huawei.com/Ascend910"] == devices
 
 
+def test_the_worker_watches_only_the_namespace_that_its_role_covers() -> None:
+    (role,) = of_kind("Role")
+    worker = container_of("prefect-worker")
+    watched = {each["name"]: each["value"] for each in worker["env"]}[
+        "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"
+    ]
+    assert watched == role["metadata"]["namespace"]
+
+
+def container_of(deployment: str) -> dict[str, Any]:
+    """Return the container of a deployment."""
+    (found,) = [each for each in of_kind("Deployment") if each["metadata"]["name"] == deployment]
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
 def test_names_that_manifests_refer_to_exist() -> None:
     (config,) = of_kind("ConfigMap")
     assert config["data"] == settings()
@@ -273,6 +240,45 @@ def test_names_that_manifests_refer_to_exist() -> None:
                 secrets.add(source["secretRef"]["name"])
     readme = (INFRA / "kubernetes/README.md").read_text("utf-8")
     assert all(f"create secret generic {name}" in readme for name in secrets)
+
+
+# All installations
+
+
+def test_each_worker_waits_for_its_pool_and_knows_the_store_of_all_deployments() -> None:
+    """tests/long/test_installations.py runs them."""
+    worker = compose_services()["worker"]
+    unit = read_unit(INFRA / "systemd/sknet-prefect-worker.service")
+    commands = [
+        worker["command"],
+        shlex.split(unit["ExecStart"][0]),
+        container_of("prefect-worker")["command"],
+    ]
+    for command in commands:
+        assert "--no-create-pool-if-not-found" in command
+    assert worker["environment"]["SKNET_STORE"].startswith("s3://artifacts/")
+    # Where only the unit's own user may write by default.
+    assert "SKNET_STORE=/var/lib/sknet/artifacts" in " ".join(unit["Environment"])
+    readme = (INFRA / "kubernetes/README.md").read_text("utf-8")
+    (store,) = [line for line in readme.splitlines() if "secret generic sknet-store" in line]
+    assert "--from-literal=SKNET_STORE=" in store
+
+
+def test_what_a_server_keeps_outside_its_database_outlives_it() -> None:
+    """The leases of concurrency limits, below PREFECT_HOME."""
+    server = compose_services()["server"]
+    assert f"prefect:{server['environment']['PREFECT_HOME']}" in server["volumes"]
+    unit = read_unit(INFRA / "systemd/sknet-prefect-server.service")
+    assert unit["StateDirectory"] == ["sknet"]
+    assert "PREFECT_HOME=/var/lib/sknet/prefect" in " ".join(unit["Environment"])
+    container = container_of("prefect-server")
+    home = {each["name"]: each["value"] for each in container["env"]}["PREFECT_HOME"]
+    (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == home]
+    (deployment,) = [
+        each for each in of_kind("Deployment") if each["metadata"]["name"] == "prefect-server"
+    ]
+    volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert "persistentVolumeClaim" in volumes[mount["name"]]
 
 
 # Work pools, settings, units, scripts
