@@ -70,7 +70,7 @@ def _import_ray() -> ModuleType:
     try:
         return import_module("ray")
     except ImportError:
-        raise ClusterError("Ray is not installed: pip install 'sknet[cluster]'") from None
+        raise ClusterError("work on a cluster needs Ray: pip install 'sknet[cluster]'") from None
 
 
 def _nodes_here(client: Any) -> dict[Any, Any]:

@@ -1,10 +1,12 @@
-"""Training on several hosts, some of which are lost, gives the bytes of a run on one host.
+"""Training on several hosts, some of which are lost or leave, gives the bytes of a run on one host.
 
 Each host is a network namespace with a Ray node of its own; the flow runs on the head. Measured
 seconds are printed: pytest -s.
 """
 
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +108,25 @@ def test_a_loss_while_training_changes_no_byte(
         print(f"  and done {time.monotonic() - began:.1f} s after it")
         assert training.ranks() == {}
     assert "Retry 1/3" in training.output()
+    assert digests(training.store) == digests(trained.store)
+
+
+def test_a_host_that_leaves_costs_no_step_and_changes_no_byte(
+    trained: Trained, tmp_path: Path, log: IO[str]
+) -> None:
+    with ray_hosts(3, QUICK) as cluster:
+        training = Training(cluster, trained, tmp_path / "store", log)
+        training.wait_for_checkpoint()
+        leaving, _ = training.ranks()[1]
+        leave = cluster.start_on(leaving, sys.executable, "-m", "infra.launch.leave")
+        assert leave.wait(HANG_SECONDS) == 0, training.output()
+        assert leaving.marked({"MS_ROLE": "MS_WORKER"}) == []
+        assert training.process.wait(HANG_SECONDS) == 0, training.output()
+    (last_step,) = re.findall(
+        r"all ranks have stopped \(after step (\d+) of 12, with", training.output()
+    )
+    assert f"resuming from step-{int(last_step):08}: " in training.output()
+    assert "Retry" not in training.output()
     assert digests(training.store) == digests(trained.store)
 
 
