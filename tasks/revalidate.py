@@ -372,6 +372,13 @@ def _table(found: Revalidation) -> list[dict[str, object]]:
     if found.recorded is None or found.found is None:
         return [{"finding": damage} for damage in found.damages or (found.said,)]
     return [
-        {"evaluation": "recorded", **found.recorded.model_dump(), **found.recorded_software},
-        {"evaluation": "now", **found.found.model_dump(), **found.software},
+        {"evaluation": "recorded", **_row(found.recorded), **found.recorded_software},
+        {"evaluation": "now", **_row(found.found), **found.software},
     ]
+
+
+def _row(counts: Counts) -> dict[str, object]:
+    return {
+        **counts.model_dump(exclude={"loss_sum"}),
+        "loss": f"{counts.loss_sum / counts.seen:.6f}" if counts.seen else "unknown",
+    }
