@@ -15,19 +15,20 @@ from typing import Any, get_args
 from tabulate import tabulate
 
 from infra.artifacts.documents import StoreError
-from infra.artifacts.gc import collect, survey
-from infra.artifacts.inspection import Level
+from infra.artifacts.gc import Plan, collect, survey
+from infra.artifacts.inspection import UNREADABLE, Level
 from infra.artifacts.opening import open_store
 from infra.artifacts.records import (
     DamagedArtifactError,
     DigestConflictError,
-    Manifest,
     RefConflictError,
+    UnreadableArtifactError,
 )
-from infra.artifacts.refs import Ref, former_target
-from infra.artifacts.store import ArtifactStore
-from infra.artifacts.transfer import copy_files, with_inputs
+from infra.artifacts.refs import Ref, former_target, require_kind
+from infra.artifacts.store import ArtifactStore, noting
+from infra.artifacts.transfer import NOT_MOVED, copy_files, push_refs, with_inputs
 from infra.artifacts.transfer import push as push_one
+from infra.base.interrupts import run_interruptible
 from infra.base.options import number
 from infra.base.outcomes import ExitCode
 
@@ -53,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreError as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.USER_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command does the rest\n")
-        return ExitCode.FAILED
 
 
 # The commands. The name of each function is the command's; its docstring is the help text.
@@ -63,17 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def ls(store: ArtifactStore, options: argparse.Namespace) -> int:
     """List artifacts."""
+    unreadable: dict[str, str] = {}
     rows = [
         {
             "artifact": f"{manifest.kind}/{manifest.key}",
             "files": len(manifest.files),
-            "bytes": _num_bytes(manifest),
+            "bytes": manifest.num_bytes,
             "created": manifest.provenance.get("created"),
         }
-        for manifest in store.list(options.kind)
+        for manifest in store.list(options.kind, on_unreadable=noting(unreadable))
     ]
     _print(rows, options)
-    return ExitCode.DONE
+    for path, reason in unreadable.items():
+        sys.stderr.write(f"{path} can't be read: {reason}\n")
+    if not rows and not unreadable and options.kind is None:
+        sys.stderr.write(f"{_nothing_in(store)}\n")
+    return ExitCode.FAILED if unreadable else ExitCode.DONE
 
 
 def show(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -93,17 +96,31 @@ def show(store: ArtifactStore, options: argparse.Namespace) -> int:
 
 def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
     """Look for damage. Nothing is changed."""
+    unreadable: dict[str, str] = {}
+    rows: list[Row] = []
     if options.artifact is not None:
         addresses = [_address(store, options.artifact)]
     else:
-        addresses = list(store.addresses())
-    rows = [
-        {"artifact": f"{kind}/{key}", **damage.model_dump()}
-        for kind, key in addresses
-        for damage in store.verify(kind, key, level=options.level)
-    ]
+        addresses = [*store.addresses(on_unreadable=noting(unreadable))]
+        if not addresses and not unreadable:
+            raise StoreError(_nothing_in(store))
+    for kind, key in addresses:
+        try:
+            damages = store.verify(kind, key, level=options.level)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            unreadable[f"{kind}/{key}"] = str(error.strerror)
+        else:
+            rows += [{"artifact": f"{kind}/{key}", **damage.model_dump()} for damage in damages]
+    for path, reason in unreadable.items():
+        detail = f"can't be read: {reason}"
+        rows.append({"artifact": path, "problem": "unreadable", "path": ".", "detail": detail})
     _print(rows, options)
-    sys.stderr.write(f"{len(addresses)} artifacts verified, {len(rows)} damages\n")
+    num_unreadable = sum(row["problem"] == "unreadable" for row in rows)
+    told = f", {num_unreadable} can't be read" if num_unreadable else ""
+    num_damages = len(rows) - num_unreadable
+    sys.stderr.write(f"{len(addresses)} artifacts verified, {num_damages} damages{told}\n")
     return ExitCode.FAILED if rows else ExitCode.DONE
 
 
@@ -116,20 +133,24 @@ def fetch(store: ArtifactStore, options: argparse.Namespace) -> int:
 
 
 def push(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Copy an artifact to another store, verified."""
+    """Copy an artifact to another store, verified, and the refs that point to it."""
     manifest = store.load(*_address(store, options.artifact)).manifest
     manifests = list(with_inputs(store, manifest)) if options.with_inputs else [manifest]
     target = open_store(options.to)
     rows = [
         {
             "artifact": f"{each.kind}/{each.key}",
-            "bytes": _num_bytes(each),
+            "bytes": each.num_bytes,
             "status": "pushed" if push_one(store, each, target) else "was there",
         }
         for each in manifests
     ]
     _print(rows, options)
-    return ExitCode.DONE
+    outcomes = push_refs(store, manifests, target)
+    for name, outcome in outcomes.items():
+        sys.stderr.write(f"refs/{name}: {outcome}\n")
+    is_complete = not any(outcome.startswith(NOT_MOVED) for outcome in outcomes.values())
+    return ExitCode.DONE if is_complete else ExitCode.FAILED
 
 
 def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -157,32 +178,64 @@ def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
     """Show what nobody needs any more, and why the rest stays; with --delete, remove it."""
     unused_since = datetime.now(UTC) - timedelta(days=options.days)
     planned = survey(store, unused_since=unused_since)
-    goes = "removed" if options.delete else "would go"
-    sizes = {(m.kind, m.key): _num_bytes(m) for m in store.list()}
+    reason = _why_not_collected(planned, options)
+    refused: dict[str, str] = {}
+    if options.delete and not reason:
+        refused = collect(store, planned, unused_since=unused_since)
     rows: list[Row] = [
-        {"what": f"{kind}/{key}", "bytes": sizes.get((kind, key)), "fate": "stays", "why": why}
-        for (kind, key), why in planned.kept.items()
+        {"what": path, "bytes": None, "fate": "stays", "why": f"can't be read: {why}"}
+        for path, why in planned.unreadable.items()
     ]
     rows += [
         {
-            "what": f"{artifact.manifest.kind}/{artifact.manifest.key}",
-            "bytes": _num_bytes(artifact.manifest),
-            "fate": goes,
-            "why": f"unused since {artifact.used:%Y-%m-%d}",
+            "what": f"{kind}/{key}",
+            "bytes": planned.num_bytes[kind, key],
+            "fate": "stays",
+            "why": why,
         }
+        for (kind, key), why in planned.kept.items()
+    ]
+    goes = "removed" if options.delete and not reason else "would go"
+    going = [
+        (
+            f"{artifact.manifest.kind}/{artifact.manifest.key}",
+            artifact.manifest.num_bytes,
+            f"unused since {artifact.used:%Y-%m-%d}",
+        )
         for artifact in planned.garbage
     ]
-    rows += [
-        {"what": left.name, "bytes": left.num_bytes, "fate": goes, "why": left.reason}
-        for left in planned.leftovers
-    ]
-    if options.delete:
-        collect(store, planned, unused_since=unused_since)
+    going += [(left.name, left.num_bytes, left.reason) for left in planned.leftovers]
+    for path, num_bytes, why in going:
+        fate, because = goes, why
+        if path in refused:
+            fate, because = "stays", f"can't be removed: {refused[path]}"
+        rows.append({"what": path, "bytes": num_bytes, "fate": fate, "why": because})
     _print(rows, options)
     gone = [int(row["bytes"] or 0) for row in rows if row["fate"] == goes]
     hint = "" if options.delete or not gone else "; --delete removes it"
     sys.stderr.write(f"{len(gone)} of {len(rows)} {goes}, {sum(gone)} bytes{hint}\n")
-    return ExitCode.DONE
+    if reason:
+        sys.stderr.write(f"nothing is removed: {reason}\n")
+    if not rows:
+        sys.stderr.write(f"{_nothing_in(store)}\n")
+    if reason and options.delete:
+        return ExitCode.USER_ERROR
+    return ExitCode.FAILED if refused or planned.unreadable else ExitCode.DONE
+
+
+def _why_not_collected(planned: Plan, options: argparse.Namespace) -> str:
+    """Return why a plan must not be carried out; empty if it may."""
+    if planned.unreadable and planned.garbage:
+        return (
+            f"what can't be read here ({len(planned.unreadable)}, first "
+            f"{next(iter(planned.unreadable))}) may have been made from it"
+        )
+    if planned.garbage and not planned.has_refs and not options.without_refs:
+        return (
+            "the store has no refs, so that only the days since its last use protect an artifact: "
+            "`push` of an artifact brings its refs; --without-refs removes all the same"
+        )
+    return ""
 
 
 def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
@@ -192,9 +245,17 @@ def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
         for name in store.refs.names()
         if (ref := store.refs.get(name)) is not None
     }
-    rows = []
-    for kind, key in store.addresses():
-        damages = store.set_aside(kind, key, level=options.level)
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    addresses = [*store.addresses(on_unreadable=noting(failed))]
+    if not addresses and not failed:
+        sys.stderr.write(f"{_nothing_in(store)}\n")
+    for kind, key in addresses:
+        try:
+            damages = store.set_aside(kind, key, level=options.level)
+        except (UnreadableArtifactError, PermissionError) as error:
+            failed[f"{kind}/{key}"] = str(error)
+            continue
         if damages:
             name = pointing.get((kind, key))
             target = f"; refs/{name} points to it until then" if name else ""
@@ -206,10 +267,21 @@ def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
                 }
             )
     for leftover in store.leftovers(datetime.min.replace(tzinfo=UTC)):
-        leftover.remove()
+        try:
+            leftover.remove()
+        except PermissionError as error:
+            failed[leftover.name] = str(error)
+            continue
         rows.append({"what": leftover.name, "problem": leftover.reason, "done": "removed"})
+    rows += [{"what": path, "problem": why, "done": "nothing"} for path, why in failed.items()]
     _print(rows, options)
-    return ExitCode.DONE
+    return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def _nothing_in(store: ArtifactStore) -> str:
+    return (
+        f"{store.location!r} holds no artifacts: check --store, and that its file system is mounted"
+    )
 
 
 def _history(store: ArtifactStore, name: str) -> tuple[Ref, ...]:
@@ -240,7 +312,9 @@ def _set(store: ArtifactStore, name: str, artifact: str, reason: str | None) -> 
             f"ref {name!r} can't be set without --reason TEXT, which its history keeps"
         )
     current = store.refs.get(name)
-    target = store.load(*_address(store, artifact), level="full").manifest
+    kind, key = _address(store, artifact)
+    require_kind(name, current, kind)
+    target = store.load(kind, key, level="full").manifest
     return store.refs.set(name, target, expected=current, reason=reason)
 
 
@@ -264,10 +338,6 @@ def _address(store: ArtifactStore, text: str) -> tuple[str, str]:
     if ref is None:
         raise StoreError(f"{text!r} is no artifact, expected KIND/KEY or the name of a ref")
     return ref.kind, ref.key
-
-
-def _num_bytes(manifest: Manifest) -> int:
-    return sum(entry.size for entry in manifest.files)
 
 
 def _print(rows: Sequence[Row], options: argparse.Namespace) -> None:
@@ -341,9 +411,14 @@ def _parser() -> argparse.ArgumentParser:
         help="remove what hasn't been used for so many days (default: 30)",
     )
     collecting.add_argument("--delete", action="store_true", help="remove it instead of showing it")
+    collecting.add_argument(
+        "--without-refs",
+        action="store_true",
+        help="also remove from a store that has no refs, where only their age protects artifacts",
+    )
     add(repair, level)
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

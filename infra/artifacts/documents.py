@@ -7,6 +7,7 @@ Manifests, refs, leases and the like are documents. Where a store keeps them is 
 import hashlib
 import json
 import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -166,6 +167,9 @@ class Documents(Protocol):
         Raises:
             StoreError: It is larger than `MAX_DOCUMENT_BYTES`, or not a regular file.
         """
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[Callable[[], Document | None]]:
+        """Yield for each path a function that does what `read` does; several may be read ahead."""
 
     def write(self, path: str, content: bytes, *, expected: str | Expected) -> bool:
         """Replace a document as a whole, if it still is what the caller expects.

@@ -6,13 +6,18 @@ Damaged artifacts are not garbage: `repair` sets them aside.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
 
 from infra.artifacts.records import Address, Manifest
 from infra.artifacts.refs import Ref
-from infra.artifacts.store import ArtifactStore, Build, Leftover
+from infra.artifacts.store import ArtifactStore, Build, Leftover, noting
+
+CHECKED_TOGETHER = 64
+"""Artifacts that are removed after one look at the builds under way."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,12 @@ class Plan:
     """Address of each artifact that stays → why."""
     garbage: tuple[Stored, ...]
     leftovers: tuple[Leftover, ...] = ()
+    num_bytes: Mapping[Address, int] = field(default_factory=dict)
+    """Size of each artifact, of those that stay too."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Path of what can't be read → why. What it was made from isn't known."""
+    has_refs: bool = True
+    """Whether any ref protects anything."""
 
 
 def plan(
@@ -108,21 +119,64 @@ def _named(manifest: Manifest) -> set[str]:
 
 def survey(store: ArtifactStore, *, unused_since: datetime) -> Plan:
     """Make a plan for a store as it is now."""
+    unreadable: dict[str, str] = {}
+    note = noting(unreadable)
+
+    def held() -> tuple[Build, ...]:
+        try:
+            return tuple(store.held())
+        except PermissionError as error:
+            note(str(error.filename), error)
+            return ()
+
     # Listed before and after: a builder that ends meanwhile leaves an artifact, which is new.
-    held = tuple(store.held())
-    artifacts = [Stored(m, store.last_used(m.kind, m.key)) for m in store.list()]
+    before = held()
+    uses = store.last_uses(on_unreadable=note)
+    artifacts = [
+        Stored(manifest, uses.get((manifest.kind, manifest.key), datetime.now(UTC)))
+        for manifest in store.list(on_unreadable=note)
+    ]
     refs = {name: store.refs.history(name) for name in store.refs.names()}
-    planned = plan(artifacts, refs, (*held, *store.held()), unused_since=unused_since)
-    return Plan(planned.kept, planned.garbage, tuple(store.leftovers(unused_since)))
+    planned = plan(artifacts, refs, (*before, *held()), unused_since=unused_since)
+    return replace(
+        planned,
+        leftovers=tuple(store.leftovers(unused_since)),
+        num_bytes={each.address: each.manifest.num_bytes for each in artifacts},
+        unreadable=unreadable,
+        has_refs=bool(refs),
+    )
 
 
-def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> None:
-    """Remove the garbage and leftovers of a plan, except what has come into use since then."""
-    for artifact in planned.garbage:
+def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> dict[str, str]:
+    """Remove the garbage and leftovers of a plan, except what has come into use since then.
+
+    Returns:
+        Path of what this user may not remove → why.
+    """
+    refused: dict[str, str] = {}
+
+    def attempt(path: str, remove: Callable[[], None]) -> None:
+        try:
+            remove()
+        except PermissionError as error:
+            refused[path] = str(error.strerror)
+
+    def remove(artifact: Stored) -> None:
         kind, key = artifact.address
-        wanted = {name for build in store.held() for name in (build.key, *build.inputs.values())}
-        used = store.last_used(kind, key)
-        if used < unused_since and not wanted & {key, artifact.manifest.digest}:
-            store.remove(kind, key)
+        if store.last_used(kind, key) < unused_since:
+            attempt(f"{kind}/{key}", partial(store.remove, kind, key))
+
+    with ThreadPoolExecutor(store.num_removers) as removers:
+        for start in range(0, len(planned.garbage), CHECKED_TOGETHER):
+            artifacts = planned.garbage[start : start + CHECKED_TOGETHER]
+            wanted = {
+                name for build in store.held() for name in (build.key, *build.inputs.values())
+            }
+            unwanted = (
+                each for each in artifacts if not wanted & {each.manifest.key, each.manifest.digest}
+            )
+            for _ in removers.map(remove, unwanted):
+                pass
     for leftover in planned.leftovers:
-        leftover.remove()
+        attempt(leftover.name, leftover.remove)
+    return refused

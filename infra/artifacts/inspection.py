@@ -1,5 +1,7 @@
 """Compares files with a manifest. Nothing here changes an artifact."""
 
+import errno
+import os
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +18,10 @@ from infra.base.verified import FileStatus, read_verified, write_verified
 Level = Literal["size", "changed", "full"]
 """How much is compared: names, types and sizes; also the content of files that may have changed
 since they were last read whole; or the content of every file."""
+
+
+UNREADABLE = {errno.EACCES, errno.EPERM, errno.EIO}
+"""The errors of files that are there, but can't be read by this user or from this disk."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,11 @@ class Found:
     def sound(self) -> Manifest | None:
         """The manifest, if nothing is damaged."""
         return None if self.damages else self.manifest
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether something can't be read, so that it isn't known whether it is damaged."""
+        return any(damage.problem == "unreadable" for damage in self.damages)
 
 
 def parse_manifest(document: bytes, *, kind: str, key: str) -> Manifest:
@@ -62,12 +73,20 @@ def compare(
         sha256_of: Returns the SHA-256 of a file that is there. Without, content isn't compared.
     """
 
-    def compare_one(entry: FileEntry) -> tuple[Literal["type", "size", "sha256"], str] | None:
+    def compare_one(
+        entry: FileEntry,
+    ) -> tuple[Literal["type", "size", "sha256", "unreadable"], str] | None:
         if (size := sizes[entry.path]) is None:
             return "type", "not a regular file"
         if size != entry.size:
             return "size", f"has {size} bytes, expected {entry.size}"
-        if sha256_of is not None and (sha256 := sha256_of(entry)) != entry.sha256:
+        try:
+            sha256 = sha256_of(entry) if sha256_of is not None else entry.sha256
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            return "unreadable", f"can't be read: {error.strerror}"
+        if sha256 != entry.sha256:
             return "sha256", f"has sha256 {sha256}, expected {entry.sha256}"
         return None
 
@@ -128,6 +147,12 @@ def compare_directory(
         return compare(manifest, sizes, None if level == "size" else sha256_of), sound
 
 
+def unreadable(directory: Path, error: OSError) -> Damage:
+    """Return the damage of an artifact in a directory of which something can't be read."""
+    path = os.path.relpath(error.filename or directory, directory)
+    return Damage(problem="unreadable", path=path, detail=f"can't be read: {error.strerror}")
+
+
 def inspect(
     directory: Path, *, kind: str, key: str, level: Level, memory: Path
 ) -> tuple[Manifest | None, tuple[Damage, ...]]:
@@ -146,14 +171,20 @@ def inspect(
     Raises:
         FileNotFoundError: There is no such directory, or it was moved away meanwhile.
     """
-    if not stat.S_ISDIR(directory.lstat().st_mode):
-        return None, (Damage(problem="type", path=".", detail="not a directory"),)
+    manifest = None
     try:
-        manifest = parse_manifest(read_document(directory / MANIFEST), kind=kind, key=key)
-    except StoreError as error:
-        return None, (Damage(problem="manifest", path=MANIFEST, detail=str(error)),)
-    verified = read_verified(memory, manifest.checksum) if level == "changed" else {}
-    damages, now_verified = compare_directory(directory, manifest, level, verified=verified)
+        if not stat.S_ISDIR(directory.lstat().st_mode):
+            return None, (Damage(problem="type", path=".", detail="not a directory"),)
+        try:
+            manifest = parse_manifest(read_document(directory / MANIFEST), kind=kind, key=key)
+        except StoreError as error:
+            return None, (Damage(problem="manifest", path=MANIFEST, detail=str(error)),)
+        verified = read_verified(memory, manifest.checksum) if level == "changed" else {}
+        damages, now_verified = compare_directory(directory, manifest, level, verified=verified)
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        return manifest, (unreadable(directory, error),)
     if level != "size" and not damages and now_verified != verified:
         write_verified(memory, manifest.checksum, now_verified)
     return manifest, damages

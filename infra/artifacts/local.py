@@ -13,12 +13,13 @@ An artifact appears by one rename of a directory that is already on disk, so a c
 leaves it whole or absent.
 """
 
+import errno
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from infra.artifacts.documents import Document, Expected, StoreError, read_document
-from infra.artifacts.inspection import Found, Level, inspect
+from infra.artifacts.inspection import Found, Level, inspect, unreadable
 from infra.artifacts.records import (
     MANIFEST,
     Address,
@@ -38,7 +39,13 @@ from infra.artifacts.records import (
     is_address,
 )
 from infra.artifacts.staging import stage, staging_directory, sweep
-from infra.artifacts.store import ArtifactStore, Build, Leftover
+from infra.artifacts.store import (
+    ArtifactStore,
+    Build,
+    Leftover,
+    OnUnreadable,
+    warn_of_unreadable,
+)
 from infra.base.files import fsync, replace_file, scan, write_durably
 from infra.base.locks import exclusive, is_held
 from infra.base.shortages import is_disk_full, room
@@ -65,10 +72,16 @@ class LocalDocuments:
     def read(self, path: str) -> Document | None:
         """Return a document. No lock is needed, because documents are replaced whole."""
         file = self._root / path
-        if not os.path.lexists(file):
+        try:
+            file.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             return None
         content = read_document(file)
         return Document(content, hashlib.sha256(content).hexdigest())
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[Callable[[], Document | None]]:
+        """Read nothing ahead: a disk gains nothing from it."""
+        return (partial(self.read, path) for path in paths)
 
     def write(self, path: str, content: bytes, *, expected: str | Expected) -> bool:
         """Replace a document, after a comparison under the store's lock."""
@@ -92,7 +105,8 @@ class LocalDocuments:
 
     def names(self, directory: str) -> list[str]:
         """Return the names of the documents in a directory."""
-        return [path.stem for path in (self._root / directory).glob("[!.]*.json")]
+        names = _names_in(self._root / directory)
+        return [n.removesuffix(".json") for n in names if n.endswith(".json") and n[0] != "."]
 
 
 class LocalStore(ArtifactStore):
@@ -102,16 +116,29 @@ class LocalStore(ArtifactStore):
         self.root = root.absolute()
         super().__init__(str(self.root), LocalDocuments(self.root))
 
-    def addresses(self, kind: str | None = None) -> Iterator[Address]:
+    def addresses(
+        self, kind: str | None = None, *, on_unreadable: OnUnreadable = warn_of_unreadable
+    ) -> Iterator[Address]:
         """Yield kind and key of everything that is named like an artifact, sorted."""
-        found = [(path.parent.name, path.name) for path in self.root.glob("*/*")]
-        yield from sorted(
-            address for address in found if is_address(*address) and kind in (None, address[0])
-        )
+        for each in [kind] if kind is not None else _names_in(self.root):
+            if not is_address(each, "0" * 64):
+                continue
+            try:
+                names = _names_in(self.root / each)
+            except PermissionError as error:
+                on_unreadable(each, error)
+                continue
+            yield from ((each, name) for name in names if is_address(each, name))
 
     def _inspect(self, kind: str, key: str, level: Level) -> Found | None:
         directory = self._directory(kind, key)
-        while (version := _identity(directory)) is not None:
+        while True:
+            try:
+                version = _identity(directory)
+            except PermissionError as error:  # of the directory of its kind
+                return Found("", level, None, (unreadable(directory, error),))
+            if version is None:
+                return None
             try:
                 manifest, damages = inspect(
                     directory, kind=kind, key=key, level=level, memory=self._memory(kind, key)
@@ -119,7 +146,6 @@ class LocalStore(ArtifactStore):
             except FileNotFoundError:
                 continue  # it has just been moved away: look at what is there now
             return Found(version, level, manifest, damages)
-        return None
 
     def _artifact(self, manifest: Manifest) -> Artifact:
         directory = self._directory(manifest.kind, manifest.key)
@@ -191,20 +217,31 @@ class LocalStore(ArtifactStore):
     def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:
         """Hold ``.work/<kind>/<key>/``, which all hosts share; see `ArtifactStore`."""
         directory = self.root / WORK / spec.kind / spec.key
-        directory.parent.mkdir(parents=True, exist_ok=True)
 
         def log_wait() -> None:
             logger.info("waiting for another builder of %s/%s", spec.kind, spec.key)
 
         lock = _lock_of(directory)
-        with exclusive(lock, on_wait=log_wait):
-            lock.write_bytes(spec.encode())  # for `held`
-            directory.mkdir(exist_ok=True)
+        with ExitStack() as held:
+            try:
+                directory.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(exclusive(lock, on_wait=log_wait))
+                lock.write_bytes(spec.encode())  # for `held`
+                directory.mkdir(exist_ok=True)
+                _require_writable(directory)
+            except PermissionError as error:
+                raise StoreError(
+                    f"{error.filename} can't be written by this user: where several users write "
+                    "a store, its directories belong to a group that they share and have the "
+                    "set-gid bit, and the umask of each is 002"
+                ) from None
             yield directory
 
     def held(self) -> Iterator[Build]:
         """Yield the builds whose workspaces are locked."""
-        for lock in sorted(self.root.glob(f"{WORK}/*/*.lock")):
+        work = self.root / WORK
+        names = ((kind, name) for kind in _names_in(work) for name in _names_in(work / kind))
+        for lock in (work / kind / name for kind, name in names if name.endswith(".lock")):
             if is_held(lock):
                 # A builder that has just come has yet to write, and has just used its inputs.
                 with suppress(StoreError, ValidationError):
@@ -226,7 +263,7 @@ class LocalStore(ArtifactStore):
 
     def _leftover(self, path: Path, reason: str) -> Leftover:
         num_bytes = 0
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             num_bytes = sum(status.st_size for _, status in scan(path))
         name = path.relative_to(self.root).as_posix()
         return Leftover(name, num_bytes, reason, partial(_remove_unlocked, path))
@@ -242,6 +279,18 @@ class LocalStore(ArtifactStore):
             self._memory(kind, key).unlink()
 
 
+def _names_in(directory: Path) -> list[str]:
+    """Return the sorted names in a directory; none if there is no such directory.
+
+    Raises:
+        PermissionError: This user may not list it. (`Path.glob` would find nothing, in silence.)
+    """
+    try:
+        return sorted(path.name for path in directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _remove_unlocked(path: Path) -> None:
     """Remove a directory and what belongs to it, unless somebody holds its lock."""
     with suppress(BlockingIOError), exclusive(_lock_of(path), wait=False):
@@ -251,6 +300,17 @@ def _remove_unlocked(path: Path) -> None:
             path.unlink(missing_ok=True)
         for suffix in (".pending.json", ".damage.json"):
             path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def _require_writable(directory: Path) -> None:
+    """Check that this user may write a directory and all directories in it.
+
+    Raises:
+        PermissionError: One of them can't be written: another user has left it.
+    """
+    for each, _, _ in os.walk(directory):
+        if not os.access(each, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), each)
 
 
 def _lock_of(path: Path) -> Path:

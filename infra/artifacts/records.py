@@ -37,6 +37,10 @@ class DamagedArtifactError(StoreError):
     """An artifact is in the store, but differs from its manifest."""
 
 
+class UnreadableArtifactError(StoreError):
+    """An artifact is in the store, but this user can't read it, so that nobody knows more of it."""
+
+
 class DigestConflictError(StoreError):
     """Two builds of one key have different files."""
 
@@ -198,6 +202,11 @@ class Manifest(SealedRecord):
                 f"no manifest for {spec.kind}/{spec.key}: {one_line(error)}"
             ) from error
 
+    @property
+    def num_bytes(self) -> int:
+        """Total size of the artifact's files, without the manifest."""
+        return sum(entry.size for entry in self.files)
+
     def work(
         self, what: str, entries: Iterable[FileEntry] | None = None
     ) -> AbstractContextManager[progress.Count]:
@@ -235,7 +244,9 @@ def _digest(files: Iterable[FileEntry]) -> str:
 class Damage(Record, strict=True):
     """One difference between an artifact and its manifest."""
 
-    problem: Literal["manifest", "missing", "extra", "type", "size", "sha256"]
+    problem: Literal["manifest", "missing", "extra", "type", "size", "sha256", "unreadable"]
+    """``unreadable`` says nothing about the artifact: this user may not read it, or the disk can't
+    at the moment."""
     path: str
     """Path relative to the artifact's directory; ``.`` is the directory itself."""
     detail: str

@@ -21,6 +21,9 @@ from infra.base.records import Record, Sha256
 Text = Annotated[str, StringConstraints(min_length=1)]
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
+KINDS = {"production": "checkpoint"}
+"""Name of a ref → the kind of its targets, also before it points anywhere."""
+
 _REF_NAME = TypeAdapter(RefName)
 
 
@@ -121,10 +124,36 @@ class Refs:
             name, present, target, expected=expected, reason=reason, suspect=suspect
         )
         if not self._documents.write(_path(name), document.encode(), expected=version):
-            raise RefConflictError(
-                f"ref {name!r} was moved by another writer: read it again before you move it"
-            )
+            raise _moved(name)
         return document.current
+
+    def follow(self, name: str, entries: Sequence[Ref]) -> bool:
+        """Continue the history of a ref with that of the same ref in another store.
+
+        Args:
+            name: The ref.
+            entries: All entries of the other store's ref, oldest first, and at least one.
+
+        Returns:
+            Whether there were new ones. A ref that has gone on here stays as it is.
+
+        Raises:
+            RefConflictError: Both have gone on, or another writer moves the ref.
+            StoreError: The stored document is not valid.
+        """
+        present, version = self._read(name)
+        here = present.entries if present is not None else ()
+        if here[: len(entries)] == tuple(entries):
+            return False
+        if here != tuple(entries[: len(here)]):
+            raise RefConflictError(
+                f"ref {name!r} is at {_describe(here[-1])}, and the histories of both stores "
+                f"differ: to replace it, remove refs/{name}.json there, then push again"
+            )
+        document = RefDocument(**entries[-1].model_dump(), history=tuple(entries[:-1]))
+        if not self._documents.write(_path(name), document.encode(), expected=version):
+            raise _moved(name)
+        return True
 
     def _read(self, name: str) -> tuple[RefDocument | None, str | Expected]:
         path = _path(name)
@@ -135,6 +164,30 @@ class Refs:
             return RefDocument.decode(stored.content), stored.version
         except StoreError as error:
             raise StoreError(f"ref {name!r} is not valid: {error}") from error
+
+
+def _moved(name: str) -> RefConflictError:
+    return RefConflictError(
+        f"ref {name!r} was moved by another writer: read it again before you move it"
+    )
+
+
+def require_kind(name: str, current: Ref | None, kind: str) -> None:
+    """Check that a ref may point to an artifact of a kind: what reads a ref expects one kind.
+
+    Args:
+        name: The ref.
+        current: Its present entry.
+        kind: The kind of the artifact.
+
+    Raises:
+        StoreError: It may not.
+    """
+    expected = current.kind if current is not None else KINDS.get(name, kind)
+    if kind != expected:
+        raise StoreError(
+            f"ref {name!r} points to artifacts of kind {expected!r} only, not to {kind!r}"
+        )
 
 
 def former_target(history: Sequence[Ref]) -> Ref | None:

@@ -15,8 +15,9 @@ without a manifest there is no artifact. Files come to the host's cache on deman
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -46,12 +47,22 @@ from infra.artifacts.s3_layout import (
     quarantine,
 )
 from infra.artifacts.staging import link_or_copy
-from infra.artifacts.store import ArtifactStore, Build, Leftover
+from infra.artifacts.store import (
+    ArtifactStore,
+    Build,
+    Leftover,
+    OnUnreadable,
+    warn_of_unreadable,
+)
+from infra.base.files import status_of_new_file
 from infra.base.locks import exclusive
 from infra.base.progress import Count
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
+
+REQUESTS = 16
+"""Small requests that are under way at a time."""
 
 
 class BucketDocuments:
@@ -67,6 +78,21 @@ class BucketDocuments:
         except DamagedObjectError as error:
             raise StoreError(str(error.strerror)) from None
         return Document(stored.content, stored.etag) if stored is not None else None
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[Callable[[], Document | None]]:
+        """Read several documents at a time, to hide the latency of the requests."""
+        waiting: deque[Future[Document | None]] = deque()
+        with ThreadPoolExecutor(REQUESTS) as readers:
+            try:
+                for path in paths:
+                    waiting.append(readers.submit(self.read, path))
+                    if len(waiting) > 2 * REQUESTS:
+                        yield waiting.popleft().result
+                while waiting:
+                    yield waiting.popleft().result
+            finally:
+                for unread in waiting:
+                    unread.cancel()
 
     def write(self, path: str, content: bytes, *, expected: str | Expected) -> bool:
         """Replace a document by one conditional put."""
@@ -92,6 +118,8 @@ class BucketDocuments:
 class S3Store(ArtifactStore):
     """The artifacts below ``s3://bucket/prefix``, with a cache and workspaces on this host."""
 
+    num_removers = REQUESTS
+
     def __init__(
         self,
         bucket: Bucket,
@@ -116,8 +144,11 @@ class S3Store(ArtifactStore):
         self._work = cache / "work" / hashlib.sha256(where.encode()).hexdigest()[:16]
         self._leases: dict[tuple[int, Address], Lease] = {}
 
-    def addresses(self, kind: str | None = None) -> Iterator[Address]:
+    def addresses(
+        self, kind: str | None = None, *, on_unreadable: OnUnreadable = warn_of_unreadable
+    ) -> Iterator[Address]:
         """Yield kind and key of everything that has a manifest, sorted."""
+        del on_unreadable  # who may list a bucket sees everything in it
         for listed in committed(self._bucket, kind):
             found, key, _ = listed.key.split("/")
             yield found, key
@@ -208,9 +239,10 @@ class S3Store(ArtifactStore):
         """Save this host the download of what it has just built."""
 
         def link(entry: FileEntry, path: Path, _: Count) -> None:
-            link_or_copy(directory / entry.path, path)
+            link_or_copy(directory / entry.path, path, access)
 
         with suppress(CacheFullError):
+            access = status_of_new_file(directory)
             self._cache.fetch(manifest, manifest.files, link)
 
     def _quarantine(self, kind: str, key: str, found: Found) -> bool:
@@ -229,6 +261,21 @@ class S3Store(ArtifactStore):
 
     def _mark_used(self, kind: str, key: str) -> None:
         self._bucket.put(f"{USES}/{kind}/{key}", b"", expected=Expect.ANY)
+
+    def last_uses(
+        self, *, on_unreadable: OnUnreadable = warn_of_unreadable
+    ) -> dict[Address, datetime]:
+        """Return `last_used` of all artifacts, from listings alone."""
+        del on_unreadable
+        times: dict[Address, datetime] = {}
+        for listed in committed(self._bucket, None):
+            kind, key, _ = listed.key.split("/")
+            times[kind, key] = listed.modified
+        for listed in self._bucket.list(f"{USES}/"):
+            _, kind, key = listed.key.split("/")
+            if (kind, key) in times:
+                times[kind, key] = max(times[kind, key], listed.modified)
+        return times
 
     def _last_used(self, kind: str, key: str) -> datetime | None:
         committed = self._bucket.head(f"{kind}/{key}/{MANIFEST}")

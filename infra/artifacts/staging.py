@@ -12,12 +12,12 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from infra.artifacts.documents import StoreError, one_line
-from infra.artifacts.records import FileEntry
-from infra.base.files import file_sha256, fsync, scan
+from infra.artifacts.records import MANIFEST, FileEntry
+from infra.base.files import file_sha256, fsync, scan, set_access
 from infra.base.locks import exclusive
 from infra.base.progress import work
 
-# Another file system, one without hard links, another user's file, or too many links.
+# Another file system, one without hard links, too many links; or another user's file, or group.
 _CANNOT_LINK = {errno.EXDEV, errno.ENOTSUP, errno.EPERM, errno.EMLINK}
 
 
@@ -61,14 +61,16 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
 def stage(directory: Path, entries: Iterable[FileEntry], staging: Path) -> None:
     """Link the files into the staging directory and wait until they are on disk.
 
-    Because they are links, the source stays whole if the process dies before the commit.
+    Because they are links, the source stays whole if the process dies before the commit. Each has
+    the mode and the group of the manifest, which is there already.
 
     Raises:
         StoreError: A file differs from its entry.
     """
+    access = (staging / MANIFEST).lstat()
     for entry in entries:
         staged = staging / entry.path
-        linked = link_or_copy(directory / entry.path, staged)
+        linked = link_or_copy(directory / entry.path, staged, access)
         status = fsync(staged)
         if status.st_size != entry.size or not (linked or file_sha256(staged) == entry.sha256):
             raise StoreError(f"{str(directory / entry.path)!r} was changed while it was committed")
@@ -76,8 +78,13 @@ def stage(directory: Path, entries: Iterable[FileEntry], staging: Path) -> None:
         fsync(Path(parent))
 
 
-def link_or_copy(source: Path, target: Path) -> bool:
-    """Give a file a second name, or copy it where a hard link can't be made.
+def link_or_copy(source: Path, target: Path, access: os.stat_result) -> bool:
+    """Give a file a second name, or copy it where that can't be done.
+
+    Args:
+        source: The file.
+        target: Its second name.
+        access: The mode and the group that it gets. The file of another user can't get them.
 
     Returns:
         Whether both names are the same file.
@@ -85,9 +92,11 @@ def link_or_copy(source: Path, target: Path) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target, follow_symlinks=False)
+        set_access(target, access)
     except OSError as error:
         if error.errno not in _CANNOT_LINK:
             raise
+        target.unlink(missing_ok=True)
         shutil.copyfile(source, target, follow_symlinks=False)
         return False
     return True

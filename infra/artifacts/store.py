@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES, Documents, Expected, StoreError
-from infra.artifacts.inspection import Found, Level, parse_manifest
+from infra.artifacts.inspection import UNREADABLE, Found, Level, parse_manifest
 from infra.artifacts.records import (
     MANIFEST,
     Address,
@@ -22,6 +22,7 @@ from infra.artifacts.records import (
     DamagedArtifactError,
     DigestConflictError,
     Manifest,
+    UnreadableArtifactError,
     check_address,
     is_address,
 )
@@ -33,6 +34,24 @@ logger = logging.getLogger(__name__)
 DIGESTS = ".digests"
 """The index: ``.digests/<kind>/<digest>`` holds the key of an artifact with this digest. It is a
 hint that saves reading all manifests."""
+
+
+OnUnreadable = Callable[[str, OSError], None]
+"""Called with the path in the store of what can't be read, and why."""
+
+
+def warn_of_unreadable(path: str, error: OSError) -> None:
+    """Log a warning of what can't be read in a store."""
+    logger.warning("%s can't be read: %s", path, error.strerror)
+
+
+def noting(reasons: dict[str, str]) -> OnUnreadable:
+    """Return a function that notes what can't be read: its path in the store → why."""
+
+    def note(path: str, error: OSError) -> None:
+        reasons[path] = str(error.strerror)
+
+    return note
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,9 @@ class ArtifactStore(ABC):
     A backend provides the small documents, and the abstract methods below: those that make an
     artifact appear and vanish at once, and those that know who else is at work.
     """
+
+    num_removers = 1
+    """How many artifacts are best removed at a time."""
 
     def __init__(self, location: str, documents: Documents) -> None:
         """Open a store; `location` names it in messages."""
@@ -126,21 +148,43 @@ class ArtifactStore(ABC):
                 return self.load(kind, manifest.key)
         raise StoreError(f"the store holds no {kind} with digest {digest}: run the pipeline again")
 
-    def list(self, kind: str | None = None) -> Iterator[Manifest]:
-        """Yield the manifests sorted by kind and key; log a warning for each invalid one."""
-        for found, key in self.addresses(kind):
+    def list(
+        self, kind: str | None = None, *, on_unreadable: OnUnreadable = warn_of_unreadable
+    ) -> Iterator[Manifest]:
+        """Yield the manifests sorted by kind and key; log a warning for each invalid one.
+
+        Args:
+            kind: Only those of this kind.
+            on_unreadable: Called for each that this user can't read; by default, a warning.
+        """
+        found = [*self.addresses(kind, on_unreadable=on_unreadable)]
+        documents = self._documents.read_all(f"{kind}/{key}/{MANIFEST}" for kind, key in found)
+        for (found_kind, key), read in zip(found, documents, strict=True):
             try:
-                stored = self._documents.read(f"{found}/{key}/{MANIFEST}")
+                stored = read()
                 if stored is None:
                     raise StoreError(f"{MANIFEST!r} is missing")
-                yield parse_manifest(stored.content, kind=found, key=key)
+                yield parse_manifest(stored.content, kind=found_kind, key=key)
             except StoreError as error:
-                logger.warning("%s/%s has no valid manifest: %s", found, key, error)
+                logger.warning("%s/%s has no valid manifest: %s", found_kind, key, error)
+            except OSError as error:
+                if error.errno not in UNREADABLE:
+                    raise
+                on_unreadable(f"{found_kind}/{key}", error)
+
+    def use(self, kind: str, key: str) -> bool:
+        """Note that an artifact is used now, and return whether it is there.
+
+        `lookup` does so by itself. `load` and `find` don't, because reports look at every artifact.
+        """
+        check_address(kind, key)
+        if self._last_used(kind, key) is None:
+            return False
+        self._mark_used(kind, key)
+        return True
 
     def last_used(self, kind: str, key: str) -> datetime:
-        """Return when an artifact was committed, or last found by `lookup` if that was later.
-
-        `load` and `find` don't count as uses, because reports look at every artifact.
+        """Return when an artifact was committed, or last used if that was later; see `use`.
 
         Raises:
             StoreError: There is none, or kind or key has the wrong form.
@@ -150,6 +194,21 @@ class ArtifactStore(ABC):
         if time is None:
             raise self._absent(kind, key)
         return time
+
+    def last_uses(
+        self, *, on_unreadable: OnUnreadable = warn_of_unreadable
+    ) -> dict[Address, datetime]:
+        """Return `last_used` of all artifacts that this user can look up."""
+        times: dict[Address, datetime] = {}
+        for kind, key in self.addresses(on_unreadable=on_unreadable):
+            try:
+                time = self._last_used(kind, key)
+            except PermissionError as error:
+                on_unreadable(f"{kind}/{key}", error)
+                continue
+            if time is not None:
+                times[kind, key] = time
+        return times
 
     # Checking artifacts
 
@@ -250,7 +309,9 @@ class ArtifactStore(ABC):
     # What a backend provides
 
     @abstractmethod
-    def addresses(self, kind: str | None = None) -> Iterator[Address]:
+    def addresses(
+        self, kind: str | None = None, *, on_unreadable: OnUnreadable = warn_of_unreadable
+    ) -> Iterator[Address]:
         """Yield kind and key of all artifacts, damaged ones too, sorted."""
 
     @abstractmethod
@@ -330,9 +391,15 @@ class ArtifactStore(ABC):
     # What the methods above share
 
     def _inspect_or_set_aside(self, kind: str, key: str, level: Level) -> Found | None:
-        """Return what was found under a key; by then, a damaged artifact has been set aside."""
+        """Return what was found under a key; by then, a damaged artifact has been set aside.
+
+        Raises:
+            UnreadableArtifactError: It can't be read, so that it isn't known whether it is damaged.
+        """
         while True:
             found = self._inspect(kind, key, level)
+            if found is not None and found.is_unreadable:
+                raise _unreadable(kind, key, found)
             if found is None or not found.damages or self._quarantine(kind, key, found):
                 return found
 
@@ -347,6 +414,8 @@ class ArtifactStore(ABC):
         return StoreError(f"{self.location!r} has no artifact {kind}/{key}")
 
     def _loaded(self, kind: str, key: str, found: Found) -> Artifact:
+        if found.is_unreadable:
+            raise _unreadable(kind, key, found)
         if found.sound is None:
             raise DamagedArtifactError(
                 f"{kind}/{key} is damaged in {len(found.damages)} ways, first {found.damages[0]}"
@@ -368,6 +437,14 @@ class ArtifactStore(ABC):
                 manifest.key.encode(),
                 expected=Expected.ANYTHING,
             )
+
+
+def _unreadable(kind: str, key: str, found: Found) -> UnreadableArtifactError:
+    first = next(damage for damage in found.damages if damage.problem == "unreadable")
+    return UnreadableArtifactError(
+        f"{kind}/{key} can't be read by this user, first {first.path!r} ({first.detail}): "
+        "its owner can allow it, `chmod -R g+rX`"
+    )
 
 
 def require_same_digest(present: Manifest, other: Manifest) -> None:

@@ -1,7 +1,7 @@
 """Copies artifacts out of a store: into a directory, or into another store."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,10 +11,14 @@ from infra.artifacts.records import (
     DamagedArtifactError,
     DigestConflictError,
     Manifest,
+    RefConflictError,
 )
 from infra.artifacts.resolution import discard
 from infra.artifacts.store import ArtifactStore, require_same_digest
 from infra.base.files import file_sha256
+
+NOT_MOVED = "not moved"
+"""Begins the outcome of a ref that points elsewhere in both stores."""
 
 
 def copy_files(artifact: Artifact, directory: Path) -> None:
@@ -66,6 +70,32 @@ def push(source: ArtifactStore, manifest: Manifest, target: ArtifactStore) -> bo
             require_same_digest(present.manifest, manifest)
         discard(workspace)
     return present is None
+
+
+def push_refs(
+    source: ArtifactStore, pushed: Collection[Manifest], target: ArtifactStore
+) -> dict[str, str]:
+    """Copy the refs that point to pushed artifacts, with their histories, to another store.
+
+    There they protect the artifacts from garbage collection. A ref that has moved on there stays.
+
+    Returns:
+        Name of each ref → what became of it.
+    """
+    targets = {(manifest.kind, manifest.key) for manifest in pushed}
+    outcomes = {}
+    for name in source.refs.names():
+        entries = source.refs.history(name)
+        if not entries or (entries[-1].kind, entries[-1].key) not in targets:
+            continue
+        try:
+            moved = target.refs.follow(name, entries)
+        except RefConflictError as error:
+            outcomes[name] = f"{NOT_MOVED}: {error}"
+            continue
+        is_same = target.refs.get(name) == entries[-1]
+        outcomes[name] = "pushed" if moved else "was there" if is_same else "is newer there"
+    return outcomes
 
 
 def with_inputs(store: ArtifactStore, manifest: Manifest) -> Iterator[Manifest]:

@@ -1,9 +1,11 @@
-"""Files: hash them, replace them, and wait until the disk has them."""
+"""Files: hash them, replace them, give them usual permissions, and wait until the disk has them."""
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 from infra.base.progress import Count, uncounted
 
@@ -37,6 +39,37 @@ def file_sha256(path: Path, count: Count = uncounted) -> str:
             digest.update(block[:size])
             count(size)
     return digest.hexdigest()
+
+
+def status_of_new_file(directory: Path) -> os.stat_result:
+    """Return the status that a new file in a directory has.
+
+    Its mode follows the umask or the directory's default ACL; its group follows the directory, if
+    that has the set-gid bit.
+    """
+    path = directory / f".new-{uuid4().hex}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+        path.unlink()
+
+
+def set_access(path: Path, like: os.stat_result) -> None:
+    """Give a file the mode and the group of another one.
+
+    Libraries make files that only their owner may read, and a file that was moved here may have
+    another group.
+
+    Raises:
+        PermissionError: The file is another user's, or this user is not in the group.
+    """
+    status = path.lstat()
+    if status.st_gid != like.st_gid:
+        os.chown(path, -1, like.st_gid)
+    if stat.S_IMODE(status.st_mode) != stat.S_IMODE(like.st_mode):
+        path.chmod(stat.S_IMODE(like.st_mode))
 
 
 def fsync(path: Path) -> os.stat_result:

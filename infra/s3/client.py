@@ -15,6 +15,8 @@ from infra.s3.errors import S3Error, error_number, reason
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+CONNECTIONS = 32
+"""Open connections that a client keeps, for threads that make requests at the same time."""
 # Shared, so that S3's description is read only once: a new client then costs a sixth.
 _LOADER = create_loader()
 # At debug level they log signatures, tokens, and answers that contain credentials.
@@ -91,7 +93,12 @@ def new_client(**options: Any) -> Any:
         S3Error: The settings are missing or wrong.
     """
     _drop_debug_messages()
-    config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, **options)
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        max_pool_connections=CONNECTIONS,
+        **options,
+    )
     try:
         # A new session, because boto3's default session keeps the first credentials it finds.
         session = get_session()

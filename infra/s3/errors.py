@@ -54,6 +54,9 @@ _CONNECTION = (
     ConnectionError,
     TimeoutError,
 )
+# What TLS libraries say of an answer that isn't TLS, such as that of a server that speaks http.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _SECRET = re.compile(
     r"(?i)((?:signature|x-amz-security-token|x-amz-credential)\s*[=:]\s*)[^&,\s\"']+"
 )
@@ -132,8 +135,10 @@ def retry_of(error: Exception) -> Retry:
     """
     if isinstance(error, ClientError):
         return _retry_of_refusal(error)
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, SSLError) and _UNTRUSTED in str(error):
         return Retry.NEVER
+    if _is_without_tls(error):
+        return Retry.A_FEW_TIMES
     # botocore raises ValueError for a field that it can't parse.
     if isinstance(error, AnswerError | FlexibleChecksumError | ValueError):
         return Retry.A_FEW_TIMES
@@ -173,12 +178,22 @@ def reason(error: Exception) -> str:
     """Return one line without secrets that ends with advice, if there is any."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    if isinstance(error, SSLError):
+    if _is_without_tls(error):
+        return redacted(
+            f"{error}; the server does not speak https on this port: write http:// into "
+            "AWS_ENDPOINT_URL_S3, or the port on which it does"
+        )
+    if isinstance(error, SSLError) and _UNTRUSTED in str(error):
         return redacted(f"{error}; AWS_CA_BUNDLE names the certificates to trust")
     code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
     advice = f"; {_ADVICE[code]}" if code in _ADVICE else ""
     message = str(error).replace(" (reached max retries: 0)", "") or type(error).__name__
     return redacted(message) + advice
+
+
+def _is_without_tls(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, SSLError) and any(name in text for name in _NO_TLS)
 
 
 def redacted(text: str) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
 
 from infra.s3.client import Location, new_client
-from infra.s3.errors import S3Error, error_number, reason
+from infra.s3.errors import Retry, S3Error, error_number, reason, retry_of
 
 # The default of 3 survives two faults, but no restart of a server.
 ATTEMPTS = 10
@@ -44,6 +44,7 @@ class Prefix:
         self._prefix = location.prefix
         retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
         self._client = new_client(retries=retries)
+        self._client.meta.events.register_first("needs-retry.s3", _end_hopeless_retries)
         self.children("")
 
     def children(self, folder: str) -> tuple[list[str], list[str]]:
@@ -168,6 +169,15 @@ class _ObjectReader(io.RawIOBase):
         self._end = self._position + answer["ContentLength"]
         self._body = answer["Body"]
         return True
+
+
+def _end_hopeless_retries(caught_exception: Exception | None, **_: Any) -> None:
+    """Raise the error of a request that botocore would repeat although it can't succeed."""
+    if (
+        isinstance(caught_exception, SSLError)
+        and retry_of(caught_exception) is not Retry.UNTIL_BUDGET_ENDS
+    ):
+        raise caught_exception
 
 
 def _error(error: Exception) -> S3Error:

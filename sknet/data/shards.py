@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.base.files import file_sha256
+from infra.base.files import file_sha256, set_access, status_of_new_file
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.sources import SPLITS
 from sknet.data.verification import damaged
@@ -171,6 +171,9 @@ def write_shard(path: Path, split: str, rows: Iterable[Row], sizes: MindRecordSi
         raise RuntimeError(f"{path.name} holds {counted} rows, {num_written} were written")
     sample.compare(path)
     index = path.with_name(f"{path.name}.db")
+    access = status_of_new_file(path.parent)
+    for file in (path, index):  # MindSpore makes files that only their owner may read
+        set_access(file, access)
     return ShardFile(
         split=split,
         name=path.name,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn
 
-from infra.base.files import file_sha256, fsync
+from infra.base.files import file_sha256, fsync, set_access
 from infra.base.records import MAX_RECORD_BYTES
 from infra.base.shortages import room
 from sknet.errors import CheckpointError, UserError
@@ -124,6 +124,8 @@ def _write_files(staging: Path, snapshot: Snapshot, state: Checkpoint) -> None:
         for name in names
     )
     state.model_copy(update={"files": files}).write(staging / STATE_FILE)
+    # MindSpore makes a file that only its owner may read.
+    set_access(staging / MODEL_FILE, (staging / STATE_FILE).stat())
     for path in (*(staging / name for name in names), staging / STATE_FILE, staging):
         fsync(path)
 

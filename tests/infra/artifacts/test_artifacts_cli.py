@@ -1,6 +1,7 @@
 """`python -m infra.artifacts`: what is printed, and the exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -22,7 +23,6 @@ def run(store, capsys):
 
 
 def test_ls_prints_a_line_per_artifact(store, run):
-    assert run("ls") == (0, "", "")
     artifact = commit(store)
     commit(store, make_spec(kind="index"))
     name = f"shards/{artifact.manifest.key}"
@@ -46,6 +46,17 @@ def test_show_prints_an_artifact_by_name_or_ref(store, run):
     assert "params.seed: 0\n" in by_name[1]
     assert run("show", "production") == by_name
     assert json.loads(run("show", "production", "--json")[1]) == json.loads(manifest.encode())
+
+
+def test_a_directory_without_artifacts_is_no_store_without_damage(store, run):
+    """An unmounted file system is an empty directory."""
+    said = f"'{store.root}' holds no artifacts: check --store, and that its file system is mounted"
+    assert run("verify") == (2, "", f"error: {said}\n")
+    for command in ("ls", "gc", "repair"):
+        code, _, err = run(command)
+        assert (code, err.splitlines()[-1]) == (0, said)
+    commit(store)
+    assert run("verify")[0] == 0
 
 
 def test_verify_finds_damage_and_exits_1(store, run):
@@ -109,7 +120,11 @@ def test_refs_prints_where_each_points_and_the_history_of_one(store, run):
         (["refs", "a", "b", "c"], "expected NAME, rollback NAME or set NAME KIND/KEY"),
         (["refs", "set", "production", "shards/" + "0" * 64], "can't be set without --reason"),
         (["refs", "set", "production", "absent", "--reason", "x"], "expected KIND/KEY"),
-        (["refs", "set", "production", "shards/" + "0" * 64, "--reason", "x"], "has no artifact"),
+        (["refs", "set", "best", "shards/" + "0" * 64, "--reason", "x"], "has no artifact"),
+        (
+            ["refs", "set", "production", "shards/" + "0" * 64, "--reason", "x"],
+            "ref 'production' points to artifacts of kind 'checkpoint' only, not to 'shards'",
+        ),
         (["fetch", "absent", "--out", "x"], "expected KIND/KEY"),
         (["push", "absent", "--to", "x"], "expected KIND/KEY"),
     ],
@@ -169,6 +184,65 @@ def test_push_copies_an_artifact_with_what_it_was_made_from(store, run, lineage,
     assert read_files(there.get(shards.spec, level="full")) == FILES
     assert store.verify("index", index.key) == ()
     assert list(there.root.glob(".work/*/*")) == []
+
+
+def test_push_brings_the_refs_that_point_to_what_it_pushes_with_their_history(
+    store, run, lineage, tmp_path
+):
+    shards, index = lineage
+    store.refs.set("data", shards, expected=None, reason="of production")
+    first = store.refs.get("production")
+    store.refs.set("production", index, expected=first, reason="checked", suspect="a bit flipped")
+    other = LocalStore(tmp_path / "other")
+    push = ("push", "production", "--to", str(other.root))
+    code, _, err = run(*push)
+    assert (code, err) == (0, "refs/production: pushed\n")
+    assert other.refs.history("production") == store.refs.history("production")
+    assert other.refs.names() == ("production",)
+    assert run(*push, "--with-inputs")[2] == "refs/data: pushed\nrefs/production: was there\n"
+
+
+def test_push_moves_a_ref_only_forward(store, run, lineage, tmp_path):
+    shards, index = lineage
+    other = LocalStore(tmp_path / "other")
+    push = ("push", "production", "--to", str(other.root))
+    run(*push, "--with-inputs")
+    current = store.refs.get("production")
+    there = other.refs.set("production", shards, expected=current, reason="moved there")
+    assert run(*push)[::2] == (0, "refs/production: is newer there\n")
+    assert other.refs.get("production") == there
+    store.refs.set("production", index, expected=current, reason="moved here")
+    code, _, err = run(*push)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("refs/production: not moved: ref 'production' is at version 2")
+    assert other.refs.get("production") == there
+
+
+def test_a_replica_keeps_what_its_refs_protect_however_old_it_is(store, run, lineage, tmp_path):
+    _, index = lineage
+    commit(store, make_spec(9), {"other": b"1"})
+    replica = tmp_path / "replica"
+    run("push", "production", "--with-inputs", "--to", str(replica))
+    run("push", f"shards/{make_spec(9).key}", "--to", str(replica))
+    for path in replica.glob("*/*"):
+        os.utime(path, (0, 0))
+    assert main(["gc", "--delete", "--store", str(replica)]) == 0
+    assert {manifest.key for manifest in LocalStore(replica).list()} == {
+        index.key,
+        lineage[0].key,
+    }
+
+
+def test_a_store_without_refs_is_collected_only_on_request(store, run):
+    old = commit(store)
+    os.utime(old.directory, (0, 0))
+    code, _, err = run("gc")
+    assert (code, "--without-refs removes all the same" in err) == (0, True)
+    code, _, err = run("gc", "--delete")
+    assert (code, "nothing is removed: the store has no refs" in err) == (2, True)
+    assert old.directory.is_dir()
+    assert run("gc", "--delete", "--without-refs")[2] == "1 of 1 removed, 9 bytes\n"
+    assert not old.directory.exists()
 
 
 def test_push_refuses_another_digest_and_a_missing_input(store, run, lineage, tmp_path):
@@ -246,36 +320,55 @@ def test_rollback_to_a_damaged_artifact_is_refused(store, run, lineage):
     assert store.refs.get("production") == moved
 
 
-def test_refs_set_points_a_ref_to_an_undamaged_artifact_with_a_reason(store, run, lineage):
-    shards, index = lineage
-    to_shards = ("refs", "set", "production", f"shards/{shards.key}", "--reason", "by hand")
-    code, out, _ = run(*to_shards, "--json")
+@pytest.fixture
+def rivals(store):
+    """Two checkpoints, to the first of which production points."""
+    one, other = (commit(store, make_spec(n, kind="checkpoint")).manifest for n in range(2))
+    store.refs.set("production", one, expected=None, reason="first")
+    return one, other
+
+
+def test_refs_set_points_a_ref_to_an_undamaged_artifact_with_a_reason(store, run, rivals):
+    one, other = rivals
+    to_other = ("refs", "set", "production", f"checkpoint/{other.key}", "--reason", "by hand")
+    code, out, _ = run(*to_other, "--json")
     (row,) = json.loads(out)
     assert (code, row["version"], row["reason"], row["suspect"]) == (0, 2, "by hand", None)
-    assert [ref.key for ref in store.refs.history("production")] == [index.key, shards.key]
+    assert [ref.key for ref in store.refs.history("production")] == [one.key, other.key]
     code, out, _ = run("refs", "set", "best", "production", "--reason", "as production", "--json")
-    assert (code, json.loads(out)[0]["artifact"]) == (0, f"shards/{shards.key}")
+    assert (code, json.loads(out)[0]["artifact"]) == (0, f"checkpoint/{other.key}")
 
     moved = store.refs.get("production")
-    (store.root / "index" / index.key / "index.json").write_bytes(b"[2]")
-    code, out, err = run("refs", "set", "production", f"index/{index.key}", "--reason", "back")
+    (store.root / "checkpoint" / one.key / "index.json").write_bytes(b"{}")
+    code, out, err = run("refs", "set", "production", f"checkpoint/{one.key}", "--reason", "back")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "sha256" in err
     assert store.refs.get("production") == moved
 
 
-def test_refs_set_fails_if_another_moved_the_ref_meanwhile(store, run, lineage, monkeypatch):
-    shards, index = lineage
+@pytest.mark.parametrize("name", ["production", "best"])
+def test_a_ref_keeps_its_kind(store, run, rivals, name):
+    one, _ = rivals
+    store.refs.set("best", one, expected=None, reason="first")
+    shards = commit(store).manifest
+    code, out, err = run("refs", "set", name, f"shards/{shards.key}", "--reason", "by mistake")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"ref {name!r} points to artifacts of kind 'checkpoint' only" in err
+    assert len(store.refs.history(name)) == 1
+
+
+def test_refs_set_fails_if_another_moved_the_ref_meanwhile(store, run, rivals, monkeypatch):
+    one, other = rivals
     load = LocalStore.load
 
     def slowly(self, kind, key, *, level="size"):
         loaded = load(self, kind, key, level=level)
         current = store.refs.get("production")
-        store.refs.set("production", shards, expected=current, reason="meanwhile")
+        store.refs.set("production", other, expected=current, reason="meanwhile")
         return loaded
 
     monkeypatch.setattr(LocalStore, "load", slowly)
-    code, out, err = run("refs", "set", "production", f"index/{index.key}", "--reason", "late")
+    code, out, err = run("refs", "set", "production", f"checkpoint/{one.key}", "--reason", "late")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "read it again before you move it" in err
     assert store.refs.get("production").reason == "meanwhile"
