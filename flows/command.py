@@ -17,8 +17,14 @@ from infra.base.interrupts import is_interrupted, run_interruptible, take_signal
 from infra.base.outcomes import ExitCode
 from infra.prefect.leaving import put_back
 from infra.prefect.temporary_server import start_temporary_server
-from sknet.errors import UserError
-from tasks.errors import JobStoppedError, RegressionError
+from sknet.errors import DiskFullError, NonFiniteLossError, UserError
+from tasks.errors import JobFailedError, JobStoppedError, LostWorkerError, RegressionError
+
+EXPLAINED = (
+    *(UserError, RegressionError, NonFiniteLossError, DiskFullError),
+    *(JobFailedError, JobStoppedError, LostWorkerError),
+)
+"""Failures whose message says all; a traceback would only hide it."""
 
 FLOW_RUNS = "prefect.flow_runs"
 """The logger of Prefect's that says how a run ended."""
@@ -72,6 +78,8 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
         take_signals_back()
+        for name in (FLOW_RUNS, "prefect.task_runs"):
+            logging.getLogger(name).addFilter(_is_news)
         try:
             return body(*args, **kwargs)
         except JobStoppedError as error:
@@ -84,24 +92,19 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
 
 
 def prepare() -> None:
-    """Start what a flow of this command needs, and leave the terminal to its tasks.
-
-    The loggers are silent about what is no news: chatter, the traceback of a user's mistake, and
-    what Prefect says of an interruption.
-    """
+    """Start the server that a flow of this command needs, and leave the terminal to its tasks."""
     for name in ("httpx", "alembic", "docket"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Which process waits for which, and from where work resumes.
     logging.getLogger("infra").setLevel(logging.INFO)
-    for name in (FLOW_RUNS, "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_is_news)
     start_temporary_server()
 
 
 def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether Prefect shall log this; take the traceback away from what is explained."""
     if is_interrupted() and (record.levelno >= logging.ERROR or record.name == FLOW_RUNS):
         return False  # the command says it in one line
-    if record.exc_info and isinstance(record.exc_info[1], UserError | JobStoppedError):
+    if record.exc_info and isinstance(record.exc_info[1], EXPLAINED):
         record.exc_info = None
     return True
 

@@ -11,14 +11,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.command import call, prepare, run_flow, stoppable
+from flows.parameters import Fraction, check_source
 from infra.artifacts import default_store, open_store
 from infra.base.options import fraction
-from sknet.data.sources import open_source
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
 from tasks.catalog.production import PRODUCTION, promoted
 from tasks.errors import RegressionError
-from tasks.pages import KEY_DIGITS, name_run
 from tasks.pages import KEY_DIGITS, complete_run_name, run_name
 from tasks.revalidate import (
     begin_revalidation,
@@ -35,19 +34,26 @@ def revalidate(
     store: str | None = None,
     replica: str | None = None,
     data: str | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: Fraction = TOLERANCE,
 ) -> Revalidation | State[Revalidation | None] | None:
     """Check production's bytes and results; the run fails, saying what differs, if they changed.
 
     Without a result it ends as CaughtUp: a later revalidation has begun already.
+
+    Args:
+        store: The artifact store: a path, or s3://BUCKET/PREFIX. Empty: what SKNET_STORE says on
+            the worker, or artifacts.
+        replica: A store with copies, to replace damaged artifacts.
+        data: Source of the images, to rebuild damaged shards.
+        tolerance: Largest fraction of the samples for which other software or another device may
+            predict another class.
     """
-    name_run(PRODUCTION)
     store = store or default_store()
+    check(store, replica, data)
     if reason := caught_up(store):
         return Completed(name="CaughtUp", message=reason)
     target = begin_revalidation(store)
     complete_run_name(f"{PRODUCTION} {target.ref.key[:KEY_DIGITS]}")
-    name_run(f"{PRODUCTION} {target.ref.key[:KEY_DIGITS]}")
     bytes_found = verify_promoted(target, store, replica, data)
     outcome = reevaluate_promoted(target, bytes_found, store, tolerance)
     found = record_revalidation(target, outcome, store)
@@ -58,14 +64,22 @@ def revalidate(
     return found
 
 
+def check(store: str, replica: str | None, data: str | None) -> None:
+    """Check that there is a production in the store, and that the other parameters exist.
+
+    Raises:
+        UserError: One of them doesn't.
+    """
+    promoted(store)
+    if replica:
+        open_store(replica, create=False)
+    if data:
+        check_source(data)
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print what was found."""
-    promoted(arguments.store)
-    if arguments.replica:
-        open_store(arguments.replica, create=False)
-    if arguments.data:
-        for _ in open_source(arguments.data).files():
-            break
+    check(arguments.store, arguments.replica, arguments.data)
     prepare()
     found = call(
         revalidate, arguments.store, arguments.replica, arguments.data, arguments.tolerance

@@ -12,6 +12,7 @@ from prefect import flow
 from pydantic import BaseModel, ValidationError
 
 from flows.command import call, prepare, run_flow, stoppable
+from flows.parameters import RecipeName, Workers, check_source, checked_recipe
 from flows.summary import print_summary, show
 from infra.artifacts import default_store, open_store
 from infra.base.options import positive_int
@@ -20,11 +21,9 @@ from sknet.data.sources import open_source
 from sknet.data.staging import MAX_QUARANTINE
 from sknet.device import CHOICES, Choice
 from sknet.errors import UserError
-from sknet.recipe import load_recipe
 from tasks.convert import ConversionSettings, convert
-from tasks.pages import name_run
 from tasks.pages import run_name
-from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of, gang_of
+from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of
 from tasks.promote import promote
 from tasks.report import report
 from tasks.results import TaskResult
@@ -43,21 +42,35 @@ Settings = TypeVar("Settings", bound=BaseModel)
 )
 @stoppable
 def train_sknet(
-    recipe: str = "skresnet18_digits",
+    recipe: RecipeName = "skresnet18_digits",
     data: str = "digits",
     store: str | None = None,
-    workers: int = 2,
+    workers: Workers = 2,
     overrides: list[str] | None = None,
     device_target: Choice | None = None,
     conversion: ConversionSettings = DEFAULT_CONVERSION,
     launch: LaunchSettings = THIS_HOST,
     full: bool = False,
 ) -> list[TaskResult]:
-    """Train, validate, promote and report one recipe; what the store has already is reused."""
-    name_run(Path(recipe).stem)
+    """Train, validate, promote and report one recipe; what the store has already is reused.
+
+    Args:
+        recipe: A recipe of the project, or the path of a YAML file.
+        data: Source of the images: digits, fashion-mnist:DIR, DIR, or s3://BUCKET/PREFIX.
+        store: The artifact store: a path, or s3://BUCKET/PREFIX. Empty: what SKNET_STORE says on
+            the worker, or artifacts.
+        workers: Number of ranks on all hosts.
+        overrides: Texts of the form KEY=VALUE that change the recipe.
+        device_target: Empty: what the recipe says. auto: Ascend if the hosts that train have cards.
+        conversion: How images are stored in shards.
+        launch: The hosts that convert and train.
+        full: Whether to read files again that haven't changed.
+    """
     store = store or default_store()
-    choices = load_recipe(recipe, overrides or ())
+    choices = checked_recipe(recipe, overrides or (), workers, launch)
     device = chosen_device(launch, choices, device_target)
+    check_source(data)
+    open_store(store)
     max_quarantine = conversion.max_quarantine
     dataset = stage(data, store, full=full, max_quarantine=max_quarantine).result()
     shards = convert(data, dataset, store, conversion, workers, launch).result()
@@ -70,13 +83,13 @@ def train_sknet(
 
 def main(arguments: argparse.Namespace) -> None:
     """Check the input before anything starts, run the flow, print the summary."""
-    # The flow loads it again, and warns of the keys that it ignores.
-    recipe = load_recipe(arguments.recipe, arguments.set, warn=lambda _: None)
-    recipe.global_batch(arguments.workers)
     launch = settings_of(LaunchSettings, arguments)
+    # The flow loads it again, and warns of the keys that it ignores.
+    recipe = checked_recipe(
+        arguments.recipe, arguments.set, arguments.workers, launch, warn=lambda _: None
+    )
     if launch.is_local:
         device_of(launch, recipe, arguments.device_target)
-    gang_of(launch, recipe, arguments.workers, "CPU")  # whether hosts can share the workers
     for _ in open_source(arguments.data).files():
         pass
     conversion = settings_of(ConversionSettings, arguments)

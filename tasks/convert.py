@@ -27,7 +27,7 @@ from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolv
 class ConversionSettings(BaseModel):
     """The user's choices about shards."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     shards: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
     """Number of shards of each split; auto: one for every 256 MiB of the split's images."""

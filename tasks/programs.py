@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Self, cast
+from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
 import httpx
@@ -58,9 +58,9 @@ FRAMEWORK_LINE = re.compile(r"(?:\[[^]]*\] )?\[rank \d+\] \[INFO\] ")
 class LaunchSettings(BaseModel):
     """The user's choices about hosts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    launcher: Annotated[str, Field(pattern=r"^(local|ray:auto|ray://.+)$")] = "local"
+    launcher: Literal["local", "ray:auto"] | Annotated[str, Field(pattern="^ray://.+")] = "local"
     """`local`, or a running Ray cluster: `ray:auto` or `ray://HOST:PORT`."""
     hosts: Annotated[int, Field(ge=1)] = 1
     """Number of hosts that train. Each runs an equal part of the workers."""

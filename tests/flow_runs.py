@@ -152,19 +152,12 @@ class CommandRun(FlowRun):
         """Tell whether one of its processes runs this file."""
         return any(runs_program(process, program) for process in self.living())
 
-    def signal_in(
-        self, task: str, store: Path, number: int, *, to_process_group: bool = False
-    ) -> int:
-        """Start the run, signal the flow's process once the task is at work, wait for its end.
+    def kill_in(self, task: str, store: Path) -> None:
+        """Start the run, kill the flow's process in a task, and wait until all others have ended.
 
         Args:
             task: A key of AT_WORK.
             store: Directory of the run's store.
-            number: The signal.
-            to_process_group: Signal all processes of the group, as a terminal does.
-
-        Returns:
-            The exit code of the flow's process. None of the run's processes is left then.
         """
         self.start()
         wait_for(
@@ -173,14 +166,10 @@ class CommandRun(FlowRun):
             ),
             self.output,
         )
-        assert not self.is_over(), f"ended before it could be signalled:\n{self.output()}"
-        if to_process_group:
-            os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
-        code = self.wait()
+        assert not self.is_over(), f"ended before it could be killed:\n{self.output()}"
+        self.process.kill()
+        self.wait()
         self.wait_until_gone()
-        return code
 
 
 class DeploymentRun(FlowRun):

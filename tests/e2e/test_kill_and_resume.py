@@ -1,14 +1,13 @@
 """Killed in any task and started again, a run ends with the bytes of an uninterrupted one."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 
 from infra.artifacts import open_store
 from tests.flow_runs import AT_WORK, CommandRun
-from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
+from tests.tiny_pipeline import Trained, digests
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +29,7 @@ def test_a_run_killed_in_three_tasks_ends_like_an_uninterrupted_one(
 ) -> None:
     store = tmp_path / "store"
     for task in AT_WORK:
-        assert run.signal_in(task, store, signal.SIGKILL) == -signal.SIGKILL
+        run.kill_in(task, store)
 
     run.start()
     assert run.wait() == 0, run.output()
@@ -48,29 +47,3 @@ def test_a_run_killed_in_three_tasks_ends_like_an_uninterrupted_one(
     assert promoted is not None
     assert promoted.digest == trained.of("train").digest
     assert run.living() == []
-
-
-def test_sigterm_while_training_leaves_no_process_and_no_server(
-    trained: Trained, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    copy_shards(trained.store, store)
-    command = train_command(trained.recipe, trained.images, store, 2)
-    run = CommandRun(command, tmp_path / "run.log")  # with a temporary server of its own
-    try:
-        assert run.signal_in("train", store, signal.SIGTERM) == 1
-        assert "error: interrupted; the same command resumes from here" in run.output()
-        assert not any(store.glob("checkpoint/*"))
-    finally:
-        run.end()
-
-
-def test_ctrl_c_while_training_saves_a_checkpoint(
-    run: CommandRun, trained: Trained, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    copy_shards(trained.store, store)
-    assert run.signal_in("train", store, signal.SIGINT, to_process_group=True) == 1
-    assert "error: interrupted; the same command resumes from here" in run.output()
-    assert any(store.glob(AT_WORK["train"]))
-    assert not any(store.glob("checkpoint/*"))

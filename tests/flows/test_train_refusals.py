@@ -6,12 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefect.exceptions import ParameterTypeError
 
 from flows import train_sknet
 from flows.train_sknet import parser, settings_of
 from sknet.data.conversion.converter import reencoding_to
-from sknet.device import CHOICES
 from sknet.errors import UserError
 from tasks.convert import ConversionSettings
 from tasks.programs import LaunchSettings
@@ -110,14 +108,6 @@ def test_ascend_without_a_card_is_refused_before_anything_starts(
         "(no /dev/davinci<N>): use CPU or auto"
     )
     assert not inputs.store.exists()
-
-
-def test_a_run_of_the_deployment_takes_the_devices_of_the_command_and_no_other() -> None:
-    for chosen in (None, *CHOICES):
-        found = train_sknet.train_sknet.validate_parameters({"device_target": chosen})
-        assert found["device_target"] == chosen
-    with pytest.raises(ParameterTypeError, match="device_target"):
-        train_sknet.train_sknet.validate_parameters({"device_target": "GPU"})
 
 
 def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path, images: Path) -> None:

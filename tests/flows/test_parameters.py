@@ -1,0 +1,107 @@
+"""What a deployment's run is given: refused by its form, or by the flow before its first task."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.utilities.schema_tools import validate
+
+from flows.report import report
+from flows.revalidate import revalidate
+from flows.train_sknet import train_sknet
+from sknet.errors import UserError
+from sknet.recipe import list_recipes
+from tests.tiny_pipeline import write_recipe
+
+FLOWS = {flow.name: flow for flow in (train_sknet, revalidate, report)}
+
+
+def accepts(flow: Flow[..., Any], values: dict[str, object]) -> bool:
+    """Tell whether Prefect's server, and the form on its page, accept these parameters."""
+    schema = flow.parameters.model_dump()
+    return not validate(values, schema, preprocess=True, raise_on_error=False)
+
+
+@pytest.mark.parametrize(
+    ("flow", "wrong", "right"),
+    [
+        ("train-sknet", {"workers": 0}, {"workers": 1}),
+        ("train-sknet", {"workers": "many"}, {"workers": 7}),
+        ("train-sknet", {"device_target": "GPU"}, {"device_target": "CPU"}),
+        ("train-sknet", {"recipe": 18}, {"recipe": "skresnet18_digits"}),
+        ("train-sknet", {"launch": {"launcher": "cloud"}}, {"launch": {"launcher": "ray:auto"}}),
+        ("train-sknet", {"launch": {"launcher": "ray://"}}, {"launch": {"launcher": "ray://a:1"}}),
+        ("train-sknet", {"launch": {"hosts": 0}}, {"launch": {"hosts": 1}}),
+        ("train-sknet", {"launch": {"host": 1}}, {"launch": {}}),
+        ("train-sknet", {"conversion": {"shards": 0}}, {"conversion": {"shards": "auto"}}),
+        ("train-sknet", {"conversion": {"quality": 101}}, {"conversion": {"quality": 100}}),
+        ("revalidate", {"tolerance": 1.5}, {"tolerance": 0.5}),
+        ("report", {"price": -1}, {"price": 1.5}),
+        ("report", {"compare": ["production"]}, {"compare": ["production", "former"]}),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_the_form_of_a_run_refuses_what_can_be_seen_at_once(
+    flow: str, wrong: dict[str, object], right: dict[str, object]
+) -> None:
+    assert accepts(FLOWS[flow], right)
+    assert not accepts(FLOWS[flow], wrong)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_the_form_describes_every_parameter(flow: str) -> None:
+    schema = FLOWS[flow].parameters.model_dump()
+    described = [schema["properties"]]
+    described += [each["properties"] for each in schema["definitions"].values()]
+    missing = [
+        name
+        for properties in described
+        for name in properties
+        if not properties[name].get("description")
+    ]
+    assert missing == []
+
+
+def test_the_form_offers_the_recipes_of_the_project_and_takes_a_file() -> None:
+    offered, file = train_sknet.parameters.properties["recipe"]["anyOf"]
+    assert offered["enum"] == list_recipes()
+    assert (file["type"], "enum" in file) == ("string", False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("flow_harness")
+@pytest.mark.parametrize(
+    ("flow", "values", "message"),
+    [
+        ("train-sknet", {"workers": 7}, "global_batch_size 8 can't be divided among 7 workers"),
+        ("train-sknet", {"device_target": "Ascend"}, "no Ascend card"),
+        ("train-sknet", {"data": "nowhere"}, "data directory nowhere does not exist"),
+        ("train-sknet", {"overrides": ["lr=fast"]}, "lr is 'fast'"),
+        ("revalidate", {}, "store"),
+        ("report", {}, "store"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_a_flow_refuses_the_rest_before_its_first_task(
+    flow: str,
+    values: dict[str, object],
+    message: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given: dict[str, object] = {"store": str(tmp_path / "store"), **values}
+    if flow == "train-sknet":
+        given["recipe"] = str(write_recipe(tmp_path / "tiny.yaml"))
+
+    state = FLOWS[flow](**given, return_state=True)
+
+    with pytest.raises(UserError, match=message):
+        state.result()
+    assert "Traceback" not in caplog.text
+    with get_client(sync_client=True) as client:
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        assert client.read_task_runs(flow_run_filter=of_run) == []
+    assert not any(path.is_file() for path in (tmp_path / "store").rglob("*"))

@@ -1,0 +1,50 @@
+"""A command in a terminal of its own, where Ctrl-C reaches all processes of the foreground."""
+
+import fcntl
+import os
+import pty
+import subprocess
+import termios
+import threading
+
+from tests.flow_runs import CommandRun
+from tests.processes import ROOT, WITH_SIGINT
+
+CTRL_C = b"\x03"
+
+
+class TerminalRun(CommandRun):
+    """`python -m …`, started in a terminal; what it prints is in its log."""
+
+    def start(self) -> None:
+        self.num_starts += 1
+        self._keyboard, inside = pty.openpty()
+        # A new session takes the first terminal that it is given for its own.
+        process = subprocess.Popen(
+            [*WITH_SIGINT, *self._command],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(inside)
+        self._started.append(process)
+        threading.Thread(target=self._keep_output, daemon=True).start()
+
+    def _keep_output(self) -> None:
+        with self._log.open("ab", buffering=0) as log:
+            while True:
+                try:
+                    log.write(os.read(self._keyboard, 65536))
+                except OSError:  # the last process that had the terminal open has ended
+                    return
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._keyboard, CTRL_C)
+
+    def close(self) -> None:
+        """Close the terminal: its foreground processes get SIGHUP."""
+        os.close(self._keyboard)
