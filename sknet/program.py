@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
+from infra.base.progress import Sink, paced, watching
 from infra.base.records import Record
 from infra.base.shortages import is_disk_full, memory_refused
 from sknet.errors import (
@@ -40,7 +41,8 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
 
 def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     try:
-        main(arguments)
+        with watching(_printed):
+            main(arguments)
     except UserError as error:
         return _end(arguments, Outcome.USER_ERROR, str(error), ExitCode.USER_ERROR)
     except NonFiniteLossError as error:
@@ -63,6 +65,16 @@ def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespa
             raise
         return _end(arguments, Outcome.FAILED, str(refused), ExitCode.FAILED)
     return _end(arguments, Outcome.DONE, "", ExitCode.DONE)
+
+
+def _printed(name: str) -> Sink:
+    """Return a sink that prints, on rank 0, how far long work is."""
+
+    def show(fraction: float) -> None:
+        if os.environ.get("RANK_ID", "0") == "0":
+            print(f"{name}: {fraction:.0%}", flush=True)
+
+    return paced(show)
 
 
 def _end(arguments: argparse.Namespace, status: Outcome, message: str, code: ExitCode) -> ExitCode:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -22,7 +23,7 @@ from infra.artifacts import (
 )
 from infra.base.progress import watching
 from tasks.errors import is_worth_retrying
-from tasks.progress import LongWork
+from tasks.progress import long_work
 
 RETRY_SECONDS = [5.0, 20.0, 60.0]
 """Pauses before each retry, in which a host or a service may restart."""
@@ -67,8 +68,12 @@ def pipeline_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     def decorate(body: Callable[P, R]) -> Task[P, R]:
         @wraps(body)
         def watched(*args: P.args, **kwargs: P.kwargs) -> R:
-            with watching(LongWork):
-                return body(*args, **kwargs)
+            with watching(long_work):
+                try:
+                    return body(*args, **kwargs)
+                except TerminationSignal:
+                    # For Prefect, this would be a crash; `flows.command.stoppable` knows the run's.
+                    return cast("R", Cancelled(name="Stopped", message="got SIGTERM, and saved"))
 
         return in_prefect(watched)
 

@@ -1,7 +1,9 @@
 """Prefect's pages about one run, in a browser."""
 
+import io
 from typing import Any
 
+from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
@@ -11,6 +13,12 @@ from tests.prefect_services import answer_of
 
 TALL = 1300
 """Height in pixels that shows all tasks below the graph; the page omits what is out of sight."""
+
+MODE = "return document.documentElement.className"
+FIGURE_BOX = """
+const figure = [...document.images].find(each => each.src.startsWith('data:') && each.naturalWidth);
+return figure && figure.getBoundingClientRect().toJSON();
+"""
 
 
 class PrefectPages:
@@ -38,6 +46,36 @@ class PrefectPages:
         (found,) = [each for each in self.artifacts() if each["key"] == key]
         self.browser.open(f"{self._address}/artifacts/artifact/{found['id']}")
         self._wait.until(lambda _: str(found["description"]) in self.browser.text())
+
+    def follow_link(self, text: str) -> None:
+        """Click a link that opens another tab, and go on in that tab."""
+        driver = self.browser.driver
+        before = set(driver.window_handles)
+        self._wait.until(lambda _: driver.find_elements(By.LINK_TEXT, text))[0].click()
+        (opened,) = self._wait.until(lambda _: set(driver.window_handles) - before)
+        driver.close()
+        driver.switch_to.window(opened)
+
+    def open_runs(self) -> None:
+        """Open the list of all runs."""
+        self.browser.open(f"{self._address}/runs", height=TALL)
+
+    def switch_to(self, mode: str) -> None:
+        """Choose the mode, `light` or `dark`, with the switch of the settings page."""
+        self.browser.open(f"{self._address}/settings")
+        side = {"light": "p-toggle__prepend", "dark": "p-toggle__append"}[mode]
+        self._wait.until(lambda driver: driver.find_elements(By.CLASS_NAME, side))[0].click()
+        self._wait.until(lambda _: self.browser.script(MODE) == mode)
+
+    def paper(self) -> tuple[int, ...]:
+        """Return the colour, as red, green and blue, in a corner of the first figure."""
+        box = self._wait.until(lambda _: self.browser.script(FIGURE_BOX))
+        with Image.open(io.BytesIO(self.picture(int(box["bottom"])))) as picture:
+            colour = picture.convert("RGB").getpixel(
+                (int(box["right"]) - 8, int(box["bottom"]) - 8)
+            )
+        assert isinstance(colour, tuple)
+        return tuple(map(int, colour))
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Return the run's artifacts."""

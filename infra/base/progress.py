@@ -1,6 +1,7 @@
 """Tells whoever watches how far long work is: hashing, uploads, downloads, reading many records."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,11 +12,29 @@ Count = Callable[[int], None]
 Sink = Callable[[float], None]
 """Gets the fraction of the work that is done, 0 to 1. Called by one thread at a time."""
 
+
 def uncounted(_: int) -> None:
     """Count nothing: nobody watches."""
 
 
+SECONDS_BETWEEN = 10.0
+"""Seconds between two messages. Work that takes no longer is not shown."""
+
 _watcher: ContextVar[Callable[[str], Sink] | None] = ContextVar("watcher", default=None)
+
+
+def paced(show: Sink) -> Sink:
+    """Return a sink that shows fractions from time to time, and the end if any was shown."""
+    next_time, is_shown = time.monotonic() + SECONDS_BETWEEN, False
+
+    def sink(fraction: float) -> None:
+        nonlocal next_time, is_shown
+        now = time.monotonic()
+        if now >= next_time or (is_shown and fraction == 1):
+            next_time, is_shown = now + SECONDS_BETWEEN, True
+            show(fraction)
+
+    return sink
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from infra.base.files import cache_directory, file_sha256
+from infra.base.progress import Count, work
 from infra.base.verified import FileStatus, read_verified, write_verified
 
 
@@ -24,19 +25,21 @@ def damaged(files: Iterable[tuple[Path, str]]) -> Iterator[Path]:
     Raises:
         OSError: A file can't be read.
     """
-    busy = []
-    for path, sha256 in files:
-        matches = _matches(path, sha256, wait=False)
-        if matches is None:
-            busy.append((path, sha256))
-        elif not matches:
-            yield path
-    for path, sha256 in busy:
-        if not _matches(path, sha256, wait=True):
-            yield path
+    files, busy = list(files), []
+    num_bytes = sum(path.stat().st_size for path, _ in files)
+    with work(f"verifying {len(files)} files", num_bytes) as count:
+        for path, sha256 in files:
+            matches = _matches(path, sha256, count, wait=False)
+            if matches is None:
+                busy.append((path, sha256))
+            elif not matches:
+                yield path
+        for path, sha256 in busy:
+            if not _matches(path, sha256, count, wait=True):
+                yield path
 
 
-def _matches(path: Path, sha256: str, *, wait: bool) -> bool | None:
+def _matches(path: Path, sha256: str, count: Count, *, wait: bool) -> bool | None:
     """Tell whether a file has this SHA-256.
 
     Returns:
@@ -45,6 +48,7 @@ def _matches(path: Path, sha256: str, *, wait: bool) -> bool | None:
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     memory = cache_directory("verified") / f"{name}.json"
     if _is_remembered(memory, path, sha256):
+        count(path.stat().st_size)
         return True
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -53,13 +57,14 @@ def _matches(path: Path, sha256: str, *, wait: bool) -> bool | None:
     except Timeout:
         return None
     except OSError:  # there is no cache: every process reads the file itself
-        return file_sha256(path) == sha256
+        return file_sha256(path, count) == sha256
     try:
         if _is_remembered(memory, path, sha256):
+            count(path.stat().st_size)
             return True
         began = time.time_ns()
         status = FileStatus.of(path.stat())
-        matches = file_sha256(path) == sha256
+        matches = file_sha256(path, count) == sha256
         if matches and status.had_settled(began):
             write_verified(memory, sha256, {"file": status})
         return matches

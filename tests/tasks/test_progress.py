@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from prefect import flow, runtime
 
-import tasks.progress
+import infra.base.progress
 from infra.base.progress import work
 from tasks.results import pipeline_task
 from tests.tiny_pipeline import shown_by
@@ -34,7 +34,7 @@ def test_work_of_any_thread_is_shown_if_it_is_long(
     assert shown_by(UUID(run())) == {}
     assert "hashing" not in caplog.text
 
-    monkeypatch.setattr(tasks.progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(infra.base.progress, "SECONDS_BETWEEN", 0.0)
     shown = shown_by(UUID(run()))["work"]
     assert (shown.type, shown.data) == ("progress", 100.0)
     assert shown.description == "Hashing shards/3f2a"

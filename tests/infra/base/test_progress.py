@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from infra.base.progress import uncounted, watching, work
+import pytest
+
+from infra.base import progress
+from infra.base.progress import paced, uncounted, watching, work
 
 
 class Watcher:
@@ -32,6 +35,19 @@ def test_what_is_done_again_is_not_counted_twice_and_nothing_exceeds_the_end() -
         with work("empty", 0) as count:
             count(0)
     assert watcher.told == {"sending": [0.5, 0.0, 1.0, 1.0], "empty": [1.0]}
+
+
+def test_what_takes_moments_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown: list[float] = []
+    short, long = paced(shown.append), paced(shown.append)
+    short(0.5)
+    short(1.0)
+    assert shown == []
+    for now[0], fraction in ((9.9, 0.1), (10.0, 0.2), (19.0, 0.3), (20.0, 0.4), (21.0, 1.0)):
+        long(fraction)
+    assert shown == [0.2, 0.4, 1.0]
 
 
 def test_without_a_watcher_nothing_is_counted() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.base.progress import Count
 from sknet.data import verification
 from sknet.data.verification import damaged
 
@@ -30,7 +31,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files whose content is read, in their order."""
     read: list[Path] = []
 
-    def note(path: Path) -> str:
+    def note(path: Path, count: Count) -> str:
         read.append(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -100,10 +101,10 @@ from infra.base import verified
 from sknet.data import verification
 verified.SETTLED_NS = 0
 whole = verification.file_sha256
-def slow(path):
+def slow(path, count):
     time.sleep(0.5)
     print(path.name, flush=True)
-    return whole(path)
+    return whole(path, count)
 verification.file_sha256 = slow
 files = {[(str(path), sha256) for path, sha256 in files]}
 assert not list(verification.damaged((pathlib.Path(path), sha256) for path, sha256 in files))
