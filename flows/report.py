@@ -47,12 +47,12 @@ def report(
     Raises:
         UserError: Not into this directory, or a name in `compare` stands for no run.
     """
-    if out is not None:
+    if out:
         check_directory(out)
     store = store or default_store()
     open_store(store, create=False)
     result = tasks.report.report(store, compare, price).result()
-    if out is not None:
+    if out:
         copy_report(artifact_of(open_store(store), result).directory, Path(out))
     return result
 
