@@ -47,7 +47,7 @@ def leave(deadline: float) -> bool:
         address = import_module("ray._private.services").canonicalize_bootstrap_address_or_die(None)
         client = ray._raylet.GcsClient(address=address)
         nodes = _nodes_here(client)
-    except (ConnectionError, ray.exceptions.RpcError) as error:
+    except (OSError, ValueError, ray.exceptions.RpcError) as error:
         raise ClusterError(f"no Ray cluster: {' '.join(str(error).split())}") from None
     if not nodes:
         raise ClusterError("no Ray runs on this host")
