@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -9,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.client.schemas.objects import State
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import CancelledRun, TerminationSignal
 from prefect.states import Cancelled
 
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
@@ -84,9 +85,9 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
             return body(*args, **kwargs)
         except JobStoppedError as error:
             return Cancelled(name="Stopped", message=str(error), data=error)
-        except TerminationSignal:
+        except (TerminationSignal, CancelledRun):  # between tasks, or in one
             put_back()
-            raise
+            raise TerminationSignal(signal.SIGTERM) from None
 
     return run
 

@@ -13,19 +13,24 @@ import warnings
 from contextlib import suppress
 
 import anyio
+import httpx
 from anyio.abc import TaskStatus
 from prefect.client.schemas.objects import FlowRun
 from prefect.workers import process
 
 from infra.prefect.leaving import will_go_on
 
+POLL_SECONDS = 0.5
+BEGIN_SECONDS = 60.0
+"""Seconds in which a run that is starting gets to where it handles SIGTERM."""
+
 
 class _Process:
     """The process of one flow run, whose id is known once it has started."""
 
     def __init__(self, task_status: TaskStatus[int]) -> None:
-        self.is_told_to_go = False
         self.has_ended = False
+        self.is_told_to_go = False
         self._task_status = task_status
         self._pid: int | None = None
 
@@ -34,20 +39,11 @@ class _Process:
         self._pid = value
         if value is not None:
             self._task_status.started(value)
-        if self.is_told_to_go:
-            self._terminate()
 
-    async def wait_until_the_worker_must_go(self) -> None:
-        """Wait to be cancelled, as the worker does with all its runs; then tell the process."""
-        try:
-            await anyio.sleep_forever()
-        finally:
-            if not self.has_ended:
-                self.is_told_to_go = True
-                self._terminate()
-
-    def _terminate(self) -> None:
-        if self._pid is not None:
+    def tell_to_go(self) -> None:
+        """Send SIGTERM to it, if it lives."""
+        self.is_told_to_go = True
+        if self._pid is not None and not self.has_ended:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGTERM)
 
@@ -70,18 +66,27 @@ with warnings.catch_warnings():
             """Run a flow run in a process to its end, even if this worker has to go meanwhile."""
             running = _Process(task_status or anyio.TASK_STATUS_IGNORED)
             async with anyio.create_task_group() as group:
-                group.start_soon(running.wait_until_the_worker_must_go)
+                group.start_soon(self._tell_to_go_in_time, flow_run, running)
                 with anyio.CancelScope(shield=True):
                     result = await super().run(flow_run, configuration, running)
                     running.has_ended = True
-                    if running.is_told_to_go:
-                        await self._put_back_if_it_had_not_begun(flow_run)
+                    if running.is_told_to_go and await self._is_in(flow_run, "PENDING", "CRASHED"):
+                        state = will_go_on("its worker had to leave before the run began")
+                        await self.client.set_flow_run_state(flow_run.id, state, force=True)
                 group.cancel_scope.cancel()
             return result
 
-        async def _put_back_if_it_had_not_begun(self, flow_run: FlowRun) -> None:
-            """Put a run back into the queue whose process could not handle SIGTERM yet."""
+        async def _tell_to_go_in_time(self, flow_run: FlowRun, running: _Process) -> None:
+            """Wait to be cancelled, as the worker does when it has to go; then tell the process."""
+            try:
+                await anyio.sleep_forever()
+            finally:
+                # Without the server, it is told at once.
+                with suppress(httpx.HTTPError), anyio.move_on_after(BEGIN_SECONDS, shield=True):
+                    while not running.has_ended and await self._is_in(flow_run, "PENDING"):
+                        await anyio.sleep(POLL_SECONDS)
+                running.tell_to_go()
+
+        async def _is_in(self, flow_run: FlowRun, *types: str) -> bool:
             state = (await self.client.read_flow_run(flow_run.id)).state
-            if state is not None and (state.is_pending() or state.is_crashed()):
-                reason = "its worker had to leave before the run began"
-                await self.client.set_flow_run_state(flow_run.id, will_go_on(reason), force=True)
+            return state is not None and state.type.value in types
