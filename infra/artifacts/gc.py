@@ -14,7 +14,7 @@ from functools import partial
 
 from infra.artifacts.records import Address, Manifest
 from infra.artifacts.refs import Ref
-from infra.artifacts.store import ArtifactStore, Build, Leftover, noting
+from infra.artifacts.store import ArtifactStore, Build, Leftover, Usage, noting
 
 CHECKED_TOGETHER = 64
 """Artifacts that are removed after one look at the builds under way."""
@@ -108,7 +108,11 @@ def _roots(
         if named:
             yield address, f"made from the target of {targets[min(named)]}"
         if artifact.used >= unused_since:
-            yield address, f"used {artifact.used:%Y-%m-%d}"
+            yield address, _used(artifact.used)
+
+
+def _used(time: datetime) -> str:
+    return f"used {time:%Y-%m-%d}"
 
 
 def _named(manifest: Manifest) -> set[str]:
@@ -131,17 +135,22 @@ def survey(store: ArtifactStore, *, unused_since: datetime) -> Plan:
 
     # Listed before and after: a builder that ends meanwhile leaves an artifact, which is new.
     before = held()
-    uses = store.last_uses(on_unreadable=note)
-    artifacts = [
-        Stored(manifest, uses.get((manifest.kind, manifest.key), datetime.now(UTC)))
-        for manifest in store.list(on_unreadable=note)
-    ]
+    usages = store.usages(on_unreadable=note)
     refs = {name: store.refs.history(name) for name in store.refs.names()}
-    planned = plan(artifacts, refs, (*before, *held()), unused_since=unused_since)
+    if all(usage.used >= unused_since for usage in usages.values()):
+        # Whatever was made from what, nothing is garbage: no manifest has to be read.
+        planned = Plan({address: _used(usage.used) for address, usage in usages.items()}, ())
+    else:
+        artifacts = []
+        for manifest in store.list(on_unreadable=note):
+            new = Usage(datetime.now(UTC), manifest.num_bytes)  # it has come meanwhile
+            usage = usages.setdefault((manifest.kind, manifest.key), new)
+            artifacts.append(Stored(manifest, usage.used))
+        planned = plan(artifacts, refs, (*before, *held()), unused_since=unused_since)
     return replace(
         planned,
         leftovers=tuple(store.leftovers(unused_since)),
-        num_bytes={each.address: each.manifest.num_bytes for each in artifacts},
+        num_bytes={address: usage.num_bytes for address, usage in usages.items()},
         unreadable=unreadable,
         has_refs=bool(refs),
     )
@@ -164,7 +173,7 @@ def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> d
     def remove(artifact: Stored) -> None:
         kind, key = artifact.address
         if store.last_used(kind, key) < unused_since:
-            attempt(f"{kind}/{key}", partial(store.remove, kind, key))
+            attempt(f"{kind}/{key}", partial(store.remove_listed, kind, key, artifact.manifest))
 
     with ThreadPoolExecutor(store.num_removers) as removers:
         for start in range(0, len(planned.garbage), CHECKED_TOGETHER):

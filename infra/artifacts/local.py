@@ -44,6 +44,7 @@ from infra.artifacts.store import (
     Build,
     Leftover,
     OnUnreadable,
+    Usage,
     warn_of_unreadable,
 )
 from infra.base.files import fsync, replace_file, scan, write_durably
@@ -212,6 +213,23 @@ class LocalStore(ArtifactStore):
         except FileNotFoundError:
             return None
         return datetime.fromtimestamp(status.st_mtime, UTC)
+
+    def usages(self, *, on_unreadable: OnUnreadable = warn_of_unreadable) -> dict[Address, Usage]:
+        """Look at the status of all files; see `ArtifactStore`."""
+        found: dict[Address, Usage] = {}
+        for kind, key in self.addresses(on_unreadable=on_unreadable):
+            try:
+                used = self._last_used(kind, key)
+                sizes = {name: s.st_size for name, s in scan(self._directory(kind, key))}
+            except PermissionError as error:
+                on_unreadable(f"{kind}/{key}", error)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it has just been removed, or is damaged
+            else:
+                sizes.pop(MANIFEST, None)
+                if used is not None:
+                    found[kind, key] = Usage(used, sum(sizes.values()))
+        return found
 
     @contextmanager
     def workspace(self, spec: ArtifactSpec) -> Iterator[Path]:

@@ -38,13 +38,15 @@ from infra.artifacts.records import (
 )
 from infra.artifacts.s3_layout import (
     LEASES,
+    REQUESTS,
     USES,
     WORK,
+    Builders,
     committed,
     find_leftovers,
-    held_builds,
     inspect,
     quarantine,
+    usages,
 )
 from infra.artifacts.staging import link_or_copy
 from infra.artifacts.store import (
@@ -52,6 +54,7 @@ from infra.artifacts.store import (
     Build,
     Leftover,
     OnUnreadable,
+    Usage,
     warn_of_unreadable,
 )
 from infra.base.files import status_of_new_file
@@ -60,9 +63,6 @@ from infra.base.progress import Count
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
-
-REQUESTS = 16
-"""Small requests that are under way at a time."""
 
 
 class BucketDocuments:
@@ -138,6 +138,7 @@ class S3Store(ArtifactStore):
         """
         super().__init__(bucket.location, BucketDocuments(bucket))
         self._bucket = bucket
+        self._builders = Builders(bucket)
         self._lease_expiry = lease_expiry
         self._cache = Cache(cache / "artifacts", cache_limit)
         where = f"{bucket.endpoint} {bucket.location}"
@@ -262,20 +263,10 @@ class S3Store(ArtifactStore):
     def _mark_used(self, kind: str, key: str) -> None:
         self._bucket.put(f"{USES}/{kind}/{key}", b"", expected=Expect.ANY)
 
-    def last_uses(
-        self, *, on_unreadable: OnUnreadable = warn_of_unreadable
-    ) -> dict[Address, datetime]:
-        """Return `last_used` of all artifacts, from listings alone."""
+    def usages(self, *, on_unreadable: OnUnreadable = warn_of_unreadable) -> dict[Address, Usage]:
+        """Look into listings alone: a request for each artifact would take minutes."""
         del on_unreadable
-        times: dict[Address, datetime] = {}
-        for listed in committed(self._bucket, None):
-            kind, key, _ = listed.key.split("/")
-            times[kind, key] = listed.modified
-        for listed in self._bucket.list(f"{USES}/"):
-            _, kind, key = listed.key.split("/")
-            if (kind, key) in times:
-                times[kind, key] = max(times[kind, key], listed.modified)
-        return times
+        return usages(self._bucket)
 
     def _last_used(self, kind: str, key: str) -> datetime | None:
         committed = self._bucket.head(f"{kind}/{key}/{MANIFEST}")
@@ -307,12 +298,15 @@ class S3Store(ArtifactStore):
 
     def held(self) -> Iterator[Build]:
         """Yield the builds whose leases may be those of living builders."""
-        return held_builds(self._bucket)
+        return iter(self._builders.held())
 
     def leftovers(self, unused_since: datetime) -> Iterator[Leftover]:
         """Yield objects without a manifest, and whatever else is old and not in use."""
         return find_leftovers(
-            self._bucket, unused_since, lambda kind, key: self._lease(kind, key, {})
+            self._bucket,
+            self._builders,
+            unused_since,
+            lambda kind, key: self._lease(kind, key, {}),
         )
 
     def _workspace(self, spec: ArtifactSpec) -> Path:

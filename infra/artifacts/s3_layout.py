@@ -5,6 +5,7 @@ Times are those of the server's clock, which may differ from ours by minutes, bu
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,13 +24,15 @@ from infra.artifacts.records import (
     Manifest,
     is_address,
 )
-from infra.artifacts.store import Build, Leftover
+from infra.artifacts.store import Build, Leftover, Usage
 from infra.s3 import Bucket, DamagedObjectError, Expect, ListedObject
 
 logger = logging.getLogger(__name__)
 
 LEASES, QUARANTINE, USES, WORK = ".leases", ".quarantine", ".uses", ".work"
 REPORT = ".damage.json"
+REQUESTS = 16
+"""Small requests that are under way at a time, to hide their latency."""
 CERTAINLY_DEAD = timedelta(minutes=15)
 """A builder without a heartbeat for so long is dead: that is many times the expiry of a lease, and
 more than clocks differ."""
@@ -42,6 +45,18 @@ def committed(bucket: Bucket, kind: str | None) -> Iterator[ListedObject]:
             *address, name = listed.key.split("/")
             if name == MANIFEST and len(address) == 2 and is_address(*address):
                 yield listed
+
+
+def usages(bucket: Bucket) -> dict[Address, Usage]:
+    """Return when each artifact was last used, and its size, as listings show them."""
+    used = {listed.key: listed.modified for listed in bucket.list(f"{USES}/")}
+    found = {}
+    for (kind, key), objects in _by_address(bucket, ""):
+        manifest = next((o for o in objects if o.key == f"{kind}/{key}/{MANIFEST}"), None)
+        if manifest is not None:
+            last = max(manifest.modified, used.get(f"{USES}/{kind}/{key}", manifest.modified))
+            found[kind, key] = Usage(last, _size(objects) - manifest.size)
+    return found
 
 
 def inspect(bucket: Bucket, kind: str, key: str, level: Level) -> Found | None:
@@ -102,17 +117,40 @@ def quarantine(bucket: Bucket, kind: str, key: str, found: Found) -> None:
     logger.warning("%s/%s is damaged, moved to %s: %s", kind, key, where, found.damages[0])
 
 
-def held_builds(bucket: Bucket) -> Iterator[Build]:
-    """Yield the builds whose leases are those of builders that may be alive."""
-    for listed in bucket.list(f"{LEASES}/"):
-        document = _read_lease(bucket, listed)
-        if document is not None and _may_live(document, listed):
-            _, kind, name = listed.key.split("/")
-            yield Build(kind, name.removesuffix(".json"), document.inputs)
+class Builders:
+    """Who builds in a bucket. Each version of a lease is read once, however often this is asked."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._known: dict[str, tuple[str, LeaseDocument | None]] = {}
+
+    def held(self) -> list[Build]:
+        """Return the builds whose leases are those of builders that may be alive."""
+        earliest = datetime.now(UTC) - CERTAINLY_DEAD
+        recent = [each for each in self._bucket.list(f"{LEASES}/") if each.modified >= earliest]
+        unread = [each for each in recent if self._known.get(each.key, ("",))[0] != each.etag]
+        with ThreadPoolExecutor(REQUESTS) as readers:
+            for each, document in zip(unread, readers.map(self._read, unread), strict=True):
+                self._known[each.key] = (each.etag, document)
+        builds = []
+        for each in recent:
+            document = self._known[each.key][1]
+            if document and not (document.released or document.process.is_known_dead):
+                _, kind, name = each.key.split("/")
+                builds.append(Build(kind, name.removesuffix(".json"), document.inputs))
+        return builds
+
+    def _read(self, listed: ListedObject) -> LeaseDocument | None:
+        stored = self._bucket.get(listed.key, max_bytes=MAX_LEASE_BYTES)
+        try:
+            return LeaseDocument.parse(listed.key, stored.content) if stored else None
+        except StoreError:
+            return None
 
 
 def find_leftovers(
     bucket: Bucket,
+    builders: Builders,
     unused_since: datetime,
     hold_lease: Callable[[str, str], AbstractContextManager[object]],
 ) -> Iterator[Leftover]:
@@ -120,6 +158,7 @@ def find_leftovers(
 
     Args:
         bucket: The store.
+        builders: Who builds in it.
         unused_since: Anything but commits is left out if it changed later.
         hold_lease: Holds the lease of a kind and key, for the removal of what it protects.
     """
@@ -128,14 +167,14 @@ def find_leftovers(
         bucket.delete([listed.key for listed in bucket.list(prefix)])
 
     def remove_unheld(prefix: str, address: Address, *, is_commit: bool) -> None:
-        if any((build.kind, build.key) == address for build in held_builds(bucket)):
+        if any((build.kind, build.key) == address for build in builders.held()):
             return
         with hold_lease(*address):
             if is_commit and bucket.head(f"{prefix}{MANIFEST}") is not None:
                 return  # by now it has been committed
             remove(prefix)
 
-    held = {(build.kind, build.key) for build in held_builds(bucket)}
+    held = {(build.kind, build.key) for build in builders.held()}
     for address, objects in _by_address(bucket, ""):
         prefix = f"{'/'.join(address)}/"
         if address not in held and all(listed.key != prefix + MANIFEST for listed in objects):
@@ -154,9 +193,8 @@ def find_leftovers(
             reason = f"damaged, set aside {listed.modified:%Y-%m-%d}"
             yield Leftover(prefix, _size(bucket.list(prefix)), reason, partial(remove, prefix))
     for listed in bucket.list(f"{LEASES}/"):
-        document = _read_lease(bucket, listed)
-        in_use = document is not None and _may_live(document, listed)
-        if listed.modified < unused_since and not in_use:
+        _, kind, name = listed.key.split("/")
+        if listed.modified < unused_since and (kind, name.removesuffix(".json")) not in held:
             reason = f"lease, unused since {listed.modified:%Y-%m-%d}"
             yield Leftover(listed.key, listed.size, reason, partial(remove, listed.key))
     for upload in bucket.stale_uploads(datetime.now(UTC) - unused_since):
@@ -184,16 +222,3 @@ def _by_address(bucket: Bucket, parent: str) -> Iterator[tuple[Address, list[Lis
         for key, objects in groupby(bucket.list(prefix), key=key_of):
             if is_address(kind, key):
                 yield (kind, key), list(objects)
-
-
-def _read_lease(bucket: Bucket, listed: ListedObject) -> LeaseDocument | None:
-    stored = bucket.get(listed.key, max_bytes=MAX_LEASE_BYTES)
-    try:
-        return LeaseDocument.parse(listed.key, stored.content) if stored else None
-    except StoreError:
-        return None
-
-
-def _may_live(document: LeaseDocument, listed: ListedObject) -> bool:
-    silent = datetime.now(UTC) - listed.modified
-    return not (document.released or document.process.is_known_dead or silent > CERTAINLY_DEAD)

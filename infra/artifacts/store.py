@@ -64,6 +64,16 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a store knows of an artifact without reading it."""
+
+    used: datetime
+    """When it was committed, or last used if that was later."""
+    num_bytes: int
+    """Size of its files, without the manifest."""
+
+
+@dataclass(frozen=True)
 class Build:
     """A build under way."""
 
@@ -195,21 +205,6 @@ class ArtifactStore(ABC):
             raise self._absent(kind, key)
         return time
 
-    def last_uses(
-        self, *, on_unreadable: OnUnreadable = warn_of_unreadable
-    ) -> dict[Address, datetime]:
-        """Return `last_used` of all artifacts that this user can look up."""
-        times: dict[Address, datetime] = {}
-        for kind, key in self.addresses(on_unreadable=on_unreadable):
-            try:
-                time = self._last_used(kind, key)
-            except PermissionError as error:
-                on_unreadable(f"{kind}/{key}", error)
-                continue
-            if time is not None:
-                times[kind, key] = time
-        return times
-
     # Checking artifacts
 
     def verify(self, kind: str, key: str, *, level: Level = "full") -> tuple[Damage, ...]:
@@ -301,7 +296,10 @@ class ArtifactStore(ABC):
         Raises:
             StoreError: There is none, or kind or key has the wrong form.
         """
-        manifest = self._required(kind, key, "size").manifest
+        self.remove_listed(kind, key, self._required(kind, key, "size").manifest)
+
+    def remove_listed(self, kind: str, key: str, manifest: Manifest | None) -> None:
+        """Remove an artifact as `remove` does, given its manifest, if that is valid."""
         self._remove(kind, key)
         if manifest is not None and self._indexed(kind, manifest.digest) == key:
             self._documents.remove(f"{DIGESTS}/{kind}/{manifest.digest}")
@@ -313,6 +311,10 @@ class ArtifactStore(ABC):
         self, kind: str | None = None, *, on_unreadable: OnUnreadable = warn_of_unreadable
     ) -> Iterator[Address]:
         """Yield kind and key of all artifacts, damaged ones too, sorted."""
+
+    @abstractmethod
+    def usages(self, *, on_unreadable: OnUnreadable = warn_of_unreadable) -> dict[Address, Usage]:
+        """Return when each artifact was last used, and its size, without reading any."""
 
     @abstractmethod
     def _inspect(self, kind: str, key: str, level: Level) -> Found | None:

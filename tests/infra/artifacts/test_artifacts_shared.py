@@ -293,7 +293,7 @@ def test_ls_and_gc_list_what_they_can_not_read_and_gc_removes_nothing_that_it_ma
     fates = {row["what"]: row["fate"] for row in rows}
     assert (code, fates["checkpoint"]) == (1, "stays")
     code, _, said = as_user(BOB, command, store.root, *words, "--delete")
-    assert (code, "nothing is removed: what can't be read here (3" in said) == (2, True)
+    assert (code, "nothing is removed: what can't be read here (4" in said) == (2, True)
     assert (store.root / "shards" / sound).is_dir()
 
 
