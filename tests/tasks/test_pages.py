@@ -1,9 +1,9 @@
 """Names and tags of flow runs, and links to files of artifacts, as Prefect's server has them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -12,6 +12,7 @@ from prefect.flow_engine import run_flow
 
 from infra.artifacts import Artifact, ArtifactSpec, open_store
 from tasks.pages import complete_run_name, link_to, run_name, tag_run
+from tests.store_roots import S3Root
 from tests.tiny_pipeline import shown_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flow_harness")]
@@ -42,44 +43,49 @@ def test_a_name_that_the_user_gave_stays(name: str) -> None:
     assert run(name).name == name
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Artifact:
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "page.html").write_text("<p>all</p>", "utf-8")
+def put_page(store_uri: str, directory: Path) -> Artifact:
+    """Return an artifact that has `page.html`."""
+    directory.mkdir()
+    (directory / "page.html").write_text("<p>all</p>", "utf-8")
     spec = ArtifactSpec(kind="report", format_version=1, params={}, inputs={})
-    store = open_store(f"{tmp_path / 'a store'}")
-    return store.put(spec, tmp_path / "new", stats={}, provenance={})
+    return open_store(store_uri).put(spec, directory, stats={}, provenance={})
 
 
-@pytest.fixture
-def shown_link(page: Artifact, tmp_path: Path) -> Callable[[], tuple[str, str]]:
-    """Returns what the pages show of a link, and its description."""
+def shown_link(page: Artifact, store_uri: str) -> tuple[str, str]:
+    """Return what the pages show of the link, and its description."""
 
     @flow
     def report() -> None:
-        link_to(page, "page.html", str(tmp_path / "a store"), key="page", description="All runs")
+        link_to(page, "page.html", store_uri, key="page", description="All runs")
 
-    def show() -> tuple[str, str]:
-        state = report(return_state=True)
-        artifact = shown_by(UUID(str(state.state_details.flow_run_id)))["page"]
-        return str(artifact.data), str(artifact.description)
-
-    return show
+    state = report(return_state=True)
+    artifact = shown_by(UUID(str(state.state_details.flow_run_id)))["page"]
+    return str(artifact.data), str(artifact.description)
 
 
-def test_a_file_is_shown_by_its_address_as_browsers_do_not_follow_it(
-    page: Artifact, shown_link: Callable[[], tuple[str, str]]
-) -> None:
+def test_a_file_is_shown_by_its_address_as_browsers_do_not_follow_it(tmp_path: Path) -> None:
+    store = str(tmp_path / "a store")
+    page = put_page(store, tmp_path / "new")
     address = page.path("page.html").as_uri()
     assert "%20store" in address
-    data, description = shown_link()
+    data, description = shown_link(page, store)
     assert data == f"[{address}]({address})"
     assert description == "All runs; browsers refuse to open a file from here: copy its address"
 
 
-def test_a_link_to_a_served_store_opens_the_page(
-    page: Artifact, shown_link: Callable[[], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+def test_a_link_to_a_served_store_leads_to_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    page = put_page(str(tmp_path / "store"), tmp_path / "new")
     monkeypatch.setenv("SKNET_PAGES_URL", "https://pages.example/store/")
     address = f"https://pages.example/store/report/{page.manifest.key}/page.html"
-    assert shown_link() == (f"[page.html]({address})", "All runs")
+    assert shown_link(page, str(tmp_path / "store")) == (f"[page.html]({address})", "All runs")
+
+
+def test_a_link_to_s3_opens_the_page(s3_server: object, tmp_path: Path) -> None:
+    store = S3Root(tmp_path / "hosts").uri
+    page = put_page(store, tmp_path / "new")
+    data, description = shown_link(page, store)
+    answer = httpx.get(data.removeprefix("[page.html](").removesuffix(")"))
+    assert (answer.text, answer.headers["content-type"]) == ("<p>all</p>", "text/html")
+    assert description == "All runs; the link is valid for 7 days"
