@@ -14,7 +14,7 @@ from typing import Any
 from prefect.client.orchestration import get_client
 
 from infra.prefect import automations, deployments
-from infra.prefect.pools import TEMPLATES, PoolType, make_pool
+from infra.prefect.pools import TEMPLATES, PoolType, check_job_variables, make_pool
 from infra.prefect.registration import run
 
 
@@ -29,20 +29,26 @@ async def register(
             f"work pool {name}: {await make_pool(client, name, kind, must_match=bool(pool))}"
             for name in sorted(pools)
         ]
+        for described in content["deployments"]:
+            wanted = described["work_pool"]
+            await check_job_variables(client, wanted["name"], wanted["job_variables"])
         lines += [f"deployment {name}" for name in deployments.register(content)]
         registered = await automations.register(client, automations.described())
     return [*lines, *(f"automation {name}" for name in registered)]
 
 
 def job_variable(text: str) -> tuple[str, Any]:
-    """Read `KEY=VALUE`, whose value is JSON or else a string."""
+    """Read `KEY=VALUE`, whose value is JSON or else a string; that of `env` is an object."""
     key, separator, value = text.partition("=")
     if not key or not separator:
         raise argparse.ArgumentTypeError(f"{text!r}: expected KEY=VALUE")
     try:
-        return key, json.loads(value)
+        read = json.loads(value)
     except ValueError:
-        return key, value
+        read = value
+    if key == "env" and not isinstance(read, dict):
+        raise argparse.ArgumentTypeError(f'{text!r}: expected env=\'{{"NAME": "VALUE"}}\'')
+    return key, read
 
 
 def parser() -> argparse.ArgumentParser:

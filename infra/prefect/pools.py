@@ -6,12 +6,14 @@ from the states of the runs in the server's database, and asks nothing of a run.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
+from prefect.utilities.schema_tools.validation import validate
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from infra.base.outcomes import UserError
@@ -63,6 +65,26 @@ def template(kind: str) -> dict[str, Any]:
         Path(__file__).with_name(TEMPLATES[kind]).read_text("utf-8")
     )
     return content
+
+
+async def check_job_variables(client: PrefectClient, name: str, values: Mapping[str, Any]) -> None:
+    """Check job variables by the template of their pool, which Prefect does only for known names.
+
+    Raises:
+        UserError: One is unknown, or has a wrong value.
+    """
+    found = (await client.read_work_pool(name)).base_job_template
+    known = found.get("variables", {}).get("properties", {})
+    if unknown := set(values).difference(known):
+        raise UserError(
+            f"the work pool {name!r} has no job variable {min(unknown)!r}: expected one of "
+            f"{', '.join(sorted(known))}"
+        )
+    for error in validate(dict(values), found.get("variables", {}), ignore_required=True):
+        variable = ".".join(map(str, error.absolute_path))
+        raise UserError(
+            f"the work pool {name!r} refuses the job variable {variable}: {error.message}"
+        )
 
 
 async def limit_runs(pool: str, queue: str, limit: int) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.workers.process import ProcessWorker
 
 from infra.artifacts import open_store
+from infra.prefect.automations import described
 from tests.documented import documented
 from tests.postgresql import Database, running_database
 from tests.prefect_services import PAUSE, PrefectServer, PrefectWorker, shipped_settings
@@ -38,6 +40,10 @@ def test_register_again_and_go_on_after_the_server_was_killed(
     database: Database, copied_store: Path, tmp_path: Path
 ) -> None:
     with PrefectServer(tmp_path, {**shipped_settings(), **database.settings}) as server:
+        # As a worker does that starts before its pool is there.
+        template = ProcessWorker.get_default_base_job_template()
+        pool = {"name": "sknet-process", "type": "process", "base_job_template": template}
+        server.post("work_pools/", pool)
         register = documented("python -m infra.prefect")[3:]
         server.register(*register)
         make_changes(server, str(copied_store))
@@ -84,7 +90,7 @@ def make_changes(server: PrefectServer, store: str) -> None:
     for name, enabled in (("retrain after a regression", True), (DISABLED, False)):
         server.patch(f"automations/{of_name(automations, name)['id']}", {"enabled": enabled})
     # As `prefect automation create` does.
-    server.post("automations/", of_name(automations, "sknet: the host of a run is lost"))
+    server.post("automations/", described()[0])
 
 
 def check_changes(server: PrefectServer, store: str) -> None:
