@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# MindSpore's writer raises this when it finds less than about 10 MB free.
+# MindSpore's writer of shards raises this when it finds less than this free (measured: a kilobyte
+# less is refused), however little it has to write.
 _NO_ROOM_FOR_MINDSPORE = "No free disk"
+_LEAST_ROOM_FOR_MINDSPORE = 10 << 20
 # MindSpore raises these when the host or the device refuses an operator its memory.
 _REFUSED_BY_MINDSPORE = re.compile("[Mm]emory not enough|Allocate (device )?memory failed")
 
@@ -29,10 +31,13 @@ def is_disk_full(error: OSError) -> bool:
     return isinstance(error, DiskFullError) or error.errno in _DISK_FULL
 
 
-def room(needed: int, directory: Path) -> str:
-    """Return the text "needs X MB, Y MB are free in DIRECTORY", given the needed bytes."""
+def room(needed: int, directory: Path, *, also: str = "") -> str:
+    """Return the text "needs X MB, Y MB are free in DIRECTORY", given the needed bytes.
+
+    `also` says what is needed beside them.
+    """
     free = shutil.disk_usage(directory).free
-    return f"needs {megabytes(needed)}, {megabytes(free)} are free in {directory}"
+    return f"needs {megabytes(needed)}{also}, {megabytes(free)} are free in {directory}"
 
 
 def disk_full(
@@ -53,8 +58,12 @@ def disk_full(
         full = _NO_ROOM_FOR_MINDSPORE in str(error) or free < needed
     if not full:
         return None
+    also = ""
+    if _NO_ROOM_FOR_MINDSPORE in str(error):
+        also = f" and MindSpore's writer {megabytes(_LEAST_ROOM_FOR_MINDSPORE)}"
     return DiskFullError(
-        f"disk full: {what} {room(needed, directory)}: make room, then start the same command again"
+        f"disk full: {what} {room(needed, directory, also=also)}: make room, then start the same "
+        "command again"
     )
 
 

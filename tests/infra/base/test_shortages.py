@@ -56,6 +56,8 @@ def test_a_full_disk_is_reported_with_what_is_needed_and_free(tmp_path: Path) ->
         "the same command again",
         str(error),
     )
+    refused = disk_full(RuntimeError("No free disk to be used"), "shard 3", 50_000, tmp_path)
+    assert "shard 3 needs 0.05 MB and MindSpore's writer 10.5 MB, " in str(refused)
     assert room(6_200_000, tmp_path).startswith("needs 6.2 MB, ")
     assert megabytes(123) == "0.000123 MB"
 
