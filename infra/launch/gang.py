@@ -297,10 +297,8 @@ def _placed(ray: ModuleType, gang: Gang, log: Callable[[str], None]) -> Iterator
         raise ClusterError(f"the global batch can't be divided among {num_ranks} ranks")
     take_fewer_at = time.monotonic() + gang.wait
     give_up_at = take_fewer_at + 4 * seconds("placement")
-    # In the cluster, because a client outside can't ask.
-    ask = ray.remote(num_cpus=0)(leaving_hosts)
     while True:
-        leaving = ray.get(ask.remote())
+        leaving = _leaving_hosts(ray)
         alive = sum(
             node["Alive"]
             and node["NodeID"] not in leaving
@@ -321,6 +319,17 @@ def _placed(ray: ModuleType, gang: Gang, log: Callable[[str], None]) -> Iterator
                 f"alive; no usable number of them was free within {gang.wait:g} s"
             )
         time.sleep(RETRY_SECONDS)
+
+
+def _leaving_hosts(ray: ModuleType) -> set[str]:
+    """Return the node ids of the hosts that have to leave, as far as they can be learnt."""
+    # A task, because a client outside the cluster can't ask its head.
+    ask = ray.remote(num_cpus=0)(leaving_hosts)
+    try:
+        found: set[str] = ray.get(ask.remote(), timeout=seconds("placement"))
+    except ray.exceptions.RayError:
+        return set()
+    return found
 
 
 @contextmanager

@@ -249,7 +249,7 @@ def test_request_to_stop_and_the_callers_variables_reach_the_ranks_of_all_hosts(
     assert [line.partition("] ")[2] for line in attempt.lines if "[launcher]" in line] == [left_out]
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_all_ranks_save_when_a_host_leaves_and_go_on_once_there_is_another_one(
     start: Callable[..., Attempt], cluster: RayHosts
 ) -> None:
