@@ -1,5 +1,6 @@
 """Images, manifests, units and scripts, checked with the schemas and linters of their readers."""
 
+import copy
 import json
 import os
 import re
@@ -53,11 +54,11 @@ def pod_templates() -> list[dict[str, Any]]:
     """Return the pod templates of the manifests, the Ray cluster and the work pool."""
     (cluster,) = of_kind("RayCluster")
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
-    job = filled(POOLS[1])
+    job = accepted_by_kubernetes(filled(POOLS[1])["job_manifest"])
     return [
         *(each["spec"]["template"] for each in of_kind("Deployment")),
         *(each["template"] for each in groups),
-        job["job_manifest"]["spec"]["template"],
+        job["spec"]["template"],
     ]
 
 
@@ -72,6 +73,19 @@ def filled(pool: Path, **values: Any) -> Any:
     # The form of command and environment is that of Prefect's Kubernetes worker.
     given["command"] = ["python", "-m", "prefect.engine"]
     return apply_values(template["job_configuration"], {**defaults, **given, **values})
+
+
+def accepted_by_kubernetes(job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job without the fields that Prefect's worker demands and Kubernetes ignores.
+
+    The worker (prefect-kubernetes 0.8.0) refuses a job whose pod has no `completions` and
+    `parallelism`. They are fields of jobs, not of pods.
+    """
+    result = copy.deepcopy(job)
+    pod = result["spec"]["template"]["spec"]
+    assert [pod.pop("completions"), pod.pop("parallelism")] == [1, 1]
+    assert [each["name"] for each in pod["containers"]] == ["prefect-job"]
+    return result
 
 
 # Docker
@@ -208,13 +222,15 @@ def test_the_ray_cluster_has_the_resources_that_the_launcher_reserves() -> None:
     assert container["resources"]["requests"]["huawei.com/Ascend910"] == devices
 
 
-def test_the_worker_watches_only_the_namespace_that_its_role_covers() -> None:
+def test_the_worker_watches_its_roles_namespace_and_writes_no_login_into_jobs() -> None:
     (role,) = of_kind("Role")
-    worker = container_of("prefect-worker")
-    watched = {each["name"]: each["value"] for each in worker["env"]}[
-        "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"
-    ]
-    assert watched == role["metadata"]["namespace"]
+    env = {each["name"]: each["value"] for each in container_of("prefect-worker")["env"]}
+    prefix = "PREFECT_INTEGRATIONS_KUBERNETES"
+    assert env[f"{prefix}_OBSERVER_NAMESPACES"] == role["metadata"]["namespace"]
+    secret = env[f"{prefix}_WORKER_API_AUTH_STRING_SECRET_NAME"]
+    key = env[f"{prefix}_WORKER_API_AUTH_STRING_SECRET_KEY"]
+    readme = (INFRA / "kubernetes/README.md").read_text("utf-8")
+    assert f"secret generic {secret} --from-literal={key}=" in readme
 
 
 def container_of(deployment: str) -> dict[str, Any]:
@@ -295,7 +311,7 @@ def test_a_work_pool_has_a_valid_schema_and_uses_each_variable(path: Path) -> No
 
 @pytest.mark.parametrize("devices", ["8", 8])  # `--job-variable devices=8` is a number
 def test_volcano_gets_a_valid_job_with_the_requested_devices(devices: object) -> None:
-    job = filled(POOLS[1], devices=devices, queue="night")["job_manifest"]
+    job = accepted_by_kubernetes(filled(POOLS[1], devices=devices, queue="night")["job_manifest"])
     kubernetes_validate.validate(job, "1.30", strict=True)
     template = job["spec"]["template"]
     assert template["spec"]["schedulerName"] == "volcano"
