@@ -25,9 +25,11 @@ from infra.artifacts import (
     Manifest,
     Ref,
     StoreError,
+    absolute_uri,
     open_store,
     resolve,
 )
+from sknet.data.sources import absolute
 from sknet.judgement import MAX_LISTED, judge_revalidation
 from sknet.records import Checkpoint, Counts, Evaluation, Repair, Revalidation
 from tasks.catalog.integrity import (
@@ -38,6 +40,7 @@ from tasks.catalog.integrity import (
     examine,
     locate,
     manifest_of,
+    mark_used,
     read_pairs,
     recorded_evaluation,
 )
@@ -137,6 +140,10 @@ def verify_promoted(
         damages = tuple(damage for each in found for damage in each.damages)
         repairs = tuple(repair for each in found for repair in each.repairs)
     logger = get_run_logger()
+    used = [each.artifact.manifest for each in found if each.artifact]
+    for uri in (store_uri, *([replica] if replica else [])):
+        for fault in mark_used(uri, used):
+            logger.warning("%s", fault)
     for repair in repairs:
         logger.warning("%s was damaged and %s: %s", repair.artifact, repair.how, repair.damages[0])
     for damage in damages:
@@ -210,7 +217,7 @@ def record_revalidation(target: Target, found: Revalidation, store_uri: str) -> 
                 "prefect.resource.name": PRODUCTION,
             },
             payload={
-                "store": store_uri,
+                "store": absolute_uri(store_uri),
                 "key": target.ref.key,
                 **found.model_dump(mode="json", exclude={"differing"}),
                 "differing": [sample.key for sample in found.differing],
@@ -240,7 +247,12 @@ def _examine_all(
     sources = list(copies)
     if data:
         rebuild = partial(_rebuild_shards, store, data=data, scratch=scratch / "shards")
-        sources.append(CopySource("rebuilt", f"data {data}", _rebuilding(rebuild)))
+        sources.append(CopySource("rebuilt", f"data {absolute(data)}", _rebuilding(rebuild)))
+    if "shards" not in checkpoint.manifest.inputs:
+        return [
+            *found,
+            Examined(None, ("its manifest does not say on which shards it was trained",)),
+        ]
     wanted = locate(store, "shards", checkpoint.manifest.inputs["shards"])
     found.append(examine(store, wanted, sources))
     if (shards := found[-1].artifact) is None:

@@ -51,7 +51,7 @@ def stage(
 
     def build(workspace: Path) -> BuildOutput:
         _write(staged, workspace)
-        return BuildOutput(workspace, {"samples": len(staged.index)}, {"source": data})
+        return BuildOutput(workspace, {"samples": len(staged.index)}, {"source": absolute(data)})
 
     seconds = time.perf_counter() - began
     resolution = resolve_artifact("stage", open_store(store_uri), spec, build)

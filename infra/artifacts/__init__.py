@@ -10,7 +10,7 @@ The command ``python -m infra.artifacts --help`` looks into a store.
 from infra.artifacts.documents import StoreError
 from infra.artifacts.inspection import Level
 from infra.artifacts.local import LocalStore
-from infra.artifacts.opening import default_store, open_store
+from infra.artifacts.opening import absolute_uri, default_store, open_store
 from infra.artifacts.records import (
     Artifact,
     ArtifactSpec,
@@ -46,6 +46,7 @@ __all__ = [
     "Refs",
     "Resolution",
     "StoreError",
+    "absolute_uri",
     "default_store",
     "open_store",
     "replace_damaged",

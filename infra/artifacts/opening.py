@@ -51,6 +51,15 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     return LocalStore(root)
 
 
+def absolute_uri(uri: str) -> str:
+    """Return the same store for a process in another directory, or for whoever reads of it.
+
+    Raises:
+        StoreError: The URI has another form than `open_store` takes.
+    """
+    return uri if uri.startswith("s3://") else str(local_path(uri))
+
+
 def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
     # boto3 takes as long to import as everything else here: only those who need it wait for it.
     from infra.artifacts.s3 import S3Store

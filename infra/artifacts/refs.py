@@ -22,7 +22,7 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 RefName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 KINDS = {"production": "checkpoint"}
-"""Name of a ref → the kind of its targets, also before it points anywhere."""
+"""Name of a ref → the kind of its targets. Another ref keeps the kind that it begins with."""
 
 _REF_NAME = TypeAdapter(RefName)
 
@@ -183,7 +183,7 @@ def require_kind(name: str, current: Ref | None, kind: str) -> None:
     Raises:
         StoreError: It may not.
     """
-    expected = current.kind if current is not None else KINDS.get(name, kind)
+    expected = KINDS.get(name) or (current.kind if current is not None else kind)
     if kind != expected:
         raise StoreError(
             f"ref {name!r} points to artifacts of kind {expected!r} only, not to {kind!r}"

@@ -3,7 +3,7 @@
 What is damaged is replaced by an intact copy, if there is one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from infra.artifacts import (
     Manifest,
     Ref,
     StoreError,
+    absolute_uri,
     open_store,
     replace_damaged,
 )
@@ -93,13 +94,19 @@ def examine(store: ArtifactStore, wanted: Wanted, sources: Sequence[CopySource])
 
 
 def damages_of(store: ArtifactStore, wanted: Wanted) -> tuple[str, ...]:
-    """Return all that is wrong with an artifact in its store."""
+    """Return all that is wrong with an artifact in its store.
+
+    Raises:
+        UnreadableArtifactError: This user can't read it, so that nobody knows.
+    """
     if wanted.key is None:
         return (f"no {wanted} can be read in the store",)
     try:
         damages = store.verify(wanted.kind, wanted.key, level="full")
     except StoreError as error:
         return (f"{wanted}: {error}",)
+    if any(damage.problem == "unreadable" for damage in damages):
+        store.load(wanted.kind, wanted.key, level="full")  # raises the error that says so
     if damages:
         return tuple(f"{wanted}: {damage}" for damage in damages)
     found = store.load(wanted.kind, wanted.key).digest
@@ -129,8 +136,26 @@ def copy_sources(store_uri: str, replica: str | None) -> list[CopySource]:
     """Return where copies may be: this host's copies of a bucket, then a replica of the store."""
     stores = [("this host's copies", store_uri)] if store_uri.startswith("s3://") else []
     if replica:
-        stores.append((f"replica {replica}", replica))
+        stores.append((f"replica {absolute_uri(replica)}", replica))
     return [CopySource("fetched", name, partial(_copy_at, uri)) for name, uri in stores]
+
+
+def mark_used(uri: str, artifacts: Iterable[Manifest]) -> list[str]:
+    """Mark artifacts, and copies of them, as used, so that garbage collection leaves them.
+
+    Args:
+        uri: The store, or a replica of it.
+        artifacts: What is used.
+
+    Returns:
+        A line for each that isn't there, or one that says why the store can't be used.
+    """
+    try:
+        store = open_store(uri, create=False)
+        missing = [each for each in artifacts if not store.use(each.kind, each.key)]
+    except (StoreError, OSError) as error:
+        return [f"{uri} does not protect what is used: {error}"]
+    return [f"{uri} has no copy of {each.kind}/{each.key}: push it" for each in missing]
 
 
 def _copy_at(uri: str, wanted: Wanted) -> Artifact:

@@ -52,12 +52,18 @@ def promoted(store_uri: str) -> Ref:
     """Return where `refs/production` points.
 
     Raises:
-        StoreError: There is no such store, or nothing was promoted in it yet.
+        StoreError: There is no such store, nothing was promoted in it yet, or the ref points to
+            something else than a checkpoint.
     """
     ref = open_store(store_uri, create=False).refs.get(PRODUCTION)
     if ref is None:
         raise StoreError(
             f"{store_uri} has no refs/{PRODUCTION}.json: run train-sknet until it promotes one"
+        )
+    if ref.kind != "checkpoint":
+        raise StoreError(
+            f"refs/{PRODUCTION} of {store_uri} points to {ref.kind}/{ref.key}, expected a "
+            f"checkpoint: `refs set {PRODUCTION} checkpoint/KEY --reason …` points it to one"
         )
     return ref
 

@@ -10,6 +10,7 @@ from infra.artifacts import (
     ArtifactStore,
     LocalStore,
     StoreError,
+    absolute_uri,
     default_store,
     open_store,
 )
@@ -30,6 +31,15 @@ def test_a_plain_path_a_relative_one_and_a_file_uri_are_opened(tmp_path, monkeyp
     assert opened_root("./d:e") == tmp_path / "d:e"
     assert opened_root("f#?%20") == tmp_path / "f#?%20"
     assert opened_root(f"file://{tmp_path}/g%20h") == tmp_path / "g h"
+
+
+def test_another_process_finds_a_store_by_its_absolute_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for uri in ("artifacts", "./artifacts", f"file://{tmp_path}/artifacts"):
+        assert absolute_uri(uri) == str(tmp_path / "artifacts")
+    assert absolute_uri("s3://bucket/prefix") == "s3://bucket/prefix"
+    with pytest.raises(StoreError, match="unknown form"):
+        absolute_uri("http://host")
 
 
 def test_the_environment_chooses_the_store_of_flows_that_are_not_given_one(monkeypatch):

@@ -1,5 +1,7 @@
 """Every damaged byte is found, and an intact copy replaces it if any source has one."""
 
+import os
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from infra.artifacts import Artifact, ArtifactSpec, ArtifactStore, StoreError
 from infra.artifacts.transfer import push
-from tasks.catalog.integrity import CopySource, Wanted, copy_in, examine, locate
+from tasks.catalog.integrity import CopySource, Wanted, copy_in, examine, locate, mark_used
 from tests.store_roots import LocalRoot, StoreRoot
 
 SPEC = ArtifactSpec(kind="shards", format_version=1, params={}, inputs={})
@@ -109,6 +111,21 @@ def test_another_digest_than_the_promoted_one_is_damage_that_no_copy_repairs(
     assert found.artifact is None
     assert f"digest is {wanted.digest}, expected 000" in found.damages[0]
     assert "expected 000" in found.damages[1]
+
+
+def test_what_is_used_is_marked_in_a_replica_and_missing_copies_are_told(
+    store: ArtifactStore, wanted: Wanted, replica: CopySource, tmp_path: Path
+) -> None:
+    manifest = store.load("shards", SPEC.key).manifest
+    (there, uri) = LocalRoot(tmp_path / "replica").host("replica"), str(tmp_path / "replica")
+    os.utime(tmp_path / "replica" / "shards" / SPEC.key, (0, 0))
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    assert mark_used(uri, [manifest]) == []
+    assert there.last_used("shards", SPEC.key) > began
+    there.remove("shards", SPEC.key)
+    assert mark_used(uri, [manifest]) == [f"{uri} has no copy of shards/{SPEC.key}: push it"]
+    (line,) = mark_used(str(tmp_path / "unmounted"), [manifest])
+    assert "does not exist" in line
 
 
 @IN_A_BUCKET

@@ -44,6 +44,15 @@ def test_a_store_without_production_is_refused_in_one_line(tmp_path: Path) -> No
         promoted(str(tmp_path / "store"))
 
 
+def test_a_ref_that_points_to_something_else_than_a_checkpoint_is_refused_in_one_line(
+    filler: Filler,
+) -> None:
+    current = production(filler)
+    filler.store.refs.set("production", filler.shards, expected=current, reason="by mistake")
+    with pytest.raises(StoreError, match=r"points to shards/[^\n]* expected a checkpoint: [^\n]*$"):
+        production(filler)
+
+
 def test_a_mark_is_set_once_and_taken_away(filler: Filler) -> None:
     ref = production(filler)
     for suspect in ("2 samples differ", "2 samples differ", None):
