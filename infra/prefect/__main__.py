@@ -9,6 +9,7 @@ Exit codes: 0 done, 1 the server refused or can't be reached, 2 an option is wro
 import argparse
 import json
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -20,21 +21,20 @@ from infra.prefect.registration import run
 
 async def register(
     pool: str | None, kind: PoolType, job_variables: dict[str, Any], names: list[str]
-) -> list[str]:
-    """Register everything; return a line for each pool, deployment and automation."""
+) -> AsyncIterator[str]:
+    """Register everything; yield a line for each pool, deployment and automation."""
     async with get_client() as client:
         content = await deployments.adapted(client, pool, job_variables, names)
-        pools = {described["work_pool"]["name"] for described in content["deployments"]}
-        lines = [
-            f"work pool {name}: {await make_pool(client, name, kind, must_match=bool(pool))}"
-            for name in sorted(pools)
-        ]
-        for described in content["deployments"]:
-            wanted = described["work_pool"]
+        for name in sorted({each["work_pool"]["name"] for each in content["deployments"]}):
+            done = await make_pool(client, name, kind, must_match=bool(pool))
+            yield f"work pool {name}: {done}"
+        for each in content["deployments"]:
+            wanted = each["work_pool"]
             await check_job_variables(client, wanted["name"], wanted["job_variables"])
-        lines += [f"deployment {name}" for name in deployments.register(content)]
-        registered = await automations.register(client, automations.described())
-    return [*lines, *(f"automation {name}" for name in registered)]
+        for name in deployments.register(content):
+            yield f"deployment {name}"
+        for name in await automations.register(client, automations.described()):
+            yield f"automation {name}"
 
 
 def job_variable(text: str) -> tuple[str, Any]:

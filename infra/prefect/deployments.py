@@ -42,8 +42,12 @@ async def adapted(
         names: Deployments to register; empty: all.
 
     Raises:
-        UserError: prefect.yaml has no deployment of one of these names.
+        UserError: There is no prefect.yaml, or it has no deployment of one of these names.
     """
+    if not (ROOT / "prefect.yaml").is_file():
+        raise UserError(
+            f"{ROOT} has no prefect.yaml: start this command in the project's directory"
+        )
     content: Described = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
     known = [described["name"] for described in content["deployments"]]
     if unknown := set(names).difference(known):

@@ -10,7 +10,7 @@ Exit codes: 0 done, 1 the server refused or can't be reached, 2 the environment 
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from prefect.blocks.abstract import NotificationBlock
@@ -60,15 +60,16 @@ def block_of(environment: Mapping[str, str]) -> NotificationBlock:
     )
 
 
-async def register(block: NotificationBlock) -> list[str]:
-    """Save the block, create or update the automations, and return their names."""
+async def register(block: NotificationBlock) -> AsyncIterator[str]:
+    """Save the block, create or update the automations, and yield their names."""
     identifier = await block.save(BLOCK, overwrite=True)
     described = automations.described(FILE)
     for each in described:
         for action in each["actions"]:
             action["block_document_id"] = str(identifier)
     async with get_client() as client:
-        return await automations.register(client, described)
+        for name in await automations.register(client, described):
+            yield name
 
 
 if __name__ == "__main__":

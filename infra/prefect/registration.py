@@ -2,10 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from subprocess import CalledProcessError
-from typing import Any
 
 from httpx import HTTPError
 from prefect.exceptions import PrefectException
@@ -15,19 +14,19 @@ from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode, UserError
 
 
-def run(register: Callable[[], Coroutine[Any, Any, list[str]]]) -> int:
-    """Run `register`, print the lines that it returns, and return the exit code."""
+def run(register: Callable[[], AsyncIterator[str]]) -> int:
+    """Run `register`, print each line that it yields, and return the exit code."""
     return run_interruptible(partial(_run, register))
 
 
-def _run(register: Callable[[], Coroutine[Any, Any, list[str]]]) -> int:
+def _run(register: Callable[[], AsyncIterator[str]]) -> int:
     try:
         if not PREFECT_API_URL.value():
             raise UserError(
                 "PREFECT_API_URL isn't set: expected the address of a Prefect server, such as "
                 "http://127.0.0.1:4200/api"
             )
-        lines = asyncio.run(register())
+        asyncio.run(_print(register()))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.USER_ERROR
@@ -38,5 +37,10 @@ def _run(register: Callable[[], Coroutine[Any, Any, list[str]]]) -> int:
         first = str(error).partition("\n")[0]
         sys.stderr.write(f"error: the Prefect server can't be used: {first}\n")
         return ExitCode.FAILED
-    sys.stdout.writelines(f"{line}\n" for line in lines)
     return ExitCode.DONE
+
+
+async def _print(lines: AsyncIterator[str]) -> None:
+    async for line in lines:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
