@@ -68,12 +68,12 @@ class PrefectPages:
         self._wait.until(lambda _: self.browser.script(MODE) == mode)
 
     def paper(self) -> tuple[int, ...]:
-        """Return the colour, as red, green and blue, in a corner of the first figure."""
+        """Return the colour, as red, green and blue, near a corner of the first figure."""
         box = self._wait.until(lambda _: self.browser.script(FIGURE_BOX))
-        with Image.open(io.BytesIO(self.picture(int(box["bottom"])))) as picture:
-            colour = picture.convert("RGB").getpixel(
-                (int(box["right"]) - 8, int(box["bottom"]) - 8)
-            )
+        right, bottom = int(box["right"]), int(box["bottom"])
+        with Image.open(io.BytesIO(self.picture(bottom))) as picture:
+            # The pages round the corners.
+            colour = picture.convert("RGB").getpixel((right - 20, bottom - 20))
         assert isinstance(colour, tuple)
         return tuple(map(int, colour))
 
