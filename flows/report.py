@@ -16,7 +16,7 @@ from pydantic import Field
 
 import tasks.report
 from flows.command import call, prepare, run_flow, stoppable
-from infra.artifacts import default_store, open_store
+from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
 from tasks.pages import run_name
@@ -114,7 +114,8 @@ def main(arguments: argparse.Namespace) -> None:
     check_directory(arguments.out)
     out = Path(arguments.out)
     prepare()
-    result = call(report, arguments.store, arguments.out, arguments.compare, arguments.price)
+    store = absolute_uri(arguments.store)
+    result = call(report, store, arguments.out, arguments.compare, arguments.price)
     if arguments.compare:
         print((out / "comparison.md").read_text("utf-8"))
     print(f"report      {out / 'report.html'}")

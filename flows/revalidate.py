@@ -12,8 +12,9 @@ from prefect.states import Completed, Failed
 
 from flows.command import call, prepare, run_flow, stoppable
 from flows.parameters import Fraction, check_source
-from infra.artifacts import default_store, open_store
+from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import fraction
+from sknet.data.sources import absolute
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
 from tasks.catalog.production import PRODUCTION, promoted
@@ -82,7 +83,11 @@ def main(arguments: argparse.Namespace) -> None:
     check(arguments.store, arguments.replica, arguments.data)
     prepare()
     found = call(
-        revalidate, arguments.store, arguments.replica, arguments.data, arguments.tolerance
+        revalidate,
+        absolute_uri(arguments.store),
+        arguments.replica and absolute_uri(arguments.replica),
+        arguments.data and absolute(arguments.data),
+        arguments.tolerance,
     )
     if found is None:
         return

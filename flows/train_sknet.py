@@ -14,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 from flows.command import call, prepare, run_flow, stoppable
 from flows.parameters import RecipeName, Workers, check_source, checked_recipe
 from flows.summary import print_summary, show
-from infra.artifacts import default_store, open_store
+from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
-from sknet.data.sources import open_source
+from sknet.data.sources import absolute, open_source
 from sknet.data.staging import MAX_QUARANTINE
 from sknet.device import CHOICES, Choice
 from sknet.errors import UserError
@@ -98,8 +98,8 @@ def main(arguments: argparse.Namespace) -> None:
     results = call(
         train_sknet,
         recipe=arguments.recipe,
-        data=arguments.data,
-        store=arguments.store,
+        data=absolute(arguments.data),
+        store=absolute_uri(arguments.store),
         workers=arguments.workers,
         overrides=arguments.set,
         device_target=arguments.device_target,

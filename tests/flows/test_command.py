@@ -3,10 +3,12 @@
 import subprocess
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from flows import report, revalidate, train_sknet
 from infra.artifacts import (
     DamagedArtifactError,
     DigestConflictError,
@@ -15,6 +17,8 @@ from infra.artifacts import (
 )
 from sknet.errors import NonFiniteLossError, UserError
 from tasks.errors import JobStoppedError, RegressionError
+from tests.synthetic_store import fill
+from tests.tiny_pipeline import write_images
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -41,3 +45,30 @@ def test_each_error_has_its_line_and_exit_code(
 
     ended = call_command(SimpleNamespace(main=main, parser=ArgumentParser))
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", f"error: {line}\n")
+
+
+@pytest.mark.parametrize("flow", [train_sknet, revalidate, report], ids=lambda m: m.__name__)
+def test_a_run_records_stores_and_data_by_their_absolute_paths(
+    flow: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the run on Prefect's pages, or retries it, is in another directory."""
+    monkeypatch.chdir(tmp_path)
+    fill(Path("store"), 1)
+    write_images(Path("images"))
+    recorded: list[object] = []
+
+    def call(_: object, *args: object, **kwargs: object) -> None:
+        recorded.extend([*args, *kwargs.values()])
+        raise UserError("recorded")
+
+    monkeypatch.setattr(flow, "call", call)
+    options = ["--store", "store", "--data", "images"]
+    words = {
+        train_sknet: options,
+        revalidate: [*options, "--replica", "store"],
+        report: options[:2],
+    }
+    with pytest.raises(UserError, match="recorded"):
+        flow.main(flow.parser().parse_args(words[flow]))
+    assert str(tmp_path / "store") in recorded
+    assert not {"store", "images"} & {each for each in recorded if isinstance(each, str)}

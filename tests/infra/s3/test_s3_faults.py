@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, S3Error
+from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, Prefix, S3Error
 from infra.s3.attempts import BUDGET_SECONDS
 from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, FaultProxy, Injection, running_proxy
@@ -269,6 +269,18 @@ def test_a_fault_at_a_request_changes_nothing(
         assert outcome.returned == CALLS[case.name].returns, case
         assert outcome.stored == CALLS[case.name].after, case
         assert outcome.injection.hit, case
+
+
+def test_an_endpoint_that_answers_https_with_http_is_refused_soon_with_the_cure(
+    s3_server: RunningServer, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{s3_server.port}")
+    for work in (lambda: Bucket(location).check(write=False), lambda: Prefix(location)):
+        began = time.monotonic()
+        with pytest.raises(S3Error, match="does not speak https on this port: write http://") as e:
+            work()
+        assert "AWS_CA_BUNDLE" not in e.value.strerror
+        assert time.monotonic() - began < BUDGET_SECONDS / 2
 
 
 @SOME_OR_ALL
