@@ -40,8 +40,9 @@ class Places:
         for port, own in self.ports.items():
             text = re.sub(rf"(?<![\d.]){port}(?!\d)", str(own), text)
         known = sorted(self.directories, key=len, reverse=True)
-        pattern = "|".join(rf"{re.escape(each)}(?![\w-])" for each in known)
-        return re.sub(pattern, lambda found: str(self.directories[found[0]]), text)
+        # A whole path: neither the database in a URL's path, nor a directory whose name goes on.
+        path = re.compile(rf"(?<![\w/])({'|'.join(map(re.escape, known))})(?![\w-])")
+        return path.sub(lambda found: str(self.directories[found[0]]), text)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,10 @@ def unit_program(unit: Path, places: Places, *, directive: str = "ExecStart") ->
         environment |= {name: places.here(value) for name, value in pairs}
     # Files take precedence over Environment=, wherever it stands.
     for file in settings.get("EnvironmentFile", []):
-        read = read_environment(Path(places.here(file)))
+        path = Path(places.here(file.removeprefix("-")))
+        if file.startswith("-") and not path.exists():
+            continue
+        read = read_environment(path)
         environment |= {name: places.here(value) for name, value in read.items()}
     (line,) = settings[directive]
     words = [places.here(word.replace("$$", "$")) for word in shlex.split(line)]

@@ -210,12 +210,8 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Places:
         path.mkdir(parents=True)
     here |= {"/srv/sknet": ROOT, "/opt/sknet/bin": PROGRAMS}
     result = Places(here, {4200: free_port(), 6379: free_port()})
-    install, _, _, hosts = blocks("infra/systemd/README.md")
-    lines = [
-        result.here(line)
-        for line in (*install, "umask 022", *hosts)
-        if not line.startswith(NOT_HERE)
-    ]
+    install, _, _, cluster, _ = blocks("infra/systemd/README.md")
+    lines = [result.here(line) for line in (*install, *cluster) if not line.startswith(NOT_HERE)]
     run_commands(lines, base_environment(root / "root"), ROOT)
     return result
 
@@ -235,7 +231,7 @@ def test_systemd_registers_trains_and_revalidates_in_the_store_of_its_worker(
     store = worker.environment["SKNET_STORE"]
     assert store.startswith(str(units.directories["/var/lib/sknet"]))
     compose.push_checkpoint(store)
-    _, register, _, _ = blocks("infra/systemd/README.md")
+    register = blocks("infra/systemd/README.md")[1]
     lines = [units.here(line) for line in register]
     with (
         server.service(tmp_path / "server.log") as running,
@@ -250,13 +246,12 @@ def test_systemd_registers_trains_and_revalidates_in_the_store_of_its_worker(
     assert len(list(found.list("revalidation"))) == 1
 
 
-def test_a_host_with_devices_joins_the_head_that_the_units_start(
+def test_a_host_with_devices_joins_the_head_that_refuses_clients_without_the_token(
     units: Places, tmp_path: Path
 ) -> None:
     port = units.ports[6379]
     environment = units.directories["/etc/sknet"] / "ray.env"
-    assert f":{port}" in environment.read_text()
-    environment.write_text(f"RAY_HEAD=127.0.0.1:{port}\n")
+    environment.write_text(environment.read_text().replace("10.20.10.1", "127.0.0.1"))
     head = unit_program(installed(units, "sknet-ray-head"), units)
     host = unit_program(installed(units, "sknet-ray-host"), units)
     # This machine has no devices, so the doctor doesn't let the host join.
@@ -270,10 +265,14 @@ def test_a_host_with_devices_joins_the_head_that_the_units_start(
         "print(ray.cluster_resources().get('NPU'))"
     )
     asked = head.in_its_place("python", "-c", count)
+    stranger = Program(asked.command, base_environment(tmp_path / "stranger"))
     with head.service(tmp_path / "head.log") as running:
         wait_for(lambda: asked.run().stdout.strip() == "None", running.log_tail, pause=1)
         with host.service(tmp_path / "host.log") as joined:
             wait_for(lambda: asked.run().stdout.strip() == "8.0", joined.log_tail, pause=1)
+        refused = stranger.run()
+        assert refused.returncode != 0
+        assert "InvalidAuthToken" in refused.stdout + refused.stderr
 
 
 def test_kubernetes_registers_trains_and_revalidates_in_the_store_of_its_secret(
