@@ -18,12 +18,6 @@ from sknet.training.watchdog import FLOOR_SECONDS
 def main(arguments: argparse.Namespace) -> None:
     """Train. The last line that rank 0 prints names the final checkpoint."""
     distribute = program.is_distributed(arguments.distribute, "sknet/train.py")
-    stop = StopRequest()
-    with stop.listening(distributed=distribute):
-        _train(arguments, stop, distribute=distribute)
-
-
-def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool) -> None:
     warnings: list[str] = []  # they come after the device, which is the first line
     recipe = program.recipe_of(arguments, warnings.append)
     device = choose_device(arguments.device_target, recipe)
@@ -60,7 +54,7 @@ def _train(arguments: argparse.Namespace, stop: StopRequest, *, distribute: bool
         progress_file=arguments.progress_file,
         hang_floor=arguments.hang_floor,
     )
-    Trainer(run, shards, world, stop, options).train()
+    Trainer(run, shards, world, StopRequest(distributed=distribute), options).train()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ one that was never interrupted.
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 
 from mindspore import Tensor
@@ -98,7 +98,8 @@ class Loop:
             CheckpointError: The last checkpoint could not be saved.
         """
         run, start = self._run, self._start.step
-        with closing(read_ahead(self._inputs(), BATCHES_AHEAD)) as ahead:
+        with ExitStack() as stack:
+            ahead = stack.enter_context(closing(read_ahead(self._inputs(), BATCHES_AHEAD)))
             # Only the graph of the step is cached. Those of evaluation and synchronisation compile
             # quickly.
             first: AbstractContextManager[None] = compile_cache(run, self._world)
@@ -112,6 +113,8 @@ class Loop:
                     with first:
                         following = self._begin_step(step, ahead)
                     first = nullcontext()
+                    if step == start + 1:
+                        stack.enter_context(self._stop.listening())
                     # The device has its next step while the host waits for the one before.
                     stopping = running is not None and self._end_step(running, following.began)
                     running = following

@@ -15,19 +15,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+ALONE = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+"""The signals that a process which trains alone handles."""
+
 
 class StopRequest:
     """Whether this process was asked to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, distributed: bool) -> None:
+        """Take note of nothing yet.
+
+        Args:
+            distributed: Whether this process is a rank that msrun started.
+        """
         self.signal: str | None = None
         """Name of the signal that arrived."""
+        self._numbers = [signal.SIGUSR1] if distributed else [*ALONE]
 
     @contextmanager
-    def listening(self, *, distributed: bool) -> Iterator[None]:
-        """Handle the signals inside this context, which belongs to the main thread."""
-        alone = () if distributed else (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, *alone)}
+    def listening(self) -> Iterator[None]:
+        """Handle the signals inside this context, which belongs to the main thread.
+
+        Enter it with the first step. Before that there is nothing to save, and a launcher ends at
+        once what doesn't handle SIGUSR1.
+        """
+        before = {int(number): signal.getsignal(number) for number in self._numbers}
 
         def note(number: int, _frame: FrameType | None) -> None:
             self.signal = signal.Signals(number).name

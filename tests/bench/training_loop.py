@@ -106,7 +106,7 @@ class Training:
         self, directory: Path, clocks: Clocks, *, stop_after: int | None = None, **changes: Any
     ) -> None:
         """Train one epoch, or its first steps, into the directory."""
-        run, setup, stop = self._plan(**changes), self._setup, StopRequest()
+        run, setup, stop = self._plan(**changes), self._setup, StopRequest(distributed=False)
 
         class Observed(TrainingMetrics):
             def step_done(self, step: int, loss: float, *, wait: float, compute: float) -> None:

@@ -108,7 +108,7 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         watch_host(Path(job["host_log"]))
     recipe = parse_recipe(RECIPE | job["recipe"], where="recipe")
     set_device("CPU", recipe.mode)
-    stop = StopRequest()
+    stop = StopRequest(distributed=False)
     options = Options(
         directory=directory,
         report=report,
@@ -118,8 +118,7 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
     def main(_: object) -> None:
         shards = read_shards(shards_dir)
         run = plan_run(recipe, shards.record, job.get("planned_workers", 1), "CPU")
-        with stop.listening(distributed=False):
-            Trainer(run, shards, ALONE, stop, options).train()
+        Trainer(run, shards, ALONE, stop, options).train()
 
     arguments = program.parser("").parse_args(["--outcome_file", f"{directory}.outcome"])
     return program.run(main, arguments)

@@ -15,9 +15,10 @@ from sknet.training import checkpoint
 
 pytestmark = pytest.mark.alone
 
-# Two epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step and
+# Three epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step and
 # once more.
 CHOICES = {
+    "epoch_size": 3,
     "checkpoint_every_steps": "null",
     "amp_level": "O2",
     "loss_scale_type": "dynamic",
@@ -71,7 +72,7 @@ def beside() -> Iterator[Executor]:
 
 
 def files(directory: Path) -> tuple[bytes, bytes]:
-    path = directory / checkpoint.checkpoint_name(6)
+    path = directory / checkpoint.checkpoint_name(9)
     assert not (path / checkpoint.STATISTICS_FILE).exists()
     return (path / "model.ckpt").read_bytes(), (path / "state.json").read_bytes()
 
@@ -85,25 +86,25 @@ def scale_and_updates(path: Path) -> tuple[float, float]:
 def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
     launch: Launch, beside: Executor, tmp_path: Path
 ) -> None:
-    result, printed = launch("disturbed", "1 1 SIGUSR1")
+    result, printed = launch("disturbed", "1 4 SIGUSR1")
     assert result.status is Outcome.STOPPED, printed
-    # The ranks hear of it with the result of the first step, when they have begun the second.
-    assert result.message.startswith("after step 2 of 6, with checkpoint step-00000002: start")
-    stopped = tmp_path / "disturbed/step-00000002"
+    # The ranks hear of it with the result of the fourth step, when they have begun the fifth.
+    assert result.message.startswith("after step 5 of 9, with checkpoint step-00000005: start")
+    stopped = tmp_path / "disturbed/step-00000005"
     checkpoint.read_state(stopped)
     statistics = checkpoint.read_statistics(stopped)
     assert statistics is not None
     assert len(statistics) == 2
     assert (statistics[0] != statistics[1]).any()
-    assert scale_and_updates(stopped) == (1 << 14, 0)
+    assert scale_and_updates(stopped) == (1 << 14, 3)
     shutil.copytree(tmp_path / "disturbed", tmp_path / "one-rank")
 
     # Both take the graph that the first launch compiled.
     uninterrupted = beside.submit(launch, "uninterrupted")
     # While rank 1 hangs, rank 0 waits for it in a collective operation.
-    result, printed = launch("disturbed", "1 5 hang", hang_floor=10)
+    result, printed = launch("disturbed", "1 8 hang", hang_floor=10)
     assert result.status is Outcome.LOST_WORKER, printed
-    assert "[rank 0] resuming from step-00000002: 2 of 6 steps are done" in printed
+    assert "[rank 0] resuming from step-00000005: 5 of 9 steps are done" in printed
     assert "[rank 1] error: no step within 10 s; where all threads are:" in printed
     assert "[rank 1]   File" in printed
     assert "in stand_still" in printed
@@ -117,18 +118,18 @@ def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
     continued_by_one = beside.submit(launch, "one-rank", workers=1)
     result, printed = launch("disturbed")
     assert result.status is Outcome.DONE, printed
-    assert "resuming from step-00000003: 3 of 6 steps are done" in printed
+    assert "resuming from step-00000006: 6 of 9 steps are done" in printed
     assert files(tmp_path / "disturbed") == files(tmp_path / "uninterrupted")
-    assert scale_and_updates(tmp_path / "disturbed/step-00000006") == (1 << 14, 4)
+    assert scale_and_updates(tmp_path / "disturbed/step-00000009") == (1 << 14, 7)
 
     result, printed = continued_by_one.result()
     assert result.status is Outcome.DONE, printed
     planned = "planned for 2 workers, continuing with 1: the global batch stays 4, 4 for each"
     assert planned in printed
-    state = checkpoint.read_state(tmp_path / "one-rank/step-00000006")
+    state = checkpoint.read_state(tmp_path / "one-rank/step-00000009")
     assert state.layouts == (
         Layout(first_step=0, world_size=2),
-        Layout(first_step=2, world_size=1),
+        Layout(first_step=5, world_size=1),
     )
     assert (state.run.world_size, state.run.global_batch_size) == (2, 4)
-    assert state.samples_seen == 24
+    assert state.samples_seen == 36

@@ -62,7 +62,7 @@ def test_two_trainings_in_one_directory_are_refused(
     with (tmp_path / ".rank-0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training has been at work"):
-            Trainer(run, converted, ALONE, StopRequest(), options).train()
+            Trainer(run, converted, ALONE, StopRequest(distributed=False), options).train()
 
 
 @pytest.fixture(scope="module")
