@@ -69,9 +69,11 @@ class PrefectPages:
 
     def paper(self) -> tuple[int, ...]:
         """Return the colour, as red, green and blue, near a corner of the first figure."""
-        box = self._wait.until(lambda _: self.browser.script(FIGURE_BOX))
+        self._wait.until(lambda _: self.browser.script(FIGURE_BOX))
+        self.picture(TALL)  # until nothing moves
+        box = self.browser.script(FIGURE_BOX)
         right, bottom = int(box["right"]), int(box["bottom"])
-        with Image.open(io.BytesIO(self.picture(bottom))) as picture:
+        with Image.open(io.BytesIO(self.browser.picture(bottom))) as picture:
             # The pages round the corners.
             colour = picture.convert("RGB").getpixel((right - 20, bottom - 20))
         assert isinstance(colour, tuple)
