@@ -1,12 +1,15 @@
 """The artifact store on S3 against boto3's own transfers and hashing, in one run.
 
 python -m tests.bench.bench_store_s3 [--mib 1024] [--artifacts 10000] [--files 10000] [--rounds 5]
+                                     [--collected 1000]
 
 The server (SeaweedFS) runs on this machine during the benchmark. put and get of one artifact of
 four files take turns with boto3's upload_file and download_file and the sha256 of the same bytes;
 ratios are computed within each round, and printed as median and range. Then the requests of a
 lookup among few and among many artifacts are counted, and those of an artifact of many small files.
-Prints Markdown tables; it checks no limits.
+At last, the survey of a garbage collection takes turns with one that asks for each artifact by
+itself, as it once did: first where everything is new, then where nothing is. Prints Markdown
+tables; it checks no limits.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from typing import Any
 import boto3
 
 from infra.artifacts import ArtifactSpec, Manifest
+from infra.artifacts.gc import survey
 from infra.artifacts.s3 import S3Store
 from infra.base.files import file_sha256
 from infra.s3 import Bucket
@@ -44,6 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
         start(Path(folder) / "server", bucket=BUCKET)
         os.environ.update(server.environment)
         large(Path(folder), arguments.mib, arguments.rounds)
+        collections(Path(folder), arguments.collected, arguments.rounds)
         with running_proxy(server.port) as proxy:
             os.environ["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{proxy.port}"
             lookups(Path(folder), proxy, arguments.artifacts)
@@ -166,6 +172,37 @@ def num_requests(proxy: FaultProxy, name: str, work: Callable[[], object]) -> in
     return len(injection.requests)
 
 
+def collections(folder: Path, num_artifacts: int, rounds: int) -> None:
+    """Measure the survey before a garbage collection against one request after the other."""
+    store = store_of(folder, "collections", "collections")
+    filled(store, folder, "collections", num_artifacts)
+    now = datetime.now(UTC)
+    names = {"everything is new": now - timedelta(days=30), "nothing is new": now + timedelta(1)}
+    print(f"\n{num_artifacts} artifacts\n\n| survey | s | one after the other, s | times |")
+    print("|---|---:|---:|---:|")
+    for name, unused_since in names.items():
+        works: list[Callable[[], object]] = [
+            partial(survey, store, unused_since=unused_since),
+            partial(one_after_the_other, store),
+        ]
+        seconds: list[list[float]] = [[], []]
+        for number in range(rounds):
+            for which in (0, 1)[:: 1 if number % 2 == 0 else -1]:
+                seconds[which].append(timed(works[which]))
+        times = [plain / ours for ours, plain in zip(*seconds, strict=True)]
+        ours, plain = map(statistics.median, seconds)
+        print(f"| {name} | {ours:.2f} | {plain:.2f} | {ratio(times)} |")
+
+
+def one_after_the_other(store: S3Store) -> None:
+    """Read each manifest, for the plan and for the sizes, and look twice when it was used."""
+    addresses = [*store.addresses()]
+    for kind, key in addresses * 2:
+        store._documents.read(f"{kind}/{key}/manifest.json")
+    for kind, key in addresses:
+        store.last_used(kind, key)
+
+
 def many(folder: Path, proxy: FaultProxy, num_files: int) -> None:
     """Count the requests of an artifact of many small files."""
     source = folder / "many"
@@ -192,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--mib", type=int, default=1024)
     result.add_argument("--artifacts", type=int, default=10_000)
     result.add_argument("--files", type=int, default=10_000)
+    result.add_argument("--collected", type=int, default=1000)
     result.add_argument("--rounds", type=int, default=5)
     result.add_argument("--dir", help="directory on the disk to measure (default: a temporary one)")
     return result

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import stat
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
@@ -42,6 +43,18 @@ def task_state_names(flow_run: UUID) -> dict[str, str]:
 
         wait_for(have_all_ended, lambda: str(names), pause=0.5)
     return names
+
+
+def test_the_files_of_a_run_are_as_the_umask_of_its_user_says(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Whatever the modes with which MindSpore writes checkpoints and shards."""
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    of_file, of_directory = ((tmp_path / n).stat().st_mode for n in ("file", "directory"))
+    for path in trained.store.rglob("*"):
+        expected = of_directory if path.is_dir() else of_file
+        assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(expected), path
 
 
 def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trained) -> None:
