@@ -15,10 +15,7 @@ TALL = 1300
 """Height in pixels that shows all tasks below the graph; the page omits what is out of sight."""
 
 MODE = "return document.documentElement.className"
-FIGURE_BOX = """
-const figure = [...document.images].find(each => each.src.startsWith('data:') && each.naturalWidth);
-return figure && figure.getBoundingClientRect().toJSON();
-"""
+FIGURE = "img[src^='data:image/svg']"
 
 
 class PrefectPages:
@@ -69,13 +66,11 @@ class PrefectPages:
 
     def paper(self) -> tuple[int, ...]:
         """Return the colour, as red, green and blue, near a corner of the first figure."""
-        self._wait.until(lambda _: self.browser.script(FIGURE_BOX))
-        self.picture(TALL)  # until nothing moves
-        box = self.browser.script(FIGURE_BOX)
-        right, bottom = int(box["right"]), int(box["bottom"])
-        with Image.open(io.BytesIO(self.browser.picture(bottom))) as picture:
+        figure = self._wait.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, FIGURE))[0]
+        self._wait.until(lambda _: self.browser.script("return arguments[0].complete", figure))
+        with Image.open(io.BytesIO(figure.screenshot_as_png)) as picture:
             # The pages round the corners.
-            colour = picture.convert("RGB").getpixel((right - 20, bottom - 20))
+            colour = picture.convert("RGB").getpixel((picture.width - 20, picture.height - 20))
         assert isinstance(colour, tuple)
         return tuple(map(int, colour))
 
