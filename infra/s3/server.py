@@ -116,10 +116,10 @@ def start(
     Args:
         directory: The server's directory.
         bucket: A bucket to create if it doesn't exist.
-        service: How it is to be reached, unless it is running.
+        service: How it is to be reached.
 
     Raises:
-        ServerError: The server isn't installed, or doesn't start.
+        ServerError: It isn't installed, doesn't start, or runs already and `service` is given.
     """
     directory = directory.absolute()
     data = directory / "data"
@@ -127,6 +127,8 @@ def start(
     data.chmod(0o700)
     before = _read(directory)
     if before is not None and before.process is not None:
+        if service != LOCAL:
+            raise ServerError(f"a server runs in {directory} already: stop it first")
         if bucket is not None:
             _make_bucket(before, bucket)
         return before
@@ -180,8 +182,9 @@ def serving(
     directory: Path, *, bucket: str | None = None, service: Service = LOCAL
 ) -> Iterator[RunningServer]:
     """Run a server for the time of a context; the arguments are those of `start`."""
+    running = start(directory, bucket=bucket, service=service)
     try:
-        yield start(directory, bucket=bucket, service=service)
+        yield running
     finally:
         stop(directory)
 

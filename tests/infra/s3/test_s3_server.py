@@ -257,6 +257,17 @@ def test_in_the_foreground_it_has_the_users_of_its_environment_and_ends_with_its
     assert running.process is None
 
 
+@pytest.mark.slow
+def test_in_the_foreground_it_leaves_a_running_server_alone(protected):
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
+    ended = command("run", "--directory", str(protected.directory), **keys)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"error: a server runs in {protected.directory} already: stop it first\n"
+    )
+    protected.check_untouched()
+
+
 def test_in_the_foreground_it_needs_a_user():
     ended = command("run", "--directory", "/proc/s3", AWS_SECRET_ACCESS_KEY="")
     assert ended.returncode == 2
