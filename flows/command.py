@@ -16,7 +16,7 @@ from prefect.states import Cancelled
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
 from infra.base.interrupts import is_interrupted, run_interruptible, take_signals_back
 from infra.base.outcomes import ExitCode
-from infra.prefect.leaving import put_back
+from infra.prefect.leaving import outlive_the_worker, put_back
 from infra.prefect.temporary_server import start_temporary_server
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
 from tasks.errors import JobFailedError, JobStoppedError, LostWorkerError, RegressionError
@@ -79,6 +79,7 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
         take_signals_back()
+        outlive_the_worker()
         for name in (FLOW_RUNS, "prefect.task_runs"):
             logging.getLogger(name).addFilter(_is_news)
         try:
