@@ -7,6 +7,7 @@ tests do not kill; `make crash-matrix` draws all victims at random moments.
 import re
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from tests.crashes.experiment import Testbed, carry_out
 from tests.crashes.points import TASKS_OF, VICTIMS, Point, draw
 from tests.flow_runs import DeploymentRun
-from tests.prefect_services import PAUSE
+from tests.prefect_services import PAUSE, prefect_command, shipped_settings
+from tests.processes import Service
 from tests.tiny_pipeline import copy_shards, digests
 from tests.waiting import wait_for
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("prefect server")
 
 POINTS = [
     Point(1, "worker", "validate", 0.2, "deployment", "directory", 0, 1),
-    Point(2, "Prefect server", "train", 0.3, "command", "directory", 0, 4),
+    Point(2, "Prefect server", "train", 0.3, "deployment", "directory", 0, 4),
 ]
 
 
@@ -51,7 +53,11 @@ def run_at_work(testbed: Testbed, store: Path, task: str) -> DeploymentRun:
     """Start a run of the deployment; return once it converts, or has its first checkpoint."""
     run = DeploymentRun(testbed.trained, str(store), testbed.server, testbed.worker, {})
     run.start()
+    wait_until_at_work(run, store, task)
+    return run
 
+
+def wait_until_at_work(run: DeploymentRun, store: Path, task: str) -> None:
     def is_at_work() -> bool:
         if task == "convert":
             return bool(run.converters())
@@ -59,7 +65,6 @@ def run_at_work(testbed: Testbed, store: Path, task: str) -> DeploymentRun:
 
     wait_for(lambda: is_at_work() or run.is_over(), run.output, pause=PAUSE)
     assert not run.is_over(), run.output()
-    return run
 
 
 @pytest.mark.long
@@ -88,22 +93,41 @@ def test_a_cancelled_run_leaves_no_process_and_the_next_one_resumes(
 
 
 @pytest.mark.long
-def test_the_run_of_a_worker_that_has_to_leave_goes_on_without_losing_a_step(
-    testbed: Testbed, tmp_path: Path
+@pytest.mark.parametrize(
+    ("host", "queued_as"), [("worker", "Stopped, will go on"), ("pod", "AwaitingRetry")]
+)
+def test_the_run_of_a_host_that_has_to_leave_goes_on_without_losing_a_step(
+    host: str, queued_as: str, testbed: Testbed, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     copy_shards(testbed.trained.store, store)
-    run = run_at_work(testbed, store, "train")
+    with ExitStack() as stack:
+        if host == "worker":
+            service: Service = testbed.worker
+            run = run_at_work(testbed, store, "train")
+        else:
+            testbed.worker.stop()
+            run = DeploymentRun(testbed.trained, str(store), testbed.server, testbed.worker, {})
+            run.start()
+            service = stack.enter_context(pod_of(run, testbed))
+            wait_until_at_work(run, store, "train")
 
-    testbed.worker.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGTERM)
 
-    wait_for(lambda: not testbed.worker.is_alive, run.output)
-    assert not run.living(), "the worker ended before its run"
+        wait_for(lambda: not service.is_alive, run.output)
+    assert not run.living(), "the host ended before its run"
     (last,) = set(re.findall(r"stopped: after step (\d+) of 12, with checkpoint", run.output()))
     left = testbed.server.get(f"flow_runs/{run.run}")
-    assert (left["state_type"], left["state_name"]) == ("SCHEDULED", "Stopped, will go on")
+    assert (left["state_type"], left["state_name"]) == ("SCHEDULED", queued_as)
     testbed.worker.start()
     wait_for(run.is_over, run.output, pause=PAUSE)
     assert run.is_done, run.output()
     assert f"resuming from step-{int(last):08}: {last} of 12 steps" in run.output()
     assert digests(store) == digests(testbed.trained.store)
+
+
+def pod_of(run: DeploymentRun, testbed: Testbed) -> Service:
+    """Return what Kubernetes runs for a flow run: Prefect's command and the shipped settings."""
+    environment = {**shipped_settings(), **testbed.server.environment, **run.environment}
+    command = prefect_command("flow-run", "execute", run.run)
+    return Service(command, testbed.worker.log, environment)
