@@ -280,15 +280,25 @@ def test_each_worker_waits_for_its_pool_and_knows_the_store_of_all_deployments()
     assert "--from-literal=SKNET_STORE=" in store
 
 
-def test_what_a_server_keeps_outside_its_database_outlives_it() -> None:
-    """The leases of concurrency limits, below PREFECT_HOME."""
+def test_what_a_server_writes_beside_its_database_outlives_it() -> None:
+    """The leases of concurrency limits, below PREFECT_HOME, and the pages that it serves.
+
+    By default it copies the pages into its package. All three servers must not write there: they
+    would answer 404.
+    """
+    pages = "PREFECT_SERVER_UI_STATIC_DIRECTORY"
     server = compose_services()["server"]
-    assert f"prefect:{server['environment']['PREFECT_HOME']}" in server["volumes"]
+    home = server["environment"]["PREFECT_HOME"]
+    assert f"prefect:{home}" in server["volumes"]
+    assert server["environment"][pages] == f"{home}/pages"
     unit = read_unit(INFRA / "systemd/sknet-prefect-server.service")
     assert unit["StateDirectory"] == ["sknet"]
-    assert "PREFECT_HOME=/var/lib/sknet/prefect" in " ".join(unit["Environment"])
+    home = "/var/lib/sknet/prefect"
+    assert {f"PREFECT_HOME={home}", f"{pages}={home}/pages"} <= set(unit["Environment"])
     container = container_of("prefect-server")
-    home = {each["name"]: each["value"] for each in container["env"]}["PREFECT_HOME"]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    home = env["PREFECT_HOME"]
+    assert env[pages] == f"{home}/pages"
     (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == home]
     (deployment,) = [
         each for each in of_kind("Deployment") if each["metadata"]["name"] == "prefect-server"

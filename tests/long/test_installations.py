@@ -74,6 +74,13 @@ def wait_until_healthy(service: Service, port: int, path: str) -> None:
     wait_for(answers, service.log_tail, pause=PAUSE)
 
 
+def check_pages(server: Program, port: int) -> None:
+    """Check that the server serves its pages, from a directory that it may write."""
+    copied = Path(server.environment["PREFECT_SERVER_UI_STATIC_DIRECTORY"], "v2/index.html")
+    page = httpx.get(f"http://127.0.0.1:{port}/v2/dashboard", headers={"Accept": "text/html"})
+    assert page.raise_for_status().text == copied.read_text("utf-8")
+
+
 @dataclass(frozen=True)
 class Compose:
     """The running services of compose.yaml, after the commands of its page."""
@@ -142,6 +149,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
             check = compose_services()[name]["healthcheck"]["test"][1:]
             words = [replace(places[name], hosts=()).here(word) for word in check]
             wait_for(partial(succeeds, programs[name].in_its_place(*words)), running.log_tail)
+        check_pages(programs["server"], own[4200])
         outputs = {}
         for line in executed:
             words = line.removeprefix("docker compose exec worker ").split()
@@ -238,6 +246,7 @@ def test_systemd_registers_trains_and_revalidates_in_the_store_of_its_worker(
         worker.service(tmp_path / "worker.log") as working,
     ):
         wait_until_healthy(running, units.ports[4200], "api/health")
+        check_pages(server, units.ports[4200])
         # The worker waits for the pool.
         wait_for(lambda: "not found" in working.log_tail(), working.log_tail, pause=PAUSE)
         run_commands(lines, base_environment(tmp_path / "root"), ROOT)
@@ -305,6 +314,7 @@ def test_kubernetes_registers_trains_and_revalidates_in_the_store_of_its_secret(
         assert {"PREFECT_HOME": str(tmp_path / "prefect")}.items() <= server.environment.items()
         running = stack.enter_context(server.service(tmp_path / "server.log"))
         wait_until_healthy(running, port, "api/ready")
+        check_pages(server, port)
 
         compose.push_checkpoint(sources["sknet-store"]["SKNET_STORE"])
         (export,) = [each for each in commands if each.startswith("export ")]
