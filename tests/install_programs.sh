@@ -4,7 +4,8 @@
 set -euo pipefail
 
 declare -A packages=(
-  [strace]=strace [ip]=iproute2 [chromium]=chromium [chromedriver]=chromium-driver
+  [strace]=strace [ip]=iproute2 [curl]=curl [chromium]=chromium
+  [chromedriver]=chromium-driver
   [systemd-analyze]=systemd [initdb]=postgresql
 )
 # Where Debian keeps PostgreSQL's.
