@@ -3,7 +3,7 @@
 from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
-from tasks.pages import tag_run
+from tasks.pages import tag_run, worth_no_failure
 from tasks.promote import criteria_table
 from tasks.results import TaskResult
 
@@ -15,19 +15,20 @@ def show(results: list[TaskResult]) -> list[TaskResult]:
     shows it.
     """
     by_task = {result.task: result for result in results}
-    create_table_artifact(
-        [
-            {
-                "task": result.task,
-                "status": result.status,
-                "seconds": f"{result.seconds:.1f}",
-                "artifact": f"{result.kind}/{result.key}",
-            }
-            for result in results
-        ],
-        key="tasks",
-        description="What each task has done",
-    )
+    with worth_no_failure():
+        create_table_artifact(
+            [
+                {
+                    "task": result.task,
+                    "status": result.status,
+                    "seconds": f"{result.seconds:.1f}",
+                    "artifact": f"{result.kind}/{result.key}",
+                }
+                for result in results
+            ],
+            key="tasks",
+            description="What each task has done",
+        )
     is_refused = by_task["promote"].status == "refused"
     tag_run(by_task["train"].status, "refused" if is_refused else "promoted")
     return results

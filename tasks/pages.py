@@ -1,11 +1,14 @@
 """What Prefect's pages show of a flow run as a whole: its name, its tags, a link to its report."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 from urllib.parse import quote
 
+import httpx
 from coolname.data import config
+from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
@@ -20,6 +23,15 @@ LINK_DAYS = 7
 
 _PARTS = cast("Mapping[str, Mapping[str, list[str]]]", config)
 _ANIMALS = {word for name in _PARTS if name.startswith("animal") for word in _PARTS[name]["words"]}
+
+
+@contextmanager
+def worth_no_failure() -> Iterator[None]:
+    """Go on, with a warning, if the body can't show something because the server is away."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        get_run_logger().warning("not shown on Prefect's pages: %s", error)
 
 
 def run_name(name_of: Callable[..., str]) -> Callable[[], str]:
@@ -45,9 +57,9 @@ def complete_run_name(name: str) -> None:
     context = FlowRunContext.get()
     if context is None or (run := context.flow_run) is None or not name.startswith(run.name):
         return
-    with get_client(sync_client=True) as client:
+    with worth_no_failure(), get_client(sync_client=True) as client:
         client.set_flow_run_name(run.id, name)
-    run.name = name
+        run.name = name
 
 
 def tag_run(*tags: str) -> None:
@@ -55,7 +67,7 @@ def tag_run(*tags: str) -> None:
     context = FlowRunContext.get()
     if context is None or (run := context.flow_run) is None:
         return
-    with get_client(sync_client=True) as client:
+    with worth_no_failure(), get_client(sync_client=True) as client:
         client.update_flow_run(run.id, tags=sorted({*run.tags, *tags}))
 
 

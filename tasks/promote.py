@@ -25,6 +25,7 @@ from tasks.catalog.production import (
     put_promotion,
 )
 from tasks.errors import PERMANENT
+from tasks.pages import worth_no_failure
 from tasks.results import (
     Status,
     TaskResult,
@@ -111,9 +112,10 @@ def _promote(
         compared.evaluation if compared else None,
     )
     criteria = [asdict(each) for each in judgement.criteria]
-    create_table_artifact(
-        criteria, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
-    )
+    with worth_no_failure():
+        create_table_artifact(
+            criteria, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
+        )
     reason = f"{_accuracy(candidate)}, floor {floor:.2%}"
     if judgement.comparison:
         reason += f", p {judgement.comparison.p_value:.3g} against production"

@@ -14,6 +14,7 @@ from sknet.records import CheckpointChecks, Evaluation
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
+from tasks.pages import worth_no_failure
 from tasks.programs import ProgressBar, device_here, run_program, write_recipe
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
 
@@ -49,11 +50,12 @@ def validate(
         Evaluation.read(resolution.artifact.path(evaluation_file(recipe, side)))
         for side in recipe.resolutions
     ]
-    create_table_artifact(
-        [_table_row(evaluation) for evaluation in evaluations],
-        key="accuracy",
-        description=f"Accuracy of {checkpoint.key[:10]}",
-    )
+    with worth_no_failure():
+        create_table_artifact(
+            [_table_row(evaluation) for evaluation in evaluations],
+            key="accuracy",
+            description=f"Accuracy of {checkpoint.key[:10]}",
+        )
     return finish("validate", resolution, _counts(evaluations[0]))
 
 
@@ -117,14 +119,15 @@ def _show_failed(checks: CheckpointChecks, key: str) -> dict[str, JsonValue]:
     failed = [check for check in checks.checks if not check.passed]
     for check in failed:
         get_run_logger().error("validate: %s: %s", check.name, check.detail)
-    create_table_artifact(
-        [
-            {"check": check.name, "passed": "yes" if check.passed else "NO", "found": check.detail}
-            for check in checks.checks
-        ],
-        key="checks",
-        description=f"Checkpoint {key[:10]} failed a check and was not evaluated",
-    )
+    with worth_no_failure():
+        create_table_artifact(
+            [
+                {"check": each.name, "passed": "yes" if each.passed else "NO", "found": each.detail}
+                for each in checks.checks
+            ],
+            key="checks",
+            description=f"Checkpoint {key[:10]} failed a check and was not evaluated",
+        )
     return {"checks_failed": len(failed)}
 
 

@@ -1,6 +1,7 @@
 """Names and tags of flow runs, and links to files of artifacts, as Prefect's server has them."""
 
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 import httpx
@@ -10,6 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 
+import tasks.pages
 from infra.artifacts import Artifact, ArtifactSpec, open_store
 from tasks.pages import complete_run_name, link_to, run_name, tag_run
 from tests.store_roots import S3Root
@@ -41,6 +43,17 @@ def test_a_run_is_named_by_recipe_and_key_and_tagged_by_its_outcome() -> None:
 @pytest.mark.parametrize("name", ["my-run", "before the release", "digits 60b2eb36"])
 def test_a_name_that_the_user_gave_stays(name: str) -> None:
     assert run(name).name == name
+
+
+def test_a_server_that_is_away_costs_a_warning_and_not_the_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise httpx.ConnectError("connection refused")
+
+    monkeypatch.setattr(tasks.pages, "get_client", refuse)
+    assert run(None).name == "digits"
+    assert caplog.text.count("not shown on Prefect's pages: connection refused") == 2
 
 
 def put_page(store_uri: str, directory: Path) -> Artifact:
