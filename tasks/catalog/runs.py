@@ -114,10 +114,14 @@ class _Reader:
 
     def manifests(self, kind: str) -> list[Manifest]:
         """Return the valid manifests of a kind, sorted by key."""
-        valid = list(self._store.list(kind))
-        for damaged in sorted({*self._store.addresses(kind)} - {(m.kind, m.key) for m in valid}):
+        addresses = {*self._store.addresses(kind, on_unreadable=self._report_unreadable)}
+        valid = list(self._store.list(kind, on_unreadable=lambda *_: None))
+        for damaged in sorted(addresses - {(m.kind, m.key) for m in valid}):
             self.attempt("/".join(damaged), partial(self._raise_damage, *damaged))
         return valid
+
+    def _report_unreadable(self, path: str, error: OSError) -> None:
+        self.report(path, f"can't be read: {error.strerror}")
 
     def _raise_damage(self, kind: str, key: str) -> None:
         for damage in self._store.verify(kind, key, level="size")[:1]:

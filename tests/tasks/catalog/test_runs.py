@@ -1,8 +1,11 @@
 """Reading a store for a report, with a row for what is unreadable; comparing two of its runs."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,38 @@ def newest(root: Path, kind: str) -> Path:
         return root / kind / log.key
     artifacts = {each.artifact.split("/")[0]: each.artifact for each in run.tasks}
     return root / artifacts[kind]
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Be somebody who owns nothing; whoever isn't root owns the test's files."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_report_lists_what_this_user_can_not_read_and_shows_the_rest(filled: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="shared-") as place:
+        Path(place).chmod(0o755)  # other users don't reach pytest's directories
+        root = shutil.copytree(filled, Path(place) / "store")
+        state = newest(root, "checkpoint") / "state.json"
+        runs = len(found(root).runs)
+        hidden = (state, root / "promotion")
+        for path in hidden:
+            path.chmod(0)
+        with another_user():
+            contents = collect(open_store(str(root), create=False))
+        for path in hidden:
+            path.chmod(0o755)
+    assert len(contents.runs) == runs - 1
+    listed = {each.artifact: each.reason for each in contents.unreadable}
+    assert "Permission denied" in listed["promotion"]
+    assert any("Permission denied" in listed[name] for name in listed if "state.json" in name)
 
 
 def rewrite(directory: Path, name: str, change: Callable[[bytes], bytes]) -> None:
