@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.client.schemas.objects import State
-from prefect.exceptions import CancelledRun, TerminationSignal
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
@@ -19,11 +19,17 @@ from infra.base.outcomes import ExitCode
 from infra.prefect.leaving import outlive_the_worker, put_back
 from infra.prefect.temporary_server import start_temporary_server
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
-from tasks.errors import JobFailedError, JobStoppedError, LostWorkerError, RegressionError
+from tasks.errors import (
+    JobFailedError,
+    JobStoppedError,
+    LostWorkerError,
+    RegressionError,
+    ToldToGoError,
+)
 
 EXPLAINED = (
     *(UserError, RegressionError, NonFiniteLossError, DiskFullError),
-    *(JobFailedError, JobStoppedError, LostWorkerError),
+    *(JobFailedError, JobStoppedError, LostWorkerError, ToldToGoError),
 )
 """Failures whose message says all; a traceback would only hide it."""
 
@@ -86,7 +92,7 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
             return body(*args, **kwargs)
         except JobStoppedError as error:
             return Cancelled(name="Stopped", message=str(error), data=error)
-        except (TerminationSignal, CancelledRun):  # between tasks, or in one
+        except (TerminationSignal, ToldToGoError):  # between tasks, or in one
             put_back()
             raise TerminationSignal(signal.SIGTERM) from None
 

@@ -22,6 +22,10 @@ class JobStoppedError(RuntimeError):
     """The job was asked to stop, and did. A new run resumes from its last checkpoint."""
 
 
+class ToldToGoError(RuntimeError):
+    """The task got SIGTERM. `flows.command.stoppable` decides how its run goes on."""
+
+
 class RegressionError(RuntimeError):
     """The promoted checkpoint is damaged, or its evaluation differs from the recorded one."""
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import TerminationSignal
-from prefect.states import Cancelled, Completed
+from prefect.states import Completed
 from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -22,7 +22,7 @@ from infra.artifacts import (
     resolve,
 )
 from infra.base.progress import watching
-from tasks.errors import is_worth_retrying
+from tasks.errors import ToldToGoError, is_worth_retrying
 from tasks.progress import long_work
 
 RETRY_SECONDS = [5.0, 20.0, 60.0]
@@ -72,8 +72,8 @@ def pipeline_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
                 try:
                     return body(*args, **kwargs)
                 except TerminationSignal:
-                    # For Prefect, this would be a crash; `flows.command.stoppable` knows the run's.
-                    return cast("R", Cancelled(name="Stopped", message="got SIGTERM, and saved"))
+                    # Which Prefect would show as a crash, with a traceback.
+                    raise ToldToGoError("got SIGTERM; what was saved or finished is kept") from None
 
         return in_prefect(watched)
 
