@@ -7,7 +7,6 @@ Damaged artifacts are not garbage: `repair` sets them aside.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -175,7 +174,7 @@ def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> d
         if store.last_used(kind, key) < unused_since:
             attempt(f"{kind}/{key}", partial(store.remove_listed, kind, key, artifact.manifest))
 
-    with ThreadPoolExecutor(store.num_removers) as removers:
+    with store.parallel() as in_parallel:
         for start in range(0, len(planned.garbage), CHECKED_TOGETHER):
             artifacts = planned.garbage[start : start + CHECKED_TOGETHER]
             wanted = {
@@ -184,7 +183,7 @@ def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> d
             unwanted = (
                 each for each in artifacts if not wanted & {each.manifest.key, each.manifest.digest}
             )
-            for _ in removers.map(remove, unwanted):
+            for _ in in_parallel(remove, unwanted):
                 pass
     for leftover in planned.leftovers:
         attempt(leftover.name, leftover.remove)

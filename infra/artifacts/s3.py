@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from infra.artifacts.cache import TRANSFERS, Cache, CacheFullError, Download
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES, Document, Expected, StoreError
@@ -63,6 +64,8 @@ from infra.base.progress import Count
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class BucketDocuments:
@@ -117,8 +120,6 @@ class BucketDocuments:
 
 class S3Store(ArtifactStore):
     """The artifacts below ``s3://bucket/prefix``, with a cache and workspaces on this host."""
-
-    num_removers = REQUESTS
 
     def __init__(
         self,
@@ -291,6 +292,12 @@ class S3Store(ArtifactStore):
             directory.mkdir(exist_ok=True)
             download_parts(self._bucket, _parts_prefix(spec), directory)
             yield directory
+
+    @contextmanager
+    def parallel(self) -> Iterator[Callable[[Callable[[T], None], Iterable[T]], Iterable[None]]]:
+        """Hide the latency of small requests; see `ArtifactStore`."""
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            yield pool.map
 
     def uploading_parts(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
         """Upload finished parts in the background; see `ArtifactStore`."""

@@ -3,11 +3,12 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import JsonValue
 
@@ -35,6 +36,8 @@ DIGESTS = ".digests"
 """The index: ``.digests/<kind>/<digest>`` holds the key of an artifact with this digest. It is a
 hint that saves reading all manifests."""
 
+
+T = TypeVar("T")
 
 OnUnreadable = Callable[[str, OSError], None]
 """Called with the path in the store of what can't be read, and why."""
@@ -102,9 +105,6 @@ class ArtifactStore(ABC):
     A backend provides the small documents, and the abstract methods below: those that make an
     artifact appear and vanish at once, and those that know who else is at work.
     """
-
-    num_removers = 1
-    """How many artifacts are best removed at a time."""
 
     def __init__(self, location: str, documents: Documents) -> None:
         """Open a store; `location` names it in messages."""
@@ -366,6 +366,11 @@ class ArtifactStore(ABC):
 
         The directory outlives a crash, so that the next builder can resume.
         """
+
+    @contextmanager
+    def parallel(self) -> Iterator[Callable[[Callable[[T], None], Iterable[T]], Iterable[None]]]:
+        """Provide what works like `map`, with as many calls at a time as the store is faster by."""
+        yield map
 
     def uploading_parts(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
         """Let builders on other hosts resume a build, as far as its parts are finished.
