@@ -1,4 +1,7 @@
-"""A command in a terminal of its own, where Ctrl-C reaches all processes of the foreground."""
+"""A command in a terminal of its own, where Ctrl-C reaches all processes of the foreground.
+
+It is started outside the repository, whose prefect.toml it must not need.
+"""
 
 import fcntl
 import os
@@ -8,7 +11,7 @@ import termios
 import threading
 
 from tests.flow_runs import CommandRun
-from tests.processes import ROOT, WITH_SIGINT
+from tests.processes import WITH_SIGINT
 
 CTRL_C = b"\x03"
 
@@ -22,7 +25,7 @@ class TerminalRun(CommandRun):
         # A new session takes the first terminal that it is given for its own.
         process = subprocess.Popen(
             [*WITH_SIGINT, *self._command],
-            cwd=ROOT,
+            cwd=self._log.parent,
             env={**os.environ, **self.environment},
             stdin=inside,
             stdout=inside,

@@ -38,6 +38,8 @@ class _SupervisedServer(SubprocessASGIServer):
             env={
                 **os.environ,
                 **get_current_settings().to_environment_variables(exclude_unset=True),
+                # As in prefect.toml, which is read only in this repository's root.
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
                 "PREFECT_UI_ENABLED": "0",
                 "PREFECT__SERVER_EPHEMERAL": "1",
                 "PREFECT__SERVER_FINAL": "1",

@@ -15,8 +15,8 @@ from sknet.training import checkpoint
 
 pytestmark = pytest.mark.alone
 
-# Three epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step and
-# once more.
+# Three epochs of three steps, with checkpoints at their ends. Float16 overflows in the first step
+# and once more.
 CHOICES = {
     "epoch_size": 3,
     "checkpoint_every_steps": "null",
