@@ -146,7 +146,8 @@ class LocalStore(ArtifactStore):
                 )
             except FileNotFoundError:
                 continue  # it has just been moved away: look at what is there now
-            return Found(version, level, manifest, damages)
+            if _identity(directory) == version:  # else manifest and files may be of two builds
+                return Found(version, level, manifest, damages)
 
     def _artifact(self, manifest: Manifest) -> Artifact:
         directory = self._directory(manifest.kind, manifest.key)
