@@ -44,8 +44,9 @@ def test_conversion_onto_a_full_disk_names_the_figures_and_goes_on_when_there_is
     with pytest.raises(DiskFullError) as caught:
         convert(source, out, num_shards=3)
     assert re.fullmatch(
-        rf"disk full: shard train-00000-of-00003\.mindrecord needs {MEGABYTES} and MindSpore's "
-        rf"writer 10\.5 MB, {MEGABYTES} are free in {out}: make room, then start the same command again",
+        rf"disk full: shard train-00000-of-00003\.mindrecord needs {MEGABYTES} and "
+        rf"MindSpore's writer 10\.5 MB, {MEGABYTES} are free in {out}: make room, then start "
+        "the same command again",
         str(caught.value),
     )
     assert list(out.glob("*.mindrecord*")) == []
