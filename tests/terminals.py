@@ -21,6 +21,7 @@ class TerminalRun(CommandRun):
 
     def start(self) -> None:
         self.num_starts += 1
+        self._log.touch()
         self._keyboard, inside = pty.openpty()
         # A new session takes the first terminal that it is given for its own.
         process = subprocess.Popen(
