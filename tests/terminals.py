@@ -6,6 +6,7 @@ It is started outside the repository, whose prefect.toml it must not need.
 import fcntl
 import os
 import pty
+import select
 import subprocess
 import termios
 import threading
@@ -36,11 +37,15 @@ class TerminalRun(CommandRun):
         )
         os.close(inside)
         self._started.append(process)
-        threading.Thread(target=self._keep_output, daemon=True).start()
+        self._is_closed = threading.Event()
+        self._reader = threading.Thread(target=self._keep_output, daemon=True)
+        self._reader.start()
 
     def _keep_output(self) -> None:
         with self._log.open("ab", buffering=0) as log:
-            while True:
+            while not self._is_closed.is_set():
+                if not select.select([self._keyboard], [], [], 0.05)[0]:
+                    continue
                 try:
                     log.write(os.read(self._keyboard, 65536))
                 except OSError:  # the last process that had the terminal open has ended
@@ -51,4 +56,6 @@ class TerminalRun(CommandRun):
 
     def close(self) -> None:
         """Close the terminal: its foreground processes get SIGHUP."""
+        self._is_closed.set()
+        self._reader.join()
         os.close(self._keyboard)

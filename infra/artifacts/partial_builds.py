@@ -19,6 +19,7 @@ from uuid import uuid4
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES, SealedRecord, StoreError
 from infra.artifacts.records import FileEntry, FilePath
 from infra.base.files import file_sha256, scan
+from infra.base.interrupts import saving
 from infra.s3 import Bucket, DamagedObjectError, Expect
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class PartUploader:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        with saving():  # what was saved last is on this host only
+            self._thread.join()
 
     def _work(self) -> None:
         while not self._ended.wait(POLL_SECONDS):

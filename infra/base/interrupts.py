@@ -13,6 +13,7 @@ starts, keep those of Prefect and of `sknet.training.stopping`.
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from typing import NoReturn
 
 INTERRUPTED = "interrupted; the same command goes on from here"
 FAILED = 1  # ExitCode.FAILED; the import of its module takes time, in which a signal may come
+REPEAT_SECONDS = 0.3
+"""Seconds in which a second signal is still the first: timeout(1) sends its own to the command, and
+at once to the command's process group."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 END_SECONDS = 5.0
 """Seconds in which an interrupted command must end, once its jobs have saved. Without a limit,
@@ -34,7 +38,8 @@ class _Command:
     """The command that this process runs."""
 
     def __init__(self) -> None:
-        self.is_interrupted = False
+        self.interrupted_at: float | None = None
+        """When the first signal has arrived, by the monotonic clock."""
         self.num_saving = 0
         """Number of jobs that are saving their work."""
         self._handles_signals = False
@@ -66,9 +71,13 @@ class _Command:
                 os.write(2, f"{INTERRUPTED}\n".encode())
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self.is_interrupted or self._ends_with is not None:
+        if self._ends_with is not None:
             self._leave()
-        self.is_interrupted = True
+        if self.interrupted_at is not None:
+            if time.monotonic() - self.interrupted_at < REPEAT_SECONDS:
+                return
+            self._leave()
+        self.interrupted_at = time.monotonic()
         threading.Thread(target=self._leave_in_time, name="interrupt", daemon=True).start()
         raise KeyboardInterrupt
 
@@ -91,8 +100,17 @@ class _Command:
 _command = _Command()
 
 
-def handle_while_importing() -> None:
-    """Let a signal end this process, whose command is being imported, which takes seconds."""
+def handle_while_importing(package: str) -> None:
+    """Let a signal end this process while a command of this package is imported: it takes seconds.
+
+    Call it where the package begins. It does nothing in any other process.
+    """
+    # While `python -m` looks for the module, its parents are imported, and argv[0] is "-m".
+    if sys.argv[0] != "-m" or "-m" not in sys.orig_argv:
+        return
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+    if module.partition(".")[0] != package:
+        return
     atexit.register(_ignore_signals)  # the first one that is registered runs last
     _command.handle_signals(ends_with=FAILED, must_tell=True)
 
@@ -103,18 +121,18 @@ def run_interruptible(work: Callable[[], int]) -> int:
     The first signal raises KeyboardInterrupt in the work. Once that, or what a library makes of it,
     has ended the work, the line is printed.
     """
-    _command.is_interrupted = False
+    _command.interrupted_at = None
     _command.handle_signals(ends_with=None, must_tell=True)
     code = FAILED
     try:
         code = work()
     except KeyboardInterrupt:
-        _command.is_interrupted = True
+        _command.tell()
     except Exception:
-        if not _command.is_interrupted:
+        if not is_interrupted():
             raise
     finally:
-        if _command.is_interrupted and code:
+        if is_interrupted() and code:
             _command.tell()
         _command.handle_signals(ends_with=code, must_tell=False)
     return code
@@ -130,7 +148,7 @@ def take_signals_back() -> None:
 
 def is_interrupted() -> bool:
     """Tell whether this command was interrupted, so that what fails now is no news."""
-    return _command.is_interrupted
+    return _command.interrupted_at is not None
 
 
 @contextmanager

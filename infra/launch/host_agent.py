@@ -1,8 +1,8 @@
 """A Ray actor that runs one host's part of a gang.
 
 It tells the caller when its host has to leave the cluster, and ends the ranks when the caller falls
-silent. When the actor itself ends, for whatever reason, the
-ranks end with it, because their supervisor sees its stdin close.
+silent. When the actor itself ends, for whatever reason, the ranks end with it, because their
+supervisor sees its stdin close.
 """
 
 import dataclasses

@@ -19,6 +19,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from infra.base.interrupts import run_interruptible
 from infra.base.options import positive_int
 from infra.base.outcomes import ExitCode
 from infra.launch.cluster import CONNECT_SECONDS, ClusterError
@@ -109,4 +110,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

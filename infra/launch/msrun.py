@@ -56,7 +56,14 @@ def run(job: Job, *, on_line: Callable[[str], None], control: Control | None = N
     job.log_dir.mkdir(parents=True, exist_ok=True)
     job.outcome_file.unlink(missing_ok=True)
     attempt = _Attempt(job, on_line, control)
-    ended_because = run_to_end(control, attempt.follow, attempt.end)
+    try:
+        ended_because = run_to_end(control, attempt.follow, attempt.end)
+    except BaseException:
+        # The caller is interrupted, and won't hear otherwise that its ranks could not save.
+        outcome = read_outcome(job.outcome_file)
+        if outcome and outcome.status not in (Outcome.DONE, Outcome.STOPPED):
+            on_line(f"[launcher] the last steps were not saved: {outcome.message}")
+        raise
     return attempt.result(ended_because)
 
 

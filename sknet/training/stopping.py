@@ -6,14 +6,17 @@
 | SIGTERM, SIGINT | a process that trains alone | people and schedulers |
 
 Under msrun, SIGTERM keeps its meaning: MindSpore ends the ranks of a lost job with it, and a Python
-handler could not run while its rank waits in a collective operation. A second signal of the same
-kind has the effect that it had before.
+handler could not run while its rank waits in a collective operation. A second signal
+has the effect that it had before.
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from infra.base.interrupts import REPEAT_SECONDS
 
 ALONE = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 """The signals that a process which trains alone handles."""
@@ -30,6 +33,7 @@ class StopRequest:
         """
         self.signal: str | None = None
         """Name of the signal that arrived."""
+        self._arrived = 0.0
         self._numbers = [signal.SIGUSR1] if distributed else [*ALONE]
 
     @contextmanager
@@ -42,8 +46,11 @@ class StopRequest:
         before = {int(number): signal.getsignal(number) for number in self._numbers}
 
         def note(number: int, _frame: FrameType | None) -> None:
-            self.signal = signal.Signals(number).name
-            signal.signal(number, before[number])
+            if self.signal is None:
+                self.signal, self._arrived = signal.Signals(number).name, time.monotonic()
+            elif time.monotonic() - self._arrived >= REPEAT_SECONDS:
+                signal.signal(number, before[number])
+                signal.raise_signal(number)
 
         for number in before:
             signal.signal(number, note)

@@ -130,7 +130,7 @@ def test_at_every_stage_an_interrupted_command_ends_in_time_and_goes_on_later(
 
 
 @pytest.mark.long
-def test_a_terminal_that_is_closed_leaves_nothing(
+def test_what_trains_in_a_terminal_that_is_closed_is_saved_and_leaves_nothing(
     terminal: TerminalRun, trained: Trained, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -140,6 +140,8 @@ def test_a_terminal_that_is_closed_leaves_nothing(
     terminal.close()
     assert terminal.wait() == 1
     assert terminal.living() == []
+    (log,) = store.glob(".work/checkpoint/*/logs/train-*/worker_0.log")
+    assert "stopped: after step" in log.read_text("utf-8")
 
 
 @pytest.mark.long
