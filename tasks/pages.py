@@ -23,6 +23,9 @@ LINK_DAYS = 7
 
 _PARTS = cast("Mapping[str, Mapping[str, list[str]]]", config)
 _ANIMALS = {word for name in _PARTS if name.startswith("animal") for word in _PARTS[name]["words"]}
+_ADJECTIVES = {
+    word for name in _PARTS if name.startswith("adjective") for word in _PARTS[name]["words"]
+}
 
 
 @contextmanager
@@ -45,7 +48,8 @@ def run_name(name_of: Callable[..., str]) -> Callable[[], str]:
         context = FlowRunContext.get()
         if context is None or (run := context.flow_run) is None:
             raise AssertionError("a name is asked for outside a flow run")
-        if run.name.rpartition("-")[2] in _ANIMALS:
+        adjective, _, animal = run.name.partition("-")
+        if adjective in _ADJECTIVES and animal in _ANIMALS:
             return name_of(**(context.parameters or {}))
         return run.name
 
@@ -55,7 +59,7 @@ def run_name(name_of: Callable[..., str]) -> Callable[[], str]:
 def complete_run_name(name: str) -> None:
     """Give the flow run a name that begins with its present one, unless the user named it."""
     context = FlowRunContext.get()
-    if context is None or (run := context.flow_run) is None or not name.startswith(run.name):
+    if context is None or (run := context.flow_run) is None or not name.startswith(f"{run.name} "):
         return
     with worth_no_failure(), get_client(sync_client=True) as client:
         client.set_flow_run_name(run.id, name)

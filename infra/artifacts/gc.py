@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from infra.artifacts.documents import StoreError
 from infra.artifacts.records import Address, Manifest
 from infra.artifacts.refs import Ref
 from infra.artifacts.store import ArtifactStore, Build, Leftover, Usage, noting
@@ -171,7 +172,11 @@ def collect(store: ArtifactStore, planned: Plan, *, unused_since: datetime) -> d
 
     def remove(artifact: Stored) -> None:
         kind, key = artifact.address
-        if store.last_used(kind, key) < unused_since:
+        try:
+            used = store.last_used(kind, key)
+        except StoreError:
+            return  # another collection has removed it
+        if used < unused_since:
             attempt(f"{kind}/{key}", partial(store.remove_listed, kind, key, artifact.manifest))
 
     with store.parallel() as in_parallel:

@@ -113,7 +113,7 @@ def keep(described: Described, present: DeploymentResponse) -> None:
 
 def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """Return job variables with those of `high` added, and in `env` one by one."""
-    return {**low, **high, "env": {**(low.get("env") or {}), **high.get("env", {})}}
+    return {**low, **high, "env": {**(low.get("env") or {}), **(high.get("env") or {})}}
 
 
 async def present_deployment(

@@ -16,11 +16,14 @@ import anyio
 import httpx
 from anyio.abc import TaskStatus
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectException
 from prefect.workers import process
 
 from infra.prefect.leaving import will_go_on
 
 POLL_SECONDS = 0.5
+ANSWER_SECONDS = 2.0
+"""Seconds to wait for an answer of the server, which Prefect's client would ask for minutes."""
 BEGIN_SECONDS = 60.0
 """Seconds in which a run that is starting gets to where it handles SIGTERM."""
 
@@ -81,11 +84,16 @@ with warnings.catch_warnings():
             try:
                 await anyio.sleep_forever()
             finally:
-                # Without the server, it is told at once.
-                with suppress(httpx.HTTPError), anyio.move_on_after(BEGIN_SECONDS, shield=True):
-                    while not running.has_ended and await self._is_in(flow_run, "PENDING"):
+                with anyio.move_on_after(BEGIN_SECONDS, shield=True):
+                    while not running.has_ended and await self._is_pending(flow_run):
                         await anyio.sleep(POLL_SECONDS)
                 running.tell_to_go()
+
+        async def _is_pending(self, flow_run: FlowRun) -> bool:
+            """Tell whether a run is Pending; False if the server can't say."""
+            with suppress(httpx.HTTPError, PrefectException), anyio.move_on_after(ANSWER_SECONDS):
+                return await self._is_in(flow_run, "PENDING")
+            return False
 
         async def _is_in(self, flow_run: FlowRun, *types: str) -> bool:
             state = (await self.client.read_flow_run(flow_run.id)).state

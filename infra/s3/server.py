@@ -173,7 +173,8 @@ def stop(directory: Path) -> bool:
     process.wait(START_SECONDS)
     for number in _numbers(running.port):
         for path in SOCKETS.glob(f"seaweedfs-*-{number}.sock"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # an old one, of another user
+                path.unlink(missing_ok=True)
     return True
 
 

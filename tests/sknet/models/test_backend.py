@@ -71,6 +71,7 @@ def test_the_device_decides_the_operators() -> None:
 @pytest.mark.parametrize("form", [TINY, TINY_BOTTLENECK], ids=["basic", "bottleneck"])
 def test_networks_of_both_backends_compute_the_same_from_one_checkpoint(form: Any) -> None:
     images, dout = random(8, 3, 33, 33), random(8, 3, seed=1)
+    ms.set_seed(0)  # of the weights: how far sums in another order differ depends on them
     results = []
     saved: dict[str, Any] = {}
     for backend in (PLAIN, TUNED_FOR_CPU):
