@@ -196,3 +196,12 @@ def test_damaged_artifacts_are_left_to_repair(store):
     age(artifact.directory)
     collected(store)
     assert artifact.directory.is_dir()
+
+
+def test_two_collections_at_once_do_not_end_each_other(store):
+    for seed in range(3):
+        age(commit(store, make_spec(seed)).directory)
+    planned = survey(store, unused_since=since())
+    assert len(planned.garbage) == 3
+    collect(store, survey(store, unused_since=since()), unused_since=since())
+    assert collect(store, planned, unused_since=since()) == {}

@@ -96,6 +96,20 @@ def test_signal_to_the_caller_lets_the_ranks_save(
     assert alive() == set()
 
 
+def test_an_interrupted_caller_is_told_if_the_ranks_could_not_save(make_job: MakeJob) -> None:
+    body = STOPPABLE.replace('report("stopped", "at step 7")', 'report("disk_full", "no room")')
+    lines: list[str] = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        if line.endswith("in step"):
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        run(saving_for(make_job, 0, body), on_line=interrupt)
+    assert lines[-1] == "[launcher] the last steps were not saved: no room"
+
+
 def test_second_interrupt_ends_the_job_at_once(make_job: MakeJob, alive: Alive) -> None:
     job = saving_for(make_job, 6000, grace=6000)
     with subprocess.Popen(
