@@ -16,7 +16,7 @@ from tests.prefect_services import PAUSE, PrefectServer, PrefectWorker, shipped_
 from tests.processes import ROOT
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 DISABLED = "sknet: a run whose host was lost is started again"
 

@@ -154,6 +154,7 @@ def test_the_list_of_runs_says_which_run_it_is_and_what_became_of_it(
     pages.wait_for_text(*words, *words.values(), "seconds")
 
 
+@pytest.mark.long
 def test_the_pictures_for_the_documentation_are_small(pages: PrefectPages, tmp_path: Path) -> None:
     for path in of_prefect(pages, tmp_path):
         assert path.stat().st_size <= MAX_BYTES
