@@ -33,8 +33,8 @@ EXPLAINED = (
 )
 """Failures whose message says all; a traceback would only hide it."""
 
-FLOW_RUNS = "prefect.flow_runs"
-"""The logger of Prefect's that says how a run ended."""
+PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "EventsWorker", "APILogWorker")
+"""The loggers by which Prefect says how runs end, and what it has still to send then."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,8 +86,7 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[R]:
         take_signals_back()
         outlive_the_worker()
-        for name in (FLOW_RUNS, "prefect.task_runs"):
-            logging.getLogger(name).addFilter(_is_news)
+        _leave_out_what_is_no_news()
         try:
             return body(*args, **kwargs)
         except JobStoppedError as error:
@@ -105,13 +104,21 @@ def prepare() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Which process waits for which, and from where work resumes.
     logging.getLogger("infra").setLevel(logging.INFO)
+    _leave_out_what_is_no_news()
     start_temporary_server()
+
+
+def _leave_out_what_is_no_news() -> None:
+    for name in PREFECT_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Tell whether Prefect shall log this; take the traceback away from what is explained."""
-    if is_interrupted() and (record.levelno >= logging.ERROR or record.name == FLOW_RUNS):
-        return False  # the command says it in one line
+    # An interrupted command says it in one line; what ranks say of their last step is of a task.
+    is_of_task = record.name == "prefect.task_runs" and record.levelno < logging.ERROR
+    if is_interrupted() and not is_of_task:
+        return False
     if record.exc_info and isinstance(record.exc_info[1], EXPLAINED):
         record.exc_info = None
     return True
