@@ -66,23 +66,23 @@ def check_directory(out: str) -> None:
     from sknet.report.page import file_names  # takes as long to import as all else here
 
     if not out or "://" in out or "\0" in out:
-        raise UserError(f"--out {out!r} is no path: expected a directory on this host")
+        raise UserError(f"report directory {out!r} is no path: expected a directory on this host")
     directory = Path(out).absolute()
     try:
         present = next(each for each in (directory, *directory.parents) if os.path.lexists(each))
         if not present.is_dir():
-            raise UserError(f"--out {out}: {present} is a file, expected a directory")
+            raise UserError(f"report directory {out}: {present} is a file, expected a directory")
         with tempfile.TemporaryFile(dir=present):
             pass  # permissions aren't enough: the file system may be full or read-only
         shown = [path for path in directory.glob("*") if not path.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"--out {out} can't be written: {error.strerror}") from None
+        raise UserError(f"report directory {out} can't be written: {error.strerror}") from None
     known = file_names()
     others = sorted(path.name for path in shown if path.name not in known or path.is_dir())
     if others:
         raise UserError(
-            f"--out {out} has other files than a report's, such as {others[0]!r}: expected a new "
-            "directory, or one with an earlier report, which is replaced"
+            f"report directory {out} has other files than a report's, such as {others[0]!r}: "
+            "expected a new directory, or one with an earlier report, which is replaced"
         )
 
 
@@ -105,7 +105,7 @@ def copy_report(report: Path, out: Path) -> None:
             for path in Path(scratch).iterdir():
                 path.rename(out / path.name)
     except OSError as error:
-        raise UserError(f"--out {out} can't be written: {error.strerror}") from None
+        raise UserError(f"report directory {out} can't be written: {error.strerror}") from None
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ def outlive_the_worker() -> None:
     Rich, with which Prefect writes logs, would end the process. Runs of commands stay as they are.
     """
     if _deployed_run() is not None:
+        # In the class, because Prefect makes a console for each handler, which mypy can't approve.
         rich.console.Console.on_broken_pipe = _be_quiet  # type: ignore[assignment,method-assign]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.base.interrupts import INTERRUPTED
-from tests.flow_runs import AT_WORK, runs_program
+from tests.flow_runs import AT_WORK
 from tests.processes import PYTHONPATH
 from tests.terminals import TerminalRun
 from tests.tiny_pipeline import Trained, copy_shards, digests, train_command
@@ -131,27 +131,21 @@ def test_at_every_stage_an_interrupted_command_ends_in_time_and_goes_on_later(
 
 @pytest.mark.long
 def test_what_trains_in_a_terminal_that_is_closed_is_saved_and_leaves_nothing(
-    terminal: TerminalRun, trained: Trained, tmp_path: Path
+    terminal: TerminalRun, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    copy_shards(trained.store, store)
-    terminal.start()
-    wait_for(lambda: has_checkpoint(terminal, store), terminal.output)
-    terminal.close()
-    assert terminal.wait() == 1
+    interrupt(terminal, store, "train", TerminalRun.close, 1)
+    assert terminal.process.returncode == 1
     assert terminal.living() == []
     (log,) = store.glob(".work/checkpoint/*/logs/train-*/worker_0.log")
     assert "stopped: after step" in log.read_text("utf-8")
 
 
 @pytest.mark.long
-def test_a_command_that_is_killed_leaves_no_server(
-    terminal: TerminalRun, trained: Trained, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    copy_shards(trained.store, store)
-    terminal.start()
-    wait_for(lambda: has_checkpoint(terminal, store), terminal.output)
-    assert any(runs_program(process, "supervisor.py") for process in terminal.living())
-    terminal.process.kill()
+def test_a_command_that_is_killed_leaves_no_server(terminal: TerminalRun, tmp_path: Path) -> None:
+    def kill(run: TerminalRun) -> None:
+        assert any("uvicorn" in process.cmdline() for process in run.living())
+        run.process.kill()
+
+    interrupt(terminal, tmp_path / "store", "train", kill, 1)
     terminal.wait_until_gone()

@@ -208,7 +208,7 @@ def test_runs_whose_hosts_are_lost_are_crashed_people_are_notified_and_deploymen
             (running, "Crashed: no heartbeat"),
         ):
             wait_for(
-                lambda run=run, name=name: state_name(server, run) == name,  # type: ignore[misc]
+                lambda run=run, name=name: state_name(server, run) == name,
                 server.log_tail,
                 seconds=killed + SECONDS_TO_BE_CRASHED - time.monotonic(),
                 pause=PAUSE,
@@ -227,7 +227,7 @@ def test_runs_whose_hosts_are_lost_are_crashed_people_are_notified_and_deploymen
     with PrefectWorker(server, shipped_settings()) as worker:
         for run in nightlies:
             wait_for(
-                lambda run=run: server.state_of(run) == "FAILED",  # type: ignore[misc]
+                lambda run=run: server.state_of(run) == "FAILED",
                 worker.log_tail,
                 pause=PAUSE,
             )
@@ -309,4 +309,4 @@ def test_mail_goes_through_prefects_own_block() -> None:
         }
     )
     assert type(block).__name__ == "SendgridEmail"
-    assert block.to_emails == ["a@example.org", "b@example.org"]  # type: ignore[attr-defined]
+    assert block.to_emails == ["a@example.org", "b@example.org"]

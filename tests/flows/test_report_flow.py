@@ -109,15 +109,15 @@ def directory(tmp_path: Path) -> Path:
 
 
 BAD_DIRECTORIES = {
-    "file": "--out DIR/file: DIR/file is a file, expected a directory",
-    "file/below/it": "--out DIR/file/below/it: DIR/file is a file, expected a directory",
-    "link": "--out DIR/link: DIR/link is a file, expected a directory",
-    "mine": "--out DIR/mine has other files than a report's, such as 'thesis.md': expected a new "
+    "file": "DIR/file: DIR/file is a file, expected a directory",
+    "file/below/it": "DIR/file/below/it: DIR/file is a file, expected a directory",
+    "link": "DIR/link: DIR/link is a file, expected a directory",
+    "mine": "DIR/mine has other files than a report's, such as 'thesis.md': expected a new "
     "directory, or one with an earlier report, which is replaced",
-    "x" * 256: f"--out DIR/{'x' * 256} can't be written: File name too long",
-    "/proc/report": "--out /proc/report can't be written: No such file or directory",
-    "s3://bucket/x": "--out 's3://bucket/x' is no path: expected a directory on this host",
-    "": "--out '' is no path: expected a directory on this host",
+    "x" * 256: f"DIR/{'x' * 256} can't be written: File name too long",
+    "/proc/report": "/proc/report can't be written: No such file or directory",
+    "s3://bucket/x": "'s3://bucket/x' is no path: expected a directory on this host",
+    "": "'' is no path: expected a directory on this host",
 }
 
 
@@ -128,7 +128,8 @@ def test_a_directory_that_can_t_have_the_report_is_refused_before_the_work(
     before = sorted(directory.rglob("*"))
     given = f"{directory / out}" if out and "://" not in out else out
     line = refused(report, "--store", root, "--out", given)
-    assert line == "error: " + BAD_DIRECTORIES[out].replace("DIR", str(directory))
+    expected = BAD_DIRECTORIES[out].replace("DIR", str(directory))
+    assert line == f"error: report directory {expected}"
     assert sorted(directory.rglob("*")) == before
 
 
