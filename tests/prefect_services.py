@@ -65,9 +65,9 @@ class PrefectServer(Service):
             process.kill()
         super().kill()
 
-    def prefect(self, *words: object) -> str:
-        """Run `prefect …` in the repository's root, where `prefect.toml` is read."""
-        return self._output(*prefect_command(*words))
+    def prefect(self, *words: object, directory: Path = ROOT) -> str:
+        """Run `prefect …`, by default in the repository's root, where `prefect.toml` is read."""
+        return self._output(*prefect_command(*words), directory=directory)
 
     def deploy(self) -> None:
         """Register the pool and the deployments by Prefect's own commands, without automations."""
@@ -78,10 +78,10 @@ class PrefectServer(Service):
         """Run `python -m infra.prefect`: the work pool, the deployments and the automations."""
         return self._output(sys.executable, "-m", "infra.prefect", *options)
 
-    def _output(self, *command: str) -> str:
+    def _output(self, *command: str, directory: Path = ROOT) -> str:
         ended = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=directory,
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,

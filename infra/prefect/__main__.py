@@ -1,7 +1,8 @@
 """Register the work pool, the deployments and the automations with a Prefect server.
 
 Usage: ``python -m infra.prefect [--pool NAME] [--type TYPE] [--job-variable KEY=VALUE …]``. After a
-change, or another version, start it again: what people changed on the server stays.
+change, or another version, start it again: what people changed on the server stays. It also enables
+`prefect deployment run train-sknet` for this user in every directory (`infra.prefect.bare_name`).
 
 Exit codes: 0 done, 1 the server refused or can't be reached, 2 an option is wrong.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 from prefect.client.orchestration import get_client
 
-from infra.prefect import automations, deployments
+from infra.prefect import automations, bare_name, deployments
 from infra.prefect.pools import TEMPLATES, PoolType, check_job_variables, make_pool
 from infra.prefect.registration import run
 
@@ -35,6 +36,7 @@ async def register(
             yield f"deployment {name}"
         for name in await automations.register(client, automations.described()):
             yield f"automation {name}"
+    yield f"names without a slash: {bare_name.enable()}"
 
 
 def job_variable(text: str) -> tuple[str, Any]:

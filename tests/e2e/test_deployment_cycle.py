@@ -77,7 +77,10 @@ def test_missed_nightlies_run_once_and_a_regression_is_recorded_and_reported(
 def test_deploy_run_by_bare_name_and_revalidate(
     server: PrefectServer, worker: PrefectWorker, trained: Trained, copied_store: Path
 ) -> None:
-    """The first run finds all that was trained, and has to validate, promote and report."""
+    """The first run finds all that was trained, and has to validate, promote and report.
+
+    It is started in a directory without prefect.toml, by the user who has registered it.
+    """
     for kind in ("evaluation", "promotion", "refs", "report"):
         shutil.rmtree(copied_store / kind)
 
@@ -104,7 +107,7 @@ def test_deploy_run_by_bare_name_and_revalidate(
     options = [word for parameter in parameters for word in ("--param", parameter)]
     bare = documented("prefect deployment run")
     assert bare[-1] == "train-sknet"
-    output = server.prefect(*bare[1:], *options)
+    output = server.prefect(*bare[1:], *options, directory=copied_store)
     assert "train-sknet/train-sknet" in output
     wait_until_completed("train-sknet", 1)
     promoted = open_store(str(copied_store), create=False).refs.get("production")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.context import get_settings_context, use_profile
+from prefect.settings import PREFECT_PROFILES_PATH, load_profiles, temporary_settings
 
-from infra.prefect.bare_name import FLOWS, with_full_name
+from infra.prefect.bare_name import FLOWS, enable, with_full_name
 from tests.prefect_services import prefect_command
 from tests.processes import ROOT
 
@@ -45,8 +47,23 @@ def test_every_deployment_has_a_bare_name() -> None:
         assert FLOWS.get(deployment["name"], deployment["name"]) == flow
 
 
+def test_registering_enables_the_plugin_and_keeps_what_the_profile_says(tmp_path: Path) -> None:
+    path = tmp_path / "profiles.toml"
+    with temporary_settings({PREFECT_PROFILES_PATH: path}):
+        done = enable()
+        profile = load_profiles()[get_settings_context().profile.name]
+        assert done == f"enabled in the profile {profile.name!r}"
+        values = {setting.name: value for setting, value in profile.settings.items()}
+        assert values["PREFECT_PLUGINS_ENABLED"] == "true"
+        assert values["PREFECT_PLUGINS_ALLOW"] == "sknet"
+        written = path.read_bytes()
+        with use_profile(profile, include_current_context=False):
+            assert enable() == f"as the profile {profile.name!r} has it"
+        assert path.read_bytes() == written
+
+
 @pytest.mark.slow
-def test_the_plugin_can_be_enabled_for_all_directories(tmp_path: Path) -> None:
+def test_a_user_who_registers_nothing_can_enable_the_plugin_everywhere(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     (command,) = (each for each in text.split("`") if each.startswith("prefect config set"))
     settings = dict(word.split("=") for word in command.split()[3:])
