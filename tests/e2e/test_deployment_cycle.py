@@ -79,8 +79,11 @@ def test_deploy_run_by_bare_name_and_revalidate(
 ) -> None:
     """The first run finds all that was trained, and has to validate, promote and report.
 
-    It is started in a directory without prefect.toml, by the user who has registered it.
+    It is started in a directory without prefect.toml, by a user whose profile has the settings that
+    `python -m infra.prefect` writes; that command's automations would restart what a test kills.
     """
+    settings = ("PREFECT_PLUGINS_ENABLED=true", "PREFECT_PLUGINS_ALLOW=sknet")
+    server.prefect("config", "set", *settings)
     for kind in ("evaluation", "promotion", "refs", "report"):
         shutil.rmtree(copied_store / kind)
 
