@@ -1,6 +1,7 @@
 """The typed JSON documents that tasks pass on, in the order of the flow."""
 
 from sknet.records.data import (
+    CopyGroup,
     Dataset,
     QuarantinedSample,
     Reencoding,
@@ -41,6 +42,7 @@ __all__ = [
     "CheckpointChecks",
     "CheckpointFile",
     "ConfusedPair",
+    "CopyGroup",
     "Counts",
     "Dataset",
     "DifferingSample",

@@ -1,11 +1,17 @@
 """The data set that staging lists, and the shards that conversion makes of it."""
 
-from typing import Annotated
+from collections.abc import Sized
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.base.records import Record, Sha256
 from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
+
+
+def _is_empty(value: Sized) -> bool:
+    """Tell whether a field is left out of the JSON."""
+    return not value
 
 
 class QuarantinedSample(Record):
@@ -18,8 +24,40 @@ class QuarantinedSample(Record):
     reason: str
 
 
+class CopyGroup(Record):
+    """Samples that show the same image, sorted by split, then by key."""
+
+    keys: Annotated[tuple[str, ...], Field(min_length=2)]
+    splits: tuple[str, ...]
+    """Split of each sample, in the order of `keys`."""
+    labels: tuple[NonNegativeInt, ...]
+    """Label of each sample, in the order of `keys`."""
+    exact: bool
+    """Whether all have the same bytes; otherwise some are resized, re-encoded, or the like."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if not len(self.keys) == len(self.splits) == len(self.labels):
+            raise ValueError("expected as many splits and labels as keys")
+        return self
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the samples are in several splits."""
+        return len(set(self.splits)) > 1
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the samples have several labels."""
+        return len(set(self.labels)) > 1
+
+
 class Dataset(Record):
-    """The content of a source, whatever its location."""
+    """The content of a source, whatever its location.
+
+    Fields that came later are left out of the JSON while they are empty, so that a data set without
+    copies keeps its digest, and all that was made of it its key.
+    """
 
     source: str
     """Kind of source, such as `class-folders`."""
@@ -35,6 +73,20 @@ class Dataset(Record):
     """SHA-256 of the index file, which says where in the source each sample is."""
     quarantined: tuple[QuarantinedSample, ...]
     """Samples that were left out when the source was read."""
+    copies: Annotated[tuple[CopyGroup, ...], Field(exclude_if=_is_empty)] = ()
+    """Groups of copies among the samples. Empty, too, if they were never looked for."""
+    dropped: Annotated[tuple[QuarantinedSample, ...], Field(exclude_if=_is_empty)] = ()
+    """Samples that `--on-leak drop` left out, as a copy of each is in another split."""
+
+    def leaked(self, split: str) -> frozenset[str]:
+        """Return the keys of the samples of a split of which a copy is in another split."""
+        return frozenset(
+            key
+            for group in self.copies
+            if group.leaks
+            for key, of_split in zip(group.keys, group.splits, strict=True)
+            if of_split == split
+        )
 
 
 class ShardFile(Record):
