@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from infra.base.files import cache_directory
 from infra.base.progress import Count, work
 from infra.base.verified import is_settled
-from sknet.data.sources.source import SPLITS, Sample, ScannedImage, Source
+from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
@@ -244,7 +244,7 @@ def _assign(
 
 
 def _quarantined(entry: Skipped) -> QuarantinedSample:
-    split = next((split for split in SPLITS if entry.name.startswith(f"{split}/")), "")
+    split = next((split for split in ALL_SPLITS if entry.name.startswith(f"{split}/")), "")
     return QuarantinedSample(split=split, key=_printable(entry.name), reason=entry.reason)
 
 
@@ -256,7 +256,8 @@ def _printable(name: str) -> str:
 
 def _refuse_empty_classes(source: Source, samples: list[Sample]) -> None:
     seen = {(sample.split, sample.label) for sample in samples}
-    for split, (label, name) in itertools.product(SPLITS, enumerate(source.classes)):
+    splits = {*SPLITS, *(split for split, _ in seen)}
+    for split, (label, name) in itertools.product(sorted(splits), enumerate(source.classes)):
         if (split, label) not in seen:
             raise UserError(
                 f"class {name!r} has no usable image for {split!r} in {source.location}"
@@ -279,7 +280,11 @@ def _describe(
         source=source.kind,
         classes=source.classes,
         titles=source.titles,
-        splits={split: int(counts.get(split, 0)) for split in SPLITS},
+        splits={
+            split: int(counts.get(split, 0))
+            for split in ALL_SPLITS
+            if split in SPLITS or split in counts
+        },
         samples_digest=_digest(index, INDEX_COLUMNS[:5]),
         index_sha256=_digest(index, INDEX_COLUMNS),
         quarantined=quarantined,

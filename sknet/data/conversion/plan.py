@@ -12,7 +12,7 @@ import numpy as np
 
 from sknet.data.order import order_slice
 from sknet.data.shards import SCHEMA, SHARDS_FORMAT
-from sknet.data.sources import SPLITS
+from sknet.data.sources import ALL_SPLITS
 from sknet.data.staging import Staged
 from sknet.records import Dataset, Reencoding
 
@@ -46,7 +46,9 @@ def shard_counts(staged: Staged, num_shards: int | None) -> dict[str, int]:
         num_shards: Shards of each split. None: one for every AUTO_SHARD_BYTES of its images.
     """
     counts = {}
-    for split in SPLITS:
+    for split in ALL_SPLITS:
+        if split not in staged.dataset.splits:
+            continue
         sizes = staged.index["size"][staged.index["split"] == split]
         by_bytes = -(-int(sizes.sum()) // AUTO_SHARD_BYTES)
         counts[split] = min(by_bytes if num_shards is None else num_shards, len(sizes))

@@ -11,11 +11,11 @@ from sknet.data.sources.idx import FashionMnist
 from sknet.data.sources.ilsvrc import TRAIN as ILSVRC_TRAIN
 from sknet.data.sources.ilsvrc import IlsvrcArchives
 from sknet.data.sources.kaggle import KaggleImagenet
-from sknet.data.sources.source import SPLITS, Sample, Source
+from sknet.data.sources.source import ALL_SPLITS, SPLITS, TEST, Sample, Source
 from sknet.data.sources.trees import open_tree
 from sknet.errors import UserError
 
-__all__ = ["SPLITS", "Sample", "Source", "absolute", "open_source"]
+__all__ = ["ALL_SPLITS", "SPLITS", "TEST", "Sample", "Source", "absolute", "open_source"]
 
 FASHION_MNIST = "fashion-mnist:"
 

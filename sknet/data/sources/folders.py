@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sknet.data.sources.source import (
     IMAGE_SUFFIXES,
     SPLITS,
+    TEST,
     Assignment,
     Sample,
     ScannedImage,
@@ -61,7 +62,11 @@ class _Folders:
 
 
 class ClassFolders(_Folders):
-    """`train/<class>/*` and `val/<class>/*`; the folders of `train` are the classes."""
+    """`train/<class>/*`, `val/<class>/*` and, if it is there, `test/<class>/*`.
+
+    The folders of `train` are the classes. A `test` folder without folders of classes holds images
+    without labels, as competitions publish them: it is no split.
+    """
 
     kind = "class-folders"
 
@@ -77,7 +82,8 @@ class ClassFolders(_Folders):
         self.classes = _class_names(tree, "train")
         if not self.classes:
             raise UserError(f"{tree.location}/train has no class folders: expected one per class")
-        for split in SPLITS[1:]:
+        self._splits = (*SPLITS, TEST) if _class_names(tree, TEST) else SPLITS
+        for split in self._splits[1:]:
             if unknown := sorted(set(_class_names(tree, split)) - set(self.classes)):
                 raise UserError(
                     f"{tree.location}/{split} has the class {unknown[0]!r}, which "
@@ -91,8 +97,12 @@ class ClassFolders(_Folders):
         Raises:
             UserError: A class has no images in one of the splits.
         """
-        for split, name in itertools.product(SPLITS, self.classes):
+        for split, name in itertools.product(self._splits, self.classes):
             yield from self._images(f"{split}/{name}")
+        if TEST not in self._splits:
+            for file in self._tree.files(TEST):
+                path = file.path if isinstance(file, SourceFile) else file.name
+                yield Skipped(path, "of test, which has no class folders", quarantined=False)
 
     def assign(self, file: str, name: str) -> Assignment:
         """Return the sample that a file is: its first folder is the split, its second the class."""

@@ -15,6 +15,12 @@ from sknet.data.sources.trees import FileTree, Skipped, SourceFile, lasting_faul
 from sknet.errors import UserError
 
 SPLITS = ("train", "val")
+"""The splits that every data set has, and all that training and validation read."""
+
+TEST = "test"
+"""The sealed split, which a data set may have: it is converted, and only evaluated in the end."""
+
+ALL_SPLITS = (*SPLITS, TEST)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
