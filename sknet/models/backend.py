@@ -12,13 +12,12 @@ infinite.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-Padding = Literal["both", "end"]
-"""Where the stem's pooling pads an even size. MindCV pads at the end only."""
+from sknet.architectures import Padding
 
 LOWEST_FLOAT16 = -65504.0
 """Far below any output of BatchNorm."""

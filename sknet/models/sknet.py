@@ -1,46 +1,17 @@
 """Selective Kernel Networks (arXiv 1903.06586), from the unit to the network, top to bottom.
 
 Sections and tables cited are those of the paper. The residual blocks around the units are those of
-ResNet and ResNeXt. An `Architecture` describes one form of the network; the published forms are in
-`sknet.models.registry`.
+ResNet and ResNeXt. `sknet.architectures` has the forms of the network.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, HeUniform, initializer
 
-from sknet.models.backend import Backend, Float32Cell, Padding, backend_of
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The form of a network, apart from its numbers of classes and of input channels."""
-
-    block: Literal["basic", "bottleneck"]
-    depths: tuple[int, int, int, int]
-    """Number of blocks of each of the four stages, conv2_x to conv5_x."""
-    attention_divisor: int
-    """The attention's width d is C / attention_reduction, rounded to a positive multiple of this.
-    With 32 it equals the paper's d = max(C / r, L), L = 32, at every width used."""
-    attention_reduction: int = 16
-    """The paper's r."""
-    kernels: tuple[int, ...] = (3, 5)
-    """Kernel size of each path. The number of paths is the paper's M."""
-    keep_3x3: bool = True
-    """Whether larger kernels are 3x3 kernels with dilation (section 3.2) instead of dense ones."""
-    split_input: bool = True
-    """Whether the input channels are split between the paths (not in the paper)."""
-    groups: int = 1
-    """The paper's G: groups of the SK convolutions in a bottleneck."""
-    base_width: int = 64
-    """Channels per group of the bottlenecks in the first stage. ResNet has 64 and one group."""
-    first_relu: bool = True
-    """Whether a ReLU follows the first convolution of a bottleneck. In MindCV none does."""
-    pool_padding: Padding = "both"
+from sknet.architectures import Architecture
+from sknet.models.backend import Backend, Float32Cell, backend_of
 
 
 class ConvNorm(nn.Cell):

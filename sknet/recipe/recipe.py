@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from sknet.architectures import architecture
 from sknet.errors import UserError
 from sknet.recipe import mindcv
 from sknet.recipe.choices import (
@@ -26,6 +27,9 @@ from sknet.recipe.choices import (
 from sknet.recipe.files import parse_mapping, parse_override, read_text, with_weights
 
 _log = logging.getLogger(__name__)
+
+MAX_SHOWN = 100
+"""Characters of a wrong value that a message shows."""
 
 
 # The fields of the last base class come first.
@@ -160,10 +164,32 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
         UserError: Keys or values are wrong; the message names all of them.
     """
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
+        architecture(recipe.model)
     except ValidationError as error:
         faults = "; ".join(_describe(dict(fault)) for fault in error.errors())
         raise UserError(f"{where}: {faults}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    _refuse_unit_range(recipe, where)
+    return recipe
+
+
+def _refuse_unit_range(recipe: Recipe, where: str) -> None:
+    """Check that mean and std are for pixels in 0 … 255, as in MindCV, not for 0 … 1, as in torch.
+
+    It is no condition of `Recipe`, so that runs which had such values can still be read.
+
+    Raises:
+        UserError: They are for pixels in 0 … 1.
+    """
+    for key, values in (("mean", recipe.mean), ("std", recipe.std)):
+        if 0 < max(values) <= 1:
+            scaled = [round(255 * value, 3) for value in values]
+            raise UserError(
+                f"{where}: {key} is {list(values)}, which is for pixels in 0 … 1, but those here "
+                f"are in 0 … 255: write {scaled}"
+            )
 
 
 def _describe(fault: dict[str, Any]) -> str:
@@ -173,7 +199,13 @@ def _describe(fault: dict[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key} is {fault['input']!r}: {message}" if key else message
+    return f"{key} is {_shortened(fault['input'])}: {message}" if key else message
+
+
+def _shortened(value: object) -> str:
+    """Return a value's text for a message, which a file's value could fill without end."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -16,9 +16,9 @@ from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from sknet import export
+from sknet.architectures import ARCHITECTURES
 from sknet.export import ExportedFile, ExportedModel
 from sknet.models import create_model, formats
-from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SKNet
 from sknet.recipe import parse_recipe
 from sknet.records import Checkpoint, Run

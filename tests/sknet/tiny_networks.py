@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 from mindspore import Tensor, nn
 
+from sknet.architectures import ARCHITECTURES
 from sknet.models.backend import backend_of
-from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SKNet
 
 TINY = ARCHITECTURES["tiny"]  # of tests.tiny_model

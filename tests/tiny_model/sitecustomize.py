@@ -11,15 +11,15 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-REGISTRY = "sknet.models.registry"
+FORMS = "sknet.architectures"
 NAME = "tiny"
 
 
 class TinyModel(MetaPathFinder):
-    """Finds the registry as other finders do, and adds a model once it is imported."""
+    """Finds the forms as other finders do, and adds a model once it is imported."""
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
-        if fullname != REGISTRY:
+        if fullname != FORMS:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -36,5 +36,5 @@ class TinyModel(MetaPathFinder):
         return spec
 
 
-if REGISTRY not in sys.modules:
+if FORMS not in sys.modules:
     sys.meta_path.insert(0, TinyModel())

@@ -20,8 +20,8 @@ from mindspore.nn.utils import no_init_parameters
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch
 
+from sknet.architectures import ARCHITECTURES
 from sknet.models import create_model, fold
-from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
 from sknet.training.loss import CrossEntropy

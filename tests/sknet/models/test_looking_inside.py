@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from sknet.architectures import Architecture
 from sknet.models import attention_probe, fold
-from sknet.models.sknet import Architecture, SKNet
+from sknet.models.sknet import SKNet
 from tests.sknet.tiny_networks import TINY, TINY_BOTTLENECK, tiny_network
 
 

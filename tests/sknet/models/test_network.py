@@ -13,10 +13,10 @@ import pytest
 from mindspore import Tensor, nn, ops
 from mindspore.nn.utils import no_init_parameters
 
+from sknet.architectures import ARCHITECTURES
 from sknet.errors import UserError
 from sknet.models import __main__ as program
 from sknet.models import create_model, list_models, profile, registry
-from sknet.models.registry import ARCHITECTURES
 from sknet.models.sknet import SelectiveKernel, SKNet
 from sknet.training.step import moving_statistics
 from tests.documented import documented

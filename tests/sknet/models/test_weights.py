@@ -14,10 +14,10 @@ from mindspore import nn
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
+from sknet.architectures import ARCHITECTURES, Architecture
 from sknet.errors import UserError
 from sknet.models import fold, list_models
-from sknet.models.registry import ARCHITECTURES
-from sknet.models.sknet import Architecture, SKNet
+from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights, name_in, save_safetensors
 from tests.sknet.tiny_networks import TINY
 from tests.sknet.training.steps import new_step, take

@@ -40,7 +40,7 @@ OTHERS: dict[str, Any] = {
     "crop_pct": 1.0,
     "val_resolutions": [224, 320],
     "mean": [0, 0, 0],
-    "std": [1, 1, 1],
+    "std": [50.0, 50.0, 50.0],
     "normalise_on": "device",
     "num_parallel_workers": 3,
     "batch_size": 8,
@@ -218,8 +218,11 @@ def test_exactly_one_of_the_batch_sizes_must_be_given(changes: dict[str, Any]) -
 
 
 def test_a_key_given_twice_is_refused(file: Path) -> None:
-    file.write_text(file.read_text() + "lr: 0.2\n")
-    assert "key 'lr' is given twice" in load_refusal(file)
+    lines = file.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines, 1) if line.startswith("lr:"))
+    file.write_text("\n".join([*lines, "lr: 0.2"]))
+    expected = f"line {len(lines) + 1}: key 'lr' is given twice, first in line {first}"
+    assert expected in load_refusal(file)
 
 
 def test_a_missing_file_is_refused_with_the_nearest_packaged_recipe() -> None:
@@ -248,6 +251,76 @@ def test_text_on_which_the_yaml_parser_fails_is_refused(file: Path, text: str) -
     assert "is not valid YAML" in load_refusal(file, f"lr={text}")
     file.write_text(f"lr: {text}\n")
     assert "is not valid YAML" in load_refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        *[("010", "8"), ("-010", "-8"), ("0_17", "15")],
+        *[("1:30", "90"), ("1:30.5", "90.5"), ("190:20:30", "685230")],
+        *[("yes", "true"), ("Off", "false"), ("2026-01-02", "a date")],
+        *[("!!int '010'", "8"), ("!!float '1:30'", "90.0")],
+    ],
+)
+def test_a_value_that_yaml_rewrites_is_refused_with_its_line(
+    file: Path, text: str, reading: str
+) -> None:
+    expected = f"YAML reads {text.split()[-1].strip(chr(39))} as {reading}: write a decimal number"
+    assert f"line 1: {expected}" in load_refusal(file, f"lr={text}")
+    file.write_text(f"# a comment\nlr: {text}\n")
+    assert f"line 2: {expected}" in load_refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("+7", 7), ("08", 8), ("0x10", 16), ("1_000", 1000), ("12", 12)]
+)
+def test_a_number_that_yaml_reads_as_it_is_written_is_taken(
+    file: Path, text: str, value: int
+) -> None:
+    assert load_recipe(str(file), [f"seed={text}"]).seed == value
+
+
+@pytest.mark.parametrize("text", ["[" * 17, "{" * 17, "- " * 17, "[" * 1_000_000])
+def test_deep_values_are_refused_before_the_time_of_parsing_them_grows(
+    file: Path, text: str
+) -> None:
+    file.write_text(f"- {text}")
+    assert "values are nested deeper than 16 levels" in load_refusal(file)
+
+
+def test_an_alias_is_refused(file: Path) -> None:
+    file.write_text("lr: &rate 0.1\nmin_lr: *rate\n")
+    assert "line 2: the alias *rate is not supported" in load_refusal(file)
+
+
+def test_a_wrong_value_is_shown_in_part_if_it_is_long(file: Path) -> None:
+    assert len(load_refusal(file, f"scale=[{'1,' * 10_000}]")) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "scaled"),
+    [
+        ("mean", [0.485, 0.456, 0.406], "[123.675, 116.28, 103.53]"),
+        ("std", [0.229, 0.224, 0.225], "[58.395, 57.12, 57.375]"),
+        ("mean", [0.5, 0.5, 0.5], "[127.5, 127.5, 127.5]"),
+        ("std", [1, 1, 1], "[255.0, 255.0, 255.0]"),
+    ],
+)
+def test_a_mean_or_deviation_of_pixels_in_0_to_1_is_refused_with_the_one_in_0_to_255(
+    key: str, value: list[float], scaled: str
+) -> None:
+    assert f"{key} is {value}" in recipe_refusal(**{key: value}).replace("1.0", "1")
+    assert recipe_refusal(**{key: value}).endswith(f"write {scaled}")
+
+
+def test_pixels_may_be_taken_without_a_mean() -> None:
+    assert recipe(mean=[0, 0, 0], std=[255, 255, 255]).mean == (0, 0, 0)
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_ones() -> None:
+    assert "recipe: no model 'skresnet19' (did you mean 'skresnet1" in recipe_refusal(
+        model="skresnet19"
+    )
 
 
 def test_an_exponent_without_a_dot_is_a_number(file: Path) -> None:
