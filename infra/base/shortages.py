@@ -4,6 +4,8 @@ import errno
 import re
 import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -12,7 +14,9 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM_FOR_MINDSPORE = "No free disk"
 _LEAST_ROOM_FOR_MINDSPORE = 10 << 20
 # MindSpore raises these when the host or the device refuses an operator its memory.
-_REFUSED_BY_MINDSPORE = re.compile("[Mm]emory not enough|Allocate (device )?memory failed")
+_REFUSED_BY_MINDSPORE = re.compile(
+    "[Mm]emory not enough|Allocate (device )?memory failed|Insufficient memory"
+)
 
 
 class DiskFullError(OSError):
@@ -67,19 +71,40 @@ def disk_full(
     )
 
 
-def memory_refused(error: MemoryError | RuntimeError) -> MemoryRefusedError | None:
-    """Return the error to raise instead if this one comes from refused memory, or else None."""
+def memory_refused(error: MemoryError | RuntimeError, what: str = "") -> MemoryRefusedError | None:
+    """Return the error to raise instead if this one comes from refused memory, or else None.
+
+    Args:
+        error: The error; one that this function returned is returned as it is.
+        what: What needed the memory, for the message.
+    """
+    if isinstance(error, MemoryRefusedError):
+        return error
     cause = " ".join(str(error).split("\n\n")[0].split()).rstrip("!.")
     if isinstance(error, RuntimeError) and not _REFUSED_BY_MINDSPORE.search(cause):
         return None
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     allowed = "no limit" if limit == resource.RLIM_INFINITY else f"limit {megabytes(limit)}"
+    cause = ": ".join(filter(None, (what, cause or "an allocation was refused")))
     return MemoryRefusedError(
-        f"out of memory: {cause or 'an allocation was refused'}; the process held at most "
+        f"out of memory: {cause}; the process held at most "
         f"{megabytes(held)} (address space: {allowed}): lower batch_size, num_parallel_workers "
         "or the number of workers"
     )
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Say in the error what needed the memory if the body is refused some.
+
+    Raises:
+        MemoryRefusedError: The body was refused memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise memory_refused(error, what) or error from None
 
 
 def megabytes(num_bytes: int) -> str:

@@ -1,4 +1,8 @@
-"""Whether an encoded image decodes in full, judged without decoding it where that is safe."""
+"""Encoded images: whether they decode in full, and their pixels.
+
+There is one decoder, MindSpore's: training, evaluation, re-encoding and thumbnails all see its
+pixels. Pillow, which names what is wrong with an image, is asked first whether it decodes.
+"""
 
 import io
 import re
@@ -7,13 +11,25 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "BMP")
+"""Formats of images that are accepted, as Pillow names them."""
 
 # JPEG markers (ITU-T T.81, table B.1).
 _SOI, _EOI, _SOS, _SOF0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC0, 0xEE
 # Tables and restart interval. With SOF0 and SOS, they decide whether a decoder starts.
 _DECISIVE_SEGMENTS = frozenset({_SOF0, _SOS, _APP14, 0xC4, 0xDB, 0xDD})
 _SKIPPED_SEGMENTS = frozenset({*range(0xE0, 0xF0), 0xFE}) - {_APP14}
+_OUT_OF_MEMORY = re.compile(
+    "insufficient memory|out of memory|memory not enough|failed to allocate|bad.alloc",
+    re.IGNORECASE,
+)
+_BYTES_PER_PIXEL = 16
+"""No decoder takes more: Pillow's pixels have 4 bytes, the coefficients of a progressive JPEG up to
+8, MindSpore's pixels 3."""
+
 # A marker that ends entropy-coded data: no stuffed 0xFF and no restart marker.
 _END_OF_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
@@ -24,39 +40,88 @@ def undecodable(content: bytes) -> str | None:
     For JPEGs the result equals that of a full decoding by Pillow (the tests compare them on
     mutilated files). Baseline JPEGs, of which most data sets consist, take a fortieth of its time.
     Other images are decoded by Pillow, and by MindSpore too if they are PNG or BMP.
+
+    Raises:
+        MemoryError: Memory for the decoder was refused, which says nothing about the image.
     """
     if is_decodable_baseline_jpeg(content):
         return None
+    if reason := _refused_by_pillow(content):
+        return reason
+    # MindSpore decodes all JPEGs that Pillow decodes; its PNG and BMP decoders are stricter.
+    return None if content[:2] == bytes((0xFF, _SOI)) else refused_by_mindspore(content)
+
+
+def _refused_by_pillow(content: bytes) -> str | None:
+    num_pixels = 0
     try:
         with warnings.catch_warnings():
             # Pillow warns of a decompression bomb, and raises for a large one; both are refused.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                num_pixels = image.width * image.height
                 image.load()
-                kind = image.format
     except UnidentifiedImageError:
         # Pillow's own message holds an address, which differs from run to run.
         return "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
+        _raise_if_out_of_memory(error, num_pixels)
         return " ".join(f"{type(error).__name__}: {error}".split())
-    # MindSpore decodes all JPEGs that Pillow decodes; its PNG and BMP decoders are stricter.
-    return None if kind == "JPEG" else refused_by_mindspore(content)
+    return None
 
 
 def refused_by_mindspore(content: bytes) -> str | None:
-    """Return why MindSpore, which decodes in training, refuses an image; None if it doesn't.
+    """Return why MindSpore refuses an image; None if it doesn't.
 
     Call it only for images that Pillow decodes: some damaged JPEGs end the process in MindSpore.
+
+    Raises:
+        MemoryError: Memory for the decoder was refused, which says nothing about the image.
+    """
+    try:
+        decode(content)
+    except RuntimeError as error:
+        return f"MindSpore: {reason_of_mindspore(error)}"
+    return None
+
+
+def reason_of_mindspore(error: RuntimeError) -> str:
+    """Return the one line of a MindSpore data operation's error that says what is wrong."""
+    lines = [line for line in str(error).splitlines() if line.startswith("[ERROR]")]
+    return lines[0].removeprefix("[ERROR]").strip() if lines else "it gives no reason"
+
+
+def decode(content: bytes) -> npt.NDArray[np.uint8]:
+    """Return the pixels (height, width, 3) of an image that is not `undecodable`, as RGB.
+
+    Raises:
+        MemoryError: Memory for the decoder was refused.
+        RuntimeError: MindSpore refuses the image.
     """
     from mindspore.dataset import vision
 
     try:
-        vision.Decode()(np.frombuffer(content, np.uint8))
+        pixels: npt.NDArray[np.uint8] = vision.Decode()(np.frombuffer(content, np.uint8))
     except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.startswith("[ERROR]")]
-        reason = lines[0].removeprefix("[ERROR]").strip() if lines else "it gives no reason"
-        return f"MindSpore: {reason}"
-    return None
+        _raise_if_out_of_memory(error, 0)
+        raise
+    return pixels
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error of a decoder, or of another data operation, says so."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def _raise_if_out_of_memory(error: Exception, num_pixels: int) -> None:
+    """Raise MemoryError if a decoder may have failed for want of memory.
+
+    libjpeg reports that as it does damaged data. So it is tried whether the memory that an image
+    of this many pixels needs at most could be had; nothing of it is touched.
+    """
+    if is_out_of_memory(error):
+        raise MemoryError("the image's decoder was refused memory") from None
+    np.empty(num_pixels * _BYTES_PER_PIXEL, np.uint8)
 
 
 def is_decodable_baseline_jpeg(content: bytes) -> bool:

@@ -1,12 +1,12 @@
 """Thumbnails of wrongly predicted samples."""
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from sknet.data.images import decode
 from sknet.evaluation.predictions import Predictions, confused_pairs
 from sknet.records import Example, Examples
 from sknet.records.evaluation import EXAMPLES_FILE
@@ -65,11 +65,9 @@ def write_examples(
 
 def thumbnail(content: bytes) -> Image.Image:
     """Return a small version of an encoded image, which must be decodable as in shards."""
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
-        small = image.convert("RGB")
+    small = Image.fromarray(decode(content))
     small.thumbnail((MAX_SIDE, MAX_SIDE))
-    # The pixels alone, without the file's metadata.
-    return Image.fromarray(np.asarray(small))
+    return small
 
 
 def _in_turn(groups: Sequence[Sequence[int]]) -> Iterator[int]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from infra.base.files import fsync, replace_file
-from infra.base.shortages import disk_full, memory_refused
+from infra.base.shortages import disk_full, memory_for, memory_refused
 from sknet.data.conversion.directory import ATTEMPT_FILE, WORK, ShardRecord
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.conversion.progress import Tally
-from sknet.data.images import undecodable
+from sknet.data.images import FORMATS, decode, undecodable
 from sknet.data.shards import MindRecordSizes, Row, is_undamaged, mindrecord_sizes, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.sources.trees import lasting_fault
@@ -138,18 +138,22 @@ class ShardConverter:
         except UserError as error:
             raise UserError(f"on host {socket.gethostname()}: {error}") from None
         for sample in _samples(shard.rows):
-            content = _read(source, sample)
-            if reason := undecodable(content):
+            with memory_for(f"sample {sample.key}"):
+                content = _read(source, sample)
+                reason = undecodable(content)
+                image = content
+                if self.reencoding and not reason:
+                    image = reencode(content, self.reencoding)
+            if reason:
                 quarantined.append(
                     QuarantinedSample(split=shard.split, key=sample.key, reason=reason)
                 )
+            elif len(image) >= sizes.page_bytes:
+                raise UserError(
+                    f"sample {sample.key} takes {len(image)} bytes when re-encoded, "
+                    f"expected fewer than {sizes.page_bytes}: lower --quality"
+                )
             else:
-                image = reencode(content, self.reencoding) if self.reencoding else content
-                if len(image) >= sizes.page_bytes:
-                    raise UserError(
-                        f"sample {sample.key} takes {len(image)} bytes when re-encoded, "
-                        f"expected fewer than {sizes.page_bytes}: lower --quality"
-                    )
                 yield Row(image, sample.label, sample.key)
             tally.add(len(content))
 
@@ -198,12 +202,16 @@ def reencode(content: bytes, settings: Reencoding) -> bytes:
         content: An encoded image that decodes.
         settings: The limit in pixels, and the quality.
     """
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP")) as image:
-        shorter = min(image.size)
-        if shorter <= settings.shorter_side:
-            return content
-        size = tuple(round(side * settings.shorter_side / shorter) for side in image.size)
-        resized = image.convert("RGB").resize((size[0], size[1]), Image.Resampling.BICUBIC)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+    shorter = min(width, height)
+    if shorter <= settings.shorter_side:
+        return content
+    size = (
+        round(width * settings.shorter_side / shorter),
+        round(height * settings.shorter_side / shorter),
+    )
+    resized = Image.fromarray(decode(content)).resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     resized.save(buffer, "JPEG", quality=settings.quality, subsampling="4:2:0")
     return buffer.getvalue()

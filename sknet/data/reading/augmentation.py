@@ -9,6 +9,8 @@ random erasing, mixup and CutMix are our own, and so is normalisation, which is 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from mindspore.dataset import vision
 
 from sknet.recipe import Recipe
@@ -22,6 +24,9 @@ _INTERPOLATION = {
     "bilinear": vision.Inter.BILINEAR,
     "bicubic": vision.Inter.BICUBIC,
 }
+
+MAX_ASPECT = 16
+"""Largest ratio of an image's sides at which all of it is resized for an evaluation."""
 
 _TRIVIAL_AUGMENT_BINS = 31  # as in the paper (Müller and Hutter 2021)
 
@@ -48,6 +53,22 @@ def train_operations(recipe: Recipe) -> Operations:
     elif recipe.color_jitter:
         operations.append(vision.RandomColorAdjust(*recipe.color_jitter))
     return [*operations, vision.HWC2CHW()]
+
+
+def limit_aspect(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the middle of a strip, and any other image as it is.
+
+    An evaluation enlarges a strip of 1 x 40,000 pixels to 256 x 10,240,000 and keeps a square. What
+    it keeps comes from the middle, of which more than enough is left.
+
+    Args:
+        image: Pixels (height, width, 3).
+    """
+    height, width, _ = image.shape
+    most = MAX_ASPECT * min(height, width)
+    top, left = (max(0, side - most) // 2 for side in (height, width))
+    # The same number of pixels goes on both sides, so that the centre stays where it is.
+    return image[top : height - top, left : width - left]
 
 
 def eval_operations(recipe: Recipe, resolution: int, scale: float = 1.0) -> Operations:

@@ -1,23 +1,42 @@
 """Pipelines over shards: exactly the requested samples, in the requested order."""
 
+import io
+import math
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import pairwise
 from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import transforms, vision
+from PIL import Image
 
-from sknet.data.images import refused_by_mindspore, undecodable
+from infra.base.shortages import memory_refused
+from sknet.data.images import (
+    FORMATS,
+    is_out_of_memory,
+    reason_of_mindspore,
+    refused_by_mindspore,
+    undecodable,
+)
 from sknet.data.order import Indices
-from sknet.data.reading.augmentation import Operations, eval_operations, train_operations
+from sknet.data.reading.augmentation import (
+    Operations,
+    eval_operations,
+    limit_aspect,
+    train_operations,
+)
 from sknet.data.reading.batch_operations import Images, Labels, Pixels, normalise
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.shards import ShardSet
 from sknet.errors import SampleError
 from sknet.recipe import Recipe
+
+MAX_BATCHES_AHEAD = 32
+"""MindSpore's operations are at most this many batches ahead of the one that is yielded: 16, its
+default, after the batches are made, and as many samples or batches before."""
 
 Batch = tuple[Pixels, Labels]
 """Images (N, 3, R, R) and labels (N,)."""
@@ -88,7 +107,7 @@ def eval_batches(
         split,
         indices,
         batch_size,
-        first=[vision.Decode()],
+        first=[vision.Decode(), limit_aspect],
         columns=columns,
         seed=recipe.seed,
     )
@@ -159,7 +178,13 @@ def _explain_errors(
     indices: Indices,
     batch_size: int,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows; replace MindSpore's error by one that names the damaged sample, if any."""
+    """Yield the rows; replace MindSpore's error by one that names the sample.
+
+    Raises:
+        SampleError: A sample doesn't decode.
+        MemoryRefusedError: Memory was refused; the message names the largest sample of those that
+            were being read.
+    """
     num_read = 0
     try:
         for row in rows:
@@ -167,9 +192,28 @@ def _explain_errors(
             num_read += batch_size
     except RuntimeError as error:
         # MindSpore reads ahead, so the sample may be one of a later batch.
+        if is_out_of_memory(error):
+            ahead = indices[num_read : num_read + MAX_BATCHES_AHEAD * batch_size]
+            refused = MemoryError(reason_of_mindspore(error))
+            raise memory_refused(refused, _largest(shards, split, ahead)) or error from None
         if damaged := _first_undecodable(shards, split, indices[num_read:]):
             raise damaged from error
         raise
+
+
+def _largest(shards: ShardSet, split: str, indices: Indices) -> str:
+    """Return the largest of some samples and its size, for a message."""
+    largest, size = "", (0, 0)
+    with closing(_stored(shards, split, indices, ["image", "key"])) as rows:
+        for content, key in rows:
+            # A damaged sample isn't looked for here.
+            with (
+                suppress(OSError),
+                Image.open(io.BytesIO(content.tobytes()), formats=FORMATS) as image,
+            ):
+                if math.prod(image.size) > math.prod(size):
+                    largest, size = str(key), image.size
+    return f"sample {largest} of {size[0]} x {size[1]} pixels, the largest of those being read"
 
 
 def _first_undecodable(shards: ShardSet, split: str, indices: Indices) -> SampleError | None:

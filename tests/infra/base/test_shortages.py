@@ -8,9 +8,11 @@ import pytest
 
 from infra.base.shortages import (
     DiskFullError,
+    MemoryRefusedError,
     disk_full,
     is_disk_full,
     megabytes,
+    memory_for,
     memory_refused,
     room,
 )
@@ -80,6 +82,16 @@ def test_refused_memory_is_reported_with_what_the_process_held(
         "workers",
         str(memory_refused(error)),
     )
+
+
+def test_what_needed_the_memory_is_named_once() -> None:
+    with (
+        pytest.raises(MemoryRefusedError, match=r"^out of memory: sample a: no room;") as caught,
+        memory_for("the shard"),
+        memory_for("sample a"),
+    ):
+        raise MemoryError("no room")
+    assert memory_refused(caught.value) is caught.value
 
 
 def test_another_runtime_error_is_no_refused_memory() -> None:

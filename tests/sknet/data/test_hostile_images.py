@@ -9,13 +9,16 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore.dataset import vision
 from PIL import Image, ImageOps
 
-from sknet.data.images import undecodable
+from sknet.data.conversion.converter import reencode, reencoding_to
+from sknet.data.images import decode, undecodable
+from sknet.evaluation.examples import thumbnail
 
 rng = np.random.default_rng(5)
 PIXELS = rng.integers(0, 256, (40, 56, 3), np.uint8)
@@ -112,12 +115,35 @@ def test_exif_orientation_is_ignored_as_in_training_of_the_published_networks() 
     assert decoded.shape == PIXELS.shape
 
 
+DEEP = rng.integers(0, 1 << 16, (40, 56), np.uint16)
+DEEP_PNG = encoded(Image.fromarray(DEEP), "PNG")
+
+
 def test_upper_eight_of_sixteen_bits_are_used() -> None:
-    deep = rng.integers(0, 1 << 16, (20, 30), np.uint16)
-    content = encoded(Image.fromarray(deep), "PNG")
-    assert undecodable(content) is None
-    decoded = vision.Decode()(np.frombuffer(content, np.uint8))
-    assert (decoded == (deep >> 8)[:, :, None]).all()
+    assert undecodable(DEEP_PNG) is None
+    assert (decode(DEEP_PNG) == (DEEP >> 8)[:, :, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "pixels"),
+    [
+        *(
+            (content, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+            for content in ACCEPTED.values()
+        ),
+        (DEEP_PNG, np.repeat((DEEP >> 8).astype(np.uint8)[:, :, None], 3, axis=2)),
+    ],
+    ids=[*ACCEPTED, "16-bit grey png"],
+)
+def test_smaller_copies_show_the_pixels_that_training_sees(
+    content: bytes, pixels: npt.NDArray[np.uint8]
+) -> None:
+    plain = encoded(Image.fromarray(pixels), "PNG")
+    side = max(1, min(pixels.shape[:2]) // 2)
+    settings = reencoding_to(side, 90)
+    if side < min(pixels.shape[:2]):
+        assert reencode(content, settings) == reencode(plain, settings)
+    assert thumbnail(content).tobytes() == thumbnail(plain).tobytes()
 
 
 def test_first_image_of_an_animation_is_used() -> None:

@@ -1,5 +1,7 @@
 """Damaged samples and indexes of shards: named in one line, or refused before they are opened."""
 
+import io
+import math
 import os
 import shutil
 import subprocess
@@ -10,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mindspore.mindrecord import FileWriter
+from PIL import Image
 
 from infra.base.files import file_sha256
 from sknet import train
-from sknet.data.reading.pipeline import eval_batches, train_batches
+from sknet.data.reading.pipeline import eval_batches, sample_images, sample_keys, train_batches
 from sknet.data.shards import SCHEMA, ShardSet, read_shards
-from sknet.errors import SampleError, UserError
+from sknet.errors import MemoryRefusedError, SampleError, UserError
 from sknet.recipe import load_recipe
 from sknet.records import Dataset, ShardFile, Shards
 from tests.sknet.tiny_networks import ThreeLayers
@@ -155,6 +158,28 @@ def test_error_that_no_sample_explains_is_raised_as_it_is(
     batches = train_batches(recipe, converted, np.arange(4), 2, seed=1)
     with pytest.raises(RuntimeError, match="division by zero"):
         next(batches)
+
+
+def test_refused_memory_names_the_largest_of_the_samples_that_were_being_read(
+    converted: ShardSet, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("Failed to allocate memory for tensor.")
+
+    monkeypatch.setattr("sknet.data.reading.pipeline.train_operations", lambda _: [refuse])
+    indices = np.arange(converted.num_samples("train"))
+    images = sample_images(converted, "train", indices)
+    sizes = [Image.open(io.BytesIO(image)).size for image in images]
+    largest = max(range(len(sizes)), key=lambda each: math.prod(sizes[each]))
+    (key,) = sample_keys(converted, "train", indices[[largest]])
+    width, height = sizes[largest]
+    batches = train_batches(load_recipe(str(recipe_file)), converted, indices, 2, seed=1)
+    with pytest.raises(MemoryRefusedError) as caught:
+        next(batches)
+    assert str(caught.value).startswith(
+        f"out of memory: sample {key} of {width} x {height} pixels, the largest of those being "
+        "read: "
+    )
 
 
 def tiny_model(_name: str, num_classes: int) -> ThreeLayers:
