@@ -20,7 +20,9 @@ from infra.base.files import cache_directory
 from infra.base.progress import Count, work
 from infra.base.verified import is_settled
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
+from sknet.data.sources.split_rule import read_groups
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
+from sknet.data.splitting import draw_splits
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 
@@ -84,6 +86,8 @@ def stage_source(
         SourceReadError: The disk or the network failed, so that trying again may help.
     """
     began_ns = time.time_ns()
+    group_tree = source.split_rule.group_tree
+    groups = read_groups(group_tree) if group_tree else None
     files, skipped = _list(source)
     scanned: list[tuple[SourceFile, Found]] = []
     num_files_read = 0
@@ -92,6 +96,10 @@ def stage_source(
             scanned.append((file, found))
             num_files_read += was_read
     samples, unusable = _assign(source, scanned)
+    if source.split_rule.fractions:
+        samples = draw_splits(
+            samples, source.classes, source.split_rule, copies=_equal(samples), groups=groups
+        )
     skipped += unusable
     if cache:
         cache.write(scanned, began_ns)
@@ -241,6 +249,14 @@ def _assign(
             continue
         unique[name] = sample
     return list(unique.values()), skipped
+
+
+def _equal(samples: Iterable[Sample]) -> list[list[str]]:
+    """Return the keys of the samples that have equal bytes, for each such image."""
+    keys: dict[str, list[str]] = {}
+    for sample in samples:
+        keys.setdefault(sample.sha256, []).append(sample.key)
+    return [same for same in keys.values() if len(same) > 1]
 
 
 def _quarantined(entry: Skipped) -> QuarantinedSample:

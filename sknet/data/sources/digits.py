@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 
-from sknet.data.sources.source import Assignment, Sample, ScannedImage, grey_png
+from sknet.data.sources.source import Assignment, GivenSplits, Sample, ScannedImage, grey_png
 from sknet.data.sources.trees import Skipped, SourceFile
 from sknet.errors import UserError
 
@@ -12,7 +12,7 @@ NUM_TRAIN = 1437
 """Number of training images. The last 360 are validation images, written by other people."""
 
 
-class Digits:
+class Digits(GivenSplits):
     """The digits, in scikit-learn's order."""
 
     kind = "digits"

@@ -1,15 +1,14 @@
-"""Folders of classes: `train/<class>/*` and `val/<class>/*`, or `<class>/*` to be split here."""
+"""Folders of classes: `train/<class>/*` and `val/<class>/*`, or `<class>/*` without a split."""
 
-import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sknet.data.sources.source import (
     IMAGE_SUFFIXES,
     SPLITS,
     TEST,
     Assignment,
+    GivenSplits,
     Sample,
     ScannedImage,
     scan_image,
@@ -19,7 +18,7 @@ from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
 
-class _Folders:
+class _Folders(GivenSplits):
     """What both forms share: the sorted names of folders are the classes."""
 
     classes: tuple[str, ...]
@@ -73,17 +72,18 @@ class ClassFolders(_Folders):
     def __init__(self, tree: FileTree) -> None:
         super().__init__(tree)
         folders = tree.children("").folders
-        for split in SPLITS:
-            if split not in folders:
-                raise UserError(
-                    f"data directory {tree.location} has no folder {split!r}: expected "
-                    "train/<class>/<images> and val/<class>/<images>"
-                )
+        if "train" not in folders:
+            raise UserError(
+                f"data directory {tree.location} has no folder 'train': expected "
+                "train/<class>/<images> and val/<class>/<images>"
+            )
         self.classes = _class_names(tree, "train")
         if not self.classes:
             raise UserError(f"{tree.location}/train has no class folders: expected one per class")
-        self._splits = (*SPLITS, TEST) if _class_names(tree, TEST) else SPLITS
-        for split in self._splits[1:]:
+        self.splits = tuple(split for split in SPLITS if split in folders)
+        if _class_names(tree, TEST):
+            self.splits += (TEST,)
+        for split in self.splits[1:]:
             if unknown := sorted(set(_class_names(tree, split)) - set(self.classes)):
                 raise UserError(
                     f"{tree.location}/{split} has the class {unknown[0]!r}, which "
@@ -97,9 +97,9 @@ class ClassFolders(_Folders):
         Raises:
             UserError: A class has no images in one of the splits.
         """
-        for split, name in itertools.product(self._splits, self.classes):
+        for split, name in itertools.product(self.splits, self.classes):
             yield from self._images(f"{split}/{name}")
-        if TEST not in self._splits:
+        if TEST not in self.splits:
             for file in self._tree.files(TEST):
                 path = file.path if isinstance(file, SourceFile) else file.name
                 yield Skipped(path, "of test, which has no class folders", quarantined=False)
@@ -110,26 +110,14 @@ class ClassFolders(_Folders):
         return Assignment(split, file, self._labels[folder])
 
 
-@dataclass(frozen=True)
-class SplitRule:
-    """How to split the images of each class where the source has no split."""
-
-    val_fraction: float = 0.1
-    """Fraction of each class's images that is held out for validation."""
-    seed: int = 0
-
-
 class UnsplitFolders(_Folders):
-    """`<class>/*`: a fraction of each class is held out, chosen by a seeded hash of the names.
-
-    When images are added or removed, all but a few others keep their split.
-    """
+    """`<class>/*`: all images are for training until staging draws other splits."""
 
     kind = "class-folders-split-here"
+    splits: tuple[str, ...] = ("train",)
 
-    def __init__(self, tree: FileTree, rule: SplitRule) -> None:
+    def __init__(self, tree: FileTree) -> None:
         super().__init__(tree)
-        self._rule = rule
         self.classes = _class_names(tree, "")
         if len(self.classes) < 2:
             raise UserError(
@@ -138,36 +126,27 @@ class UnsplitFolders(_Folders):
                 "archives, or ImageNet as Kaggle unpacks it"
             )
         self._labels = {name: label for label, name in enumerate(self.classes)}
-        self._held_out: frozenset[str] = frozenset()
 
     def files(self) -> Iterator[SourceFile | Skipped]:
         """Yield the images, sorted by class and path.
 
         Raises:
-            UserError: A class has fewer than two images.
+            UserError: A class has fewer images than there will be splits.
         """
-        found = {name: self._images(name) for name in self.classes}
-        held_out: set[str] = set()
-        for name, files in found.items():
-            paths = [file.path for file in files if isinstance(file, SourceFile)]
-            if len(paths) < len(SPLITS):
+        splits = (*self.splits, *self.split_rule.fractions)
+        for name in self.classes:
+            found = self._images(name)
+            num_images = sum(isinstance(file, SourceFile) for file in found)
+            if num_images < len(splits):
                 raise UserError(
-                    f"class {name!r} has {len(paths)} image in {self.location}/{name}: expected "
-                    "at least one for training and one to hold out"
+                    f"class {name!r} has {num_images} images in {self.location}/{name}: expected "
+                    f"at least one for each of {', '.join(splits)}"
                 )
-            count = min(max(1, round(len(paths) * self._rule.val_fraction)), len(paths) - 1)
-            held_out.update(sorted(paths, key=self._rank)[:count])
-        self._held_out = frozenset(held_out)
-        yield from itertools.chain.from_iterable(found.values())
+            yield from found
 
     def assign(self, file: str, name: str) -> Assignment:
-        """Return the sample that a file is. Works only after `files`, which makes the split."""
-        split = "val" if file in self._held_out else "train"
-        return Assignment(split, file, self._labels[file.split("/", 1)[0]])
-
-    def _rank(self, path: str) -> bytes:
-        name = path.encode("utf-8", "surrogateescape")
-        return hashlib.sha256(b"%d/" % self._rule.seed + name).digest()
+        """Return the sample that a file is."""
+        return Assignment("train", file, self._labels[file.split("/", 1)[0]])
 
 
 def _class_names(tree: FileTree, folder: str) -> tuple[str, ...]:

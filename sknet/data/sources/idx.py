@@ -12,7 +12,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sknet.data.sources.source import Assignment, Sample, ScannedImage, grey_png, required_file
+from sknet.data.sources.source import (
+    Assignment,
+    GivenSplits,
+    Sample,
+    ScannedImage,
+    grey_png,
+    required_file,
+)
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
 
@@ -29,7 +36,7 @@ TITLES = (
 )
 
 
-class FashionMnist:
+class FashionMnist(GivenSplits):
     """The four files of Fashion-MNIST in one directory."""
 
     kind = "fashion-mnist"
@@ -70,7 +77,7 @@ class FashionMnist:
 
     def read(self, sample: Sample) -> bytes:
         """Return the image as a 28x28 grey PNG."""
-        return grey_png(self._pixels[sample.split][sample.offset])
+        return grey_png(self._pixels[self._split(sample.file)][sample.offset])
 
     def _split(self, file: str) -> str:
         return next(split for split, name in self._image_files.items() if name == file)

@@ -21,7 +21,14 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from sknet.data.sources.source import Assignment, Sample, ScannedImage, read_table, required_file
+from sknet.data.sources.source import (
+    Assignment,
+    GivenSplits,
+    Sample,
+    ScannedImage,
+    read_table,
+    required_file,
+)
 from sknet.data.sources.tars import ForwardReader, scan_tar
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError
@@ -48,7 +55,7 @@ SYNSET = re.compile(r"n\d{8}")
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-class IlsvrcArchives:
+class IlsvrcArchives(GivenSplits):
     """The three archives in one directory."""
 
     kind = "ilsvrc2012"

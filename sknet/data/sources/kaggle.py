@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from sknet.data.sources.source import (
     Assignment,
+    GivenSplits,
     Sample,
     ScannedImage,
     read_table,
@@ -25,7 +26,7 @@ MAX_TABLE_BYTES = 1 << 26
 SYNSET_LINE = re.compile(r"(n\d{8}) (.+)")
 
 
-class KaggleImagenet:
+class KaggleImagenet(GivenSplits):
     """train/<synset>/*.JPEG and val/*.JPEG, whose classes LOC_val_solution.csv lists."""
 
     kind = "kaggle-imagenet"

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -70,6 +70,24 @@ class Sample:
     """Where the image begins in the file, in bytes; its index in a file of raw pixels."""
 
 
+@dataclass(frozen=True)
+class SplitRule:
+    """How staging draws splits from the training images of a source that lacks them."""
+
+    fractions: dict[str, float] = field(default_factory=dict)
+    """Fraction of each class's images for each split to draw, above 0, below 1 in total."""
+    seed: int = 0
+    group_tree: FileTree | None = None
+    """The tree of the source, if it has a group file."""
+
+
+class GivenSplits:
+    """What sources inherit whose images are in splits already."""
+
+    splits: tuple[str, ...] = SPLITS
+    split_rule: SplitRule = SplitRule()
+
+
 class Source(Protocol):
     """A form in which people have their images.
 
@@ -80,6 +98,10 @@ class Source(Protocol):
     kind: str
     location: str
     """Where the source is, for messages and as a key of caches."""
+    splits: tuple[str, ...]
+    """The splits that the source itself has."""
+    split_rule: SplitRule
+    """The other splits, which staging draws."""
 
     @property
     def classes(self) -> tuple[str, ...]:

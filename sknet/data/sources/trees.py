@@ -112,7 +112,11 @@ def lasting_fault(error: OSError, where: str) -> str:
 
 
 class LocalTree:
-    """A directory. Symbolic links that lead out of it are not followed."""
+    """A directory of the user's own, in which symbolic links are followed.
+
+    A link to a folder that is read anyway, such as one above it, is skipped: so every folder is read
+    at most once, and loops end.
+    """
 
     def __init__(self, root: Path) -> None:
         self.location = str(root)
@@ -121,7 +125,7 @@ class LocalTree:
         self._root = root.resolve()
 
     def children(self, folder: str) -> Children:
-        """Return the names in a folder; links to folders count as files: they are not followed.
+        """Return the names in a folder; links to folders above it count as files.
 
         Raises:
             UserError: The folder can't be listed.
@@ -132,13 +136,27 @@ class LocalTree:
             return Children((), ())
         except OSError as error:
             raise UserError(f"{self._root / folder} can't be listed: {error.strerror}") from None
-        return Children(
-            tuple(e.name for e in entries if e.is_dir(follow_symlinks=False)),
-            tuple(e.name for e in entries if not e.is_dir(follow_symlinks=False)),
-        )
+        names: dict[bool, list[str]] = {True: [], False: []}
+        above = _real(self._root / folder)
+        for entry in entries:
+            is_folder = _is_folder(entry) and not (
+                entry.is_symlink() and above.is_relative_to(_real(entry.path))
+            )
+            names[is_folder].append(entry.name)
+        return Children(tuple(names[True]), tuple(names[False]))
 
     def files(self, folder: str) -> Iterator[SourceFile | Skipped]:
         """Yield all files below a folder; all but readable regular files are skipped."""
+        return self._files(folder, [_real(self._root / folder)])
+
+    def _files(self, folder: str, read: list[Path]) -> Iterator[SourceFile | Skipped]:
+        """Yield all files below a folder.
+
+        Args:
+            folder: The folder.
+            read: The real paths of the folder with which the listing began, and of those to which
+                links have led; extended by further ones.
+        """
         try:
             entries = self._entries(folder)
         except FileNotFoundError:
@@ -148,15 +166,20 @@ class LocalTree:
             return
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from self.files(path)
-            else:
-                yield self._examine(path, is_link=entry.is_symlink())
+            if not _is_folder(entry):
+                yield self._examine(path)
+                continue
+            if entry.is_symlink():
+                real = _real(entry.path)
+                if any(real.is_relative_to(one) or one.is_relative_to(real) for one in read):
+                    yield Skipped(path, "a link to a folder that is read anyway")
+                    continue
+                read.append(real)
+            yield from self._files(path, read)
 
     def file(self, path: str) -> SourceFile | Skipped | None:
         """Return one file; None if it is missing."""
-        full = self._root / path
-        return self._examine(path, is_link=full.is_symlink()) if os.path.lexists(full) else None
+        return self._examine(path) if os.path.lexists(self._root / path) else None
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """Return a file's content from `offset` on, at most `size` bytes of it."""
@@ -181,18 +204,26 @@ class LocalTree:
         with os.scandir(self._root / folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
 
-    def _examine(self, path: str, *, is_link: bool) -> SourceFile | Skipped:
-        full = self._root / path
+    def _examine(self, path: str) -> SourceFile | Skipped:
         try:
-            if is_link and not full.resolve().is_relative_to(self._root):
-                return Skipped(path, "a symbolic link that leaves the data directory")
-            found = full.stat()
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            return Skipped(path, f"can't be read: {reason}")
+            found = (self._root / path).stat()
+        except OSError as error:
+            return Skipped(path, f"can't be read: {error.strerror}")
         if not stat.S_ISREG(found.st_mode):
             kind = "a link to a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
             return Skipped(path, kind)
         # The ctime changes even if a file is overwritten with size and mtime kept.
         times = (found.st_mtime_ns, found.st_ctime_ns)
         return SourceFile(path, found.st_size, "{}-{}".format(*times), max(times))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _real(path: str | Path) -> Path:
+    """Return a path without links."""
+    return Path(os.path.realpath(path))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from sknet.data.sources import Sample, open_source
-from sknet.data.staging import Staged
 from tests.refusals import refusal
 from tests.sknet.conversions import stage
 
@@ -82,62 +81,3 @@ def test_class_missing_from_val_is_named(images_copy: Path) -> None:
 def test_class_of_val_that_train_does_not_have_is_named(images_copy: Path) -> None:
     (images_copy / "val/fox").mkdir()
     assert "has the class 'fox', which" in refusal(lambda: stage(images_copy))
-
-
-@pytest.fixture
-def unsplit(folders: Path, tmp_path: Path) -> Path:
-    """Folders of classes alone, with ten images each."""
-    root = tmp_path / "unsplit"
-    for name in ("cat", "dog", "emu"):
-        (root / name).mkdir(parents=True)
-        for index in range(10):
-            shutil.copy(folders / "train" / name / "000.png", root / name / f"{index}.png")
-    return root
-
-
-def val_keys(staged: Staged) -> set[str]:
-    index = staged.index
-    return set(index["key"][index["split"] == "val"])
-
-
-def test_folders_without_a_split_hold_out_a_tenth_of_each_class(unsplit: Path) -> None:
-    staged = stage(unsplit)
-    assert staged.dataset.splits == {"train": 27, "val": 3}
-    assert {key.split("/")[0] for key in val_keys(staged)} == {"cat", "dog", "emu"}
-    assert stage(unsplit).dataset == staged.dataset
-
-
-def test_users_choose_the_fraction_and_the_seed(unsplit: Path) -> None:
-    chosen = {
-        query: val_keys(stage(f"{unsplit}?{query}"))
-        for query in ("val=0.3", "val=0.3&seed=0", "val=0.3&seed=1")
-    }
-    assert [len(keys) for keys in chosen.values()] == [9, 9, 9]
-    assert chosen["val=0.3"] == chosen["val=0.3&seed=0"]
-    assert chosen["val=0.3"] != chosen["val=0.3&seed=1"]
-
-
-def test_images_keep_their_split_when_others_are_added(unsplit: Path) -> None:
-    before = stage(f"{unsplit}?val=0.5")
-    for index in range(10, 12):
-        shutil.copy(unsplit / "cat/0.png", unsplit / f"cat/{index}.png")
-    after = stage(f"{unsplit}?val=0.5")
-    assert len(val_keys(before) - val_keys(after)) <= 1
-
-
-@pytest.mark.parametrize("query", ["val=0", "val=1", "val=x", "val=nan", "seed=a", "size=3"])
-def test_bad_split_rule_is_refused(unsplit: Path, query: str) -> None:
-    assert f"data source '{unsplit}?{query}'" in refusal(lambda: open_source(f"{unsplit}?{query}"))
-
-
-def test_class_of_one_image_cannot_be_split(unsplit: Path) -> None:
-    for index in range(1, 10):
-        (unsplit / f"dog/{index}.png").unlink()
-    assert "class 'dog' has 1 image in" in refusal(lambda: stage(unsplit))
-
-
-def test_existing_directory_with_a_query_in_its_name_is_used_as_it_is(
-    unsplit: Path, tmp_path: Path
-) -> None:
-    odd = unsplit.rename(tmp_path / "what?val=0.5")
-    assert stage(odd).dataset.splits == {"train": 27, "val": 3}

@@ -31,6 +31,11 @@ def test_absolute_source_means_the_same_in_another_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sources = ("digits", "s3://b/p", "x?val=0.1", "fashion-mnist:y")
-    expected = ("digits", "s3://b/p", f"{tmp_path}/x?val=0.1", f"fashion-mnist:{tmp_path}/y")
+    sources = ("digits?test=0.1", "s3://b/p", "x?val=0.1", "fashion-mnist:y")
+    expected = (
+        "digits?test=0.1",
+        "s3://b/p",
+        f"{tmp_path}/x?val=0.1",
+        f"fashion-mnist:{tmp_path}/y",
+    )
     assert tuple(map(absolute, sources)) == expected

@@ -1,0 +1,212 @@
+"""Own splits: which training images are held out, so that copies and groups stay on one side.
+
+An image belongs to its copies and to the images that groups.csv puts together with it. Groups that
+share an image are one group, which goes into one split as a whole. The groups are in the order of a
+seeded hash of their names. `val` is taken from the beginning of this order and `test` from its end,
+so that changing one fraction leaves the other split as it was.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from sknet.data.sources.source import SPLITS, TEST, Sample, SplitRule
+from sknet.data.sources.split_rule import normalised
+from sknet.errors import UserError
+
+TRAIN, VAL = SPLITS
+
+SMALLEST_GAIN = 1e-9
+"""A smaller gain is a rounding error of zero."""
+
+Group = tuple[int, ...]
+"""Positions of the samples that stay in one split."""
+
+
+def draw_splits(
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    rule: SplitRule,
+    *,
+    copies: Iterable[Sequence[str]] = (),
+    groups: Mapping[str, str] | None = None,
+) -> list[Sample]:
+    """Move training samples into the splits that the rule draws.
+
+    Args:
+        samples: All samples of the source.
+        classes: Names of the classes by label.
+        rule: Which splits to draw.
+        copies: Keys of the samples that show one image, for each such image.
+        groups: Group of each training sample by its path, empty for a group of its own; None if
+            there is no group file.
+
+    Returns:
+        All samples, sorted by split and key.
+
+    Raises:
+        UserError: A class has too few groups, or a sample is not in the group file.
+    """
+    names = _group_names(samples, groups)
+    labels = [sample.label for sample in samples]
+    in_order = _groups(names, [sample.key for sample in samples], copies, rule.seed)
+    # A group with a sample that the source put into another split can't be moved.
+    free = [
+        group for group in in_order if all(samples[position].split == TRAIN for position in group)
+    ]
+    of_train = Counter(sample.label for sample in samples if sample.split == TRAIN)
+    num_groups = Counter(label for group in free for label in {labels[each] for each in group})
+    num_left = num_groups.copy()
+    drawn: dict[int, str] = {}
+    for split in (split for split in (TEST, VAL) if split in rule.fractions):
+        fraction = rule.fractions[split]
+        drawing = _Drawing(
+            labels,
+            {label: max(1, round(count * fraction)) for label, count in of_train.items()},
+            num_left,
+            num_kept=2 if split == TEST and VAL in rule.fractions else 1,
+        )
+        drawing.take_from(free if split == VAL else free[::-1])
+        for label in drawing.missing:
+            splits = ", ".join((TRAIN, *rule.fractions))
+            raise UserError(
+                f"class {classes[label]!r} can't be in each of {splits}: its {of_train[label]} "
+                f"training images form {num_groups[label]} groups of copies, or of groups.csv, "
+                "and no group is divided; add images that belong to no other"
+            )
+        drawn |= {position: split for group in drawing.taken for position in group}
+        free = [group for group in free if group[0] not in drawn]
+    moved = (
+        replace(sample, split=drawn[position]) if position in drawn else sample
+        for position, sample in enumerate(samples)
+    )
+    return sorted(moved, key=lambda sample: (sample.split, sample.key))
+
+
+class _Drawing:
+    """The groups that one split takes.
+
+    A group is taken if that lessens the sum over the classes of (number - target)^2 / target. For
+    groups of one image, these are the first ones of each class.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        targets: Mapping[int, int],
+        num_left: Counter[int],
+        *,
+        num_kept: int,
+    ) -> None:
+        """Begin with no groups.
+
+        Args:
+            labels: Label of each sample.
+            targets: Number of samples to take, by label.
+            num_left: Number of groups in train, by label; updated.
+            num_kept: Groups of each class that stay in train, at least.
+        """
+        self.taken: list[Group] = []
+        self._labels = labels
+        self._targets = targets
+        self._wanted = dict(targets)
+        self._num_left = num_left
+        self._num_kept = num_kept
+
+    @property
+    def missing(self) -> list[int]:
+        """Labels of which no sample was taken."""
+        return [label for label in self._targets if self._is_missing(label)]
+
+    def take_from(self, groups: Sequence[Group]) -> None:
+        """Take those of the groups that bring the split nearer to its targets, in their order.
+
+        Then take the best group of each class that has none yet, because its groups are too large.
+        """
+        for group in groups:
+            if self._gain(group) > SMALLEST_GAIN:
+                self._take(group)
+        for label in filter(self._is_missing, self._targets):
+            holding = [group for group in groups if label in self._counts(group)]
+            best = max(holding, key=self._gain, default=None)
+            if best is not None and self._gain(best) > -math.inf:
+                self._take(best)
+
+    def _is_missing(self, label: int) -> bool:
+        return self._wanted[label] == self._targets[label]
+
+    def _gain(self, group: Group) -> float:
+        """Return by how much the sum would be less; -inf if train needs the group."""
+        counts = self._counts(group)
+        if any(self._num_left[label] <= self._num_kept for label in counts):
+            return -math.inf
+        return sum(
+            (self._wanted[label] ** 2 - (self._wanted[label] - count) ** 2) / self._targets[label]
+            for label, count in counts.items()
+        )
+
+    def _take(self, group: Group) -> None:
+        self.taken.append(group)
+        for label, count in self._counts(group).items():
+            self._wanted[label] -= count
+            self._num_left[label] -= 1
+
+    def _counts(self, group: Group) -> Counter[int]:
+        return Counter(self._labels[position] for position in group)
+
+
+def _group_names(samples: Sequence[Sample], groups: Mapping[str, str] | None) -> list[str]:
+    """Return the name of each sample's group in the group file, or else the sample's key.
+
+    Raises:
+        UserError: The file has no line for a training sample.
+    """
+    if groups is None:
+        return [sample.key for sample in samples]
+    names = [groups.get(normalised(sample.key)) for sample in samples]
+    absent = [
+        sample.key
+        for sample, name in zip(samples, names, strict=True)
+        if name is None and sample.split == TRAIN
+    ]
+    if absent:
+        raise UserError(
+            f"groups.csv has no line for {len(absent)} of {len(samples)} images, such as "
+            f"{absent[0]}: expected path and group of each, or an empty group for an image of its "
+            "own"
+        )
+    return [name or sample.key for sample, name in zip(samples, names, strict=True)]
+
+
+def _groups(
+    names: Sequence[str], keys: Sequence[str], copies: Iterable[Sequence[str]], seed: int
+) -> list[Group]:
+    """Return the groups of samples in the order of the hashes of their names.
+
+    Args:
+        names: Name of each sample's group, or its key.
+        keys: Key of each sample.
+        copies: Keys of samples that are in one group whatever their names are.
+        seed: The seed of the hashes.
+    """
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    position_of = {key: position for position, key in enumerate(keys)}
+    first_of: dict[str, int] = {}
+    links = [(first_of.setdefault(name, position), position) for position, name in enumerate(names)]
+    links += [(position_of[first], position_of[key]) for first, *others in copies for key in others]
+    ends = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links), bool), ends), shape=(len(keys), len(keys)))
+    members: dict[int, list[int]] = {}
+    for position, number in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        members.setdefault(number, []).append(position)
+
+    def rank(group: Group) -> bytes:
+        name = min(names[position] for position in group)
+        return hashlib.sha256(b"%d/" % seed + name.encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(map(tuple, members.values()), key=rank)
