@@ -15,7 +15,20 @@ __all__ = [
     "SourceReadError",
     "StoppedError",
     "UserError",
+    "shortened",
 ]
+
+MAX_SHOWN = 100
+"""Characters of a value that a message shows."""
+
+
+def shortened(value: object) -> str:
+    """Return a value's text for a message, limited in length: a file may hold anything."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print a number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 class NonFiniteLossError(ArithmeticError):

@@ -95,13 +95,21 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
-def add_run_options(target: argparse.ArgumentParser) -> None:
+def add_run_options(target: argparse.ArgumentParser, default_recipe: str | None = None) -> None:
     """Add the options that training and validation share: recipe, data and device.
 
     Names and values are MindCV's where MindCV has the option.
+
+    Args:
+        target: The parser.
+        default_recipe: What takes the place of --config, for the help; None: it is required.
     """
+    default = f" (default: {default_recipe})" if default_recipe else ""
     target.add_argument(
-        "--config", "-c", required=True, help="recipe: its name, or the path of a YAML file"
+        "--config",
+        "-c",
+        required=default_recipe is None,
+        help=f"recipe: its name, or the path of a YAML file{default}",
     )
     target.add_argument(
         "--set",
@@ -175,6 +183,11 @@ def is_distributed(option: bool | None, program: str) -> bool:
             f"--distribute True without msrun: start with `msrun --worker_num N … {program}`"
         )
     return started if option is None else option
+
+
+def num_ranks(*, distribute: bool) -> int:
+    """Return the number of ranks of this process's job, before it joins them."""
+    return int(os.environ["MS_WORKER_NUM"]) if distribute else 1
 
 
 def make_directory(path: Path, option: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from infra.base.options import non_negative_float, positive_int
 from sknet import program
 from sknet.device import choose_device
+from sknet.planning import check_classes, check_processors, check_ranks, check_samples, plan_run
+from sknet.records import Dataset
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
@@ -20,9 +22,12 @@ def main(arguments: argparse.Namespace) -> None:
     distribute = program.is_distributed(arguments.distribute, "sknet/train.py")
     warnings: list[str] = []  # they come after the device, which is the first line
     recipe = program.recipe_of(arguments, warnings.append)
+    planned = arguments.planned_workers or program.num_ranks(distribute=distribute)
+    check_ranks(recipe, planned)
+    check_processors(recipe)
     device = choose_device(arguments.device_target, recipe)
-    from sknet.data.conversion.conversion import shards_at
-    from sknet.training.trainer import Options, Trainer, plan_run
+    from sknet.data.data_directory import shards_at
+    from sknet.training.trainer import Options, Trainer
     from sknet.world import join_world, set_device
 
     set_device(device.target, recipe.mode, recipe.jit_level)
@@ -32,6 +37,10 @@ def main(arguments: argparse.Namespace) -> None:
         if world.rank == 0:
             # One write for the whole line, because the thread that saves prints lines too.
             print(f"{line}\n", end="", flush=True)
+
+    def check(dataset: Dataset) -> None:
+        check_classes(recipe, len(dataset.classes))
+        check_samples(recipe, planned, dataset.splits["train"])
 
     for line in (str(device), *warnings):
         report(line)
@@ -43,9 +52,10 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.shards_dir,
         rank=world.rank,
         num_workers=recipe.num_parallel_workers,
+        check=check,
+        report=report,
     )
-    workers = arguments.planned_workers or world.size
-    run = plan_run(recipe, shards.record, workers, device.target)
+    run = plan_run(recipe, shards.record, planned, device.target)
     options = Options(
         directory=arguments.ckpt_save_dir,
         report=report,

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint on the validation split: predict every sample, and count the predictions.
 
-python -m sknet.validate -c RECIPE.yaml --data_dir DIR --ckpt_path FILE [--json OUT] [--out DIR]
-msrun --worker_num 2 --local_worker_num 2 --join=True sknet/validate.py -c RECIPE.yaml …
+python -m sknet.validate --data_dir DIR --ckpt_path PATH [-c RECIPE] [--json OUT] [--out DIR]
+msrun --worker_num 2 --local_worker_num 2 --join=True sknet/validate.py --data_dir DIR …
 """
 
 import argparse
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from sknet import program
 from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
+from sknet.planning import check_classes
 from sknet.progress import write_progress
-from sknet.recipe import Recipe
-from sknet.records import CheckpointChecks, Evaluation
+from sknet.recipe import Recipe, changed_recipe
+from sknet.records import Checkpoint, CheckpointChecks, Dataset, Evaluation, Run
 from sknet.records.training import MODEL_FILE, STATE_FILE
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ BATCH_SIZE = 16
 
 SPLIT = "val"
 
+PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std")
+"""Choices of a recipe that decide what the network sees of a validation image."""
+
 SECONDS_BETWEEN_LINES = 10.0
 """Seconds between two lines about the progress."""
 
@@ -40,12 +44,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Evaluate; rank 0 prints the device, a line for each resolution, and writes the files."""
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
     warnings: list[str] = []  # they come after the device, which is the first line
-    recipe = program.recipe_of(arguments, warnings.append)
-    device = choose_device(arguments.device_target, recipe)
     weights = _weights_file(arguments.ckpt_path)
+    run = _run_of(weights, required=arguments.config is None)
+    recipe = _recipe(arguments, run, warnings.append)
+    device = choose_device(arguments.device_target, recipe)
     _make_directories(arguments)
     # Importing MindSpore takes seconds, so wrong options are refused before.
-    from sknet.data.conversion.conversion import shards_at
+    from sknet.data.data_directory import shards_at
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
     from sknet.world import join_world, set_device
@@ -59,6 +64,8 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.shards_dir,
         rank=world.rank,
         num_workers=os.cpu_count() or 1,
+        check=lambda dataset: _refuse_other_classes(recipe, run, dataset),
+        report=lambda line: print(line, flush=True),
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))
     _check(arguments, network, recipe, shards, world)
@@ -73,6 +80,86 @@ def _weights_file(given: Path) -> Path:
     if not file.is_file():
         raise UserError(f"checkpoint {file} does not exist")
     return file
+
+
+def _run_of(weights: Path, *, required: bool) -> Run | None:
+    """Return the training from which weights are, by the state.json beside them.
+
+    Raises:
+        UserError: It is required, and missing or unreadable.
+    """
+    state = weights.with_name(STATE_FILE)
+    if not state.is_file() and required:
+        raise UserError(
+            f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
+        )
+    try:
+        return Checkpoint.read(state).run if state.is_file() else None
+    except UserError:
+        if required:
+            raise
+        return None  # the checks of the checkpoint say it
+
+
+def _recipe(
+    arguments: argparse.Namespace, run: Run | None, warn: Callable[[str], object]
+) -> Recipe:
+    """Return the recipe of --config, or else that of the checkpoint; --set changes either.
+
+    Args:
+        arguments: The options.
+        run: The checkpoint's training, if it is known.
+        warn: Called with a line for each kind of warning, such as how the recipe differs from that
+            of the training.
+
+    Raises:
+        UserError: The recipe is wrong, or for another network.
+    """
+    if run is None:
+        return program.recipe_of(arguments, warn)
+    if arguments.config:
+        recipe = program.recipe_of(arguments, warn)
+    else:
+        where = f"recipe of {arguments.ckpt_path}"
+        recipe = changed_recipe(run.recipe, arguments.set, where=where)
+    if recipe.model != run.recipe.model:
+        raise UserError(
+            f"the recipe's model is {recipe.model}, but {arguments.ckpt_path} is of a "
+            f"{run.recipe.model}: leave --config out, or give its own recipe"
+        )
+    if differing := [
+        f"{key} is {getattr(recipe, key)} instead of {getattr(run.recipe, key)}"
+        for key in PREPROCESSING
+        if getattr(recipe, key) != getattr(run.recipe, key)
+    ]:
+        warn(f"warning: other preprocessing than in training: {', '.join(differing)}")
+    return recipe
+
+
+def _refuse_other_classes(recipe: Recipe, run: Run | None, dataset: Dataset) -> None:
+    """Check that the data set has the classes of the checkpoint, in their order.
+
+    Raises:
+        UserError: It has others.
+    """
+    check_classes(recipe, len(dataset.classes))
+    if run is None or dataset.classes == run.classes:
+        return
+    if len(dataset.classes) != len(run.classes):
+        raise UserError(
+            f"the data set has {len(dataset.classes)} classes, but the checkpoint was trained on "
+            f"{len(run.classes)}"
+        )
+    label = next(
+        label
+        for label, (own, other) in enumerate(zip(dataset.classes, run.classes, strict=True))
+        if own != other
+    )
+    raise UserError(
+        f"the data set's classes are not those of the checkpoint: class {label} is "
+        f"{dataset.classes[label]!r} instead of {run.classes[label]!r}; name and order the "
+        "folders as they were in training"
+    )
 
 
 def _make_directories(arguments: argparse.Namespace) -> None:
@@ -227,7 +314,7 @@ def _line(evaluation: Evaluation) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     result = program.parser(__doc__.splitlines()[0])
-    program.add_run_options(result)
+    program.add_run_options(result, default_recipe="that of the checkpoint's training")
     result.add_argument(
         "--ckpt_path",
         type=Path,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mindspore import nn
 
 from infra.base.files import file_sha256
-from sknet.errors import UserError
+from sknet.errors import UserError, shortened
 from sknet.models.weight_files import Values, printable, read_weights
 from sknet.models.weights import STATE, STATE_PREFIXES
 from sknet.recipe import Recipe
@@ -47,7 +47,7 @@ def check_checkpoint(
     except UserError as error:
         checks.append(_failed("state", _without_directory(error, directory)))
     else:
-        checks.append(Check(name="state", passed=True, detail=f"step {_shortened(state.step)}"))
+        checks.append(Check(name="state", passed=True, detail=f"step {shortened(state.step)}"))
         checks += _state_checks(state, network, recipe, shards)
         checks.append(_files_check(directory, state))
     checks += _weight_checks(directory / MODEL_FILE, network)
@@ -62,11 +62,9 @@ def _state_checks(
     yield _check(
         "run",
         _run_faults(state, network, shards),
-        f"{_shortened(state.run.total_steps)} steps in all",
+        f"{shortened(state.run.total_steps)} steps in all",
     )
-    yield _check(
-        "progress", _progress_faults(state), f"all {_shortened(state.step)} steps are done"
-    )
+    yield _check("progress", _progress_faults(state), f"all {shortened(state.step)} steps are done")
     yield _check("layouts", _layout_faults(state), f"{len(state.layouts)} in order")
     yield _check(
         "evaluations",
@@ -78,7 +76,7 @@ def _state_checks(
 def _recipe_check(state: Checkpoint, recipe: Recipe) -> Check:
     found, expected = state.run.recipe.all_choices(), recipe.all_choices()
     faults = [
-        f"{key} is {_shortened(found[key])}, expected {_shortened(expected[key])}"
+        f"{key} is {shortened(found[key])}, expected {shortened(expected[key])}"
         for key in expected
         if found[key] != expected[key]
     ]
@@ -123,28 +121,28 @@ def _progress_faults(state: Checkpoint) -> Iterator[str]:
 def _layout_faults(state: Checkpoint) -> Iterator[str]:
     first_steps = [layout.first_step for layout in state.layouts]
     if first_steps[:1] != [0]:
-        yield f"first steps are {_shortened(first_steps)}, expected them from 0 on"
+        yield f"first steps are {shortened(first_steps)}, expected them from 0 on"
     if sorted({*first_steps}) != first_steps or any(step >= state.step for step in first_steps):
         yield (
-            f"first steps are {_shortened(first_steps)}, expected them rising, below "
-            f"{_shortened(state.step)}"
+            f"first steps are {shortened(first_steps)}, expected them rising, below "
+            f"{shortened(state.step)}"
         )
     for layout in state.layouts:
         if not state.run.recipe.can_divide(state.run.global_batch_size, layout.world_size):
             yield (
-                f"{_shortened(layout.world_size)} ranks can't share a global batch of "
-                f"{_shortened(state.run.global_batch_size)}"
+                f"{shortened(layout.world_size)} ranks can't share a global batch of "
+                f"{shortened(state.run.global_batch_size)}"
             )
 
 
 def _evaluation_faults(state: Checkpoint, shards: Shards) -> Iterator[str]:
     run, epochs = state.run, [epoch for epoch, _ in state.evaluations]
     if sorted({*epochs}) != epochs:
-        yield f"epochs are {_shortened(epochs)}, expected them rising"
+        yield f"epochs are {shortened(epochs)}, expected them rising"
     yield from _difference("last epoch", epochs[-1:], [run.recipe.epoch_size])
     seen = shards.num_samples("val")
     for epoch, evaluation in state.evaluations:
-        of_epoch = f"of epoch {_shortened(epoch)}:"
+        of_epoch = f"of epoch {shortened(epoch)}:"
         yield from _difference(f"{of_epoch} split", evaluation.split, "val")
         yield from _difference(
             f"{of_epoch} resolution", evaluation.resolution, run.recipe.image_resize
@@ -167,7 +165,7 @@ def _evaluation_faults(state: Checkpoint, shards: Shards) -> Iterator[str]:
 def _files_check(directory: Path, state: Checkpoint) -> Check:
     names = [file.name for file in state.files]
     faults = (
-        [] if names == [MODEL_FILE] else [f"files are {_shortened(names)}, expected {MODEL_FILE}"]
+        [] if names == [MODEL_FILE] else [f"files are {shortened(names)}, expected {MODEL_FILE}"]
     )
     for file in state.files:
         path = directory / file.name
@@ -226,7 +224,7 @@ def _not_positive(value: npt.NDArray[np.generic]) -> bool:
 
 def _difference(what: str, found: object, expected: object) -> Iterator[str]:
     if found != expected:
-        yield f"{what} is {_shortened(found)}, expected {_shortened(expected)}"
+        yield f"{what} is {shortened(found)}, expected {shortened(expected)}"
 
 
 def _check(name: str, faults: Sequence[str] | Iterator[str], detail: str) -> Check:
@@ -244,12 +242,3 @@ def _failed(name: str, detail: str) -> Check:
 def _without_directory(error: UserError, directory: Path) -> str:
     """Return the message without the checkpoint's directory, so that it is the same everywhere."""
     return str(error).replace(f"{directory}{os.sep}", "")
-
-
-def _shortened(value: object) -> str:
-    """Return a value's text, limited in length: a damaged file may contain anything."""
-    try:
-        text = ascii(value)
-    except ValueError:  # Python refuses to print a number of more than 4300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 100 else f"{text[:100]}…"

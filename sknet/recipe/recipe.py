@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from sknet.architectures import architecture
-from sknet.errors import UserError
+from sknet.errors import UserError, shortened
 from sknet.recipe import mindcv
 from sknet.recipe.choices import (
     BatchChoices,
@@ -27,9 +27,6 @@ from sknet.recipe.choices import (
 from sknet.recipe.files import parse_mapping, parse_override, read_text, with_weights
 
 _log = logging.getLogger(__name__)
-
-MAX_SHOWN = 100
-"""Characters of a wrong value that a message shows."""
 
 
 # The fields of the last base class come first.
@@ -177,6 +174,25 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
 
 def _refuse_unit_range(recipe: Recipe, where: str) -> None:
     """Check that mean and std are for pixels in 0 … 255, as in MindCV, not for 0 … 1, as in torch.
+def changed_recipe(recipe: Recipe, overrides: Iterable[str], *, where: str) -> Recipe:
+    """Return a recipe with the changes of `key=value` texts.
+
+    Args:
+        recipe: The recipe.
+        overrides: The texts, applied in order.
+        where: Where the recipe is from, for error messages.
+
+    Raises:
+        UserError: An override is wrong.
+    """
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        changes |= parse_override(override)
+    if not changes:
+        return recipe
+    return parse_recipe(recipe.model_dump(mode="json") | changes, where=where)
+
+
 
     It is no condition of `Recipe`, so that runs which had such values can still be read.
 
@@ -199,13 +215,7 @@ def _describe(fault: dict[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key} is {_shortened(fault['input'])}: {message}" if key else message
-
-
-def _shortened(value: object) -> str:
-    """Return a value's text for a message, which a file's value could fill without end."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return f"{key} is {shortened(fault['input'])}: {message}" if key else message
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

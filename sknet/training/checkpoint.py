@@ -23,7 +23,7 @@ from mindspore import Tensor, nn
 from infra.base.files import file_sha256, fsync, set_access
 from infra.base.records import MAX_RECORD_BYTES
 from infra.base.shortages import room
-from sknet.errors import CheckpointError, UserError
+from sknet.errors import CheckpointError, UserError, shortened
 from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
 from sknet.records import Checkpoint, CheckpointFile, Run
@@ -198,11 +198,21 @@ def newest_valid(
         ]
         if set(changed) - _WORLD_FIELDS:
             raise UserError(
-                f"{directory} holds checkpoints of another run (other {', '.join(changed)}): "
+                f"{directory} holds checkpoints of another run ({_described(state.run, run)}): "
                 "give another --ckpt_save_dir or remove them"
             )
         return path, state
     return None
+
+
+def _described(found: Run, wanted: Run) -> str:
+    """Describe how a run differs from the one that is wanted, by name and both values."""
+    there, here = dict(found.recipe) | dict(found), dict(wanted.recipe) | dict(wanted)
+    return "; ".join(
+        f"{name} is {shortened(there[name])} there, {shortened(here[name])} here"
+        for name in here
+        if name not in {"recipe", *_WORLD_FIELDS} and there[name] != here[name]
+    )
 
 
 def _refuse_other_format(checkpoint: Path) -> None:

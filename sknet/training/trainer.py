@@ -4,7 +4,6 @@ A training that is finished does nothing, one with a valid checkpoint resumes fr
 any other starts at the first step.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from sknet.errors import UserError
 from sknet.models import create_model
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights
+from sknet.planning import refuse_single_images
 from sknet.recipe import Recipe
-from sknet.records import Checkpoint, Layout, Run, Shards
+from sknet.records import Checkpoint, Layout, Run
 from sknet.training import checkpoint
 from sknet.training.checkpoint import Saver
 from sknet.training.loop import Loop, Start
@@ -60,47 +60,6 @@ class Options:
     """File in which rank 0 reports the fraction of the steps that are done."""
     hang_floor: float = FLOOR_SECONDS
     """Seconds that any step may take, see `sknet.training.watchdog`."""
-
-
-def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
-    """Return the run of a recipe on a data set, planned for `world_size` ranks.
-
-    Raises:
-        UserError: Recipe, data, machine and number of ranks don't fit.
-    """
-    classes = shards.dataset.classes
-    if recipe.num_classes not in (None, len(classes)):
-        raise UserError(
-            f"num_classes is {recipe.num_classes}, but the data set has {len(classes)} classes"
-        )
-    processors = os.cpu_count() or 1
-    if recipe.num_parallel_workers > processors:
-        raise UserError(
-            f"num_parallel_workers is {recipe.num_parallel_workers}, but this machine has "
-            f"{processors} processors: --set num_parallel_workers={processors}, which draws other "
-            "augmentations"
-        )
-    global_batch = recipe.global_batch(world_size)
-    num_samples = shards.num_samples("train")
-    if num_samples < global_batch:
-        raise UserError(
-            f"the global batch is {global_batch}, but there are {num_samples} training samples: "
-            "choose a smaller batch"
-        )
-    return Run(
-        # Neither the name of a recipe nor the path of its weights changes the result. Its device is
-        # only a preference; the run records the device in use.
-        recipe=recipe.model_copy(
-            update={"name": "recipe", "ckpt_path": "", "device_target": "auto"}
-        ),
-        classes=classes,
-        shards_digest=shards.content_digest,
-        world_size=world_size,
-        global_batch_size=global_batch,
-        steps_per_epoch=num_samples // global_batch,
-        device_target=device_target,
-        mindspore=ms.__version__,
-    )
 
 
 class Trainer:
@@ -267,8 +226,9 @@ def refuse_indivisible(run: Run, world_size: int) -> None:
     """Check that `world_size` ranks can divide the global batch of a run.
 
     Raises:
-        UserError: They can't.
+        UserError: They can't, or get one image at a time.
     """
+    refuse_single_images(run.recipe, run.global_batch_size, world_size)
     if not run.recipe.can_divide(run.global_batch_size, world_size):
         passes = run.recipe.gradient_accumulation_steps
         accumulated = f" in {passes} passes" if passes > 1 else ""

@@ -18,6 +18,7 @@ from mindspore import Tensor
 from sknet.data.reading.segments import batches_of, segments_from
 from sknet.errors import StoppedError
 from sknet.models import create_model
+from sknet.planning import plan_run
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, loop
 from sknet.training.checkpoint import Saver
@@ -26,7 +27,7 @@ from sknet.training.metrics import MetricsLog, TrainingMetrics
 from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
-from sknet.training.trainer import plan_run, with_layout
+from sknet.training.trainer import with_layout
 from sknet.training.watchdog import Watchdog
 from sknet.world import ALONE, set_device
 from tests.bench.bench_input import NUM_CLASSES

@@ -79,7 +79,7 @@ def test_train_in_one_process_then_validate_and_export(directory: Path) -> None:
     (shards,) = (directory / "shards").iterdir()
     assert (shards / "shards.json").is_file()
 
-    step = {"ckpt/step-00000100/model.ckpt": "ckpt/step-00000012/model.ckpt"}
+    step = {"ckpt/step-00000100": "ckpt/step-00000012"}
     words = documented("python -m sknet.validate", step)
     output = run(directory, [*words, "--json", "evaluation.json"])
     evaluation = Evaluation.read(directory / "evaluation.json")
@@ -87,7 +87,6 @@ def test_train_in_one_process_then_validate_and_export(directory: Path) -> None:
     assert f"({evaluation.correct_top1}/18)" in output
 
     page = "docs/evaluation.md"
-    step = {"ckpt/step-00000100": "ckpt/step-00000012"}
     run(directory, documented("python -m sknet.validate", step, page=page))
     assert CheckpointChecks.read(directory / "evaluation/checks.json").passed
     assert Evaluation.read(directory / "evaluation/evaluation.json") == evaluation

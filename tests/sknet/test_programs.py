@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from sknet import convert, train, validate
 from sknet.data.shards import Row, ShardSet, count_rows, read_rows
 from sknet.device import find_cards
 from sknet.evaluation.predictions import read_predictions
+from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.records import (
     Attention,
@@ -24,7 +26,6 @@ from sknet.records import (
     Shards,
 )
 from sknet.training.checkpoint import Snapshot, write
-from sknet.training.trainer import plan_run
 from tests.sknet.conversions import contents
 from tests.sknet.tiny_networks import tiny_network
 
@@ -187,3 +188,100 @@ def test_a_checkpoint_that_fails_a_check_is_not_evaluated(
     assert line == f"error: {finished} is not evaluated: recipe: lr is 0.01, expected 0.5"
     assert contents(away / "out").keys() == {"checks.json"}
     assert not CheckpointChecks.read(away / "out/checks.json").passed
+
+
+def test_a_checkpoint_is_validated_by_the_recipe_of_its_training_unless_another_is_given(
+    call: Callable[..., tuple[int, str, str]],
+    config: tuple[str, ...],
+    converted: ShardSet,
+    finished: Path,
+    away: Path,
+) -> None:
+    given = (validate, "--data_dir", converted.directory, "--ckpt_path", finished)
+    code, own, errors = call(*given, "--json", "own.json")
+    assert (code, errors) == (0, "")
+    assert call(*given, *config, "--json", "same.json") == (0, own, "")
+    assert (away / "own.json").read_bytes() == (away / "same.json").read_bytes()
+
+    code, larger, errors = call(*given, "--set", "image_resize=64", "--set", "lr=0.5")
+    assert (code, errors) == (0, "")
+    expected = "warning: other preprocessing than in training: image_resize is 64 instead of 32"
+    assert larger.splitlines()[1] == expected
+    assert larger.splitlines()[-1].startswith("64x64: ")
+
+
+def renamed(converted: ShardSet, directory: Path, classes: tuple[str, ...]) -> Path:
+    """Return a copy of shards in which the classes have other names."""
+    shutil.copytree(converted.directory, directory)
+    dataset = converted.record.dataset.model_copy(update={"classes": classes, "titles": classes})
+    converted.record.model_copy(update={"dataset": dataset}).write(directory / "shards.json")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("cat", "dog", "fox"), "class 2 is 'fox' instead of 'emu'"),
+        (("dog", "cat", "emu"), "class 0 is 'dog' instead of 'cat'"),
+        (("cat", "dog", "emu", "fox"), "has 4 classes, but the checkpoint was trained on 3"),
+    ],
+)
+def test_a_checkpoint_is_not_validated_on_other_classes(
+    call: Callable[..., tuple[int, str, str]],
+    converted: ShardSet,
+    finished: Path,
+    away: Path,
+    classes: tuple[str, ...],
+    message: str,
+) -> None:
+    data = renamed(converted, away / "renamed", classes)
+    code, _, errors = call(validate, "--data_dir", data, "--ckpt_path", finished)
+    assert code == 2
+    assert message in errors
+
+
+def test_weights_alone_need_a_recipe_and_a_checkpoint_one_of_its_network(
+    call: Callable[..., tuple[int, str, str]],
+    config: tuple[str, ...],
+    converted: ShardSet,
+    checkpoints: dict[int, Path],
+    finished: Path,
+) -> None:
+    code, _, errors = call(
+        *(validate, "--data_dir", converted.directory, "--ckpt_path", checkpoints[3])
+    )
+    assert (code, "comes without a state.json" in errors) == (2, True)
+    code, _, errors = call(
+        *(validate, *config, "--set", "model=skresnet34"),
+        *("--data_dir", converted.directory, "--ckpt_path", finished),
+    )
+    assert (code, "the recipe's model is skresnet34, but " in errors) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model=skresnet19", "no model 'skresnet19'"),
+        ("global_batch_size=1", "each of 1 workers gets one image in a forward pass"),
+        ("gradient_accumulation_steps=4", "each of 1 workers gets one image in a forward pass"),
+        ("num_classes=7", "num_classes is 7, but the data set has 3 classes"),
+        ("global_batch_size=16", "there are 15 training samples: choose a smaller batch"),
+        ("num_parallel_workers=4096", "num_parallel_workers is 4096, but this machine has"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_a_training_converts(
+    call: Callable[..., tuple[int, str, str]],
+    recipe_file: Path,
+    folders: Path,
+    away: Path,
+    change: str,
+    message: str,
+) -> None:
+    code, output, errors = call(
+        *(train, "--config", recipe_file, "--data_dir", folders, "--set", "model=tiny"),
+        *("--set", change),
+    )
+    assert (code, message in errors) == (2, True), errors
+    assert len(errors.splitlines()) == 1
+    assert "converted" not in output
+    assert not (away / "shards").exists()

@@ -7,7 +7,6 @@ directory leave no trace. All processes, on whatever host, work in one directory
 import os
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -29,24 +28,15 @@ from sknet.data.conversion.plan import (
 )
 from sknet.data.conversion.progress import (
     ConversionProgress,
-    ProgressLine,
     ProgressSink,
     read_tallies,
 )
-from sknet.data.shards import ShardSet, read_shards
-from sknet.data.sources import open_source
-from sknet.data.staging import MAX_QUARANTINE, ScanCache, Staged, refuse_too_many, stage_source
+from sknet.data.staging import MAX_QUARANTINE, Staged, refuse_too_many
 from sknet.errors import LostProcessError
 from sknet.records import Reencoding, Shards
 
 TICK_SECONDS = 0.5
 """Time between two looks at the progress."""
-
-DEFAULT_NUM_SHARDS = 8
-"""Shards of each split, where a program converts its data itself."""
-
-POLL_SECONDS = 0.5
-"""Time between two looks at whether rank 0 has finished."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -151,46 +141,6 @@ def refuse_quarantine_above(max_fraction: float, shards: Shards) -> None:
     staged = shards.dataset.quarantined
     num_samples = sum(shards.dataset.splits.values()) + len(staged)
     refuse_too_many([*staged, *shards.quarantined], num_samples, max_fraction)
-
-
-def shards_at(data_dir: str, cache_dir: Path, *, rank: int, num_workers: int) -> ShardSet:
-    """Return the verified shards of a data directory; convert it if it holds images.
-
-    Rank 0 converts into `cache_dir/<digest>`, where the next run finds the shards. The other ranks
-    wait for that directory, because a collective operation would time out.
-
-    Args:
-        data_dir: A directory with shards, or a source of images as users write it.
-        cache_dir: Where the shards of sources are.
-        rank: This process's rank.
-        num_workers: Processes that convert.
-
-    Raises:
-        UserError: The source has none of the known forms, or a shard is damaged.
-    """
-    given = Path(data_dir)
-    if (given / "shards.json").is_file():
-        return read_shards(given)
-    source = open_source(data_dir)
-    staged = stage_source(source, ScanCache(source))
-    directory = cache_dir / staged.dataset.content_digest[:16]
-    if rank != 0:
-        # If rank 0 dies, msrun ends this rank.
-        while not directory.is_dir():
-            time.sleep(POLL_SECONDS)
-    elif not directory.is_dir():
-        partial_directory = cache_dir / f".{directory.name}.partial"
-        partial_directory.mkdir(parents=True, exist_ok=True)
-        write_shards(
-            staged,
-            data_dir,
-            partial_directory,
-            num_shards=DEFAULT_NUM_SHARDS,
-            num_workers=num_workers,
-            on_progress=ProgressLine(),
-        )
-        partial_directory.rename(directory)
-    return read_shards(directory)
 
 
 class _ProgressTracker:

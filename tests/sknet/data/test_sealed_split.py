@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sknet.data.conversion.conversion import shards_at
 from sknet.data.conversion.plan import shard_counts, shard_names
+from sknet.data.data_directory import shards_at
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import ALL_SPLITS
 from sknet.data.staging import Staged, read_staged

@@ -16,11 +16,11 @@ from mindspore import Tensor
 
 from sknet.data.shards import ShardSet
 from sknet.evaluation.checks import check_checkpoint
+from sknet.planning import plan_run
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Layout, Shards
 from sknet.training import checkpoint
 from sknet.training.step import TrainStep
-from sknet.training.trainer import plan_run
 from tests.sknet.tiny_networks import tiny_network
 
 ALL_CHECKS = [

@@ -13,7 +13,7 @@ from sknet.training import checkpoint
 from sknet.training.step import TrainStep
 from tests.sknet.recipes import recipe
 
-RECIPE = recipe(model="two layers", global_batch_size=4, epoch_size=4)
+RECIPE = recipe(model="tiny", global_batch_size=4, epoch_size=4)
 
 
 def make_run(**changes: object) -> Run:

@@ -23,6 +23,7 @@ from mindspore import Tensor
 
 from sknet import program
 from sknet.data.shards import read_shards
+from sknet.planning import plan_run
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, trainer
 from sknet.training.inputs import InputMaker
@@ -30,13 +31,13 @@ from sknet.training.loop import Loop
 from sknet.training.metrics import TrainingMetrics
 from sknet.training.step import TrainStep
 from sknet.training.stopping import StopRequest
-from sknet.training.trainer import Options, Trainer, plan_run
+from sknet.training.trainer import Options, Trainer
 from sknet.world import ALONE, set_device
 from tests.sknet.tiny_networks import ThreeLayers
 from tests.sknet.training.checkpoints import new_step, state_at
 
 RECIPE = {
-    "model": "three layers",
+    "model": "tiny",
     "image_resize": 32,
     "global_batch_size": 4,
     "epoch_size": 3,

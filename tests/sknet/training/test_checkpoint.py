@@ -141,17 +141,25 @@ def test_checkpoint_of_another_format_is_refused(saved: Path, version: int, age:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"recipe": RECIPE.model_copy(update={"lr": 0.2})}, "recipe"),
-        ({"classes": ("a", "b", "d"), "shards_digest": "1" * 64}, "classes, shards_digest"),
-        ({"world_size": 2, "device_target": "Ascend"}, "world_size, device_target"),
-        ({"mindspore": "2.5.0"}, "mindspore"),
+        (
+            {"recipe": RECIPE.model_copy(update={"lr": 0.2, "hflip": 0.0})},
+            "hflip is 0.5 there, 0.0 here; lr is 0.1 there, 0.2 here",
+        ),
+        (
+            {"classes": ("a", "b", "d")},
+            "classes is ('a', 'b', 'c') there, ('a', 'b', 'd') here",
+        ),
+        (
+            {"world_size": 2, "device_target": "Ascend"},
+            "device_target is 'CPU' there, 'Ascend' here",
+        ),
     ],
 )
 def test_checkpoint_of_another_run_is_refused(
     saved: Path, changes: dict[str, object], named: str
 ) -> None:
     message = refusal(lambda: checkpoint.newest_valid(saved, make_run(**changes), never))
-    assert f"holds checkpoints of another run (other {named})" in message
+    assert f"holds checkpoints of another run ({named})" in message
 
 
 def test_checkpoint_of_the_run_planned_for_another_number_of_ranks_is_accepted(saved: Path) -> None:

@@ -5,9 +5,9 @@ import pytest
 
 from sknet.data.reading.segments import batches_of, segments_from
 from sknet.data.shards import ShardSet
+from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.training.inputs import InputMaker, branch_factors
-from sknet.training.trainer import plan_run
 from sknet.world import ALONE, World
 from tests.sknet.recipes import recipe
 from tests.sknet.tiny_networks import ThreeLayers

@@ -11,10 +11,10 @@ import pytest
 
 from sknet.data.order import epoch_order
 from sknet.data.shards import ShardSet, read_rows
+from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.records import Run
 from sknet.training.loop import divergence
-from sknet.training.trainer import plan_run
 from sknet.world import World
 from tests.sknet.training.conftest import Trainings
 from tests.sknet.training.logs import metrics, output

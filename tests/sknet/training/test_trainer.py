@@ -12,10 +12,11 @@ from sknet.data.shards import ShardSet
 from sknet.errors import UserError
 from sknet.models import create_model
 from sknet.models.weights import HEAD, load_weights, save_safetensors
+from sknet.planning import plan_run
 from sknet.recipe import Recipe, load_recipe
 from sknet.training import trainer
 from sknet.training.stopping import StopRequest
-from sknet.training.trainer import Options, Trainer, plan_run, starting_network
+from sknet.training.trainer import Options, Trainer, starting_network
 from sknet.world import ALONE
 from tests.refusals import refusal
 

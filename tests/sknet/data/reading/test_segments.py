@@ -22,9 +22,9 @@ from sknet.data.reading.segments import (
 )
 from sknet.data.reading.threads import read_ahead
 from sknet.data.shards import ShardSet
+from sknet.planning import plan_run
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
-from sknet.training.trainer import plan_run
 from sknet.world import World
 
 # Steps 0 to 6 of an epoch of 15 samples in batches of 2, cut after 3 and 6.

@@ -1,0 +1,81 @@
+"""The data of a program's --data_dir: its shards, or those that are made of its images."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.base.locks import exclusive
+from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.progress import ProgressLine
+from sknet.data.shards import ShardSet, read_shards
+from sknet.data.sources import open_source
+from sknet.data.staging import MAX_QUARANTINE, ScanCache, stage_source
+from sknet.records import Dataset, Shards
+
+NUM_SHARDS = 8
+"""Shards of each split."""
+
+POLL_SECONDS = 0.5
+"""Time between two looks at whether rank 0 has finished."""
+
+
+def shards_at(
+    data_dir: str,
+    cache_dir: Path,
+    *,
+    rank: int,
+    num_workers: int,
+    max_quarantine: float = MAX_QUARANTINE,
+    check: Callable[[Dataset], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
+) -> ShardSet:
+    """Return the verified shards of a data directory; convert it if it holds images.
+
+    Rank 0 converts into `cache_dir/<digest>`, where the next run finds the shards; a run that is
+    started meanwhile waits for it. The other ranks wait for that directory, because a collective
+    operation would time out.
+
+    Args:
+        data_dir: A directory with shards, or a source of images as users write it.
+        cache_dir: Where the shards of sources are.
+        rank: This process's rank.
+        num_workers: Processes that convert.
+        max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
+        check: Called with the data set before it is converted or its shards are verified; raises
+            UserError if the program can't use it.
+        report: Called with a line if another program converts the same data.
+
+    Raises:
+        UserError: The source has none of the known forms, or a shard is damaged.
+    """
+    given = Path(data_dir)
+    if (given / "shards.json").is_file():
+        check(Shards.read(given / "shards.json").dataset)
+        return read_shards(given)
+    source = open_source(data_dir)
+    staged = stage_source(source, ScanCache(source), max_quarantine=max_quarantine)
+    check(staged.dataset)
+    name = staged.dataset.content_digest[:16]
+    directory = cache_dir / name
+    if rank != 0:
+        # If rank 0 dies, msrun ends this rank.
+        while not directory.is_dir():
+            time.sleep(POLL_SECONDS)
+        return read_shards(directory)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    waiting = f"waiting for another program that converts {data_dir}"
+    with exclusive(cache_dir / f".{name}.lock", on_wait=lambda: report(waiting)):
+        if not directory.is_dir():
+            partial = cache_dir / f".{name}.partial"
+            partial.mkdir(exist_ok=True)
+            write_shards(
+                staged,
+                data_dir,
+                partial,
+                num_shards=NUM_SHARDS,
+                num_workers=num_workers,
+                max_quarantine=max_quarantine,
+                on_progress=ProgressLine(),
+            )
+            partial.rename(directory)
+    return read_shards(directory)
