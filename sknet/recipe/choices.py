@@ -302,7 +302,10 @@ class RunChoices(Choices):
     seed: Annotated[Whole, Field(lt=1 << 32)] = 42
     """Seed of the weights, the order of samples, the augmentation and drop_path."""
     checkpoint_every_steps: Count | None = None
-    """Steps between two checkpoints within an epoch; null: none. Every epoch ends with one."""
+    """Steps between two checkpoints within an epoch; null: none."""
+    checkpoint_every_epochs: Annotated[Count, Field(exclude_if=lambda value: value == 1)] = 1
+    """Epochs between two checkpoints at the ends of epochs; MindCV's ckpt_save_interval. The best
+    evaluation so far and the end of the training always get one."""
     keep_checkpoint_max: Annotated[Count, Field(ge=2)] = 3
     """Number of newest checkpoints to keep."""
     val_interval: Count = 1

@@ -75,7 +75,7 @@ WITHOUT_EFFECT = frozenset(
     {
         *("distribute", "val_while_train", "dataset", "data_dir"),
         *("dataset_download", "dataset_sink_mode", "eval_shuffle", "eps", "amp_cast_list"),
-        *("val_amp_level", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_policy"),
+        *("val_amp_level", "ckpt_save_dir", "ckpt_save_policy"),
         *("enable_modelarts", "multi_data_url", "data_url", "ckpt_url", "train_url"),
     }
 )
@@ -102,7 +102,9 @@ ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 # Keys that `translate` replaces by keys of a recipe.
-TRANSLATED = frozenset({"pretrained", "filter_bias_and_bn", "dynamic_loss_scale"})
+TRANSLATED = frozenset(
+    {"pretrained", "filter_bias_and_bn", "dynamic_loss_scale", "ckpt_save_interval"}
+)
 
 # Keys that only MindCV knows.
 OWN_KEYS = WITHOUT_EFFECT | ONLY.keys() | TRANSLATED
@@ -134,6 +136,8 @@ def translate(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any],
         result["batch_size"] = BATCH_SIZE
     if result["drop_path_rate"] is None:
         result["drop_path_rate"] = 0.0
+    if "ckpt_save_interval" in values:
+        result["checkpoint_every_epochs"] = values["ckpt_save_interval"]
     if "filter_bias_and_bn" in values:
         filtered = "norm_and_bias" if values["filter_bias_and_bn"] else "disable"
         result["weight_decay_filter"] = values.get("weight_decay_filter", filtered)

@@ -170,7 +170,7 @@ class Loop:
         return self._world.size == 1 and self._stop.signal is not None
 
     def _end_segment(self, step: int, *, complete: bool, stopping: bool) -> None:
-        """Evaluate and save as planned; an incomplete segment is only saved, as it is."""
+        """Evaluate and save as planned; an incomplete segment is saved as it is."""
         run, world, step_cell = self._run, self._world, self._step_cell
         began = time.monotonic()
         if complete and self._synchronise:
@@ -186,13 +186,23 @@ class Loop:
         if step == run.total_steps:
             self._metrics.training_done(self._checkpoint_seconds)
         began = time.monotonic()
-        if world.rank == 0:
+        state = self._state(step)
+        if world.rank == 0 and (last or self._is_saved(state)):
             save = self._saver.save_last if last else self._saver.save
-            save(snapshot, self._state(step))
+            save(snapshot, state)
         self._checkpoint_seconds += time.monotonic() - began
         if last:
             # When one rank ends, msrun ends the others: all wait until rank 0 has saved.
             world.sum(0.0)
+
+    def _is_saved(self, state: Checkpoint) -> bool:
+        """Tell whether the recipe wants a checkpoint of a state at the end of a segment."""
+        ends_epoch = state.step % self._run.steps_per_epoch == 0
+        return (
+            not ends_epoch
+            or state.epoch % self._run.recipe.checkpoint_every_epochs == 0
+            or state.step == state.best_step
+        )
 
     def _refuse_non_finite(self, snapshot: Snapshot, step: int) -> None:
         """Check the weights: the loss shows their state one step late, after the checkpoint."""

@@ -163,8 +163,8 @@ def test_a_value_that_would_train_something_else_is_refused(
     assert message in loads.refusal(FILES["skresnet18_ascend"] | changes)
 
 
-def test_keys_of_older_files_are_translated(loads: Loads) -> None:
-    older = {
+def test_keys_of_other_names_are_translated(loads: Loads) -> None:
+    others = {
         "filter_bias_and_bn": True,
         "dynamic_loss_scale": True,
         "drop_path_rate": None,
@@ -172,11 +172,13 @@ def test_keys_of_older_files_are_translated(loads: Loads) -> None:
         "aug_repeats": 1,
         "amp_cast_list": "[nn.Conv2d]",
         "weight_decay": "4e-5",
+        "ckpt_save_interval": 5,
     }
-    recipe = loads(FILES["skresnet18_ascend"] | older)
+    recipe = loads(FILES["skresnet18_ascend"] | others)
     assert recipe.weight_decay_filter == "norm_and_bias"
     assert (recipe.loss_scale_type, recipe.drop_overflow_update) == ("dynamic", True)
     assert (recipe.drop_path_rate, recipe.weight_decay) == (0.0, 4e-5)
+    assert recipe.checkpoint_every_epochs == 5
 
 
 def test_every_key_is_handled_in_one_way() -> None:

@@ -76,6 +76,7 @@ OTHERS: dict[str, Any] = {
     "jit_level": "O1",
     "seed": 43,
     "checkpoint_every_steps": 10,
+    "checkpoint_every_epochs": 2,
     "keep_checkpoint_max": 4,
     "val_interval": 2,
     "log_interval": 10,

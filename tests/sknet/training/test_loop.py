@@ -13,7 +13,8 @@ from sknet.data.order import epoch_order
 from sknet.data.shards import ShardSet, read_rows
 from sknet.planning import plan_run
 from sknet.recipe import load_recipe
-from sknet.records import Run
+from sknet.records import Checkpoint, Run
+from sknet.training.checkpoint import checkpoint_name
 from sknet.training.loop import divergence
 from sknet.world import World
 from tests.sknet.training.conftest import Trainings
@@ -90,6 +91,31 @@ def test_divergence_ends_the_training_and_leaves_no_bad_checkpoint(
             assert np.isfinite(parameter.asnumpy()).all()
     for entry in metrics(directory):
         assert all(math.isfinite(value) for value in entry.values() if isinstance(value, float))
+
+
+@pytest.mark.slow
+def test_checkpoints_are_saved_at_the_interval_of_epochs_at_the_best_and_at_the_end(
+    forked: Trainings, run: Run, tmp_path: Path
+) -> None:
+    choices = {
+        "epoch_size": 5,
+        "checkpoint_every_steps": None,
+        "checkpoint_every_epochs": 2,
+        "keep_checkpoint_max": 9,
+    }
+    rarely = choices | {"val_interval": 5}
+    assert forked(tmp_path / "rarely", recipe=rarely) == 0
+    assert forked(tmp_path / "often", recipe=choices) == 0
+    planned = {checkpoint_name(epoch * run.steps_per_epoch) for epoch in (2, 4, 5)}
+    assert {path.name for path in (tmp_path / "rarely").glob("step-*")} == planned
+    *_, last = sorted((tmp_path / "often").glob("step-*"))
+    counts = [each.correct_top1 for _, each in Checkpoint.read(last / "state.json").evaluations]
+    best = {
+        checkpoint_name(epoch * run.steps_per_epoch)
+        for epoch, count in enumerate(counts, 1)
+        if count > max(counts[: epoch - 1], default=-1)
+    }
+    assert {path.name for path in (tmp_path / "often").glob("step-*")} == planned | best
 
 
 @pytest.mark.slow
