@@ -3,17 +3,12 @@
 The page escapes every name and text from the store.
 """
 
-import base64
-import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from sknet.records import ConfusedPair
 from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
@@ -42,6 +37,7 @@ from sknet.report.tables import (
     quarantine_table,
     unreadable_table,
 )
+from sknet.report.template import data_uri, embedded, render
 from sknet.report.text import (
     NOTES,
     as_text,
@@ -75,8 +71,6 @@ COMPARISON = "comparison.md"
 
 FORMS = ("csv", "parquet")
 """Forms in which every table is written."""
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def file_names() -> frozenset[str]:
@@ -148,18 +142,8 @@ def render_html(
         comparison: Two runs that the page shows side by side.
         pictures: Thumbnails of the runs' examples.
     """
-    package = resources.files("sknet.report")
-    css, script = (
-        package.joinpath(name).read_text("utf-8").strip() for name in ("report.css", "report.js")
-    )
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(package.joinpath("report.html.j2").read_text("utf-8"))
-    page = template.render(
-        css=Markup(css),  # noqa: S704 (our own file)
-        script=Markup(script),  # noqa: S704 (our own file)
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return render(
+        "report.html.j2",
         headline=headline(contents),
         best=contents.best,
         tiles=tiles(contents),
@@ -167,13 +151,12 @@ def render_html(
         published=published_as_text(contents),
         anchors=[f"run-{run.short_key}" if run in detailed else None for run in contents.runs],
         num_own=len(contents.runs),
-        overview=[_figure(drawing) for drawing in _overview(contents, detailed, accuracy)],
+        overview=[embedded(drawing) for drawing in _overview(contents, detailed, accuracy)],
         revalidations=_first_rows(revalidations_as_text(contents), file="nights.csv"),
         unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
         comparison=_comparison_values(comparison) if comparison else None,
         runs=[_run_values(run, pictures or {}) for run in detailed],
     )
-    return page.rstrip() + "\n"
 
 
 def _overview(
@@ -201,7 +184,7 @@ def _run_values(run: TrainedRun, pictures: Pictures) -> dict[str, Any]:
     return {
         "record": run,
         "title": run.title,
-        "figures": [_figure(drawing) for drawing in _run_figures(run)],
+        "figures": [embedded(drawing) for drawing in _run_figures(run)],
         "pairs": list(_pairs(run, pictures)),
         "evaluations": as_text(evaluations_table([run])).drop(columns=["run", "recipe"]),
         "tasks": tasks_as_text(run),
@@ -238,7 +221,7 @@ def _pairs(run: TrainedRun, pictures: Pictures) -> Iterator[dict[str, Any]]:
             "seen": counts.class_seen[pair.label] if pair.label < len(counts.class_seen) else 0,
             "examples": [
                 {
-                    "uri": _data_uri(pictures.get(shown.sha256, b"")),
+                    "uri": data_uri(pictures.get(shown.sha256, b"")),
                     "key": shown.example.key,
                     "probability": f"{100 * shown.example.probability:.0f} %",
                 }
@@ -251,20 +234,6 @@ def _examples(run: TrainedRun, pair: ConfusedPair) -> Iterator[ShownExample]:
     for shown in run.examples:
         if (shown.example.label, shown.example.predicted) == (pair.label, pair.predicted):
             yield shown
-
-
-def _data_uri(content: bytes) -> str | None:
-    """Return a `data:` URI with a PNG; None if the content is no PNG."""
-    if not content.startswith(_PNG_SIGNATURE):
-        return None
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-
-
-def _figure(drawing: Drawing) -> dict[str, Any]:
-    return {
-        "svg": Markup(drawing.svg),  # noqa: S704 (made by matplotlib, which escapes names)
-        "words": drawing.words,
-    }
 
 
 def _first_rows(table: pd.DataFrame, *, file: str) -> dict[str, Any]:
