@@ -1,6 +1,7 @@
-"""Confidence intervals and tests for accuracies that are given as counts."""
+"""Confidence intervals and tests for results that are given as counts."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Z_95 = 1.959963984540054
@@ -29,16 +30,60 @@ class PairedCounts(NamedTuple):
         return sum(self)
 
 
-def wilson_interval(correct: int, seen: int) -> tuple[float, float]:
+def wilson_interval(correct: float, seen: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a fraction.
 
     It stays within 0 … 1, even if no sample or every sample is correct.
+
+    Args:
+        correct: Number of correct samples. No whole number if the fraction is no count, but behaves
+            as one, as average precision does.
+        seen: Number of samples, at least 1.
     """
     fraction = correct / seen
     spread = Z_95**2 / seen
     centre = (fraction + spread / 2) / (1 + spread)
     half = math.sqrt(fraction * (1 - fraction) * spread + spread**2 / 4) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mover(estimates: Sequence[Interval]) -> Interval:
+    """Return the mean of estimates from different samples, each with the same weight.
+
+    The method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008,
+    p. 1693), which combines the estimates' own intervals. If these are Wilson's, it has a width
+    even where every sample is correct, which a bootstrap has not.
+
+    Args:
+        estimates: At least one, within 0 … 1.
+    """
+    num = len(estimates)
+    value = math.fsum(each.value for each in estimates) / num
+    below = math.hypot(*(each.value - each.low for each in estimates)) / num
+    above = math.hypot(*(each.high - each.value for each in estimates)) / num
+    return Interval(value, max(0.0, value - below), min(1.0, value + above))
+
+
+def wilson(correct: float, seen: int) -> Interval:
+    """Return a fraction with `wilson_interval`, which rounding must not put beside it."""
+    low, high = wilson_interval(correct, seen)
+    return Interval(correct / seen, min(low, correct / seen), max(high, correct / seen))
+
+
+def f1(correct: int, wrong: int) -> Interval:
+    """Return the F1 of a class, the harmonic mean of its precision and recall.
+
+    Of the samples that are of the class or are taken for it, the fraction J that is both is
+    binomial, and F1 = 2J / (1 + J) rises with it. So Wilson's interval of J gives that of F1 (Lam,
+    Gopal and Qian 2023, arXiv 2309.14621).
+
+    Args:
+        correct: Number of samples of the class that are predicted as it.
+        wrong: Number of samples that are only one of both; with `correct`, at least one.
+    """
+    return Interval(
+        *(2 * fraction / (1 + fraction) for fraction in wilson(correct, correct + wrong))
+    )
 
 
 def independent_difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
@@ -87,6 +132,21 @@ def mcnemar_p_value(
     if differing == 0:
         return 1.0
     return float(binomtest(counts.only_first, differing, alternative=alternative).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values that are corrected for being many, by Holm's method.
+
+    If each is compared with a level, the probability that any true null hypothesis is rejected is
+    at most that level, however the tests depend on each other (Scandinavian Journal of Statistics
+    6, 1979, p. 65).
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def _hybrid(first: tuple[int, int], second: tuple[int, int], correlation: float) -> Interval:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sknet import program
+from sknet.data.sources import TEST
 from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
-from sknet.planning import check_classes
+from sknet.planning import check_classes, open_data
 from sknet.progress import write_progress
 from sknet.recipe import Recipe, changed_recipe
-from sknet.records import Checkpoint, CheckpointChecks, Dataset, Evaluation, Run
+from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Run
 from sknet.records.training import MODEL_FILE, STATE_FILE
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     weights = _weights_file(arguments.ckpt_path)
     run = _run_of(weights, required=arguments.config is None)
     recipe = _recipe(arguments, run, warnings.append)
+    _refuse_other_classes(recipe, run, open_data(arguments.data_dir).classes)
     device = choose_device(arguments.device_target, recipe)
     _make_directories(arguments)
     # Importing MindSpore takes seconds, so wrong options are refused before.
@@ -64,7 +66,6 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.shards_dir,
         rank=world.rank,
         num_workers=os.cpu_count() or 1,
-        check=lambda dataset: _refuse_other_classes(recipe, run, dataset),
         report=lambda line: print(line, flush=True),
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))
@@ -136,29 +137,28 @@ def _recipe(
     return recipe
 
 
-def _refuse_other_classes(recipe: Recipe, run: Run | None, dataset: Dataset) -> None:
-    """Check that the data set has the classes of the checkpoint, in their order.
+def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, ...]) -> None:
+    """Check that data has the classes of the checkpoint, in their order.
 
     Raises:
         UserError: It has others.
     """
-    check_classes(recipe, len(dataset.classes))
-    if run is None or dataset.classes == run.classes:
+    check_classes(recipe, len(classes))
+    if run is None or classes == run.classes:
         return
-    if len(dataset.classes) != len(run.classes):
+    if len(classes) != len(run.classes):
         raise UserError(
-            f"the data set has {len(dataset.classes)} classes, but the checkpoint was trained on "
+            f"the data set has {len(classes)} classes, but the checkpoint was trained on "
             f"{len(run.classes)}"
         )
-    label = next(
-        label
-        for label, (own, other) in enumerate(zip(dataset.classes, run.classes, strict=True))
-        if own != other
+    label, found, expected = next(
+        (label, found, expected)
+        for label, (found, expected) in enumerate(zip(classes, run.classes, strict=True))
+        if found != expected
     )
     raise UserError(
-        f"the data set's classes are not those of the checkpoint: class {label} is "
-        f"{dataset.classes[label]!r} instead of {run.classes[label]!r}; name and order the "
-        "folders as they were in training"
+        f"the data set's classes are not those of the checkpoint: class {label} is {found!r} "
+        f"instead of {expected!r}; name and order the folders as they were in training"
     )
 
 
@@ -216,42 +216,31 @@ def _evaluate(
 ) -> None:
     """Predict on all ranks; count, print and write on rank 0."""
     from sknet.evaluation.predicting import predict
-    from sknet.evaluation.predictions import evaluation_of
 
     predictions = predict(
         network,
         recipe,
         shards,
-        split=SPLIT,
+        split=arguments.split,
         batch_size=BATCH_SIZE,
         resolutions=recipe.resolutions,
         world=world,
+        with_average_precision=True,
         on_progress=_progress(arguments.progress_file) if world.rank == 0 else None,
     )
-    evaluations = {
-        side: evaluation_of(
-            at_side,
-            split=SPLIT,
-            resolution=side,
-            num_classes=len(shards.classes),
-            in_detail=True,
-        )
-        for side, at_side in predictions.items()
-    }
     if arguments.out:
         from sknet.evaluation.attention import measure_attention
         from sknet.records.evaluation import ATTENTION_FILE
 
         # All ranks compute it: the others would have to wait for rank 0 anyway.
-        attention = measure_attention(network, recipe, shards, split=SPLIT, batch_size=BATCH_SIZE)
+        attention = measure_attention(
+            network, recipe, shards, split=arguments.split, batch_size=BATCH_SIZE
+        )
         if world.rank == 0:
             with program.writing(arguments.out, "--out"):
                 attention.write(arguments.out / ATTENTION_FILE)
-            _write_predictions(arguments.out, recipe, shards, predictions, evaluations)
     if world.rank == 0:
-        for evaluation in evaluations.values():
-            print(_line(evaluation), flush=True)
-        program.write_json(evaluations[recipe.image_resize], arguments.json)
+        _report(arguments, recipe, shards, predictions)
 
 
 def _progress(file: Path | None) -> Callable[[float], None]:
@@ -274,41 +263,66 @@ def _progress(file: Path | None) -> Callable[[float], None]:
     return show
 
 
-def _write_predictions(
-    out: Path,
+def _report(
+    arguments: argparse.Namespace,
     recipe: Recipe,
     shards: "ShardSet",
     predictions: "dict[int, Predictions]",
-    evaluations: dict[int, Evaluation],
 ) -> None:
-    """Write counts and predictions at each resolution, and examples at the recipe's resolution."""
+    """Print the counts at each resolution, and write the files that the options name."""
     import numpy as np
 
-    from sknet.data.reading.pipeline import sample_images, sample_keys
-    from sknet.evaluation.examples import choose_examples, write_examples
-    from sknet.evaluation.predictions import write_predictions
-    from sknet.records.evaluation import evaluation_file, predictions_file
+    from sknet.data.reading.pipeline import sample_keys
+    from sknet.evaluation.files import write_files
+    from sknet.evaluation.predictions import detailed
 
-    keys = sample_keys(shards, SPLIT, np.arange(shards.num_samples(SPLIT)))
-    primary = predictions[recipe.image_resize]
-    images = sample_images(shards, SPLIT, np.array(choose_examples(primary), np.int64))
-    with program.writing(out, "--out"):
-        for side, at_side in predictions.items():
-            evaluations[side].write(out / evaluation_file(recipe, side))
-            write_predictions(out / predictions_file(recipe, side), keys, at_side)
-        write_examples(out, primary, keys, images)
+    split = arguments.split
+    keys = sample_keys(shards, split, np.arange(shards.num_samples(split)))
+    leaked = shards.record.dataset.leaked(split)
+    evaluations = {
+        side: detailed(
+            at_side,
+            keys,
+            leaked,
+            split=split,
+            resolution=side,
+            num_classes=len(shards.classes),
+        )
+        for side, at_side in predictions.items()
+    }
+    if arguments.out:
+        with program.writing(arguments.out, "--out"):
+            write_files(arguments.out, recipe, shards, keys, predictions, evaluations)
+    for evaluation in evaluations.values():
+        print(_line(evaluation), flush=True)
+    program.write_json(evaluations[recipe.image_resize], arguments.json)
 
 
 def _line(evaluation: Evaluation) -> str:
     low, high = evaluation.interval_top1
-    return (
-        f"{evaluation.resolution}x{evaluation.resolution}: "
-        f"accuracy@1 {evaluation.accuracy_top1:.2%} "
-        f"({evaluation.correct_top1}/{evaluation.seen}), 95 % interval {low:.2%} to {high:.2%}, "
-        f"accuracy@5 {evaluation.accuracy_top5:.2%} "
-        f"({evaluation.correct_top5}/{evaluation.seen}), loss {evaluation.loss:.4f}, "
-        f"calibration error {evaluation.calibration_error:.4f}"
-    )
+    parts = [
+        f"accuracy@1 {evaluation.accuracy_top1:.2%} ({evaluation.correct_top1}/{evaluation.seen})",
+        f"95 % interval {low:.2%} to {high:.2%}",
+    ]
+    if without := evaluation.without_leaked:
+        correct, seen = without
+        parts.append(f"without leaked images {correct / seen:.2%} ({correct}/{seen})")
+    if evaluation.is_top5_telling:
+        parts.append(
+            f"accuracy@5 {evaluation.accuracy_top5:.2%} "
+            f"({evaluation.correct_top5}/{evaluation.seen})"
+        )
+    for name, value in (
+        ("balanced accuracy", evaluation.balanced_accuracy and evaluation.balanced_accuracy.value),
+        ("macro-F1", evaluation.macro_f1),
+    ):
+        if value is not None:
+            parts.append(f"{name} {value:.2%}")
+    if precision := evaluation.mean_average_precision:
+        parts.append(f"mean average precision {precision.value:.2%}")
+    parts.append(f"loss {evaluation.loss:.4f}")
+    parts.append(f"calibration error {evaluation.calibration_error:.4f}")
+    return f"{evaluation.resolution}x{evaluation.resolution}: {', '.join(parts)}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -321,6 +335,8 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="file of weights, or the directory of a checkpoint",
     )
+    # For the promotion alone, which counts how often the sealed test split is looked at.
+    result.add_argument("--split", choices=(SPLIT, TEST), default=SPLIT, help=argparse.SUPPRESS)
     result.add_argument("--progress_file", type=Path, help=argparse.SUPPRESS)
     result.add_argument(
         "--json", type=Path, help="file for the counts at the recipe's resolution (default: none)"

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -11,13 +13,24 @@ from sknet.data.reading.pipeline import EvalBatch, eval_batches
 from sknet.data.reading.threads import read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
-from sknet.evaluation.predictions import Floats, Predictions, evaluation_of, interleaved
+from sknet.evaluation.classes import average_precisions
+from sknet.evaluation.predictions import (
+    Floats,
+    Predictions,
+    evaluation_of,
+    interleaved,
+    probabilities,
+)
 from sknet.recipe import Recipe
 from sknet.records import Evaluation
 from sknet.world import ALONE, World
 
 BATCHES_AHEAD = 2
 """Batches that are decoded and normalised while the network computes another one."""
+
+MAX_PROBABILITIES = 1 << 27
+"""Most probabilities of a rank that are kept for average precision, 512 MB: ImageNet's validation
+images at two resolutions have 1e8."""
 
 
 def evaluate(
@@ -57,6 +70,7 @@ def predict(
     batch_size: int,
     resolutions: Sequence[int],
     world: World = ALONE,
+    with_average_precision: bool = False,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[int, Predictions]:
     """Return the predictions of every sample of a split at each resolution, on every rank.
@@ -71,6 +85,8 @@ def predict(
         batch_size: Samples per forward pass of a rank.
         resolutions: Sides of the square input, in pixels.
         world: The ranks. All of them have to call this.
+        with_average_precision: Whether to compute it too, unless a rank would have to keep more
+            than MAX_PROBABILITIES.
         on_progress: Called after each batch with the fraction of this rank's samples that are done.
 
     Raises:
@@ -88,13 +104,19 @@ def predict(
         if len(indices)
         else ()
     )
-    rows = {side: [Predictions.none(len(shards.classes)).rows] for side in resolutions}
+    num_classes = len(shards.classes)
+    rows = {side: [Predictions.none(num_classes).rows] for side in resolutions}
+    kept = {side: [np.zeros((0, num_classes), np.float32)] for side in resolutions}
+    most = -(-num_samples // world.size) * num_classes * len(resolutions)
+    with_average_precision &= most <= MAX_PROBABILITIES
     num_done = 0
     with closing(read_ahead(iter(batches), BATCHES_AHEAD)) as ahead:
         for images, labels in ahead:
             for side, at_side in zip(resolutions, images, strict=True):
                 logits = _logits(network, at_side, batch_size)
                 rows[side].append(Predictions.of_logits(logits, labels).rows)
+                if with_average_precision:
+                    kept[side].append(probabilities(logits))
             num_done += len(labels)
             if on_progress:
                 on_progress(num_done / len(indices))
@@ -105,7 +127,19 @@ def predict(
         loss = math.fsum(result[side].loss.tolist())
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss on {split} is {loss}: the weights have diverged")
+        if with_average_precision:
+            found = average_precisions(
+                partial(_gather_classes, np.concatenate(kept.pop(side)), num_samples, world.size),
+                result[side].labels,
+                num_classes,
+            )
+            result[side] = replace(result[side], average_precision=found)
     return result
+
+
+def _gather_classes(own: Floats, num_samples: int, world_size: int, first: int, end: int) -> Floats:
+    """Return the probabilities of some classes of all ranks, in the order of the samples."""
+    return _gather(own[:, first:end], num_samples, world_size)
 
 
 def _logits(network: nn.Cell, images: Floats, batch_size: int) -> Floats:

@@ -7,7 +7,7 @@ that register deployments import it too.
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,14 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sknet.errors import UserError
-from sknet.records import CalibrationBin, ConfusedPair, Evaluation
+from sknet.evaluation.classes import Confusion, macro_f1_interval
+from sknet.records import CalibrationBin, ConfusedPair, Evaluation, LeakedCounts
+from sknet.records.evaluation import TOP
 from sknet.significance import PairedCounts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-TOP = 5
-"""Number of classes that are stored of each sample, or all classes if there are fewer."""
 
 NUM_PAIRS = 50
 """Largest number of confused pairs in an evaluation."""
@@ -74,6 +73,8 @@ class Predictions(TopClasses):
 
     loss: Floats
     """(N,): cross entropy without label smoothing."""
+    average_precision: tuple[float | None, ...] = ()
+    """That of each class, if it was computed: it depends on more than `rows` have."""
 
     @classmethod
     def of_logits(cls, logits: Floats, labels: Ints) -> Self:
@@ -120,6 +121,14 @@ class Predictions(TopClasses):
         return rows
 
 
+def probabilities(logits: Floats) -> Floats:
+    """Return the probability (N, classes) of every class, of finite logits of the same shape."""
+    exact = logits.astype(np.float64)
+    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
+    result: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
+
+
 def interleaved(gathered: Floats, num_samples: int) -> Floats:
     """Return the rows of all ranks in the order of the samples.
 
@@ -137,16 +146,14 @@ def evaluation_of(
     split: str,
     resolution: int,
     num_classes: int,
-    in_detail: bool = False,
 ) -> Evaluation:
-    """Count predictions.
+    """Count predictions, as evaluations while training do.
 
     Args:
         predictions: The predictions of every sample of the split.
         split: Name of the split.
         resolution: Side of the square input, in pixels.
         num_classes: Number of classes of the data set.
-        in_detail: Whether to list confused pairs and calibration too.
     """
     labels, correct = predictions.labels, predictions.correct
     within_top = (predictions.top == labels[:, None]).any(axis=1)
@@ -159,9 +166,52 @@ def evaluation_of(
         loss_sum=math.fsum(predictions.loss.tolist()),
         class_seen=tuple(np.bincount(labels, minlength=num_classes).tolist()),
         class_correct=tuple(np.bincount(labels[correct], minlength=num_classes).tolist()),
-        confused=confused_pairs(predictions)[:NUM_PAIRS] if in_detail else (),
-        calibration=_calibration(predictions) if in_detail else (),
     )
+
+
+def detailed(
+    predictions: Predictions,
+    keys: Sequence[str],
+    leaked: Set[str],
+    *,
+    split: str,
+    resolution: int,
+    num_classes: int,
+) -> Evaluation:
+    """Count predictions in all ways, as evaluations of finished trainings do.
+
+    Args:
+        predictions: The predictions of every sample of the split.
+        keys: The samples' keys, in the same order.
+        leaked: Keys of samples of which a copy is in another split.
+        split: Name of the split.
+        resolution: Side of the square input, in pixels.
+        num_classes: Number of classes of the data set.
+    """
+    counts = evaluation_of(predictions, split=split, resolution=resolution, num_classes=num_classes)
+    more = {
+        "confused": confused_pairs(predictions)[:NUM_PAIRS],
+        "calibration": _calibration(predictions),
+        "class_predicted": tuple(
+            np.bincount(predictions.predicted, minlength=num_classes).tolist()
+        ),
+        "class_average_precision": predictions.average_precision,
+        "leaked": _leaked_counts(predictions, keys, leaked),
+    }
+    counted = Evaluation.model_validate({**counts.model_dump(), **more})
+    confusion = Confusion.of(predictions.labels, predictions.predicted)
+    interval = macro_f1_interval(confusion, counted.classes)
+    return counted.model_copy(update={"macro_f1_interval": interval})
+
+
+def _leaked_counts(
+    predictions: Predictions, keys: Sequence[str], leaked: Set[str]
+) -> LeakedCounts | None:
+    chosen = np.array([key in leaked for key in keys], bool)
+    if not chosen.any():
+        return None
+    correct = int(predictions.correct[chosen].sum())
+    return LeakedCounts(seen=int(chosen.sum()), correct_top1=correct)
 
 
 def confused_pairs(predictions: Predictions) -> tuple[ConfusedPair, ...]:

@@ -83,10 +83,15 @@ def judge_revalidation(
 
 
 def differing_fields(recorded: Evaluation, found: Evaluation) -> list[str]:
-    """Describe each differing field: both values, or how many of its entries differ."""
+    """Describe each differing field: both values, or how many of its entries differ.
+
+    Fields that the recorded one lacks, as older versions didn't count them, are not compared.
+    """
     before, now = recorded.model_dump(mode="json"), found.model_dump(mode="json")
     return [
-        _describe(name, before[name], now[name]) for name in before if before[name] != now[name]
+        _describe(name, before[name], now.get(name))
+        for name in before
+        if before[name] != now.get(name)
     ]
 
 

@@ -13,10 +13,12 @@ from sknet.records.evaluation import (
     CalibrationBin,
     Check,
     CheckpointChecks,
+    ClassResult,
     ConfusedPair,
     Evaluation,
     Example,
     Examples,
+    LeakedCounts,
     UnitAttention,
 )
 from sknet.records.training import (
@@ -41,6 +43,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointChecks",
     "CheckpointFile",
+    "ClassResult",
     "ConfusedPair",
     "CopyGroup",
     "Counts",
@@ -50,6 +53,7 @@ __all__ = [
     "Example",
     "Examples",
     "Layout",
+    "LeakedCounts",
     "ProductionComparison",
     "Promotion",
     "QuarantinedSample",

@@ -1,17 +1,21 @@
 """The results of an evaluation: checks of the checkpoint, counts, attention and examples."""
 
-from typing import Literal, Self
+import math
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from infra.base.records import Record
 from sknet.recipe import Recipe
 from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
-from sknet.significance import wilson_interval
+from sknet.significance import Interval, f1, mover, wilson, wilson_interval
 
 CHECKS_FILE = "checks.json"
 ATTENTION_FILE = "attention.json"
 EXAMPLES_FILE = "examples.json"
+
+TOP = 5
+"""Number of classes that are stored of each sample, or all classes if there are fewer."""
 
 
 def evaluation_file(recipe: Recipe, resolution: int) -> str:
@@ -66,8 +70,55 @@ class CalibrationBin(Record):
     """Sum of the probabilities of the predicted classes."""
 
 
+class LeakedCounts(Record):
+    """Counts over the samples of a split of which a copy is in another split."""
+
+    seen: PositiveInt
+    correct_top1: NonNegativeInt
+
+
+class ClassResult(NamedTuple):
+    """What became of one class. A fraction is None if it has no samples to be a fraction of."""
+
+    label: int
+    seen: int
+    """Number of samples of the class."""
+    correct: int
+    """Number of these that are predicted as the class."""
+    predicted: int | None
+    """Number of samples that are predicted as the class; None if it isn't recorded."""
+    average_precision: float | None
+    """Area under the curve of precision over recall, as a sum of steps."""
+
+    @property
+    def recall(self) -> Interval | None:
+        """Fraction of the class's samples that are predicted as it, with Wilson's interval."""
+        return wilson(self.correct, self.seen) if self.seen else None
+
+    @property
+    def precision(self) -> Interval | None:
+        """Fraction of the samples predicted as the class that are of it, with Wilson's interval."""
+        return wilson(self.correct, self.predicted) if self.predicted else None
+
+    @property
+    def f1(self) -> Interval | None:
+        """Harmonic mean of precision and recall, with its interval."""
+        if self.predicted is None or not self.seen + self.predicted:
+            return None
+        return f1(self.correct, self.seen + self.predicted - 2 * self.correct)
+
+
+def _is_empty(value: object) -> bool:
+    """Tell whether a field is left out of the JSON."""
+    return value in (None, ())
+
+
 class Evaluation(Record):
-    """`evaluation.json`: counts over a split. Fractions are computed from them, never averaged."""
+    """`evaluation.json`: counts over a split. Fractions are computed from them, never averaged.
+
+    Fields that came later are left out of the JSON while they are empty. Evaluations while training
+    have none of them, so the bytes of checkpoints stay what they were.
+    """
 
     format_version: Literal[2] = 2
     split: str
@@ -87,6 +138,17 @@ class Evaluation(Record):
     """The most frequent pairs, in falling order; none in evaluations while training."""
     calibration: tuple[CalibrationBin, ...] = ()
     """Equal parts of 0 … 1, in order; none in evaluations while training."""
+    class_predicted: Annotated[tuple[NonNegativeInt, ...], Field(exclude_if=_is_empty)] = ()
+    """Number of samples that are predicted as each class."""
+    class_average_precision: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)] | None, ...], Field(exclude_if=_is_empty)
+    ] = ()
+    """Average precision of each class; None for a class without samples. Empty, too, if there are
+    too many probabilities to keep them all."""
+    macro_f1_interval: Annotated[tuple[float, float] | None, Field(exclude_if=_is_empty)] = None
+    """95 % interval of `macro_f1`, from a bootstrap over the samples."""
+    leaked: Annotated[LeakedCounts | None, Field(exclude_if=_is_empty)] = None
+    """The part of the counts that copies may have improved; None if no copies were found."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -100,6 +162,23 @@ class Evaluation(Record):
             for correct, seen in zip(self.class_correct, self.class_seen, strict=True)
         ):
             raise ValueError("class_correct and class_seen don't go together")
+        if self.class_predicted and (
+            len(self.class_predicted) != len(self.class_correct)
+            or any(
+                correct > predicted
+                for correct, predicted in zip(self.class_correct, self.class_predicted, strict=True)
+            )
+        ):
+            raise ValueError("class_predicted and class_correct don't go together")
+        if len(self.class_average_precision) not in (0, len(self.class_seen)):
+            raise ValueError("class_average_precision and class_seen don't go together")
+        leaked = self.leaked
+        if leaked and not (
+            leaked.seen <= self.seen
+            and leaked.correct_top1 <= self.correct_top1
+            and leaked.seen - leaked.correct_top1 <= self.seen - self.correct_top1
+        ):
+            raise ValueError("leaked is no part of the counts")
         return self
 
     @property
@@ -121,6 +200,67 @@ class Evaluation(Record):
     def interval_top1(self) -> tuple[float, float]:
         """Wilson's 95 % interval of accuracy@1."""
         return wilson_interval(self.correct_top1, self.seen)
+
+    @property
+    def is_top5_telling(self) -> bool:
+        """Whether accuracy@5 says anything: of up to five classes, the label is always in them."""
+        return len(self.class_seen) > TOP or not self.class_seen
+
+    @property
+    def without_leaked(self) -> tuple[int, int] | None:
+        """Number of correct samples and of samples that have no copy in another split.
+
+        None if no sample has one, or if all have.
+        """
+        if self.leaked is None or self.leaked.seen == self.seen:
+            return None
+        return self.correct_top1 - self.leaked.correct_top1, self.seen - self.leaked.seen
+
+    @property
+    def classes(self) -> tuple[ClassResult, ...]:
+        """The result of each class, by label."""
+        num = len(self.class_seen)
+        columns = (
+            self.class_seen,
+            self.class_correct,
+            self.class_predicted or (None,) * num,
+            self.class_average_precision or (None,) * num,
+        )
+        return tuple(
+            ClassResult(label, *values) for label, values in enumerate(zip(*columns, strict=True))
+        )
+
+    @property
+    def balanced_accuracy(self) -> Interval | None:
+        """Mean recall of the classes that have samples, with MOVER's interval.
+
+        None if the samples aren't counted by class.
+        """
+        recalls = [each.recall for each in self.classes if each.recall]
+        return mover(recalls) if recalls else None
+
+    @property
+    def macro_f1(self) -> float | None:
+        """Mean F1 of the classes that have samples or are predicted.
+
+        None if predictions aren't counted by class.
+        """
+        known = [each.f1.value for each in self.classes if each.f1]
+        return math.fsum(known) / len(known) if known else None
+
+    @property
+    def mean_average_precision(self) -> Interval | None:
+        """Mean average precision of the classes that have samples.
+
+        Its interval takes each class's average precision for a fraction of the class's samples, as
+        Boyd, Eng and Page recommend (ECML PKDD 2013), and is MOVER's. None if it isn't known.
+        """
+        known = [
+            wilson(each.average_precision * each.seen, each.seen)
+            for each in self.classes
+            if each.average_precision is not None and each.seen
+        ]
+        return mover(known) if known else None
 
     @property
     def calibration_error(self) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from sknet.evaluation.classes import FORMULA
 from sknet.records import Evaluation
 from sknet.report.contents import (
     SHORT_KEY_LENGTH,
@@ -136,9 +137,6 @@ UNREADABLE_COLUMNS = {"artifact": "string", "reason": "string"}
 
 Row = Mapping[str, object]
 
-_FORMULA = r"^(?=[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])"
-"""What a spreadsheet takes for the beginning of a formula; some also the signs of full width."""
-
 
 def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
     """Return every table of a report, by the name of its files."""
@@ -225,7 +223,7 @@ def as_csv(table: pd.DataFrame) -> str:
     kind is quoted.
     """
     texts: list[str] = list(table.select_dtypes("string"))
-    harmless = {name: table[name].str.replace(_FORMULA, "'", regex=True) for name in texts}
+    harmless = {name: table[name].str.replace(FORMULA, "'", regex=True) for name in texts}
     return str(table.assign(**harmless).to_csv(index=False, lineterminator="\r\n"))
 
 

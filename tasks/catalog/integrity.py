@@ -25,7 +25,7 @@ from sknet.judgement import EvaluationPair
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation, Repair
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file, predictions_file
-from tasks.catalog.production import EVALUATION_FORMAT, created_at, newest
+from tasks.catalog.production import COMPARABLE_FORMATS, created_at, newest
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def recorded_evaluation(store: ArtifactStore, ref: Ref, shards: str) -> Wanted |
         manifest
         for manifest in store.list("evaluation")
         if manifest.inputs == {"checkpoint": ref.digest, "shards": shards}
-        and manifest.format_version == EVALUATION_FORMAT
+        and manifest.format_version in COMPARABLE_FORMATS
     ]
     if not evaluations:
         return None

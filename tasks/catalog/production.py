@@ -41,8 +41,11 @@ PRODUCTION = "production"
 PREDICTIONS = "predictions.parquet"
 """Name of the file with an evaluation's predictions at the recipe's own resolution."""
 
-EVALUATION_FORMAT = 2
-"""Format of evaluation artifacts. Format 2 has checks, predictions, attention and examples."""
+EVALUATION_FORMAT = 3
+"""Format of evaluation artifacts: format 3 counts by class, and has tables of the classes."""
+
+COMPARABLE_FORMATS = (2, EVALUATION_FORMAT)
+"""Formats of evaluations that are read: they have checks, predictions, attention and examples."""
 
 MAX_CONFLICTS = 5
 """How often a move of the ref is tried while other processes move it too."""
@@ -117,7 +120,7 @@ def comparison_spec(checkpoint: str, shards: str, device_target: str) -> Artifac
     """Return the spec of a checkpoint's evaluation on shards that it was not trained on."""
     return ArtifactSpec(
         kind="comparison",
-        format_version=1,
+        format_version=2,
         params=software(device_target),
         inputs={"checkpoint": checkpoint, "shards": shards},
     )
@@ -234,7 +237,7 @@ def _intact_evaluation(
         manifest
         for manifest in store.list("evaluation")
         if manifest.inputs == inputs
-        and manifest.format_version == EVALUATION_FORMAT
+        and manifest.format_version in COMPARABLE_FORMATS
         and PREDICTIONS in {entry.path for entry in manifest.files}
     ]
     for manifest in sorted(manifests, key=lambda each: each.params != candidate.params):

@@ -133,7 +133,6 @@ def ours(root: Path, model: str, batch: int) -> Runs:
             split="val",
             resolution=RESOLUTION,
             num_classes=NUM_CLASSES,
-            in_detail=True,
         )
         return f"accuracy@1 {found.accuracy_top1:.4f}, loss {found.loss:.4f}"
 

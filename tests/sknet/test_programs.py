@@ -132,6 +132,10 @@ def finished(
     return write(snapshot, away / "ckpt", state)
 
 
+def lines_of(file: Path) -> list[str]:
+    return file.read_text("utf-8").splitlines()
+
+
 def test_validating_a_checkpoint_writes_checks_counts_predictions_attention_and_examples(
     call: Callable[..., tuple[int, str, str]],
     config: tuple[str, ...],
@@ -149,6 +153,10 @@ def test_validating_a_checkpoint_writes_checks_counts_predictions_attention_and_
     low, high = record.interval_top1
     assert f"95 % interval {low:.2%} to {high:.2%}" in output
     assert f"calibration error {record.calibration_error:.4f}" in output
+    assert record.balanced_accuracy is not None
+    assert f"balanced accuracy {record.balanced_accuracy.value:.2%}" in output
+    assert f"macro-F1 {record.macro_f1:.2%}" in output
+    assert "accuracy@5" not in output, "of three classes it says nothing"
 
     stored = read_predictions(away / "one/predictions.parquet")
     assert (len(stored.keys), stored.correct.sum()) == (6, record.correct_top1)
@@ -165,6 +173,11 @@ def test_validating_a_checkpoint_writes_checks_counts_predictions_attention_and_
         number = stored.keys.index(example.key)
         assert (example.label, example.predicted) == (stored.labels[number], stored.top[number, 0])
         assert (away / "one" / example.file).is_file()
+    names = [line.split(",")[1] for line in lines_of(away / "one/classes.csv")[1:]]
+    assert tuple(names) == converted.record.dataset.titles
+    matrix = [line.split(",")[1:] for line in lines_of(away / "one/confusion.csv")[1:]]
+    assert tuple(sum(map(int, row)) for row in matrix) == record.class_seen
+    assert tuple(int(row[label]) for label, row in enumerate(matrix)) == record.class_correct
     attention = Attention.read(away / "one/attention.json")
     assert [unit.unit for unit in attention.units] == ["SK_2_1", "SK_3_1"]
 

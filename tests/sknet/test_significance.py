@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 
 from sknet.significance import (
     PairedCounts,
+    f1,
+    holm,
     independent_difference,
     mcnemar_p_value,
+    mover,
     paired_difference,
+    wilson,
     wilson_interval,
 )
 
@@ -138,3 +142,43 @@ def test_the_one_sided_p_value_falls_with_every_sample_that_the_first_wins(
     p = p_value(first, second, alternative="greater")
     assert p_value(first + 1, second, alternative="greater") <= p * (1 + 1e-9)
     assert p_value(first, second + 1, alternative="greater") >= p * (1 - 1e-9)
+
+
+@given(accuracies, accuracies)
+def test_the_interval_of_a_mean_is_newcombes_as_a_difference_is_a_mean(
+    first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    """p - q is twice the mean of p and 1 - q, less 1, and both combine Wilson's intervals."""
+    difference = independent_difference(first, second)
+    mean = mover([wilson(*second), wilson(first[1] - first[0], first[1])])
+    assert [2 * each - 1 for each in mean] == pytest.approx([*difference])
+
+
+@given(accuracies)
+def test_the_mean_of_one_fraction_has_its_interval(counted: tuple[int, int]) -> None:
+    assert tuple(mover([wilson(*counted)])) == pytest.approx(wilson(*counted))
+
+
+def test_the_interval_of_f1_is_wilsons_of_the_samples_that_count_in_it() -> None:
+    # 8 right, 2 missed and 2 wrongly taken for the class: J is 8/12, F1 16/20.
+    found = f1(8, 4)
+    assert found.value == pytest.approx(0.8)
+    low, high = wilson_interval(8, 12)
+    assert (found.low, found.high) == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+    assert f1(8, 0).low < 0.9 < f1(8, 0).high == 1
+
+
+def test_holms_example_rejects_step_by_step() -> None:
+    # 4 x 0.005, then 3 x 0.01; 2 x 0.04 is raised by 3 x 0.03, which comes before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_corrected_p_values_are_between_the_plain_ones_and_bonferronis(values: list[float]) -> None:
+    for plain, corrected in zip(values, holm(values), strict=True):
+        assert plain <= corrected <= min(1.0, len(values) * plain) or corrected == pytest.approx(
+            len(values) * plain
+        )
+    assert sorted(values) == [value for _, value in sorted(zip(holm(values), values, strict=True))]

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sknet.evaluation.predictions import Predictions, evaluation_of, interleaved
+from sknet.evaluation.predictions import Predictions, detailed, evaluation_of, interleaved
 from sknet.records import Evaluation
 from sknet.significance import wilson_interval
 
@@ -38,9 +39,17 @@ def counts_by_sorting(logits: Logits, labels: Labels) -> list[float]:
     return [sum(correct), top5, *seen, *correct]
 
 
-def counted(predictions: Predictions, num_classes: int = CLASSES) -> Evaluation:
-    return evaluation_of(
-        predictions, split="val", resolution=32, num_classes=num_classes, in_detail=True
+def counted(
+    predictions: Predictions, num_classes: int = CLASSES, leaked: Collection[int] = ()
+) -> Evaluation:
+    keys = [str(index) for index in range(len(predictions))]
+    return detailed(
+        predictions,
+        keys,
+        {keys[index] for index in leaked},
+        split="val",
+        resolution=32,
+        num_classes=num_classes,
     )
 
 
@@ -160,3 +169,33 @@ def test_the_calibration_error_is_the_mean_distance_of_accuracy_and_confidence()
     expected = (2 * abs(1 / 2 - 3 / 4) + 4 * abs(1 - 1 / 2)) / 6
     assert result.calibration_error == pytest.approx(expected)
     assert result.interval_top1 == wilson_interval(5, 6)
+
+
+@given(logits_and_labels, st.data())
+def test_the_counts_without_leaked_samples_are_those_of_the_other_samples(
+    batch: tuple[Logits, Labels], data: st.DataObject
+) -> None:
+    predictions = Predictions.of_logits(*batch)
+    leaked = data.draw(st.sets(st.integers(0, len(predictions) - 1)))
+    result = counted(predictions, leaked=leaked)
+    others = [index for index in range(len(predictions)) if index not in leaked]
+    if not leaked or not others:
+        assert result.without_leaked is None
+    else:
+        assert result.without_leaked == (predictions.correct[others].sum(), len(others))
+    assert (result.leaked is None) == (not leaked)
+
+
+def test_evaluations_while_training_are_written_as_they_always_were() -> None:
+    """Their JSON is part of each checkpoint, whose bytes must not change."""
+    logits = np.eye(3, dtype=np.float32)
+    plain = evaluation_of(
+        Predictions.of_logits(logits, np.arange(3, dtype=np.int32)),
+        split="val",
+        resolution=32,
+        num_classes=3,
+    )
+    assert plain.model_dump(mode="json").keys() == {
+        *("format_version", "split", "resolution", "seen", "correct_top1", "correct_top5"),
+        *("loss_sum", "class_seen", "class_correct", "confused", "calibration"),
+    }

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program_state")]
 FILES = {
     *("evaluation.json", "evaluation-48.json"),
     *("predictions.parquet", "predictions-48.parquet"),
-    *("attention.json", "examples.json"),
+    *("attention.json", "examples.json", "classes.csv", "confusion.csv"),
 }
 
 
@@ -96,6 +96,7 @@ def test_two_ranks_write_the_files_of_one(options: list[str], tmp_path: Path) ->
     assert all(name.startswith("example-") for name in alone.keys() - FILES)
     evaluation = Evaluation.read(tmp_path / "alone/evaluation.json")
     assert (evaluation.seen, evaluation.class_seen) == (7, (3, 2, 2))
+    assert evaluation.mean_average_precision is not None
     assert len(read_predictions(tmp_path / "alone/predictions.parquet")) == 7
 
 

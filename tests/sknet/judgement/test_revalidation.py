@@ -58,6 +58,13 @@ def test_on_the_same_software_every_difference_is_a_regression_with_both_values(
     assert judged(pair(other), tolerance=1.0) == Verdict("regressed", summary, ())
 
 
+def test_what_an_older_version_did_not_count_is_no_difference() -> None:
+    newer = COUNTS.model_copy(update={"class_predicted": (3, 1)})
+    assert judged(pair(newer)).outcome == "as recorded"
+    lost = judged(pair(COUNTS, recorded=newer))
+    assert (lost.outcome, lost.summary) == ("regressed", "class_predicted was [3, 1], is null")
+
+
 def test_equal_counts_with_other_predictions_are_a_regression_too() -> None:
     verdict = judged(pair(COUNTS, 1, 0, 1, 1), tolerance=1.0)
     assert verdict.outcome == "regressed"
