@@ -63,6 +63,7 @@ def check_classes(recipe: Recipe, num_classes: int) -> None:
         raise UserError(
             f"num_classes is {recipe.num_classes}, but the data set has {num_classes} classes"
         )
+    recipe.check_class_weights(num_classes)
 
 
 def check_samples(recipe: Recipe, world_size: int, num_samples: int) -> None:

@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+Seeds = npt.NDArray[np.uint64]
+"""Numbers of 64 bits, of which random numbers are derived."""
 
 _NUM_ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15  # splitmix64's increment
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # those of its finaliser
 _MASK = (1 << 64) - 1
 
 
@@ -30,12 +33,28 @@ def order_slice(num_samples: int, seed: int, epoch: int, start: int, stop: int) 
     """
     if not 0 <= start <= stop <= num_samples:
         raise ValueError(f"slice {start}:{stop} is not within 0:{num_samples}")
-    half_bits = max(1, ((num_samples - 1).bit_length() + 1) // 2)
-    keys = _round_keys(seed, epoch)
-    values = _feistel(np.arange(start, stop, dtype=np.uint64), keys, half_bits)
-    while (outside := values >= num_samples).any():
-        values[outside] = _feistel(values[outside], keys, half_bits)
-    return values.astype(np.int64)
+    seeds = np.array([derive_seed(seed, epoch)], np.uint64)
+    return permuted(np.arange(start, stop), np.array([num_samples]), seeds)
+
+
+def permuted(positions: Indices, sizes: Indices, seeds: Seeds) -> Indices:
+    """Return what stands at positions (N,) of permutations of 0 … size - 1.
+
+    Args:
+        positions: Positions (N,), each below its size.
+        sizes: Number of elements of each position's permutation (N,); (1,) if all have the same.
+        seeds: Seed of each position's permutation, of the same shape as the sizes.
+    """
+    # frexp returns the number of bits of a whole number as the exponent.
+    half_bits = np.maximum(1, (np.frexp(sizes - 1)[1] + 1) // 2).astype(np.uint64)
+    limits = sizes.astype(np.uint64)
+    keys = [derive_seeds(seeds, index) for index in range(_NUM_ROUNDS)]
+    values = _feistel(positions.view(np.uint64), keys, half_bits)
+    while (outside := values >= limits).any():
+        chosen = outside if len(sizes) == len(values) else slice(None)
+        chosen_keys = [key[chosen] for key in keys]
+        values[outside] = _feistel(values[outside], chosen_keys, half_bits[chosen])
+    return values.view(np.int64)
 
 
 def rank_indices(
@@ -76,25 +95,29 @@ def derive_seed(*parts: int) -> int:
     return state
 
 
+def derive_seeds(seeds: Seeds, parts: Indices | int) -> Seeds:
+    """Return `derive_seed(*earlier, part)` for each seed `derive_seed(*earlier)` and its part."""
+    return _mix_all(seeds + np.uint64(_GOLDEN) + np.asarray(parts).astype(np.uint64))
+
+
 def _mix(value: int) -> int:
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
+    value = (value ^ (value >> 30)) * _FACTORS[0] & _MASK
+    value = (value ^ (value >> 27)) * _FACTORS[1] & _MASK
     return value ^ (value >> 31)
 
 
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
-    return [np.uint64(derive_seed(seed, epoch, index)) for index in range(_NUM_ROUNDS)]
+def _mix_all(values: Seeds) -> Seeds:
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(_FACTORS[0])
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(_FACTORS[1])
+    values ^= values >> np.uint64(31)
+    return values
 
 
-def _feistel(
-    values: npt.NDArray[np.uint64], keys: list[np.uint64], half_bits: int
-) -> npt.NDArray[np.uint64]:
-    shift = np.uint64(half_bits)
-    mask = np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
+def _feistel(values: Seeds, keys: list[Seeds], half_bits: Seeds) -> Seeds:
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    left, right = values >> half_bits, values & mask
     for key in keys:
-        mixed = (right + np.uint64(_GOLDEN)) ^ key
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & mask)
-    return (left << shift) | right
+        left, right = right, left ^ (_mix_all((right + np.uint64(_GOLDEN)) ^ key) & mask)
+    return (left << half_bits) | right

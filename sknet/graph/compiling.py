@@ -92,8 +92,8 @@ def compile_graphs(
     def normalised(number: int) -> Tensor:
         return Tensor(np.zeros((number, 3, side, side), np.float32))
 
-    # Only whether there is one rate or several changes the graph.
-    step = TrainStep(network(), recipe, [recipe.lr, recipe.lr], world)
+    # Only whether there is one rate or several changes the graph, and no class's count does.
+    step = TrainStep(network(), recipe, [recipe.lr, recipe.lr], world, np.ones(classes, np.int64))
     step.set_train(True)
     images = (
         np.zeros((batch, 3, side, side), np.uint8)

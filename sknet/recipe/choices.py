@@ -17,6 +17,7 @@ from pydantic import (
 from sknet.recipe.types import (
     AutoAugmentText,
     Channels,
+    ClassWeights,
     ColorJitter,
     Count,
     EraseValue,
@@ -29,6 +30,7 @@ from sknet.recipe.types import (
 )
 
 Layer = Literal["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
+Sampler = Literal["uniform", "balanced", "sqrt"]
 
 
 class Choices(BaseModel):
@@ -261,6 +263,36 @@ class OptimizerChoices(Choices):
     def _consistent_optimizer(self) -> Self:
         if self.use_nesterov and (self.opt not in ("momentum", "sgd") or not self.momentum):
             raise ValueError("use_nesterov needs opt momentum or sgd, and a momentum above 0")
+        return self
+
+
+class RarityChoices(Choices):
+    """How much rare classes count in training; see sknet.data.balanced_order and training.loss."""
+
+    sampler: Annotated[Sampler, Field(exclude_if=lambda value: value == "uniform")] = "uniform"
+    """How often samples are read. uniform: each once in an epoch. balanced: all classes equally
+    often. sqrt: each class in proportion to the square root of its number of samples. An epoch has
+    the same number of steps with each of them."""
+    class_weights: Annotated[ClassWeights, Field(exclude_if=lambda value: value == "none")] = "none"
+    """Factors of the loss of each class's samples, scaled so that their mean over the samples that
+    are read is 1. balanced: the reciprocal of how often the sampler reads the class. A list: one
+    number for each class, in the order of the data set's classes."""
+    logit_adjustment: Annotated[NonNegative, Field(exclude_if=lambda value: not value)] = 0.0
+    """Training adds this times the logarithm of each class's share of the samples that are read to
+    its logit (Menon et al. 2021, with 1); evaluations don't. 0: no adjustment."""
+
+    @model_validator(mode="after")
+    def _consistent_rarity(self) -> Self:
+        chosen = {
+            "sampler balanced": self.sampler == "balanced",
+            "class_weights balanced": self.class_weights == "balanced",
+            f"logit_adjustment {self.logit_adjustment}": self.logit_adjustment > 0,
+        }
+        both = [name for name, on in chosen.items() if on]
+        if len(both) > 1:
+            raise ValueError(
+                f"{' and '.join(both)} each make all classes count equally: choose one of them"
+            )
         return self
 
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sknet.architectures import architecture
 from sknet.errors import UserError, shortened
@@ -21,6 +21,7 @@ from sknet.recipe.choices import (
     ModelChoices,
     OptimizerChoices,
     PrecisionChoices,
+    RarityChoices,
     RunChoices,
     ScheduleChoices,
 )
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 class Recipe(
     RunChoices,
     PrecisionChoices,
+    RarityChoices,
     OptimizerChoices,
     ScheduleChoices,
     BatchChoices,
@@ -44,6 +46,28 @@ class Recipe(
     name: Annotated[str, Field(exclude=True)] = "recipe"
     """Name for people: the recipe file's name without `.yaml`. It is no choice, so it is neither
     written with the choices nor part of the digest."""
+
+    @model_validator(mode="after")
+    def _consistent_classes(self) -> Self:
+        if self.logit_adjustment and self.loss != "CE":
+            raise ValueError(
+                f"logit_adjustment needs loss CE, in which classes compete; loss is {self.loss}"
+            )
+        self.check_class_weights(self.num_classes)
+        return self
+
+    def check_class_weights(self, num_classes: int | None) -> None:
+        """Check that a list of class_weights has a number for each class.
+
+        Raises:
+            UserError: It has more or fewer.
+        """
+        given = self.class_weights
+        if num_classes and not isinstance(given, str) and len(given) != num_classes:
+            raise UserError(
+                f"class_weights has {len(given)} numbers, expected one for each of {num_classes} "
+                "classes, in their order"
+            )
 
     def choices(self) -> dict[str, Any]:
         """Return the choices as JSON values, of which the digest is made.

@@ -71,6 +71,15 @@ def _expand_erase_value(value: object) -> object:
     return tuple(numbers)
 
 
+def _expand_class_weights(value: object) -> object:
+    if value in ("none", "balanced"):
+        return value
+    numbers = _numbers(value) if isinstance(value, list | tuple) else []
+    if not numbers or min(numbers) <= 0:
+        raise ValueError("expected none, balanced or a list of numbers above 0, one for each class")
+    return tuple(numbers)
+
+
 ColorJitter = Annotated[tuple[float, float, float, float], BeforeValidator(_expand_jitter)]
 """Brightness, contrast, saturation and hue; written as one, three or four numbers."""
 
@@ -78,6 +87,11 @@ EraseValue = Annotated[
     Literal["random"] | tuple[float, float, float], BeforeValidator(_expand_erase_value)
 ]
 """`random`, or one number for each channel; written as one or three numbers."""
+
+ClassWeights = Annotated[
+    Literal["none", "balanced"] | tuple[float, ...], BeforeValidator(_expand_class_weights)
+]
+"""`none`, `balanced`, or one number for each class."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from sknet.data.order import Indices
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
 from sknet.training.inputs import MicroBatch, Normalise
@@ -36,7 +37,12 @@ class TrainStep(nn.Cell):
     """
 
     def __init__(
-        self, network: SKNet, recipe: Recipe, rates: list[float], world: World = ALONE
+        self,
+        network: SKNet,
+        recipe: Recipe,
+        rates: list[float],
+        world: World = ALONE,
+        counts: Indices | None = None,
     ) -> None:
         """Prepare the network, which becomes part of this cell.
 
@@ -46,6 +52,7 @@ class TrainStep(nn.Cell):
             recipe: The recipe.
             rates: The learning rate of each step.
             world: The ranks that train together.
+            counts: Number of training samples of each class, as `create_loss` needs it.
         """
         # Without prefixes a checkpoint has the same names of weights as the network alone.
         super().__init__(auto_prefix=False)
@@ -59,7 +66,7 @@ class TrainStep(nn.Cell):
         self.twin = (network.twin(),) if recipe.ema or recipe.amp_level != "O0" else ()
         self.average = Average(network, recipe.ema_decay) if recipe.ema else None
         self.loss_scale = LossScale(recipe)
-        self.forward = ScaledLoss(network, recipe, self.loss_scale)
+        self.forward = ScaledLoss(network, recipe, self.loss_scale, counts)
         self.optimizer = create_optimizer(network, recipe, rates)
         self.weights = self.optimizer.parameters
         self.gradient = ms.value_and_grad(self.forward, None, self.weights, has_aux=True)
@@ -161,11 +168,13 @@ class TrainStep(nn.Cell):
 class ScaledLoss(nn.Cell):
     """The mean loss of a batch in the recipe's precision, with and without its loss scale."""
 
-    def __init__(self, network: SKNet, recipe: Recipe, loss_scale: "LossScale") -> None:
+    def __init__(
+        self, network: SKNet, recipe: Recipe, loss_scale: "LossScale", counts: Indices | None
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.normalise = Normalise(recipe)
         self.network = mixed(network, recipe)
-        self.loss = create_loss(recipe)
+        self.loss = create_loss(recipe, counts)
         self.loss_scale = loss_scale
 
     def construct(

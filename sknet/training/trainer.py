@@ -32,6 +32,7 @@ from sknet.training.metrics import (
     TensorBoard,
     TrainingMetrics,
 )
+from sknet.training.rarity import class_counts, describe
 from sknet.training.schedule import learning_rates
 from sknet.training.step import TrainStep, set_statistics
 from sknet.training.stopping import StopRequest
@@ -155,7 +156,11 @@ class Trainer:
         weights = None if newest else self._options.weights
         network = starting_network(recipe, len(run.classes), weights)
         rates = learning_rates(run)
-        step_cell = TrainStep(network, recipe, rates, world)
+        counts = class_counts(recipe, self._shards)
+        if counts is not None:
+            length = run.steps_per_epoch * run.global_batch_size
+            self._report(describe(recipe, run.classes, counts, length))
+        step_cell = TrainStep(network, recipe, rates, world, counts)
         if newest is None:
             return Start(step_cell, rates, 0, with_layout((), 0, world.size))
         path, state = newest

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sknet.data.balanced_order import balanced_slice
 from sknet.data.order import Indices, derive_seed, order_slice, rank_indices
 from sknet.data.reading.batch_operations import (
     Images,
@@ -114,14 +115,21 @@ def segment_indices(
     run: Run, shards: ShardSet, epoch: int, start: int, stop: int, world: World
 ) -> Indices:
     """Return the samples that a rank reads in steps [start, stop) of an epoch, in order."""
-    order = order_slice(
-        shards.num_samples("train"),
-        run.recipe.seed,
-        epoch,
-        start * run.global_batch_size,
-        stop * run.global_batch_size,
-    )
-    return rank_indices(order, run.global_batch_size, world.rank, world.size)
+    recipe, batch = run.recipe, run.global_batch_size
+    first, last = start * batch, stop * batch
+    if recipe.sampler == "uniform":
+        order = order_slice(shards.num_samples("train"), recipe.seed, epoch, first, last)
+    else:
+        order = balanced_slice(
+            shards.by_class,
+            recipe.sampler,
+            length=run.steps_per_epoch * batch,
+            seed=recipe.seed,
+            epoch=epoch,
+            start=first,
+            stop=last,
+        )
+    return rank_indices(order, batch, world.rank, world.size)
 
 
 def _augmentation_seed(run: Run, segment: Segment, rank: int) -> int:

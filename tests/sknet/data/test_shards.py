@@ -9,13 +9,14 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 import sknet.data.shards
-from sknet.data.reading.pipeline import train_batches
+from sknet.data.reading.pipeline import sample_keys, train_batches
 from sknet.data.shards import (
     MindRecordSizes,
     Row,
     RowSample,
     ShardSet,
     mindrecord_sizes,
+    read_labels,
     read_rows,
     read_shards,
     write_shard,
@@ -49,8 +50,9 @@ def written(path: Path, rows: list[Row]) -> list[Row]:
     ],
 )
 def test_rows_are_read_back_as_they_were_written(tmp_path: Path, sizes: list[int]) -> None:
-    rows = some_rows(*sizes)
-    assert written(tmp_path / "one.mindrecord", rows) == rows
+    rows, path = some_rows(*sizes), tmp_path / "one.mindrecord"
+    assert written(path, rows) == rows
+    assert read_labels(path).tolist() == [row.label for row in rows]
 
 
 def test_shard_may_have_no_samples(tmp_path: Path) -> None:
@@ -136,6 +138,20 @@ def test_only_the_requested_splits_are_verified(shards_copy: Path) -> None:
     assert "is missing: convert the data again" in refusal(lambda: read_shards(shards_copy))
 
 
+def test_training_samples_are_found_by_class(converted: ShardSet) -> None:
+    by_class = converted.by_class
+    assert by_class.counts.tolist() == [5, 5, 5]
+    keys = sample_keys(converted, "train", by_class.samples)
+    assert [key.split("/")[1] for key in keys] == ["cat"] * 5 + ["dog"] * 5 + ["emu"] * 5
+
+
+def test_labels_that_are_no_classes_are_refused(converted: ShardSet) -> None:
+    dataset = converted.record.dataset.model_copy(update={"classes": ("cat", "dog")})
+    record = converted.record.model_copy(update={"dataset": dataset})
+    message = refusal(lambda: ShardSet(record, converted.directory).by_class)
+    assert message.endswith("have labels of 0 to 2 for 2 classes: convert the data again")
+
+
 def test_directory_without_a_record_is_refused(tmp_path: Path) -> None:
     assert refusal(lambda: read_shards(tmp_path)).startswith(f"{tmp_path / 'shards.json'}")
 
@@ -146,7 +162,7 @@ def test_batches_hold_the_requested_samples_in_order(converted: ShardSet, recipe
         for file in converted.record.files_of("train")
         for row in read_rows(converted.directory / file.name, range(file.num_samples))
     ]
-    indices = np.array([14, 0, 7, 3, 9, 2])
+    indices = np.array([14, 0, 7, 7, 9, 14])  # an order may repeat samples
     batches = list(train_batches(recipe, converted, indices, 4, seed=1))
     assert [images.shape for images, _ in batches] == [(4, 3, 32, 32), (2, 3, 32, 32)]
     read = np.concatenate([part for _, part in batches]).tolist()

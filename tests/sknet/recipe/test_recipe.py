@@ -58,6 +58,9 @@ OTHERS: dict[str, Any] = {
     "multi_step_decay_milestones": [1, 2],
     "loss": "BCE",
     "label_smoothing": 0.1,
+    "sampler": "sqrt",
+    "class_weights": [1, 2.5, 3],
+    "logit_adjustment": 1.0,
     "opt": "sgd",
     "momentum": 0.8,
     "use_nesterov": True,
@@ -179,6 +182,15 @@ def test_one_message_names_all_faults() -> None:
         ("drop_path_rate", 1.0),
         ("ckpt_sha256", "abc"),
         ("freeze", ["layer5"]),
+        ("sampler", "random"),
+        ("class_weights", "equal"),
+        ("class_weights", None),
+        ("class_weights", 2),
+        ("class_weights", []),
+        ("class_weights", [1, 0]),
+        ("class_weights", [1, "much"]),
+        ("class_weights", [1, float("inf")]),
+        ("logit_adjustment", -1),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key_and_value(key: str, value: object) -> None:
@@ -190,7 +202,8 @@ def test_a_wrong_value_is_refused_with_its_key_and_value(key: str, value: object
 
 def test_a_recipe_is_read_as_it_was_written() -> None:
     written = recipe(color_jitter=None, re_value="random", auto_augment="autoaug")
-    for each in (recipe(), written):
+    rarity = recipe(sampler="sqrt", class_weights=[1, 2])
+    for each in (recipe(), written, rarity):
         assert parse_recipe(each.model_dump(mode="json"), where="recipe").digest == each.digest
 
 
@@ -380,11 +393,13 @@ def test_the_digest_ignores_the_device_which_the_run_records() -> None:
     assert recipe(device_target="Ascend").digest == recipe(device_target="CPU").digest
 
 
-def test_the_digest_of_a_recipe_is_the_one_before_jit_level_and_normalise_on_were_keys() -> None:
+def test_the_digest_of_a_recipe_is_the_one_before_keys_that_it_does_not_use_were_added() -> None:
     # Recorded then: no training in a store gets another key by keys that its recipe doesn't use.
     before = "038da721ab9dff7283932ffd025320a0d88fc7afaeadf59e5d66e9d2d0999827"
     assert recipe().digest == before
     assert recipe(jit_level=None, normalise_on="auto").digest == before
+    rarity = {"sampler": "uniform", "class_weights": "none", "logit_adjustment": 0}
+    assert recipe(**rarity).digest == before
 
 
 def test_the_other_values_cover_every_choice() -> None:
@@ -432,6 +447,19 @@ WEIGHTS = "0" * 64
         (
             {"freeze": ["fc"], "replace_head": True, "ckpt_sha256": WEIGHTS},
             "freeze has fc, but replace_head",
+        ),
+        (
+            {"sampler": "balanced", "class_weights": "balanced"},
+            "sampler balanced and class_weights balanced each make all classes count equally",
+        ),
+        (
+            {"class_weights": "balanced", "logit_adjustment": 1},
+            "class_weights balanced and logit_adjustment 1.0 each make all classes count equally",
+        ),
+        ({"logit_adjustment": 1, "loss": "BCE"}, "logit_adjustment needs loss CE"),
+        (
+            {"class_weights": [1, 2, 3], "num_classes": 4},
+            "class_weights has 3 numbers, expected one for each of 4 classes, in their order",
         ),
     ],
 )

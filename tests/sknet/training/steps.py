@@ -22,7 +22,8 @@ State = dict[str, npt.NDArray[np.generic]]
 
 def new_step(make_network: Callable[[int], nn.Cell] = tiny_network, **choices: Any) -> TrainStep:
     ms.set_seed(1)
-    step = TrainStep(make_network(CLASSES), recipe(global_batch_size=BATCH, **choices), RATES)
+    chosen = recipe(global_batch_size=BATCH, **choices)
+    step = TrainStep(make_network(CLASSES), chosen, RATES, counts=np.array([30, 20, 10]))
     return step.set_train(True)
 
 

@@ -37,6 +37,8 @@ EVERYTHING = {
     "weight_decay": 1e-4,
     "use_nesterov": True,
     "label_smoothing": 0.1,
+    "sampler": "balanced",
+    "class_weights": [1, 2, 4],
     "warmup_epochs": 1,
     "gradient_accumulation_steps": 2,
     "drop_path_rate": 0.2,

@@ -1,11 +1,17 @@
 """Losses are the published ones, and round the same wherever a sample is in its batch."""
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
+import numpy.typing as npt
 import pytest
 from mindspore import Tensor, nn, ops
 
-from sknet.training.loss import BinaryCrossEntropy, CrossEntropy
+from sknet.training.loss import BinaryCrossEntropy, CrossEntropy, create_loss
+from tests.sknet.recipes import recipe
+
+WEIGHTS = np.array([0.5, 2, 1, 0.1, 3], np.float32)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -71,3 +77,82 @@ def test_binary_cross_entropy_is_mindspores(smoothing: float) -> None:
     assert BinaryCrossEntropy(smoothing)(logits, Tensor(labels)).asnumpy() == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def losses_of_labels(
+    loss: nn.Cell, logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """Return the loss of each sample (N,) alone."""
+    return np.array(
+        [
+            loss(Tensor(logits[row : row + 1]), Tensor(labels[row : row + 1])).asnumpy()
+            for row in range(len(labels))
+        ],
+        float,
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [CrossEntropy, BinaryCrossEntropy])
+def test_a_samples_loss_is_multiplied_by_the_weight_of_its_class(
+    kind: type[nn.Cell], smoothing: float
+) -> None:
+    numbers = np.random.default_rng(9)
+    logits = (3 * numbers.standard_normal((8, 5))).astype(np.float32)
+    labels = numbers.integers(0, 5, 8).astype(np.int32)
+    each = losses_of_labels(kind(smoothing), logits, labels)
+    weighted = kind(smoothing, WEIGHTS)(Tensor(logits), Tensor(labels)).asnumpy()
+    assert weighted == pytest.approx((WEIGHTS[labels] * each).mean(), rel=1e-5)
+
+
+def test_weighted_cross_entropy_is_mindspores_over_the_mean_weight() -> None:
+    numbers = np.random.default_rng(10)
+    logits = Tensor((3 * numbers.standard_normal((8, 5))).astype(np.float32))
+    labels = numbers.integers(0, 5, 8).astype(np.int32)
+    # MindSpore divides by the sum of the batch's weights, which would differ between ranks.
+    theirs = nn.CrossEntropyLoss(Tensor(WEIGHTS))(logits, Tensor(labels)).asnumpy()
+    ours = CrossEntropy(0.0, WEIGHTS)(logits, Tensor(labels)).asnumpy()
+    assert ours == pytest.approx(theirs * WEIGHTS[labels].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, BinaryCrossEntropy])
+def test_a_mixed_sample_counts_for_each_class_by_its_fraction(kind: type[nn.Cell]) -> None:
+    numbers = np.random.default_rng(11)
+    logits = (3 * numbers.standard_normal((8, 5))).astype(np.float32)
+    first, second = numbers.integers(0, 5, (2, 8)).astype(np.int32)
+    own = np.float32(0.3)
+    classes, loss = np.eye(5, dtype=np.float32), kind(0.1, WEIGHTS)
+    mixed = own * classes[first] + (1 - own) * classes[second]
+    ofs = [losses_of_labels(loss, logits, labels) for labels in (first, second)]
+    expected = own * ofs[0] + (1 - own) * ofs[1]
+    found = loss(Tensor(logits), Tensor(mixed)).asnumpy()
+    assert found == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_offsets_are_added_to_the_logits() -> None:
+    numbers = np.random.default_rng(12)
+    logits = numbers.standard_normal((8, 5)).astype(np.float32)
+    labels = Tensor(numbers.integers(0, 5, 8).astype(np.int32))
+    offsets = np.log(np.array([0.5, 0.3, 0.1, 0.07, 0.03], np.float32))
+    adjusted = CrossEntropy(0.1, None, offsets)(Tensor(logits), labels).asnumpy()
+    assert adjusted == CrossEntropy(0.1)(Tensor(logits + offsets), labels).asnumpy()
+
+
+def test_the_recipe_chooses_weights_and_offsets() -> None:
+    counts = np.array([60, 30, 10])
+    logits = Tensor(np.random.default_rng(13).standard_normal((4, 3)).astype(np.float32))
+    labels = Tensor(np.array([0, 1, 2, 2], np.int32))
+    plain = CrossEntropy(0.1)(logits, labels).asnumpy()
+    weights = np.array([100 / 180, 100 / 90, 100 / 30], np.float32)
+    offsets = (2 * np.log(counts / 100)).astype(np.float32)
+    cases: list[tuple[dict[str, Any], nn.Cell]] = [
+        ({"class_weights": "balanced"}, CrossEntropy(0.1, weights)),
+        ({"class_weights": "balanced", "loss": "BCE"}, BinaryCrossEntropy(0.1, weights)),
+        ({"logit_adjustment": 2.0}, CrossEntropy(0.1, None, offsets)),
+    ]
+    for choices, expected in cases:
+        chosen = create_loss(recipe(label_smoothing=0.1, **choices), counts)
+        found = chosen(logits, labels).asnumpy()
+        assert found == pytest.approx(expected(logits, labels).asnumpy(), rel=1e-6)
+        assert abs(found - plain) > 0.01
+    assert create_loss(recipe(label_smoothing=0.1), None)(logits, labels).asnumpy() == plain

@@ -50,6 +50,8 @@ LAMB_OF_FLOAT16 = {
     "drop_overflow_update": True,
     "gradient_accumulation_steps": 2,
     "drop_path_rate": 0.5,
+    "class_weights": [1, 2, 4],
+    "logit_adjustment": 1.0,
     "clip_grad": True,
     "clip_value": 0.5,
     "ema": True,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sknet.data.balanced_order import balanced_slice
 from sknet.data.order import epoch_order
 from sknet.data.reading.batch_operations import normalise
 from sknet.data.reading.pipeline import eval_batches, sample_keys, train_batches
@@ -154,14 +155,23 @@ def test_the_host_normalises_images_that_are_erased_or_mixed(
     assert images.dtype == np.float32
 
 
+@pytest.mark.parametrize("sampler", ["uniform", "balanced"])
 def test_samples_keep_their_order_when_the_world_size_changes(
-    recipe_file: Path, converted: ShardSet
+    sampler: str, recipe_file: Path, converted: ShardSet
 ) -> None:
     # Centre crops, as in the test below, so that an image tells which sample it is.
     changes = {"scale": [1, 1], "ratio": [0.01, 0.01], "hflip": 0, "vflip": 0, "color_jitter": None}
     changes |= {"mixup": 0.0, "cutmix": 0.0, "re_prob": 0.0, "global_batch_size": 4}
-    run = plan(recipe_file, converted.record, 2, **changes, checkpoint_every_steps=2)
-    orders = [epoch_order(15, run.recipe.seed, epoch)[:12] for epoch in (0, 1)]
+    changes |= {"sampler": sampler, "checkpoint_every_steps": 2}
+    run = plan(recipe_file, converted.record, 2, **changes)
+    orders = [
+        epoch_order(15, run.recipe.seed, epoch)[:12]
+        if sampler == "uniform"
+        else balanced_slice(
+            converted.by_class, "balanced", length=12, seed=42, epoch=epoch, start=0, stop=12
+        )
+        for epoch in (0, 1)
+    ]
     keys = [sample_keys(converted, "train", order) for order in orders]
     assert len(set(keys[0])) == 12
     assert keys[0] != keys[1]
