@@ -29,7 +29,8 @@ PREFIXES = {"train": "train", "val": "t10k"}
 """How the names of a split's files begin."""
 UNSIGNED_BYTE = 0x08
 """Element type in the header of an IDX file."""
-MAX_UNPACKED_BYTES = 1 << 31
+MAX_UNPACKED_BYTES = 1 << 28
+"""Most bytes of a file; a few kilobytes may unpack to as many. Fashion-MNIST has 47 MB."""
 TITLES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-import numpy as np
-
+from sknet.data.sources.mat import read_table as read_mat_table
 from sknet.data.sources.source import (
     Assignment,
     GivenSplits,
@@ -206,7 +205,8 @@ def _unpack(content: bytes, where: str) -> tuple[bytes, str]:
             parts = []
             for name in (META, TRUTH):
                 member = tar.getmember(name)
-                file = tar.extractfile(member) if member.isreg() else None
+                # A sparse member would be filled up with zeros to whatever size it claims.
+                file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
                 if file is None:
                     raise UserError(f"{where}: {name} is not a regular file")
                 parts.append(file.read())
@@ -220,18 +220,15 @@ def _unpack(content: bytes, where: str) -> tuple[bytes, str]:
 
 def _leaf_synsets(meta: bytes, where: str) -> dict[int, tuple[str, str]]:
     """Return (WordNet ID, words) of the classes by their number in the ground truth."""
-    from scipy.io import loadmat  # here: the import takes a while, and only this form needs it
-
+    fields = ("ILSVRC2012_ID", "WNID", "words", "num_children")
     try:
-        table = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
         rows = [
-            (int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"]))
-            for row in table
-            if int(row["num_children"]) == 0
+            (int(number), str(synset), str(words))
+            for number, synset, words, num_children in read_mat_table(meta, "synsets", fields)
+            if not num_children
         ]
-    except Exception as error:  # noqa: BLE001 (scipy's parser raises many kinds for bad bytes)
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where}: meta.mat can't be read: {reason}") from None
+    except (ValueError, OverflowError) as error:  # a number may be infinite
+        raise UserError(f"{where}: meta.mat can't be read: {error}") from None
     by_id = {number: (synset, words) for number, synset, words in rows}
     if len({synset for synset, _ in by_id.values()}) != len(rows) or not rows:
         raise UserError(

@@ -158,6 +158,23 @@ def test_validation_image_without_a_label_is_quarantined(archives: Path, name: s
     assert (quarantined.key, quarantined.reason) == (name, "the devkit has no label for this name")
 
 
+def test_sparse_table_of_the_devkit_is_refused_before_its_gaps_are_filled(archives: Path) -> None:
+    """It claims 8 GB of zeros, which an archive stores as a hole."""
+    path = archives / DEVKIT
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    start = content.index(b"ILSVRC2012_devkit_t12/data/meta.mat\0")
+    header = tarfile.TarInfo.frombuf(bytes(content[start : start + 512]), "utf-8", "strict")
+    header.type = tarfile.GNUTYPE_SPARSE
+    packed = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    packed[483:495] = b"100000000000"  # the real size, in octal
+    checksum = sum(packed) - sum(packed[148:156]) + 8 * ord(" ")
+    packed[148:156] = b"%06o\0 " % checksum
+    content[start : start + 512] = packed
+    path.write_bytes(gzip.compress(content))
+    write_md5sums(archives)
+    assert "meta.mat is not a regular file" in refusal(lambda: stage(archives))
+
+
 def replace_in_devkit(archives: Path, name: str, content: bytes) -> None:
     path = archives / DEVKIT
     files = {}
@@ -188,7 +205,7 @@ def synsets(*rows: tuple[object, ...]) -> bytes:
     [
         (b"", "meta.mat can't be read"),
         (b"MATLAB 5.0 MAT-file" + bytes(500), "meta.mat can't be read"),
-        (mat(other=1), "meta.mat can't be read: 'synsets'"),
+        (mat(other=1), "meta.mat can't be read: it has no variable 'synsets'"),
         (mat(synsets=3), "meta.mat can't be read"),
         (synsets((1, "n01440764", "tench", "", 3)), "meta.mat has 0 classes"),
         (
