@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from sknet.data.sources import open_source
+from sknet.planning import check_processors, check_ranks
 from sknet.recipe import Recipe, list_recipes, load_recipe
 from tasks.programs import LaunchSettings, gang_of
 
@@ -48,19 +48,12 @@ def checked_recipe(
         warn: Called with a line about keys of a MindCV recipe that have no effect.
 
     Raises:
-        UserError: The recipe is wrong, or its batch or the hosts can't be divided by the ranks.
+        UserError: The recipe is wrong, the ranks can't divide its batch or the hosts, or this host,
+            if it trains, has too few processors.
     """
     choices = load_recipe(recipe, overrides, warn=warn)
-    choices.global_batch(workers)
+    check_ranks(choices, workers)
+    if launch.is_local:
+        check_processors(choices)
     gang_of(launch, choices, workers, "CPU")
     return choices
-
-
-def check_source(data: str) -> None:
-    """Open a source of images and find its first one; all are listed by the task `stage`.
-
-    Raises:
-        UserError: There is no such source, or it has no images.
-    """
-    for _ in open_source(data).files():
-        return

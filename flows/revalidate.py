@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.command import call, prepare, run_flow, stoppable
-from flows.parameters import Fraction, check_source
+from flows.parameters import Fraction
 from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import fraction
-from sknet.data.sources import absolute
+from sknet.data.sources import absolute, open_source
 from sknet.judgement import TOLERANCE
 from sknet.records import Revalidation
 from tasks.catalog.production import PRODUCTION, promoted
@@ -75,7 +75,7 @@ def check(store: str, replica: str | None, data: str | None) -> None:
     if replica:
         open_store(replica, create=False)
     if data:
-        check_source(data)
+        next(open_source(data).files(), None)  # raises if there is none
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from prefect import flow
 from pydantic import BaseModel, ValidationError
 
 from flows.command import call, prepare, run_flow, stoppable
-from flows.parameters import RecipeName, Workers, check_source, checked_recipe
+from flows.parameters import RecipeName, Workers, checked_recipe
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import positive_int
@@ -21,6 +21,8 @@ from sknet.data.sources import absolute, open_source
 from sknet.data.staging import MAX_QUARANTINE
 from sknet.device import CHOICES, Choice
 from sknet.errors import UserError
+from sknet.judgement import NO_FLOORS, Floors
+from sknet.planning import check_source
 from tasks.convert import ConversionSettings, convert
 from tasks.pages import run_name
 from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of
@@ -50,6 +52,7 @@ def train_sknet(
     device_target: Choice | None = None,
     conversion: ConversionSettings = DEFAULT_CONVERSION,
     launch: LaunchSettings = THIS_HOST,
+    floors: Floors = NO_FLOORS,
     full: bool = False,
 ) -> list[TaskResult]:
     """Train, validate, promote and report one recipe; what the store has already is reused.
@@ -64,19 +67,22 @@ def train_sknet(
         device_target: Empty: what the recipe says. auto: Ascend if the hosts that train have cards.
         conversion: How images are stored in shards.
         launch: The hosts that convert and train.
+        floors: What a checkpoint needs to be promoted, besides the recipe's min_accuracy.
         full: Whether to read files again that haven't changed.
     """
     store = store or default_store()
     choices = checked_recipe(recipe, overrides or (), workers, launch)
     device = chosen_device(launch, choices, device_target)
-    check_source(data)
+    source = open_source(data)
+    check_source(choices, workers, source)
+    floors.check(source.classes, source.titles)
     open_store(store)
     max_quarantine = conversion.max_quarantine
     dataset = stage(data, store, full=full, max_quarantine=max_quarantine).result()
     shards = convert(data, dataset, store, conversion, workers, launch).result()
     checkpoint = train(choices, shards, store, workers, device, launch).result()
     evaluation = validate(choices, checkpoint, shards, store, device).result()
-    promotion = promote(choices, checkpoint, evaluation, store).result()
+    promotion = promote(choices, checkpoint, evaluation, store, floors).result()
     pages = report(store, wait_for=[promotion]).result()
     return show([dataset, shards, checkpoint, evaluation, promotion, pages])
 
@@ -90,7 +96,11 @@ def main(arguments: argparse.Namespace) -> None:
     )
     if launch.is_local:
         device_of(launch, recipe, arguments.device_target)
-    for _ in open_source(arguments.data).files():
+    source = open_source(arguments.data)
+    check_source(recipe, arguments.workers, source)
+    floors = settings_of(Floors, arguments)
+    floors.check(source.classes, source.titles)
+    for _ in source.files():
         pass
     conversion = settings_of(ConversionSettings, arguments)
     open_store(arguments.store)
@@ -105,6 +115,7 @@ def main(arguments: argparse.Namespace) -> None:
         device_target=arguments.device_target,
         conversion=conversion,
         launch=launch,
+        floors=floors,
         full=arguments.full,
     )
     print_summary(results)
@@ -163,6 +174,18 @@ def parser() -> argparse.ArgumentParser:
         default=MAX_QUARANTINE,
         metavar="FRACTION",
         help=f"largest fraction of unreadable images tolerated {default}",
+    )
+    result.add_argument(
+        "--balanced-floor",
+        metavar="FRACTION",
+        help="lowest balanced accuracy at which a checkpoint is promoted (default: any)",
+    )
+    result.add_argument(
+        "--class-floor",
+        action="append",
+        default=[],
+        metavar="CLASS=FRACTION",
+        help="lowest recall of a class at which a checkpoint is promoted; may be repeated",
     )
     result.add_argument("--full", action="store_true", help="read files again that haven't changed")
     result.add_argument(

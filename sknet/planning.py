@@ -5,10 +5,20 @@ It needs no MindSpore, so that a flow checks everything where it runs.
 
 import os
 from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
 
+from sknet.data.sources import Source, open_source
+from sknet.data.sources.folders import ClassFolders, UnsplitFolders
+from sknet.data.sources.kaggle import KaggleImagenet
+from sknet.data.sources.source import Assignment
+from sknet.data.sources.trees import Skipped, SourceFile
 from sknet.errors import UserError
 from sknet.recipe import Recipe
-from sknet.records import Run, Shards
+from sknet.records import Dataset, Run, Shards
+
+FILES_OF_ONE_IMAGE = (ClassFolders, UnsplitFolders, KaggleImagenet)
+"""Sources each of whose files is an image, so that their samples can be counted unread."""
 
 
 def check_ranks(recipe: Recipe, world_size: int) -> None:
@@ -78,6 +88,57 @@ def check_samples(recipe: Recipe, world_size: int, num_samples: int) -> None:
             f"the global batch is {global_batch}, but there are {num_samples} training samples: "
             "choose a smaller batch"
         )
+
+
+def check_data(recipe: Recipe, world_size: int, data: str) -> None:
+    """Check what can be known of shards, or of a source of images, before they are read.
+
+    Args:
+        recipe: The recipe.
+        world_size: Number of ranks.
+        data: The directory or the source, as users write it.
+
+    Raises:
+        UserError: It is missing, has none of the known forms, or doesn't fit the recipe.
+    """
+    given = open_data(data)
+    if not isinstance(given, Dataset):
+        check_source(recipe, world_size, given)
+        return
+    check_classes(recipe, len(given.classes))
+    check_samples(recipe, world_size, given.splits["train"])
+
+
+def check_source(recipe: Recipe, world_size: int, source: Source) -> None:
+    """Check what a listing shows of a source. What archives hold is checked once they are read.
+
+    Raises:
+        UserError: The source lacks files, or doesn't fit the recipe.
+    """
+    check_classes(recipe, len(source.classes))
+    if not isinstance(source, FILES_OF_ONE_IMAGE):
+        next(source.files(), None)  # raises if archives are missing
+        return
+    candidates = (file for file in source.files() if _may_be_trained_on(file, source))
+    enough = recipe.global_batch(world_size)
+    check_samples(recipe, world_size, sum(1 for _ in islice(candidates, enough)))
+
+
+def open_data(data: str) -> Dataset | Source:
+    """Return the record of the shards in a directory, or else the source of images.
+
+    Raises:
+        UserError: There are no shards, and the source is missing or has none of the known forms.
+    """
+    record = Path(data) / "shards.json"
+    return Shards.read(record).dataset if record.is_file() else open_source(data)
+
+
+def _may_be_trained_on(file: SourceFile | Skipped, source: Source) -> bool:
+    if isinstance(file, Skipped):
+        return False
+    assigned = source.assign(file.path, "")
+    return isinstance(assigned, Assignment) and assigned.split == "train"
 
 
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:

@@ -11,8 +11,7 @@ from pathlib import Path
 from infra.base.options import non_negative_float, positive_int
 from sknet import program
 from sknet.device import choose_device
-from sknet.planning import check_classes, check_processors, check_ranks, check_samples, plan_run
-from sknet.records import Dataset
+from sknet.planning import check_data, check_processors, check_ranks, check_samples, plan_run
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
@@ -38,12 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
             # One write for the whole line, because the thread that saves prints lines too.
             print(f"{line}\n", end="", flush=True)
 
-    def check(dataset: Dataset) -> None:
-        check_classes(recipe, len(dataset.classes))
-        check_samples(recipe, planned, dataset.splits["train"])
-
     for line in (str(device), *warnings):
         report(line)
+    check_data(recipe, planned, arguments.data_dir)
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
         program.make_directory(arguments.tensorboard, "--tensorboard")
@@ -52,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.shards_dir,
         rank=world.rank,
         num_workers=recipe.num_parallel_workers,
-        check=check,
+        check=lambda dataset: check_samples(recipe, planned, dataset.splits["train"]),
         report=report,
     )
     run = plan_run(recipe, shards.record, planned, device.target)

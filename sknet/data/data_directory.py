@@ -1,16 +1,16 @@
 """The data of a program's --data_dir: its shards, or those that are made of its images."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.base.locks import exclusive
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.progress import ProgressLine
 from sknet.data.shards import ShardSet, read_shards
-from sknet.data.sources import open_source
+from sknet.data.sources import SPLITS, open_source
 from sknet.data.staging import MAX_QUARANTINE, ScanCache, stage_source
-from sknet.records import Dataset, Shards
+from sknet.records import Dataset
 
 NUM_SHARDS = 8
 """Shards of each split."""
@@ -25,6 +25,7 @@ def shards_at(
     *,
     rank: int,
     num_workers: int,
+    splits: Sequence[str] = SPLITS,
     max_quarantine: float = MAX_QUARANTINE,
     check: Callable[[Dataset], None] = lambda _: None,
     report: Callable[[str], None] = lambda _: None,
@@ -40,9 +41,10 @@ def shards_at(
         cache_dir: Where the shards of sources are.
         rank: This process's rank.
         num_workers: Processes that convert.
+        splits: The splits that the program reads, whose shards are verified.
         max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
-        check: Called with the data set before it is converted or its shards are verified; raises
-            UserError if the program can't use it.
+        check: Called with a data set before it is converted; raises UserError if the program can't
+            use it.
         report: Called with a line if another program converts the same data.
 
     Raises:
@@ -50,8 +52,7 @@ def shards_at(
     """
     given = Path(data_dir)
     if (given / "shards.json").is_file():
-        check(Shards.read(given / "shards.json").dataset)
-        return read_shards(given)
+        return read_shards(given, splits)
     source = open_source(data_dir)
     staged = stage_source(source, ScanCache(source), max_quarantine=max_quarantine)
     check(staged.dataset)
@@ -61,7 +62,7 @@ def shards_at(
         # If rank 0 dies, msrun ends this rank.
         while not directory.is_dir():
             time.sleep(POLL_SECONDS)
-        return read_shards(directory)
+        return read_shards(directory, splits)
     cache_dir.mkdir(parents=True, exist_ok=True)
     waiting = f"waiting for another program that converts {data_dir}"
     with exclusive(cache_dir / f".{name}.lock", on_wait=lambda: report(waiting)):
@@ -78,4 +79,4 @@ def shards_at(
                 on_progress=ProgressLine(),
             )
             partial.rename(directory)
-    return read_shards(directory)
+    return read_shards(directory, splits)

@@ -80,6 +80,8 @@ def test_the_form_offers_the_recipes_of_the_project_and_takes_a_file() -> None:
         ("train-sknet", {"device_target": "Ascend"}, "no Ascend card"),
         ("train-sknet", {"data": "nowhere"}, "data directory nowhere does not exist"),
         ("train-sknet", {"overrides": ["lr=fast"]}, "lr is 'fast'"),
+        ("train-sknet", {"overrides": ["num_classes=7"]}, "but the data set has 10 classes"),
+        ("train-sknet", {"workers": 8}, "each of 8 workers gets one image in a forward pass"),
         ("revalidate", {}, "store"),
         ("report", {}, "store"),
     ],
