@@ -19,6 +19,14 @@ from typing import TYPE_CHECKING
 from infra.base.files import cache_directory
 from infra.base.progress import Count, work
 from infra.base.verified import is_settled
+from sknet.data.copies.leaks import (
+    ON_LEAK,
+    OnLeak,
+    copy_groups,
+    refuse_leaks,
+    without_leaks,
+)
+from sknet.data.copies.matching import find_copies
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.split_rule import read_groups
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
@@ -58,6 +66,8 @@ class Staged:
     """Files whose names are not those of images. They are not quarantined."""
     num_files_read: int = 0
     """Number of files that were read this time. The others were in the cache."""
+    alike: bool = False
+    """Whether the images look too much alike for near copies to be found."""
 
     def write(self, directory: Path) -> None:
         """Write dataset.json and samples.parquet."""
@@ -71,6 +81,7 @@ def stage_source(
     *,
     full: bool = False,
     max_quarantine: float = MAX_QUARANTINE,
+    on_leak: OnLeak = ON_LEAK,
 ) -> Staged:
     """Find all samples of a source. Unchanged files that the cache knows are not read.
 
@@ -79,10 +90,13 @@ def stage_source(
         cache: What earlier stagings found in its files; updated with what this one finds.
         full: Whether to read all files, whatever the cache knows.
         max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
+        on_leak: What happens if samples have copies in other splits: they are only recorded, the
+            source is refused, or the copies are left out of the split that matters less.
 
     Raises:
         UserError: The source doesn't have the form that it should have, a class has no usable
-            image, or too many samples are unusable.
+            image, too many samples are unusable, or `on_leak` refuses the source.
+        MemoryRefusedError: The decoder of an image was refused memory.
         SourceReadError: The disk or the network failed, so that trying again may help.
     """
     began_ns = time.time_ns()
@@ -96,9 +110,13 @@ def stage_source(
             scanned.append((file, found))
             num_files_read += was_read
     samples, unusable = _assign(source, scanned)
+    matched = find_copies(
+        [sample.sha256 for sample in samples], [sample.fingerprint for sample in samples]
+    )
+    copies = [[samples[each].key for each in group] for group in matched.groups]
     if source.split_rule.fractions:
         samples = draw_splits(
-            samples, source.classes, source.split_rule, copies=_equal(samples), groups=groups
+            samples, source.classes, source.split_rule, copies=copies, groups=groups
         )
     skipped += unusable
     if cache:
@@ -110,12 +128,21 @@ def stage_source(
     )
     refuse_too_many(quarantined, len(samples) + len(quarantined), max_quarantine)
     _refuse_empty_classes(source, samples)
+    dropped: tuple[QuarantinedSample, ...] = ()
+    if on_leak == "drop":
+        samples, dropped = without_leaks(samples, copies)
+        _refuse_empty_classes(source, samples, " after --on-leak drop")
+    listed = copy_groups(samples, copies)
+    if on_leak == "refuse":
+        refuse_leaks(listed)
     index = _index(samples)
+    dataset = _describe(source, index, quarantined)
     return Staged(
-        _describe(source, index, quarantined),
+        dataset.model_copy(update={"copies": listed, "dropped": dropped}),
         index,
         tuple(_printable(entry.name) for entry in skipped if not entry.quarantined),
         num_files_read,
+        matched.alike,
     )
 
 
@@ -234,6 +261,7 @@ def _assign(
                     sha256=entry.sha256,
                     file=file.path,
                     offset=entry.offset,
+                    fingerprint=entry.fingerprint,
                 )
             )
     samples.sort(key=lambda sample: (sample.split, sample.key))
@@ -251,14 +279,6 @@ def _assign(
     return list(unique.values()), skipped
 
 
-def _equal(samples: Iterable[Sample]) -> list[list[str]]:
-    """Return the keys of the samples that have equal bytes, for each such image."""
-    keys: dict[str, list[str]] = {}
-    for sample in samples:
-        keys.setdefault(sample.sha256, []).append(sample.key)
-    return [same for same in keys.values() if len(same) > 1]
-
-
 def _quarantined(entry: Skipped) -> QuarantinedSample:
     split = next((split for split in ALL_SPLITS if entry.name.startswith(f"{split}/")), "")
     return QuarantinedSample(split=split, key=_printable(entry.name), reason=entry.reason)
@@ -270,13 +290,13 @@ def _printable(name: str) -> str:
     return name.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
-def _refuse_empty_classes(source: Source, samples: list[Sample]) -> None:
+def _refuse_empty_classes(source: Source, samples: list[Sample], when: str = "") -> None:
     seen = {(sample.split, sample.label) for sample in samples}
     splits = {*SPLITS, *(split for split, _ in seen)}
     for split, (label, name) in itertools.product(sorted(splits), enumerate(source.classes)):
         if (split, label) not in seen:
             raise UserError(
-                f"class {name!r} has no usable image for {split!r} in {source.location}"
+                f"class {name!r} has no usable image for {split!r} in {source.location}{when}"
             )
 
 
@@ -314,16 +334,17 @@ def _digest(index: "pd.DataFrame", columns: list[str]) -> str:
     return hasher.hexdigest()
 
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
+"""Another one for other columns and for other fingerprints."""
 _CACHE_COLUMNS = [
     *("path", "file_size", "stamp"),
-    *("name", "offset", "size", "sha256", "reason", "counts"),
+    *("name", "offset", "size", "sha256", "fingerprint", "reason", "counts"),
 ]
 
-_CachedEntry = tuple[bytes, int, int, str, str, bool]
-"""Name, offset, size, SHA-256, reason, and whether it is quarantined."""
+_CachedEntry = tuple[bytes, int, int, str, bytes, str, bool]
+"""Name, offset, size, SHA-256, fingerprint, reason, and whether it is quarantined."""
 
-_NOTHING: _CachedEntry = (b"", 0, 0, "", "", False)
+_NOTHING: _CachedEntry = (b"", 0, 0, "", b"", "", False)
 """The one entry of a file in which nothing was found."""
 
 
@@ -382,13 +403,12 @@ class ScanCache:
         except (OSError, ValueError):
             return {}
         known: dict[tuple[str, int, str], Found] = {}
-        for path, file_size, stamp, name, offset, size, sha256, reason, counts in table.itertuples(
-            index=False, name=None
-        ):
+        for row in table.itertuples(index=False, name=None):
+            path, file_size, stamp, name, offset, size, sha256, fingerprint, reason, counts = row
             found = known.setdefault((path, file_size, stamp), [])
             text = name.decode("utf-8", "surrogateescape")
             if sha256:
-                found.append(ScannedImage(text, offset, size, sha256))
+                found.append(ScannedImage(text, offset, size, sha256, fingerprint))
             elif reason:
                 found.append(Skipped(text, reason, counts))
         return known
@@ -398,5 +418,5 @@ def _cached(entry: ScannedImage | Skipped) -> _CachedEntry:
     # As bytes, because an archive may hold names that are not valid text.
     name = entry.name.encode("utf-8", "surrogateescape")
     if isinstance(entry, ScannedImage):
-        return (name, entry.offset, entry.size, entry.sha256, "", False)
-    return (name, 0, 0, "", entry.reason, entry.quarantined)
+        return (name, entry.offset, entry.size, entry.sha256, entry.fingerprint, "", False)
+    return (name, 0, 0, "", b"", entry.reason, entry.quarantined)

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from infra.base.shortages import memory_for
+from sknet.data.copies.fingerprint import fingerprint
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 
@@ -40,6 +42,8 @@ class ScannedImage:
     """Size of the encoded image, in bytes."""
     sha256: str
     """SHA-256 of the encoded image."""
+    fingerprint: bytes = b""
+    """What the image looks like; empty if it can't be told from others by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Sample:
     """Path of the source's file that holds the image."""
     offset: int
     """Where the image begins in the file, in bytes; its index in a file of raw pixels."""
+    fingerprint: bytes = b""
+    """What the image looks like. Staging finds copies by it; the index doesn't hold it."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,24 @@ def scan_image(tree: FileTree, file: SourceFile) -> Iterator[ScannedImage | Skip
         yield Skipped(file.path, reason)
         return
     content = tree.read(file.path, size=MAX_IMAGE_BYTES)
-    yield ScannedImage("", 0, len(content), hashlib.sha256(content).hexdigest())
+    yield scanned(file.path, content)
+
+
+def scanned(path: str, content: bytes, name: str = "", offset: int = 0) -> ScannedImage:
+    """Return what is kept of an encoded image that was read.
+
+    Args:
+        path: Where it is, for messages.
+        content: The encoded image.
+        name: Name within the file; empty if the image is the whole file.
+        offset: Where the image begins in the file, in bytes.
+
+    Raises:
+        MemoryRefusedError: The decoder was refused memory.
+    """
+    sha256 = hashlib.sha256(content).hexdigest()
+    with memory_for(f"decoding {path}"):
+        return ScannedImage(name, offset, len(content), sha256, fingerprint(content))
 
 
 def required_file(tree: FileTree, name: str) -> SourceFile:

@@ -11,7 +11,13 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from sknet.data.sources.source import ScannedImage, has_image_suffix, is_hidden, unfit_size
+from sknet.data.sources.source import (
+    ScannedImage,
+    has_image_suffix,
+    is_hidden,
+    scanned,
+    unfit_size,
+)
 from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 
@@ -66,20 +72,20 @@ class ForwardReader:
         self.last_read = self._next(size)
         return self.last_read
 
-    def sha256(self, size: int) -> str:
-        """Return the SHA-256 of the next `size` bytes.
+    def image(self, size: int) -> bytes:
+        """Return the next `size` bytes, at most MAX_IMAGE_BYTES.
 
         Raises:
             tarfile.ReadError: The file ends before.
         """
-        hasher = hashlib.sha256()
+        parts = []
         while size:
             content = self._next(min(COPY_BYTES, size))
             if not content:
                 raise tarfile.ReadError("unexpected end of data")
-            hasher.update(content)
+            parts.append(content)
             size -= len(content)
-        return hasher.hexdigest()
+        return b"".join(parts)
 
     def _next(self, size: int) -> bytes:
         content = self._file.read(size)
@@ -160,8 +166,8 @@ def _scan(
                 yield from _scan(inner, archive, f"{name}/", depth - 1)
                 inner.seek(_END)
             elif has_image_suffix(member.name):
-                digest = reader.sha256(member.size)
-                yield ScannedImage(name, member.offset_data, member.size, digest)
+                content = reader.image(member.size)
+                yield scanned(f"{archive}: {name}", content, name, member.offset_data)
             else:
                 yield Skipped(name, "not named as an image", quarantined=False)
     if len(reader.last_read) % BLOCK_BYTES or reader.last_read.strip(b"\0"):

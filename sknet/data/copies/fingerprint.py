@@ -1,0 +1,147 @@
+"""What an image looks like, in 85 bytes by which copies of it are recognised.
+
+A copy that is resized or encoded anew has nearly the same low frequencies. They are kept in two
+forms: as a perceptual hash, by which candidates are found, and as rounded coefficients, by which
+candidates are compared.
+"""
+
+import hashlib
+import io
+import warnings
+from contextlib import nullcontext
+from threading import Lock
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import scipy.fft
+
+from sknet.data.images import FORMATS, is_out_of_memory
+
+SIDE = 32
+"""Side of the reduced image in pixels, which is what imagehash.phash takes its bits from."""
+
+NUM_COEFFICIENTS = 63
+"""The 8x8 lowest frequencies, without the mean."""
+
+FINGERPRINT = np.dtype(
+    [
+        ("hash", "<u8"),  # imagehash.phash
+        ("mirrored", "<u8"),  # the same of the image as a mirror shows it
+        ("brightness", "<u2"),  # mean of the grey levels, in 1/256
+        ("colour", "u1", 3),  # means of red, green and blue
+        ("contrast", "u1"),  # standard deviation of the grey levels
+        ("coefficients", "i1", NUM_COEFFICIENTS),
+    ]
+)
+
+LEAST_CONTRAST = 2.0
+"""Standard deviation of the grey levels (0 to 255) below which an image shows nothing."""
+
+SOFTNESS = 0.5
+"""A coefficient c, in grey levels, is kept as c / sqrt(c^2 + SOFTNESS^2): nearly its sign if it is
+far larger than the noise of an encoder, nearly 0 if it is smaller."""
+
+LARGE_IMAGE = 1 << 24
+"""Images of more pixels are decoded one at a time, unless the decoder shrinks them."""
+
+MIRROR = np.where(np.arange(1, NUM_COEFFICIENTS + 1) % 2, -1, 1).astype(np.int8)
+"""Factors by which mirroring an image multiplies its coefficients: odd columns change their sign.
+"""
+
+_one_large_image = Lock()
+_one_filter = Lock()
+
+
+def fingerprint(content: bytes) -> bytes:
+    """Return what an encoded image looks like, as the bytes of one FINGERPRINT.
+
+    Returns:
+        Nothing if the image can't be told from others by its looks: it is smaller than SIDE, shows
+        next to nothing, or doesn't decode, for which the conversion has the reason.
+
+    Raises:
+        MemoryError: The decoder was refused memory.
+    """
+    try:
+        reduced = _reduced(content)
+    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
+        if is_out_of_memory(error):
+            raise MemoryError("the image's decoder was refused memory") from None
+        return b""
+    if reduced is None:
+        return b""
+    pixels = np.asarray(reduced, np.float32).reshape(-1, 3)
+    grey = np.asarray(reduced.convert("L"), np.float32)
+    contrast = float(grey.std())
+    if contrast < LEAST_CONTRAST:
+        return b""
+    lowest = scipy.fft.dctn(grey, norm="ortho")[:8, :8].ravel()[1:] / SIDE
+    soft = lowest / np.sqrt(lowest**2 + SOFTNESS**2)
+    found = np.zeros((), FINGERPRINT)
+    found["hash"] = _hash(grey)
+    found["mirrored"] = _hash(grey[:, ::-1])
+    found["brightness"] = round(float(grey.mean()) * 256)
+    found["colour"] = np.rint(pixels.mean(axis=0))
+    found["contrast"] = min(255, round(contrast))
+    found["coefficients"] = np.rint(soft * 127)
+    return found.tobytes()
+
+
+def _reduced(content: bytes) -> PIL.Image.Image | None:
+    """Return an image as SIDE x SIDE pixels of red, green and blue; None if it is smaller."""
+    with _opened(content) as image:
+        width, height = image.size
+        if min(width, height) < SIDE:
+            return None
+        # libjpeg leaves frequencies out that would not be seen, which saves half of the time.
+        image.draft("RGB", (SIDE, SIDE))
+        scale = max(1, round(width / image.width))
+        is_large = image.width * image.height > LARGE_IMAGE
+        with _one_large_image if is_large else nullcontext():
+            return _eight_bits(image).resize(
+                (SIDE, SIDE),
+                PIL.Image.Resampling.LANCZOS,
+                # The last block of a shrunken JPEG may reach beyond the image.
+                box=(0, 0, width / scale, height / scale),
+            )
+
+
+def _opened(content: bytes) -> PIL.Image.Image:
+    # Filters of warnings are those of the process, so one thread at a time may change them.
+    with _one_filter, warnings.catch_warnings():
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        return PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return an image as RGB; of 16-bit grey, the upper eight bits, as training reads it."""
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return PIL.Image.fromarray(grey).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _faint_pattern() -> npt.NDArray[np.float32]:
+    """Return grey levels (SIDE, SIDE) of all 64 lowest frequencies, of fixed signs.
+
+    A hash takes a bit from the sign of each frequency. Where an image shows nothing but an
+    encoder's noise, as in a clear sky, the bits would be noise; with the pattern over it, they are
+    the pattern's.
+    """
+    bits = np.unpackbits(np.frombuffer(hashlib.sha256(b"faint pattern").digest()[:8], np.uint8))
+    frequencies = np.zeros((SIDE, SIDE), np.float32)
+    frequencies[:8, :8] = np.where(bits, 1, -1).reshape(8, 8) * SOFTNESS * SIDE
+    frequencies[0, 0] = 0
+    pattern: npt.NDArray[np.float32] = scipy.fft.idctn(frequencies, norm="ortho")
+    return pattern
+
+
+_PATTERN = _faint_pattern()
+
+
+def _hash(grey: npt.NDArray[np.float32]) -> int:
+    # Nine tenths of the contrast leave room for the pattern, so that little is cut at 0 and 255.
+    marked = np.clip(np.rint((grey - 128) * 0.9 + 128 + _PATTERN), 0, 255).astype(np.uint8)
+    return int(str(imagehash.phash(PIL.Image.fromarray(marked))), 16)

@@ -1,0 +1,170 @@
+"""What copies mean for a data set: which samples leak from one split into another."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from sknet.data.sources.source import ALL_SPLITS, Sample
+from sknet.errors import UserError
+from sknet.records import CopyGroup, Dataset, QuarantinedSample
+
+OnLeak = Literal["warn", "refuse", "drop"]
+ON_LEAK: OnLeak = "warn"
+"""Default of what happens if a sample has a copy in another split."""
+
+MAX_LEAKING = 500_000
+"""Most samples with copies in other splits that a data set's record lists."""
+MAX_OTHERS = 100_000
+"""Most samples that it lists of groups within one split and class."""
+
+NUM_SHOWN = 10
+"""Groups that a log shows."""
+
+Keys = Sequence[str]
+"""Keys of the samples that show one image."""
+
+
+def copy_groups(samples: Iterable[Sample], copies: Iterable[Keys]) -> tuple[CopyGroup, ...]:
+    """Return the record of the copies among some samples.
+
+    Leaking groups come first, then those with several labels. Of the others, MAX_OTHERS samples are
+    listed.
+
+    Args:
+        samples: The samples of the data set.
+        copies: Keys of samples that show one image; samples that are not in the data set count for
+            nothing.
+
+    Raises:
+        UserError: More than MAX_LEAKING samples leak.
+    """
+    by_key = {sample.key: sample for sample in samples}
+    groups = [
+        _group([by_key[key] for key in keys])
+        for each in copies
+        if len(keys := [key for key in each if key in by_key]) > 1
+    ]
+    num_leaking = sum(len(group.keys) for group in groups if group.leaks)
+    if num_leaking > MAX_LEAKING:
+        raise UserError(
+            f"{num_leaking} samples have copies in other splits, more than the {MAX_LEAKING} that "
+            "a data set's record lists: split the images anew, so that copies stay together"
+        )
+    groups.sort(key=lambda group: (not group.leaks, not group.contradicts, group.keys))
+    listed, num_others = [], 0
+    for group in groups:
+        if not (group.leaks or group.contradicts):
+            num_others += len(group.keys)
+            if num_others > MAX_OTHERS:
+                break
+        listed.append(group)
+    return tuple(listed)
+
+
+def _group(samples: list[Sample]) -> CopyGroup:
+    samples.sort(key=lambda sample: (sample.split, sample.key))
+    return CopyGroup(
+        keys=tuple(sample.key for sample in samples),
+        splits=tuple(sample.split for sample in samples),
+        labels=tuple(sample.label for sample in samples),
+        exact=len({sample.sha256 for sample in samples}) == 1,
+    )
+
+
+def without_leaks(
+    samples: Sequence[Sample], copies: Iterable[Keys]
+) -> tuple[list[Sample], tuple[QuarantinedSample, ...]]:
+    """Leave out the samples of which a copy is in a split that matters more.
+
+    A test split keeps all its samples, so that its numbers stay comparable; a validation split
+    loses what is in the test split, and training what is in either.
+
+    Returns:
+        The samples that stay, and those that don't, with the reason.
+    """
+    by_key = {sample.key: sample for sample in samples}
+    dropped: dict[str, QuarantinedSample] = {}
+    for keys in copies:
+        group = [by_key[key] for key in keys if key in by_key]
+        kept = max(group, key=lambda sample: ALL_SPLITS.index(sample.split), default=None)
+        for sample in group:
+            if kept is not None and sample.split != kept.split:
+                reason = f"a copy of {kept.key}, which is in {kept.split}"
+                dropped[sample.key] = QuarantinedSample(
+                    split=sample.split, key=sample.key, reason=reason
+                )
+    return (
+        [sample for sample in samples if sample.key not in dropped],
+        tuple(dropped[key] for key in sorted(dropped)),
+    )
+
+
+def refuse_leaks(groups: Iterable[CopyGroup]) -> None:
+    """Check that no sample has a copy in another split.
+
+    Raises:
+        UserError: One has.
+    """
+    leaking = [group for group in groups if group.leaks]
+    if leaking:
+        num_samples = sum(len(group.keys) for group in leaking)
+        raise UserError(
+            f"{num_samples} samples show an image that is in another split, too, such as "
+            f"{described(leaking[0])}: leave one of them out, or choose --on-leak drop or warn"
+        )
+
+
+def described(group: CopyGroup, classes: Sequence[str] = ()) -> str:
+    """Return the keys of a group in one line, at most three of each split.
+
+    Args:
+        group: The group.
+        classes: Names of the classes by label, if they are to be told.
+    """
+    parts = []
+    for split in dict.fromkeys(group.splits):
+        of_split = [
+            f"{key} ({classes[label]})" if classes and group.contradicts else key
+            for key, label, its_split in zip(group.keys, group.labels, group.splits, strict=True)
+            if its_split == split
+        ]
+        more = f" and {len(of_split) - 3} more" if len(of_split) > 3 else ""
+        parts.append(", ".join(of_split[:3]) + more)
+    return " = ".join(parts) if group.leaks else parts[0]
+
+
+def copy_warnings(dataset: Dataset) -> list[str]:
+    """Return lines that tell a person of copies across splits and under several labels."""
+    lines = []
+    leaking = [group for group in dataset.copies if group.leaks]
+    if leaking:
+        of_splits = ", ".join(
+            f"{count} of {dataset.splits[split]} in {split}"
+            for split in dataset.splits
+            if (count := len(dataset.leaked(split)))
+        )
+        lines.append(
+            f"samples with a copy in another split: {of_splits} (--on-leak drop or refuse)"
+        )
+        lines += _shown(leaking, dataset.classes)
+    contradicting = [group for group in dataset.copies if group.contradicts]
+    if contradicting:
+        lines.append(f"images under several labels: {len(contradicting)}")
+        lines += _shown(contradicting, dataset.classes)
+    if dataset.dropped:
+        lines.append(f"samples left out, as a copy is in another split: {len(dataset.dropped)}")
+        shown = dataset.dropped[:NUM_SHOWN]
+        lines += [f"  {sample.key}: {sample.reason}" for sample in shown]
+        lines += _more(len(dataset.dropped))
+    return lines
+
+
+def _shown(groups: Sequence[CopyGroup], classes: Sequence[str]) -> list[str]:
+    shown = [
+        f"  {'equal' if group.exact else 'near copies'}: {described(group, classes)}"
+        for group in groups[:NUM_SHOWN]
+    ]
+    return shown + _more(len(groups))
+
+
+def _more(count: int) -> list[str]:
+    return [f"  and {count - NUM_SHOWN} more, in dataset.json"] if count > NUM_SHOWN else []
