@@ -11,7 +11,14 @@ from pathlib import Path
 from infra.base.options import non_negative_float, positive_int
 from sknet import program
 from sknet.device import choose_device
-from sknet.planning import check_data, check_processors, check_ranks, check_samples, plan_run
+from sknet.planning import (
+    check_data,
+    check_processors,
+    check_ranks,
+    check_samples,
+    open_data,
+    plan_run,
+)
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
@@ -26,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_processors(recipe)
     device = choose_device(arguments.device_target, recipe)
     from sknet.data.data_directory import shards_at
-    from sknet.training.trainer import Options, Trainer
+    from sknet.training.trainer import Options, Trainer, starting_network
     from sknet.world import join_world, set_device
 
     set_device(device.target, recipe.mode, recipe.jit_level)
@@ -40,6 +47,9 @@ def main(arguments: argparse.Namespace) -> None:
     for line in (str(device), *warnings):
         report(line)
     check_data(recipe, planned, arguments.data_dir)
+    weights = Path(recipe.ckpt_path) if recipe.ckpt_path else None
+    if weights:  # refused if they don't fit, before images are converted
+        starting_network(recipe, len(open_data(arguments.data_dir).classes), weights)
     program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
         program.make_directory(arguments.tensorboard, "--tensorboard")
@@ -55,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     options = Options(
         directory=arguments.ckpt_save_dir,
         report=report,
-        weights=Path(recipe.ckpt_path) if recipe.ckpt_path else None,
+        weights=weights,
         tensorboard=arguments.tensorboard,
         progress_file=arguments.progress_file,
         hang_floor=arguments.hang_floor,

@@ -19,8 +19,8 @@ from sknet.errors import CheckpointError, UserError
 from sknet.planning import check_classes, open_data
 from sknet.progress import write_progress
 from sknet.recipe import Recipe, changed_recipe
-from sknet.records import Checkpoint, CheckpointChecks, Evaluation, Run
-from sknet.records.training import MODEL_FILE, STATE_FILE
+from sknet.records import CheckpointChecks, Evaluation, Run
+from sknet.records.training import MODEL_FILE, STATE_FILE, run_of
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
@@ -84,23 +84,23 @@ def _weights_file(given: Path) -> Path:
 
 
 def _run_of(weights: Path, *, required: bool) -> Run | None:
-    """Return the training from which weights are, by the state.json beside them.
+    """Return the training that weights are from, if that is known.
 
     Raises:
         UserError: It is required, and missing or unreadable.
     """
-    state = weights.with_name(STATE_FILE)
-    if not state.is_file() and required:
-        raise UserError(
-            f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
-        )
     try:
-        return Checkpoint.read(state).run if state.is_file() else None
+        run = run_of(weights)
     except UserError:
         if required:
             raise
         return None  # the checks of the checkpoint say it
 
+    if run is None and required:
+        raise UserError(
+            f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
+        )
+    return run
 
 def _recipe(
     arguments: argparse.Namespace, run: Run | None, warn: Callable[[str], object]

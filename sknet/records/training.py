@@ -1,5 +1,6 @@
 """A training run, and the checkpoints that it saves."""
 
+from pathlib import Path
 from typing import Literal
 
 from infra.base.records import Record, Sha256
@@ -72,3 +73,13 @@ class Checkpoint(Record):
     evaluations: tuple[tuple[NonNegativeInt, Evaluation], ...]
     """Number of complete epochs, and the evaluation made then; in order."""
     files: tuple[CheckpointFile, ...]
+
+
+def run_of(weights: Path) -> Run | None:
+    """Return the training that a file of weights is from, by the state.json beside it, if any.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    state = weights.with_name(STATE_FILE)
+    return Checkpoint.read(state).run if state.is_file() else None

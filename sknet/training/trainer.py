@@ -14,13 +14,14 @@ from filelock import FileLock, Timeout
 
 from infra.base.files import file_sha256
 from sknet.data.shards import ShardSet
-from sknet.errors import UserError
+from sknet.errors import UserError, shortened
 from sknet.models import create_model
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights
 from sknet.planning import refuse_single_images
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Layout, Run
+from sknet.records.training import run_of
 from sknet.training import checkpoint
 from sknet.training.checkpoint import Saver
 from sknet.training.loop import Loop, Start
@@ -154,6 +155,8 @@ class Trainer:
         ms.set_seed(recipe.seed)
         # A checkpoint replaces all weights.
         weights = None if newest else self._options.weights
+        if weights and not recipe.replace_head:
+            self._report_other_classes(weights, run)
         network = starting_network(recipe, len(run.classes), weights)
         rates = learning_rates(run)
         counts = class_counts(recipe, self._shards)
@@ -169,6 +172,15 @@ class Trainer:
             set_statistics(step_cell, gathered, world)
         layouts = with_layout(state.layouts, state.step, world.size)
         return Start(step_cell, rates, state.step, layouts, state.evaluations)
+
+    def _report_other_classes(self, weights: Path, run: Run) -> None:
+        origin = run_of(weights)
+        if origin is not None and origin.classes != run.classes:
+            self._report(
+                f"warning: {weights} was trained on other classes ({shortened(origin.classes)}) "
+                f"than this data has ({shortened(run.classes)}): replace_head=true starts the "
+                "classifier anew"
+            )
 
     def _report_plan(self, run: Run, start: int) -> None:
         recipe, size = run.recipe, self._world.size

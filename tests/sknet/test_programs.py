@@ -14,6 +14,8 @@ from sknet import convert, train, validate
 from sknet.data.shards import Row, ShardSet, count_rows, read_rows
 from sknet.device import find_cards
 from sknet.evaluation.predictions import read_predictions
+from sknet.models import create_model
+from sknet.models.weights import save_safetensors
 from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.records import (
@@ -155,7 +157,8 @@ def test_validating_a_checkpoint_writes_checks_counts_predictions_attention_and_
     assert f"calibration error {record.calibration_error:.4f}" in output
     assert record.balanced_accuracy is not None
     assert f"balanced accuracy {record.balanced_accuracy.value:.2%}" in output
-    assert f"macro-F1 {record.macro_f1:.2%}" in output
+    assert record.macro_f1 is not None
+    assert f"macro-F1 {record.macro_f1.value:.2%}" in output
     assert "accuracy@5" not in output, "of three classes it says nothing"
 
     stored = read_predictions(away / "one/predictions.parquet")
@@ -298,3 +301,32 @@ def test_what_can_be_refused_is_refused_before_a_training_converts(
     assert len(errors.splitlines()) == 1
     assert "converted" not in output
     assert not (away / "shards").exists()
+
+
+def test_weights_that_do_not_fit_are_refused_before_a_training_converts(
+    call: Callable[..., tuple[int, str, str]], recipe_file: Path, folders: Path, away: Path
+) -> None:
+    save_safetensors(create_model("tiny", num_classes=7), away / "seven.safetensors")
+    code, _, errors = call(
+        *(train, "--config", recipe_file, "--data_dir", folders, "--set", "model=tiny"),
+        *("--set", "ckpt_path=seven.safetensors"),
+    )
+    assert (code, "is for 7 classes, the network has 3" in errors) == (2, True), errors
+    assert not (away / "shards").exists()
+
+
+@pytest.mark.slow
+def test_training_from_weights_of_other_classes_is_told(
+    call: Callable[..., tuple[int, str, str]],
+    recipe_file: Path,
+    converted: ShardSet,
+    finished: Path,
+    away: Path,
+) -> None:
+    data = renamed(converted, away / "renamed", ("ant", "bee", "cow"))
+    options = (train, "--config", recipe_file, "--set", "model=tiny", "--set", "epoch_size=2")
+    start = ("--set", f"ckpt_path={finished}")
+    code, output, errors = call(*options, *start, "--data_dir", data, "--ckpt_save_dir", "one")
+    assert (code, errors) == (0, "")
+    (line,) = [line for line in output.splitlines() if line.startswith("warning: ")]
+    assert "was trained on other classes (('cat', 'dog', 'emu')) than this data has" in line
