@@ -174,6 +174,25 @@ def load_recipe(
     return parse_recipe(with_weights({"name": name, **values}), where=where)
 
 
+def changed_recipe(recipe: Recipe, overrides: Iterable[str], *, where: str) -> Recipe:
+    """Return a recipe with the changes of `key=value` texts.
+
+    Args:
+        recipe: The recipe.
+        overrides: The texts, applied in order.
+        where: Where the recipe is from, for error messages.
+
+    Raises:
+        UserError: An override is wrong.
+    """
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        changes |= parse_override(override)
+    if not changes:
+        return recipe
+    return parse_recipe(recipe.model_dump(mode="json") | changes, where=where)
+
+
 def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
     """Return a recipe from plain values.
 
@@ -198,25 +217,6 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
 
 def _refuse_unit_range(recipe: Recipe, where: str) -> None:
     """Check that mean and std are for pixels in 0 … 255, as in MindCV, not for 0 … 1, as in torch.
-def changed_recipe(recipe: Recipe, overrides: Iterable[str], *, where: str) -> Recipe:
-    """Return a recipe with the changes of `key=value` texts.
-
-    Args:
-        recipe: The recipe.
-        overrides: The texts, applied in order.
-        where: Where the recipe is from, for error messages.
-
-    Raises:
-        UserError: An override is wrong.
-    """
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        changes |= parse_override(override)
-    if not changes:
-        return recipe
-    return parse_recipe(recipe.model_dump(mode="json") | changes, where=where)
-
-
 
     It is no condition of `Recipe`, so that runs which had such values can still be read.
 
