@@ -1,6 +1,7 @@
 """Takes the pictures that the documentation shows.
 
 python -m tests.screenshots report REPORT.html docs
+python -m tests.screenshots data DATA.html docs
 python -m tests.screenshots prefect API_URL RUN_ID docs
 
 A picture has as few colours as it needs to be small enough.
@@ -9,7 +10,7 @@ A picture has as few colours as it needs to be small enough.
 import io
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -21,14 +22,20 @@ MAX_BYTES = 300_000
 """Largest size of a picture."""
 
 OF_REPORT = {"report-wide.png": (WIDE, 3150), "report-phone.png": (PHONE, 1700)}
+OF_DATA = {"data-page.png": (WIDE, 3000)}
 """Width and height in pixels, by name."""
 
 RUN_HEIGHT, ARTIFACT_HEIGHT = 900, 620
 
 
-def of_report(browser: Browser, page: Path, out: Path) -> Iterator[Path]:
-    """Take pictures of a report on a wide screen and on a phone; yield their paths."""
-    for name, (width, height) in OF_REPORT.items():
+def of_report(
+    browser: Browser,
+    page: Path,
+    out: Path,
+    pictures: Mapping[str, tuple[int, int]] = OF_REPORT,
+) -> Iterator[Path]:
+    """Take pictures of a report, or of another page, by name and size; yield their paths."""
+    for name, (width, height) in pictures.items():
         browser.open(page, width=width)
         yield save(browser.picture(height), out / name)
 
@@ -57,10 +64,11 @@ def save(picture: bytes, path: Path) -> Path:
 
 
 def main(subject: str, *arguments: str) -> None:
-    """Take the pictures of a report, or of a run in Prefect's UI."""
+    """Take the pictures of a report, of the page of a data set, or of a run in Prefect's UI."""
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
-        if subject == "report":
-            paths = of_report(browser, Path(arguments[0]).resolve(), Path(arguments[1]))
+        if subject in ("report", "data"):
+            pictures = OF_REPORT if subject == "report" else OF_DATA
+            paths = of_report(browser, Path(arguments[0]).resolve(), Path(arguments[1]), pictures)
         else:
             api, run, out = arguments
             paths = of_prefect(PrefectPages(browser, api, run), Path(out))

@@ -44,6 +44,7 @@ RUN_BY_PAGE = {
         "tests/infra/artifacts/test_artifacts_docs.py",
         '"docs" / "artifacts.md"',
     ),
+    "docs/data.md": ("tests/sknet/data/test_data_page.py", 'page="docs/data.md"'),
     "docs/contributing.md": ("tests/e2e/test_demo.py", 'documented("make test")'),
     "docs/evaluation.md": (
         "tests/e2e/test_readme.py",

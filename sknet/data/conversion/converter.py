@@ -139,7 +139,7 @@ class ShardConverter:
             raise UserError(f"on host {socket.gethostname()}: {error}") from None
         for sample in _samples(shard.rows):
             with memory_for(f"sample {sample.key}"):
-                content = _read(source, sample)
+                content = read_sample(source, sample)
                 reason = undecodable(content)
                 image = content
                 if self.reencoding and not reason:
@@ -166,7 +166,7 @@ def _samples(rows: "pd.DataFrame") -> Iterator[Sample]:
         yield from itertools.starmap(Sample, zip(*columns, strict=True))
 
 
-def _read(source: Source, sample: Sample) -> bytes:
+def read_sample(source: Source, sample: Sample) -> bytes:
     """Return the image of a sample.
 
     Raises:

@@ -1,5 +1,6 @@
 """The page in a real browser: it requests nothing, fits the screen, sorts, and is accessible."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,12 +9,14 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+import sknet.data.__main__
 from sknet.report import write_report
 from sknet.report.text import UNKNOWN
 from tasks.catalog.comparison import compare_named
 from tasks.catalog.runs import collect, thumbnails
 from tests.browser import PHONE, WIDE, Browser, chromium
 from tests.screenshots import MAX_BYTES, of_report
+from tests.sknet.conftest import write_images
 from tests.synthetic_store import fill
 
 pytestmark = pytest.mark.slow
@@ -87,11 +90,26 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def data_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a data set with suspects and copies."""
+    root = tmp_path_factory.mktemp("data")
+    images = write_images(root / "images")
+    shutil.copy(images / "train/cat/000.png", images / "val/dog/copy.png")
+    Image.new("RGB", (8, 40), "white").save(images / "train/emu/white.png")
+    (images / "train/emu/empty.png").touch()
+    arguments = ["--source", str(images), "--out", str(root / "data.html")]
+    sknet.data.__main__.main(sknet.data.__main__.parser().parse_args(arguments))
+    return root / "data.html"
+
+
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("which", ["page", "data_page"])
 def test_the_page_fits_and_is_legible_at_any_width_in_light_and_dark(
-    browser: Browser, page: Path, width: int, dark: bool
+    browser: Browser, request: pytest.FixtureRequest, which: str, width: int, dark: bool
 ) -> None:
+    page: Path = request.getfixturevalue(which)
     browser.open(page, width=width, dark=dark)
     browser.script(OPEN_ALL)
 
@@ -116,8 +134,18 @@ def test_axe_finds_no_violation(browser: Browser, page: Path) -> None:
     assert browser.violations() == []
 
 
-def test_every_picture_is_shown(browser: Browser, page: Path) -> None:
-    browser.open(page)
+def test_axe_finds_no_violation_in_the_page_of_a_data_set(
+    browser: Browser, data_page: Path
+) -> None:
+    browser.open(data_page, width=PHONE)
+    assert browser.violations() == []
+
+
+@pytest.mark.parametrize("which", ["page", "data_page"])
+def test_every_picture_is_shown(
+    browser: Browser, request: pytest.FixtureRequest, which: str
+) -> None:
+    browser.open(request.getfixturevalue(which))
     shown = browser.script(
         OPEN_ALL + "return [...document.images].map(each => each.complete && each.naturalWidth)"
     )

@@ -1,0 +1,175 @@
+"""A survey of a data set: sizes and brightness of its images, and small pictures of some."""
+
+import io
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from infra.base.progress import work
+from sknet.data.conversion.converter import read_sample
+from sknet.data.images import decode, undecodable
+from sknet.data.order import order_slice
+from sknet.data.reading.threads import read_pipeline
+from sknet.data.shards import ShardSet, read_rows
+from sknet.data.sources import Sample, Source
+from sknet.data.staging import INDEX_COLUMNS, NUM_READERS, Staged
+from sknet.records import Dataset, QuarantinedSample
+from sknet.report.data_contents import MEASURES, DataContents
+
+MAX_MEASURED = 20_000
+"""Default of the most images that are decoded. That takes about a minute for photographs."""
+
+PICTURE_SIDE = 96
+"""Longer side of a picture, in pixels."""
+
+PICTURE_QUALITY = 80
+"""JPEG quality of a picture, on libjpeg's scale."""
+
+IMAGES_PER_ROUND = 256
+
+
+Reader = Callable[[pd.DataFrame], Iterator[bytes]]
+"""Reads the images of rows of the samples, in their order."""
+
+Measures = tuple[int, float, float, float, float]
+"""Size of the encoded image in bytes, and the values of MEASURES."""
+
+WHOLE_NUMBERS = dict.fromkeys(("size", "width", "height"), "int64")
+
+NOT_MEASURED: Measures = (0, math.nan, math.nan, math.nan, math.nan)
+
+
+def survey_source(
+    staged: Staged, source: Source, name: str, *, max_measured: int = MAX_MEASURED
+) -> DataContents:
+    """Return what the page of a staged source shows.
+
+    Args:
+        staged: The data set.
+        source: Its source.
+        name: The source as the user wrote it.
+        max_measured: Most images that are measured.
+
+    Raises:
+        UserError: A sample can't be read.
+        SourceReadError: The disk or the network failed.
+    """
+
+    def read(rows: pd.DataFrame) -> Iterator[bytes]:
+        samples = [Sample(*row) for row in rows[INDEX_COLUMNS].itertuples(index=False, name=None)]
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            for start in range(0, len(samples), IMAGES_PER_ROUND):
+                round_of = samples[start : start + IMAGES_PER_ROUND]
+                yield from pool.map(partial(read_sample, source), round_of)
+
+    return _survey(name, staged.dataset, staged.index, (), read, max_measured)
+
+
+def survey_shards(shards: ShardSet, name: str, *, max_measured: int = MAX_MEASURED) -> DataContents:
+    """Return what the page of converted shards shows.
+
+    Args:
+        shards: The shards, all splits of them verified.
+        name: The directory as the user wrote it.
+        max_measured: Most images that are measured.
+    """
+    record = shards.record
+    samples = pd.DataFrame(
+        [
+            (file.split, key, label, file.name, number)
+            for file in record.files
+            for number, (label, key) in enumerate(_labels_and_keys(shards.directory / file.name))
+        ],
+        columns=["split", "key", "label", "file", "number"],
+    )
+
+    def read(rows: pd.DataFrame) -> Iterator[bytes]:
+        # Neighbouring rows of one shard are read together.
+        for file, of_file in itertools.groupby(
+            zip(rows["file"], rows["number"], strict=True), key=itemgetter(0)
+        ):
+            numbers = [number for _, number in of_file]
+            for start in range(0, len(numbers), IMAGES_PER_ROUND):
+                round_of = numbers[start : start + IMAGES_PER_ROUND]
+                yield from (row.image for row in read_rows(shards.directory / file, round_of))
+
+    return _survey(name, record.dataset, samples, record.quarantined, read, max_measured)
+
+
+def _labels_and_keys(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield label and key of each row of a shard."""
+    from mindspore.dataset import MindDataset
+
+    rows = read_pipeline(
+        lambda: MindDataset(
+            [str(path)], columns_list=["label", "key"], shuffle=False, num_parallel_workers=1
+        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    )
+    for label, key in rows:
+        yield int(label), str(key)
+
+
+def _survey(
+    name: str,
+    dataset: Dataset,
+    samples: pd.DataFrame,
+    unreadable: tuple[QuarantinedSample, ...],
+    read: Reader,
+    max_measured: int,
+) -> DataContents:
+    chosen = np.sort(order_slice(len(samples), 0, 0, 0, min(max_measured, len(samples))))
+    rows = samples.iloc[chosen]
+    measures: list[Measures] = []
+    left_out = [*dataset.quarantined, *dataset.dropped, *unreadable]
+    with work(f"measuring {len(rows)} images", len(rows)) as count:
+        for split, key, content in zip(rows["split"], rows["key"], read(rows), strict=True):
+            reason = undecodable(content)
+            if reason:
+                left_out.append(QuarantinedSample(split=split, key=key, reason=reason))
+            measures.append(NOT_MEASURED if reason else measure(content))
+            count(1)
+    table = pd.DataFrame(measures, columns=["size", *MEASURES], index=rows.index)
+    contents = DataContents(
+        name=name,
+        dataset=dataset,
+        samples=samples[["split", "key", "label"]],
+        measured=rows[["split", "key", "label"]].join(table).dropna().astype(WHOLE_NUMBERS),
+        is_complete=len(rows) == len(samples),
+        left_out=tuple(sorted(left_out, key=lambda sample: sample.key)),
+    )
+    shown = samples[samples["key"].isin(contents.shown_keys())]
+    pictures = {
+        key: small_picture(content)
+        for key, content in zip(shown["key"], read(shown), strict=True)
+        if not undecodable(content)
+    }
+    return replace(contents, pictures=pictures)
+
+
+def measure(content: bytes) -> Measures:
+    """Return the measures of an image that decodes."""
+    pixels = Image.fromarray(decode(content))
+    # Counts of the grey values 0 to 255, by the weights of ITU-R BT.601.
+    counts = np.asarray(pixels.convert("L").histogram(), np.float64)
+    values = np.arange(256)
+    mean = float(counts @ values / counts.sum())
+    deviation = math.sqrt(float(counts @ (values - mean) ** 2 / counts.sum()))
+    return len(content), pixels.width, pixels.height, mean, deviation
+
+
+def small_picture(content: bytes) -> bytes:
+    """Return a small JPEG of an image that decodes, without the metadata of its file."""
+    picture = Image.fromarray(decode(content))
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=PICTURE_QUALITY)
+    return buffer.getvalue()
