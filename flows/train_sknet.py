@@ -6,7 +6,7 @@ python -m flows.train_sknet --recipe NAME|PATH --data SOURCE --store URI --worke
 import argparse
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from prefect import flow
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
+from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.sources import absolute, open_source
 from sknet.data.staging import MAX_QUARANTINE
 from sknet.device import CHOICES, Choice
@@ -53,6 +54,7 @@ def train_sknet(
     conversion: ConversionSettings = DEFAULT_CONVERSION,
     launch: LaunchSettings = THIS_HOST,
     floors: Floors = NO_FLOORS,
+    on_leak: OnLeak = ON_LEAK,
     full: bool = False,
 ) -> list[TaskResult]:
     """Train, validate, promote and report one recipe; what the store has already is reused.
@@ -68,6 +70,8 @@ def train_sknet(
         conversion: How images are stored in shards.
         launch: The hosts that convert and train.
         floors: What a checkpoint needs to be promoted, besides the recipe's min_accuracy.
+        on_leak: What happens if an image is in several splits. warn: it is recorded. refuse: the
+            run ends. drop: its copies are left out of the split that matters less.
         full: Whether to read files again that haven't changed.
     """
     store = store or default_store()
@@ -78,7 +82,7 @@ def train_sknet(
     floors.check(source.classes, source.titles)
     open_store(store)
     max_quarantine = conversion.max_quarantine
-    dataset = stage(data, store, full=full, max_quarantine=max_quarantine).result()
+    dataset = stage(data, store, full=full, max_quarantine=max_quarantine, on_leak=on_leak).result()
     shards = convert(data, dataset, store, conversion, workers, launch).result()
     checkpoint = train(choices, shards, store, workers, device, launch).result()
     evaluation = validate(choices, checkpoint, shards, store, device).result()
@@ -116,6 +120,7 @@ def main(arguments: argparse.Namespace) -> None:
         conversion=conversion,
         launch=launch,
         floors=floors,
+        on_leak=arguments.on_leak,
         full=arguments.full,
     )
     print_summary(results)
@@ -186,6 +191,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="CLASS=FRACTION",
         help="lowest recall of a class at which a checkpoint is promoted; may be repeated",
+    )
+    result.add_argument(
+        "--on-leak",
+        choices=get_args(OnLeak),
+        default=ON_LEAK,
+        help="what to do if an image is in several splits: record it, refuse the source, or drop "
+        f"its copies from the split that matters less {default}",
     )
     result.add_argument("--full", action="store_true", help="read files again that haven't changed")
     result.add_argument(

@@ -9,14 +9,21 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 from infra.base.options import fraction, positive_int, whole_number
 from sknet import program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine, progress_file
+from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings
 from sknet.data.sources import open_source
-from sknet.data.staging import MAX_QUARANTINE, ScanCache, read_staged, stage_source
+from sknet.data.staging import (
+    MAX_QUARANTINE,
+    ScanCache,
+    read_staged,
+    stage_source,
+)
 
 AUTO = "auto"
 
@@ -34,7 +41,10 @@ def main(arguments: argparse.Namespace) -> None:
             ScanCache(source),
             full=arguments.full,
             max_quarantine=arguments.max_quarantine,
+            on_leak=arguments.on_leak,
         )
+        for line in copy_warnings(staged.dataset, alike=staged.alike):
+            print(line, flush=True)
     program.make_directory(arguments.out, "--out")
     shorter_side = arguments.shorter_side
     write_progress = progress_file(arguments.progress_file) if arguments.progress_file else None
@@ -96,6 +106,13 @@ def parser() -> argparse.ArgumentParser:
         default=MAX_QUARANTINE,
         metavar="FRACTION",
         help=f"largest fraction of unreadable images tolerated (default: {MAX_QUARANTINE})",
+    )
+    result.add_argument(
+        "--on-leak",
+        choices=get_args(OnLeak),
+        default=ON_LEAK,
+        help="what to do if an image is in several splits: record it, refuse the source, or drop "
+        "its copies from the split that matters less (default: %(default)s)",
     )
     result.add_argument(
         "--full", action="store_true", help="read all files again, also those that haven't changed"

@@ -4,18 +4,26 @@ import time
 from pathlib import Path
 
 from prefect import get_run_logger
+from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
 from infra.artifacts import ArtifactSpec, BuildOutput, open_store
+from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings, table_rows
 from sknet.data.sources import absolute, open_source
 from sknet.data.staging import MAX_QUARANTINE, ScanCache, Staged, stage_source
+from tasks.pages import worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
 
 @pipeline_task("stage")
 def stage(
-    data: str, store_uri: str, *, full: bool = False, max_quarantine: float = MAX_QUARANTINE
+    data: str,
+    store_uri: str,
+    *,
+    full: bool = False,
+    max_quarantine: float = MAX_QUARANTINE,
+    on_leak: OnLeak = ON_LEAK,
 ) -> State[TaskResult]:
     """List and hash the files of a source.
 
@@ -24,15 +32,17 @@ def stage(
         store_uri: The artifact store.
         full: Whether to read files again that haven't changed since they were last read.
         max_quarantine: Largest fraction of unreadable images tolerated.
+        on_leak: What happens to images that are in several splits.
 
     Raises:
-        UserError: The source can't be listed, or too many of its images are unreadable.
+        UserError: The source can't be listed, too many of its images are unreadable, or some are in
+            several splits and `on_leak` refuses that.
     """
     began = time.perf_counter()
     logger = get_run_logger()
     source = open_source(absolute(data))
     cache = ScanCache(source)
-    staged = stage_source(source, cache, full=full, max_quarantine=max_quarantine)
+    staged = stage_source(source, cache, full=full, max_quarantine=max_quarantine, on_leak=on_leak)
     logger.info("stage: read %d files; the others are unchanged", staged.num_files_read)
     for sample in staged.dataset.quarantined:
         logger.warning("stage: quarantined %s: %s", sample.key, sample.reason)
@@ -42,6 +52,7 @@ def stage(
             len(staged.ignored),
             staged.ignored[0],
         )
+    _show_copies(staged)
     spec = ArtifactSpec(
         kind="dataset",
         format_version=2,
@@ -49,9 +60,12 @@ def stage(
         inputs={},
     )
 
+    num_leaked = sum(len(staged.dataset.leaked(split)) for split in staged.dataset.splits)
+
     def build(workspace: Path) -> BuildOutput:
         _write(staged, workspace)
-        return BuildOutput(workspace, {"samples": len(staged.index)}, {"source": absolute(data)})
+        stats = {"samples": len(staged.index), "leaked": num_leaked}
+        return BuildOutput(workspace, stats, {"source": absolute(data), "on_leak": on_leak})
 
     seconds = time.perf_counter() - began
     resolution = resolve_artifact("stage", open_store(store_uri), spec, build)
@@ -59,8 +73,22 @@ def stage(
         "splits": dict(staged.dataset.splits),
         "quarantined": len(staged.dataset.quarantined),
         "ignored": len(staged.ignored),
+        "leaked": num_leaked,
     }
     return finish("stage", resolution, facts, seconds_before=seconds)
+
+
+def _show_copies(staged: Staged) -> None:
+    """Log which images are in several splits or under several labels, and show them in a table."""
+    for line in copy_warnings(staged.dataset, alike=staged.alike):
+        get_run_logger().warning("stage: %s", line)
+    if rows := table_rows(staged.dataset):
+        with worth_no_failure():
+            create_table_artifact(
+                rows,
+                key="copies",
+                description="Images in several splits or under several labels",
+            )
 
 
 def _write(staged: Staged, workspace: Path) -> None:

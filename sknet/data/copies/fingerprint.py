@@ -15,7 +15,6 @@ import imagehash
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import scipy.fft
 
 from sknet.data.images import FORMATS, is_out_of_memory
 
@@ -31,10 +30,13 @@ FINGERPRINT = np.dtype(
         ("mirrored", "<u8"),  # the same of the image as a mirror shows it
         ("brightness", "<u2"),  # mean of the grey levels, in 1/256
         ("colour", "u1", 3),  # means of red, green and blue
-        ("contrast", "u1"),  # standard deviation of the grey levels
+        ("contrast", "u1"),  # standard deviation of the grey levels; 0 of images below SIDE
         ("coefficients", "i1", NUM_COEFFICIENTS),
     ]
 )
+
+LEAST_SIDE = 16
+"""Images with a shorter side, in pixels, have no fingerprint."""
 
 LEAST_CONTRAST = 2.0
 """Standard deviation of the grey levels (0 to 255) below which an image shows nothing."""
@@ -54,58 +56,53 @@ _one_large_image = Lock()
 _one_filter = Lock()
 
 
+def _cosines() -> npt.NDArray[np.float64]:
+    """Return the 8 lowest functions (8, SIDE) of the orthonormal discrete cosine transform."""
+    frequencies, places = np.arange(8)[:, None], np.arange(SIDE)
+    cosines: npt.NDArray[np.float64] = np.cos(
+        np.pi * frequencies * (places + 0.5) / SIDE
+    ) * np.sqrt(2 / SIDE)
+    cosines[0] /= np.sqrt(2)
+    return cosines
+
+
+_COSINES = _cosines()
+
+
 def fingerprint(content: bytes) -> bytes:
     """Return what an encoded image looks like, as the bytes of one FINGERPRINT.
 
     Returns:
-        Nothing if the image can't be told from others by its looks: it is smaller than SIDE, shows
-        next to nothing, or doesn't decode, for which the conversion has the reason.
+        Nothing if the image can't be told from others by its looks: it is smaller than LEAST_SIDE,
+        shows next to nothing, or doesn't decode, for which the conversion has the reason.
 
     Raises:
         MemoryError: The decoder was refused memory.
     """
     try:
-        reduced = _reduced(content)
+        with _opened(content) as image:
+            shorter = min(image.size)
+            reduced = _reduced(image) if shorter >= LEAST_SIDE else None
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
         if is_out_of_memory(error):
             raise MemoryError("the image's decoder was refused memory") from None
         return b""
     if reduced is None:
         return b""
-    pixels = np.asarray(reduced, np.float32).reshape(-1, 3)
-    grey = np.asarray(reduced.convert("L"), np.float32)
+    grey = np.asarray(reduced.convert("L"), np.float64)
     contrast = float(grey.std())
     if contrast < LEAST_CONTRAST:
         return b""
-    lowest = scipy.fft.dctn(grey, norm="ortho")[:8, :8].ravel()[1:] / SIDE
+    lowest = (_COSINES @ grey @ _COSINES.T).ravel()[1:] / SIDE
     soft = lowest / np.sqrt(lowest**2 + SOFTNESS**2)
     found = np.zeros((), FINGERPRINT)
     found["hash"] = _hash(grey)
     found["mirrored"] = _hash(grey[:, ::-1])
     found["brightness"] = round(float(grey.mean()) * 256)
-    found["colour"] = np.rint(pixels.mean(axis=0))
-    found["contrast"] = min(255, round(contrast))
+    found["colour"] = np.rint(np.asarray(reduced).mean(axis=(0, 1)))
+    found["contrast"] = round(contrast) if shorter >= SIDE else 0
     found["coefficients"] = np.rint(soft * 127)
     return found.tobytes()
-
-
-def _reduced(content: bytes) -> PIL.Image.Image | None:
-    """Return an image as SIDE x SIDE pixels of red, green and blue; None if it is smaller."""
-    with _opened(content) as image:
-        width, height = image.size
-        if min(width, height) < SIDE:
-            return None
-        # libjpeg leaves frequencies out that would not be seen, which saves half of the time.
-        image.draft("RGB", (SIDE, SIDE))
-        scale = max(1, round(width / image.width))
-        is_large = image.width * image.height > LARGE_IMAGE
-        with _one_large_image if is_large else nullcontext():
-            return _eight_bits(image).resize(
-                (SIDE, SIDE),
-                PIL.Image.Resampling.LANCZOS,
-                # The last block of a shrunken JPEG may reach beyond the image.
-                box=(0, 0, width / scale, height / scale),
-            )
 
 
 def _opened(content: bytes) -> PIL.Image.Image:
@@ -113,6 +110,22 @@ def _opened(content: bytes) -> PIL.Image.Image:
     with _one_filter, warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
         return PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def _reduced(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return SIDE x SIDE pixels of red, green and blue."""
+    width, height = image.size
+    # libjpeg leaves frequencies out that would not be seen, which saves half of the time.
+    image.draft("RGB", (SIDE, SIDE))
+    scale = max(1, round(width / image.width))
+    is_large = image.width * image.height > LARGE_IMAGE
+    with _one_large_image if is_large else nullcontext():
+        return _eight_bits(image).resize(
+            (SIDE, SIDE),
+            PIL.Image.Resampling.LANCZOS,
+            # The last block of a shrunken JPEG may reach beyond the image.
+            box=(0, 0, width / scale, height / scale),
+        )
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -123,7 +136,7 @@ def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _faint_pattern() -> npt.NDArray[np.float32]:
+def _faint_pattern() -> npt.NDArray[np.float64]:
     """Return grey levels (SIDE, SIDE) of all 64 lowest frequencies, of fixed signs.
 
     A hash takes a bit from the sign of each frequency. Where an image shows nothing but an
@@ -131,17 +144,16 @@ def _faint_pattern() -> npt.NDArray[np.float32]:
     the pattern's.
     """
     bits = np.unpackbits(np.frombuffer(hashlib.sha256(b"faint pattern").digest()[:8], np.uint8))
-    frequencies = np.zeros((SIDE, SIDE), np.float32)
-    frequencies[:8, :8] = np.where(bits, 1, -1).reshape(8, 8) * SOFTNESS * SIDE
+    frequencies = np.where(bits, SOFTNESS, -SOFTNESS).reshape(8, 8) * SIDE
     frequencies[0, 0] = 0
-    pattern: npt.NDArray[np.float32] = scipy.fft.idctn(frequencies, norm="ortho")
+    pattern: npt.NDArray[np.float64] = _COSINES.T @ frequencies @ _COSINES
     return pattern
 
 
 _PATTERN = _faint_pattern()
 
 
-def _hash(grey: npt.NDArray[np.float32]) -> int:
+def _hash(grey: npt.NDArray[np.float64]) -> int:
     # Nine tenths of the contrast leave room for the pattern, so that little is cut at 0 and 255.
     marked = np.clip(np.rint((grey - 128) * 0.9 + 128 + _PATTERN), 0, 255).astype(np.uint8)
     return int(str(imagehash.phash(PIL.Image.fromarray(marked))), 16)

@@ -18,6 +18,8 @@ MAX_OTHERS = 100_000
 
 NUM_SHOWN = 10
 """Groups that a log shows."""
+MAX_ROWS = 100
+"""Groups that a table on a page shows."""
 
 Keys = Sequence[str]
 """Keys of the samples that show one image."""
@@ -132,30 +134,48 @@ def described(group: CopyGroup, classes: Sequence[str] = ()) -> str:
     return " = ".join(parts) if group.leaks else parts[0]
 
 
-def copy_warnings(dataset: Dataset) -> list[str]:
-    """Return lines that tell a person of copies across splits and under several labels."""
+def copy_warnings(dataset: Dataset, *, alike: bool = False) -> list[str]:
+    """Return lines that tell a person of copies across splits and under several labels.
+
+    Args:
+        dataset: The data set.
+        alike: Whether its images look too much alike for near copies to be found.
+    """
     lines = []
     leaking = [group for group in dataset.copies if group.leaks]
     if leaking:
-        of_splits = ", ".join(
-            f"{count} of {dataset.splits[split]} in {split}"
-            for split in dataset.splits
+        counts = ", ".join(
+            f"{count} of {size} in {split}"
+            for split, size in dataset.splits.items()
             if (count := len(dataset.leaked(split)))
         )
-        lines.append(
-            f"samples with a copy in another split: {of_splits} (--on-leak drop or refuse)"
-        )
+        lines.append(f"images in several splits: {counts}; --on-leak drop leaves copies out")
         lines += _shown(leaking, dataset.classes)
     contradicting = [group for group in dataset.copies if group.contradicts]
     if contradicting:
         lines.append(f"images under several labels: {len(contradicting)}")
         lines += _shown(contradicting, dataset.classes)
     if dataset.dropped:
-        lines.append(f"samples left out, as a copy is in another split: {len(dataset.dropped)}")
-        shown = dataset.dropped[:NUM_SHOWN]
-        lines += [f"  {sample.key}: {sample.reason}" for sample in shown]
+        lines.append(f"left out by --on-leak drop: {len(dataset.dropped)}")
+        lines += [f"  {each.key}: {each.reason}" for each in dataset.dropped[:NUM_SHOWN]]
         lines += _more(len(dataset.dropped))
+    if alike:
+        lines.append("more than half of the images look alike: only equal files count as copies")
     return lines
+
+
+def table_rows(dataset: Dataset) -> list[dict[str, str]]:
+    """Return rows that list the groups across splits or under several labels, at most MAX_ROWS."""
+    groups = [group for group in dataset.copies if group.leaks or group.contradicts]
+    return [
+        {
+            "images": described(group),
+            "splits": ", ".join(dict.fromkeys(group.splits)),
+            "classes": ", ".join(dataset.classes[label] for label in dict.fromkeys(group.labels)),
+            "equal": "yes" if group.exact else "nearly",
+        }
+        for group in groups[:MAX_ROWS]
+    ]
 
 
 def _shown(groups: Sequence[CopyGroup], classes: Sequence[str]) -> list[str]:
