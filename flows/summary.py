@@ -51,6 +51,9 @@ def summary(results: list[TaskResult]) -> list[str]:
     lines.append(f"promoted    {target}: {promotion.facts['reason']}")
     if "criteria" in promotion.facts:
         lines += ["", *criteria_table(promotion.facts["criteria"]).splitlines(), ""]
+    lines += [f"warning     {warning}" for warning in _texts(promotion.facts.get("warnings"))]
+    if "sealed" in promotion.facts:
+        lines.append(f"test split  {promotion.facts['sealed']}")
     lines.append(f"report      {by_task['report'].facts['html']}")
     built = [result.task for result in results if result.status in ("built", "rebuilt")]
     reused = [result.task for result in results if result.status == "reused"]
@@ -66,9 +69,23 @@ def _accuracy(facts: dict[str, JsonValue]) -> list[str]:
     seen = int(str(facts["seen"]))
     lines = []
     for top in (1, 5):
-        correct = int(str(facts[f"correct_top{top}"]))
-        lines.append(f"accuracy@{top}  {correct / seen:.2%} ({correct}/{seen})")
+        counted = facts[f"correct_top{top}"]
+        if counted is not None:
+            correct = int(str(counted))
+            lines.append(f"accuracy@{top}  {correct / seen:.2%} ({correct}/{seen})")
+    if isinstance(without := facts.get("without_leaked"), list):
+        correct, others = (int(str(each)) for each in without)
+        lines.append(
+            f"            {correct / others:.2%} ({correct}/{others}) without leaked images"
+        )
+    for name, key in (("balanced", "balanced_accuracy"), ("macro-F1", "macro_f1")):
+        if isinstance(value := facts.get(key), float):
+            lines.append(f"{name:<12}{value:.2%}")
     return lines
+
+
+def _texts(value: JsonValue) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 def print_summary(results: list[TaskResult]) -> None:

@@ -66,6 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.shards_dir,
         rank=world.rank,
         num_workers=os.cpu_count() or 1,
+        splits=(arguments.split,),
         report=lambda line: print(line, flush=True),
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))
@@ -95,12 +96,12 @@ def _run_of(weights: Path, *, required: bool) -> Run | None:
         if required:
             raise
         return None  # the checks of the checkpoint say it
-
     if run is None and required:
         raise UserError(
             f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
         )
     return run
+
 
 def _recipe(
     arguments: argparse.Namespace, run: Run | None, warn: Callable[[str], object]
@@ -313,13 +314,12 @@ def _line(evaluation: Evaluation) -> str:
             f"({evaluation.correct_top5}/{evaluation.seen})"
         )
     for name, value in (
-        ("balanced accuracy", evaluation.balanced_accuracy and evaluation.balanced_accuracy.value),
+        ("balanced accuracy", evaluation.balanced_accuracy),
         ("macro-F1", evaluation.macro_f1),
+        ("mean average precision", evaluation.mean_average_precision),
     ):
-        if value is not None:
-            parts.append(f"{name} {value:.2%}")
-    if precision := evaluation.mean_average_precision:
-        parts.append(f"mean average precision {precision.value:.2%}")
+        if value:
+            parts.append(f"{name} {value.value:.2%}")
     parts.append(f"loss {evaluation.loss:.4f}")
     parts.append(f"calibration error {evaluation.calibration_error:.4f}")
     return f"{evaluation.resolution}x{evaluation.resolution}: {', '.join(parts)}"

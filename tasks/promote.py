@@ -13,9 +13,16 @@ from tabulate import tabulate
 
 from infra.artifacts import Artifact, ArtifactStore, BuildOutput, RefConflictError, open_store
 from sknet.errors import UserError
-from sknet.judgement import Candidate, judge_promotion, promotion_of
+from sknet.judgement import (
+    NO_FLOORS,
+    Candidate,
+    Floors,
+    below_floors,
+    judge_promotion,
+    promotion_of,
+)
 from sknet.recipe import Recipe
-from sknet.records import Checkpoint
+from sknet.records import Checkpoint, SealedResult
 from tasks.catalog.production import (
     MAX_CONFLICTS,
     PRODUCTION,
@@ -23,6 +30,7 @@ from tasks.catalog.production import (
     comparison_spec,
     production_of,
     put_promotion,
+    sealed_split,
 )
 from tasks.errors import PERMANENT
 from tasks.pages import worth_no_failure
@@ -34,14 +42,27 @@ from tasks.results import (
     pipeline_task,
     resolve_artifact,
 )
-from tasks.validate import evaluate_checkpoint
+from tasks.validate import evaluate_checkpoint, evaluate_sealed
 
 
 @pipeline_task("promote")
 def promote(
-    recipe: Recipe, checkpoint: TaskResult, evaluation: TaskResult, store_uri: str
+    recipe: Recipe,
+    checkpoint: TaskResult,
+    evaluation: TaskResult,
+    store_uri: str,
+    floors: Floors = NO_FLOORS,
 ) -> State[TaskResult]:
     """Point `refs/production` to a checkpoint if every criterion allows it.
+
+    A checkpoint that may be promoted is then evaluated on the sealed test split, if there is one.
+
+    Args:
+        recipe: The recipe of the training; it has the floor of accuracy@1.
+        checkpoint: What may be promoted.
+        evaluation: Its evaluation.
+        store_uri: The artifact store.
+        floors: The other floors.
 
     Raises:
         RefConflictError: Other processes keep moving the ref.
@@ -51,7 +72,7 @@ def promote(
     logger = get_run_logger()
     for _ in range(MAX_CONFLICTS):
         try:
-            status, facts = _promote(recipe, checkpoint, evaluation, store)
+            status, facts = _promote(recipe, checkpoint, evaluation, store, floors)
             break
         except RefConflictError as error:
             logger.warning("promote: judging again, as another process promoted: %s", error)
@@ -74,7 +95,11 @@ def promote(
 
 
 def _promote(
-    recipe: Recipe, checkpoint: TaskResult, evaluated: TaskResult, store: ArtifactStore
+    recipe: Recipe,
+    checkpoint: TaskResult,
+    evaluated: TaskResult,
+    store: ArtifactStore,
+    floors: Floors,
 ) -> tuple[Status, dict[str, JsonValue]]:
     """Judge a checkpoint against production as it is now, and promote it if that is granted.
 
@@ -87,7 +112,12 @@ def _promote(
     evaluation = artifact_of(store, evaluated)
     candidate = candidate_of(store, checkpoint.digest, evaluation, history)
     if current is not None and current.digest == checkpoint.digest:
-        return "reused", {"reason": f"{_accuracy(candidate)}, in production already"}
+        missed = below_floors(candidate, floor=recipe.min_accuracy, floors=floors)
+        warnings = [f"production stays, but it is below a floor: {each}" for each in missed]
+        for warning in warnings:
+            logger.warning("promote: %s", warning)
+        reason = f"{_accuracy(candidate)}, in production already"
+        return "reused", {"reason": reason, "warnings": [*warnings]}
     compared = None
     if current is not None:
         compared = production_of(
@@ -104,10 +134,13 @@ def _promote(
         "--reason …"
     )
     floor = recipe.min_accuracy
-    judgement = judge_promotion(candidate, production, floor=floor, by_hand=by_hand)
+    judgement = judge_promotion(candidate, production, floor=floor, floors=floors, by_hand=by_hand)
+    for warning in judgement.warnings:
+        logger.warning("promote: %s", warning)
+    sealed = _evaluate_sealed(recipe, checkpoint, evaluation, store) if judgement.granted else None
     put_promotion(
         store,
-        promotion_of(candidate, production, judgement, floor=floor),
+        promotion_of(candidate, production, judgement, floor=floor, floors=floors, sealed=sealed),
         evaluation.manifest,
         compared.evaluation if compared else None,
     )
@@ -116,16 +149,38 @@ def _promote(
         create_table_artifact(
             criteria, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
         )
-    reason = f"{_accuracy(candidate)}, floor {floor:.2%}"
+    reason = f"{_accuracy(candidate)}, {f'floor {floor:.2%}' if floor else 'no floor'}"
     if judgement.comparison:
         reason += f", p {judgement.comparison.p_value:.3g} against production"
+    facts: dict[str, JsonValue] = {"warnings": list(judgement.warnings)}
     if not judgement.granted:
         failed = ", ".join(each.name for each in judgement.criteria if not each.passed)
         logger.warning("promote: refused\n%s", criteria_table([*criteria]))
-        return "refused", {"reason": f"{reason}; failed: {failed}", "criteria": [*criteria]}
+        facts |= {"reason": f"{reason}; failed: {failed}", "criteria": [*criteria]}
+        return "refused", facts
     target = artifact_of(store, checkpoint).manifest
     store.refs.set(PRODUCTION, target, expected=current, reason=reason)
-    return "built", {"reason": reason}
+    return "built", {"reason": reason, **facts, **({"sealed": sealed.text} if sealed else {})}
+
+
+def _evaluate_sealed(
+    recipe: Recipe, checkpoint: TaskResult, evaluation: Artifact, store: ArtifactStore
+) -> SealedResult | None:
+    """Evaluate a checkpoint on the sealed test split; None if its data has none."""
+    device_target = str(evaluation.manifest.params["device_target"])
+    shards = store.find("shards", evaluation.manifest.inputs["shards"])
+    sealed = sealed_split(store, checkpoint.digest, shards, device_target)
+    if sealed is None:
+        return None
+
+    def build(workspace: Path) -> BuildOutput:
+        found = artifact_of(store, checkpoint)
+        out = evaluate_sealed(recipe, found, shards, device_target, workspace)
+        return BuildOutput(out, {}, {})
+
+    result = sealed.result(resolve_artifact("promote", store, sealed.spec, build).artifact)
+    get_run_logger().info("promote: on the sealed test split, %s", result.text)
+    return result
 
 
 def criteria_table(criteria: JsonValue) -> str:

@@ -9,9 +9,10 @@ from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
 from infra.artifacts import Artifact, BuildOutput, open_store
+from sknet.data.sources import TEST
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
-from sknet.records.evaluation import CHECKS_FILE, evaluation_file
+from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE, evaluation_file
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
 from tasks.pages import worth_no_failure
@@ -110,6 +111,31 @@ def evaluate_checkpoint(
     return out
 
 
+def evaluate_sealed(
+    recipe: Recipe, checkpoint: Artifact, shards: Artifact, device_target: str, workspace: Path
+) -> Path:
+    """Evaluate a checkpoint on the sealed test split, in a process of its own.
+
+    Returns:
+        The directory with the counts alone: predictions and examples would show the images.
+
+    Raises:
+        JobFailedError: The process failed.
+        LostWorkerError: The process was lost.
+    """
+    out = workspace / "out"
+    options = {
+        "config": write_recipe(recipe.model_dump(mode="json"), workspace),
+        "data_dir": shards.directory,
+        "ckpt_path": checkpoint.directory / "model.ckpt",
+        "device_target": device_target,
+        "split": TEST,
+        "json": out / EVALUATION_FILE,
+    }
+    run_program("validate", options, workspace=workspace)
+    return out
+
+
 def _has_failed_check(file: Path) -> bool:
     return file.is_file() and not CheckpointChecks.read(file).passed
 
@@ -132,10 +158,17 @@ def _show_failed(checks: CheckpointChecks, key: str) -> dict[str, JsonValue]:
 
 
 def _counts(evaluation: Evaluation) -> dict[str, JsonValue]:
+    """Return the facts of the task; None of what the evaluation doesn't tell."""
+    balanced, macro_f1 = evaluation.balanced_accuracy, evaluation.macro_f1
+    precision = evaluation.mean_average_precision
     return {
         "correct_top1": evaluation.correct_top1,
-        "correct_top5": evaluation.correct_top5,
+        "correct_top5": evaluation.correct_top5 if evaluation.is_top5_telling else None,
         "seen": evaluation.seen,
+        "without_leaked": list(evaluation.without_leaked or ()) or None,
+        "balanced_accuracy": balanced and balanced.value,
+        "macro_f1": macro_f1 and macro_f1.value,
+        "mean_average_precision": precision and precision.value,
     }
 
 
@@ -143,13 +176,25 @@ def _table_row(evaluation: Evaluation) -> dict[str, object]:
     """Return an evaluation as a row of the table on Prefect's pages."""
     low, high = evaluation.interval_top1
     error = evaluation.calibration_error
-    return {
+    row: dict[str, object] = {
         "split": evaluation.split,
         "resolution": evaluation.resolution,
         "accuracy@1": f"{evaluation.accuracy_top1:.2%}",
         "95 % interval": f"{low:.2%} to {high:.2%}",
-        "accuracy@5": f"{evaluation.accuracy_top5:.2%}",
-        **_counts(evaluation),
-        "loss": round(evaluation.loss, 4),
-        "calibration error": None if error is None else round(error, 4),
+        "correct": evaluation.correct_top1,
+        "seen": evaluation.seen,
     }
+    if without := evaluation.without_leaked:
+        row["without leaked images"] = f"{without[0] / without[1]:.2%} ({without[0]}/{without[1]})"
+    if evaluation.is_top5_telling:
+        row["accuracy@5"] = f"{evaluation.accuracy_top5:.2%}"
+    for name, interval in (
+        ("balanced accuracy", evaluation.balanced_accuracy),
+        ("macro-F1", evaluation.macro_f1),
+        ("mean average precision", evaluation.mean_average_precision),
+    ):
+        if interval:
+            row[name] = f"{interval.value:.2%} ({interval.low:.2%} to {interval.high:.2%})"
+    row["loss"] = round(evaluation.loss, 4)
+    row["calibration error"] = None if error is None else round(error, 4)
+    return row

@@ -66,8 +66,15 @@ def with_wrong(*positions: int) -> Callable[[Path], None]:
         changed = Predictions(labels=kept.labels, top=top, probability=kept.probability, loss=loss)
         write_predictions(file, kept.keys, changed)
         counts = Evaluation.read(directory / "evaluation.json")
-        correct = counts.seen - len(positions)
-        counts.model_copy(update={"correct_top1": correct}).write(directory / "evaluation.json")
+        correct = np.bincount(kept.labels[changed.correct], minlength=num_classes)
+        predicted = np.bincount(changed.predicted, minlength=num_classes)
+        counts.model_copy(
+            update={
+                "correct_top1": int(correct.sum()),
+                "class_correct": tuple(correct.tolist()),
+                "class_predicted": tuple(predicted.tolist()),
+            }
+        ).write(directory / "evaluation.json")
 
     return change
 

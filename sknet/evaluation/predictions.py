@@ -364,9 +364,17 @@ class PairedPredictions:
     @property
     def counts(self) -> PairedCounts:
         """How many samples both, one or none of them predict correctly."""
+        return PairedCounts(*map(sum, zip(*self.counts_by_class.values(), strict=True)))
+
+    @property
+    def counts_by_class(self) -> dict[int, PairedCounts]:
+        """The same counts over the samples of each class that has any, by label."""
         first, second = self.first == self.labels, self.second == self.labels
         parts = (first & second, first & ~second, second & ~first, ~first & ~second)
-        return PairedCounts(*(int(part.sum()) for part in parts))
+        num_classes = int(self.labels.max()) + 1
+        columns = (np.bincount(self.labels[part], minlength=num_classes) for part in parts)
+        rows = enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        return {label: PairedCounts(*row) for label, row in rows if any(row)}
 
 
 def pair(first: StoredPredictions, second: StoredPredictions) -> PairedPredictions:

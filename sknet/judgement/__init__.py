@@ -3,12 +3,14 @@
 Functions of records and predictions alone; they need no MindSpore.
 """
 
+from sknet.judgement.floors import NO_FLOORS, Floors
 from sknet.judgement.promotion import (
     SIGNIFICANCE,
     Candidate,
     Criterion,
     Judgement,
     Production,
+    below_floors,
     judge_promotion,
     promotion_of,
     was_rolled_back,
@@ -24,14 +26,17 @@ from sknet.judgement.revalidation import (
 
 __all__ = [
     "MAX_LISTED",
+    "NO_FLOORS",
     "SIGNIFICANCE",
     "TOLERANCE",
     "Candidate",
     "Criterion",
     "EvaluationPair",
+    "Floors",
     "Judgement",
     "Production",
     "Verdict",
+    "below_floors",
     "differing_fields",
     "judge_promotion",
     "judge_revalidation",

@@ -34,6 +34,7 @@ from sknet.records.verdicts import (
     Promotion,
     Repair,
     Revalidation,
+    SealedResult,
 )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "Repair",
     "Revalidation",
     "Run",
+    "SealedResult",
     "ShardFile",
     "Shards",
     "UnitAttention",

@@ -7,10 +7,12 @@ from pydantic import Field, model_validator
 
 from infra.base.records import Record
 from sknet.recipe import Recipe
-from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
+from sknet.records.fields import FileName, NonNegativeInt, PositiveInt, is_empty
 from sknet.significance import Interval, f1, mover, wilson, wilson_interval
 
 CHECKS_FILE = "checks.json"
+EVALUATION_FILE = "evaluation.json"
+"""The counts at the recipe's own resolution."""
 ATTENTION_FILE = "attention.json"
 EXAMPLES_FILE = "examples.json"
 
@@ -108,11 +110,6 @@ class ClassResult(NamedTuple):
         return f1(self.correct, self.seen + self.predicted - 2 * self.correct)
 
 
-def _is_empty(value: object) -> bool:
-    """Tell whether a field is left out of the JSON."""
-    return value in (None, ())
-
-
 class Evaluation(Record):
     """`evaluation.json`: counts over a split. Fractions are computed from them, never averaged.
 
@@ -138,16 +135,16 @@ class Evaluation(Record):
     """The most frequent pairs, in falling order; none in evaluations while training."""
     calibration: tuple[CalibrationBin, ...] = ()
     """Equal parts of 0 … 1, in order; none in evaluations while training."""
-    class_predicted: Annotated[tuple[NonNegativeInt, ...], Field(exclude_if=_is_empty)] = ()
+    class_predicted: Annotated[tuple[NonNegativeInt, ...], Field(exclude_if=is_empty)] = ()
     """Number of samples that are predicted as each class."""
     class_average_precision: Annotated[
-        tuple[Annotated[float, Field(ge=0, le=1)] | None, ...], Field(exclude_if=_is_empty)
+        tuple[Annotated[float, Field(ge=0, le=1)] | None, ...], Field(exclude_if=is_empty)
     ] = ()
     """Average precision of each class; None for a class without samples. Empty, too, if there are
     too many probabilities to keep them all."""
-    macro_f1_interval: Annotated[tuple[float, float] | None, Field(exclude_if=_is_empty)] = None
-    """95 % interval of `macro_f1`, from a bootstrap over the samples."""
-    leaked: Annotated[LeakedCounts | None, Field(exclude_if=_is_empty)] = None
+    macro_f1_interval: Annotated[tuple[float, float] | None, Field(exclude_if=is_empty)] = None
+    """95 % interval of `macro_f1`, which needs a bootstrap over the samples."""
+    leaked: Annotated[LeakedCounts | None, Field(exclude_if=is_empty)] = None
     """The part of the counts that copies may have improved; None if no copies were found."""
 
     @model_validator(mode="after")
@@ -240,13 +237,15 @@ class Evaluation(Record):
         return mover(recalls) if recalls else None
 
     @property
-    def macro_f1(self) -> float | None:
-        """Mean F1 of the classes that have samples or are predicted.
+    def macro_f1(self) -> Interval | None:
+        """Mean F1 of the classes that have samples or are predicted, with `macro_f1_interval`.
 
         None if predictions aren't counted by class.
         """
         known = [each.f1.value for each in self.classes if each.f1]
-        return math.fsum(known) / len(known) if known else None
+        if not known or self.macro_f1_interval is None:
+            return None
+        return Interval(math.fsum(known) / len(known), *self.macro_f1_interval)
 
     @property
     def mean_average_precision(self) -> Interval | None:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from infra.base.records import Record, Sha256
-from sknet.records.evaluation import Check
-from sknet.records.fields import NonNegativeInt
+from sknet.records.evaluation import Check, Evaluation, LeakedCounts
+from sknet.records.fields import NonNegativeInt, PositiveInt, is_empty
 
 
 class ProductionComparison(Record):
@@ -22,8 +22,31 @@ class ProductionComparison(Record):
     that only one of them gets right, if both are equally good."""
 
 
+class SealedResult(Record):
+    """The one evaluation of a promoted checkpoint on the sealed test split."""
+
+    evaluation: Evaluation
+    looks: PositiveInt
+    """How often the test split was looked at so far in this store, this time included. Each choice
+    that is made after a look makes the next result a little too good."""
+
+    @property
+    def text(self) -> str:
+        """The result, and how often the split was looked at, in one line."""
+        counts = self.evaluation
+        low, high = counts.interval_top1
+        looks = "for the first time" if self.looks == 1 else f"{self.looks} times so far"
+        return (
+            f"accuracy@1 {counts.accuracy_top1:.2%} ({counts.correct_top1}/{counts.seen}), 95 % "
+            f"interval {low:.2%} to {high:.2%}; looked at {looks}"
+        )
+
+
 class Promotion(Record):
-    """`promotion.json`: whether a checkpoint may become production, and why."""
+    """`promotion.json`: whether a checkpoint may become production, and why.
+
+    Fields that came later are left out of the JSON while they are empty.
+    """
 
     format_version: Literal[1] = 1
     candidate: Sha256
@@ -40,6 +63,17 @@ class Promotion(Record):
     """None if there was nothing to compare with."""
     criteria: tuple[Check, ...]
     """The promotion is granted if all of them passed."""
+    balanced_floor: Annotated[float | None, Field(exclude_if=is_empty)] = None
+    """Lowest balanced accuracy that is accepted, a fraction."""
+    class_floors: dict[str, float] = Field(default={}, exclude_if=is_empty)
+    """Lowest recall that is accepted of each named class, a fraction."""
+    warnings: Annotated[tuple[str, ...], Field(exclude_if=is_empty)] = ()
+    """What makes the judgement worth less, such as a validation split that is too small."""
+    leaked: Annotated[LeakedCounts | None, Field(exclude_if=is_empty)] = None
+    """Counts over the samples of which a copy is in another split; `correct_top1` and `seen`
+    include them."""
+    sealed: Annotated[SealedResult | None, Field(exclude_if=is_empty)] = None
+    """None if the promotion was refused, or the data has no test split."""
 
     @property
     def granted(self) -> bool:

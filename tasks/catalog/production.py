@@ -1,5 +1,7 @@
 """Production: the checkpoint in use, its evaluations, and the decisions about it."""
 
+import hashlib
+import json
 import platform
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +24,8 @@ from infra.artifacts import (
     open_store,
 )
 from infra.base.records import Record
+from sknet.data.sources import TEST
+from sknet.data.staging import read_staged
 from sknet.errors import UserError
 from sknet.evaluation.predictions import read_predictions
 from sknet.judgement import Candidate, Production, was_rolled_back
@@ -31,9 +35,10 @@ from sknet.records import (
     Evaluation,
     Promotion,
     Revalidation,
+    SealedResult,
     Shards,
 )
-from sknet.records.evaluation import CHECKS_FILE
+from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE
 
 PRODUCTION = "production"
 """Name of the ref that points to the checkpoint in use."""
@@ -126,6 +131,58 @@ def comparison_spec(checkpoint: str, shards: str, device_target: str) -> Artifac
     )
 
 
+@dataclass(frozen=True)
+class SealedSplit:
+    """The test split of a checkpoint's data, which only a promotion evaluates."""
+
+    spec: ArtifactSpec
+    """Spec of the evaluation."""
+    other_looks: int
+    """How many other evaluations of these samples the store has."""
+
+    def result(self, evaluation: Artifact) -> SealedResult:
+        """Return the record of the evaluation."""
+        counts = Evaluation.read(evaluation.path(EVALUATION_FILE))
+        return SealedResult(evaluation=counts, looks=self.other_looks + 1)
+
+
+def sealed_split(
+    store: ArtifactStore, checkpoint: str, shards: Artifact, device_target: str
+) -> SealedSplit | None:
+    """Return the sealed test split of shards; None if they have none.
+
+    Its evaluations are artifacts of kind `test-evaluation`. They name a digest of the test images
+    and their labels, and count as looks at these, whatever else of the data has changed.
+
+    Args:
+        store: The store of the shards and their data set.
+        checkpoint: Digest of the checkpoint.
+        shards: The shards that it was trained on.
+        device_target: CPU or Ascend.
+
+    Raises:
+        StoreError: The data set of the shards isn't in the store any more.
+    """
+    if not Shards.read(shards.path("shards.json")).num_samples(TEST):
+        return None
+    staged = read_staged(store.find("dataset", shards.manifest.inputs["dataset"]).directory)
+    test = staged.index[staged.index["split"] == TEST]
+    images = sorted(zip(test["sha256"].tolist(), test["label"].tolist(), strict=True))
+    samples = hashlib.sha256(json.dumps(images).encode()).hexdigest()
+    spec = ArtifactSpec(
+        kind="test-evaluation",
+        format_version=1,
+        params={**software(device_target), "samples": samples},
+        inputs={"checkpoint": checkpoint, "shards": shards.digest},
+    )
+    others = [
+        manifest
+        for manifest in store.list(spec.kind)
+        if manifest.params.get("samples") == samples and manifest.key != spec.key
+    ]
+    return SealedSplit(spec, len(others))
+
+
 def software(device_target: str) -> dict[str, JsonValue]:
     """Return the device and the versions that may change the files of an evaluation."""
     packages = ("mindspore", "numpy", "pillow", "pyarrow")
@@ -160,11 +217,13 @@ def candidate_of(
     """
     checks = CheckpointChecks.read(evaluation.path(CHECKS_FILE))
     shards = store.find("shards", evaluation.manifest.inputs["shards"])
+    dataset = Shards.read(shards.path("shards.json")).dataset
     return Candidate(
         checkpoint=checkpoint,
-        classes=Shards.read(shards.path("shards.json")).dataset.classes,
+        classes=dataset.classes,
+        titles=dataset.titles,
         checks=checks,
-        evaluation=Evaluation.read(evaluation.path("evaluation.json")) if checks.passed else None,
+        evaluation=Evaluation.read(evaluation.path(EVALUATION_FILE)) if checks.passed else None,
         predictions=read_predictions(evaluation.path(PREDICTIONS)) if checks.passed else None,
         rolled_back=was_rolled_back([entry.digest for entry in history], checkpoint),
     )
@@ -261,7 +320,7 @@ def put_promotion(
     """
     spec = ArtifactSpec(
         kind="promotion",
-        format_version=1,
+        format_version=2,
         params={
             "checkpoint": promotion.candidate,
             "evaluation": candidate.key,

@@ -1,15 +1,19 @@
 """Production moves to a candidate that passes every criterion; a refusal shows all criteria."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from prefect import flow
 
 from flows.summary import summary
 from infra.artifacts import (
     Artifact,
+    ArtifactSpec,
     LocalStore,
     Manifest,
     Ref,
@@ -18,9 +22,13 @@ from infra.artifacts import (
 )
 from infra.artifacts.__main__ import main as artifacts_command
 from infra.artifacts.refs import Refs
+from sknet.data.conversion.conversion import write_shards
+from sknet.data.sources import open_source
+from sknet.data.staging import stage_source
+from sknet.judgement import NO_FLOORS, Floors
 from sknet.recipe import load_recipe
 from sknet.records import Check, CheckpointChecks, Promotion, Shards
-from tasks.catalog.production import MAX_CONFLICTS
+from tasks.catalog.production import MAX_CONFLICTS, sealed_split
 from tasks.promote import promote
 from tasks.results import TaskResult
 from tests.candidates import put_changed, remove_all, result_of, with_note, with_wrong
@@ -33,10 +41,15 @@ NUM_SAMPLES = 18
 
 @flow(name="only-promote")
 def only_promote(
-    recipe: str, floor: float, checkpoint: TaskResult, evaluation: TaskResult, store: str
+    recipe: str,
+    floor: float,
+    checkpoint: TaskResult,
+    evaluation: TaskResult,
+    store: str,
+    floors: Floors = NO_FLOORS,
 ) -> TaskResult:
     choices = load_recipe(recipe, [f"min_accuracy={floor}"])
-    return promote(choices, checkpoint, evaluation, store).result()
+    return promote(choices, checkpoint, evaluation, store, floors).result()
 
 
 class Case:
@@ -77,8 +90,13 @@ class Case:
         evaluation = put_changed(self.store, self.evaluation, change, inputs=inputs)
         return result_of(checkpoint, "train"), result_of(evaluation, "validate")
 
-    def promote(self, candidate: tuple[TaskResult, TaskResult], floor: float = 0.5) -> TaskResult:
-        return only_promote(str(self.trained.recipe), floor, *candidate, self.uri)
+    def promote(
+        self,
+        candidate: tuple[TaskResult, TaskResult],
+        floor: float = 0.5,
+        floors: Floors = NO_FLOORS,
+    ) -> TaskResult:
+        return only_promote(str(self.trained.recipe), floor, *candidate, self.uri, floors)
 
     def promotions(self) -> list[tuple[Manifest, Promotion]]:
         return [
@@ -110,7 +128,10 @@ def test_the_first_promotion_is_recorded_with_what_it_was_judged_by(trained: Tra
     assert record.comparison is None
     assert manifest.inputs == {"candidate": trained.of("validate").digest}
     assert manifest.params["evaluation"] == trained.of("validate").key
-    assert [check.name for check in record.criteria] == ["the checkpoint is sound", "accuracy@1"]
+    assert [check.name for check in record.criteria] == [
+        *("the checkpoint is sound", "accuracy@1", "balanced accuracy")
+    ]
+    assert record.warnings[0].startswith("no floor is set")
 
 
 def test_the_checkpoint_in_production_is_reused_and_not_judged_again(case: Case) -> None:
@@ -161,22 +182,25 @@ def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: C
     (line,) = [line for line in lines if line.startswith("promoted")]
     assert line.startswith("promoted    NOT promoted: accuracy@1 72.22% (13/18), floor 50.00%, ")
     assert line.endswith("; failed: not worse than production")
-    table = lines[lines.index(line) + 2 :][:7]
+    table = lines[lines.index(line) + 2 :][:9]
     assert table[0].split() == ["name", "passed", "found", "expected"]
     assert [row.split("  ")[0] for row in table[2:]] == [
         "the checkpoint is sound",
         "accuracy@1",
+        "balanced accuracy",
         "classes",
         "not worse than production",
+        "no class worse than production",
         "not taken back",
     ]
     shown = shown_by(state.state_details.flow_run_id)["promotion"]
     rows = json.loads(str(shown.data))
-    assert (shown.type, len(rows)) == ("table", 5)
-    assert rows[3]["found"].startswith("p 0.03125: 5 samples right by production only, 0 by")
+    assert (shown.type, len(rows)) == ("table", 7)
+    assert rows[4]["found"].startswith("p 0.03125: 5 samples right by production only, 0 by")
     ((_, record),) = case.promotions()
     assert not record.granted
-    assert [check.passed for check in record.criteria] == [True, True, True, False, True]
+    passed = [check.passed for check in record.criteria]
+    assert passed == [True, True, True, True, False, True, True]
 
 
 def test_below_the_floor_nothing_is_promoted(case: Case) -> None:
@@ -191,6 +215,101 @@ def test_below_the_floor_nothing_is_promoted(case: Case) -> None:
     assert case.store.refs.get("production") is None
 
 
+def test_floors_of_classes_and_of_balanced_accuracy_are_judged_and_recorded(case: Case) -> None:
+    """Sample 0 is one of the six blue ones, sample 1 one of the green ones."""
+    floors = Floors(balanced_floor=0.95, class_floor={"blue": 0.5, "red": 1.0})
+    refused = case.promote(case.candidate("a blue one wrong", with_wrong(0, 1)), floors=floors)
+    assert (refused.status, failed(refused)) == ("refused", ["balanced accuracy"])
+    ((manifest, record),) = case.promotions()
+    assert (record.balanced_floor, record.class_floors) == (0.95, floors.class_floor)
+    assert [check.name for check in record.criteria][2:5] == [
+        *("balanced accuracy", "recall of blue", "recall of red")
+    ]
+    assert record.criteria[3].detail.startswith("83.33% (5/6), 95 % interval ")
+    assert any("floor of recall of red: of 6 samples" in each for each in record.warnings)
+    assert manifest.params["record"] == record.content_digest
+    warned = [f"warning     {each}" for each in record.warnings]
+    results = [refused if each.task == "promote" else each for each in case.trained.results]
+    assert [line for line in summary(results) if line.startswith("warning")] == warned
+
+
+def test_production_that_is_below_a_new_floor_is_said_and_stays(case: Case) -> None:
+    candidate = case.candidate("blue wrong", with_wrong(0))
+    assert case.promote(candidate).status == "built"
+    again = case.promote(candidate, floors=Floors(class_floor={"blue": 0.9, "red": 0.9}))
+    assert again.status == "reused"
+    (warning,) = again.facts["warnings"]  # type: ignore[misc]
+    assert str(warning).startswith(
+        "production stays, but it is below a floor: recall of blue: 83.33% (5/6), "
+    )
+
+
+def with_test_split(case: Case, root: Path) -> Artifact:
+    """Return shards of the same images, and of two images of each class in a sealed test split."""
+    images = root / "images"
+    shutil.copytree(case.trained.images, images)
+    for folder in (images / "val").iterdir():
+        (images / "test" / folder.name).mkdir(parents=True)
+        for name in ("00.png", "01.png"):
+            pixels = np.asarray(Image.open(folder / name)).copy()
+            pixels[0, 0] ^= 1  # no copy
+            Image.fromarray(pixels).save(images / "test" / folder.name / name)
+    staged = stage_source(open_source(str(images)))
+    (root / "dataset").mkdir()
+    staged.write(root / "dataset")
+    (root / "shards").mkdir()
+    write_shards(staged, str(images), root / "shards", num_shards=1, num_workers=1)
+    dataset = case.store.put(
+        ArtifactSpec(kind="dataset", format_version=2, params={}, inputs={}),
+        root / "dataset",
+        stats={},
+        provenance={},
+    )
+    return case.store.put(
+        ArtifactSpec(
+            kind="shards", format_version=2, params={}, inputs={"dataset": dataset.digest}
+        ),
+        root / "shards",
+        stats={},
+        provenance={},
+    )
+
+
+def test_a_promoted_checkpoint_alone_is_evaluated_once_on_the_sealed_test_split(
+    case: Case, tmp_path: Path
+) -> None:
+    shards = with_test_split(case, tmp_path)
+    Path(case.uri, "refs", "production.json").unlink()
+    low = case.candidate("low", with_wrong(0), shards=shards)
+    assert case.promote(low, floor=0.99).status == "refused"
+    assert list(case.store.list("test-evaluation")) == []
+
+    earlier = sealed_split(case.store, "0" * 64, shards, "CPU")
+    assert earlier is not None
+    (tmp_path / "earlier").mkdir()
+    with_note("an earlier look")(tmp_path / "earlier")
+    case.store.put(earlier.spec, tmp_path / "earlier", stats={}, provenance={})
+    granted = case.promote(low)
+
+    assert granted.status == "built"
+    ((_, record),) = [each for each in case.promotions() if each[1].granted]
+    assert record.sealed is not None
+    assert (record.sealed.looks, record.sealed.evaluation.split) == (2, "test")
+    assert record.sealed.evaluation.class_seen == (2, 2, 2)
+    (evaluation,) = (
+        each
+        for each in case.store.list("test-evaluation")
+        if each.inputs["checkpoint"] == low[0].digest
+    )
+    assert [file.path for file in evaluation.files] == ["evaluation.json"]
+    assert str(granted.facts["sealed"]).endswith("; looked at 2 times so far")
+    results = [granted if each.task == "promote" else each for each in case.trained.results]
+    assert f"test split  {granted.facts['sealed']}" in summary(results)
+
+    assert case.promote(low).status == "reused"
+    assert len(list(case.store.list("test-evaluation"))) == 2
+
+
 def test_a_checkpoint_that_failed_a_check_is_refused(case: Case) -> None:
     def with_failed_check(directory: Path) -> None:
         for path in directory.iterdir():
@@ -201,7 +320,10 @@ def test_a_checkpoint_that_failed_a_check_is_refused(case: Case) -> None:
     before = case.production
     refused = case.promote(case.candidate("unsound", with_failed_check))
     assert refused.status == "refused"
-    assert failed(refused) == ["the checkpoint is sound", "accuracy@1", "not worse than production"]
+    assert failed(refused) == [
+        *("the checkpoint is sound", "accuracy@1", "balanced accuracy"),
+        *("not worse than production", "no class worse than production"),
+    ]
     assert str(refused.facts["reason"]).startswith("not evaluated, ")
     assert case.production == before
 
@@ -224,10 +346,12 @@ def test_other_classes_are_refused_and_the_shown_command_promotes_by_hand(
 
     refused = case.promote((checkpoint, evaluation))
 
-    assert failed(refused) == ["classes", "not worse than production"]
+    assert failed(refused) == [
+        *("classes", "not worse than production", "no class worse than production")
+    ]
     criteria = refused.facts["criteria"]
     assert isinstance(criteria, list)
-    expected = str(criteria[2]["expected"])  # type: ignore[index,call-overload]
+    expected = str(criteria[3]["expected"])  # type: ignore[index,call-overload]
     command = expected.partition("by hand: ")[2]
     words = command.removeprefix("python -m infra.artifacts ").replace("…", "agreed").split()
     assert artifacts_command([*words, "--store", case.uri]) == 0
@@ -276,7 +400,7 @@ def test_a_suspect_production_is_compared_by_its_recorded_predictions(
     assert case.promote(case.candidate("next", with_wrong())).status == "built"
     assert case.production.suspect is None
     ((_, record),) = case.promotions()
-    assert "production is suspect (regressed: 2 differ)" in record.criteria[3].detail
+    assert "production is suspect (regressed: 2 differ)" in record.criteria[4].detail
 
 
 def test_a_checkpoint_that_was_rolled_back_is_not_promoted_again(
