@@ -65,7 +65,7 @@ def _refused_by_pillow(content: bytes) -> str | None:
         # Pillow's own message holds an address, which differs from run to run.
         return "UnidentifiedImageError: not a JPEG, PNG or BMP image"
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
-        _raise_if_out_of_memory(error, num_pixels)
+        raise_if_out_of_memory(error, num_pixels)
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
 
@@ -103,7 +103,7 @@ def decode(content: bytes) -> npt.NDArray[np.uint8]:
     try:
         pixels: npt.NDArray[np.uint8] = vision.Decode()(np.frombuffer(content, np.uint8))
     except RuntimeError as error:
-        _raise_if_out_of_memory(error, 0)
+        raise_if_out_of_memory(error, 0)
         raise
     return pixels
 
@@ -113,7 +113,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def _raise_if_out_of_memory(error: Exception, num_pixels: int) -> None:
+def raise_if_out_of_memory(error: Exception, num_pixels: int) -> None:
     """Raise MemoryError if a decoder may have failed for want of memory.
 
     libjpeg reports that as it does damaged data. So it is tried whether the memory that an image

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sknet.data.images import FORMATS, is_out_of_memory
+from sknet.data.images import FORMATS, raise_if_out_of_memory
 
 SIDE = 32
 """Side of the reduced image in pixels, which is what imagehash.phash takes its bits from."""
@@ -79,13 +79,13 @@ def fingerprint(content: bytes) -> bytes:
     Raises:
         MemoryError: The decoder was refused memory.
     """
+    num_pixels = 0
     try:
-        with _opened(content) as image:
-            shorter = min(image.size)
+        with open_image(content) as image:
+            num_pixels, shorter = image.width * image.height, min(image.size)
             reduced = _reduced(image) if shorter >= LEAST_SIDE else None
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
-        if is_out_of_memory(error):
-            raise MemoryError("the image's decoder was refused memory") from None
+        raise_if_out_of_memory(error, num_pixels)
         return b""
     if reduced is None:
         return b""
@@ -105,7 +105,8 @@ def fingerprint(content: bytes) -> bytes:
     return found.tobytes()
 
 
-def _opened(content: bytes) -> PIL.Image.Image:
+def open_image(content: bytes) -> PIL.Image.Image:
+    """Open an image without decoding it; one that claims very many pixels is an error."""
     # Filters of warnings are those of the process, so one thread at a time may change them.
     with _one_filter, warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
@@ -120,7 +121,7 @@ def _reduced(image: PIL.Image.Image) -> PIL.Image.Image:
     scale = max(1, round(width / image.width))
     is_large = image.width * image.height > LARGE_IMAGE
     with _one_large_image if is_large else nullcontext():
-        return _eight_bits(image).resize(
+        return eight_bits(image).resize(
             (SIDE, SIDE),
             PIL.Image.Resampling.LANCZOS,
             # The last block of a shrunken JPEG may reach beyond the image.
@@ -128,7 +129,7 @@ def _reduced(image: PIL.Image.Image) -> PIL.Image.Image:
         )
 
 
-def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+def eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     """Return an image as RGB; of 16-bit grey, the upper eight bits, as training reads it."""
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
