@@ -28,8 +28,8 @@ Keys = Sequence[str]
 def copy_groups(samples: Iterable[Sample], copies: Iterable[Keys]) -> tuple[CopyGroup, ...]:
     """Return the record of the copies among some samples.
 
-    Leaking groups come first, then those with several labels. Of the others, MAX_OTHERS samples are
-    listed.
+    Leaking groups come first, and of these as of the others, those with several labels. Of the
+    groups that are neither, at most MAX_OTHERS samples are listed.
 
     Args:
         samples: The samples of the data set.
