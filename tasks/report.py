@@ -21,7 +21,7 @@ from infra.artifacts import Artifact, ArtifactSpec, BuildOutput, open_store
 from tasks.pages import link_to, worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
-REPORT_VERSION = 5
+REPORT_VERSION = 6
 """Raised whenever the same contents would give other pages."""
 
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
@@ -48,6 +48,7 @@ def report(
         UserError: A name in `compare` stands for no run, or for several.
     """
     from sknet.report import write_report
+    from sknet.report.data_section import MAX_DATA_SETS
     from sknet.report.page import shown_in_full
     from tasks.catalog.comparison import compare_named
     from tasks.catalog.runs import collect, thumbnails
@@ -69,7 +70,8 @@ def report(
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "out"
         out.mkdir(exist_ok=True)
-        pictures = thumbnails(store, shown_in_full(contents, comparison))
+        detailed = shown_in_full(contents, comparison)
+        pictures = thumbnails(store, detailed, contents.data_sets[:MAX_DATA_SETS])
         write_report(contents, out, comparison=comparison, pictures=pictures)
         return BuildOutput(out, {"runs": len(contents.runs)}, {})
 

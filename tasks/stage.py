@@ -1,6 +1,7 @@
 """Task `stage`: list the files of a data source, and read those that changed."""
 
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -8,10 +9,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
-from infra.artifacts import ArtifactSpec, BuildOutput, open_store
+from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings, table_rows
-from sknet.data.sources import absolute, open_source
-from sknet.data.staging import MAX_QUARANTINE, ScanCache, Staged, stage_source
+from sknet.data.sources import Source, absolute, open_source
+from sknet.data.staging import ScanCache, Staged, stage_source
 from tasks.pages import worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
@@ -22,7 +23,7 @@ def stage(
     store_uri: str,
     *,
     full: bool = False,
-    max_quarantine: float = MAX_QUARANTINE,
+    max_quarantine: float | None = None,
     on_leak: OnLeak = ON_LEAK,
 ) -> State[TaskResult]:
     """List and hash the files of a source.
@@ -31,7 +32,7 @@ def stage(
         data: The source, as the command's `--data`.
         store_uri: The artifact store.
         full: Whether to read files again that haven't changed since they were last read.
-        max_quarantine: Largest fraction of unreadable images tolerated.
+        max_quarantine: Largest fraction of unreadable images tolerated; None: the default.
         on_leak: What happens to images that are in several splits.
 
     Raises:
@@ -42,16 +43,15 @@ def stage(
     logger = get_run_logger()
     source = open_source(absolute(data))
     cache = ScanCache(source)
-    staged = stage_source(source, cache, full=full, max_quarantine=max_quarantine, on_leak=on_leak)
+    staged = stage_source(
+        source,
+        cache,
+        full=full,
+        max_quarantine=max_quarantine,
+        on_leak=on_leak,
+        report=logger.log,
+    )
     logger.info("stage: read %d files; the others are unchanged", staged.num_files_read)
-    for sample in staged.dataset.quarantined:
-        logger.warning("stage: quarantined %s: %s", sample.key, sample.reason)
-    if staged.ignored:
-        logger.info(
-            "stage: ignored %d files whose names are not those of images, such as %s",
-            len(staged.ignored),
-            staged.ignored[0],
-        )
     _show_copies(staged)
     spec = ArtifactSpec(
         kind="dataset",
@@ -68,7 +68,10 @@ def stage(
         return BuildOutput(workspace, stats, {"source": absolute(data), "on_leak": on_leak})
 
     seconds = time.perf_counter() - began
-    resolution = resolve_artifact("stage", open_store(store_uri), spec, build)
+    store = open_store(store_uri)
+    resolution = resolve_artifact("stage", store, spec, build)
+    if any(group.leaks or group.contradicts for group in staged.dataset.copies):
+        _keep_pictures(store, staged, source, resolution.artifact.manifest.digest)
     facts: dict[str, JsonValue] = {
         "splits": dict(staged.dataset.splits),
         "quarantined": len(staged.dataset.quarantined),
@@ -89,6 +92,25 @@ def _show_copies(staged: Staged) -> None:
                 key="copies",
                 description="Images in several splits or under several labels",
             )
+
+
+def _keep_pictures(store: ArtifactStore, staged: Staged, source: Source, dataset: str) -> None:
+    """Store pictures of the copies in a data set with this digest, for the report."""
+    spec = ArtifactSpec(
+        kind="copies",
+        format_version=1,
+        params={"pillow": version("pillow")},
+        inputs={"dataset": dataset},
+    )
+
+    def build(workspace: Path) -> BuildOutput:
+        # It reads images and draws, so it is imported where that is needed.
+        from sknet.data.copies.pictures import write_pictures
+
+        write_pictures(staged, source, workspace)
+        return BuildOutput(workspace, {}, {})
+
+    resolve_artifact("stage", store, spec, build)
 
 
 def _write(staged: Staged, workspace: Path) -> None:

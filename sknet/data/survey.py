@@ -1,6 +1,5 @@
 """A survey of a data set: sizes and brightness of its images, and small pictures of some."""
 
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from PIL import Image
 
 from infra.base.progress import work
 from sknet.data.conversion.converter import read_sample
+from sknet.data.copies.pictures import small_jpeg
 from sknet.data.images import decode, undecodable
 from sknet.data.order import order_slice
 from sknet.data.reading.threads import read_pipeline
@@ -27,12 +27,6 @@ from sknet.report.data_contents import MEASURES, DataContents
 
 MAX_MEASURED = 20_000
 """Default of the most images that are decoded. That takes about a minute for photographs."""
-
-PICTURE_SIDE = 96
-"""Longer side of a picture, in pixels."""
-
-PICTURE_QUALITY = 80
-"""JPEG quality of a picture, on libjpeg's scale."""
 
 IMAGES_PER_ROUND = 256
 
@@ -167,9 +161,5 @@ def measure(content: bytes) -> Measures:
 
 
 def small_picture(content: bytes) -> bytes:
-    """Return a small JPEG of an image that decodes, without the metadata of its file."""
-    picture = Image.fromarray(decode(content))
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=PICTURE_QUALITY)
-    return buffer.getvalue()
+    """Return a small JPEG of an image that decodes."""
+    return small_jpeg(Image.fromarray(decode(content)))

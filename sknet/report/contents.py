@@ -19,6 +19,7 @@ from sknet.recipe import Recipe
 from sknet.records import (
     Attention,
     Check,
+    CopyGroup,
     Evaluation,
     Example,
     Promotion,
@@ -195,6 +196,26 @@ class DataFacts(ReportRecord):
     quarantined: tuple[QuarantinedSample, ...] = ()
     """Samples left out while the source was staged or converted."""
 
+    titles: tuple[str, ...] = ()
+    """Readable names of the classes, by label."""
+    class_counts: dict[str, tuple[NonNegative, ...]] = Field(default={})
+    """Number of samples by split and label; empty if the index of the samples can't be read."""
+    leaked: dict[str, NonNegative] = Field(default={})
+    """Number of samples by split of which a copy is in another split."""
+    num_copies: dict[str, NonNegative] = Field(default={})
+    """Number of groups of copies by kind, as `copy_kinds` names them."""
+    copies: tuple[CopyGroup, ...] = ()
+    """The first groups of each suspect kind."""
+    pictures: dict[str, Hex] = Field(default={})
+    """SHA-256 of the small picture by the key of the sample."""
+    pictured_in: str = ""
+    """Kind and key of the artifact with the pictures."""
+
+    @property
+    def ordered_splits(self) -> list[str]:
+        """The splits in the order train, val, test."""
+        order = {"train": 0, "val": 1}
+        return sorted(self.splits, key=lambda split: (order.get(split, 2), split))
 
 class ShownExample(ReportRecord):
     """A wrong prediction, and the SHA-256 of its thumbnail."""
@@ -316,6 +337,11 @@ class ReportContents(ReportRecord):
         """The run with the highest accuracy@1. Of several, the newest."""
         evaluated = [run for run in self.runs if run.accuracy_top1 is not None]
         return max(evaluated, key=lambda run: run.accuracy_top1 or 0.0, default=None)
+
+    @property
+    def data_sets(self) -> list[DataFacts]:
+        """The data sets of the runs, each once, the newest run's first."""
+        return list({run.data.digest: run.data for run in self.runs if run.data}.values())
 
     def detailed(self, max_runs: int) -> tuple[TrainedRun, ...]:
         """Return the runs that a page shows in full: the best, production, then the newest."""

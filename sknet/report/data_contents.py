@@ -59,9 +59,12 @@ class Suspects:
 class CopyKind:
     """Groups of copies that are suspect for one reason."""
 
+    name: str
     title: str
     reason: str
     groups: tuple[CopyGroup, ...]
+    """The groups, or the first of them."""
+    num_groups: int
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class DataContents:
             key
             for kind in self.copies
             for group in kind.groups[:MAX_SUSPECTS]
-            for key in group.keys[:MAX_PER_GROUP]
+            for key, *_ in members(group)
         ]
         return list(dict.fromkeys(keys))
 
@@ -135,27 +138,63 @@ class DataContents:
         return self.dataset.titles[label]
 
 
-def copy_kinds(groups: Sequence[CopyGroup]) -> list[CopyKind]:
-    """Return the kinds of suspect copies of which there are some, the worst first."""
-    leaks = tuple(group for group in groups if group.leaks)
-    contradictions = tuple(group for group in groups if group.contradicts)
-    others = tuple(group for group in groups if not group.leaks and not group.contradicts)
+def copy_kinds(
+    groups: Sequence[CopyGroup], num_groups: Mapping[str, int] | None = None
+) -> list[CopyKind]:
+    """Return the kinds of suspect copies of which there are some, the worst first.
+
+    Args:
+        groups: The groups.
+        num_groups: Number of groups by the kind's name, if `groups` are not all.
+    """
     kinds = (
-        CopyKind(
+        (
+            "leaks",
             "Copies in several splits",
             "An accuracy on images that were trained on says nothing about new ones.",
-            leaks,
+            tuple(group for group in groups if group.leaks),
         ),
-        CopyKind(
-            "One image under several labels", "At least one of the labels is wrong.", contradictions
+        (
+            "contradictions",
+            "One image under several labels",
+            "At least one of the labels is wrong.",
+            tuple(group for group in groups if group.contradicts),
         ),
-        CopyKind(
+        (
+            "repetitions",
             "Copies within a split",
             "They count several times in training, and in the accuracy.",
-            others,
+            tuple(group for group in groups if not group.leaks and not group.contradicts),
         ),
     )
-    return [kind for kind in kinds if kind.groups]
+    return [
+        CopyKind(name, title, reason, found, (num_groups or {}).get(name, len(found)))
+        for name, title, reason, found in kinds
+        if found
+    ]
+
+
+def shown_copies(groups: Sequence[CopyGroup]) -> tuple[CopyGroup, ...]:
+    """Return the groups in several splits or under several labels that a report shows."""
+    kinds = [kind for kind in copy_kinds(groups) if kind.name != "repetitions"]
+    shown = [group for kind in kinds for group in kind.groups[:MAX_SUSPECTS]]
+    return tuple(dict.fromkeys(shown))
+
+
+def members(group: CopyGroup) -> list[tuple[str, str, int]]:
+    """Return key, split and label of the samples of a group that are shown.
+
+    One of each split and label comes first.
+    """
+    kinds = list(zip(group.splits, group.labels, strict=True))
+    repeated = [kind in kinds[:position] for position, kind in enumerate(kinds)]
+    order = sorted(range(len(kinds)), key=lambda position: repeated[position])
+    return [(group.keys[each], *kinds[each]) for each in order[:MAX_PER_GROUP]]
+
+
+def picture_name(key: str) -> str:
+    """Return the name of the file with the small picture of a sample."""
+    return f"{_chance(key).hex()[:16]}.jpg"
 
 
 def _suspects(measured: pd.DataFrame) -> Iterator[Suspects]:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from sknet.records import CopyGroup
 from sknet.report.data_contents import (
     MAX_PER_GROUP,
     MAX_SUSPECTS,
     CopyKind,
     DataContents,
     Suspects,
+    members,
 )
 from sknet.report.data_figures import data_figures, describe_counts
 from sknet.report.template import data_uri, embedded, render
@@ -135,11 +135,11 @@ def copies_as_cards(
             "how": "The same bytes" if group.exact else "Nearly the same image",
             "pictures": [
                 _picture(pictures, key, f"{split}, {titles[label]}: {key}")
-                for key, split, label in _members(group)[:MAX_PER_GROUP]
+                for key, split, label in members(group)
             ],
             "members": [
                 {"key": key, "split": split, "title": titles[label]}
-                for key, split, label in _members(group)[:MAX_PER_GROUP]
+                for key, split, label in members(group)
             ],
             "num_more": max(0, len(group.keys) - MAX_PER_GROUP),
         }
@@ -149,20 +149,8 @@ def copies_as_cards(
         "title": kind.title,
         "reason": kind.reason,
         "groups": groups,
-        "num_groups": len(kind.groups),
+        "num_groups": kind.num_groups,
     }
-
-
-def _members(group: CopyGroup) -> list[tuple[str, str, int]]:
-    """Return key, split and label of each sample: first one of each split, then the others."""
-    members = list(zip(group.keys, group.splits, group.labels, strict=True))
-    seen: set[tuple[str, int]] = set()
-    first = []
-    for member in members:
-        if member[1:] not in seen:
-            seen.add(member[1:])
-            first.append(member)
-    return first + [member for member in members if member not in first]
 
 
 def _suspects_as_pictures(suspects: Suspects, contents: DataContents) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sknet.report.run_figures import (
     class_bars,
     learning_curve,
     lowest_classes,
+from sknet.report.data_section import data_section
     reliability_diagram,
     step_time_figure,
 )
@@ -52,7 +53,7 @@ from sknet.report.text import (
 )
 
 Pictures = Mapping[str, bytes]
-"""Content of PNG files by SHA-256."""
+"""Content of PNG and JPEG files by SHA-256."""
 
 MAX_DETAILED_RUNS = 8
 """Most runs with a section of their own. A figure takes a tenth of a second and 20 kB."""
@@ -92,7 +93,8 @@ def write_report(
         contents: What the report shows.
         out_dir: The directory; it is created if it doesn't exist.
         comparison: Two runs that the report shows side by side.
-        pictures: Thumbnails of the runs' examples.
+        pictures: Thumbnails of the runs' examples, and of copies in their data.
+        confusions: How the classes of runs are confused, if their predictions can be read.
 
     Returns:
         The names of the files.
@@ -174,6 +176,7 @@ def _comparison_values(comparison: RunComparison) -> dict[str, Any]:
         "first": comparison.first.title,
         "second": comparison.second.title,
         "conclusions": conclusions(comparison),
+        data_sets=data_section(contents, pictures or {}),
         "accuracy": accuracy_table(comparison),
         "changes": changes_table(comparison),
     }

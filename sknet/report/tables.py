@@ -146,6 +146,15 @@ def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
         "runs": runs_table(contents),
         "epochs": epochs_table(runs),
         "evaluations": evaluations_table(runs),
+DATA_CLASSES_COLUMNS = {
+    "samples digest": "string",
+    "data": "string",
+    "split": "string",
+    "label": "Int64",
+    "class": "string",
+    "samples": "Int64",
+}
+
         "nights": revalidations_table(contents),
         "stages": tasks_table(runs),
         "quarantine": quarantine_table(runs),
@@ -162,6 +171,7 @@ def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
 def runs_table(contents: ReportContents) -> pd.DataFrame:
     """Return one row for each run, with its accuracy, its speed and its cost."""
     return _table((_run_row(run, contents.price) for run in contents.runs), RUN_COLUMNS)
+        "data_classes": data_classes_table(contents),
 
 
 def epochs_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
@@ -208,7 +218,25 @@ def quarantine_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
         for each in data.values()
         for sample in each.quarantined
     )
-    return _table(rows, QUARANTINE_COLUMNS)
+    return table_of(rows, QUARANTINE_COLUMNS)
+
+
+def data_classes_table(contents: ReportContents) -> pd.DataFrame:
+    """Return one row for each split and class of each data set, with its number of samples."""
+    rows = (
+        {
+            "samples digest": data.digest,
+            "data": data.source,
+            "split": split,
+            "label": label,
+            "class": data.titles[label],
+            "samples": count,
+        }
+        for data in contents.data_sets
+        for split in data.ordered_splits
+        for label, count in enumerate(data.class_counts.get(split, ()))
+    )
+    return table_of(rows, DATA_CLASSES_COLUMNS)
 
 
 def unreadable_table(contents: ReportContents) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from sknet.records import (
     Attention,
     Checkpoint,
     CheckpointChecks,
+    Dataset,
     Evaluation,
     Examples,
     Promotion,
@@ -25,6 +27,7 @@ from sknet.records import (
 )
 from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun, Unreadable
 from sknet.report.contents import read_log
+from sknet.report.data_contents import copy_kinds, picture_name, shown_copies
 from tasks.catalog.production import PRODUCTION, created_at, newest
 
 MAX_FILE_BYTES = 1 << 28
@@ -34,6 +37,9 @@ MAX_THUMBNAIL_BYTES = 64 * 1024
 """Largest thumbnail that a page shows, as it shows dozens of them."""
 
 RECORDS = (".json", ".jsonl")
+
+INDEX_FILE = "samples.parquet"
+"""File of a data set with the split and the label of each sample."""
 
 OTHER_RESOLUTION = re.compile(r"evaluation-\d+\.json")
 """Name of the counts at another resolution than the recipe's own."""
@@ -87,21 +93,36 @@ def evaluation_of(store: ArtifactStore, run: TrainedRun) -> Artifact:
     raise StoreError(f"run {run.short_key} is not evaluated")
 
 
-def thumbnails(store: ArtifactStore, runs: Iterable[TrainedRun]) -> dict[str, bytes]:
-    """Return the thumbnails of the runs' examples by SHA-256, without those that are damaged."""
-    pictures = {}
+def thumbnails(
+    store: ArtifactStore, runs: Iterable[TrainedRun], data_sets: Iterable[DataFacts] = ()
+) -> dict[str, bytes]:
+    """Return pictures by SHA-256, without those that are damaged.
+
+    Args:
+        store: The store.
+        runs: Runs of whose examples thumbnails are wanted.
+        data_sets: Data sets of whose copies pictures are wanted.
+    """
+    pictures: dict[str, bytes] = {}
     for run in runs:
         for shown in run.examples:
-            try:
+            with suppress(StoreError, OSError):
                 path = evaluation_of(store, run).path(shown.example.file)
-                if path.stat().st_size > MAX_THUMBNAIL_BYTES:
-                    continue
-                content = path.read_bytes()
-            except (StoreError, OSError):
-                continue
-            if hashlib.sha256(content).hexdigest() == shown.sha256:
-                pictures[shown.sha256] = content
+                pictures |= _picture(path, shown.sha256)
+    for data in data_sets:
+        for key, sha256 in data.pictures.items():
+            with suppress(StoreError, OSError):
+                artifact = store.load(*data.pictured_in.split("/", 1))
+                pictures |= _picture(artifact.path(picture_name(key)), sha256)
     return pictures
+
+
+def _picture(path: Path, sha256: str) -> dict[str, bytes]:
+    """Return the content of a file by its SHA-256; nothing if it is too large or damaged."""
+    if path.stat().st_size > MAX_THUMBNAIL_BYTES:
+        return {}
+    content = path.read_bytes()
+    return {sha256: content} if hashlib.sha256(content).hexdigest() == sha256 else {}
 
 
 class _Reader:
@@ -159,11 +180,16 @@ class _Reader:
         if artifact not in self._directories:
             names = [entry.path for entry in manifest.files if entry.path.endswith(RECORDS)]
             self._directories[artifact] = self.attempt(
-                artifact, lambda: self._bring(manifest, names)
+                artifact, lambda: self.bring(manifest, names)
             )
         return self._directories[artifact]
 
-    def _bring(self, manifest: Manifest, names: Collection[str]) -> Path:
+    def bring(self, manifest: Manifest, names: Collection[str]) -> Path:
+        """Return the directory of an artifact, with these of its files.
+
+        Raises:
+            StoreError: The artifact is damaged, or a file too large.
+        """
         artifact = self._store.load(manifest.kind, manifest.key)
         wanted = tuple(entry for entry in manifest.files if entry.path in names)
         for entry in wanted:
@@ -179,6 +205,7 @@ class _Collector:
         self._reader = reader
         self._shards = {manifest.digest: manifest for manifest in reader.manifests("shards")}
         self._datasets = {manifest.digest: manifest for manifest in reader.manifests("dataset")}
+        self._pictures = self._grouped("copies", lambda m: m.inputs["dataset"])
         self._logs = self._grouped("training-log", lambda m: m.params["run"])
         self._evaluations = self._grouped("evaluation", lambda m: m.inputs["checkpoint"])
         self._promotions = self._grouped("promotion", lambda m: m.inputs["candidate"])
@@ -301,18 +328,47 @@ class _Collector:
             return None
         if shards.digest not in self._data:
             record = self._reader.record(shards, "shards.json", Shards)
-            self._data[shards.digest] = (
-                DataFacts(
-                    source=record.dataset.source,
-                    digest=record.dataset.samples_digest,
-                    shards=shards.digest,
-                    splits=record.dataset.splits,
-                    quarantined=(*record.dataset.quarantined, *record.quarantined),
-                )
-                if record
-                else None
-            )
+            self._data[shards.digest] = self._facts(shards, record) if record else None
         return self._data[shards.digest]
+
+    def _facts(self, shards: Manifest, record: Shards) -> DataFacts:
+        staged = self._datasets.get(shards.inputs.get("dataset", ""))
+        pictured = newest(self._pictures.get(staged.digest, ())) if staged else None
+        copies = shown_copies(record.dataset.copies)
+        digests = {entry.path: entry.sha256 for entry in pictured.files} if pictured else {}
+        names = {key: picture_name(key) for group in copies for key in group.keys}
+        return DataFacts(
+            source=record.dataset.source,
+            digest=record.dataset.samples_digest,
+            shards=shards.digest,
+            splits=record.dataset.splits,
+            quarantined=(*record.dataset.quarantined, *record.quarantined),
+            titles=record.dataset.titles,
+            class_counts=self._class_counts(staged, record.dataset) if staged else {},
+            leaked={split: len(record.dataset.leaked(split)) for split in record.dataset.splits},
+            num_copies={kind.name: kind.num_groups for kind in copy_kinds(record.dataset.copies)},
+            copies=copies,
+            pictures={key: digests[name] for key, name in names.items() if name in digests},
+            pictured_in=_name_of(pictured) if pictured else "",
+        )
+
+    def _class_counts(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+        """Return the number of samples by split and label, as the index of the samples says."""
+        if not any(entry.path == INDEX_FILE for entry in staged.files):
+            return {}
+        name = f"{_name_of(staged)}/{INDEX_FILE}"
+        return self._reader.attempt(name, lambda: self._counted(staged, dataset)) or {}
+
+    def _counted(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+        import pandas as pd
+
+        path = self._reader.bring(staged, [INDEX_FILE]) / INDEX_FILE
+        index = pd.read_parquet(path, columns=["split", "label"])
+        counts = index.groupby("split")["label"].value_counts()
+        return {
+            split: tuple(int(counts.get((split, label), 0)) for label in range(len(dataset.titles)))
+            for split in dataset.splits
+        }
 
     def _outputs(self, made: Mapping[str, Manifest | None]) -> tuple[TaskOutput, ...]:
         """Return what each task made, in their order, given the artifacts by task."""

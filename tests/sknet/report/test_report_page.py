@@ -32,6 +32,7 @@ TABLES = [
     "nights",
     "stages",
     "quarantine",
+    "data_classes",
     "unreadable",
 ]
 FILES = [

@@ -1,0 +1,81 @@
+"""A data set with copies on both sides, from its staging to the section of the report."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from prefect import flow
+
+from infra.artifacts import open_store
+from sknet.records import Dataset, Shards
+from sknet.report import write_report
+from tasks.catalog.runs import collect, thumbnails
+from tasks.results import TaskResult
+from tasks.stage import stage
+from tests.sknet.conftest import write_images
+from tests.synthetic_store import Filler
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flow_harness")]
+
+
+@flow(name="stage-alone")
+def stage_alone(data: str, store: str) -> TaskResult:
+    return stage(data, store).result()
+
+
+def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", train=6, val=3)
+    shutil.copytree(images / "val", images / "test")
+    shutil.copy(images / "train/cat/000.png", images / "val/cat/copy.png")
+    shutil.copy(images / "train/dog/001.jpg", images / "train/emu/wrong.jpg")
+    filler = Filler(tmp_path / "store")
+    staged = stage_alone(str(images), str(tmp_path / "store"))
+    dataset = Dataset.read(filler.store.load("dataset", staged.key).path("dataset.json"))
+    shards = Shards(dataset=dataset, files=(), quarantined=())
+    inputs = {"dataset": staged.digest}
+    filler.shards = filler.put("shards", {"shards": 1}, inputs, {"shards.json": shards}, 1.0)
+    filler.run(1)
+
+    contents = collect(open_store(str(tmp_path / "store")))
+    assert contents.unreadable == ()
+    (data,) = contents.data_sets
+    assert data.class_counts == {"train": (6, 6, 7), "val": (4, 3, 3), "test": (3, 3, 3)}
+    assert data.leaked == {"train": 1, "val": 10, "test": 9}
+    assert data.num_copies == {"leaks": 10, "contradictions": 1}
+    pictures = thumbnails(filler.store, (), contents.data_sets)
+    assert len(data.pictures) == 22
+    assert set(pictures) == set(data.pictures.values())
+
+    names = write_report(contents, tmp_path / "out", pictures=pictures)
+    assert {"data_classes.csv", "data_classes.parquet"} <= {*names}
+    table = pd.read_parquet(tmp_path / "out/data_classes.parquet")
+    assert table["samples"].sum() == 38
+    page = (tmp_path / "out/report.html").read_text("utf-8")
+    section = page[page.index('<section id="data">') :].split("</section>")[0]
+    assert "19 train, 10 val, 9 test; 0 left out." in section
+    assert "1 of train, 10 of val, 9 of test have a copy in another split." in section
+    assert "Copies in several splits: 10" in section
+    assert "<strong>val</strong>, cat: val/cat/copy.png" in section
+    assert "One image under several labels: 1" in section
+    assert len(re.findall('<img src="data:image/jpeg', section)) == 22
+    assert "no picture" not in section
+
+
+def test_pictures_have_the_pixels_of_training_whatever_the_depth(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", train=2, val=1)
+    grey = Image.linear_gradient("L").convert("I").point(lambda value: value * 257).convert("I;16")
+    for split in ("train", "val"):
+        grey.save(images / split / "cat/deep.png")
+    store = tmp_path / "store"
+    stage_alone(str(images), str(store))
+    (manifest,) = open_store(str(store)).list("copies")
+    directory = open_store(str(store)).load("copies", manifest.key).directory
+    for entry in manifest.files:
+        with Image.open(directory / entry.path) as picture:
+            assert max(picture.size) == 96
+            low, high = picture.convert("L").getextrema()
+            assert low < 10
+            assert high > 245
