@@ -50,7 +50,7 @@ def report(
     from sknet.report import write_report
     from sknet.report.data_section import MAX_DATA_SETS
     from sknet.report.page import shown_in_full
-    from tasks.catalog.comparison import compare_named
+    from tasks.catalog.comparison import compare_named, confusions
     from tasks.catalog.runs import collect, thumbnails
 
     store = open_store(store_uri)
@@ -72,7 +72,13 @@ def report(
         out.mkdir(exist_ok=True)
         detailed = shown_in_full(contents, comparison)
         pictures = thumbnails(store, detailed, contents.data_sets[:MAX_DATA_SETS])
-        write_report(contents, out, comparison=comparison, pictures=pictures)
+        write_report(
+            contents,
+            out,
+            comparison=comparison,
+            pictures=pictures,
+            confusions=confusions(store, detailed),
+        )
         return BuildOutput(out, {"runs": len(contents.runs)}, {})
 
     resolution = resolve_artifact("report", store, spec, build)

@@ -26,6 +26,7 @@ from sknet.records import (
     QuarantinedSample,
     Revalidation,
 )
+from sknet.records.evaluation import TOP
 
 SHORT_KEY_LENGTH = 10
 """Hex digits of a key or a digest that a report shows where there is little room."""
@@ -195,7 +196,6 @@ class DataFacts(ReportRecord):
     """Number of samples by split."""
     quarantined: tuple[QuarantinedSample, ...] = ()
     """Samples left out while the source was staged or converted."""
-
     titles: tuple[str, ...] = ()
     """Readable names of the classes, by label."""
     class_counts: dict[str, tuple[NonNegative, ...]] = Field(default={})
@@ -216,6 +216,7 @@ class DataFacts(ReportRecord):
         """The splits in the order train, val, test."""
         order = {"train": 0, "val": 1}
         return sorted(self.splits, key=lambda split: (order.get(split, 2), split))
+
 
 class ShownExample(ReportRecord):
     """A wrong prediction, and the SHA-256 of its thumbnail."""
@@ -299,6 +300,11 @@ class TrainedRun(ReportRecord):
         return None if self.evaluation is None else self.evaluation.accuracy_top1
 
     @property
+    def is_top5_telling(self) -> bool:
+        """Whether accuracy@5 says anything of as many classes."""
+        return len(self.classes) > TOP or not self.classes
+
+    @property
     def train_seconds(self) -> float | None:
         """Seconds that the training task took."""
         return next((each.seconds for each in self.tasks if each.task == "train"), None)
@@ -333,15 +339,15 @@ class ReportContents(ReportRecord):
     """Price of a device-hour, in whatever currency."""
 
     @property
+    def data_sets(self) -> list[DataFacts]:
+        """The data sets of the runs, each once, the newest run's first."""
+        return list({run.data.digest: run.data for run in self.runs if run.data}.values())
+
+    @property
     def best(self) -> TrainedRun | None:
         """The run with the highest accuracy@1. Of several, the newest."""
         evaluated = [run for run in self.runs if run.accuracy_top1 is not None]
         return max(evaluated, key=lambda run: run.accuracy_top1 or 0.0, default=None)
-
-    @property
-    def data_sets(self) -> list[DataFacts]:
-        """The data sets of the runs, each once, the newest run's first."""
-        return list({run.data.digest: run.data for run in self.runs if run.data}.values())
 
     def detailed(self, max_runs: int) -> tuple[TrainedRun, ...]:
         """Return the runs that a page shows in full: the best, production, then the newest."""

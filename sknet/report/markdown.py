@@ -11,13 +11,13 @@ from sknet.report.run_figures import describe_curve
 from sknet.report.store_figures import describe_revalidations
 from sknet.report.tables import (
     epochs_table,
-    evaluations_table,
     unreadable_table,
 )
 from sknet.report.text import (
     NOTES,
     as_text,
     criteria_as_text,
+    evaluations_as_text,
     facts,
     headline,
     published_as_text,
@@ -52,7 +52,7 @@ def render_markdown(
         parts += ["## What could not be read"]
         parts += _first_rows(as_text(unreadable_table(contents)), "unreadable.csv")
     if contents.runs:
-        parts += ["## Evaluations", _markdown_table(as_text(evaluations_table(detailed)))]
+        parts += ["## Evaluations", _markdown_table(evaluations_as_text(detailed))]
     for run in detailed:
         parts += _run_parts(run)
     num_left = len(contents.runs) - len(detailed)

@@ -11,8 +11,16 @@ from typing import Any
 import pandas as pd
 
 from sknet.records import ConfusedPair
+from sknet.report.class_results import (
+    Confusions,
+    classes_as_text,
+    classes_table,
+    confusion_figure,
+    confusion_table,
+)
 from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
 from sknet.report.contents import ReportContents, ShownExample, TrainedRun
+from sknet.report.data_section import data_section
 from sknet.report.figures import Drawing, standalone
 from sknet.report.markdown import FIGURE, render_comparison, render_markdown
 from sknet.report.run_figures import (
@@ -20,7 +28,6 @@ from sknet.report.run_figures import (
     class_bars,
     learning_curve,
     lowest_classes,
-from sknet.report.data_section import data_section
     reliability_diagram,
     step_time_figure,
 )
@@ -34,7 +41,6 @@ from sknet.report.tables import (
     all_tables,
     as_csv,
     epochs_table,
-    evaluations_table,
     quarantine_table,
     unreadable_table,
 )
@@ -43,6 +49,7 @@ from sknet.report.text import (
     NOTES,
     as_text,
     criteria_as_text,
+    evaluations_as_text,
     facts,
     headline,
     published_as_text,
@@ -76,7 +83,7 @@ FORMS = ("csv", "parquet")
 
 def file_names() -> frozenset[str]:
     """Return the names of all files that a report may have."""
-    tables = (f"{name}.{form}" for name in all_tables(ReportContents()) for form in FORMS)
+    tables = (f"{name}.{form}" for name in _tables(ReportContents(), (), {}) for form in FORMS)
     return frozenset(("report.html", "report.md", FIGURE, COMPARISON, *tables))
 
 
@@ -86,6 +93,7 @@ def write_report(
     *,
     comparison: RunComparison | None = None,
     pictures: Pictures | None = None,
+    confusions: Confusions | None = None,
 ) -> list[str]:
     """Write a report into a directory. Equal contents give equal bytes.
 
@@ -102,7 +110,7 @@ def write_report(
     detailed = shown_in_full(contents, comparison)
     accuracy = accuracy_figure(contents)
     texts = {
-        "report.html": render_html(contents, detailed, accuracy, comparison, pictures),
+        "report.html": render_html(contents, detailed, accuracy, comparison, pictures, confusions),
         "report.md": render_markdown(contents, detailed, comparison),
         FIGURE: standalone(accuracy),
     }
@@ -112,11 +120,22 @@ def write_report(
     for name, text in texts.items():
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
     names = list(texts)
-    for name, table in all_tables(contents).items():
+    for name, table in _tables(contents, detailed, confusions or {}).items():
         (out_dir / f"{name}.csv").write_text(as_csv(table), encoding="utf-8", newline="")
         table.to_parquet(out_dir / f"{name}.parquet", index=False)
         names += [f"{name}.{form}" for form in FORMS]
     return names
+
+
+def _tables(
+    contents: ReportContents, detailed: Sequence[TrainedRun], confusions: Confusions
+) -> dict[str, pd.DataFrame]:
+    """Return every table by the name of its files; those of classes are of the `detailed` runs."""
+    return {
+        **all_tables(contents),
+        "classes": classes_table(detailed),
+        "confusion": confusion_table(detailed, confusions),
+    }
 
 
 def shown_in_full(
@@ -134,6 +153,7 @@ def render_html(
     accuracy: Drawing,
     comparison: RunComparison | None = None,
     pictures: Pictures | None = None,
+    confusions: Confusions | None = None,
 ) -> str:
     """Return the page.
 
@@ -156,8 +176,9 @@ def render_html(
         overview=[embedded(drawing) for drawing in _overview(contents, detailed, accuracy)],
         revalidations=_first_rows(revalidations_as_text(contents), file="nights.csv"),
         unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
+        data_sets=data_section(contents, pictures or {}),
         comparison=_comparison_values(comparison) if comparison else None,
-        runs=[_run_values(run, pictures or {}) for run in detailed],
+        runs=[_run_values(run, pictures or {}, confusions or {}) for run in detailed],
     )
 
 
@@ -176,20 +197,20 @@ def _comparison_values(comparison: RunComparison) -> dict[str, Any]:
         "first": comparison.first.title,
         "second": comparison.second.title,
         "conclusions": conclusions(comparison),
-        data_sets=data_section(contents, pictures or {}),
         "accuracy": accuracy_table(comparison),
         "changes": changes_table(comparison),
     }
 
 
-def _run_values(run: TrainedRun, pictures: Pictures) -> dict[str, Any]:
+def _run_values(run: TrainedRun, pictures: Pictures, confusions: Confusions) -> dict[str, Any]:
     quarantine = as_text(quarantine_table([run])).drop(columns=["data"])
     return {
         "record": run,
         "title": run.title,
-        "figures": [embedded(drawing) for drawing in _run_figures(run)],
+        "figures": [embedded(drawing) for drawing in _run_figures(run, confusions)],
         "pairs": list(_pairs(run, pictures)),
-        "evaluations": as_text(evaluations_table([run])).drop(columns=["run", "recipe"]),
+        "evaluations": evaluations_as_text([run]).drop(columns=["run", "recipe"]),
+        "classes": _first_rows(classes_as_text(run), file="classes.csv"),
         "tasks": tasks_as_text(run),
         "criteria": criteria_as_text(run),
         "epochs": as_text(epochs_table([run])).drop(columns=["run"]),
@@ -199,7 +220,7 @@ def _run_values(run: TrainedRun, pictures: Pictures) -> dict[str, Any]:
     }
 
 
-def _run_figures(run: TrainedRun) -> Iterator[Drawing]:
+def _run_figures(run: TrainedRun, confusions: Confusions) -> Iterator[Drawing]:
     yield learning_curve(run)
     yield step_time_figure(run)
     counts = run.evaluation
@@ -207,6 +228,8 @@ def _run_figures(run: TrainedRun) -> Iterator[Drawing]:
         yield reliability_diagram(run, counts)
     if counts is not None and lowest_classes(counts):
         yield class_bars(run, counts)
+    if run.key in confusions:
+        yield confusion_figure(run, confusions[run.key])
     if run.attention is not None:
         yield attention_figure(run, run.attention)
 

@@ -229,7 +229,7 @@ def _accuracies_top1(run: TrainedRun) -> Points:
 
 
 def _accuracies_top5(run: TrainedRun) -> Points:
-    lines = run.history.epochs
+    lines = run.history.epochs if run.is_top5_telling else ()
     return _finite([(line.epoch + 1, percent(line.correct_top5, line.seen)) for line in lines])
 
 

@@ -18,6 +18,7 @@ from sknet.report.contents import (
     TrainedRun,
 )
 from sknet.report.published import PUBLISHED, PublishedResult, published_params
+from sknet.significance import Interval
 
 PUBLISHED_COLUMNS = {
     "model name": "string",
@@ -39,7 +40,11 @@ _ACCURACY_COLUMNS = {
     "accuracy@1": "Float64",  # percent
     "95 % from": "Float64",  # percent
     "95 % to": "Float64",  # percent
-    "accuracy@5": "Float64",  # percent
+    "without leaked": "Float64",  # accuracy@1 of samples without copies in other splits, percent
+    "accuracy@5": "Float64",  # percent; unknown of fewer than six classes, where it says nothing
+    "balanced accuracy": "Float64",  # percent
+    "macro-F1": "Float64",  # percent
+    "mean average precision": "Float64",  # percent
     "correct@1": "Int64",
     "correct@5": "Int64",
     "seen": "Int64",
@@ -101,7 +106,15 @@ EVALUATION_COLUMNS = {
     "split": "string",
     "resolution": "string",
     **_ACCURACY_COLUMNS,
+    **{
+        f"{name} 95 % {end}": "Float64"  # percent
+        for name in ("balanced accuracy", "macro-F1", "mean average precision")
+        for end in ("from", "to")
+    },
+    "leaked": "Int64",
+    "leaked correct@1": "Int64",
     "calibration error": "Float64",  # expected calibration error, a fraction
+    "looks": "Int64",  # how often a sealed test split had been looked at
 }
 
 REVALIDATION_COLUMNS = {
@@ -133,6 +146,15 @@ QUARANTINE_COLUMNS = {
     "reason": "string",
 }
 
+DATA_CLASSES_COLUMNS = {
+    "samples digest": "string",
+    "data": "string",
+    "split": "string",
+    "label": "Int64",
+    "class": "string",
+    "samples": "Int64",
+}
+
 UNREADABLE_COLUMNS = {"artifact": "string", "reason": "string"}
 
 Row = Mapping[str, object]
@@ -146,18 +168,10 @@ def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
         "runs": runs_table(contents),
         "epochs": epochs_table(runs),
         "evaluations": evaluations_table(runs),
-DATA_CLASSES_COLUMNS = {
-    "samples digest": "string",
-    "data": "string",
-    "split": "string",
-    "label": "Int64",
-    "class": "string",
-    "samples": "Int64",
-}
-
         "nights": revalidations_table(contents),
         "stages": tasks_table(runs),
         "quarantine": quarantine_table(runs),
+        "data_classes": data_classes_table(contents),
         "unreadable": unreadable_table(contents),
     }
 
@@ -165,29 +179,28 @@ DATA_CLASSES_COLUMNS = {
 def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     """Return the runs, then published results, in MindCV's 13 columns."""
     rows = (*map(_own_row, runs), *map(_published_row, PUBLISHED))
-    return _table(rows, PUBLISHED_COLUMNS)
+    return table_of(rows, PUBLISHED_COLUMNS)
 
 
 def runs_table(contents: ReportContents) -> pd.DataFrame:
     """Return one row for each run, with its accuracy, its speed and its cost."""
-    return _table((_run_row(run, contents.price) for run in contents.runs), RUN_COLUMNS)
-        "data_classes": data_classes_table(contents),
+    return table_of((_run_row(run, contents.price) for run in contents.runs), RUN_COLUMNS)
 
 
 def epochs_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     """Return one row for each epoch of each run."""
-    return _table((row for run in runs for row in _epoch_rows(run)), EPOCH_COLUMNS)
+    return table_of((row for run in runs for row in _epoch_rows(run)), EPOCH_COLUMNS)
 
 
 def evaluations_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """Return one row for each resolution at which each run was evaluated."""
-    rows = (_evaluation_row(run, counts) for run in runs for counts in run.evaluations)
-    return _table(rows, EVALUATION_COLUMNS)
+    """Return one row for each resolution at which each run was evaluated, and for a sealed test."""
+    rows = (row for run in runs for row in _evaluation_rows(run))
+    return table_of(rows, EVALUATION_COLUMNS)
 
 
 def tasks_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     """Return one row for each task of each run, with the artifact that it made."""
-    return _table((_task_row(run, task) for run in runs for task in run.tasks), TASK_COLUMNS)
+    return table_of((_task_row(run, task) for run in runs for task in run.tasks), TASK_COLUMNS)
 
 
 def revalidations_table(contents: ReportContents) -> pd.DataFrame:
@@ -207,7 +220,7 @@ def revalidations_table(contents: ReportContents) -> pd.DataFrame:
         }
         for each in contents.revalidations
     )
-    return _table(rows, REVALIDATION_COLUMNS)
+    return table_of(rows, REVALIDATION_COLUMNS)
 
 
 def quarantine_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
@@ -241,7 +254,7 @@ def data_classes_table(contents: ReportContents) -> pd.DataFrame:
 
 def unreadable_table(contents: ReportContents) -> pd.DataFrame:
     """Return one row for each part of the store that could not be read."""
-    return _table((each.model_dump() for each in contents.unreadable), UNREADABLE_COLUMNS)
+    return table_of((each.model_dump() for each in contents.unreadable), UNREADABLE_COLUMNS)
 
 
 def as_csv(table: pd.DataFrame) -> str:
@@ -312,7 +325,9 @@ def _own_row(run: TrainedRun) -> Row:
         "jit level": run.recipe.jit_level or "default",
         **numbers,
         "acc@top1": percent(counts.correct_top1, counts.seen) if counts else None,
-        "acc@top5": percent(counts.correct_top5, counts.seen) if counts else None,
+        "acc@top5": (
+            percent(counts.correct_top5, counts.seen) if counts and counts.is_top5_telling else None
+        ),
         "recipe": f"{run.recipe.name}, {run.world_size}x {run.device_target}, run {run.short_key}"
         + (f" ({note})" if note else ""),
         "weight": run.checkpoint_digest[:SHORT_KEY_LENGTH],
@@ -385,6 +400,7 @@ def _epoch_rows(run: TrainedRun) -> Iterator[Row]:
 
 
 def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row:
+    correct_top5 = line.correct_top5 if run.is_top5_telling else None
     numbers = {
         "train loss": line.train_loss,
         "lr at the end": last_rate,
@@ -396,21 +412,34 @@ def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row
         "epoch": line.epoch + 1,
         **numbers,
         "accuracy@1": percent(line.correct_top1, line.seen),
-        "accuracy@5": percent(line.correct_top5, line.seen),
+        "accuracy@5": percent(correct_top5, line.seen),
         "correct@1": line.correct_top1,
-        "correct@5": line.correct_top5,
+        "correct@5": correct_top5,
         "seen": line.seen,
         "note": _not_finite(numbers),
     }
 
 
+def _evaluation_rows(run: TrainedRun) -> Iterator[Row]:
+    for counts in run.evaluations:
+        yield _evaluation_row(run, counts)
+    if run.promotion is not None and (sealed := run.promotion.sealed):
+        yield {**_evaluation_row(run, sealed.evaluation), "looks": sealed.looks}
+
+
 def _evaluation_row(run: TrainedRun, counts: Evaluation) -> Row:
+    leaked = counts.leaked
     return {
         "run": run.short_key,
         "recipe": run.recipe.name,
         "split": counts.split,
         "resolution": resolution_text(counts.resolution),
         **_accuracy_cells(counts),
+        **interval_cells("balanced accuracy", counts.balanced_accuracy),
+        **interval_cells("macro-F1", counts.macro_f1),
+        **interval_cells("mean average precision", counts.mean_average_precision),
+        "leaked": leaked.seen if leaked else None,
+        "leaked correct@1": leaked.correct_top1 if leaked else None,
         "loss": counts.loss,
         "calibration error": counts.calibration_error,
     }
@@ -430,15 +459,29 @@ def _task_row(run: TrainedRun, task: TaskOutput) -> Row:
 
 def _accuracy_cells(counts: Evaluation) -> Row:
     low, high = counts.interval_top1
+    correct_top5 = counts.correct_top5 if counts.is_top5_telling else None
+    means = {
+        "balanced accuracy": counts.balanced_accuracy,
+        "macro-F1": counts.macro_f1,
+        "mean average precision": counts.mean_average_precision,
+    }
     return {
         "accuracy@1": percent(counts.correct_top1, counts.seen),
         "95 % from": round(100 * low, 2),
         "95 % to": round(100 * high, 2),
-        "accuracy@5": percent(counts.correct_top5, counts.seen),
+        "without leaked": percent(*(counts.without_leaked or (None, None))),
+        "accuracy@5": percent(correct_top5, counts.seen),
+        **{name: interval_cells(name, mean)[name] for name, mean in means.items()},
         "correct@1": counts.correct_top1,
-        "correct@5": counts.correct_top5,
+        "correct@5": correct_top5,
         "seen": counts.seen,
     }
+
+
+def interval_cells(name: str, result: Interval | None) -> Row:
+    """Return a result and the ends of its interval, in percent, under the names of the columns."""
+    values = (None, None, None) if result is None else (round(100 * each, 2) for each in result)
+    return dict(zip((name, f"{name} 95 % from", f"{name} 95 % to"), values, strict=True))
 
 
 def _not_finite(numbers: Mapping[str, float | None]) -> str | None:
@@ -451,7 +494,8 @@ def _not_finite(numbers: Mapping[str, float | None]) -> str | None:
     return "not finite: " + ", ".join(faults) if faults else None
 
 
-def _table(rows: Iterable[Row], columns: Mapping[str, str]) -> pd.DataFrame:
+def table_of(rows: Iterable[Row], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows as a frame with these columns and types; what isn't known or finite is NA."""
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
     return pd.DataFrame(cells, columns=list(columns), dtype=object).astype(dict(columns))
 

@@ -1,6 +1,6 @@
 """What a report says: numbers as text, sentences, and tables as a reader sees them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,7 +8,13 @@ import yaml
 
 from sknet.records import Evaluation
 from sknet.report.contents import ReportContents, TrainedRun
-from sknet.report.tables import compared_params, published_table, revalidations_table, verdict
+from sknet.report.tables import (
+    compared_params,
+    evaluations_table,
+    published_table,
+    revalidations_table,
+    verdict,
+)
 
 UNKNOWN = "–"  # noqa: RUF001 (the dash of an empty cell)
 
@@ -28,6 +34,10 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "acc@top5": "{:.2f} %".format,
     "95 % from": "{:.2f} %".format,
     "95 % to": "{:.2f} %".format,
+    "without leaked": "{:.2f} %".format,
+    "balanced accuracy": "{:.2f} %".format,
+    "macro-F1": "{:.2f} %".format,
+    "mean average precision": "{:.2f} %".format,
     "train loss": "{:.4f}".format,
     "validation loss": "{:.4f}".format,
     "loss": "{:.4f}".format,
@@ -60,10 +70,21 @@ def tiles(contents: ReportContents) -> dict[str, tuple[str, str]]:
     run = contents.best
     if run is not None and run.evaluation is not None:
         counts, end = run.evaluation, run.history.end
-        result["accuracy@5"] = (
-            f"{100 * counts.accuracy_top5:.2f} %",
-            f"{counts.correct_top5} of {counts.seen}",
-        )
+        if without := counts.without_leaked:
+            result["without leaked images"] = (
+                f"{100 * without[0] / without[1]:.2f} %",
+                f"accuracy@1, {without[0]} of {without[1]}",
+            )
+        if counts.is_top5_telling:
+            result["accuracy@5"] = (
+                f"{100 * counts.accuracy_top5:.2f} %",
+                f"{counts.correct_top5} of {counts.seen}",
+            )
+        if balanced := counts.balanced_accuracy:
+            result["balanced accuracy"] = (
+                f"{100 * balanced.value:.2f} %",
+                f"{100 * balanced.low:.2f} … {100 * balanced.high:.2f} %",
+            )
         _, comparison = compared_params(run)
         meanings = {None: "no published network", "equal": "as published"}
         result["parameters"] = (
@@ -162,12 +183,25 @@ def published_as_text(contents: ReportContents) -> pd.DataFrame:
             accuracy_text(each.correct_top1, each.seen) if each else UNKNOWN for each in evaluations
         ],
         "acc@top5": [
-            accuracy_text(each.correct_top5, each.seen) if each else UNKNOWN for each in evaluations
+            accuracy_text(each.correct_top5, each.seen)
+            if each and each.is_top5_telling
+            else UNKNOWN
+            for each in evaluations
         ],
     }
     for name, texts in own.items():
         table[name] = [*texts, *table[name].iloc[len(texts) :]]
     return table
+
+
+def evaluations_as_text(runs: Sequence[TrainedRun]) -> pd.DataFrame:
+    """Return one row for each evaluation of each run, with the columns that any of them fills."""
+    table = evaluations_table(runs)
+    means = ("balanced accuracy", "macro-F1", "mean average precision")
+    ends = [f"{name} 95 % {end}" for name in means for end in ("from", "to")]
+    table = table.drop(columns=[*ends, "leaked correct@1"])
+    optional = ["without leaked", "accuracy@5", *means, "leaked", "looks"]
+    return as_text(table).drop(columns=[name for name in optional if table[name].isna().all()])
 
 
 def revalidations_as_text(contents: ReportContents) -> pd.DataFrame:
@@ -198,14 +232,21 @@ def tasks_as_text(run: TrainedRun) -> pd.DataFrame:
 
 
 def criteria_as_text(run: TrainedRun) -> pd.DataFrame:
-    """Return one row for each check of the checkpoint and each criterion of its promotion."""
+    """Return one row for each check of the checkpoint, and all that its promotion found."""
     rows = [("check", check) for check in run.checks]
-    rows += [("promotion", check) for check in (run.promotion.criteria if run.promotion else ())]
+    promotion = run.promotion
+    rows += [("promotion", check) for check in (promotion.criteria if promotion else ())]
+    texts = [
+        (part, each.name, "passed" if each.passed else "FAILED", each.detail) for part, each in rows
+    ]
+    if promotion is not None:
+        texts += [("promotion", "worth", "warning", text) for text in promotion.warnings]
+        if promotion.sealed:
+            texts.append(
+                ("promotion", "sealed test split", "for information", promotion.sealed.text)
+            )
     return pd.DataFrame(
-        [
-            (part, each.name, "passed" if each.passed else "FAILED", each.detail)
-            for part, each in rows
-        ],
+        texts,
         columns=["part", "criterion", "outcome", "detail"],
         dtype="string",
     )

@@ -1,7 +1,11 @@
-"""Two runs of a store side by side, on the samples that both predicted."""
+"""What is counted from the predictions of a store's runs, of one run or of two side by side."""
+
+from collections.abc import Iterable
+from contextlib import suppress
 
 from infra.artifacts import ArtifactStore
 from sknet.errors import UserError
+from sknet.evaluation.classes import Confusion
 from sknet.evaluation.predictions import StoredPredictions, pair, read_predictions
 from sknet.records.evaluation import predictions_file
 from sknet.report import ReportContents, RunComparison, TrainedRun, compare_runs, find_run
@@ -32,6 +36,22 @@ def compare_named(
     }
     pairs = {side: _paired(store, own, other, side) for side in shared}
     return compare_runs(own, other, {side: pair for side, pair in pairs.items() if pair})
+
+
+def confusions(store: ArtifactStore, runs: Iterable[TrainedRun]) -> dict[str, Confusion]:
+    """Return how the classes are confused by the key of the run.
+
+    Runs are left out whose predictions can't be read, or contradict the counts of the evaluation.
+    """
+    found = {}
+    for run in runs:
+        if run.evaluation is None:
+            continue
+        with suppress(UserError, OSError):
+            predictions = _predictions(store, run, run.evaluation.resolution)
+            if predictions.correct.sum() == run.evaluation.correct_top1:
+                found[run.key] = Confusion.of(predictions.labels, predictions.predicted)
+    return found
 
 
 def _paired(

@@ -34,6 +34,8 @@ TABLES = [
     "quarantine",
     "data_classes",
     "unreadable",
+    "classes",
+    "confusion",
 ]
 FILES = [
     "report.html",
