@@ -19,14 +19,12 @@ def create_loss(recipe: Recipe, counts: Indices | None = None) -> nn.Cell:
 
     Args:
         recipe: The recipe.
-        counts: Number of training samples of each class, (C,). None only for a recipe that treats
-            all classes alike.
+        counts: What `class_counts` returned.
     """
-    weights = None if counts is None else class_weights(recipe, counts)
+    weights = class_weights(recipe, counts)
     if recipe.loss == "BCE":
         return BinaryCrossEntropy(recipe.label_smoothing, weights)
-    offsets = None if counts is None else logit_offsets(recipe, counts)
-    return CrossEntropy(recipe.label_smoothing, weights, offsets)
+    return CrossEntropy(recipe.label_smoothing, weights, logit_offsets(recipe, counts))
 
 
 class CrossEntropy(nn.Cell):

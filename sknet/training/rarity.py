@@ -44,34 +44,40 @@ def class_counts(recipe: Recipe, shards: ShardSet) -> Indices | None:
     return counts
 
 
-def class_weights(recipe: Recipe, counts: Indices) -> Factors | None:
+def class_weights(recipe: Recipe, counts: Indices | None) -> Factors | None:
     """Return the factors of the losses of all classes' samples; None if they are all 1.
 
     Their mean over the samples that are read is 1, so that the learning rate keeps its meaning.
 
     Args:
         recipe: The recipe.
-        counts: Number of training samples of each class, (C,).
+        counts: What `class_counts` returned.
     """
     given = recipe.class_weights
     if given == "none":
         return None
-    shares = class_shares(counts, recipe.sampler)
+    shares = _shares(recipe, counts)
     weights = 1 / shares if given == "balanced" else np.array(given)
     return (weights / (weights @ shares)).astype(np.float32)
 
 
-def logit_offsets(recipe: Recipe, counts: Indices) -> Factors | None:
+def logit_offsets(recipe: Recipe, counts: Indices | None) -> Factors | None:
     """Return what training adds to the logits of all classes; None if it adds nothing.
 
     Args:
         recipe: The recipe.
-        counts: Number of training samples of each class, (C,), none of them 0.
+        counts: What `class_counts` returned.
     """
     if not recipe.logit_adjustment:
         return None
-    shares = class_shares(counts, recipe.sampler)
+    shares = _shares(recipe, counts)
     return (recipe.logit_adjustment * np.log(shares)).astype(np.float32)
+
+
+def _shares(recipe: Recipe, counts: Indices | None) -> npt.NDArray[np.float64]:
+    if counts is None:
+        raise AssertionError("a recipe that doesn't treat all classes alike needs their counts")
+    return class_shares(counts, recipe.sampler)
 
 
 def describe(recipe: Recipe, classes: tuple[str, ...], counts: Indices, length: int) -> str:

@@ -52,7 +52,7 @@ class TrainStep(nn.Cell):
             recipe: The recipe.
             rates: The learning rate of each step.
             world: The ranks that train together.
-            counts: Number of training samples of each class, as `create_loss` needs it.
+            counts: Number of training samples of each class, (C,), as `class_counts` returns it.
         """
         # Without prefixes a checkpoint has the same names of weights as the network alone.
         super().__init__(auto_prefix=False)
