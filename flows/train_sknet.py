@@ -18,8 +18,8 @@ from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
+from sknet.data.quarantine import DEFAULT_LIMIT
 from sknet.data.sources import absolute, open_source
-from sknet.data.staging import MAX_QUARANTINE
 from sknet.device import CHOICES, Choice
 from sknet.errors import UserError
 from sknet.judgement import NO_FLOORS, Floors
@@ -176,9 +176,8 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--max-quarantine",
-        default=MAX_QUARANTINE,
         metavar="FRACTION",
-        help=f"largest fraction of unreadable images tolerated {default}",
+        help=f"largest fraction of unreadable images tolerated (default: {DEFAULT_LIMIT})",
     )
     result.add_argument(
         "--balanced-floor",

@@ -11,19 +11,14 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from infra.base.options import fraction, positive_int, whole_number
+from infra.base.options import positive_int, whole_number
 from sknet import program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine, progress_file
 from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings
 from sknet.data.sources import open_source
-from sknet.data.staging import (
-    MAX_QUARANTINE,
-    ScanCache,
-    read_staged,
-    stage_source,
-)
+from sknet.data.staging import ScanCache, read_staged, stage_source
 
 AUTO = "auto"
 
@@ -32,6 +27,10 @@ def main(arguments: argparse.Namespace) -> None:
     """Convert; in the end `--out` holds the shards and shards.json."""
     if arguments.json:
         program.make_directory(arguments.json.parent, "--json")
+
+    def report(_level: int, line: str) -> None:
+        print(line, flush=True)
+
     if arguments.staged:
         staged = read_staged(arguments.staged)
     else:
@@ -42,6 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
             full=arguments.full,
             max_quarantine=arguments.max_quarantine,
             on_leak=arguments.on_leak,
+            report=report,
         )
         for line in copy_warnings(staged.dataset, alike=staged.alike):
             print(line, flush=True)
@@ -57,7 +57,11 @@ def main(arguments: argparse.Namespace) -> None:
         reencoding=reencoding_to(shorter_side, arguments.quality) if shorter_side else None,
         max_quarantine=arguments.max_quarantine,
         on_progress=ProgressLine(before=write_progress),
+        report=report,
     )
+    left_out = len(shards.dataset.quarantined) + len(shards.quarantined)
+    written = sum(file.num_samples for file in shards.files)
+    print(f"{written} images converted, {left_out} left out", flush=True)
     program.write_json(shards, arguments.json)
 
 
@@ -100,13 +104,7 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_QUALITY,
         help=f"JPEG quality of resized images, 1 to 100 (default: {DEFAULT_QUALITY})",
     )
-    result.add_argument(
-        "--max-quarantine",
-        type=fraction,
-        default=MAX_QUARANTINE,
-        metavar="FRACTION",
-        help=f"largest fraction of unreadable images tolerated (default: {MAX_QUARANTINE})",
-    )
+    program.add_quarantine_option(result)
     result.add_argument(
         "--on-leak",
         choices=get_args(OnLeak),

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from infra.base.interrupts import run_interruptible
+from infra.base.options import fraction
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
 from infra.base.progress import Sink, paced, watching
 from infra.base.records import Record
 from infra.base.shortages import is_disk_full, memory_refused
+from sknet.data.quarantine import DEFAULT_LIMIT
 from sknet.errors import (
     CheckpointError,
     ExportError,
@@ -135,7 +137,18 @@ def add_run_options(target: argparse.ArgumentParser, default_recipe: str | None 
         metavar="BOOL",
         help="True for a rank that msrun started, False to work alone (default: detected)",
     )
+    add_quarantine_option(target)
     add_device_option(target)
+
+
+def add_quarantine_option(target: argparse.ArgumentParser) -> None:
+    """Add --max-quarantine, the limit for images that can't be used."""
+    target.add_argument(
+        "--max-quarantine",
+        type=fraction,
+        metavar="FRACTION",
+        help=f"largest fraction of unreadable images tolerated (default: {DEFAULT_LIMIT})",
+    )
 
 
 def add_device_option(target: argparse.ArgumentParser) -> None:

@@ -58,6 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.shards_dir,
         rank=world.rank,
         num_workers=recipe.num_parallel_workers,
+        max_quarantine=arguments.max_quarantine,
         check=lambda dataset: check_samples(recipe, planned, dataset.splits["train"]),
         report=report,
     )

@@ -67,6 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
         rank=world.rank,
         num_workers=os.cpu_count() or 1,
         splits=(arguments.split,),
+        max_quarantine=arguments.max_quarantine,
         report=lambda line: print(line, flush=True),
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))

@@ -16,7 +16,7 @@ from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.data.sources import absolute
-from sknet.data.staging import MAX_QUARANTINE, read_staged
+from sknet.data.staging import read_staged
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
 from tasks.errors import LostWorkerError
@@ -35,8 +35,8 @@ class ConversionSettings(BaseModel):
     """Largest shorter side in pixels; larger images are resized to it. None: the original bytes."""
     quality: Annotated[int, Field(ge=1, le=100)] = DEFAULT_QUALITY
     """JPEG quality of resized images."""
-    max_quarantine: Annotated[float, Field(ge=0, le=1)] = MAX_QUARANTINE
-    """Largest fraction of unreadable images tolerated."""
+    max_quarantine: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest fraction of unreadable images tolerated. None: 0.001 or 5 images, if that is more."""
 
     @property
     def reencoding(self) -> Reencoding | None:
@@ -121,8 +121,9 @@ def _convert_here(
         "shards": settings.shards,
         "workers": num_workers,
         "quality": settings.quality,
-        "max-quarantine": settings.max_quarantine,
     }
+    if settings.max_quarantine is not None:
+        options["max-quarantine"] = settings.max_quarantine
     if settings.shorter_side:
         options["shorter-side"] = settings.shorter_side
     run_program("convert", options, workspace=workspace, progress=progress)
@@ -150,6 +151,7 @@ def _convert_on_cluster(
             on_progress=ProgressLine(
                 logger.info, before=lambda done: progress.update(done.fraction)
             ),
+            report=logger.log,
         )
     except ClusterError as error:
         raise UserError(str(error)) from None

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.base.locks import exclusive
-from sknet.data.conversion.conversion import write_shards
+from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.progress import ProgressLine
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import SPLITS, open_source
-from sknet.data.staging import MAX_QUARANTINE, ScanCache, stage_source
+from sknet.data.staging import ScanCache, stage_source
 from sknet.records import Dataset
 
 NUM_SHARDS = 8
@@ -26,7 +26,7 @@ def shards_at(
     rank: int,
     num_workers: int,
     splits: Sequence[str] = SPLITS,
-    max_quarantine: float = MAX_QUARANTINE,
+    max_quarantine: float | None = None,
     check: Callable[[Dataset], None] = lambda _: None,
     report: Callable[[str], None] = lambda _: None,
 ) -> ShardSet:
@@ -42,10 +42,12 @@ def shards_at(
         rank: This process's rank.
         num_workers: Processes that convert.
         splits: The splits that the program reads, whose shards are verified.
-        max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
+        max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1; None: that of
+            `refuse_too_many`. It doesn't apply to shards that are given.
         check: Called with a data set before it is converted; raises UserError if the program can't
             use it.
-        report: Called with a line if another program converts the same data.
+        report: Called on rank 0 with lines about the source, the images that are left out, and
+            another program that converts the same data.
 
     Raises:
         UserError: The source has none of the known forms, or a shard is damaged.
@@ -54,7 +56,12 @@ def shards_at(
     if (given / "shards.json").is_file():
         return read_shards(given, splits)
     source = open_source(data_dir)
-    staged = stage_source(source, ScanCache(source), max_quarantine=max_quarantine)
+
+    def tell(_level: int, line: str) -> None:
+        if rank == 0:
+            report(line)
+
+    staged = stage_source(source, ScanCache(source), max_quarantine=max_quarantine, report=tell)
     check(staged.dataset)
     name = staged.dataset.content_digest[:16]
     directory = cache_dir / name
@@ -77,6 +84,9 @@ def shards_at(
                 num_workers=num_workers,
                 max_quarantine=max_quarantine,
                 on_progress=ProgressLine(),
+                report=tell,
             )
             partial.rename(directory)
-    return read_shards(directory, splits)
+    shards = read_shards(directory, splits)
+    refuse_quarantine_above(max_quarantine, shards.record)  # an earlier run may have allowed more
+    return shards

@@ -7,12 +7,13 @@ the machine. What a file held is cached, so that the next staging reads only wha
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,14 @@ from sknet.data.copies.leaks import (
     without_leaks,
 )
 from sknet.data.copies.matching import find_copies
+from sknet.data.quarantine import (
+    Report,
+    ignored_lines,
+    no_report,
+    refuse_too_many,
+    report_quarantined,
+)
+from sknet.data.sources.kinds import split_of
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.split_rule import read_groups
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
@@ -37,9 +46,6 @@ from sknet.records import Dataset, QuarantinedSample
 if TYPE_CHECKING:
     # Functions import it when they need it: it takes a third of the time that Prefect's does.
     import pandas as pd
-
-MAX_QUARANTINE = 0.001
-"""Default of the largest fraction of samples that may be unusable."""
 
 INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
 """Columns of the index: the fields of Sample."""
@@ -62,8 +68,8 @@ class Staged:
     dataset: Dataset
     index: "pd.DataFrame"
     """One row for each sample, with INDEX_COLUMNS, sorted by split and key."""
-    ignored: tuple[str, ...] = ()
-    """Files whose names are not those of images. They are not quarantined."""
+    ignored: tuple[Skipped, ...] = ()
+    """Files that are no images, and why. They are not quarantined."""
     num_files_read: int = 0
     """Number of files that were read this time. The others were in the cache."""
     alike: bool = False
@@ -80,8 +86,9 @@ def stage_source(
     cache: "ScanCache | None" = None,
     *,
     full: bool = False,
-    max_quarantine: float = MAX_QUARANTINE,
+    max_quarantine: float | None = None,
     on_leak: OnLeak = ON_LEAK,
+    report: Report = no_report,
 ) -> Staged:
     """Find all samples of a source. Unchanged files that the cache knows are not read.
 
@@ -89,9 +96,12 @@ def stage_source(
         source: The source.
         cache: What earlier stagings found in its files; updated with what this one finds.
         full: Whether to read all files, whatever the cache knows.
-        max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1.
+        max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1; None: that of
+            `refuse_too_many`.
         on_leak: What happens if samples have copies in other splits: they are only recorded, the
             source is refused, or the copies are left out of the split that matters less.
+        report: Told what folders were taken for and which files were left out, also of a source
+            that is refused.
 
     Raises:
         UserError: The source doesn't have the form that it should have, a class has no usable
@@ -99,10 +109,13 @@ def stage_source(
         MemoryRefusedError: The decoder of an image was refused memory.
         SourceReadError: The disk or the network failed, so that trying again may help.
     """
+    _refuse_one_class(source)
     began_ns = time.time_ns()
     group_tree = source.split_rule.group_tree
     groups = read_groups(group_tree) if group_tree else None
     files, skipped = _list(source)
+    for note in source.notes:
+        report(logging.INFO, f"stage: {note}")
     scanned: list[tuple[SourceFile, Found]] = []
     num_files_read = 0
     with work(f"reading {source.location}", sum(file.size for file in files)) as count:
@@ -110,14 +123,6 @@ def stage_source(
             scanned.append((file, found))
             num_files_read += was_read
     samples, unusable = _assign(source, scanned)
-    matched = find_copies(
-        [sample.sha256 for sample in samples], [sample.fingerprint for sample in samples]
-    )
-    copies = [[samples[each].key for each in group] for group in matched.groups]
-    if source.split_rule.fractions:
-        samples = draw_splits(
-            samples, source.classes, source.split_rule, copies=copies, groups=groups
-        )
     skipped += unusable
     if cache:
         cache.write(scanned, began_ns)
@@ -126,7 +131,21 @@ def stage_source(
         for entry in sorted(skipped, key=lambda entry: entry.name)
         if entry.quarantined
     )
+    ignored = tuple(
+        replace(entry, name=_printable(entry.name)) for entry in skipped if not entry.quarantined
+    )
+    for line in ignored_lines(ignored):
+        report(logging.INFO, f"stage: {line}")
+    report_quarantined(report, "stage", quarantined)
     refuse_too_many(quarantined, len(samples) + len(quarantined), max_quarantine)
+    matched = find_copies(
+        [sample.sha256 for sample in samples], [sample.fingerprint for sample in samples]
+    )
+    copies = [[samples[each].key for each in group] for group in matched.groups]
+    if source.split_rule.fractions:
+        samples = draw_splits(
+            samples, source.classes, source.split_rule, copies=copies, groups=groups
+        )
     _refuse_empty_classes(source, samples)
     dropped: tuple[QuarantinedSample, ...] = ()
     if on_leak == "drop":
@@ -140,7 +159,7 @@ def stage_source(
     return Staged(
         dataset.model_copy(update={"copies": listed, "dropped": dropped}),
         index,
-        tuple(_printable(entry.name) for entry in skipped if not entry.quarantined),
+        ignored,
         num_files_read,
         matched.alike,
     )
@@ -165,27 +184,6 @@ def read_staged(directory: Path) -> Staged:
     if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
         raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
     return Staged(dataset, index)
-
-
-def refuse_too_many(
-    quarantined: Sequence[QuarantinedSample], num_samples: int, max_fraction: float
-) -> None:
-    """Check that few enough samples are unusable.
-
-    Args:
-        quarantined: The unusable samples.
-        num_samples: Number of all samples, usable or not.
-        max_fraction: Largest fraction that may be unusable, 0 to 1.
-
-    Raises:
-        UserError: There are more.
-    """
-    if len(quarantined) > num_samples * max_fraction:
-        first = min(quarantined, key=lambda sample: sample.key)
-        raise UserError(
-            f"{len(quarantined)} of {num_samples} samples ({len(quarantined) / num_samples:.2%}) "
-            f"can't be used, more than {max_fraction:.2%}; the first is {first.key}: {first.reason}"
-        )
 
 
 def _list(source: Source) -> tuple[list[SourceFile], list[Skipped]]:
@@ -280,7 +278,8 @@ def _assign(
 
 
 def _quarantined(entry: Skipped) -> QuarantinedSample:
-    split = next((split for split in ALL_SPLITS if entry.name.startswith(f"{split}/")), "")
+    folder, inside, _ = entry.name.partition("/")
+    split = (split_of(folder) if inside else None) or ""
     return QuarantinedSample(split=split, key=_printable(entry.name), reason=entry.reason)
 
 
@@ -288,6 +287,14 @@ def _printable(name: str) -> str:
     if name.isprintable():
         return name
     return name.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def _refuse_one_class(source: Source) -> None:
+    if len(source.classes) < 2:
+        raise UserError(
+            f"data source {source.location} has the classes {list(source.classes)}: expected at "
+            "least two"
+        )
 
 
 def _refuse_empty_classes(source: Source, samples: list[Sample], when: str = "") -> None:

@@ -57,7 +57,9 @@ def empty_data_directory(inputs: Inputs) -> str:
 def class_without_images(inputs: Inputs) -> str:
     inputs.data = inputs.directory / "gaps"
     for split in ("train", "val"):
-        (inputs.data / split / "red").mkdir(parents=True)
+        for name in ("blue", "red"):
+            (inputs.data / split / name).mkdir(parents=True)
+        (inputs.data / split / "blue/image.png").touch()
     return "class 'red' has no images"
 
 
@@ -164,7 +166,7 @@ def test_options_become_settings() -> None:
     assert conversion.shards == "auto"
     assert conversion.reencoding == reencoding_to(256, 92)
     assert settings_of(ConversionSettings, parser().parse_args([])) == ConversionSettings(
-        shards=4, shorter_side=None, max_quarantine=0.001
+        shards=4, shorter_side=None, max_quarantine=None
     )
     options = ["--launcher", "ray://head:10001", "--hosts", "3", "--wait-for-hosts", "5"]
     assert settings_of(LaunchSettings, parser().parse_args(options)) == LaunchSettings(
@@ -181,11 +183,13 @@ def test_a_mistake_that_a_task_finds_ends_without_a_traceback(
     images: Path,
 ) -> None:
     inputs = Inputs(tmp_path, shutil.copytree(images, tmp_path / "images"))
-    (inputs.data / "train" / "red" / "notes.jpg").write_text("no image")
+    for number in range(6):
+        (inputs.data / "train" / "red" / f"notes{number}.jpg").write_text("no image")
     ended = call_command(train_sknet, *inputs.options())
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert "1 of 67 samples (1.49%) can't be used" in line
+    assert "6 of 72 samples (8.33%) can't be used, more than 5 of them" in line
+    assert line.endswith("to leave them out, give --max-quarantine 0.084")
     assert "Encountered exception during execution" in caplog.text
     assert "Traceback" not in caplog.text + ended.stderr
     assert not any(inputs.store.glob("shards/*"))

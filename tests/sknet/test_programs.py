@@ -42,7 +42,9 @@ def test_conversion_writes_shards_and_their_record(
         *("--json", "records/shards.json", "--outcome_file", "outcome.json"),
     )
     assert (code, errors) == (0, "")
-    assert output.splitlines()[-1].startswith("converted 21/21 images (100.0%), ")
+    *_, progress, last = output.splitlines()
+    assert progress.startswith("converted 21/21 images (100.0%), ")
+    assert last == "21 images converted, 0 left out"
     record = Shards.read(away / "records/shards.json")
     assert record == Shards.read(away / "shards/shards.json")
     assert [file.name for file in record.files] == [

@@ -31,7 +31,8 @@ from sknet.data.conversion.progress import (
     ProgressSink,
     read_tallies,
 )
-from sknet.data.staging import MAX_QUARANTINE, Staged, refuse_too_many
+from sknet.data.quarantine import Report, no_report, refuse_too_many, report_quarantined
+from sknet.data.staging import Staged
 from sknet.errors import LostProcessError
 from sknet.records import Reencoding, Shards
 
@@ -69,9 +70,10 @@ def write_shards(
     num_shards: int | None,
     num_workers: int = 1,
     reencoding: Reencoding | None = None,
-    max_quarantine: float = MAX_QUARANTINE,
+    max_quarantine: float | None = None,
     parallel_map: ParallelMap | None = None,
     on_progress: ProgressSink | None = None,
+    report: Report = no_report,
 ) -> Shards:
     """Write all shards and, last, shards.json. Finished shards of the same plan are reused.
 
@@ -84,9 +86,11 @@ def write_shards(
         num_shards: Shards of each split. None: one for about 256 MiB of images.
         num_workers: Processes on this host that convert.
         reencoding: Settings to store large images smaller. None: the original bytes.
-        max_quarantine: Largest fraction of samples that may be unusable, 0 to 1.
+        max_quarantine: Largest fraction of samples that may be unusable, 0 to 1; None: that of
+            `refuse_too_many`.
         parallel_map: What converts the shards, in place of processes on this host.
         on_progress: Called about twice a second.
+        report: Told which images are left out, shard by shard.
 
     Raises:
         UserError: The source changed since it was staged, too many images don't decode, the
@@ -108,6 +112,7 @@ def write_shards(
         planned = plan_shards(staged, counts)
         for converted in parallel_map(converter, planned, on_tick=progress.report):
             progress.add(converted)
+            report_quarantined(report, "convert", converted.record.quarantined)
         by_name = {converted.record.file.name: converted.record for converted in progress.finished}
         records = [by_name[name] for name in shard_names(counts)]
         shards = Shards(
@@ -128,11 +133,11 @@ def write_shards(
     return shards
 
 
-def refuse_quarantine_above(max_fraction: float, shards: Shards) -> None:
+def refuse_quarantine_above(max_fraction: float | None, shards: Shards) -> None:
     """Check how many samples staging and conversion left out together.
 
     Args:
-        max_fraction: Largest fraction of all samples, 0 to 1.
+        max_fraction: Largest fraction of all samples, 0 to 1; None: that of `refuse_too_many`.
         shards: The shards.
 
     Raises:

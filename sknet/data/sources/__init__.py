@@ -9,6 +9,7 @@ from sknet.data.sources.idx import FashionMnist
 from sknet.data.sources.ilsvrc import TRAIN as ILSVRC_TRAIN
 from sknet.data.sources.ilsvrc import IlsvrcArchives
 from sknet.data.sources.kaggle import KaggleImagenet
+from sknet.data.sources.kinds import split_of
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, TEST, Sample, Source, SplitRule
 from sknet.data.sources.split_rule import DEFAULT_VAL_FRACTION, GROUP_FILE, split_query
 from sknet.data.sources.trees import FileTree, open_tree
@@ -70,7 +71,7 @@ def _open(location: str) -> tuple[Source, FileTree | None]:
         return IlsvrcArchives(tree), tree
     if "ILSVRC" in top.folders:
         return KaggleImagenet(tree), tree
-    if set(SPLITS) & set(top.folders):
+    if any(map(split_of, top.folders)):
         return ClassFolders(tree), tree
     return UnsplitFolders(tree), tree
 

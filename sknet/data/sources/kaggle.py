@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from sknet.data.sources.kinds import skipped_by_name
 from sknet.data.sources.source import (
     Assignment,
     GivenSplits,
@@ -14,7 +15,6 @@ from sknet.data.sources.source import (
     ScannedImage,
     read_table,
     scan_image,
-    skipped_by_name,
 )
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile
 from sknet.errors import UserError

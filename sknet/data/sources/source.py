@@ -2,9 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ import PIL.Image
 
 from infra.base.shortages import memory_for
 from sknet.data.copies.fingerprint import fingerprint
+from sknet.data.sources.kinds import HEAD_BYTES, has_image_suffix, skipped_by_content
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
 
@@ -23,8 +23,6 @@ TEST = "test"
 """The sealed split, which a data set may have: it is converted, and only evaluated in the end."""
 
 ALL_SPLITS = (*SPLITS, TEST)
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
 MAX_IMAGE_BYTES = 1 << 28
 """Largest image that is accepted. The largest photograph of ImageNet has 15 MB."""
@@ -92,6 +90,7 @@ class GivenSplits:
 
     splits: tuple[str, ...] = SPLITS
     split_rule: SplitRule = SplitRule()
+    notes: Sequence[str] = ()
 
 
 class Source(Protocol):
@@ -108,6 +107,8 @@ class Source(Protocol):
     """The splits that the source itself has."""
     split_rule: SplitRule
     """The other splits, which staging draws."""
+    notes: Sequence[str]
+    """What the last listing took folders for, as lines for the user."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -143,25 +144,6 @@ class Source(Protocol):
         """
 
 
-def is_hidden(path: str) -> bool:
-    """Tell whether the name of a file, or of a folder above it, begins with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
-
-
-def has_image_suffix(path: str) -> bool:
-    """Tell whether a name ends as that of a JPEG, PNG or BMP image, in upper or lower case."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
-
-
-def skipped_by_name(path: str) -> Skipped | None:
-    """Return why a file's name is not that of an image; None if it is."""
-    if is_hidden(path):
-        return Skipped(path, "hidden", quarantined=False)
-    if not has_image_suffix(path):
-        return Skipped(path, "not named as an image", quarantined=False)
-    return None
-
-
 def unfit_size(size: int) -> str | None:
     """Return why an image of this many bytes is refused; None if the size is fine."""
     if size == 0:
@@ -172,7 +154,12 @@ def unfit_size(size: int) -> str | None:
 
 
 def scan_image(tree: FileTree, file: SourceFile) -> Iterator[ScannedImage | Skipped]:
-    """Yield the one image of a file that is an image."""
+    """Yield the one image of a file, or why it is none."""
+    if not has_image_suffix(file.path):
+        head = tree.read(file.path, size=HEAD_BYTES)
+        if skipped := skipped_by_content(file.path, head):
+            yield skipped
+            return
     if reason := unfit_size(file.size):
         yield Skipped(file.path, reason)
         return

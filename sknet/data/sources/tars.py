@@ -9,15 +9,11 @@ that it can't read for the end of the archive.
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO, cast
 
-from sknet.data.sources.source import (
-    ScannedImage,
-    has_image_suffix,
-    is_hidden,
-    scanned,
-    unfit_size,
-)
+from sknet.data.sources.kinds import HEAD_BYTES, skipped_by_content, skipped_by_name
+from sknet.data.sources.source import ScannedImage, scanned, unfit_size
 from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 
@@ -165,19 +161,23 @@ def _scan(
                 inner = _Window(reader, member.size)
                 yield from _scan(inner, archive, f"{name}/", depth - 1)
                 inner.seek(_END)
-            elif has_image_suffix(member.name):
-                content = reader.image(member.size)
-                yield scanned(f"{archive}: {name}", content, name, member.offset_data)
+                continue
+            head = reader.image(min(member.size, HEAD_BYTES))
+            if skipped := skipped_by_content(name, head):
+                yield skipped
+            elif reason := unfit_size(member.size):
+                yield Skipped(name, reason)
             else:
-                yield Skipped(name, "not named as an image", quarantined=False)
+                content = head + reader.image(member.size - len(head))
+                yield scanned(f"{archive}: {name}", content, name, member.offset_data)
     if len(reader.last_read) % BLOCK_BYTES or reader.last_read.strip(b"\0"):
         raise tarfile.ReadError("no header where one is expected")
 
 
 def _unusable(member: tarfile.TarInfo, name: str, seen: set[str]) -> Skipped | None:
     leaves = member.name.startswith("/") or ".." in member.name.split("/")
-    if not leaves and is_hidden(member.name.removeprefix("./")):
-        return Skipped(name, "hidden", quarantined=False)
+    if not leaves and (skipped := skipped_by_name(member.name.removeprefix("./"))):
+        return replace(skipped, name=name)
     reason = None
     if not member.isreg():
         reason = _KINDS.get(member.type, f"no plain file (type {member.type!r})")
@@ -187,6 +187,4 @@ def _unusable(member: tarfile.TarInfo, name: str, seen: set[str]) -> Skipped | N
         reason = "a name that leaves the archive"
     elif member.name in seen:
         reason = "a second file of this name"
-    elif has_image_suffix(member.name):
-        reason = unfit_size(member.size)
     return Skipped(name, reason) if reason else None

@@ -114,8 +114,8 @@ def lasting_fault(error: OSError, where: str) -> str:
 class LocalTree:
     """A directory of the user's own, in which symbolic links are followed.
 
-    A link to a folder that is read anyway, such as one above it, is skipped: so every folder is read
-    at most once, and loops end.
+    A link to a folder that is read anyway, such as one above it, is skipped: every folder is read
+    at most once, so that loops end.
     """
 
     def __init__(self, root: Path) -> None:
@@ -172,7 +172,7 @@ class LocalTree:
             if entry.is_symlink():
                 real = _real(entry.path)
                 if any(real.is_relative_to(one) or one.is_relative_to(real) for one in read):
-                    yield Skipped(path, "a link to a folder that is read anyway")
+                    yield Skipped(path, "a link to a folder that is read already")
                     continue
                 read.append(real)
             yield from self._files(path, read)

@@ -46,7 +46,7 @@ def test_images_without_labels_are_no_test_split_and_are_listed(images_copy: Pat
     shutil.copy(images_copy / "val/cat/000.png", images_copy / "test/1.png")
     after = stage(images_copy)
     assert after.dataset == before.dataset
-    assert after.ignored == ("test/1.png",)
+    assert [entry.name for entry in after.ignored] == ["test/1.png"]
 
 
 def test_class_that_the_test_split_lacks_is_named(with_test: Path) -> None:

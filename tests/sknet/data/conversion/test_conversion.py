@@ -92,7 +92,8 @@ def test_too_many_undecodable_images_are_refused(images_copy: Path, tmp_path: Pa
     message = refusal(lambda: convert(images_copy, tmp_path / "out", max_quarantine=0.09))
     assert message == (
         "2 of 21 samples (9.52%) can't be used, more than 9.00%; the first is train/dog/002.png: "
-        "UnidentifiedImageError: not a JPEG, PNG or BMP image"
+        "UnidentifiedImageError: not a JPEG, PNG or BMP image; to leave them out, give "
+        "--max-quarantine 0.096"
     )
     assert not (tmp_path / "out" / "shards.json").exists()
 

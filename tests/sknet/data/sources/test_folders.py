@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sknet.data.sources import Sample, open_source
+from sknet.data.sources.trees import Skipped
 from tests.refusals import refusal
 from tests.sknet.conversions import stage
 
@@ -34,7 +35,10 @@ def test_hidden_files_and_other_suffixes_are_ignored_and_listed(images_copy: Pat
     (images_copy / "train/.cache/000.png").write_bytes(b"x")
     after = stage(images_copy)
     assert after.dataset == before.dataset
-    assert after.ignored == ("train/cat/.hidden.png", "train/cat/notes.txt")
+    assert after.ignored == (
+        Skipped("train/cat/.hidden.png", "hidden", quarantined=False),
+        Skipped("train/cat/notes.txt", "no image", quarantined=False),
+    )
 
 
 def test_images_in_folders_within_a_class_are_samples(images_copy: Path) -> None:

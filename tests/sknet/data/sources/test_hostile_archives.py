@@ -75,20 +75,27 @@ def test_hostile_member_is_quarantined_and_the_others_are_read(
 
 
 IGNORED = [
-    ("README", "not named as an image"),
-    ("labels.txt", "not named as an image"),
-    ("x.JPEG.exe", "not named as an image"),
-    ("inner.tar", "not named as an image"),
-    ("._x.JPEG", "hidden"),
-    ("./.cache/x.JPEG", "hidden"),
-    (".DS_Store", "hidden"),
+    ("README", b"text", "no image"),
+    ("labels.txt", b"", "no image"),
+    ("inner.tar", bytes(512), "no image"),
+    ("._x.JPEG", IMAGE, "hidden"),
+    ("./.cache/x.JPEG", IMAGE, "hidden"),
+    (".DS_Store", b"text", "hidden"),
+    ("@eaDir/x.JPEG", IMAGE, "made by a file server or a system"),
 ]
 
 
-@pytest.mark.parametrize(("name", "reason"), IGNORED)
-def test_member_that_is_no_image_by_its_name_is_ignored(name: str, reason: str) -> None:
-    found = scan(archive((member(GOOD), IMAGE), (member(name), IMAGE)))
+@pytest.mark.parametrize(("name", "content", "reason"), IGNORED)
+def test_member_that_is_no_image_is_ignored(name: str, content: bytes, reason: str) -> None:
+    found = scan(archive((member(GOOD), IMAGE), (member(name), content)))
     assert found[1:] == [Skipped(name, reason, quarantined=False)]
+
+
+@pytest.mark.parametrize("name", ["x", "x.jfif", "x.JPEG.exe"])
+def test_image_is_one_whatever_its_name(name: str) -> None:
+    (found,) = scan(archive((member(name), IMAGE)))
+    assert isinstance(found, ScannedImage)
+    assert (found.name, found.size) == (name, len(IMAGE))
 
 
 ACCEPTED = ["./x.JPEG", "a/b/c/x.jpg", "x" * 200 + ".png", "ünï/ö.bmp", "a b.JPEG", "x..y.JPEG"]
