@@ -1,7 +1,8 @@
 """Own splits: which training images are held out, so that copies and groups stay on one side.
 
 An image belongs to its copies and to the images that groups.csv puts together with it. Groups that
-share an image are one group, which goes into one split as a whole. The groups are in the order of a
+share an image are one group, which goes into one split as a whole; only if a class would have too
+few groups, its images that merely look alike are divided. The groups are in the order of a
 seeded hash of their names. `val` is taken from the beginning of this order and `test` from its end,
 so that changing one fraction leaves the other split as it was.
 """
@@ -20,6 +21,9 @@ TRAIN, VAL = SPLITS
 
 SMALLEST_GAIN = 1e-9
 """A smaller gain is a rounding error of zero."""
+
+MAX_LINES = 10
+"""Most classes that are told to be split unevenly."""
 
 Group = tuple[int, ...]
 """Positions of the samples that stay in one split."""
@@ -50,12 +54,87 @@ def draw_splits(
         UserError: A class has too few groups, or a sample is not in the group file.
     """
     names = _group_names(samples, groups)
+    copies = list(copies)
+    while True:
+        in_order = _groups(names, [sample.key for sample in samples], copies, rule.seed)
+        try:
+            drawn = _drawn(samples, in_order, rule)
+            break
+        except _TooFewGroupsError as error:
+            # Images that only look alike are no reason to refuse a source: they may be divided.
+            divided = _near_copies_divided(samples, copies, error.label)
+            if divided == copies:
+                splits = ", ".join((TRAIN, *rule.fractions))
+                raise UserError(
+                    f"class {classes[error.label]!r} can't be in each of {splits}: its "
+                    f"{error.num_images} training images form {error.num_groups} groups of copies, "
+                    "or of groups.csv, and no group is divided; add images that belong to no other"
+                ) from None
+            copies = divided
+    moved = (
+        replace(sample, split=drawn[position]) if position in drawn else sample
+        for position, sample in enumerate(samples)
+    )
+    return sorted(moved, key=lambda sample: (sample.split, sample.key))
+
+
+def uneven_splits(samples: Iterable[Sample], classes: Sequence[str], rule: SplitRule) -> list[str]:
+    """Return a line for each class whose fraction in a drawn split is far from the one asked for.
+
+    Args:
+        samples: All samples, after splits were drawn.
+        classes: Names of the classes by label.
+        rule: Which splits were drawn.
+    """
+    lines = []
+    counts = Counter((sample.split, sample.label) for sample in samples)
+    for split, fraction in rule.fractions.items():
+        for label, name in enumerate(classes):
+            total = sum(counts[each, label] for each in (TRAIN, *rule.fractions))
+            found, wanted = counts[split, label], max(1, round(total * fraction))
+            if not wanted / 2 <= found <= wanted * 2:
+                lines.append(
+                    f"{split} has {found} of the {total} images of {name!r} instead of {wanted}, "
+                    "as copies and groups are not divided"
+                )
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
+    return lines
+
+
+def divided_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> str | None:
+    """Return a line if groups of the group file are in several splits of the source."""
+    splits_of: dict[str, set[str]] = {}
+    for sample in samples:
+        if group := groups.get(normalised(sample.key)):
+            splits_of.setdefault(group, set()).add(sample.split)
+    divided = [group for group, splits in splits_of.items() if len(splits) > 1]
+    if not divided:
+        return None
+    splits = " and ".join(sorted(splits_of[divided[0]]))
+    return (
+        f"groups of groups.csv in several splits: {len(divided)}, such as {divided[0]!r}, which is "
+        f"in {splits}"
+    )
+
+
+class _TooFewGroupsError(Exception):
+    """A class has too few groups for all splits."""
+
+    def __init__(self, label: int, num_images: int, num_groups: int) -> None:
+        super().__init__(label, num_images, num_groups)
+        self.label, self.num_images, self.num_groups = label, num_images, num_groups
+
+
+def _drawn(samples: Sequence[Sample], groups: Sequence[Group], rule: SplitRule) -> dict[int, str]:
+    """Return the split of each sample that is moved, by its position.
+
+    Raises:
+        _TooFewGroupsError: A class can't be in each split.
+    """
     labels = [sample.label for sample in samples]
-    in_order = _groups(names, [sample.key for sample in samples], copies, rule.seed)
     # A group with a sample that the source put into another split can't be moved.
-    free = [
-        group for group in in_order if all(samples[position].split == TRAIN for position in group)
-    ]
+    free = [group for group in groups if all(samples[each].split == TRAIN for each in group)]
     of_train = Counter(sample.label for sample in samples if sample.split == TRAIN)
     num_groups = Counter(label for group in free for label in {labels[each] for each in group})
     num_left = num_groups.copy()
@@ -70,19 +149,27 @@ def draw_splits(
         )
         drawing.take_from(free if split == VAL else free[::-1])
         for label in drawing.missing:
-            splits = ", ".join((TRAIN, *rule.fractions))
-            raise UserError(
-                f"class {classes[label]!r} can't be in each of {splits}: its {of_train[label]} "
-                f"training images form {num_groups[label]} groups of copies, or of groups.csv, "
-                "and no group is divided; add images that belong to no other"
-            )
+            raise _TooFewGroupsError(label, of_train[label], num_groups[label])
         drawn |= {position: split for group in drawing.taken for position in group}
         free = [group for group in free if group[0] not in drawn]
-    moved = (
-        replace(sample, split=drawn[position]) if position in drawn else sample
-        for position, sample in enumerate(samples)
-    )
-    return sorted(moved, key=lambda sample: (sample.split, sample.key))
+    return drawn
+
+
+def _near_copies_divided(
+    samples: Sequence[Sample], copies: Sequence[Sequence[str]], label: int
+) -> list[Sequence[str]]:
+    """Return the copies, those with a sample of a class divided into groups of equal bytes."""
+    by_key = {sample.key: sample for sample in samples}
+    result: list[Sequence[str]] = []
+    for keys in copies:
+        if all(by_key[key].label != label for key in keys):
+            result.append(keys)
+            continue
+        equal: dict[str, list[str]] = {}
+        for key in keys:
+            equal.setdefault(by_key[key].sha256, []).append(key)
+        result += [same for same in equal.values() if len(same) > 1]
+    return result
 
 
 class _Drawing:

@@ -24,6 +24,7 @@ from sknet.data.copies.leaks import (
     ON_LEAK,
     OnLeak,
     copy_groups,
+    copy_warnings,
     refuse_leaks,
     without_leaks,
 )
@@ -39,7 +40,7 @@ from sknet.data.sources.kinds import split_of
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.split_rule import read_groups
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
-from sknet.data.splitting import draw_splits
+from sknet.data.splitting import divided_groups, draw_splits, uneven_splits
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 
@@ -72,8 +73,6 @@ class Staged:
     """Files that are no images, and why. They are not quarantined."""
     num_files_read: int = 0
     """Number of files that were read this time. The others were in the cache."""
-    alike: bool = False
-    """Whether the images look too much alike for near copies to be found."""
 
     def write(self, directory: Path) -> None:
         """Write dataset.json and samples.parquet."""
@@ -100,8 +99,8 @@ def stage_source(
             `refuse_too_many`.
         on_leak: What happens if samples have copies in other splits: they are only recorded, the
             source is refused, or the copies are left out of the split that matters less.
-        report: Told what folders were taken for and which files were left out, also of a source
-            that is refused.
+        report: Told what folders were taken for, which files were left out, and which are copies,
+            also of a source that is refused.
 
     Raises:
         UserError: The source doesn't have the form that it should have, a class has no usable
@@ -146,23 +145,25 @@ def stage_source(
         samples = draw_splits(
             samples, source.classes, source.split_rule, copies=copies, groups=groups
         )
+        for line in uneven_splits(samples, source.classes, source.split_rule):
+            report(logging.WARNING, f"stage: {line}")
+    if divided := divided_groups(samples, groups or {}):
+        if on_leak == "refuse":
+            raise UserError(f"{divided}: put each into one split, or choose --on-leak warn")
+        report(logging.WARNING, f"stage: {divided}")
     _refuse_empty_classes(source, samples)
     dropped: tuple[QuarantinedSample, ...] = ()
     if on_leak == "drop":
         samples, dropped = without_leaks(samples, copies)
         _refuse_empty_classes(source, samples, " after --on-leak drop")
-    listed = copy_groups(samples, copies)
-    if on_leak == "refuse":
-        refuse_leaks(listed)
     index = _index(samples)
-    dataset = _describe(source, index, quarantined)
-    return Staged(
-        dataset.model_copy(update={"copies": listed, "dropped": dropped}),
-        index,
-        ignored,
-        num_files_read,
-        matched.alike,
-    )
+    copied = {"copies": copy_groups(samples, copies), "dropped": dropped}
+    dataset = _describe(source, index, quarantined).model_copy(update=copied)
+    for line in copy_warnings(dataset, alike=matched.alike):
+        report(logging.WARNING, f"stage: {line}")
+    if on_leak == "refuse":
+        refuse_leaks(dataset.copies)
+    return Staged(dataset, index, ignored, num_files_read)
 
 
 def read_staged(directory: Path) -> Staged:

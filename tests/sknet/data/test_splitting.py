@@ -4,7 +4,9 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from logging import INFO
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from sknet.data.sources import Sample, open_source
 from sknet.data.sources.source import SplitRule
-from sknet.data.splitting import draw_splits
+from sknet.data.splitting import draw_splits, uneven_splits
 from sknet.data.staging import Staged
 from tests.refusals import refusal
 from tests.sknet.conversions import convert, stage
@@ -143,6 +145,18 @@ def test_class_that_cannot_be_in_each_split_is_named(fractions: dict[str, float]
     assert message.startswith(
         f"class '1' can't be in each of {splits}: its 10 training images form"
     )
+
+
+def test_images_that_only_look_alike_are_divided_if_a_class_would_have_too_few_groups() -> None:
+    samples = [replace(sample, sha256=sample.key) for sample in make_samples(10, 10)]
+    samples[1] = replace(samples[1], sha256=samples[0].sha256)
+    alike = [[sample.key for sample in samples if sample.label == label] for label in (0, 1)]
+    other = alike[1][:3]
+    drawn = keys_by_split(samples, val=0.3, copies=[alike[0], other])
+    assert Counter(key[0] for key in drawn["val"]) == {"0": 3, "1": 3}
+    # Equal bytes stay together, and so do near copies in classes that have other groups.
+    for keys in (["0/000.png", "0/001.png"], other):
+        assert len({key in drawn["val"] for key in keys}) == 1
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +304,32 @@ def test_group_file_may_have_other_columns_empty_groups_and_lines_of_no_image(ow
     with_groups = stage(f"{own}?val=0.3").dataset
     (own / "groups.csv").unlink()
     assert with_groups == stage(f"{own}?val=0.3").dataset
+
+
+def test_class_far_from_its_fraction_is_told() -> None:
+    rule = SplitRule({"val": 0.1})
+    samples = make_samples(60, 60)
+    groups = {s.key: f"camera {int(s.key[2:5]) // 20}" for s in samples if s.label == 0}
+    groups |= {sample.key: "" for sample in samples if sample.label == 1}
+    drawn = draw_splits(samples, CLASSES[:2], rule, groups=groups)
+    assert uneven_splits(drawn, CLASSES[:2], rule) == [
+        "val has 20 of the 60 images of 'cat' instead of 6, as copies and groups are not divided"
+    ]
+
+
+def test_groups_in_several_given_splits_are_told_or_refused(images_copy: Path) -> None:
+    keys = [path.relative_to(images_copy).as_posix() for path in images_copy.glob("*/*/*")]
+    # Patient 0 is in both splits, the others in one each.
+    lines = (f"{key},patient {0 if '000' in key else key}" for key in keys)
+    write_groups(images_copy, "path,group\n" + "\n".join(lines))
+    told: list[str] = []
+    stage(images_copy, report=lambda level, line: told.append(line) if level > INFO else None)
+    line = (
+        "groups of groups.csv in several splits: 1, such as 'patient 0', which is in train and val"
+    )
+    assert told == [f"stage: {line}"]
+    message = refusal(lambda: stage(images_copy, on_leak="refuse"))
+    assert message == f"{line}: put each into one split, or choose --on-leak warn"
 
 
 @pytest.mark.parametrize(
