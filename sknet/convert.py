@@ -9,14 +9,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import get_args
 
 from infra.base.options import positive_int, whole_number
 from sknet import program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine, progress_file
-from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings
 from sknet.data.sources import open_source
 from sknet.data.staging import ScanCache, read_staged, stage_source
 
@@ -43,8 +41,6 @@ def main(arguments: argparse.Namespace) -> None:
             on_leak=arguments.on_leak,
             report=report,
         )
-        for line in copy_warnings(staged.dataset, alike=staged.alike):
-            print(line, flush=True)
     program.make_directory(arguments.out, "--out")
     shorter_side = arguments.shorter_side
     write_progress = progress_file(arguments.progress_file) if arguments.progress_file else None
@@ -105,13 +101,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"JPEG quality of resized images, 1 to 100 (default: {DEFAULT_QUALITY})",
     )
     program.add_quarantine_option(result)
-    result.add_argument(
-        "--on-leak",
-        choices=get_args(OnLeak),
-        default=ON_LEAK,
-        help="what to do if an image is in several splits: record it, refuse the source, or drop "
-        "its copies from the split that matters less (default: %(default)s)",
-    )
+    program.add_leak_option(result)
     result.add_argument(
         "--full", action="store_true", help="read all files again, also those that haven't changed"
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from infra.base.interrupts import run_interruptible
 from infra.base.options import fraction
@@ -14,6 +15,7 @@ from infra.base.outcomes import ExitCode, Outcome, write_outcome
 from infra.base.progress import Sink, paced, watching
 from infra.base.records import Record
 from infra.base.shortages import is_disk_full, memory_refused
+from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.quarantine import DEFAULT_LIMIT
 from sknet.errors import (
     CheckpointError,
@@ -138,6 +140,7 @@ def add_run_options(target: argparse.ArgumentParser, default_recipe: str | None 
         help="True for a rank that msrun started, False to work alone (default: detected)",
     )
     add_quarantine_option(target)
+    add_leak_option(target)
     add_device_option(target)
 
 
@@ -148,6 +151,17 @@ def add_quarantine_option(target: argparse.ArgumentParser) -> None:
         type=fraction,
         metavar="FRACTION",
         help=f"largest fraction of unreadable images tolerated (default: {DEFAULT_LIMIT})",
+    )
+
+
+def add_leak_option(target: argparse.ArgumentParser) -> None:
+    """Add --on-leak, which says what happens to images that are in several splits."""
+    target.add_argument(
+        "--on-leak",
+        choices=get_args(OnLeak),
+        default=ON_LEAK,
+        help="what to do if an image is in several splits: record it, refuse the source, or drop "
+        "its copies from the split that matters less (default: %(default)s)",
     )
 
 

@@ -59,6 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
         rank=world.rank,
         num_workers=recipe.num_parallel_workers,
         max_quarantine=arguments.max_quarantine,
+        on_leak=arguments.on_leak,
         check=lambda dataset: check_samples(recipe, planned, dataset.splits["train"]),
         report=report,
     )

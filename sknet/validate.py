@@ -68,6 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
         num_workers=os.cpu_count() or 1,
         splits=(arguments.split,),
         max_quarantine=arguments.max_quarantine,
+        on_leak=arguments.on_leak,
         report=lambda line: print(line, flush=True),
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))

@@ -29,9 +29,11 @@ from infra.artifacts import (
     open_store,
     resolve,
 )
+from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.sources import absolute
+from sknet.errors import UserError
 from sknet.judgement import MAX_LISTED, judge_revalidation
-from sknet.records import Checkpoint, Counts, Evaluation, Repair, Revalidation
+from sknet.records import Checkpoint, Counts, Dataset, Evaluation, Repair, Revalidation
 from tasks.catalog.integrity import (
     CopySource,
     Examined,
@@ -288,14 +290,25 @@ def _rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Pa
     recorded = manifest_of(store, wanted)
     if recorded is None:
         raise StoreError("their manifest, which says how they were made, can't be read")
-    staged = stage(data, str(scratch), max_quarantine=1.0).result()
-    if staged.digest != recorded.inputs["dataset"]:
+    dataset = recorded.inputs["dataset"]
+    on_leak = _on_leak(store, dataset)
+    staged = stage(data, str(scratch), max_quarantine=1.0, on_leak=on_leak).result()
+    if staged.digest != dataset:
         raise StoreError("the source holds other samples than they were made from")
     settings = _settings_of(recorded)
     shards = convert(data, staged, str(scratch), settings, os.cpu_count() or 1).result()
     rebuilt = artifact_of(open_store(str(scratch)), shards)
     _require_same(rebuilt.manifest.spec, recorded.spec)
     return rebuilt
+
+
+def _on_leak(store: ArtifactStore, dataset: str) -> OnLeak:
+    """Return what was done about leaks when the data set with this digest was staged."""
+    try:
+        recorded = Dataset.read(store.find("dataset", dataset).path("dataset.json"))
+    except (StoreError, UserError):
+        return ON_LEAK
+    return "drop" if recorded.dropped else ON_LEAK
 
 
 def _settings_of(recorded: Manifest) -> ConversionSettings:

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
-from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings, table_rows
+from sknet.data.copies.leaks import ON_LEAK, OnLeak, table_rows
 from sknet.data.sources import Source, absolute, open_source
 from sknet.data.staging import ScanCache, Staged, stage_source
 from tasks.pages import worth_no_failure
@@ -59,7 +59,6 @@ def stage(
         params={"dataset": staged.dataset.content_digest},
         inputs={},
     )
-
     num_leaked = sum(len(staged.dataset.leaked(split)) for split in staged.dataset.splits)
 
     def build(workspace: Path) -> BuildOutput:
@@ -82,9 +81,7 @@ def stage(
 
 
 def _show_copies(staged: Staged) -> None:
-    """Log which images are in several splits or under several labels, and show them in a table."""
-    for line in copy_warnings(staged.dataset, alike=staged.alike):
-        get_run_logger().warning("stage: %s", line)
+    """Show on Prefect's page which images are in several splits or under several labels."""
     if rows := table_rows(staged.dataset):
         with worth_no_failure():
             create_table_artifact(

@@ -7,6 +7,7 @@ from pathlib import Path
 from infra.base.locks import exclusive
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.progress import ProgressLine
+from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import SPLITS, open_source
 from sknet.data.staging import ScanCache, stage_source
@@ -27,6 +28,7 @@ def shards_at(
     num_workers: int,
     splits: Sequence[str] = SPLITS,
     max_quarantine: float | None = None,
+    on_leak: OnLeak = ON_LEAK,
     check: Callable[[Dataset], None] = lambda _: None,
     report: Callable[[str], None] = lambda _: None,
 ) -> ShardSet:
@@ -44,6 +46,7 @@ def shards_at(
         splits: The splits that the program reads, whose shards are verified.
         max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1; None: that of
             `refuse_too_many`. It doesn't apply to shards that are given.
+        on_leak: What happens if samples of a source have copies in other splits.
         check: Called with a data set before it is converted; raises UserError if the program can't
             use it.
         report: Called on rank 0 with lines about the source, the images that are left out, and
@@ -61,7 +64,9 @@ def shards_at(
         if rank == 0:
             report(line)
 
-    staged = stage_source(source, ScanCache(source), max_quarantine=max_quarantine, report=tell)
+    staged = stage_source(
+        source, ScanCache(source), max_quarantine=max_quarantine, on_leak=on_leak, report=tell
+    )
     check(staged.dataset)
     name = staged.dataset.content_digest[:16]
     directory = cache_dir / name

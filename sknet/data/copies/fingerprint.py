@@ -99,7 +99,7 @@ def fingerprint(content: bytes) -> bytes:
     found["hash"] = _hash(grey)
     found["mirrored"] = _hash(grey[:, ::-1])
     found["brightness"] = round(float(grey.mean()) * 256)
-    found["colour"] = np.rint(np.asarray(reduced).mean(axis=(0, 1)))
+    found["colour"] = np.asarray(reduced.resize((1, 1), PIL.Image.Resampling.BOX))[0, 0]
     found["contrast"] = round(contrast) if shorter >= SIDE else 0
     found["coefficients"] = np.rint(soft * 127)
     return found.tobytes()
@@ -151,10 +151,14 @@ def _faint_pattern() -> npt.NDArray[np.float64]:
     return pattern
 
 
-_PATTERN = _faint_pattern()
+_KEPT_CONTRAST = 0.9
+"""What is left of an image's contrast, so that little of the pattern is cut at 0 and 255."""
+
+_PATTERN = _faint_pattern() + 128 * (1 - _KEPT_CONTRAST)
 
 
-def _hash(grey: npt.NDArray[np.float64]) -> int:
-    # Nine tenths of the contrast leave room for the pattern, so that little is cut at 0 and 255.
-    marked = np.clip(np.rint((grey - 128) * 0.9 + 128 + _PATTERN), 0, 255).astype(np.uint8)
-    return int(str(imagehash.phash(PIL.Image.fromarray(marked))), 16)
+def _hash(grey: npt.NDArray[np.float64]) -> np.uint64:
+    marked = (grey * _KEPT_CONTRAST + _PATTERN).round().clip(0, 255).astype(np.uint8)
+    bits = imagehash.phash(PIL.Image.fromarray(marked)).hash
+    hashed: np.uint64 = np.packbits(bits).view("<u8")[0]
+    return hashed
