@@ -83,7 +83,8 @@ def compile_graphs(
     from sknet.validate import BATCH_SIZE
     from sknet.world import World
 
-    world, classes = World(0, num_workers), recipe.num_classes or IMAGENET_CLASSES
+    world, given = World(0, num_workers), recipe.class_weights
+    classes = recipe.num_classes or (IMAGENET_CLASSES if isinstance(given, str) else len(given))
     batch, side = recipe.global_batch(num_workers) // num_workers, recipe.image_resize
 
     def network() -> "SKNet":
