@@ -227,10 +227,11 @@ def settings_of(model: type[Settings], arguments: argparse.Namespace) -> Setting
         return model.model_validate({name: getattr(arguments, name) for name in model.model_fields})
     except ValidationError as error:
         fault = error.errors()[0]
+        message = fault["msg"].removeprefix("Value error, ")
         if not fault["loc"]:
-            raise UserError(fault["msg"].removeprefix("Value error, ")) from None
+            raise UserError(message) from None
         option = str(fault["loc"][0]).replace("_", "-")
-        raise UserError(f"--{option} is {fault['input']!r}: {fault['msg']}") from None
+        raise UserError(f"--{option} is {fault['input']!r}: {message}") from None
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def describe_confusion(run: TrainedRun, confusion: Confusion) -> str:
     )
     sentence = (
         f"Confusion matrix of {which}: a row is a true class, a column a predicted one, and a cell "
-        "is darker the larger its share of the row."
+        "is coloured more strongly the larger its share of the row."
     )
     wrong = np.flatnonzero(confusion.labels != confusion.predicted)
     if not len(wrong):

@@ -9,7 +9,9 @@ import pytest
 
 import flows.report
 import flows.revalidate
-from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Production, judge_promotion
+from flows.train_sknet import parser as train_parser
+from flows.train_sknet import settings_of
+from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Floors, Production, judge_promotion
 from sknet.recipe import list_recipes
 from sknet.records import CheckpointChecks
 from tests.documented import commands
@@ -169,8 +171,10 @@ def test_the_page_on_revalidation_names_every_criterion_and_its_commands_are_und
     page = (ROOT / "docs/revalidation.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", page, re.MULTILINE))
     production = Production("a" * 64, ("cat",), None, "", None)
-    candidate = Candidate("c" * 64, ("cat",), CheckpointChecks(checks=()), None, None, False)
-    judgement = judge_promotion(candidate, production, floor=0.5, by_hand="")
+    checks = CheckpointChecks(checks=())
+    candidate = Candidate("c" * 64, ("n01",), ("CLASS",), checks, None, None, False)
+    floors = Floors(class_floor={"CLASS": 0.5})
+    judgement = judge_promotion(candidate, production, floor=0.5, floors=floors, by_hand="")
     assert [name for name in rows if name in {c.name for c in judgement.criteria}] == [
         criterion.name for criterion in judgement.criteria
     ]
@@ -184,6 +188,11 @@ def test_the_page_on_revalidation_names_every_criterion_and_its_commands_are_und
     assert len(options) == 2
     for words in options:
         flows.revalidate.parser().parse_args(words)
+    (command,) = (c for c in commands("docs/revalidation.md") if "flows.train_sknet" in c)
+    given = train_parser().parse_args(shlex.split(command)[3:])
+    assert given.recipe in list_recipes()
+    floors = settings_of(Floors, given)
+    assert floors == Floors(balanced_floor=0.8, class_floor={"cat": 0.9, "dog": 0.95})
 
 
 def text_blocks(page: str) -> list[str]:

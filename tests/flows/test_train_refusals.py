@@ -25,12 +25,16 @@ class Inputs:
         self.data = data
         self.store = directory / "store"
         self.workers = 1
+        self.more: list[str] = []
 
     def options(self) -> list[str]:
-        return train_options(self.recipe, self.data, self.store, self.workers)
+        return [
+            *train_options(self.recipe, self.data, self.store, self.workers),
+            *self.more,
+        ]
 
     def command(self) -> list[str]:
-        return train_command(self.recipe, self.data, self.store, self.workers)
+        return train_command(self.recipe, self.data, self.store, self.workers, *self.more)
 
 
 def unknown_key(inputs: Inputs) -> str:
@@ -74,9 +78,27 @@ def workers_that_do_not_divide_the_batch(inputs: Inputs) -> str:
     return "global_batch_size 8 can't be divided among 3 workers"
 
 
+def floor_of_an_unknown_class(inputs: Inputs) -> str:
+    inputs.more = ["--class-floor", "bleu=0.9"]
+    return "--class-floor names 'bleu', but the data has no such class: did you mean 'blue'?"
+
+
+def floor_of_a_class_in_percent(inputs: Inputs) -> str:
+    inputs.more = ["--class-floor", "blue=90"]
+    return "--class-floor is ['blue=90']: 'blue=90' is not of the form CLASS=FRACTION"
+
+
+def balanced_floor_in_percent(inputs: Inputs) -> str:
+    inputs.more = ["--balanced-floor", "80"]
+    return "--balanced-floor is '80': "
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
+        floor_of_an_unknown_class,
+        floor_of_a_class_in_percent,
+        balanced_floor_in_percent,
         unknown_key,
         wrong_type,
         no_data_directory,
@@ -190,6 +212,8 @@ def test_a_mistake_that_a_task_finds_ends_without_a_traceback(
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "6 of 72 samples (8.33%) can't be used, more than 5 of them" in line
     assert line.endswith("to leave them out, give --max-quarantine 0.084")
-    assert "Encountered exception during execution" in caplog.text
+    # The task says it once, and the command.
+    (said,) = [record for record in caplog.records if "can't be used" in record.getMessage()]
+    assert said.name == "prefect.task_runs"
     assert "Traceback" not in caplog.text + ended.stderr
     assert not any(inputs.store.glob("shards/*"))
