@@ -105,6 +105,7 @@ def prepare() -> None:
     # Which process waits for which, and from where work resumes.
     logging.getLogger("infra").setLevel(logging.INFO)
     _leave_out_what_is_no_news()
+    logging.getLogger("prefect.flow_runs").addFilter(_is_not_said_by_the_command)
     start_temporary_server()
 
 
@@ -114,14 +115,23 @@ def _leave_out_what_is_no_news() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether Prefect shall log this; take the traceback away from what is explained."""
+    """Tell whether Prefect shall log this; take the traceback away from what is explained.
+
+    The flow's own failure is left out if it is explained: its state has the same message.
+    """
     # An interrupted command says it in one line; what ranks say of their last step is of a task.
     is_of_task = record.name == "prefect.task_runs" and record.levelno < logging.ERROR
     if is_interrupted() and not is_of_task:
         return False
     if record.exc_info and isinstance(record.exc_info[1], EXPLAINED):
         record.exc_info = None
+        return record.name != "prefect.flow_runs"
     return True
+
+
+def _is_not_said_by_the_command(record: logging.LogRecord) -> bool:
+    """Tell whether this is another line than the flow's failure, with which the command ends."""
+    return not record.getMessage().startswith("Finished in state Failed")
 
 
 def _end(message: str, code: int) -> int:

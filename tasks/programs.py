@@ -19,6 +19,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import sknet
+from infra.base.outcomes import read_outcome
 from infra.launch import Job, JobResult, Outcome, run
 from infra.launch.cluster import ClusterError, LostHostError, connect
 from infra.launch.environment import seconds
@@ -242,6 +243,14 @@ class ProgressBar:
         self._not_before = now + SECONDS_BETWEEN_UPDATES
 
 
+def _is_outcome(line: str, outcome_file: Path) -> bool:
+    """Tell whether a program's line is the error with which the task ends, and says it itself."""
+    if "error: " not in line:
+        return False
+    outcome = read_outcome(outcome_file)
+    return outcome is not None and line.endswith(f"error: {outcome.message}")
+
+
 def run_program(
     module: str,
     options: Mapping[str, object],
@@ -278,7 +287,7 @@ def run_program(
         arguments.append(f"--progress_file={progress_file}")
 
     def on_line(line: str) -> None:
-        if not FRAMEWORK_LINE.match(line):
+        if not FRAMEWORK_LINE.match(line) and not _is_outcome(line, outcome_file):
             logger.info("%s", line)
         if progress and (fraction := read_progress(progress_file)) is not None:
             progress.update(fraction)
