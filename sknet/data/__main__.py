@@ -40,7 +40,13 @@ def _contents(arguments: argparse.Namespace) -> DataContents:
         return survey_shards(shards, str(arguments.data_dir), max_measured=arguments.measure)
     source = open_source(arguments.source)
     # Whatever can't be used is shown, however much it is.
-    staged = stage_source(source, ScanCache(source), full=arguments.full, max_quarantine=1.0)
+    staged = stage_source(
+        source,
+        ScanCache(source),
+        full=arguments.full,
+        max_quarantine=1.0,
+        report=lambda _level, line: print(line, flush=True),
+    )
     return survey_source(staged, source, arguments.source, max_measured=arguments.measure)
 
 

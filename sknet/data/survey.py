@@ -65,7 +65,9 @@ def survey_source(
                 round_of = samples[start : start + IMAGES_PER_ROUND]
                 yield from pool.map(partial(read_sample, source), round_of)
 
-    return _survey(name, staged.dataset, staged.index, (), read, max_measured)
+    contents = _survey(name, staged.dataset, staged.index, (), read, max_measured)
+    ignored = tuple((file.name, file.reason) for file in staged.ignored)
+    return replace(contents, ignored=ignored, notes=tuple(source.notes))
 
 
 def survey_shards(shards: ShardSet, name: str, *, max_measured: int = MAX_MEASURED) -> DataContents:

@@ -82,6 +82,10 @@ class DataContents:
     is_complete: bool = True
     """Whether all samples were decoded; otherwise those that were are a random sample."""
     left_out: tuple[QuarantinedSample, ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+    """Files that are no images, and why."""
+    notes: tuple[str, ...] = ()
+    """What the folders of the source were taken for."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """Small PNG or JPEG files by key of the sample."""
 

@@ -18,7 +18,7 @@ from sknet.report.template import data_uri, embedded, render
 from sknet.report.text import UNKNOWN, bytes_text
 
 MAX_ROWS = 100
-"""Most rows of the table of samples that were left out."""
+"""Most rows of the tables of files that were left out or ignored."""
 
 
 def render_data_page(contents: DataContents) -> str:
@@ -44,6 +44,9 @@ def render_data_page(contents: DataContents) -> str:
         suspects=[_suspects_as_pictures(kind, contents) for kind in contents.suspects],
         left_out=left_out_table(contents).head(MAX_ROWS),
         num_left_out=len(contents.left_out),
+        ignored=pd.DataFrame(contents.ignored[:MAX_ROWS], columns=["file", "reason"]),
+        num_ignored=len(contents.ignored),
+        max_rows=MAX_ROWS,
         notes=list(_notes(contents)),
     )
 
@@ -172,6 +175,7 @@ def _picture(pictures: Mapping[str, bytes], key: str, words: str) -> dict[str, A
 
 
 def _notes(contents: DataContents) -> Iterator[str]:
+    yield from (f"{note[:1].upper()}{note[1:]}" for note in contents.notes)
     if not contents.is_complete:
         yield (
             f"Sizes, brightness and suspects are those of {len(contents.measured):,} images, "

@@ -15,6 +15,7 @@ import sknet.data.__main__ as data_program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.shards import read_shards
 from sknet.data.sources import ALL_SPLITS, open_source
+from sknet.data.staging import stage_source
 from sknet.data.survey import measure, survey_shards, survey_source
 from sknet.records import CopyGroup, Dataset
 from sknet.report.data_contents import MAX_PICTURES, MAX_SUSPECTS, DataContents
@@ -41,12 +42,14 @@ def odd(images_copy: Path) -> Path:
     Image.fromarray(np.tile(noise * 15, (1, 5, 1))[:30]).save(cat / "wide.png")
     content = (cat / "001.jpg").read_bytes()
     (cat / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (cat / "notes.txt").write_text("two of these are not ours")
     return images_copy
 
 
 def survey(source: Path, **options: int) -> DataContents:
-    staged = stage(source, max_quarantine=1.0)
-    return survey_source(staged, open_source(str(source)), "data", **options)
+    opened = open_source(str(source))
+    staged = stage_source(opened, max_quarantine=1.0)
+    return survey_source(staged, opened, "data", **options)
 
 
 def found(contents: DataContents) -> dict[str, list[str]]:
@@ -74,7 +77,14 @@ def test_suspect_images_are_found_and_named(odd: Path) -> None:
     assert [sample.key for sample in contents.left_out] == ["train/cat/cut.jpg"]
     assert contents.counts.to_numpy().tolist() == [[11, 2, 2], [5, 2, 2], [5, 2, 2]]
     page = render_data_page(contents)
-    for text in ("33 images of 3 classes", "tiny.png (cat): 6 x 6 pixels", "cut.jpg", "OSError"):
+    for text in (
+        "33 images of 3 classes",
+        "tiny.png (cat): 6 x 6 pixels",
+        "cut.jpg",
+        "OSError",
+        "notes.txt",
+        "Split test: test/",
+    ):
         assert text in page
 
 
