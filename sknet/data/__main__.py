@@ -36,6 +36,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _contents(arguments: argparse.Namespace) -> DataContents:
     if arguments.data_dir:
+        if not (arguments.data_dir / "shards.json").is_file():
+            raise UserError(
+                f"--data_dir {arguments.data_dir} has no shards.json: expected a directory that "
+                "sknet.convert wrote; for images, give --source"
+            )
         shards = read_shards(arguments.data_dir, ALL_SPLITS)
         return survey_shards(shards, str(arguments.data_dir), max_measured=arguments.measure)
     source = open_source(arguments.source)

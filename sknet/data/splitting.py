@@ -106,7 +106,7 @@ def divided_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> str 
     """Return a line if groups of the group file are in several splits of the source."""
     splits_of: dict[str, set[str]] = {}
     for sample in samples:
-        if group := groups.get(normalised(sample.key)):
+        if group := _group_of(sample, groups):
             splits_of.setdefault(group, set()).add(sample.split)
     divided = [group for group, splits in splits_of.items() if len(splits) > 1]
     if not divided:
@@ -252,7 +252,7 @@ def _group_names(samples: Sequence[Sample], groups: Mapping[str, str] | None) ->
     """
     if groups is None:
         return [sample.key for sample in samples]
-    names = [groups.get(normalised(sample.key)) for sample in samples]
+    names = [_group_of(sample, groups) for sample in samples]
     absent = [
         sample.key
         for sample, name in zip(samples, names, strict=True)
@@ -265,6 +265,11 @@ def _group_names(samples: Sequence[Sample], groups: Mapping[str, str] | None) ->
             "own"
         )
     return [name or sample.key for sample, name in zip(samples, names, strict=True)]
+
+
+def _group_of(sample: Sample, groups: Mapping[str, str]) -> str | None:
+    # A key has the usual names of splits and classes, whatever the folders are called.
+    return groups.get(normalised(sample.key), groups.get(normalised(sample.file)))
 
 
 def _groups(

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -145,6 +146,9 @@ def stage_source(
         samples = draw_splits(
             samples, source.classes, source.split_rule, copies=copies, groups=groups
         )
+        drawn = Counter(sample.split for sample in samples if sample.split not in source.splits)
+        for split, num_images in sorted(drawn.items()):
+            report(logging.INFO, f"stage: split {split}: {num_images} images, drawn from train")
         for line in uneven_splits(samples, source.classes, source.split_rule):
             report(logging.WARNING, f"stage: {line}")
     if divided := divided_groups(samples, groups or {}):

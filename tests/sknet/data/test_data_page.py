@@ -221,6 +221,8 @@ def test_a_place_where_no_page_can_be_is_refused(
     assert line == (
         f"error: --out {tmp_path} is a directory: expected a file, such as {tmp_path / 'data.html'}"
     )
+    line = refused(data_program, *("--data_dir", folders, "--out", tmp_path / "data.html"))
+    assert line.startswith(f"error: --data_dir {folders} has no shards.json: expected")
     (tmp_path / "file").touch()
     line = refused(data_program, *("--source", folders, "--out", tmp_path / "file/data.html"))
     assert line.startswith(f"error: --out {tmp_path / 'file'} can't be made")

@@ -187,7 +187,9 @@ def staged_keys(staged: Staged, split: str) -> set[str]:
 
 
 def test_folders_without_a_split_hold_out_a_tenth_of_each_class(unsplit: Path) -> None:
-    staged = stage(unsplit)
+    told: list[str] = []
+    staged = stage(unsplit, report=lambda _, line: told.append(line))
+    assert "stage: split val: 3 images, drawn from train" in told
     assert staged.dataset.splits == {"train": 27, "val": 3}
     assert {key.split("/")[0] for key in staged_keys(staged, "val")} == {*CLASSES}
     assert stage(unsplit).dataset == staged.dataset
