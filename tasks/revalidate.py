@@ -291,7 +291,7 @@ def _rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Pa
     if recorded is None:
         raise StoreError("their manifest, which says how they were made, can't be read")
     dataset = recorded.inputs["dataset"]
-    on_leak = _on_leak(store, dataset)
+    on_leak = on_leak_of(store, dataset)
     staged = stage(data, str(scratch), max_quarantine=1.0, on_leak=on_leak).result()
     if staged.digest != dataset:
         raise StoreError("the source holds other samples than they were made from")
@@ -302,7 +302,7 @@ def _rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Pa
     return rebuilt
 
 
-def _on_leak(store: ArtifactStore, dataset: str) -> OnLeak:
+def on_leak_of(store: ArtifactStore, dataset: str) -> OnLeak:
     """Return what was done about leaks when the data set with this digest was staged."""
     try:
         recorded = Dataset.read(store.find("dataset", dataset).path("dataset.json"))

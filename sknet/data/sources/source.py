@@ -2,7 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +25,9 @@ TEST = "test"
 """The sealed split, which a data set may have: it is converted, and only evaluated in the end."""
 
 ALL_SPLITS = (*SPLITS, TEST)
+
+MAX_WAITING = 4
+"""Images of an archive that are held in memory while they are hashed and decoded."""
 
 MAX_IMAGE_BYTES = 1 << 28
 """Largest image that is accepted. The largest photograph of ImageNet has 15 MB."""
@@ -164,24 +169,51 @@ def scan_image(tree: FileTree, file: SourceFile) -> Iterator[ScannedImage | Skip
         yield Skipped(file.path, reason)
         return
     content = tree.read(file.path, size=MAX_IMAGE_BYTES)
-    yield scanned(file.path, content)
+    yield scanned(ReadImage(file.path, content))
 
 
-def scanned(path: str, content: bytes, name: str = "", offset: int = 0) -> ScannedImage:
-    """Return what is kept of an encoded image that was read.
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """An encoded image that was read, and from where."""
 
-    Args:
-        path: Where it is, for messages.
-        content: The encoded image.
-        name: Name within the file; empty if the image is the whole file.
-        offset: Where the image begins in the file, in bytes.
+    path: str
+    """Where it is, for messages."""
+    content: bytes
+    name: str = ""
+    """Name within the file; empty if the image is the whole file."""
+    offset: int = 0
+    """Where the image begins in the file, in bytes."""
+
+
+def scanned(image: ReadImage) -> ScannedImage:
+    """Return what is kept of an image.
 
     Raises:
         MemoryRefusedError: The decoder was refused memory.
     """
-    sha256 = hashlib.sha256(content).hexdigest()
-    with memory_for(f"decoding {path}"):
-        return ScannedImage(name, offset, len(content), sha256, fingerprint(content))
+    sha256 = hashlib.sha256(image.content).hexdigest()
+    with memory_for(f"decoding {image.path}"):
+        looks = fingerprint(image.content)
+    return ScannedImage(image.name, image.offset, len(image.content), sha256, looks)
+
+
+def scanned_together(images: Iterable[ReadImage | Skipped]) -> Iterator[ScannedImage | Skipped]:
+    """Yield what is kept of the images of one file, in their order, and what was skipped.
+
+    The images are hashed and decoded in threads while the next ones are read.
+    """
+    with ThreadPoolExecutor(MAX_WAITING) as pool:
+        waiting: deque[Future[ScannedImage] | Skipped] = deque()
+        for image in images:
+            waiting.append(image if isinstance(image, Skipped) else pool.submit(scanned, image))
+            if len(waiting) > MAX_WAITING:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+
+
+def _result(entry: Future[ScannedImage] | Skipped) -> ScannedImage | Skipped:
+    return entry if isinstance(entry, Skipped) else entry.result()
 
 
 def required_file(tree: FileTree, name: str) -> SourceFile:

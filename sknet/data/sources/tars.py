@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import BinaryIO, cast
 
 from sknet.data.sources.kinds import HEAD_BYTES, skipped_by_content, skipped_by_name
-from sknet.data.sources.source import ScannedImage, scanned, unfit_size
+from sknet.data.sources.source import ReadImage, ScannedImage, scanned_together, unfit_size
 from sknet.data.sources.trees import Skipped
 from sknet.errors import UserError
 
@@ -120,7 +120,7 @@ def scan_tar(
         UserError: The archive is damaged.
     """
     try:
-        yield from _scan(reader, archive, "", depth)
+        yield from scanned_together(_scan(reader, archive, "", depth))
         reader.seek(_END)
     # tarfile lets the errors of its parsers pass: bad numbers, bad UTF-8, overlong fields.
     except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError) as error:
@@ -134,7 +134,7 @@ def scan_tar(
 
 def _scan(
     reader: ForwardReader, archive: str, prefix: str, depth: int
-) -> Iterator[ScannedImage | Skipped]:
+) -> Iterator[ReadImage | Skipped]:
     seen: set[str] = set()
     with tarfile.open(
         # tarfile calls nothing of a file but what ForwardReader has.
@@ -169,7 +169,7 @@ def _scan(
                 yield Skipped(name, reason)
             else:
                 content = head + reader.image(member.size - len(head))
-                yield scanned(f"{archive}: {name}", content, name, member.offset_data)
+                yield ReadImage(f"{archive}: {name}", content, name, member.offset_data)
     if len(reader.last_read) % BLOCK_BYTES or reader.last_read.strip(b"\0"):
         raise tarfile.ReadError("no header where one is expected")
 
