@@ -183,3 +183,13 @@ def test_folders_within_a_class_and_beside_the_splits_are_noted(images_copy: Pat
         "each of one class, with its folders: train/cat (0, 1)",
         "not read: raw",
     ]
+
+
+def test_paths_of_the_group_file_are_those_of_the_folders(images_copy: Path) -> None:
+    shutil.rmtree(images_copy / "val")
+    train = (images_copy / "train").rename(images_copy / "Training")
+    paths = [path.relative_to(images_copy) for path in sorted(train.glob("*/*"))]
+    lines = [f"{path},{path.parent.name}{number % 2}" for number, path in enumerate(paths)]
+    (images_copy / "groups.csv").write_text("\n".join(["path,group", *lines]))
+    splits = stage(f"{images_copy}?val=0.4").dataset.splits
+    assert splits["val"] > 0
