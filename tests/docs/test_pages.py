@@ -57,6 +57,10 @@ RUN_BY_PAGE = {
         'commands("docs/revalidation.md")',
     ),
     "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
+    "docs/own-photographs.md": (
+        "tests/long/test_own_photographs.py",
+        'documented("python -m sknet.data", page=PAGE)',
+    ),
     # Parsed here: the first is the README's, and tests/flows/test_report_flow.py runs the options.
     "docs/reports.md": ("tests/docs/test_pages.py", 'commands("docs/reports.md")'),
     "docs/training.md": (
