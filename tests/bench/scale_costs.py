@@ -13,6 +13,9 @@ CARDS_PER_HOST = 8
 IMAGES_PER_SECOND_AND_CARD = 1396
 # From docs/internals/performance.md: one core, JPEGs of 500x375 pixels.
 CONVERT_SECONDS_PER_IMAGE = 677e-6
+FINGERPRINT_SECONDS_PER_IMAGE = 1.1e-3
+MATCH_SECONDS_PER_IMAGE = 30e-6  # of a million images; it grows by bits of their hashes
+MATCH_BYTES_PER_IMAGE = 410.0  # the fingerprint as an object, and what matching adds at its peak
 TRAIN_INPUT_IMAGES_PER_CORE = {"original bytes": 697, "side 256": 1311}
 COMMIT_SECONDS_PER_FILE = 0.53e-3
 CHECKPOINT_PAUSE_SECONDS = 0.035  # skresnet18; the rest of a save runs beside the next steps
@@ -32,6 +35,7 @@ MAX_PREDICTIONS = 100 * 50e3  # sknet/evaluation/predictions.py: a hundred times
 LISTED_PER_REQUEST = 1000
 REQUESTS_OF_COMMIT, REQUESTS_OF_LOOKUP = 9, 3
 BATCH_PER_CARD, STEPS_PER_SEGMENT, READING_THREADS = 64, 500, 8
+STAGING_THREADS = 4  # sknet/data/staging.py
 # Weights and momentum of skresnet18's 11.96 M parameters, statistics apart.
 CHECKPOINT_BYTES = 11.96e6 * 4 * 2
 # Estimated memory of one prediction before it is written; every rank gathers all predictions.
@@ -92,21 +96,24 @@ def costs(case: Case, hosts: int, units: Units) -> list[Cost]:
 
 
 def stage(case: Case, units: Units) -> Cost:
-    """One process reads and hashes every image once."""
+    """One process reads and hashes every image once, and looks for copies."""
     look = case.images * (
         units["stage_seconds_per_sample"] + units["index_write_seconds_per_sample"]
     )
-    work = look + case.bytes * units["hash_seconds_per_byte"]
+    looks = case.images * (
+        FINGERPRINT_SECONDS_PER_IMAGE / STAGING_THREADS + MATCH_SECONDS_PER_IMAGE
+    )
+    work = look + looks + case.bytes * units["hash_seconds_per_byte"]
     move = case.bytes / BYTES_PER_SECOND_AND_HOST
     requests = case.images + case.images / LISTED_PER_REQUEST + REQUESTS_OF_COMMIT + 2
-    memory = case.images * units["stage_peak_bytes_per_sample"]
+    memory = case.images * (units["stage_peak_bytes_per_sample"] + MATCH_BYTES_PER_IMAGE)
     return _cost("stage, first time", work, move, memory, case.bytes, requests)
 
 
 def restage(case: Case, units: Units) -> Cost:
-    """Stage an unchanged source again: list it, compare with the scan cache, compute the digest."""
-    work = case.images * units["restage_seconds_per_sample"]
-    memory = case.images * units["restage_peak_bytes_per_sample"]
+    """Stage an unchanged source again: list it, compare with the scan cache, look for copies."""
+    work = case.images * (units["restage_seconds_per_sample"] + MATCH_SECONDS_PER_IMAGE)
+    memory = case.images * (units["restage_peak_bytes_per_sample"] + MATCH_BYTES_PER_IMAGE)
     requests = case.images / LISTED_PER_REQUEST + REQUESTS_OF_LOOKUP
     return _cost("stage, unchanged", work, 0, memory, 0, requests)
 

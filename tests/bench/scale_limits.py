@@ -41,7 +41,7 @@ def limits(units: Units) -> list[Limit]:
             "`--shards 4096`, whatever their size",
         ),
         (
-            memory / units["stage_peak_bytes_per_sample"],
+            memory / (units["stage_peak_bytes_per_sample"] + costs.MATCH_BYTES_PER_IMAGE),
             f"memory of staging, on one host of {memory / 1e9:.0f} GB",
             "the index would have to be written in parts, and merged on disk",
         ),

@@ -97,8 +97,12 @@ def unit_table(units: Units) -> str:
     ]
     convert, commit = costs.CONVERT_SECONDS_PER_IMAGE * 1e6, costs.COMMIT_SECONDS_PER_FILE * 1e3
     pause = costs.CHECKPOINT_PAUSE_SECONDS * 1e3
+    look, match = costs.FINGERPRINT_SECONDS_PER_IMAGE * 1e3, costs.MATCH_SECONDS_PER_IMAGE * 1e6
     lines += [
-        f"| convert an image ([performance.md](performance.md)) | {convert:.0f} µs |",
+        f"| an image's fingerprint ([performance.md](performance.md)) | {look:.1f} ms |",
+        f"| … compare it with others (the same) | {match:.0f} µs |",
+        f"| … memory of both | {costs.MATCH_BYTES_PER_IMAGE:.0f} B |",
+        f"| convert an image (the same) | {convert:.0f} µs |",
         f"| commit a file (the same) | {commit:.2f} ms |",
         f"| a checkpoint of skresnet18 | {size(costs.CHECKPOINT_BYTES)} |",
         f"| … training waits for it (the same) | {pause:.0f} ms |",
