@@ -69,8 +69,7 @@ def stage(
     seconds = time.perf_counter() - began
     store = open_store(store_uri)
     resolution = resolve_artifact("stage", store, spec, build)
-    if any(group.leaks or group.contradicts for group in staged.dataset.copies):
-        _keep_pictures(store, staged, source, resolution.artifact.manifest.digest)
+    _keep_survey(store, staged, source, resolution.artifact.manifest.digest)
     facts: dict[str, JsonValue] = {
         "splits": dict(staged.dataset.splits),
         "quarantined": len(staged.dataset.quarantined),
@@ -91,20 +90,20 @@ def _show_copies(staged: Staged) -> None:
             )
 
 
-def _keep_pictures(store: ArtifactStore, staged: Staged, source: Source, dataset: str) -> None:
-    """Store pictures of the copies in a data set with this digest, for the report."""
+def _keep_survey(store: ArtifactStore, staged: Staged, source: Source, dataset: str) -> None:
+    """Store for the report what it shows of a data set with this digest."""
     spec = ArtifactSpec(
-        kind="copies",
+        kind="survey",
         format_version=1,
-        params={"pillow": version("pillow")},
+        params={"pillow": version("pillow"), "pyarrow": version("pyarrow")},
         inputs={"dataset": dataset},
     )
 
     def build(workspace: Path) -> BuildOutput:
-        # It reads images and draws, so it is imported where that is needed.
-        from sknet.data.copies.pictures import write_pictures
+        # It draws and decodes, so it is imported where that is needed.
+        from sknet.data.survey import write_survey
 
-        write_pictures(staged, source, workspace)
+        write_survey(staged, source, workspace)
         return BuildOutput(workspace, {}, {})
 
     resolve_artifact("stage", store, spec, build)

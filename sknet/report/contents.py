@@ -196,8 +196,35 @@ class DataFacts(ReportRecord):
     """Number of samples by split."""
     quarantined: tuple[QuarantinedSample, ...] = ()
     """Samples left out while the source was staged or converted."""
-    titles: tuple[str, ...] = ()
+
+
+class MeasuredSample(ReportRecord):
+    """What was measured of one image of a data set."""
+
+    split: str
+    key: str
+    label: NonNegative
+    size: NonNegative
+    """Size of the encoded image, in bytes."""
+    width: Positive
+    height: Positive
+    brightness: float
+    """Mean of the grey values, 0 to 255."""
+    contrast: float
+    """Standard deviation of the grey values."""
+
+
+class DataSetFacts(ReportRecord):
+    """What a report shows of a data set, whichever runs were trained on it."""
+
+    digest: str
+    """Digest of the samples, in their order."""
+    source: str
+    splits: dict[str, NonNegative]
+    """Number of samples by split."""
+    titles: tuple[str, ...]
     """Readable names of the classes, by label."""
+    num_left_out: NonNegative
     class_counts: dict[str, tuple[NonNegative, ...]] = Field(default={})
     """Number of samples by split and label; empty if the index of the samples can't be read."""
     leaked: dict[str, NonNegative] = Field(default={})
@@ -206,6 +233,8 @@ class DataFacts(ReportRecord):
     """Number of groups of copies by kind, as `copy_kinds` names them."""
     copies: tuple[CopyGroup, ...] = ()
     """The first groups of each suspect kind."""
+    measured: tuple[MeasuredSample, ...] = ()
+    """The images that were measured, at random."""
     pictures: dict[str, Hex] = Field(default={})
     """SHA-256 of the small picture by the key of the sample."""
     pictured_in: str = ""
@@ -332,16 +361,13 @@ class ReportContents(ReportRecord):
 
     runs: tuple[TrainedRun, ...] = ()
     """All runs, the newest first."""
+    data_sets: tuple[DataSetFacts, ...] = ()
+    """The data sets of the runs, the newest run's first."""
     revalidations: tuple[Revalidation, ...] = ()
     """All revalidations, the oldest first."""
     unreadable: tuple[Unreadable, ...] = ()
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Price of a device-hour, in whatever currency."""
-
-    @property
-    def data_sets(self) -> list[DataFacts]:
-        """The data sets of the runs, each once, the newest run's first."""
-        return list({run.data.digest: run.data for run in self.runs if run.data}.values())
 
     @property
     def best(self) -> TrainedRun | None:

@@ -13,6 +13,9 @@ MEASURES = ("width", "height", "brightness", "contrast")
 """What is measured of an image: two sides in pixels, and mean and standard deviation of its grey
 values, 0 to 255."""
 
+MEASURES_FILE = "measures.parquet"
+"""File of a survey with the measured samples."""
+
 SEALED = "test"
 """The split of which no samples are shown, unless they are suspect."""
 
@@ -106,7 +109,7 @@ class DataContents:
     @cached_property
     def suspects(self) -> list[Suspects]:
         """The kinds of suspect images of which there are some, among those that were measured."""
-        return [suspects for suspects in _suspects(self.measured) if len(suspects.rows)]
+        return find_suspects(self.measured)
 
     @cached_property
     def copies(self) -> list[CopyKind]:
@@ -127,15 +130,15 @@ class DataContents:
 
     def shown_keys(self) -> list[str]:
         """Return the keys of all samples whose pictures the page shows."""
-        keys = [key for keys in self.sheets.values() for key in keys]
-        keys += [key for kind in self.suspects for key in kind.rows["key"][:MAX_SUSPECTS]]
-        keys += [
-            key
-            for kind in self.copies
-            for group in kind.groups[:MAX_SUSPECTS]
-            for key, *_ in members(group)
-        ]
-        return list(dict.fromkeys(keys))
+        return list(
+            dict.fromkeys(
+                [*(key for keys in self.sheets.values() for key in keys), *self.suspect_keys()]
+            )
+        )
+
+    def suspect_keys(self) -> list[str]:
+        """Return the keys of the suspect samples, copies among them, whose pictures are shown."""
+        return keys_with_pictures(self.measured, self.dataset.copies)
 
     def class_name(self, label: int) -> str:
         """Return the readable name of a class."""
@@ -179,10 +182,21 @@ def copy_kinds(
 
 
 def shown_copies(groups: Sequence[CopyGroup]) -> tuple[CopyGroup, ...]:
-    """Return the groups in several splits or under several labels that a report shows."""
-    kinds = [kind for kind in copy_kinds(groups) if kind.name != "repetitions"]
-    shown = [group for kind in kinds for group in kind.groups[:MAX_SUSPECTS]]
+    """Return the groups that a report shows, the first of each kind."""
+    shown = [group for kind in copy_kinds(groups) for group in kind.groups[:MAX_SUSPECTS]]
     return tuple(dict.fromkeys(shown))
+
+
+def keys_with_pictures(measured: pd.DataFrame, copies: Sequence[CopyGroup]) -> list[str]:
+    """Return the keys of suspect samples, copies among them, of which pictures are shown."""
+    keys = [key for kind in find_suspects(measured) for key in kind.rows["key"][:MAX_SUSPECTS]]
+    keys += [
+        key
+        for kind in copy_kinds(copies)
+        for group in kind.groups[:MAX_SUSPECTS]
+        for key, *_ in members(group)
+    ]
+    return list(dict.fromkeys(keys))
 
 
 def members(group: CopyGroup) -> list[tuple[str, str, int]]:
@@ -199,6 +213,11 @@ def members(group: CopyGroup) -> list[tuple[str, str, int]]:
 def picture_name(key: str) -> str:
     """Return the name of the file with the small picture of a sample."""
     return f"{_chance(key).hex()[:16]}.jpg"
+
+
+def find_suspects(measured: pd.DataFrame) -> list[Suspects]:
+    """Return the kinds of suspect images of which there are some among those measured."""
+    return [suspects for suspects in _suspects(measured) if len(suspects.rows)]
 
 
 def _suspects(measured: pd.DataFrame) -> Iterator[Suspects]:

@@ -1,12 +1,11 @@
 """Figures of a data set: samples of each class, and sizes, shapes and brightness of the images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from sknet.report.data_contents import DataContents
 from sknet.report.figures import (
     BLUE,
     INK,
@@ -35,17 +34,23 @@ NUM_BINS = 40
 _STYLES = {"train": (BLUE, "-"), "val": (ORANGE, "--"), "test": (RED, ":")}
 
 
-def data_figures(contents: DataContents) -> Iterator[Drawing]:
-    """Yield the figures of a data set."""
-    yield counts_figure(contents.counts, contents.dataset.titles)
-    measured = contents.measured
+def measured_figures(
+    measured: pd.DataFrame, titles: Sequence[str], prefix: str = ""
+) -> Iterator[Drawing]:
+    """Yield the figures of what was measured of a data set's images.
+
+    Args:
+        measured: Measures and labels of the images.
+        titles: Names of the classes by label.
+        prefix: What the names of the figures begin with.
+    """
     if measured.empty:
         return
     shorter = measured[["width", "height"]].min(axis=1)
     yield _distribution(
         measured,
         shorter,
-        "shorter-side",
+        f"{prefix}shorter-side",
         "Shorter side, pixels",
         f"Shorter side of the images: {_quartiles(shorter)} pixels.",
         log=True,
@@ -54,7 +59,7 @@ def data_figures(contents: DataContents) -> Iterator[Drawing]:
     yield _distribution(
         measured,
         aspect,
-        "aspect",
+        f"{prefix}aspect",
         "Width / height",
         f"Width divided by height: {_quartiles(aspect, '.2f')}.",
         log=True,
@@ -62,20 +67,19 @@ def data_figures(contents: DataContents) -> Iterator[Drawing]:
     yield _distribution(
         measured,
         measured["brightness"],
-        "brightness",
+        f"{prefix}brightness",
         "Mean grey value",
         f"Brightness, the mean grey value of 0 to 255: {_quartiles(measured['brightness'])}.",
     )
     yield _distribution(
         measured,
         measured["contrast"],
-        "contrast",
+        f"{prefix}contrast",
         "Standard deviation of the grey values",
         f"Contrast, the standard deviation of the grey values: {_quartiles(measured['contrast'])}.",
     )
-    num_classes = len(contents.dataset.titles)
-    if 2 <= num_classes <= MAX_BARS:
-        yield class_brightness_figure(contents)
+    if 2 <= len(titles) <= MAX_BARS:
+        yield class_brightness_figure(measured, titles, f"{prefix}class-brightness")
 
 
 def counts_figure(
@@ -142,15 +146,14 @@ def describe_counts(counts: pd.DataFrame, titles: tuple[str, ...]) -> str:
     )
 
 
-def class_brightness_figure(contents: DataContents) -> Drawing:
+def class_brightness_figure(measured: pd.DataFrame, titles: Sequence[str], name: str) -> Drawing:
     """Draw median and quartiles of the brightness of each class."""
-    measured = contents.measured
     labels = sorted(set(measured["label"].tolist()))
     spreads = [
         np.quantile(measured["brightness"][measured["label"] == label], [0.25, 0.5, 0.75])
         for label in labels
     ]
-    names = [shortened(contents.class_name(label), MAX_LABEL_LENGTH) for label in labels]
+    names = [shortened(titles[label], MAX_LABEL_LENGTH) for label in labels]
 
     def paint(figure: "Figure") -> None:
         (axes,) = panels(figure, 1, left=0.03)
@@ -165,7 +168,7 @@ def class_brightness_figure(contents: DataContents) -> Drawing:
         "Median brightness of each class, with quartiles. Where classes differ much, a network "
         "may learn the light instead of the objects."
     )
-    return draw("class-brightness", words, paint, height=0.9 + ROW_HEIGHT * len(names))
+    return draw(name, words, paint, height=0.9 + ROW_HEIGHT * len(names))
 
 
 def _distribution(

@@ -13,7 +13,7 @@ from sknet.report.data_contents import (
     Suspects,
     members,
 )
-from sknet.report.data_figures import data_figures, describe_counts
+from sknet.report.data_figures import counts_figure, describe_counts, measured_figures
 from sknet.report.template import data_uri, embedded, render
 from sknet.report.text import UNKNOWN, bytes_text
 
@@ -28,7 +28,10 @@ def render_data_page(contents: DataContents) -> str:
         name=contents.name,
         headline=headline(contents),
         tiles=tiles(contents),
-        drawings=[embedded(drawing) for drawing in data_figures(contents)],
+        drawings=[
+            embedded(counts_figure(contents.counts, contents.dataset.titles)),
+            *map(embedded, measured_figures(contents.measured, contents.dataset.titles)),
+        ],
         classes=class_table(contents),
         sheets=[
             {
@@ -41,7 +44,10 @@ def render_data_page(contents: DataContents) -> str:
             copies_as_cards(kind, contents.dataset.titles, contents.pictures)
             for kind in contents.copies
         ],
-        suspects=[_suspects_as_pictures(kind, contents) for kind in contents.suspects],
+        suspects=[
+            suspects_as_cards(kind, contents.dataset.titles, contents.pictures)
+            for kind in contents.suspects
+        ],
         left_out=left_out_table(contents).head(MAX_ROWS),
         num_left_out=len(contents.left_out),
         ignored=pd.DataFrame(contents.ignored[:MAX_ROWS], columns=["file", "reason"]),
@@ -156,15 +162,17 @@ def copies_as_cards(
     }
 
 
-def _suspects_as_pictures(suspects: Suspects, contents: DataContents) -> dict[str, Any]:
+def suspects_as_cards(
+    suspects: Suspects, titles: tuple[str, ...], pictures: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Return suspects of one kind as the template shows them; arguments as `copies_as_cards`."""
     shown = suspects.rows.head(MAX_SUSPECTS)
     return {
         "title": suspects.kind,
         "reason": suspects.reason,
         "count": len(suspects.rows),
         "pictures": [
-            _picture(contents.pictures, key, f"{key} ({contents.class_name(label)})")
-            | {"found": found}
+            _picture(pictures, key, f"{key} ({titles[label]})") | {"found": found}
             for key, label, found in shown[["key", "label", "found"]].to_numpy().tolist()
         ],
     }

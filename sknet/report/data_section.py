@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from sknet.report.contents import SHORT_KEY_LENGTH, DataFacts, ReportContents
-from sknet.report.data_contents import copy_kinds
-from sknet.report.data_figures import counts_figure
-from sknet.report.data_page import copies_as_cards
+from sknet.report.contents import SHORT_KEY_LENGTH, DataSetFacts, MeasuredSample, ReportContents
+from sknet.report.data_contents import copy_kinds, find_suspects
+from sknet.report.data_figures import counts_figure, measured_figures
+from sknet.report.data_page import copies_as_cards, suspects_as_cards
 from sknet.report.template import embedded
 
 MAX_DATA_SETS = 4
@@ -26,28 +26,39 @@ def data_section(contents: ReportContents, pictures: Mapping[str, bytes]) -> lis
 
 
 def _section(
-    data: DataFacts, contents: ReportContents, pictures: Mapping[str, bytes]
+    data: DataSetFacts, contents: ReportContents, pictures: Mapping[str, bytes]
 ) -> dict[str, Any]:
     by_key = {key: pictures.get(sha256, b"") for key, sha256 in data.pictures.items()}
     short = data.digest[:SHORT_KEY_LENGTH]
     runs = [run for run in contents.runs if run.data and run.data.digest == data.digest]
     counts = pd.DataFrame(data.class_counts, columns=data.ordered_splits)
+    measured = measured_table(data.measured)
+    name = f"data-{short}"
+    drawings = [] if counts.empty else [counts_figure(counts, data.titles, name)]
+    drawings += measured_figures(measured, data.titles, f"{name}-")
     return {
-        "id": f"data-{short}",
+        "id": name,
         "title": f"{data.source}, samples {short}",
         "words": _words(data, len(runs)),
-        "figures": (
-            [] if counts.empty else [embedded(counts_figure(counts, data.titles, f"data-{short}"))]
-        ),
+        "figures": [embedded(drawing) for drawing in drawings],
         "counts": _counts_as_text(counts, data.titles),
         "copies": [
             copies_as_cards(kind, data.titles, by_key)
             for kind in copy_kinds(data.copies, data.num_copies)
         ],
+        "suspects": [
+            suspects_as_cards(kind, data.titles, by_key) for kind in find_suspects(measured)
+        ],
     }
 
 
-def _words(data: DataFacts, num_runs: int) -> str:
+def measured_table(measured: Sequence[MeasuredSample]) -> pd.DataFrame:
+    """Return what was measured as `DataContents.measured` has it."""
+    rows = [sample.model_dump() for sample in measured]
+    return pd.DataFrame(rows, columns=list(MeasuredSample.model_fields))
+
+
+def _words(data: DataSetFacts, num_runs: int) -> str:
     splits = ", ".join(f"{data.splits[split]:,} {split}" for split in data.ordered_splits)
     leaked = ", ".join(
         f"{data.leaked[split]:,} of {split}"
@@ -55,11 +66,18 @@ def _words(data: DataFacts, num_runs: int) -> str:
         if data.leaked.get(split)
     )
     sentences = [
-        f"{splits}; {len(data.quarantined):,} left out.",
+        f"{splits}; {data.num_left_out:,} left out.",
         f"{leaked} have a copy in another split." if leaked else "",
+        _measured_of(data),
         f"{num_runs:,} {'run was' if num_runs == 1 else 'runs were'} trained on it.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _measured_of(data: DataSetFacts) -> str:
+    if not data.measured or len(data.measured) == sum(data.splits.values()):
+        return ""
+    return f"Sizes and brightness are those of {len(data.measured):,} images, chosen at random."
 
 
 def _counts_as_text(counts: pd.DataFrame, titles: Sequence[str]) -> pd.DataFrame:

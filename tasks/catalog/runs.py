@@ -26,8 +26,15 @@ from sknet.records import (
     Shards,
 )
 from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun, Unreadable
-from sknet.report.contents import read_log
-from sknet.report.data_contents import copy_kinds, picture_name, shown_copies
+from sknet.report.contents import DataSetFacts, MeasuredSample, read_log
+from sknet.report.data_contents import (
+    MEASURES_FILE,
+    copy_kinds,
+    keys_with_pictures,
+    picture_name,
+    shown_copies,
+)
+from sknet.report.data_section import measured_table
 from tasks.catalog.production import PRODUCTION, created_at, newest
 
 MAX_FILE_BYTES = 1 << 28
@@ -74,6 +81,7 @@ def collect(store: ArtifactStore, *, price: float | None = None) -> ReportConten
     ]
     return ReportContents(
         runs=tuple(reversed(runs)),
+        data_sets=tuple(reversed(collector.data_sets.values())),
         revalidations=tuple(sorted(revalidations, key=lambda each: each.began)),
         unreadable=tuple(reader.unreadable),
         price=price,
@@ -94,14 +102,14 @@ def evaluation_of(store: ArtifactStore, run: TrainedRun) -> Artifact:
 
 
 def thumbnails(
-    store: ArtifactStore, runs: Iterable[TrainedRun], data_sets: Iterable[DataFacts] = ()
+    store: ArtifactStore, runs: Iterable[TrainedRun], data_sets: Iterable[DataSetFacts] = ()
 ) -> dict[str, bytes]:
     """Return pictures by SHA-256, without those that are damaged.
 
     Args:
         store: The store.
         runs: Runs of whose examples thumbnails are wanted.
-        data_sets: Data sets of whose copies pictures are wanted.
+        data_sets: Data sets of whose copies and suspects pictures are wanted.
     """
     pictures: dict[str, bytes] = {}
     for run in runs:
@@ -205,11 +213,12 @@ class _Collector:
         self._reader = reader
         self._shards = {manifest.digest: manifest for manifest in reader.manifests("shards")}
         self._datasets = {manifest.digest: manifest for manifest in reader.manifests("dataset")}
-        self._pictures = self._grouped("copies", lambda m: m.inputs["dataset"])
+        self._surveys = self._grouped("survey", lambda m: m.inputs["dataset"])
         self._logs = self._grouped("training-log", lambda m: m.params["run"])
         self._evaluations = self._grouped("evaluation", lambda m: m.inputs["checkpoint"])
         self._promotions = self._grouped("promotion", lambda m: m.inputs["candidate"])
         self._data: dict[str, DataFacts | None] = {}
+        self.data_sets: dict[str, DataSetFacts] = {}
         self._used: set[str] = set()
 
     def run(self, checkpoint: Manifest, production: Ref | None) -> TrainedRun | None:
@@ -328,31 +337,65 @@ class _Collector:
             return None
         if shards.digest not in self._data:
             record = self._reader.record(shards, "shards.json", Shards)
-            self._data[shards.digest] = self._facts(shards, record) if record else None
+            self._data[shards.digest] = (
+                DataFacts(
+                    source=record.dataset.source,
+                    digest=record.dataset.samples_digest,
+                    shards=shards.digest,
+                    splits=record.dataset.splits,
+                    quarantined=(*record.dataset.quarantined, *record.quarantined),
+                )
+                if record
+                else None
+            )
+            if record:
+                self._note_data_set(shards, record)
         return self._data[shards.digest]
 
-    def _facts(self, shards: Manifest, record: Shards) -> DataFacts:
+    def _note_data_set(self, shards: Manifest, record: Shards) -> None:
+        """Keep what a report shows of a data set; the one of the newest run comes last."""
+        digest = record.dataset.samples_digest
+        known = self.data_sets.pop(digest, None) or self._data_set(shards, record)
+        self.data_sets[digest] = known
+
+    def _data_set(self, shards: Manifest, record: Shards) -> DataSetFacts:
+        dataset = record.dataset
         staged = self._datasets.get(shards.inputs.get("dataset", ""))
-        pictured = newest(self._pictures.get(staged.digest, ())) if staged else None
-        copies = shown_copies(record.dataset.copies)
-        digests = {entry.path: entry.sha256 for entry in pictured.files} if pictured else {}
-        names = {key: picture_name(key) for group in copies for key in group.keys}
-        return DataFacts(
-            source=record.dataset.source,
-            digest=record.dataset.samples_digest,
-            shards=shards.digest,
-            splits=record.dataset.splits,
-            quarantined=(*record.dataset.quarantined, *record.quarantined),
-            titles=record.dataset.titles,
-            class_counts=self._class_counts(staged, record.dataset) if staged else {},
-            leaked={split: len(record.dataset.leaked(split)) for split in record.dataset.splits},
-            num_copies={kind.name: kind.num_groups for kind in copy_kinds(record.dataset.copies)},
-            copies=copies,
-            pictures={key: digests[name] for key, name in names.items() if name in digests},
-            pictured_in=_name_of(pictured) if pictured else "",
+        survey = newest(self._surveys.get(staged.digest, ())) if staged else None
+        measured = self._measured(survey) if survey else ()
+        digests = {entry.path: entry.sha256 for entry in survey.files} if survey else {}
+        return DataSetFacts(
+            digest=dataset.samples_digest,
+            source=dataset.source,
+            splits=dataset.splits,
+            titles=dataset.titles,
+            num_left_out=len(dataset.quarantined) + len(record.quarantined),
+            class_counts=self._class_counts(staged, dataset) if staged else {},
+            leaked={split: len(dataset.leaked(split)) for split in dataset.splits},
+            num_copies={kind.name: kind.num_groups for kind in copy_kinds(dataset.copies)},
+            copies=shown_copies(dataset.copies),
+            measured=measured,
+            pictures={
+                key: digests[picture_name(key)]
+                for key in keys_with_pictures(measured_table(measured), dataset.copies)
+                if picture_name(key) in digests
+            },
+            pictured_in=_name_of(survey) if survey else "",
         )
 
     def _class_counts(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    def _measured(self, survey: Manifest) -> tuple[MeasuredSample, ...]:
+        """Return what staging measured of some images."""
+
+        def read() -> tuple[MeasuredSample, ...]:
+            import pandas as pd
+
+            path = self._reader.bring(survey, [MEASURES_FILE]) / MEASURES_FILE
+            rows = pd.read_parquet(path).to_dict("records")
+            return tuple(MeasuredSample.model_validate(row) for row in rows)
+
+        return self._reader.attempt(f"{_name_of(survey)}/{MEASURES_FILE}", read) or ()
+
         """Return the number of samples by split and label, as the index of the samples says."""
         if not any(entry.path == INDEX_FILE for entry in staged.files):
             return {}

@@ -47,6 +47,7 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     assert data.num_copies == {"leaks": 10, "contradictions": 1}
     pictures = thumbnails(filler.store, (), contents.data_sets)
     assert len(data.pictures) == 22
+    assert len(data.measured) == 38
     assert set(pictures) == set(data.pictures.values())
 
     names = write_report(contents, tmp_path / "out", pictures=pictures)
@@ -62,6 +63,8 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     assert "One image under several labels: 1" in section
     assert len(re.findall('<img src="data:image/jpeg', section)) == 22
     assert "no picture" not in section
+    for words in ("Shorter side of the images: median", "Brightness, the mean grey value"):
+        assert words in section
 
 
 def test_pictures_have_the_pixels_of_training_whatever_the_depth(tmp_path: Path) -> None:
@@ -71,9 +74,11 @@ def test_pictures_have_the_pixels_of_training_whatever_the_depth(tmp_path: Path)
         grey.save(images / split / "cat/deep.png")
     store = tmp_path / "store"
     stage_alone(str(images), str(store))
-    (manifest,) = open_store(str(store)).list("copies")
-    directory = open_store(str(store)).load("copies", manifest.key).directory
-    for entry in manifest.files:
+    (manifest,) = open_store(str(store)).list("survey")
+    directory = open_store(str(store)).load("survey", manifest.key).directory
+    pictures = [entry for entry in manifest.files if entry.path.endswith(".jpg")]
+    assert len(pictures) == 2
+    for entry in pictures:
         with Image.open(directory / entry.path) as picture:
             assert max(picture.size) == 96
             low, high = picture.convert("L").getextrema()

@@ -1,5 +1,6 @@
 """The page of a data set: what is measured and suspect, and a page that stands alone."""
 
+import io
 import re
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from PIL import Image
 
 import sknet.data.__main__ as data_program
 from sknet.data.conversion.conversion import write_shards
+from sknet.data.images import decode
 from sknet.data.shards import read_shards
 from sknet.data.sources import ALL_SPLITS, open_source
 from sknet.data.staging import stage_source
-from sknet.data.survey import measure, survey_shards, survey_source
+from sknet.data.survey import measure, pixels_of, survey_shards, survey_source
 from sknet.records import CopyGroup, Dataset
 from sknet.report.data_contents import MAX_PICTURES, MAX_SUSPECTS, DataContents
 from sknet.report.data_page import render_data_page
@@ -63,6 +65,20 @@ def test_measures_are_size_sides_brightness_and_contrast(folders: Path, tmp_path
     size, width, height, mean, deviation = measure(content)
     assert (size, width, height, mean) == (len(content), 3, 2, 100.0)
     assert deviation == pytest.approx(grey.std())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_measures_and_pictures_are_of_the_pixels_of_training(mode: str) -> None:
+    grey = np.random.default_rng(1).integers(0, 65_536, (40, 60)).astype(np.uint16)
+    image = (
+        Image.fromarray(grey)
+        if mode == "I;16"
+        else Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB").convert(mode)
+    )
+    file = io.BytesIO()
+    image.save(file, "JPEG" if mode in ("L", "RGB", "CMYK") else "PNG")
+    trained_on = decode(file.getvalue())
+    assert np.abs(np.asarray(pixels_of(file.getvalue()), np.int16) - trained_on).max() <= 1
 
 
 def test_suspect_images_are_found_and_named(odd: Path) -> None:
