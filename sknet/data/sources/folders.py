@@ -6,12 +6,14 @@ looks like another layout is refused with the way to mend it.
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
 from sknet.data.sources.kinds import (
     HEAD_BYTES,
+    PARTS,
     class_name,
     has_image_suffix,
     is_hidden,
@@ -67,17 +69,26 @@ class _Folders(GivenSplits):
         """Return the folders of classes in a folder by the names of the classes, sorted.
 
         Raises:
-            UserError: Two folders are one name in different forms of Unicode.
+            UserError: A name is not printable, or two differ in their form of Unicode or in spaces
+                at the ends.
         """
         found: dict[str, str] = {}
+        seen: dict[str, str] = {}
         for folder in self._tree.children(parent).folders:
             if skipped_by_name(folder):
                 continue
             name = class_name(folder)
-            if name in found:
+            if not name.isprintable():
                 raise UserError(
-                    f"{self._where(parent)} has the folders {found[name]!a} and {folder!a}, one "
-                    f"name ({name}) in two forms of Unicode: move the images of one into the other"
+                    f"{self._where(parent)} has the folder {folder!a}, whose name is not printable "
+                    "UTF-8: rename it"
+                )
+            first = seen.setdefault(name.strip(), folder)
+            if first != folder:
+                raise UserError(
+                    f"{self._where(parent)} has the folders {first!a} and {folder!a}, which differ "
+                    "in spaces or in their form of Unicode alone: move the images of one into the "
+                    "other"
                 )
             found[name] = folder
         return dict(sorted(found.items()))
@@ -100,6 +111,18 @@ class _Folders(GivenSplits):
             if below:
                 cure = f"move what is in it ({_listed(below)}) up into {where}"
             raise UserError(f"{where} has one class folder, {folders[0]!r}: {cure}")
+
+    def _refuse_parts(self, parent: str) -> None:
+        """Check that the folders aren't the parts of a data set, such as images and masks.
+
+        Raises:
+            UserError: All of them have such names.
+        """
+        if {name.lower() for name in self.classes} <= PARTS:
+            raise UserError(
+                f"{self._where(parent)} has the folders {_listed(self.classes)}, which are parts "
+                "of a data set and no classes: expected a folder for each class"
+            )
 
     def _images(self, folder: str) -> list[SourceFile | Skipped]:
         """Return the files below the folder of a class.
@@ -176,10 +199,13 @@ class _Folders(GivenSplits):
             for folder in self._tree.children(parent).folders
         )
         unused = sorted({path for path in paths if not is_hidden(path)} - set(used))
+        forms = Counter(name.casefold() for name in self.classes)
+        alike = [name for name in self.classes if forms[name.casefold()] > 1]
         divided = f"each of one class, with its folders: {_listed(self._divided)}"
         self.notes = [
             *lines,
             f"{len(self.classes)} classes: {_listed(self.classes)}",
+            *([f"differ in case alone: {_listed(alike)}"] if alike else []),
             *([divided] if self._divided else []),
             *([f"not read: {_listed(unused)}"] if unused else []),
         ]
@@ -209,6 +235,7 @@ class ClassFolders(_Folders):
         train = self._split_folders["train"]
         self._refuse_one_class(train, list(self._class_folders_of["train"].values()))
         self._refuse_nested_splits(train)
+        self._refuse_parts(train)
         for split in self.splits[1:]:
             self._refuse_unknown_classes(split)
         self._labels = {name: label for label, name in enumerate(self.classes)}
@@ -300,6 +327,7 @@ class UnsplitFolders(_Folders):
         self._folders = self._class_folders("")
         self._refuse_other_layouts()
         self.classes = tuple(self._folders)
+        self._refuse_parts("")
         self._labels = {name: label for label, name in enumerate(self.classes)}
 
     def files(self) -> Iterator[SourceFile | Skipped]:
@@ -378,4 +406,5 @@ def _path(file: SourceFile | Skipped) -> str:
 def _listed(names: Sequence[str]) -> str:
     """Return names for a message, at most MAX_NAMES of them."""
     more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    shown = [name if name.isprintable() else ascii(name) for name in names[:MAX_NAMES]]
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

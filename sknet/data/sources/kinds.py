@@ -43,6 +43,14 @@ SPLIT_NAMES = {
 """Usual names of the folders of a split, in lower case."""
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
+PARTS = frozenset(
+    {
+        *("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "data"),
+        *("mask", "masks", "label", "labels", "annotation", "annotations", "bboxes"),
+    }
+)
+"""Names, in lower case, of folders that hold a part of a data set."""
+
 HEAD_BYTES = 32
 """Bytes from the beginning of a file by which its kind is recognised."""
 

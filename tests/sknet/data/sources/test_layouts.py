@@ -132,7 +132,32 @@ def test_name_of_a_class_is_one_in_all_forms_of_unicode(images_copy: Path) -> No
     dataset = stage(images_copy).dataset
     assert dataset.classes == ("cat", "dog", composed)
     (images_copy / "train" / decomposed).mkdir()
-    assert "one name (émeu) in two forms of Unicode" in refusal(lambda: stage(images_copy))
+    assert "differ in spaces or in their form of Unicode" in refusal(lambda: stage(images_copy))
+
+
+def test_class_whose_name_is_not_printable_is_refused(images_copy: Path) -> None:
+    (images_copy / "train/new\nline").mkdir()
+    assert refusal(lambda: stage(images_copy)) == (
+        f"{images_copy}/train has the folder 'new\\nline', whose name is not printable UTF-8: "
+        "rename it"
+    )
+
+
+def test_parts_of_a_data_set_are_no_classes(images_copy: Path) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(images_copy / split / "emu")
+        (images_copy / split / "cat").rename(images_copy / split / "images")
+        (images_copy / split / "dog").rename(images_copy / split / "Masks")
+    assert refusal(lambda: stage(images_copy)) == (
+        f"{images_copy}/train has the folders Masks, images, which are parts of a data set and no "
+        "classes: expected a folder for each class"
+    )
+
+
+def test_classes_that_differ_in_case_are_noted(images_copy: Path) -> None:
+    for split in ("train", "val"):
+        (images_copy / split / "dog").rename(images_copy / split / "Cat")
+    assert notes(images_copy)[2:] == ["3 classes: Cat, cat, emu", "differ in case alone: Cat, cat"]
 
 
 def test_class_of_another_spelling_is_named_with_the_likely_one(images_copy: Path) -> None:
