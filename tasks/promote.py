@@ -149,7 +149,9 @@ def _promote(
         create_table_artifact(
             criteria, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
         )
-    reason = f"{_accuracy(candidate)}, {f'floor {floor:.2%}' if floor else 'no floor'}"
+    reason = _accuracy(candidate)
+    if floor or not floors.are_set:
+        reason += f", floor {floor:.2%}" if floor else ", no floor is set"
     if judgement.comparison:
         reason += f", p {judgement.comparison.p_value:.3g} against production"
     facts: dict[str, JsonValue] = {"warnings": list(judgement.warnings)}

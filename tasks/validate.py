@@ -181,7 +181,7 @@ def _table_row(evaluation: Evaluation) -> dict[str, object]:
         "resolution": evaluation.resolution,
         "accuracy@1": f"{evaluation.accuracy_top1:.2%}",
         "95 % interval": f"{low:.2%} to {high:.2%}",
-        "correct": evaluation.correct_top1,
+        "correct_top1": evaluation.correct_top1,
         "seen": evaluation.seen,
     }
     if without := evaluation.without_leaked:

@@ -247,7 +247,7 @@ class Filler:
         )
         self.put(
             "promotion",
-            {"floor": floor, "significance": 0.05},
+            {"checkpoint": checkpoint.digest, "floor": floor, "significance": 0.05},
             {"candidate": evaluation.digest},
             {"promotion.json": promotion},
             0.1,

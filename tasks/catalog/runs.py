@@ -216,7 +216,7 @@ class _Collector:
         self._surveys = self._grouped("survey", lambda m: m.inputs["dataset"])
         self._logs = self._grouped("training-log", lambda m: m.params["run"])
         self._evaluations = self._grouped("evaluation", lambda m: m.inputs["checkpoint"])
-        self._promotions = self._grouped("promotion", lambda m: m.inputs["candidate"])
+        self._promotions = self._grouped("promotion", _judged)
         self._data: dict[str, DataFacts | None] = {}
         self.data_sets: dict[str, DataSetFacts] = {}
         self._used: set[str] = set()
@@ -244,7 +244,8 @@ class _Collector:
         evaluated = newest(self._evaluations.get(checkpoint.digest, ()))
         log = newest(self._logs.get(checkpoint.key, ()))
         shards = self._shards.get(checkpoint.inputs.get("shards", ""))
-        promotion = newest(self._promotions.get(evaluated.digest, ())) if evaluated else None
+        # The evaluation on which it was judged may be an older one than the newest.
+        promotion = newest(self._promotions.get(checkpoint.digest, ()))
         data = self._data_of(shards)
         made = {
             "stage": self._datasets.get(shards.inputs.get("dataset", "")) if shards else None,
@@ -383,7 +384,6 @@ class _Collector:
             pictured_in=_name_of(survey) if survey else "",
         )
 
-    def _class_counts(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
     def _measured(self, survey: Manifest) -> tuple[MeasuredSample, ...]:
         """Return what staging measured of some images."""
 
@@ -396,6 +396,7 @@ class _Collector:
 
         return self._reader.attempt(f"{_name_of(survey)}/{MEASURES_FILE}", read) or ()
 
+    def _class_counts(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
         """Return the number of samples by split and label, as the index of the samples says."""
         if not any(entry.path == INDEX_FILE for entry in staged.files):
             return {}
@@ -448,6 +449,11 @@ class _Collector:
             except KeyError as error:
                 self._reader.report(_name_of(manifest), f"its manifest does not name {error}")
         return groups
+
+
+def _judged(promotion: Manifest) -> object:
+    """Return the digest of the checkpoint that a promotion judged."""
+    return promotion.params["checkpoint"]
 
 
 def _name_of(manifest: Manifest) -> str:

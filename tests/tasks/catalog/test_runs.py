@@ -14,8 +14,9 @@ from infra.artifacts import Manifest, open_store
 from sknet.errors import UserError
 from sknet.report import ReportContents, all_tables
 from sknet.report.published import PUBLISHED
-from tasks.catalog.comparison import compare_named
-from tasks.catalog.runs import collect
+from tasks.catalog.comparison import compare_named, confusions
+from tasks.catalog.runs import collect, evaluation_of
+from tests.candidates import put_changed, with_note
 from tests.synthetic_store import SEEN, Filler, fill
 
 
@@ -251,6 +252,38 @@ def test_missing_parts_leave_a_run_with_what_there_is(root: Path) -> None:
     assert [[each.task for each in run.tasks] for run in contents.runs] == [["train"]] * 3
     tables = all_tables(contents)
     assert tables["runs"][["accuracy@1", "ms/step p50", "quarantined"]].isna().all(axis=None)
+
+
+def test_a_newer_evaluation_leaves_a_run_its_promotion(root: Path) -> None:
+    """An update counts more, and so evaluates what older versions have promoted once more."""
+    before = next(run for run in found(root).runs if run.promotion)
+    store = open_store(str(root))
+    put_changed(
+        store,
+        evaluation_of(store, before),
+        with_note("of a newer version"),
+        params={"numpy": "newer"},
+        created="2027-01-01T00:00:00+00:00",
+    )
+    run = next(run for run in found(root).runs if run.key == before.key)
+    assert run.software["numpy"] == "newer"
+    assert run.promotion == before.promotion
+
+
+def test_the_confusion_of_classes_is_counted_from_predictions_of_old_evaluations_too(
+    root: Path,
+) -> None:
+    store, runs = open_store(str(root)), found(root).runs
+    counted = confusions(store, runs)
+    assert counted.keys() == {run.key for run in runs}
+    counts = runs[0].evaluation
+    assert counts is not None
+    matrix = counted[runs[0].key].matrix(range(10))
+    assert tuple(matrix.sum(axis=1)) == counts.class_seen
+    assert tuple(matrix.diagonal()) == counts.class_correct
+
+    change_json(newest(root, "evaluation"), "evaluation.json", correct_top1=counts.correct_top1 - 1)
+    assert runs[0].key not in confusions(store, found(root).runs), "they contradict the counts"
 
 
 def test_a_broken_ref_is_a_row(root: Path) -> None:
