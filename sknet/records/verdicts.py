@@ -36,10 +36,13 @@ class SealedResult(Record):
         counts = self.evaluation
         low, high = counts.interval_top1
         looks = "for the first time" if self.looks == 1 else f"{self.looks} times so far"
-        return (
+        text = (
             f"accuracy@1 {counts.accuracy_top1:.2%} ({counts.correct_top1}/{counts.seen}), 95 % "
-            f"interval {low:.2%} to {high:.2%}; looked at {looks}"
+            f"interval {low:.2%} to {high:.2%}"
         )
+        if without := counts.without_leaked:
+            text += f", without leaked images {without[0] / without[1]:.2%}"
+        return f"{text}; looked at {looks}"
 
 
 class Promotion(Record):

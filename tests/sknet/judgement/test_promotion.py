@@ -20,7 +20,7 @@ from sknet.judgement import (
     was_rolled_back,
 )
 from sknet.judgement.floors import too_small
-from sknet.records import Check, CheckpointChecks, Evaluation, Promotion
+from sknet.records import Check, CheckpointChecks, Evaluation, Promotion, SealedResult
 from tests.sknet.predictions import stored_predictions
 
 BY_HAND = "python -m infra.artifacts refs set production checkpoint/KEY --reason …"
@@ -400,3 +400,13 @@ def test_records_of_promotions_without_the_new_choices_are_written_as_before() -
         *("format_version", "candidate", "production", "correct_top1", "seen", "floor"),
         *("significance", "comparison", "criteria"),
     }
+
+
+def test_a_sealed_result_says_how_often_and_what_it_is_without_leaked_images() -> None:
+    first = SealedResult(evaluation=of_two_classes((45, 50), (45, 50)), looks=1)
+    assert first.text == (
+        "accuracy@1 90.00% (90/100), 95 % interval 82.56% to 94.48%; looked at for the first time"
+    )
+    leaked = {"seen": 20, "correct_top1": 20}
+    later = SealedResult(evaluation=of_two_classes((45, 50), (45, 50), leaked=leaked), looks=4)
+    assert later.text.endswith(", without leaked images 87.50%; looked at 4 times so far")
