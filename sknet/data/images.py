@@ -119,9 +119,13 @@ def raise_if_out_of_memory(error: Exception, num_pixels: int) -> None:
     libjpeg reports that as it does damaged data. So it is tried whether the memory that an image
     of this many pixels needs at most could be had; nothing of it is touched.
     """
-    if is_out_of_memory(error):
+    refused = is_out_of_memory(error)
+    try:
+        np.empty(num_pixels * _BYTES_PER_PIXEL, np.uint8)
+    except MemoryError:
+        refused = True
+    if refused:
         raise MemoryError("the image's decoder was refused memory") from None
-    np.empty(num_pixels * _BYTES_PER_PIXEL, np.uint8)
 
 
 def is_decodable_baseline_jpeg(content: bytes) -> bool:

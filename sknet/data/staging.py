@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from infra.base.files import cache_directory
 from infra.base.progress import Count, work
+from infra.base.shortages import memory_for
 from infra.base.verified import is_settled
 from sknet.data.copies.leaks import (
     ON_LEAK,
@@ -215,7 +216,8 @@ def _scan_all(
             count(file.size)
             return file, known, False
         try:
-            return file, list(_counted(source.scan(file), file.size, count)), True
+            with memory_for(f"reading {file.path}"):
+                return file, list(_counted(source.scan(file), file.size, count)), True
         except OSError as error:
             reason = lasting_fault(error, f"{source.location}: {file.path}")
             return file, [Skipped(file.path, f"can't be read: {reason}")], True
