@@ -15,8 +15,9 @@ from sknet import program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine, progress_file
+from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import open_source
-from sknet.data.staging import ScanCache, read_staged, stage_source
+from sknet.data.staging import read_staged, stage_source
 
 AUTO = "auto"
 

@@ -11,8 +11,9 @@ from pydantic import JsonValue
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.data.copies.leaks import ON_LEAK, OnLeak, table_rows
+from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import Source, absolute, open_source
-from sknet.data.staging import ScanCache, Staged, stage_source
+from sknet.data.staging import Staged, stage_source
 from tasks.pages import worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
@@ -95,7 +96,7 @@ def _keep_survey(store: ArtifactStore, staged: Staged, source: Source, dataset: 
     spec = ArtifactSpec(
         kind="survey",
         format_version=1,
-        params={"pillow": version("pillow"), "pyarrow": version("pyarrow")},
+        params={name: version(name) for name in ("pandas", "pillow", "pyarrow")},
         inputs={"dataset": dataset},
     )
 
@@ -106,7 +107,7 @@ def _keep_survey(store: ArtifactStore, staged: Staged, source: Source, dataset: 
         write_survey(staged, source, workspace)
         return BuildOutput(workspace, {}, {})
 
-    resolve_artifact("stage", store, spec, build)
+    resolve_artifact("survey", store, spec, build)
 
 
 def _write(staged: Staged, workspace: Path) -> None:

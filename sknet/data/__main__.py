@@ -11,9 +11,10 @@ from pathlib import Path
 from infra.base.files import replace_file
 from infra.base.options import positive_int
 from sknet import program
+from sknet.data.scan_cache import ScanCache
 from sknet.data.shards import read_shards
 from sknet.data.sources import ALL_SPLITS, open_source
-from sknet.data.staging import ScanCache, stage_source
+from sknet.data.staging import stage_source
 from sknet.data.survey import MAX_MEASURED, survey_shards, survey_source
 from sknet.errors import UserError
 from sknet.report.data_contents import DataContents

@@ -8,9 +8,10 @@ from infra.base.locks import exclusive
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.progress import ProgressLine
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
+from sknet.data.scan_cache import ScanCache
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import SPLITS, open_source
-from sknet.data.staging import ScanCache, stage_source
+from sknet.data.staging import stage_source
 from sknet.records import Dataset
 
 NUM_SHARDS = 8

@@ -4,11 +4,9 @@ The same images give the same record and index on every machine: neither holds a
 the machine. What a file held is cached, so that the next staging reads only what has changed.
 """
 
-import contextlib
 import hashlib
 import itertools
 import logging
-import os
 import time
 import unicodedata
 from collections import Counter
@@ -18,10 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.base.files import cache_directory
 from infra.base.progress import Count, work
 from infra.base.shortages import memory_for
-from infra.base.verified import is_settled
 from sknet.data.copies.leaks import (
     ON_LEAK,
     OnLeak,
@@ -38,6 +34,7 @@ from sknet.data.quarantine import (
     refuse_too_many,
     report_quarantined,
 )
+from sknet.data.scan_cache import Found, ScanCache
 from sknet.data.sources.kinds import split_of
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.split_rule import read_groups
@@ -60,9 +57,6 @@ several requests at once."""
 FILES_PER_ROUND = 256
 UNPRINTABLE = "a name that is not printable UTF-8: rename it"
 
-Found = list[ScannedImage | Skipped]
-"""What a scan found in a file."""
-
 
 @dataclass(frozen=True)
 class Staged:
@@ -84,7 +78,7 @@ class Staged:
 
 def stage_source(
     source: Source,
-    cache: "ScanCache | None" = None,
+    cache: ScanCache | None = None,
     *,
     full: bool = False,
     max_quarantine: float | None = None,
@@ -206,7 +200,7 @@ def _list(source: Source) -> tuple[list[SourceFile], list[Skipped]]:
 
 
 def _scan_all(
-    source: Source, files: list[SourceFile], cache: "ScanCache | None", count: Count
+    source: Source, files: list[SourceFile], cache: ScanCache | None, count: Count
 ) -> Iterator[tuple[SourceFile, Found, bool]]:
     """Yield each file, what is in it, and whether it was read to find that out."""
 
@@ -346,91 +340,3 @@ def _digest(index: "pd.DataFrame", columns: list[str]) -> str:
     for row in index[columns].itertuples(index=False, name=None):
         hasher.update("\0".join(map(str, row)).encode() + b"\n")
     return hasher.hexdigest()
-
-
-_CACHE_FORMAT = 2
-"""Another one for other columns and for other fingerprints."""
-_CACHE_COLUMNS = [
-    *("path", "file_size", "stamp"),
-    *("name", "offset", "size", "sha256", "fingerprint", "reason", "counts"),
-]
-
-_CachedEntry = tuple[bytes, int, int, str, bytes, str, bool]
-"""Name, offset, size, SHA-256, fingerprint, reason, and whether it is quarantined."""
-
-_NOTHING: _CachedEntry = (b"", 0, 0, "", b"", "", False)
-"""The one entry of a file in which nothing was found."""
-
-
-class ScanCache:
-    """What earlier stagings found in the files of one source: a Parquet file on this host."""
-
-    def __init__(self, source: Source, directory: Path | None = None) -> None:
-        """Read the cache of a source; it is empty if it is missing, damaged or of another format.
-
-        Args:
-            source: The source.
-            directory: Where caches are, by default in the user's cache of this host.
-        """
-        directory = directory or cache_directory("ledgers")
-        is_local = "://" not in source.location
-        root = Path(source.location).absolute() if is_local else source.location
-        name = hashlib.sha256(f"{_CACHE_FORMAT}\0{source.kind}\0{root}".encode()).hexdigest()[:16]
-        self._path = directory / f"{name}.parquet"
-        self._known = self._read()
-
-    def get(self, file: SourceFile) -> Found | None:
-        """Return what was found in a file; None if it is not known, or may have changed."""
-        return self._known.get((file.path, file.size, file.stamp))
-
-    def write(self, scanned: Iterable[tuple[SourceFile, Found]], began_ns: int) -> None:
-        """Replace the cache by what this staging found; do nothing if it can't be written.
-
-        Args:
-            scanned: All files, and what was found in each.
-            began_ns: When listing the source began, in nanoseconds since the epoch. A file that
-                changed shortly before may change once more without a new stamp, so it is not
-                cached.
-        """
-        import pandas as pd
-
-        rows = [
-            (file.path, file.size, file.stamp, *entry)
-            for file, found in scanned
-            if file.stamp and is_settled(file.changed_ns, began_ns)
-            for entry in ([_cached(each) for each in found] or [_NOTHING])
-        ]
-        table = pd.DataFrame(rows, columns=_CACHE_COLUMNS)
-        part = self._path.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):  # a full or read-only disk is no reason to fail
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(part, index=False)
-            part.replace(self._path)
-
-    def _read(self) -> dict[tuple[str, int, str], Found]:
-        if not self._path.is_file():
-            return {}
-        import pandas as pd
-
-        try:
-            table = pd.read_parquet(self._path, columns=_CACHE_COLUMNS)
-        except (OSError, ValueError):
-            return {}
-        known: dict[tuple[str, int, str], Found] = {}
-        for row in table.itertuples(index=False, name=None):
-            path, file_size, stamp, name, offset, size, sha256, fingerprint, reason, counts = row
-            found = known.setdefault((path, file_size, stamp), [])
-            text = name.decode("utf-8", "surrogateescape")
-            if sha256:
-                found.append(ScannedImage(text, offset, size, sha256, fingerprint))
-            elif reason:
-                found.append(Skipped(text, reason, counts))
-        return known
-
-
-def _cached(entry: ScannedImage | Skipped) -> _CachedEntry:
-    # As bytes, because an archive may hold names that are not valid text.
-    name = entry.name.encode("utf-8", "surrogateescape")
-    if isinstance(entry, ScannedImage):
-        return (name, entry.offset, entry.size, entry.sha256, entry.fingerprint, "", False)
-    return (name, 0, 0, "", b"", entry.reason, entry.quarantined)

@@ -78,7 +78,8 @@ def staging(folder: Path, count: int) -> Figures:
     """Stage a source for the first time, then write the artifact's files."""
     import pandas  # noqa: F401 (so that its import is not measured)
 
-    from sknet.data.staging import ScanCache, stage_source
+    from sknet.data.scan_cache import ScanCache
+    from sknet.data.staging import stage_source
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
@@ -107,7 +108,8 @@ def restaging(folder: Path, count: int) -> Figures:
     import pandas  # noqa: F401 (so that its import is not measured)
 
     from sknet.data.conversion.plan import plan_shards, shard_counts
-    from sknet.data.staging import ScanCache, read_staged, stage_source
+    from sknet.data.scan_cache import ScanCache
+    from sknet.data.staging import read_staged, stage_source
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()

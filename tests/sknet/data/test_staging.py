@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from infra.base.progress import watching
+from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import open_source
-from sknet.data.staging import ScanCache, Staged, read_staged, stage_source
+from sknet.data.staging import Staged, read_staged, stage_source
 from tests.imagenet import write_archives
 from tests.refusals import refusal
 from tests.sknet.conversions import stage

@@ -16,8 +16,9 @@ from sknet.data.copies.leaks import (
     table_rows,
     without_leaks,
 )
+from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import Sample, open_source
-from sknet.data.staging import ScanCache, Staged, stage_source
+from sknet.data.staging import Staged, stage_source
 from sknet.records import CopyGroup, Dataset, QuarantinedSample
 from tests.imagenet import photos, write_archives
 from tests.photographs import encoded, photographs, tiles
