@@ -34,9 +34,6 @@ MAX_PARTNERS = 256
 """Images of nearest brightness with which one is compared, for each part of its hash. Only among
 many images that look alike, such as the frames of a film, are there more."""
 
-GOLDEN_RATIO = 0.6180339887498949
-"""Its multiples without their whole parts are spread evenly over 0 to 1."""
-
 CHUNK = 1 << 20
 """Pairs that are compared at once."""
 MAX_CROPS = 1 << 22
@@ -131,7 +128,6 @@ def _candidates(prints: Fingerprints) -> Iterator[tuple[Indices, Indices, bool]]
     """
     bright = prints["brightness"].astype(np.int64)
     hashes, mirrored = prints["hash"].copy(), prints["mirrored"].copy()
-    anywhere = np.arange(len(prints)) * GOLDEN_RATIO % 1
     for part in range(4):
         values = _part(hashes, part)
         keys = values << 16 | bright
@@ -145,7 +141,7 @@ def _candidates(prints: Fingerprints) -> Iterator[tuple[Indices, Indices, bool]]
                 # Without a mirror, each of two images would find the other.
                 half = asking[asked[asking] & mask == 0] if mask and not is_mirrored else asking
                 wanted = (asked[half] ^ mask) << 16
-                low, high = _nearest(in_order, wanted, bright[half], anywhere[half])
+                low, high = _nearest(in_order, wanted, bright[half])
                 for rows, places in _runs(low, high):
                     one, other = half[rows], order[places]
                     # In a mirror, each finds the other.
@@ -161,13 +157,10 @@ def _part(hashes: npt.NDArray[np.uint64], part: int) -> Indices:
     return (hashes >> np.uint64(16 * part) & np.uint64(0xFFFF)).astype(np.int64)
 
 
-def _nearest(
-    in_order: Indices, wanted: Indices, bright: Indices, anywhere: npt.NDArray[np.float64]
-) -> tuple[Indices, Indices]:
+def _nearest(in_order: Indices, wanted: Indices, bright: Indices) -> tuple[Indices, Indices]:
     """Return the range of the sorted keys whose images have a wanted part and nearly a brightness.
 
-    Ranges are cut to the MAX_PARTNERS nearest of them. If more than these have the same brightness,
-    `anywhere` (0 to 1) says which of them to take.
+    Ranges are cut to the MAX_PARTNERS nearest of them.
     """
     darkest = np.maximum(bright - BRIGHTNESS_WINDOW, 0)
     brightest = np.minimum(bright + BRIGHTNESS_WINDOW, 0xFFFF)
@@ -175,9 +168,7 @@ def _nearest(
     high = np.searchsorted(in_order, wanted + brightest, "right")
     wide = np.flatnonzero(high - low > MAX_PARTNERS)
     if len(wide):
-        same = wanted[wide] + bright[wide]
-        first, end = (np.searchsorted(in_order, same, side) for side in ("left", "right"))
-        middle = first + (anywhere[wide] * (end - first)).astype(np.int64)
+        middle = np.searchsorted(in_order, wanted[wide] + bright[wide])
         low[wide] = np.maximum(low[wide], middle - MAX_PARTNERS // 2)
         high[wide] = np.minimum(high[wide], middle + MAX_PARTNERS // 2)
     return low, high

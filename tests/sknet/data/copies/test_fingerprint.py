@@ -2,7 +2,9 @@
 
 import io
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
@@ -111,16 +113,24 @@ def test_refused_memory_is_no_property_of_the_image(
         fingerprint(saved(portrait, "PNG"))
 
 
-def test_threads_leave_the_filters_of_warnings_as_they_were(portrait: Image) -> None:
-    content = saved(portrait.resize((40, 40)), "PNG")
-    before = list(warnings.filters)
-    threads = [
-        threading.Thread(target=lambda: [fingerprint(content) for _ in range(20)]) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def test_one_thread_at_a_time_changes_the_filters_of_warnings(
+    portrait: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, before = saved(portrait.resize((40, 40)), "PNG"), list(warnings.filters)
+    opening, num_threads = PIL.Image.open, []
+    inside = threading.Semaphore(4)
+
+    def watched(*arguments: object, **options: object) -> Image:
+        inside.acquire()
+        num_threads.append(4 - inside._value)
+        time.sleep(0.001)
+        inside.release()
+        return opening(*arguments, **options)
+
+    monkeypatch.setattr(PIL.Image, "open", watched)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(fingerprint, [content] * 20))) == 1
+    assert num_threads == [1] * 20
     assert warnings.filters == before
 
 
