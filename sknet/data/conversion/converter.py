@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 DEFAULT_QUALITY = 92
 """Quality of re-encoded JPEGs, on libjpeg's scale."""
 
+MAX_JPEG_SIDE = 65_500
+"""Longest side of a JPEG in pixels, as libjpeg limits it."""
+
 ROWS_PER_BLOCK = 1024
 
 NUM_READS = 2
@@ -196,7 +199,8 @@ def reencode(content: bytes, settings: Reencoding) -> bytes:
     """Return an image as it is stored.
 
     An image whose shorter side exceeds the limit is resized to it (bicubic with antialiasing,
-    aspect ratio unchanged) and becomes an RGB JPEG with 4:2:0 chroma. Others keep their bytes.
+    aspect ratio unchanged) and becomes an RGB JPEG with 4:2:0 chroma. Others keep their bytes, and
+    so do strips that would be too long for a JPEG.
 
     Args:
         content: An encoded image that decodes.
@@ -205,12 +209,12 @@ def reencode(content: bytes, settings: Reencoding) -> bytes:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
     shorter = min(width, height)
-    if shorter <= settings.shorter_side:
-        return content
     size = (
         round(width * settings.shorter_side / shorter),
         round(height * settings.shorter_side / shorter),
     )
+    if shorter <= settings.shorter_side or max(size) > MAX_JPEG_SIDE:
+        return content
     resized = Image.fromarray(decode(content)).resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     resized.save(buffer, "JPEG", quality=settings.quality, subsampling="4:2:0")

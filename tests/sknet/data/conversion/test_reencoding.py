@@ -44,6 +44,12 @@ def test_smaller_images_keep_their_bytes(size: tuple[int, int]) -> None:
     assert reencode(content, TO_24) is content
 
 
+@pytest.mark.parametrize("long", [(25, 70_000), (70_000, 25)])
+def test_strip_that_would_be_too_long_for_a_jpeg_keeps_its_bytes(long: tuple[int, int]) -> None:
+    content = encoded(Image.new("L", long), "PNG")
+    assert reencode(content, TO_24) is content
+
+
 def test_resizing_antialiases() -> None:
     # Stripes of one pixel, which would become black or white without antialiasing.
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (96, 48)))
