@@ -1,10 +1,10 @@
 """Fingerprints: what changes them, what doesn't, and which images have none."""
 
 import io
-import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL.Image import Image
 
+from sknet.data.copies import fingerprint as fingerprints
 from sknet.data.copies.fingerprint import FINGERPRINT, MIRROR, fingerprint
 from tests.photographs import encoded, photographs
 
@@ -113,24 +114,31 @@ def test_refused_memory_is_no_property_of_the_image(
         fingerprint(saved(portrait, "PNG"))
 
 
-def test_one_thread_at_a_time_changes_the_filters_of_warnings(
-    portrait: Image, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(PIL.Image, "open"), (PIL.Image.Image, "resize")],
+    ids=["filters of warnings are changed", "large images are decoded"],
+)
+def test_one_thread_at_a_time(
+    portrait: Image, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, before = saved(portrait.resize((40, 40)), "PNG"), list(warnings.filters)
-    opening, num_threads = PIL.Image.open, []
-    inside = threading.Semaphore(4)
+    monkeypatch.setattr(fingerprints, "LARGE_IMAGE", 1000)
+    real, inside, largest = getattr(owner, name), 0, 0
 
-    def watched(*arguments: object, **options: object) -> Image:
-        inside.acquire()
-        num_threads.append(4 - inside._value)
-        time.sleep(0.001)
-        inside.release()
-        return opening(*arguments, **options)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        nonlocal inside, largest
+        if options.get("box") or name == "open":
+            inside += 1
+            largest = max(largest, inside)
+            time.sleep(0.002)
+            inside -= 1
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(PIL.Image, "open", watched)
+    monkeypatch.setattr(owner, name, watched)
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(fingerprint, [content] * 20))) == 1
-    assert num_threads == [1] * 20
+    assert largest == 1
     assert warnings.filters == before
 
 
