@@ -17,6 +17,7 @@ from mindspore.dataset import vision
 from PIL import Image, ImageOps
 
 from sknet.data.conversion.converter import reencode, reencoding_to
+from sknet.data.copies.fingerprint import eight_bits, open_image
 from sknet.data.images import decode, undecodable
 from sknet.evaluation.examples import thumbnail
 
@@ -144,6 +145,8 @@ def test_smaller_copies_show_the_pixels_that_training_sees(
     if side < min(pixels.shape[:2]):
         assert reencode(content, settings) == reencode(plain, settings)
     assert thumbnail(content).tobytes() == thumbnail(plain).tobytes()
+    # The page about a data set and the search for copies decode by Pillow.
+    assert (np.asarray(eight_bits(open_image(content))) == pixels).all()
 
 
 def test_first_image_of_an_animation_is_used() -> None:
