@@ -1,13 +1,14 @@
 """Leaks: what the record says of copies, and what --on-leak does about those in several splits."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import PIL.Image
 import pytest
 
 from infra.base.records import Record
+from sknet import convert, train, validate
 from sknet.data.copies import leaks
 from sknet.data.copies.leaks import (
     copy_groups,
@@ -261,3 +262,19 @@ def test_copies_in_archives_are_the_same_as_in_folders(tmp_path: Path) -> None:
     of_archives = stage(write_archives(tmp_path / "archives")).dataset
     assert of_archives.copies == of_folders.copies
     assert of_archives.samples_digest == of_folders.samples_digest
+
+
+@pytest.mark.usefixtures("program_state")
+def test_every_program_that_stages_a_source_has_the_option(
+    call: Callable[..., tuple[int, str, str]], planted: Path, recipe_file: Path
+) -> None:
+    data = ("--config", recipe_file, "--data_dir", planted, "--distribute", "False")
+    for program, *options in (
+        (convert, "--source", planted, "--out", "shards", "--shards", 1, "--workers", 1),
+        (train, *data),
+        (validate, *data, "--ckpt_path", recipe_file),
+    ):
+        code, output, error = call(program, *options, "--on-leak", "refuse")
+        assert code == 2
+        assert "stage: images in several splits: 1 of 10 in train, 1 of 4 in val" in output
+        assert "such as train/flower/again.jpg = val/flower/0.jpg: " in error
