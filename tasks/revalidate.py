@@ -343,7 +343,9 @@ def _rebuild_evaluation(
     device = device_here(run.device_target)
     spec = evaluation_spec(checkpoint.digest, shards.digest, device)
     if spec.key != wanted.key:
-        raise StoreError("it was made by other software or on another device than is here")
+        raise StoreError(
+            "it was made by other software, by another version of this project, or on another device"
+        )
 
     def build(workspace: Path) -> BuildOutput:
         out = evaluate_checkpoint(run.recipe, checkpoint, shards, device, workspace)
