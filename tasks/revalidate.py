@@ -344,7 +344,7 @@ def _rebuild_evaluation(
     spec = evaluation_spec(checkpoint.digest, shards.digest, device)
     if spec.key != wanted.key:
         raise StoreError(
-            "it was made by other software, by another version of this project, or on another device"
+            "it was made by other software, another version of this project, or on another device"
         )
 
     def build(workspace: Path) -> BuildOutput:
