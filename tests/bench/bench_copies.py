@@ -117,6 +117,7 @@ KINDS: dict[str, Callable[[Image], bytes]] = {
     "brighter by 10 %": lambda image: encoded(
         image.point(lambda level: min(255, level * 11 // 10))
     ),
+    "made grey": lambda image: encoded(image.convert("L")),
     "turned upside down": lambda image: encoded(image.transpose(Transpose.FLIP_TOP_BOTTOM)),
 }
 
