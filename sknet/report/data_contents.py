@@ -121,7 +121,9 @@ class DataContents:
         """Keys of the samples that are shown of each class, chosen by a hash; none of the test."""
         num_classes = len(self.dataset.titles)
         count = min(MAX_PER_CLASS, max(1, MAX_PICTURES // num_classes))
-        open_samples = self.samples[self.samples["split"] != SEALED]
+        unusable = [sample.key for sample in self.left_out]
+        is_open = (self.samples["split"] != SEALED) & ~self.samples["key"].isin(unusable)
+        open_samples = self.samples[is_open]
         keys: dict[int, list[str]] = {label: [] for label in range(num_classes)[:MAX_PICTURES]}
         for label, key in zip(open_samples["label"], open_samples["key"], strict=True):
             if label in keys:
