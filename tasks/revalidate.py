@@ -29,11 +29,10 @@ from infra.artifacts import (
     open_store,
     resolve,
 )
-from sknet.data.copies.leaks import ON_LEAK, OnLeak
+from infra.artifacts.transfer import push
 from sknet.data.sources import absolute
-from sknet.errors import UserError
 from sknet.judgement import MAX_LISTED, judge_revalidation
-from sknet.records import Checkpoint, Counts, Dataset, Evaluation, Repair, Revalidation
+from sknet.records import Checkpoint, Counts, Evaluation, Repair, Revalidation
 from tasks.catalog.integrity import (
     CopySource,
     Examined,
@@ -59,7 +58,7 @@ from tasks.catalog.production import (
 from tasks.convert import ConversionSettings, convert
 from tasks.errors import PERMANENT, LostWorkerError
 from tasks.programs import device_here
-from tasks.results import artifact_of, pipeline_task
+from tasks.results import TaskResult, artifact_of, pipeline_task
 from tasks.stage import stage
 from tasks.validate import evaluate_checkpoint
 
@@ -286,15 +285,12 @@ def _rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Pa
 
     Raises:
         StoreError: Other shards came out, or the settings can't be read any more.
+        UserError: The source's images are not those of the shards.
     """
     recorded = manifest_of(store, wanted)
     if recorded is None:
         raise StoreError("their manifest, which says how they were made, can't be read")
-    dataset = recorded.inputs["dataset"]
-    on_leak = on_leak_of(store, dataset)
-    staged = stage(data, str(scratch), max_quarantine=1.0, on_leak=on_leak).result()
-    if staged.digest != dataset:
-        raise StoreError("the source holds other samples than they were made from")
+    staged = _staged_as_recorded(store, recorded.inputs["dataset"], data, scratch)
     settings = _settings_of(recorded)
     shards = convert(data, staged, str(scratch), settings, os.cpu_count() or 1).result()
     rebuilt = artifact_of(open_store(str(scratch)), shards)
@@ -302,13 +298,30 @@ def _rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Pa
     return rebuilt
 
 
-def on_leak_of(store: ArtifactStore, dataset: str) -> OnLeak:
-    """Return what was done about leaks when the data set with this digest was staged."""
+def _staged_as_recorded(store: ArtifactStore, dataset: str, data: str, scratch: Path) -> TaskResult:
+    """Put the data set with a digest into a scratch store: the recorded one, or staged again.
+
+    What the source holds now doesn't matter for the recorded one: conversion compares each image.
+
+    Raises:
+        StoreError: The recorded one can't be read, and another one is staged.
+    """
     try:
-        recorded = Dataset.read(store.find("dataset", dataset).path("dataset.json"))
-    except (StoreError, UserError):
-        return ON_LEAK
-    return "drop" if recorded.dropped else ON_LEAK
+        manifest = store.find("dataset", dataset).manifest
+        push(store, manifest, open_store(str(scratch)))
+    except StoreError:
+        staged = stage(data, str(scratch), max_quarantine=1.0).result()
+        if staged.digest != dataset:
+            raise StoreError("the source holds other samples than they were made from") from None
+        return staged
+    return TaskResult(
+        task="stage",
+        status="reused",
+        seconds=0.0,
+        kind=manifest.kind,
+        key=manifest.key,
+        digest=manifest.digest,
+    )
 
 
 def _settings_of(recorded: Manifest) -> ConversionSettings:
