@@ -45,12 +45,12 @@ def main(arguments: argparse.Namespace) -> None:
     """Evaluate; rank 0 prints the device, a line for each resolution, and writes the files."""
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
     warnings: list[str] = []  # they come after the device, which is the first line
+    given = program.recipe_of(arguments, warnings.append) if arguments.config else None
     weights = _weights_file(arguments.ckpt_path)
-    run = _run_of(weights, required=arguments.config is None)
-    recipe = _recipe(arguments, run, warnings.append)
-    _refuse_other_classes(recipe, run, open_data(arguments.data_dir).classes)
+    recipe, run = _recipe_and_run(arguments, given, weights, warnings.append)
     device = choose_device(arguments.device_target, recipe)
     _make_directories(arguments)
+    _refuse_other_classes(recipe, run, open_data(arguments.data_dir).classes)
     # Importing MindSpore takes seconds, so wrong options are refused before.
     from sknet.data.data_directory import shards_at
     from sknet.models import create_model, fold
@@ -86,46 +86,39 @@ def _weights_file(given: Path) -> Path:
     return file
 
 
-def _run_of(weights: Path, *, required: bool) -> Run | None:
-    """Return the training that weights are from, if that is known.
+def _recipe_and_run(
+    arguments: argparse.Namespace,
+    given: Recipe | None,
+    weights: Path,
+    warn: Callable[[str], object],
+) -> tuple[Recipe, Run | None]:
+    """Return the recipe to evaluate by, and the training that the weights are from, if it is known.
+
+    The recipe is that of --config, or else that of the training, changed by --set.
+
+    Args:
+        arguments: The options.
+        given: The recipe of --config.
+        weights: The file of weights.
+        warn: Called with a line if the recipe's preprocessing differs from that of the training.
 
     Raises:
-        UserError: It is required, and missing or unreadable.
+        UserError: There is no recipe, or it is wrong or for another network.
     """
     try:
         run = run_of(weights)
     except UserError:
-        if required:
+        if given is None:
             raise
-        return None  # the checks of the checkpoint say it
-    if run is None and required:
-        raise UserError(
-            f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
-        )
-    return run
-
-
-def _recipe(
-    arguments: argparse.Namespace, run: Run | None, warn: Callable[[str], object]
-) -> Recipe:
-    """Return the recipe of --config, or else that of the checkpoint; --set changes either.
-
-    Args:
-        arguments: The options.
-        run: The checkpoint's training, if it is known.
-        warn: Called with a line for each kind of warning, such as how the recipe differs from that
-            of the training.
-
-    Raises:
-        UserError: The recipe is wrong, or for another network.
-    """
+        run = None  # the checks of the checkpoint say it
     if run is None:
-        return program.recipe_of(arguments, warn)
-    if arguments.config:
-        recipe = program.recipe_of(arguments, warn)
-    else:
-        where = f"recipe of {arguments.ckpt_path}"
-        recipe = changed_recipe(run.recipe, arguments.set, where=where)
+        if given is None:
+            raise UserError(
+                f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
+            )
+        return given, None
+    where = f"recipe of {arguments.ckpt_path}"
+    recipe = given or changed_recipe(run.recipe, arguments.set, where=where)
     if recipe.model != run.recipe.model:
         raise UserError(
             f"the recipe's model is {recipe.model}, but {arguments.ckpt_path} is of a "
@@ -137,7 +130,7 @@ def _recipe(
         if getattr(recipe, key) != getattr(run.recipe, key)
     ]:
         warn(f"warning: other preprocessing than in training: {', '.join(differing)}")
-    return recipe
+    return recipe, run
 
 
 def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, ...]) -> None:
