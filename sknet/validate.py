@@ -116,6 +116,10 @@ def _recipe_and_run(
             raise UserError(
                 f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
             )
+        warn(
+            f"warning: {weights} comes without a readable {STATE_FILE}: it can't be checked whether "
+            "it was trained on these classes with this preprocessing"
+        )
         return given, None
     where = f"recipe of {arguments.ckpt_path}"
     recipe = given or changed_recipe(run.recipe, arguments.set, where=where)

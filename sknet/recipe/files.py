@@ -29,8 +29,8 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML, which takes each value as it is written.
 
     YAML 1.1 reads `010` as 8, `1:30` as 90, `no` as false and `2026-01-02` as a date, and PyYAML
-    silently takes the last of two equal keys. All of these are errors here, and so are aliases,
-    with which a short text describes a huge value.
+    silently takes the last of two equal keys. All of these are errors here, and so are merged keys
+    (`<<`) and aliases, with which a short text describes a huge value.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -38,6 +38,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _fault("a key is no name", key.start_mark)
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise _fault("the key << is not supported: write the values here", key.start_mark)
             if key.value in first:
                 line = first[key.value].line + 1
                 raise _fault(

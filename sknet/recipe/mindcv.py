@@ -137,7 +137,7 @@ def translate(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any],
     if result["drop_path_rate"] is None:
         result["drop_path_rate"] = 0.0
     if "ckpt_save_interval" in values:
-        result["checkpoint_every_epochs"] = values["ckpt_save_interval"]
+        result.setdefault("checkpoint_every_epochs", values["ckpt_save_interval"])
     if "filter_bias_and_bn" in values:
         filtered = "norm_and_bias" if values["filter_bias_and_bn"] else "disable"
         result["weight_decay_filter"] = values.get("weight_decay_filter", filtered)

@@ -37,8 +37,6 @@ Whole = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1)]
 """An integer of at least 1."""
 Range = tuple[NonNegative, NonNegative]
-Channels = tuple[Real, Real, Real]
-"""One number for each of red, green and blue."""
 
 
 def _numbers(value: object) -> list[float]:
@@ -60,6 +58,16 @@ def _expand_jitter(value: object) -> object:
     if len(numbers) != 4 or min(numbers) < 0 or numbers[3] > 0.5:
         raise ValueError("expected a number from 0, three, or four with the last up to 0.5")
     return tuple(numbers)
+
+
+def _three_numbers(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError("expected three numbers, one for each of red, green and blue")
+    return value
+
+
+Channels = Annotated[tuple[Real, Real, Real], BeforeValidator(_three_numbers)]
+"""One number for each of red, green and blue."""
 
 
 def _expand_erase_value(value: object) -> object:

@@ -70,7 +70,8 @@ def test_validating_weights_prints_and_writes_the_counts(
     assert (record.split, record.resolution, record.seen) == ("val", 32, 6)
     assert record.class_seen == (2, 2, 2)
     assert sum(record.class_correct) == record.correct_top1
-    device, counts = output.splitlines()
+    device, warning, counts = output.splitlines()
+    assert "it can't be checked whether it was trained on these classes" in warning
     assert device == f"device CPU: {find_cards().said}"
     assert f"({record.correct_top1}/6)" in counts
 

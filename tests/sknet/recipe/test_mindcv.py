@@ -179,6 +179,8 @@ def test_keys_of_other_names_are_translated(loads: Loads) -> None:
     assert (recipe.loss_scale_type, recipe.drop_overflow_update) == ("dynamic", True)
     assert (recipe.drop_path_rate, recipe.weight_decay) == (0.0, 4e-5)
     assert recipe.checkpoint_every_epochs == 5
+    override = "checkpoint_every_epochs=3"
+    assert loads(FILES["skresnet18_ascend"] | others, override).checkpoint_every_epochs == 3
 
 
 def test_every_key_is_handled_in_one_way() -> None:

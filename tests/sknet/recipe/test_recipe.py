@@ -307,6 +307,16 @@ def test_an_alias_is_refused(file: Path) -> None:
     assert "line 2: the alias *rate is not supported" in load_refusal(file)
 
 
+@pytest.mark.parametrize("value", ["{lr: 0.1}", "[{lr: 0.1}, {lr: 0.2}]"])
+def test_merged_keys_are_refused(file: Path, value: str) -> None:
+    file.write_text(f"model: tiny\n<<: {value}\n")
+    assert "line 2: the key << is not supported" in load_refusal(file)
+
+
+def test_a_mean_of_one_number_is_refused_with_what_is_expected() -> None:
+    assert "mean is 0.5: expected three numbers, one for each of red" in recipe_refusal(mean=0.5)
+
+
 def test_a_wrong_value_is_shown_in_part_if_it_is_long(file: Path) -> None:
     assert len(load_refusal(file, f"scale=[{'1,' * 10_000}]")) < 300
 
