@@ -117,8 +117,8 @@ def _recipe_and_run(
                 f"{weights} comes without a {STATE_FILE}, which has its recipe: give --config"
             )
         warn(
-            f"warning: {weights} comes without a readable {STATE_FILE}: it can't be checked whether "
-            "it was trained on these classes with this preprocessing"
+            f"warning: {weights} comes without a readable {STATE_FILE}: it can't be checked "
+            "whether it was trained on these classes with this preprocessing"
         )
         return given, None
     where = f"recipe of {arguments.ckpt_path}"
