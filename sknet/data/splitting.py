@@ -10,7 +10,7 @@ so that changing one fraction leaves the other split as it was.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sknet.data.sources.source import SPLITS, TEST, Sample, SplitRule
@@ -55,6 +55,9 @@ def draw_splits(
     """
     names = _group_names(samples, groups)
     copies = list(copies)
+    # Dividing one class may be enough for others. If it is not, all of them are divided at once,
+    # because each try groups all samples.
+    max_labels: int | None = 1
     while True:
         in_order = _groups(names, [sample.key for sample in samples], copies, rule.seed)
         try:
@@ -62,15 +65,15 @@ def draw_splits(
             break
         except _TooFewGroupsError as error:
             # Images that only look alike are no reason to refuse a source: they may be divided.
-            divided = _near_copies_divided(samples, copies, error.label)
+            divided = _near_copies_divided(samples, copies, {*error.labels[:max_labels]})
             if divided == copies:
                 splits = ", ".join((TRAIN, *rule.fractions))
                 raise UserError(
-                    f"class {classes[error.label]!r} can't be in each of {splits}: its "
+                    f"class {classes[error.labels[0]]!r} can't be in each of {splits}: its "
                     f"{error.num_images} training images form {error.num_groups} groups of copies, "
                     "or of groups.csv, and no group is divided; add images that belong to no other"
                 ) from None
-            copies = divided
+            copies, max_labels = divided, None
     moved = (
         replace(sample, split=drawn[position]) if position in drawn else sample
         for position, sample in enumerate(samples)
@@ -119,18 +122,19 @@ def divided_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> str 
 
 
 class _TooFewGroupsError(Exception):
-    """A class has too few groups for all splits."""
+    """Classes have too few groups for all splits."""
 
-    def __init__(self, label: int, num_images: int, num_groups: int) -> None:
-        super().__init__(label, num_images, num_groups)
-        self.label, self.num_images, self.num_groups = label, num_images, num_groups
+    def __init__(self, labels: Sequence[int], num_images: int, num_groups: int) -> None:
+        """Remember the labels of the classes, and the numbers of the first one."""
+        super().__init__(labels, num_images, num_groups)
+        self.labels, self.num_images, self.num_groups = labels, num_images, num_groups
 
 
 def _drawn(samples: Sequence[Sample], groups: Sequence[Group], rule: SplitRule) -> dict[int, str]:
     """Return the split of each sample that is moved, by its position.
 
     Raises:
-        _TooFewGroupsError: A class can't be in each split.
+        _TooFewGroupsError: Classes can't be in each split.
     """
     labels = [sample.label for sample in samples]
     # A group with a sample that the source put into another split can't be moved.
@@ -148,21 +152,22 @@ def _drawn(samples: Sequence[Sample], groups: Sequence[Group], rule: SplitRule) 
             num_kept=2 if split == TEST and VAL in rule.fractions else 1,
         )
         drawing.take_from(free if split == VAL else free[::-1])
-        for label in drawing.missing:
-            raise _TooFewGroupsError(label, of_train[label], num_groups[label])
+        if labels_missing := drawing.missing:
+            first = labels_missing[0]
+            raise _TooFewGroupsError(labels_missing, of_train[first], num_groups[first])
         drawn |= {position: split for group in drawing.taken for position in group}
         free = [group for group in free if group[0] not in drawn]
     return drawn
 
 
 def _near_copies_divided(
-    samples: Sequence[Sample], copies: Sequence[Sequence[str]], label: int
+    samples: Sequence[Sample], copies: Sequence[Sequence[str]], labels: Collection[int]
 ) -> list[Sequence[str]]:
-    """Return the copies, those with a sample of a class divided into groups of equal bytes."""
+    """Return the copies, those with a sample of some classes divided into groups of equal bytes."""
     by_key = {sample.key: sample for sample in samples}
     result: list[Sequence[str]] = []
     for keys in copies:
-        if all(by_key[key].label != label for key in keys):
+        if all(by_key[key].label not in labels for key in keys):
             result.append(keys)
             continue
         equal: dict[str, list[str]] = {}
@@ -215,9 +220,12 @@ class _Drawing:
         for group in groups:
             if self._gain(group) > SMALLEST_GAIN:
                 self._take(group)
-        for label in filter(self._is_missing, self._targets):
-            holding = [group for group in groups if label in self._counts(group)]
-            best = max(holding, key=self._gain, default=None)
+        holding: dict[int, list[Group]] = {label: [] for label in self.missing}
+        for group in groups if holding else ():
+            for label in holding.keys() & self._counts(group).keys():
+                holding[label].append(group)
+        for label in filter(self._is_missing, holding):
+            best = max(holding[label], key=self._gain, default=None)
             if best is not None and self._gain(best) > -math.inf:
                 self._take(best)
 

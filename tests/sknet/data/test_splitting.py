@@ -8,10 +8,12 @@ from dataclasses import replace
 from itertools import pairwise
 from logging import INFO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from sknet.data import splitting
 from sknet.data.sources import Sample, open_source
 from sknet.data.sources.source import SplitRule
 from sknet.data.splitting import draw_splits, uneven_splits
@@ -157,6 +159,36 @@ def test_images_that_only_look_alike_are_divided_if_a_class_would_have_too_few_g
     # Equal bytes stay together, and so do near copies in classes that have other groups.
     for keys in (["0/000.png", "0/001.png"], other):
         assert len({key in drawn["val"] for key in keys}) == 1
+
+
+def test_of_classes_that_share_their_near_copies_no_more_are_divided_than_need_be() -> None:
+    samples = [replace(sample, sha256=sample.key) for sample in make_samples(10, 10)]
+    pair = ["1/008.png", "1/009.png"]
+    shared = [sample.key for sample in samples if sample.key not in pair]
+    for seed in range(10):
+        drawn = keys_by_split(samples, val=0.2, test=0.2, copies=[shared, pair], seed=seed)
+        assert [pair[0] in keys for keys in drawn.values()] == [
+            pair[1] in keys for keys in drawn.values()
+        ]
+
+
+def test_many_classes_whose_images_look_alike_are_divided_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_groupings = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal num_groupings
+        num_groupings += 1
+        return group(*arguments)
+
+    group = splitting._groups
+    monkeypatch.setattr(splitting, "_groups", counted)
+    samples = [replace(sample, sha256=sample.key) for sample in make_samples(*[5] * 30)]
+    alike = [[f"{label}/{number:03}.png" for number in range(5)] for label in range(30)]
+    drawn = keys_by_split(samples, val=0.2, copies=alike)
+    assert len(drawn["val"]) == 30
+    assert num_groupings == 3  # as found, with the first class divided, with all of them divided
 
 
 @pytest.fixture(scope="module")
