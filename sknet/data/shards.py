@@ -1,9 +1,9 @@
 """Shards as files: each is one MindRecord file and its index, written, read and verified here.
 
 MindRecord has no checksums, silently drops invalid rows, and refuses data that exceeds its header
-and page sizes only at the end. So the sizes follow from the data, the rows of a written shard are
-counted, a sample of them is read back through the reader that training uses, and both files are
-hashed.
+and page sizes only at the end. So the sizes follow from the data of a split, the rows of a written
+shard are counted, a sample of them is read back through the reader that training uses, and both
+files are hashed.
 """
 
 import itertools
@@ -118,7 +118,10 @@ def is_undamaged(file: ShardFile, directory: Path) -> bool:
 
 @dataclass(frozen=True)
 class MindRecordSizes:
-    """The two sizes of a MindRecord file, in bytes. Both shape the file's bytes."""
+    """The two sizes of a MindRecord file, in bytes. Both shape the file's bytes.
+
+    MindDataset refuses to read files together of which one of the sizes differs.
+    """
 
     header_bytes: int
     page_bytes: int
@@ -146,6 +149,14 @@ def mindrecord_sizes(image_sizes: Sequence[int], key_bytes: int) -> MindRecordSi
     while (header := _header_bytes(blob_bytes, row_bytes, page)) > MAX_HEADER_BYTES:
         page *= 2
     return MindRecordSizes(max(MIN_HEADER_BYTES, header), page)
+
+
+def common_sizes(sizes: Sequence[MindRecordSizes]) -> MindRecordSizes:
+    """Return the sizes for shards that are read together, given those that each one needs."""
+    return MindRecordSizes(
+        header_bytes=max(each.header_bytes for each in sizes),
+        page_bytes=max(each.page_bytes for each in sizes),
+    )
 
 
 def _header_bytes(blob_bytes: int, row_bytes: int, page: int) -> int:

@@ -1,7 +1,8 @@
 """Conversion of a staged source into shards, by several processes or hosts.
 
-A shard's bytes depend on its samples and its number only: the count of processes, the hosts and the
-directory leave no trace. All processes, on whatever host, work in one directory.
+A shard's bytes depend on its samples, its number, and the sizes of the images of its split only:
+the count of processes, the hosts and the directory leave no trace. All processes, on whatever host,
+work in one directory.
 """
 
 import os

@@ -20,7 +20,7 @@ from sknet.data.conversion.directory import ATTEMPT_FILE, WORK, ShardRecord
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.conversion.progress import Tally
 from sknet.data.images import FORMATS, decode, undecodable
-from sknet.data.shards import MindRecordSizes, Row, is_undamaged, mindrecord_sizes, write_shard
+from sknet.data.shards import Row, is_undamaged, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.sources.trees import lasting_fault
 from sknet.data.staging import INDEX_COLUMNS
@@ -114,10 +114,8 @@ class ShardConverter:
     def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
         building.mkdir()
         quarantined: list[QuarantinedSample] = []
-        key_bytes = int(shard.rows["key"].str.len().sum()) * 4  # UTF-8 takes four a character
-        sizes = mindrecord_sizes(shard.rows["size"].tolist(), key_bytes)
-        rows = self._rows(shard, sizes, quarantined, Tally(building / "tally"))
-        file = write_shard(building / shard.name, shard.split, rows, sizes)
+        rows = self._rows(shard, quarantined, Tally(building / "tally"))
+        file = write_shard(building / shard.name, shard.split, rows, shard.sizes)
         for name in (file.name, file.index_name):
             fsync(building / name)
             (building / name).replace(self.directory / name)
@@ -129,11 +127,7 @@ class ShardConverter:
         return record
 
     def _rows(
-        self,
-        shard: ShardPlan,
-        sizes: MindRecordSizes,
-        quarantined: list[QuarantinedSample],
-        tally: Tally,
+        self, shard: ShardPlan, quarantined: list[QuarantinedSample], tally: Tally
     ) -> Iterator[Row]:
         """Yield the samples that decode; append the others to `quarantined`."""
         try:
@@ -151,10 +145,10 @@ class ShardConverter:
                 quarantined.append(
                     QuarantinedSample(split=shard.split, key=sample.key, reason=reason)
                 )
-            elif len(image) >= sizes.page_bytes:
+            elif len(image) >= shard.sizes.page_bytes:
                 raise UserError(
                     f"sample {sample.key} takes {len(image)} bytes when re-encoded, "
-                    f"expected fewer than {sizes.page_bytes}: lower --quality"
+                    f"expected fewer than {shard.sizes.page_bytes}: lower --quality"
                 )
             else:
                 yield Row(image, sample.label, sample.key)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sknet.data.order import order_slice
-from sknet.data.shards import SCHEMA, SHARDS_FORMAT
+from sknet.data.shards import (
+    SCHEMA,
+    SHARDS_FORMAT,
+    MindRecordSizes,
+    common_sizes,
+    mindrecord_sizes,
+)
 from sknet.data.sources import ALL_SPLITS
 from sknet.data.staging import Staged
 from sknet.records import Dataset, Reencoding
@@ -36,6 +42,8 @@ class ShardPlan:
     """File name, which holds the shard's number among those of the split."""
     rows: "pd.DataFrame"
     """The shard's rows of the index, in the shard's order."""
+    sizes: MindRecordSizes
+    """Those of all shards of the split."""
 
 
 def shard_counts(staged: Staged, num_shards: int | None) -> dict[str, int]:
@@ -65,14 +73,28 @@ def shard_names(counts: dict[str, int]) -> list[str]:
 
 
 def plan_shards(staged: Staged, counts: dict[str, int]) -> Iterator[ShardPlan]:
-    """Yield the shards in the order of `shard_names`; sizes in a split differ by one at most."""
+    """Yield the shards in the order of `shard_names`; sizes in a split differ by one at most.
+
+    Raises:
+        UserError: An image exceeds MindRecord's largest page.
+    """
+    image_sizes = staged.index["size"].to_numpy()
+    key_bytes = staged.index["key"].str.len().to_numpy() * 4  # UTF-8 takes four a character
     for split, count in counts.items():
+        if not count:
+            continue
         positions = np.flatnonzero((staged.index["split"] == split).to_numpy())
-        bounds = [len(positions) * number // count for number in range(count + 1)] if count else []
-        names = shard_names({split: count})
-        for name, (start, stop) in zip(names, pairwise(bounds), strict=True):
-            spread = order_slice(len(positions), SPREAD_SEED, 0, start, stop)
-            yield ShardPlan(split, name, staged.index.iloc[positions[spread]])
+        bounds = list(pairwise(len(positions) * number // count for number in range(count + 1)))
+        spread = positions[order_slice(len(positions), SPREAD_SEED, 0, 0, len(positions))]
+        shards = [spread[start:stop] for start, stop in bounds]
+        sizes = common_sizes(
+            [
+                mindrecord_sizes(image_sizes[rows].tolist(), int(key_bytes[rows].sum()))
+                for rows in shards
+            ]
+        )
+        for name, rows in zip(shard_names({split: count}), shards, strict=True):
+            yield ShardPlan(split, name, staged.index.iloc[rows], sizes)
 
 
 def plan_digest(dataset: Dataset, counts: dict[str, int], reencoding: Reencoding | None) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from mindspore.dataset import MindDataset
 from PIL import Image
 
 import sknet.data.conversion.converter
@@ -14,7 +16,7 @@ from sknet.data.conversion.directory import locked
 from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
 from sknet.data.conversion.progress import ConversionProgress, describe
 from sknet.data.reading.pipeline import eval_batches
-from sknet.data.shards import ShardSet, read_rows
+from sknet.data.shards import Row, ShardSet, read_rows, write_shard
 from sknet.data.staging import Staged
 from sknet.errors import UserError
 from sknet.recipe import Recipe
@@ -72,6 +74,34 @@ def test_shards_differ_in_length_by_one_at_most(staged: Staged) -> None:
     plans = plan_shards(staged, shard_counts(staged, 4))
     lengths = [len(plan.rows) for plan in plans if plan.split == "train"]
     assert sorted(lengths) == [3, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("larger", "size"), [(1, 3 << 20), (75, 900_000)], ids=["larger page", "longer list of pages"]
+)
+def test_shards_of_a_split_are_read_together_whatever_the_sizes_of_their_images(
+    staged: Staged, tmp_path: Path, larger: int, size: int
+) -> None:
+    """MindDataset refuses files of which the page or the header size differs.
+
+    The first shard of two is to hold larger images. The files have the sizes that these need, and
+    little content.
+    """
+    index = pd.concat([staged.index.head(1)] * 150, ignore_index=True)
+    index["key"] = [f"{number:03}" for number in range(150)]
+    first, second = plan_shards(Staged(staged.dataset, index), {"train": 2})
+    needed = index["size"].mask(index["key"].isin(first.rows["key"][:larger]), size)
+    staged = Staged(staged.dataset, index.assign(size=needed))
+    paths = []
+    for shard in plan_shards(staged, {"train": 2}):
+        rows = [Row(b"image", 0, key) for key in shard.rows["key"]]
+        write_shard(tmp_path / shard.name, "train", rows, shard.sizes)
+        paths.append(str(tmp_path / shard.name))
+    keys = {*first.rows["key"], *second.rows["key"]}
+    read = MindDataset(paths, columns_list=["key"], shuffle=False, num_parallel_workers=1)
+    assert {
+        str(key) for (key,) in read.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    } == keys
 
 
 def test_there_are_no_more_shards_than_samples(staged: Staged) -> None:
