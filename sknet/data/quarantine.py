@@ -41,12 +41,12 @@ def refuse_too_many(
         UserError: There are more.
     """
     fraction = MAX_FRACTION if max_fraction is None else max_fraction
-    most, limit = num_samples * fraction, f"{fraction:.2%}"
-    if max_fraction is None and most < MAX_FILES:
-        most, limit = MAX_FILES, f"{MAX_FILES} of them"
-    if len(quarantined) <= most:
+    limit = f"{fraction:.2%}"
+    if max_fraction is None and num_samples * fraction < MAX_FILES:
+        fraction, limit = MAX_FILES / max(num_samples, 1), f"{MAX_FILES} of them"
+    found = len(quarantined) / max(num_samples, 1)
+    if found <= fraction:
         return
-    found = len(quarantined) / num_samples
     first = min(quarantined, key=lambda sample: sample.key)
     raise UserError(
         f"{len(quarantined)} of {num_samples} samples ({found:.2%}) can't be used, more than "

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sknet.data.data_directory import shards_at
 from sknet.data.quarantine import MAX_LINES, refuse_too_many, report_quarantined
@@ -51,6 +53,17 @@ def test_more_are_refused_with_the_option_that_leaves_them_out(
         f"00000: bad; to leave them out, give --max-quarantine {enough}"
     )
     refuse_too_many(samples(bad), of, float(enough))
+
+
+@given(st.integers(1, 3000).flatmap(lambda of: st.tuples(st.integers(1, of), st.just(of))))
+@example((29, 50))
+@example((1702, 2960))
+@settings(deadline=None, max_examples=50)
+def test_option_that_a_refusal_suggests_is_enough(counts: tuple[int, int]) -> None:
+    """Also where the product of the fraction and the number of samples is rounded, as in these."""
+    bad, of = samples(counts[0]), counts[1]
+    message = refusal(lambda: refuse_too_many(bad, of, 0))
+    refuse_too_many(bad, of, float(message.rpartition(" ")[2]))
 
 
 def test_each_is_named_where_it_is_left_out(images_copy: Path, tmp_path: Path) -> None:
