@@ -44,16 +44,16 @@ def draw_splits(
         classes: Names of the classes by label.
         rule: Which splits to draw.
         copies: Keys of the samples that show one image, for each such image.
-        groups: Group of each training sample by its path, empty for a group of its own; None if
-            there is no group file.
+        groups: Group of the samples by their paths, empty for a group of its own, as a sample is
+            that has none; None if there is no group file.
 
     Returns:
         All samples, sorted by split and key.
 
     Raises:
-        UserError: A class has too few groups, or a sample is not in the group file.
+        UserError: A class has too few groups.
     """
-    names = _group_names(samples, groups)
+    names = [_group_of(sample, groups or {}) or sample.key for sample in samples]
     copies = list(copies)
     # Dividing one class may be enough for others. If it is not, all of them are divided at once,
     # because each try groups all samples.
@@ -103,6 +103,37 @@ def uneven_splits(samples: Iterable[Sample], classes: Sequence[str], rule: Split
     if len(lines) > MAX_LINES:
         lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
     return lines
+
+
+def ungrouped(samples: Iterable[Sample], groups: Mapping[str, str]) -> str | None:
+    """Check that the group file has a line for each sample, before splits are drawn.
+
+    Returns:
+        A line if it lacks only samples of the sealed test split that the source has, whose groups
+        may be unknown to those who use it.
+
+    Raises:
+        UserError: It lacks other samples.
+    """
+    counts: Counter[bool] = Counter()
+    absent: dict[bool, list[str]] = {False: [], True: []}
+    for sample in samples:
+        is_sealed = sample.split == TEST
+        counts[is_sealed] += 1
+        if _group_of(sample, groups) is None:
+            absent[is_sealed].append(sample.key)
+    if keys := absent[False]:
+        raise UserError(
+            f"groups.csv has no line for {len(keys)} of {counts[False]} images, such as "
+            f"{keys[0]}: expected path and group of each, or an empty group for an image of its "
+            "own"
+        )
+    if keys := absent[True]:
+        return (
+            f"groups.csv has no line for {len(keys)} of {counts[True]} images of {TEST}, such as "
+            f"{keys[0]}: whether their groups are in other splits, too, is not known"
+        )
+    return None
 
 
 def divided_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> str | None:
@@ -250,29 +281,6 @@ class _Drawing:
 
     def _counts(self, group: Group) -> Counter[int]:
         return Counter(self._labels[position] for position in group)
-
-
-def _group_names(samples: Sequence[Sample], groups: Mapping[str, str] | None) -> list[str]:
-    """Return the name of each sample's group in the group file, or else the sample's key.
-
-    Raises:
-        UserError: The file has no line for a training sample.
-    """
-    if groups is None:
-        return [sample.key for sample in samples]
-    names = [_group_of(sample, groups) for sample in samples]
-    absent = [
-        sample.key
-        for sample, name in zip(samples, names, strict=True)
-        if name is None and sample.split == TRAIN
-    ]
-    if absent:
-        raise UserError(
-            f"groups.csv has no line for {len(absent)} of {len(samples)} images, such as "
-            f"{absent[0]}: expected path and group of each, or an empty group for an image of its "
-            "own"
-        )
-    return [name or sample.key for sample, name in zip(samples, names, strict=True)]
 
 
 def _group_of(sample: Sample, groups: Mapping[str, str]) -> str | None:

@@ -366,6 +366,26 @@ def test_groups_in_several_given_splits_are_told_or_refused(images_copy: Path) -
     assert message == f"{line}: put each into one split, or choose --on-leak warn"
 
 
+def test_group_file_names_each_image_of_given_splits_except_sealed_ones(images_copy: Path) -> None:
+    keys = sorted(path.relative_to(images_copy).as_posix() for path in images_copy.glob("*/*/*"))
+    write_groups(images_copy, "path,group\n" + "".join(f"/data/{key},p\n" for key in keys))
+    message = refusal(lambda: stage(images_copy))
+    assert message == (
+        f"groups.csv has no line for 21 of 21 images, such as {keys[0]}: expected path and group "
+        "of each, or an empty group for an image of its own"
+    )
+    write_groups(images_copy, "path,group\n" + "".join(f"{key},\n" for key in keys[:-1]))
+    assert f"for 1 of 21 images, such as {keys[-1]}: " in refusal(lambda: stage(images_copy))
+    write_groups(images_copy, "path,group\n" + "".join(f"{key},\n" for key in keys))
+    write_folders(images_copy / "test", count=1)
+    told: list[str] = []
+    stage(images_copy, report=lambda level, line: told.append(line) if level > INFO else None)
+    assert told == [
+        "stage: groups.csv has no line for 3 of 3 images of test, such as test/cat/0.png: whether "
+        "their groups are in other splits, too, is not known"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
