@@ -1,7 +1,8 @@
 """Staging: list a source, read and hash every file once, and describe it as a record and an index.
 
-The same images give the same record and index on every machine: neither holds a time or a path of
-the machine. What a file held is cached, so that the next staging reads only what has changed.
+The same images give the same record and index on every machine with the same versions of Pillow
+and imagehash, by which copies are found: neither holds a time or a path of the machine. What a file
+held is cached, so that the next staging reads only what has changed.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ from sknet.data.sources.kinds import split_of
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.split_rule import read_groups
 from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
-from sknet.data.splitting import divided_groups, draw_splits, uneven_splits
+from sknet.data.splitting import divided_groups, draw_splits, uneven_splits, ungrouped
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
 
@@ -133,6 +134,8 @@ def stage_source(
         report(logging.INFO, f"stage: {line}")
     report_quarantined(report, "stage", quarantined)
     refuse_too_many(quarantined, len(samples) + len(quarantined), max_quarantine)
+    if groups is not None and (lacking := ungrouped(samples, groups)):
+        report(logging.WARNING, f"stage: {lacking}")
     matched = find_copies(
         [sample.sha256 for sample in samples], [sample.fingerprint for sample in samples]
     )
