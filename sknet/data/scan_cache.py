@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import imagehash
+import PIL
+
 from infra.base.files import cache_directory
 from infra.base.verified import is_settled
 from sknet.data.sources.source import ScannedImage, Source
@@ -41,8 +44,10 @@ class ScanCache:
         directory = directory or cache_directory("ledgers")
         is_local = "://" not in source.location
         root = Path(source.location).absolute() if is_local else source.location
-        name = hashlib.sha256(f"{_CACHE_FORMAT}\0{source.kind}\0{root}".encode()).hexdigest()[:16]
-        self._path = directory / f"{name}.parquet"
+        # Fingerprints of other versions may differ, and are not to be compared with these.
+        versions = f"{PIL.__version__}\0{imagehash.__version__}"
+        name = f"{_CACHE_FORMAT}\0{versions}\0{source.kind}\0{root}"
+        self._path = directory / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.parquet"
         self._known = self._read()
 
     def get(self, file: SourceFile) -> Found | None:

@@ -139,6 +139,18 @@ def test_full_reads_everything(images_copy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("library", ["PIL", "imagehash"])
+def test_fingerprints_of_other_versions_are_not_used(
+    images_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    stage_cached(tmp_path / "caches", images_copy)
+    with monkeypatch.context() as upgraded:
+        upgraded.setattr(f"{library}.__version__", "99.0")
+        assert stage_cached(tmp_path / "caches", images_copy).num_files_read == 21
+    assert stage_cached(tmp_path / "caches", images_copy).num_files_read == 0
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
 def test_damaged_cache_is_written_again(images_copy: Path, tmp_path: Path, content: bytes) -> None:
     stage_cached(tmp_path / "caches", images_copy)
