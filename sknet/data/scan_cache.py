@@ -17,8 +17,8 @@ from sknet.data.sources.trees import Skipped, SourceFile
 Found = list[ScannedImage | Skipped]
 """What a scan found in a file."""
 
-_CACHE_FORMAT = 2
-"""Another one for other columns and for other fingerprints."""
+_CACHE_FORMAT = 3
+"""Another one for other columns, other fingerprints and other reasons to leave files out."""
 _CACHE_COLUMNS = [
     *("path", "file_size", "stamp"),
     *("name", "offset", "size", "sha256", "fingerprint", "reason", "counts"),

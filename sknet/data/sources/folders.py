@@ -5,7 +5,6 @@ looks like another layout is refused with the way to mend it.
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from sknet.data.sources.kinds import (
     is_hidden,
     skipped_by_content,
     skipped_by_name,
+    split_by_words,
     split_of,
 )
 from sknet.data.sources.source import (
@@ -118,7 +118,7 @@ class _Folders(GivenSplits):
         Raises:
             UserError: All of them have such names.
         """
-        if {name.lower() for name in self.classes} <= PARTS:
+        if _are_parts(self.classes):
             raise UserError(
                 f"{self._where(parent)} has the folders {_listed(self.classes)}, which are parts "
                 "of a data set and no classes: expected a folder for each class"
@@ -156,23 +156,27 @@ class _Folders(GivenSplits):
         return skipped_by_content(file.path, head) is None
 
     def _refuse_splits_below(self, folder: str, files: Sequence[SourceFile | Skipped]) -> None:
-        """Check that a class folder isn't divided into splits; remember what it is divided into.
+        """Check that a class isn't divided into splits or parts; remember what it is divided into.
 
         Raises:
             UserError: It is.
         """
         inside = [file.path.removeprefix(f"{folder}/") for file in files if _is_file(file)]
         images = [path for path in inside if has_image_suffix(path)] or inside
-        if not images or any("/" not in path for path in images):
-            return
-        folders = sorted({path.split("/")[0] for path in images})
-        if len({split_of(each) for each in folders} - {None}) > 1:
-            where = f"{self.location}/{folder}"
+        folders = sorted({path.split("/")[0] for path in images if "/" in path})
+        where = f"{self.location}/{folder}"
+        if _are_splits(folders):
             raise UserError(
                 f"{where} has the folders {_listed(folders)}: expected splits above classes, as in "
                 f"train/<class>/<images>; or give {where} as the source"
             )
-        self._divided.append(f"{folder} ({_listed(folders)})")
+        if len(folders) > 1 and _are_parts(folders):
+            raise UserError(
+                f"{where} has the folders {_listed(folders)}, which are parts of a data set: "
+                "expected the photographs of the class alone; move the other folders away"
+            )
+        if folders and all("/" in path for path in images):
+            self._divided.append(f"{folder} ({_listed(folders)})")
 
     def _loose(self, folder: str) -> Iterator[SourceFile | Skipped]:
         """Yield the files that are in a folder of class folders itself."""
@@ -309,11 +313,15 @@ class ClassFolders(_Folders):
         for name in self._class_folders_of[split]:
             if name not in known:
                 alike = [each for each in self.classes if each.casefold() == name.casefold()]
+                where = f"{self.location}/{self._split_folders[split]}"
+                train = f"{self.location}/{self._split_folders['train']}"
                 hint = f"; is it {alike[0]!r}?" if alike else ""
-                raise UserError(
-                    f"{self.location}/{self._split_folders[split]} has the class {name!r}, which "
-                    f"{self.location}/{self._split_folders['train']} doesn't have{hint}"
-                )
+                if split == TEST and not alike:
+                    hint = (
+                        f"; if its images have no labels, move them directly into {where}, "
+                        f"otherwise name the folder as in {train}"
+                    )
+                raise UserError(f"{where} has the class {name!r}, which {train} doesn't have{hint}")
 
 
 class UnsplitFolders(_Folders):
@@ -364,11 +372,22 @@ class UnsplitFolders(_Folders):
         Raises:
             UserError: There are fewer than two, or they look like splits.
         """
-        below = {folder: self._class_folders(folder) for folder in self._splits_by_words()}
-        if len({_split_by_words(folder) for folder, inner in below.items() if inner}) > 1:
+        alike = [folder for folder in self._folders.values() if split_by_words(folder)]
+        with_classes = [folder for folder in alike if self._class_folders(folder)]
+        if _are_splits(alike) or len(set(map(split_by_words, with_classes))) > 1:
             raise UserError(
-                f"data directory {self.location} has the folders {_listed(sorted(below))}, which "
-                "look like splits: rename them to train, val and, if there is a third, test"
+                f"data directory {self.location} has the folders {_listed(sorted(alike))}, which "
+                "look like splits: expected train/<class>/<images>, val/<class>/<images> and, if "
+                "there is a third split, test/<class>/<images>"
+            )
+        if len(self._folders) > 1 and (shared := self._shared_folders()):
+            above = _listed(list(self._folders.values()))
+            below = _listed(shared)
+            raise UserError(
+                f"data directory {self.location} has the folders {above}, each with the folders "
+                f"{below} in it: if {below} are the classes, rename the folders above them to "
+                "train, val and test, or merge them; otherwise move the images up into the "
+                "folders of their classes"
             )
         if len(self._folders) == 1:
             (folder,) = self._folders.values()
@@ -385,14 +404,29 @@ class UnsplitFolders(_Folders):
                 "archives, or ImageNet as Kaggle unpacks it"
             )
 
-    def _splits_by_words(self) -> list[str]:
-        return [folder for folder in self._folders.values() if _split_by_words(folder)]
+    def _shared_folders(self) -> list[str]:
+        """Return the names of the folders that all folders hold, if these hold nothing else.
+
+        Fewer than two, splits and parts of a data set don't count.
+        """
+        shared: list[str] = []
+        for folder in self._folders.values():  # ends at the first that differs: S3 is slow
+            inner = list(self._class_folders(folder))
+            has_images = any(map(has_image_suffix, self._tree.children(folder).files))
+            if len(inner) < 2 or has_images or inner != (shared or inner):
+                return []
+            shared = inner
+        return [] if _are_splits(shared) or _are_parts(shared) else shared
 
 
-def _split_by_words(folder: str) -> str | None:
-    """Return the split of which a name has a word, such as train of train2017 or TrainingSet."""
-    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", folder)
-    return next((split for split in map(split_of, words) if split), None)
+def _are_splits(folders: Iterable[str]) -> bool:
+    """Tell whether two names or more stand for different splits."""
+    return len({split_by_words(folder, alone=True) for folder in folders} - {None}) > 1
+
+
+def _are_parts(folders: Iterable[str]) -> bool:
+    """Tell whether all names are those of the parts of a data set, such as images and masks."""
+    return {folder.lower() for folder in folders} <= PARTS
 
 
 def _is_file(file: SourceFile | Skipped) -> TypeGuard[SourceFile]:

@@ -4,8 +4,13 @@ A file is an image if its content is one, whatever its name. The name decides on
 can't be images: hidden ones, and what file servers and systems leave in folders.
 """
 
+import io
+import re
 import unicodedata
+import warnings
 from pathlib import PurePosixPath
+
+import PIL.Image
 
 from sknet.data.sources.trees import Skipped
 
@@ -29,8 +34,9 @@ _HOUSEKEEPING = frozenset(
         # macOS and Windows.
         *("__macosx", "icon\r", "network trash folder", "temporary items"),
         *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
-        # Linux, Python, photo software.
-        *("lost+found", "__pycache__", "thumbnails", "_thumbnails", "_thumbs"),
+        # Linux, Python, web servers, photo software.
+        *("lost+found", "__pycache__", "_vti_cnf"),
+        *("thumb", "thumbs", "thumbnail", "thumbnails", "_thumbnails", "_thumbs"),
     }
 )
 """Names, in lower case, of folders and files that nobody made to be part of a data set."""
@@ -43,6 +49,10 @@ SPLIT_NAMES = {
 """Usual names of the folders of a split, in lower case."""
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
+_OTHER_SPLIT_WORDS = {"holdout": "val", "heldout": "val", "eval": "val", "evaluation": "val"}
+_FILLER = re.compile("(data|datasets?|sets?|images?|imgs?|splits?|folders?)$")
+"""Words that stand beside, or at the end of, the word for a split in a folder's name."""
+
 PARTS = frozenset(
     {
         *("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "data"),
@@ -51,7 +61,7 @@ PARTS = frozenset(
 )
 """Names, in lower case, of folders that hold a part of a data set."""
 
-HEAD_BYTES = 32
+HEAD_BYTES = 4096
 """Bytes from the beginning of a file by which its kind is recognised."""
 
 _SIGNATURES = (
@@ -61,15 +71,22 @@ _SIGNATURES = (
     (8, b"WEBP", "WebP"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
-    (0, b"\0\0\x01\0", "icon"),
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
+    (0, b"\0\0\x01\0", "ICO"),
     (0, b"8BPS", "Photoshop"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
     (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
     *((4, b"ftyp" + brand, "HEIF") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
 )
-"""Where in a file what stands that says its format."""
+"""Where in a file what stands that says its format. Pillow is asked about all others."""
+
+_NO_IMAGES = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
+"""What Pillow recognises, although it is a table or a film."""
 
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
@@ -109,7 +126,7 @@ def skipped_by_content(path: str, head: bytes) -> Skipped | None:
     if has_image_suffix(path) or kind in ("JPEG", "PNG", "BMP"):
         return None
     if kind:
-        return Skipped(path, f"a {kind} image: convert it to JPEG or PNG")
+        return Skipped(path, f"an image of the format {kind}: convert it to JPEG, PNG or BMP")
     if PurePosixPath(path).suffix.lower() in _OTHER_SUFFIXES:
         return Skipped(path, "no JPEG, PNG or BMP image")
     return Skipped(path, "no image", quarantined=False)
@@ -119,12 +136,46 @@ def image_format(head: bytes) -> str | None:
     """Return the format of an image by its first bytes; None if it is none that is known here."""
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
-    return next((kind for at, mark, kind in _SIGNATURES if head[at : at + len(mark)] == mark), None)
+    for at, mark, kind in _SIGNATURES:
+        if head[at : at + len(mark)] == mark:
+            return kind
+    return _format_by_pillow(head)
+
+
+def _format_by_pillow(head: bytes) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Nothing is decoded: the formats that Pillow decodes to open them have signatures.
+            with PIL.Image.open(io.BytesIO(head)) as image:
+                return None if image.format in _NO_IMAGES else image.format
+    except Exception:  # noqa: BLE001 (Pillow's plugins raise many kinds for bad bytes)
+        return None
 
 
 def split_of(folder: str) -> str | None:
     """Return the split that a folder's name stands for; None if it is no usual name of one."""
     return _SPLIT_OF.get(folder.lower())
+
+
+def split_by_words(folder: str, *, alone: bool = False) -> str | None:
+    """Return the split of which a name has a word, as train2017, TrainingSet and valset have.
+
+    Args:
+        folder: The name.
+        alone: Whether all other words must be such as `set` or `data`, or single letters. That
+            of `train station` isn't.
+    """
+    words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", folder)]
+    splits = {
+        word: _OTHER_SPLIT_WORDS.get(word) or split_of(_FILLER.sub("", word)) for word in words
+    }
+    if alone and any(
+        split is None and len(word) > 1 and not _FILLER.fullmatch(word)
+        for word, split in splits.items()
+    ):
+        return None
+    return next((split for split in splits.values() if split), None)
 
 
 def class_name(folder: str) -> str:

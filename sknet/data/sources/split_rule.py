@@ -33,11 +33,16 @@ def split_query(source: str, query: str) -> SplitRule:
         UserError: It is no such query.
     """
     try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+        given = dict(pairs)
+        names = [name for name, _ in pairs]
         fractions = {split: float(given.pop(split)) for split in DRAWN if split in given}
         seed = int(given.pop("seed", "0"))
     except ValueError:
         raise UserError(f"data source {source!r}: val, test and seed are numbers") from None
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"data source {source!r} gives {name!r} twice: give it once")
     fits = all(fraction > 0 for fraction in fractions.values()) and sum(fractions.values()) < 1
     if given or not fits:
         raise UserError(
@@ -53,8 +58,8 @@ def read_groups(tree: FileTree) -> dict[str, str]:
     A line without a group stands for an image that is a group of its own.
 
     Raises:
-        UserError: The file can't be read, is no CSV file with the columns `path` and `group`, or
-            gives one path two groups.
+        UserError: The file can't be read, is no CSV file with the columns `path` and `group`
+            once each, or gives one path two groups.
     """
     try:
         # Spreadsheets write a byte order mark.
@@ -70,6 +75,11 @@ def read_groups(tree: FileTree) -> dict[str, str]:
                 f"{tree.location}/{GROUP_FILE} line 1 is {','.join(header)[:80]!r}: expected the "
                 "columns path,group"
             )
+        for name in ("path", "group"):
+            if header.count(name) > 1:
+                raise UserError(
+                    f"{tree.location}/{GROUP_FILE} line 1 has the column {name!r} twice: keep one"
+                )
         path_column, group_column = header.index("path"), header.index("group")
         for row in rows:
             if not row:

@@ -98,10 +98,90 @@ def test_names_that_look_like_splits_are_refused(images_copy: Path, names: tuple
     assert f"has the folders {', '.join(sorted(names))}, which look like splits" in message
 
 
-def test_classes_may_have_words_of_splits_in_their_names(folders: Path, tmp_path: Path) -> None:
-    for name in ("train station", "test tube"):
-        shutil.copytree(folders / "train/cat", tmp_path / name)
-    assert open_source(str(tmp_path)).classes == ("test tube", "train station")
+def make_images(root: Path, *paths: str) -> None:
+    """Make folders with a file in each that counts as an image until it is decoded."""
+    for path in paths:
+        (root / path).mkdir(parents=True, exist_ok=True)
+        (root / path / "0.jpg").write_bytes(b"x")
+        (root / path / "1.jpg").write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train2017", "val2017"),
+        ("trainset", "valset"),
+        ("TrainImages", "TestImages"),
+        ("holdout", "training_data"),
+        ("testA", "testB", "trainA", "trainB"),
+    ],
+)
+@pytest.mark.parametrize("inner", ["", "/cat"])
+def test_splits_by_another_name_are_no_classes(
+    tmp_path: Path, names: tuple[str, ...], inner: str
+) -> None:
+    make_images(tmp_path, *(f"{name}{inner}" for name in names))
+    assert refusal(lambda: open_source(str(tmp_path))) == (
+        f"data directory {tmp_path} has the folders {', '.join(sorted(names))}, which look like "
+        "splits: expected train/<class>/<images>, val/<class>/<images> and, if there is a third "
+        "split, test/<class>/<images>"
+    )
+
+
+def test_folders_that_all_hold_the_same_folders_are_no_classes(tmp_path: Path) -> None:
+    make_images(tmp_path, "Fold1/cat", "Fold1/dog", "Fold2/cat", "Fold2/dog")
+    assert refusal(lambda: open_source(str(tmp_path))) == (
+        f"data directory {tmp_path} has the folders Fold1, Fold2, each with the folders cat, dog "
+        "in it: if cat, dog are the classes, rename the folders above them to train, val and test, "
+        "or merge them; otherwise move the images up into the folders of their classes"
+    )
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("test tube", "train station"),
+        ("car", "train_set"),
+        ("model train", "model test"),
+        ("cat/left", "dog/left"),
+        ("cat/left", "cat/right", "dog/left"),
+        ("cat", "cat/left", "cat/right", "dog", "dog/left", "dog/right"),
+        ("vehicle/train station", "vehicle/test tube", "dog"),
+        ("cat/images", "dog/images"),
+    ],
+)
+def test_what_only_resembles_splits_is_classes(tmp_path: Path, paths: tuple[str, ...]) -> None:
+    make_images(tmp_path, *paths)
+    source = open_source(str(tmp_path))
+    assert set(source.classes) == {path.split("/")[0] for path in paths}
+    assert len(list(source.files())) == 2 * len(paths)
+
+
+@pytest.mark.parametrize(
+    ("folders_of_cat", "says"),
+    [
+        (("train2017", "val2017"), "has the folders train2017, val2017: expected splits above"),
+        (("holdout", "training"), "has the folders holdout, training: expected splits above"),
+        (("Masks", "images"), "has the folders Masks, images, which are parts of a data set: "),
+    ],
+)
+@pytest.mark.parametrize("dog", ["dog", "both"])
+def test_splits_and_parts_within_a_class_are_refused(
+    tmp_path: Path, folders_of_cat: tuple[str, ...], says: str, dog: str
+) -> None:
+    below = {"both": [f"dog/{folder}" for folder in folders_of_cat], "dog": ["dog"]}[dog]
+    make_images(tmp_path, *below, *(f"cat/{folder}" for folder in folders_of_cat))
+    message = refusal(lambda: list(open_source(str(tmp_path)).files()))
+    assert message.startswith(f"{tmp_path}/cat {says}")
+
+
+def test_class_of_test_alone_is_refused_with_the_cure(images_copy: Path) -> None:
+    make_images(images_copy, "Test/img")
+    test, train = images_copy / "Test", images_copy / "train"
+    assert refusal(lambda: open_source(str(images_copy))) == (
+        f"{test} has the class 'img', which {train} doesn't have; if its images have no labels, "
+        f"move them directly into {test}, otherwise name the folder as in {train}"
+    )
 
 
 @pytest.mark.parametrize("form", ["train", "none"])
@@ -114,7 +194,13 @@ def test_fewer_than_two_classes_are_refused(images_copy: Path, form: str) -> Non
     assert ("one class folder, 'cat'" if form == "train" else "none of the known forms") in message
 
 
-@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found", "_vti_cnf"),
+        *("thumb", "Thumbs", "thumbnail", "THUMBNAILS"),
+    ],
+)
 def test_what_file_servers_and_systems_leave_is_not_read(images_copy: Path, name: str) -> None:
     before = stage(images_copy)
     for folder in ("train", "train/cat", "train/cat/more"):
