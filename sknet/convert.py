@@ -15,6 +15,7 @@ from sknet import program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine, progress_file
+from sknet.data.copies.leaks import refuse_recorded_leaks
 from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import open_source
 from sknet.data.staging import read_staged, stage_source
@@ -32,6 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     if arguments.staged:
         staged = read_staged(arguments.staged)
+        held = f"the staged samples in {arguments.staged}"
+        refuse_recorded_leaks(staged.dataset, arguments.on_leak, held)
     else:
         source = open_source(arguments.source)
         staged = stage_source(
@@ -56,7 +59,8 @@ def main(arguments: argparse.Namespace) -> None:
         on_progress=ProgressLine(before=write_progress),
         report=report,
     )
-    left_out = len(shards.dataset.quarantined) + len(shards.quarantined)
+    dataset = shards.dataset
+    left_out = len(dataset.quarantined) + len(dataset.dropped) + len(shards.quarantined)
     written = sum(file.num_samples for file in shards.files)
     print(f"{written} images converted, {left_out} left out", flush=True)
     program.write_json(shards, arguments.json)

@@ -7,7 +7,7 @@ from pathlib import Path
 from infra.base.locks import exclusive
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.progress import ProgressLine
-from sknet.data.copies.leaks import ON_LEAK, OnLeak
+from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings, refuse_recorded_leaks
 from sknet.data.scan_cache import ScanCache
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import SPLITS, open_source
@@ -47,18 +47,24 @@ def shards_at(
         splits: The splits that the program reads, whose shards are verified.
         max_quarantine: Largest fraction of the samples that may be unusable, 0 to 1; None: that of
             `refuse_too_many`. It doesn't apply to shards that are given.
-        on_leak: What happens if samples of a source have copies in other splits.
+        on_leak: What happens if samples have copies in other splits. Nothing can be left out of
+            shards that are given, so that `drop` refuses those with such copies.
         check: Called with a data set before it is converted; raises UserError if the program can't
             use it.
-        report: Called on rank 0 with lines about the source, the images that are left out, and
-            another program that converts the same data.
+        report: Called on rank 0 with lines about the source, copies in several splits, the images
+            that are left out, and another program that converts the same data.
 
     Raises:
-        UserError: The source has none of the known forms, or a shard is damaged.
+        UserError: The source has none of the known forms, a shard is damaged, or `on_leak` refuses
+            the data.
     """
     given = Path(data_dir)
     if (given / "shards.json").is_file():
-        return read_shards(given, splits)
+        shards = read_shards(given, splits)
+        for line in copy_warnings(shards.record.dataset) if rank == 0 else ():
+            report(line)
+        refuse_recorded_leaks(shards.record.dataset, on_leak, f"the shards in {data_dir}")
+        return shards
     source = open_source(data_dir)
 
     def tell(_level: int, line: str) -> None:

@@ -34,7 +34,7 @@ from sknet.data.conversion.progress import (
 )
 from sknet.data.quarantine import Report, no_report, refuse_too_many, report_quarantined
 from sknet.data.staging import Staged
-from sknet.errors import LostProcessError
+from sknet.errors import LostProcessError, UserError
 from sknet.records import Reencoding, Shards
 
 TICK_SECONDS = 0.5
@@ -94,8 +94,9 @@ def write_shards(
         report: Told which images are left out, shard by shard.
 
     Raises:
-        UserError: The source changed since it was staged, too many images don't decode, the
-            directory holds other files, or another conversion is at work in it.
+        UserError: The source changed since it was staged, too many images, or all of a class in a
+            split, don't decode, the directory holds other files, or another conversion is at work
+            in it.
         LostProcessError: A process was killed.
         DiskFullError: The disk is full.
         MemoryRefusedError: A process was refused memory.
@@ -129,6 +130,7 @@ def write_shards(
             plan=plan,
         )
         refuse_quarantine_above(max_quarantine, shards)
+        _refuse_empty_classes(staged, shards, source)
         replace_file(directory / "shards.json", shards.encode(), durable=True)
         shutil.rmtree(directory / WORK)
     return shards
@@ -147,6 +149,20 @@ def refuse_quarantine_above(max_fraction: float | None, shards: Shards) -> None:
     staged = shards.dataset.quarantined
     num_samples = sum(shards.dataset.splits.values()) + len(staged)
     refuse_too_many([*staged, *shards.quarantined], num_samples, max_fraction)
+
+
+def _refuse_empty_classes(staged: Staged, shards: Shards, source: str) -> None:
+    """Check that conversion left a readable image of each class in each split."""
+    left_out = {sample.key: sample for sample in shards.quarantined}
+    columns = staged.index[["split", "label"]]
+    is_left_out = staged.index["key"].isin(list(left_out))
+    remaining = {*columns[~is_left_out].drop_duplicates().itertuples(index=False, name=None)}
+    for split, label, key in staged.index.loc[is_left_out, ["split", "label", "key"]].to_numpy():
+        if (split, label) not in remaining:
+            raise UserError(
+                f"class {staged.dataset.classes[label]!r} has no usable image for {split!r} in "
+                f"{source}; the first that was left out is {key}: {left_out[key].reason}"
+            )
 
 
 class _ProgressTracker:

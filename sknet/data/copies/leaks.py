@@ -115,6 +115,25 @@ def refuse_leaks(groups: Iterable[CopyGroup]) -> None:
         )
 
 
+def refuse_recorded_leaks(dataset: Dataset, on_leak: OnLeak, what: str) -> None:
+    """Check that a data set, which was staged before, is as `on_leak` demands.
+
+    Args:
+        dataset: The data set.
+        on_leak: What was to happen to copies in other splits.
+        what: What holds the samples, for the message.
+
+    Raises:
+        UserError: There are copies in several splits, and they are to be refused or left out.
+    """
+    if on_leak == "refuse":
+        refuse_leaks(dataset.copies)
+    if on_leak == "drop" and any(group.leaks for group in dataset.copies):
+        raise UserError(
+            f"{what} hold copies in several splits: convert the images again with --on-leak drop"
+        )
+
+
 def described(group: CopyGroup, classes: Sequence[str] = ()) -> str:
     """Return the keys of a group in one line, at most three of each split.
 

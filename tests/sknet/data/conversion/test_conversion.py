@@ -149,6 +149,21 @@ def test_undecodable_image_is_quarantined_with_its_name_and_reason(
     assert identities((tmp_path / "one").glob("*.mindrecord*")) == before
 
 
+def test_class_that_loses_all_its_images_of_a_split_is_refused(
+    images_copy: Path, tmp_path: Path
+) -> None:
+    for number in ("000.png", "001.jpg"):
+        (images_copy / "val/dog" / number).write_bytes(b"no image")
+        (images_copy / "train/cat" / number).write_bytes(b"no image")
+    for _ in ("anew", "from finished shards"):
+        message = refusal(lambda: convert(images_copy, tmp_path / "out", max_quarantine=0.5))
+        assert message == (
+            f"class 'dog' has no usable image for 'val' in {images_copy}; the first that was left "
+            "out is val/dog/000.png: UnidentifiedImageError: not a JPEG, PNG or BMP image"
+        )
+        assert not (tmp_path / "out" / "shards.json").exists()
+
+
 def test_source_that_changed_since_staging_is_refused(images_copy: Path, tmp_path: Path) -> None:
     staged = stage(images_copy)
     Image.new("RGB", (32, 32)).save(images_copy / "train/cat/000.png")
