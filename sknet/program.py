@@ -22,7 +22,6 @@ from sknet.errors import (
     ExportError,
     GraphError,
     LostProcessError,
-    MemoryRefusedError,
     NonFiniteLossError,
     SampleError,
     SourceReadError,
@@ -64,11 +63,18 @@ def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespa
             raise
         return _end(arguments, Outcome.DISK_FULL, str(error), ExitCode.FAILED)
     except (MemoryError, RuntimeError) as error:
-        refused = error if isinstance(error, MemoryRefusedError) else memory_refused(error)
+        refused = memory_refused(error, options=_memory_options(arguments))
         if refused is None:
             raise
         return _end(arguments, Outcome.FAILED, str(refused), ExitCode.FAILED)
     return _end(arguments, Outcome.DONE, "", ExitCode.DONE)
+
+
+def _memory_options(arguments: argparse.Namespace) -> list[str]:
+    """Return what the user of a program can lower so that it needs less memory."""
+    if "set" in arguments:  # a program that has a recipe
+        return ["batch_size", "num_parallel_workers"]
+    return [f"--{name}" for name in ("batch_size", "workers") if name in arguments]
 
 
 def _printed(name: str) -> Sink:

@@ -4,7 +4,7 @@ import errno
 import re
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def room(needed: int, directory: Path, *, also: str = "") -> str:
     `also` says what is needed beside them.
     """
     free = shutil.disk_usage(directory).free
-    return f"needs {megabytes(needed)}{also}, {megabytes(free)} are free in {directory}"
+    return f"needs {size_text(needed)}{also}, {size_text(free)} are free in {directory}"
 
 
 def disk_full(
@@ -64,19 +64,22 @@ def disk_full(
         return None
     also = ""
     if _NO_ROOM_FOR_MINDSPORE in str(error):
-        also = f" and MindSpore's writer {megabytes(_LEAST_ROOM_FOR_MINDSPORE)}"
+        also = f" and MindSpore's writer {size_text(_LEAST_ROOM_FOR_MINDSPORE)}"
     return DiskFullError(
         f"disk full: {what} {room(needed, directory, also=also)}: make room, then start the same "
         "command again"
     )
 
 
-def memory_refused(error: MemoryError | RuntimeError, what: str = "") -> MemoryRefusedError | None:
+def memory_refused(
+    error: MemoryError | RuntimeError, what: str = "", options: Sequence[str] = ()
+) -> MemoryRefusedError | None:
     """Return the error to raise instead if this one comes from refused memory, or else None.
 
     Args:
         error: The error; one that this function returned is returned as it is.
         what: What needed the memory, for the message.
+        options: What the user can lower, so that less memory is needed.
     """
     if isinstance(error, MemoryRefusedError):
         return error
@@ -85,18 +88,20 @@ def memory_refused(error: MemoryError | RuntimeError, what: str = "") -> MemoryR
         return None
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    allowed = "no limit" if limit == resource.RLIM_INFINITY else f"limit {megabytes(limit)}"
+    allowed = "no limit" if limit == resource.RLIM_INFINITY else f"limit {size_text(limit)}"
     cause = ": ".join(filter(None, (what, cause or "an allocation was refused")))
+    advice = (
+        f"lower {' or '.join(options)}, or allow more memory" if options else "allow more memory"
+    )
     return MemoryRefusedError(
         f"out of memory: {cause}; the process held at most "
-        f"{megabytes(held)} (address space: {allowed}): lower batch_size, num_parallel_workers "
-        "or the number of workers"
+        f"{size_text(held)} (address space: {allowed}): {advice}"
     )
 
 
 @contextmanager
-def memory_for(what: str) -> Iterator[None]:
-    """Say in the error what needed the memory if the body is refused some.
+def memory_for(what: str, options: Sequence[str] = ()) -> Iterator[None]:
+    """Say in the error what needed the memory, and what to lower, if the body is refused some.
 
     Raises:
         MemoryRefusedError: The body was refused memory.
@@ -104,9 +109,11 @@ def memory_for(what: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise memory_refused(error, what) or error from None
+        raise memory_refused(error, what, options) or error from None
 
 
-def megabytes(num_bytes: int) -> str:
-    """Return a size as people read it, such as "6.2 MB"."""
-    return f"{num_bytes / 1e6:.3g} MB"
+def size_text(num_bytes: int) -> str:
+    """Return a size as people read it, such as "6.2 MB", "412 MB" or "15 GB"."""
+    if num_bytes >= 10e9:
+        return f"{num_bytes / 1e9:.0f} GB"
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 100e6 else f"{num_bytes / 1e6:.3g} MB"

@@ -1,5 +1,6 @@
 """A full disk and refused memory end a program in one line with the figures."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -77,6 +78,26 @@ def test_program_reports_which_shortage_ended_it(
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
+@pytest.mark.parametrize(
+    ("program_name", "advice"),
+    [
+        ("train", "lower batch_size or num_parallel_workers, or allow more memory"),
+        ("convert", "lower --workers, or allow more memory"),
+        ("data.__main__", "allow more memory"),
+    ],
+)
+def test_program_advises_the_options_that_it_has(
+    program_name: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(_: Namespace) -> None:
+        raise MemoryError
+
+    parser = importlib.import_module(f"sknet.{program_name}").parser()
+    arguments = Namespace(**{action.dest: None for action in parser._actions})
+    assert program.run(main, arguments) == 1
+    assert capsys.readouterr().err.endswith(f"): {advice}\n")
+
+
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("of ours")])
 def test_another_error_of_the_kind_is_not_taken_for_a_shortage(
     error: Exception, tmp_path: Path
@@ -120,10 +141,9 @@ def test_refused_memory_is_told_with_what_the_process_held(taker: str, tmp_path:
     assert ended.returncode == 1
     said = json.loads(outcome.read_text())
     assert said["status"] == "failed"
-    number = r"\d[\d.e+]*"
+    number = r"\d[\d.]*"
     assert re.fullmatch(
         r"out of memory: (an allocation was refused|Allocate device memory failed); the process "
-        rf"held at most {number} MB \(address space: limit {number} MB\): lower batch_size, "
-        "num_parallel_workers or the number of workers",
+        rf"held at most {number} MB \(address space: limit {number} MB\): allow more memory",
         said["message"],
     ), said["message"]

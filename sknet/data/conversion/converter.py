@@ -38,6 +38,9 @@ MAX_JPEG_SIDE = 65_500
 
 ROWS_PER_BLOCK = 1024
 
+MEMORY_OPTIONS = ["the number of workers"]
+"""What the user can lower so that a conversion needs less memory."""
+
 NUM_READS = 2
 """How often a sample is read before it counts as changed. A range of an S3 object has no checksum
 that would reveal an error of the network."""
@@ -86,7 +89,7 @@ class ShardConverter:
         except (MemoryError, OSError, RuntimeError) as error:
             shutil.rmtree(building, ignore_errors=True)
             shortage = (
-                memory_refused(error)
+                memory_refused(error, options=MEMORY_OPTIONS)
                 if isinstance(error, MemoryError)
                 else disk_full(error, f"shard {shard.name}", size, self.directory)
             )
@@ -135,7 +138,7 @@ class ShardConverter:
         except UserError as error:
             raise UserError(f"on host {socket.gethostname()}: {error}") from None
         for sample in _samples(shard.rows):
-            with memory_for(f"sample {sample.key}"):
+            with memory_for(f"sample {sample.key}", MEMORY_OPTIONS):
                 content = read_sample(source, sample)
                 reason = undecodable(content)
                 image = content

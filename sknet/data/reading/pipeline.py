@@ -38,6 +38,9 @@ MAX_BATCHES_AHEAD = 32
 """MindSpore's operations are at most this many batches ahead of the one that is yielded: 16, its
 default, after the batches are made, and as many samples or batches before."""
 
+MEMORY_OPTIONS = ["batch_size", "num_parallel_workers"]
+"""What the user can lower so that reading needs less memory."""
+
 Batch = tuple[Pixels, Labels]
 """Images (N, 3, R, R) and labels (N,)."""
 
@@ -195,7 +198,8 @@ def _explain_errors(
         if is_out_of_memory(error):
             ahead = indices[num_read : num_read + MAX_BATCHES_AHEAD * batch_size]
             refused = MemoryError(reason_of_mindspore(error))
-            raise memory_refused(refused, _largest(shards, split, ahead)) or error from None
+            largest = _largest(shards, split, ahead)
+            raise memory_refused(refused, largest, MEMORY_OPTIONS) or error from None
         if damaged := _first_undecodable(shards, split, indices[num_read:]):
             raise damaged from error
         raise

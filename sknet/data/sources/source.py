@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from infra.base.shortages import memory_for
+from infra.base.shortages import memory_refused
 from sknet.data.copies.fingerprint import fingerprint
+from sknet.data.images import FORMATS
 from sknet.data.sources.kinds import HEAD_BYTES, has_image_suffix, skipped_by_content
 from sknet.data.sources.trees import FileTree, Skipped, SourceFile, lasting_fault
 from sknet.errors import UserError
@@ -185,6 +188,20 @@ class ReadImage:
     """Where the image begins in the file, in bytes."""
 
 
+_being_decoded: dict[int, ReadImage] = {}
+"""The images that the threads of this process decode now: a small one may be refused memory because
+a large one takes it."""
+
+
+def _num_pixels(image: ReadImage) -> int:
+    with (
+        suppress(OSError, MemoryError, PIL.Image.DecompressionBombError),
+        PIL.Image.open(io.BytesIO(image.content), formats=FORMATS) as opened,
+    ):
+        return math.prod(opened.size)
+    return 0
+
+
 def scanned(image: ReadImage) -> ScannedImage:
     """Return what is kept of an image.
 
@@ -192,8 +209,15 @@ def scanned(image: ReadImage) -> ScannedImage:
         MemoryRefusedError: The decoder was refused memory.
     """
     sha256 = hashlib.sha256(image.content).hexdigest()
-    with memory_for(f"decoding {image.path}"):
+    _being_decoded[id(image)] = image
+    try:
         looks = fingerprint(image.content)
+    except MemoryError as error:
+        largest = max(list(_being_decoded.values()), key=_num_pixels)
+        what = f"decoding {largest.path}, the largest of the images being read"
+        raise memory_refused(error, what) or error from None
+    finally:
+        del _being_decoded[id(image)]
     return ScannedImage(image.name, image.offset, len(image.content), sha256, looks)
 
 

@@ -11,13 +11,13 @@ from infra.base.shortages import (
     MemoryRefusedError,
     disk_full,
     is_disk_full,
-    megabytes,
     memory_for,
     memory_refused,
     room,
+    size_text,
 )
 
-SIZE = r"\d[\d.e+]* MB"
+SIZE = r"\d[\d.]* [MG]B"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,6 @@ def test_a_full_disk_is_reported_with_what_is_needed_and_free(tmp_path: Path) ->
     refused = disk_full(RuntimeError("No free disk to be used"), "shard 3", 50_000, tmp_path)
     assert "shard 3 needs 0.05 MB and MindSpore's writer 10.5 MB, " in str(refused)
     assert room(6_200_000, tmp_path).startswith("needs 6.2 MB, ")
-    assert megabytes(123) == "0.000123 MB"
 
 
 @pytest.mark.parametrize(
@@ -78,10 +77,26 @@ def test_refused_memory_is_reported_with_what_the_process_held(
 ) -> None:
     assert re.fullmatch(
         rf"out of memory: {cause}; the process held at most {SIZE} \(address space: "
-        rf"(no limit|limit {SIZE})\): lower batch_size, num_parallel_workers or the number of "
-        "workers",
-        str(memory_refused(error)),
+        rf"(no limit|limit {SIZE})\): lower --batch_size or --workers, or allow more memory",
+        str(memory_refused(error, options=["--batch_size", "--workers"])),
     )
+
+
+def test_no_option_is_named_where_there_is_none() -> None:
+    assert str(memory_refused(MemoryError())).endswith("): allow more memory")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (123, "0.000123 MB"),
+        (6_200_000, "6.2 MB"),
+        (1_540_000_000, "1540 MB"),
+        (15_400_000_000, "15 GB"),
+    ],
+)
+def test_sizes_are_written_without_powers_of_ten(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 def test_what_needed_the_memory_is_named_once() -> None:

@@ -1,13 +1,17 @@
 """Refused memory is never a fault of the image that needed it."""
 
+import io
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from sknet.data.sources.source import ReadImage, scanned
 from sknet.errors import MemoryRefusedError
 from tests.sknet.conversions import convert
 
@@ -65,3 +69,33 @@ def test_conversion_names_the_sample_for_which_memory_was_refused(
     with pytest.raises(MemoryRefusedError) as caught:
         convert(folders, tmp_path / "shards")
     assert "out of memory: sample train/" in str(caught.value)
+
+
+def test_staging_names_the_largest_of_the_images_that_are_being_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = threading.Barrier(2)
+    small, large = (ReadImage(f"{side}.png", png_of(side)) for side in (8, 80))
+
+    def decode(content: bytes) -> bytes:
+        both.wait(60)  # both are being decoded
+        if content == small.content:
+            raise MemoryError
+        both.wait(60)
+        return b""
+
+    monkeypatch.setattr("sknet.data.sources.source.fingerprint", decode)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(scanned, large)
+        with pytest.raises(
+            MemoryRefusedError, match=r"decoding 80\.png, the largest of"
+        ):
+            scanned(small)
+        both.wait(60)
+        other.result()
+
+
+def png_of(side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "PNG")
+    return buffer.getvalue()
