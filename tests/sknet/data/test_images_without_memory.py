@@ -87,9 +87,7 @@ def test_staging_names_the_largest_of_the_images_that_are_being_decoded(
     monkeypatch.setattr("sknet.data.sources.source.fingerprint", decode)
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(scanned, large)
-        with pytest.raises(
-            MemoryRefusedError, match=r"decoding 80\.png, the largest of"
-        ):
+        with pytest.raises(MemoryRefusedError, match=r"decoding 80\.png, the largest of"):
             scanned(small)
         both.wait(60)
         other.result()
