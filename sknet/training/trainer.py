@@ -155,8 +155,8 @@ class Trainer:
         ms.set_seed(recipe.seed)
         # A checkpoint replaces all weights.
         weights = None if newest else self._options.weights
-        if weights and not recipe.replace_head:
-            self._report_other_classes(weights, run)
+        if weights and not recipe.replace_head and (warning := other_classes(weights, run)):
+            self._report(f"warning: {warning}")
         network = starting_network(recipe, len(run.classes), weights)
         rates = learning_rates(run)
         counts = class_counts(recipe, self._shards)
@@ -172,15 +172,6 @@ class Trainer:
             set_statistics(step_cell, gathered, world)
         layouts = with_layout(state.layouts, state.step, world.size)
         return Start(step_cell, rates, state.step, layouts, state.evaluations)
-
-    def _report_other_classes(self, weights: Path, run: Run) -> None:
-        origin = run_of(weights)
-        if origin is not None and origin.classes != run.classes:
-            self._report(
-                f"warning: {weights} was trained on other classes ({shortened(origin.classes)}) "
-                f"than this data has ({shortened(run.classes)}): replace_head=true starts the "
-                "classifier anew"
-            )
 
     def _report_plan(self, run: Run, start: int) -> None:
         recipe, size = run.recipe, self._world.size
@@ -254,6 +245,21 @@ def refuse_indivisible(run: Run, world_size: int) -> None:
             f"{run.world_size} workers, "
             f"can't be divided among {world_size}: choose a number of workers that divides it"
         )
+
+
+def other_classes(weights: Path, run: Run) -> str | None:
+    """Return what to tell of weights of a training on other classes; None if there are none.
+
+    Raises:
+        UserError: The state.json beside the weights can't be read.
+    """
+    origin = run_of(weights)
+    if origin is None or origin.classes == run.classes:
+        return None
+    return (
+        f"{weights} was trained on other classes ({shortened(origin.classes)}) than this data has "
+        f"({shortened(run.classes)}): replace_head=true starts the classifier anew"
+    )
 
 
 def starting_network(recipe: Recipe, num_classes: int, weights: Path | None) -> SKNet:

@@ -28,6 +28,7 @@ from sknet.records import (
     Shards,
 )
 from sknet.training.checkpoint import Snapshot, write
+from sknet.training.trainer import other_classes
 from tests.sknet.conversions import contents
 from tests.sknet.tiny_networks import tiny_network
 
@@ -318,18 +319,12 @@ def test_weights_that_do_not_fit_are_refused_before_a_training_converts(
     assert not (away / "shards").exists()
 
 
-@pytest.mark.slow
-def test_training_from_weights_of_other_classes_is_told(
-    call: Callable[..., tuple[int, str, str]],
-    recipe_file: Path,
-    converted: ShardSet,
-    finished: Path,
-    away: Path,
+def test_weights_of_a_training_on_other_classes_are_told(
+    recipe_file: Path, converted: ShardSet, finished: Path
 ) -> None:
-    data = renamed(converted, away / "renamed", ("ant", "bee", "cow"))
-    options = (train, "--config", recipe_file, "--set", "model=tiny", "--set", "epoch_size=2")
-    start = ("--set", f"ckpt_path={finished}")
-    code, output, errors = call(*options, *start, "--data_dir", data, "--ckpt_save_dir", "one")
-    assert (code, errors) == (0, "")
-    (line,) = [line for line in output.splitlines() if line.startswith("warning: ")]
-    assert "was trained on other classes (('cat', 'dog', 'emu')) than this data has" in line
+    recipe = load_recipe(str(recipe_file), ["model=tiny"])
+    run = plan_run(recipe, converted.record, 1, "CPU")
+    assert other_classes(finished / "model.ckpt", run) is None
+    renamed_run = run.model_copy(update={"classes": ("ant", "bee", "cow")})
+    message = other_classes(finished / "model.ckpt", renamed_run)
+    assert "was trained on other classes (('cat', 'dog', 'emu')) than this data has" in str(message)
