@@ -267,7 +267,7 @@ options = [*recipe, "--data_dir", "none"]
 weights = ["--ckpt_path", "none"]
 for module, given in [
     (train, options),
-    (validate, [*options, *weights]),
+    (validate, [*options, "--ckpt_path", "README.md"]),
     (export, [*recipe, *weights, "--format", "ONNX"]),
 ]:
     arguments = module.parser().parse_args([*given, "--device_target", "GPU"])

@@ -14,7 +14,7 @@ from tests.peers import mindcv_rates
 
 
 def rates(*, world_size: int = 1, steps_per_epoch: int = 5, **choices: Any) -> list[float]:
-    values = {"model": "m", "global_batch_size": 64, "epoch_size": 4, "lr": 0.4, **choices}
+    values = {"model": "tiny", "global_batch_size": 64, "epoch_size": 4, "lr": 0.4, **choices}
     recipe = parse_recipe(values, where="recipe")
     return learning_rates(
         Run(
