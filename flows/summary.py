@@ -44,6 +44,7 @@ def summary(results: list[TaskResult]) -> list[str]:
         for result in results
     ]
     lines.append("")
+    lines += _left_out(by_task["stage"].facts, by_task["convert"].facts)
     lines += _accuracy(by_task["validate"].facts)
     checkpoint, promotion = by_task["train"], by_task["promote"]
     lines.append(f"checkpoint  {checkpoint.kind}/{checkpoint.key}")
@@ -60,6 +61,15 @@ def summary(results: list[TaskResult]) -> list[str]:
     lines.append(f"built       {', '.join(built) or 'nothing: everything was found, undamaged'}")
     lines.append(f"reused      {', '.join(reused) or 'nothing'}")
     return lines
+
+
+def _left_out(staged: dict[str, JsonValue], converted: dict[str, JsonValue]) -> list[str]:
+    by_task = [int(str(facts.get("quarantined", 0))) for facts in (staged, converted)]
+    if not sum(by_task):
+        return []
+    splits = staged["splits"]
+    usable = sum(int(str(count)) for count in splits.values()) if isinstance(splits, dict) else 0
+    return [f"left out    {sum(by_task)} of {usable + by_task[0]} images; the log has each reason"]
 
 
 def _accuracy(facts: dict[str, JsonValue]) -> list[str]:

@@ -87,6 +87,18 @@ def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trai
     assert promoted["digest"] == trained.of("train").digest
 
 
+def test_the_summary_counts_what_staging_and_conversion_left_out(trained: Trained) -> None:
+    assert not any(line.startswith("left out") for line in summary(list(trained.results)))
+    left_out = {"stage": 1, "convert": 2}
+    results = [
+        each.model_copy(update={"facts": {**each.facts, "quarantined": left_out[each.task]}})
+        if each.task in left_out
+        else each
+        for each in trained.results
+    ]
+    assert "left out    3 of 67 images; the log has each reason" in summary(results)
+
+
 def test_prefects_pages_show_accuracy_report_and_what_each_task_has_done(
     trained: Trained, copied_store: Path
 ) -> None:
