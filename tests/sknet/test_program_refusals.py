@@ -65,6 +65,13 @@ def test_a_directory_that_cannot_be_written_is_refused(
     assert message in refused(train, *config, "--data_dir", converted.directory, option, path)
 
 
+def test_a_directory_of_shards_that_cannot_be_made_is_refused(
+    refused: Callable[..., str], config: tuple[str, ...], folders: Path
+) -> None:
+    line = refused(train, *config, "--data_dir", folders, "--shards_dir", "/proc/nowhere")
+    assert line.startswith("error: --shards_dir /proc/nowhere can't be made: ")
+
+
 def test_missing_data_is_refused(refused: Callable[..., str], config: tuple[str, ...]) -> None:
     assert "does not exist" in refused(train, *config, "--data_dir", "none")
     assert "does not exist" in refused(

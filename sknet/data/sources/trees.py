@@ -184,9 +184,10 @@ class LocalTree:
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """Return a file's content from `offset` on, at most `size` bytes of it."""
         with self.open(path) as file:
-            if offset:
-                file.seek(offset)
-            return file.read() if size is None else file.read(size)
+            # Python allocates all that a read asks for, however small the file is.
+            left = max(0, os.fstat(file.fileno()).st_size - offset)
+            file.seek(offset)
+            return file.read(left if size is None else min(size, left))
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading.

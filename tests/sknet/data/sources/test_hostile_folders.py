@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import tracemalloc
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,6 +176,20 @@ def public_copy(folders: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as root:
         Path(root).chmod(0o755)
         yield Path(shutil.copytree(folders, Path(root) / "images"))
+
+
+def test_reading_a_small_file_takes_no_more_memory_than_its_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4
+    (tmp_path / "small").write_bytes(content)
+    tree = LocalTree(tmp_path)
+    tracemalloc.start()
+    try:
+        assert tree.read("small", size=1 << 28) == content
+        assert tree.read("small", 1000, 1 << 28) == content[1000:]
+        assert tree.read("small", 2000) == b""
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_file_that_may_not_be_read_is_quarantined(public_copy: Path) -> None:
