@@ -16,6 +16,7 @@ import pandas as pd
 import PIL.Image
 
 from infra.base.progress import work
+from infra.base.shortages import memory_for
 from sknet.data.conversion.converter import read_sample
 from sknet.data.copies.fingerprint import eight_bits, open_image
 from sknet.data.images import is_out_of_memory, undecodable
@@ -95,7 +96,7 @@ def write_survey(staged: Staged, source: Source, directory: Path) -> None:
     Raises:
         UserError: A sample can't be read.
         SourceReadError: The disk or the network failed.
-        MemoryError: The decoder was refused memory.
+        MemoryRefusedError: The decoder of an image was refused memory.
     """
     contents = survey_source(staged, source, "", max_measured=MAX_IN_FLOW, for_page=False)
     contents.measured.to_parquet(directory / MEASURES_FILE, index=False)
@@ -165,9 +166,10 @@ def _survey(
     with work(f"measuring {len(rows)} images", len(rows)) as count:
         for split, key, content in zip(rows["split"], rows["key"], read(rows), strict=True):
             try:
-                if for_page and (reason := undecodable(content)):
-                    raise ValueError(reason)
-                measures.append(measure(content))
+                with memory_for(f"decoding {key}"):
+                    if for_page and (reason := undecodable(content)):
+                        raise ValueError(reason)
+                    measures.append(measure(content))
             except ValueError as error:
                 measures.append(NOT_MEASURED)
                 left_out.append(QuarantinedSample(split=split, key=key, reason=str(error)))
@@ -185,7 +187,7 @@ def _survey(
     shown = samples[samples["key"].isin(shown_keys)]
     pictures = {}
     for key, content in zip(shown["key"], read(shown), strict=True):
-        with suppress(ValueError):
+        with suppress(ValueError), memory_for(f"decoding {key}"):
             pictures[key] = small_jpeg(pixels_of(content))
     return replace(contents, pictures=pictures)
 

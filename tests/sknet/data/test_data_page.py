@@ -19,6 +19,7 @@ from sknet.data.shards import read_shards
 from sknet.data.sources import ALL_SPLITS, open_source
 from sknet.data.staging import stage_source
 from sknet.data.survey import measure, pixels_of, survey_shards, survey_source
+from sknet.errors import MemoryRefusedError
 from sknet.records import CopyGroup, Dataset
 from sknet.report.data_contents import MAX_PICTURES, MAX_SUSPECTS, DataContents
 from sknet.report.data_page import render_data_page
@@ -59,6 +60,17 @@ def survey(source: Path, **options: int) -> DataContents:
 
 def found(contents: DataContents) -> dict[str, list[str]]:
     return {kind.kind: [Path(key).stem for key in kind.rows["key"]] for kind in contents.suspects}
+
+
+def test_refused_memory_names_the_image_that_is_measured(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: bytes) -> None:
+        raise MemoryError("refused")
+
+    monkeypatch.setattr("sknet.data.survey.measure", refuse)
+    with pytest.raises(MemoryRefusedError, match=r"decoding train/cat/000\.png: refused"):
+        survey(folders)
 
 
 def test_measures_are_size_sides_brightness_and_contrast(folders: Path, tmp_path: Path) -> None:
