@@ -4,7 +4,6 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra.artifacts import open_store
@@ -12,8 +11,7 @@ from sknet.records import Revalidation
 from tests.candidates import flip_a_bit
 from tests.documented import documented
 from tests.prefect_services import FINAL, PAUSE, PrefectServer, PrefectWorker
-from tests.processes import MARK, processes_marked
-from tests.tiny_pipeline import Trained, copy_shards
+from tests.tiny_pipeline import Trained
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect server")]
@@ -133,32 +131,6 @@ def test_deploy_run_by_bare_name_and_revalidate(
 
     wait_for(scheduled, worker.log_tail, pause=PAUSE)
     assert all(time_of_day(text) == "02:00:00" for text in scheduled())
-
-
-def test_a_cancelled_run_leaves_no_process_and_keeps_its_checkpoints(
-    server: PrefectServer, worker: PrefectWorker, tmp_path: Path, trained: Trained
-) -> None:
-    store = tmp_path / "store"
-    copy_shards(trained.store, store)
-    inputs = {"recipe": str(trained.recipe), "data": str(trained.images), "store": str(store)}
-    longer = {"workers": 2, "overrides": ["epoch_size=2000"]}
-    run = server.run("train-sknet/train-sknet", {**inputs, **longer})
-    checkpoints = ".work/checkpoint/*/checkpoints/step-*"
-    wait_for(lambda: any(store.glob(checkpoints)), worker.log_tail)
-    assert len(processes_of_the_job(server)) == 3  # two ranks and the scheduler
-
-    server.prefect("flow-run", "cancel", run)
-
-    wait_for(lambda: processes_of_the_job(server) == set(), worker.log_tail)
-    wait_for(lambda: server.state_of(run) == "CANCELLED", worker.log_tail, pause=PAUSE)
-    assert any(store.glob(checkpoints))
-
-
-def processes_of_the_job(server: PrefectServer) -> set[psutil.Process]:
-    """Return the ranks and the scheduler under this test's worker."""
-    own = set(processes_marked(MARK, server.mark))
-    roles = (processes_marked("MS_ROLE", role) for role in ("MS_WORKER", "MS_SCHED"))
-    return own & {process for processes in roles for process in processes}
 
 
 def time_of_day(text: str) -> str:

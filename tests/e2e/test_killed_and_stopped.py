@@ -21,11 +21,10 @@ from tests.tiny_pipeline import copy_shards, digests
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("prefect server")
+LONG = pytest.mark.long
 
-POINTS = [
-    Point(1, "worker", "validate", 0.2, "deployment", "directory", 0, 1),
-    Point(2, "Prefect server", "train", 0.3, "deployment", "directory", 0, 4),
-]
+SERVER = Point(2, "Prefect server", "train", 0.3, "deployment", "directory", 0, 4)
+WORKER = Point(1, "worker", "validate", 0.2, "deployment", "directory", 0, 1)
 
 
 def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
@@ -41,7 +40,10 @@ def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(SERVER, id=SERVER.name), pytest.param(WORKER, id=WORKER.name, marks=LONG)],
+)
 def test_a_run_of_which_something_is_killed_ends_like_an_uninterrupted_one(
     point: Point, testbed: Testbed, tmp_path: Path
 ) -> None:

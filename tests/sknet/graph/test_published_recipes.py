@@ -4,6 +4,7 @@ What Ascend's own passes do later is not covered; docs/ascend.md says what only 
 """
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,28 @@ def test_recipes_are_published_for_ascend() -> None:
 
 
 @pytest.mark.slow
+def test_a_small_network_with_published_choices_has_nothing_unfit_for_ascend_or_needlessly_reviewed(
+    tmp_path: Path,
+) -> None:
+    published = resources.files("sknet.recipes").joinpath(f"{SMALLEST}.yaml").read_text("utf-8")
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "graph.json"
+    recipe.write_text(published.replace("model: skresnet18\n", "model: tiny\n"))
+    assert "model: tiny" in recipe.read_text()
+    options = ("--recipe", recipe, "--workers", 2, "--device_target", "Ascend", "--json", out)
+    check_reviewed(audited(*options, out=out))
+
+
+@pytest.mark.long
 def test_the_documented_command_finds_nothing_unfit_for_ascend_and_no_needless_review(
     tmp_path: Path,
 ) -> None:
     words = documented("python -m sknet.graph", {"graph.json": tmp_path / "graph.json"}, page=PAGE)
     assert SMALLEST in words
-    result = audited(*words[3:], out=tmp_path / "graph.json")
+    check_reviewed(audited(*words[3:], out=tmp_path / "graph.json"))
+
+
+def check_reviewed(result: GraphAudit) -> None:
+    """Check that the graphs have all reviewed primitives, but for those of other choices."""
     names = {primitive.name for primitive in result.primitives}
     assert set(REVIEWED) - names == OF_OTHER_CHOICES
     assert {collective.name for collective in result.collectives} == {"AllReduce"}
