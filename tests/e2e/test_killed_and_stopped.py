@@ -1,6 +1,6 @@
 """Whatever is killed or stopped, a run ends with the bytes of an uninterrupted one.
 
-test_kill_and_resume.py kills the flow itself, in three tasks. Here are the two victims that other
+test_kill_and_resume.py kills the flow itself. Here are the two victims that other
 tests do not kill; `make crash-matrix` draws all victims at random moments.
 """
 

@@ -56,6 +56,7 @@ def run(directory: Path, words: list[str], **env: str) -> str:
     return ended.stdout + ended.stderr
 
 
+@pytest.mark.long
 def test_train_on_ones_own_images_through_the_flow(directory: Path) -> None:
     words = documented("python -m flows.train_sknet")
     assert words[words.index("--recipe") + 1] == "skresnet18_folder"
