@@ -3,9 +3,6 @@
 This module needs no MindSpore.
 """
 
-import csv
-import io
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sknet.csv_text import rows_as_csv
 from sknet.records import ClassResult, Evaluation
 from sknet.significance import Interval, mover
 
@@ -24,9 +22,6 @@ MAX_MATRIX_CLASSES = 1000
 
 RESAMPLINGS = 1000
 """Resamplings of a bootstrap, as usual for an interval of 95 %."""
-
-FORMULA = r"^(?=[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])"
-"""What a spreadsheet takes for the beginning of a formula; some also the signs of full width."""
 
 _VALUES_AT_A_TIME = 1 << 22
 
@@ -205,12 +200,12 @@ def write_class_tables(
         ]
         for each in evaluation.classes
     ]
-    _write_csv(directory / CLASSES_FILE, rows)
+    _write(directory / CLASSES_FILE, rows)
     if len(names) <= MAX_MATRIX_CLASSES:
         matrix = confusion.matrix(range(len(names))).tolist()
         rows = [["label", *names]]
         rows += [[name, *counts] for name, counts in zip(names, matrix, strict=True)]
-        _write_csv(directory / CONFUSION_FILE, rows)
+        _write(directory / CONFUSION_FILE, rows)
 
 
 def _columns(name: str) -> tuple[str, str, str]:
@@ -221,11 +216,5 @@ def _cells(interval: Interval | None) -> tuple[float | None, ...]:
     return (None, None, None) if interval is None else tuple(interval)
 
 
-def _write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write rows as RFC 4180 says, in which no text is a formula of a spreadsheet."""
-    text = io.StringIO()
-    csv.writer(text).writerows(
-        [re.sub(FORMULA, "'", cell) if isinstance(cell, str) else cell for cell in row]
-        for row in rows
-    )
-    path.write_text(text.getvalue(), "utf-8", newline="")
+def _write(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    path.write_text(rows_as_csv(rows), "utf-8", newline="")

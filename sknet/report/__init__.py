@@ -10,7 +10,8 @@ from sknet.report.contents import (
     Unreadable,
 )
 from sknet.report.page import write_report
-from sknet.report.tables import all_tables, epochs_table, evaluations_table, published_table
+from sknet.report.published_table import published_table
+from sknet.report.tables import all_tables, epochs_table, evaluations_table
 
 __all__ = [
     "DataFacts",

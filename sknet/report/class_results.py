@@ -8,9 +8,9 @@ import pandas as pd
 
 from sknet.evaluation.classes import Confusion
 from sknet.records import ClassResult
+from sknet.report.cells import Row, interval_cells, table_of
 from sknet.report.contents import TrainedRun
 from sknet.report.figures import BLUE, INK, WIDTH, Drawing, draw, panels, shortened
-from sknet.report.tables import Row, interval_cells, table_of
 from sknet.report.text import UNKNOWN
 from sknet.significance import Interval
 

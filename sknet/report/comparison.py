@@ -7,8 +7,8 @@ import pandas as pd
 
 from sknet.errors import UserError
 from sknet.records import Evaluation
+from sknet.report.cells import resolution_text
 from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, ReportRecord, TrainedRun
-from sknet.report.tables import resolution_text
 from sknet.report.text import accuracy_text
 from sknet.significance import (
     Interval,

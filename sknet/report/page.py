@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sknet.csv_text import as_csv
 from sknet.records import ConfusedPair
 from sknet.report.class_results import (
     Confusions,
@@ -39,7 +40,6 @@ from sknet.report.store_figures import (
 )
 from sknet.report.tables import (
     all_tables,
-    as_csv,
     epochs_table,
     quarantine_table,
     unreadable_table,

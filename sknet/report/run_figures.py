@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sknet.records import Attention, CalibrationBin, Evaluation
+from sknet.report.cells import percent
 from sknet.report.contents import TrainedRun
 from sknet.report.figures import (
     BLUE,
@@ -21,7 +22,6 @@ from sknet.report.figures import (
     panels,
     shortened,
 )
-from sknet.report.tables import percent
 from sknet.significance import wilson_interval
 
 if TYPE_CHECKING:

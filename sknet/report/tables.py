@@ -1,40 +1,17 @@
-"""Tables of a report, as they are exported: MindCV's 13 columns, and all else known of runs.
+"""Tables of a report, as they are exported: all that is known of the runs of a store.
 
 Each table is a frame with typed columns. What isn't known, and what isn't finite, is NA.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from sknet.evaluation.classes import FORMULA
 from sknet.records import Evaluation
-from sknet.report.contents import (
-    SHORT_KEY_LENGTH,
-    EpochLine,
-    ReportContents,
-    TaskOutput,
-    TrainedRun,
-)
-from sknet.report.published import PUBLISHED, PublishedResult, published_params
-from sknet.significance import Interval
-
-PUBLISHED_COLUMNS = {
-    "model name": "string",
-    "params(M)": "Float64",
-    "cards": "Int64",
-    "batch size": "Int64",  # per card, as MindCV gives it
-    "resolution": "string",
-    "jit level": "string",
-    "graph compile": "Float64",  # seconds
-    "ms/step": "Float64",
-    "img/s": "Float64",
-    "acc@top1": "Float64",  # percent
-    "acc@top5": "Float64",  # percent
-    "recipe": "string",
-    "weight": "string",
-}
+from sknet.report.cells import Row, interval_cells, not_finite, percent, resolution_text, table_of
+from sknet.report.contents import EpochLine, ReportContents, TaskOutput, TrainedRun
+from sknet.report.published import published_params
+from sknet.report.published_table import published_table
 
 _ACCURACY_COLUMNS = {
     "accuracy@1": "Float64",  # percent
@@ -157,8 +134,6 @@ DATA_CLASSES_COLUMNS = {
 
 UNREADABLE_COLUMNS = {"artifact": "string", "reason": "string"}
 
-Row = Mapping[str, object]
-
 
 def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
     """Return every table of a report, by the name of its files."""
@@ -174,12 +149,6 @@ def all_tables(contents: ReportContents) -> dict[str, pd.DataFrame]:
         "data_classes": data_classes_table(contents),
         "unreadable": unreadable_table(contents),
     }
-
-
-def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """Return the runs, then published results, in MindCV's 13 columns."""
-    rows = (*map(_own_row, runs), *map(_published_row, PUBLISHED))
-    return table_of(rows, PUBLISHED_COLUMNS)
 
 
 def runs_table(contents: ReportContents) -> pd.DataFrame:
@@ -257,29 +226,6 @@ def unreadable_table(contents: ReportContents) -> pd.DataFrame:
     return table_of((each.model_dump() for each in contents.unreadable), UNREADABLE_COLUMNS)
 
 
-def as_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV, in which no text is a formula: an apostrophe precedes such a text.
-
-    Numbers stay as they are. Lines end as RFC 4180 says, so that a text with a line break of either
-    kind is quoted.
-    """
-    texts: list[str] = list(table.select_dtypes("string"))
-    harmless = {name: table[name].str.replace(FORMULA, "'", regex=True) for name in texts}
-    return str(table.assign(**harmless).to_csv(index=False, lineterminator="\r\n"))
-
-
-def percent(part: int | None, whole: int | None) -> float | None:
-    """Return a fraction in percent, rounded to the two decimals that reports show."""
-    if part is None or whole is None:
-        return None
-    return round(100 * part / whole, 2)
-
-
-def resolution_text(side: int) -> str:
-    """Return the resolution of square images, such as `224x224`."""
-    return f"{side}x{side}"
-
-
 def compared_params(run: TrainedRun) -> tuple[int | None, str | None]:
     """Compare a run's trainable parameters with those of the published network.
 
@@ -307,50 +253,6 @@ def verdict(run: TrainedRun) -> str | None:
     return f"refused: {refused.name}: {refused.detail}"
 
 
-def _own_row(run: TrainedRun) -> Row:
-    end, counts = run.history.end, run.evaluation
-    side = run.recipe.image_resize if counts is None else counts.resolution
-    numbers = {
-        "graph compile": end.compile_seconds,
-        "ms/step": end.ms_per_step_p50,
-        "img/s": end.images_per_second,
-    }
-    note = _not_finite(numbers)
-    return {
-        "model name": run.model,
-        "params(M)": round(run.params / 1e6, 2),
-        "cards": run.world_size,
-        "batch size": run.global_batch_size // run.world_size,
-        "resolution": resolution_text(side),
-        "jit level": run.recipe.jit_level or "default",
-        **numbers,
-        "acc@top1": percent(counts.correct_top1, counts.seen) if counts else None,
-        "acc@top5": (
-            percent(counts.correct_top5, counts.seen) if counts and counts.is_top5_telling else None
-        ),
-        "recipe": f"{run.recipe.name}, {run.world_size}x {run.device_target}, run {run.short_key}"
-        + (f" ({note})" if note else ""),
-        "weight": run.checkpoint_digest[:SHORT_KEY_LENGTH],
-    }
-
-
-def _published_row(result: PublishedResult) -> Row:
-    return {
-        "model name": result.model,
-        "params(M)": result.params,
-        "cards": result.cards,
-        "batch size": result.batch_size,
-        "resolution": resolution_text(result.resolution),
-        "jit level": result.jit_level,
-        "graph compile": result.compile_seconds,
-        "ms/step": result.ms_per_step,
-        "img/s": result.images_per_second,
-        "acc@top1": result.top1,
-        "acc@top5": result.top5,
-        "recipe": f"published: {result.source}" + (f" ({result.note})" if result.note else ""),
-    }
-
-
 def _run_row(run: TrainedRun, price: float | None) -> Row:
     end, counts, data, hours = run.history.end, run.evaluation, run.data, run.device_hours
     numbers = {
@@ -365,7 +267,7 @@ def _run_row(run: TrainedRun, price: float | None) -> Row:
         "device-hours": hours,
     }
     published, comparison = compared_params(run)
-    notes = [_not_finite(numbers), None if counts else "not evaluated"]
+    notes = [not_finite(numbers), None if counts else "not evaluated"]
     return {
         "run": run.short_key,
         "key": run.key,
@@ -416,7 +318,7 @@ def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row
         "correct@1": line.correct_top1,
         "correct@5": correct_top5,
         "seen": line.seen,
-        "note": _not_finite(numbers),
+        "note": not_finite(numbers),
     }
 
 
@@ -476,31 +378,3 @@ def _accuracy_cells(counts: Evaluation) -> Row:
         "correct@5": correct_top5,
         "seen": counts.seen,
     }
-
-
-def interval_cells(name: str, result: Interval | None) -> Row:
-    """Return a result and the ends of its interval, in percent, under the names of the columns."""
-    values = (None, None, None) if result is None else (round(100 * each, 2) for each in result)
-    return dict(zip((name, f"{name} 95 % from", f"{name} 95 % to"), values, strict=True))
-
-
-def _not_finite(numbers: Mapping[str, float | None]) -> str | None:
-    """Return a note that names the numbers that are NaN or infinite: their cells are NA."""
-    faults = [
-        f"{name} is {number}"
-        for name, number in numbers.items()
-        if number is not None and not math.isfinite(number)
-    ]
-    return "not finite: " + ", ".join(faults) if faults else None
-
-
-def table_of(rows: Iterable[Row], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows as a frame with these columns and types; what isn't known or finite is NA."""
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    return pd.DataFrame(cells, columns=list(columns), dtype=object).astype(dict(columns))
-
-
-def _cell(value: object) -> object:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return pd.NA
-    return value

@@ -8,10 +8,10 @@ import yaml
 
 from sknet.records import Evaluation
 from sknet.report.contents import ReportContents, TrainedRun
+from sknet.report.published_table import published_table
 from sknet.report.tables import (
     compared_params,
     evaluations_table,
-    published_table,
     revalidations_table,
     verdict,
 )

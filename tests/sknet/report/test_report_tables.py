@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
+from sknet.csv_text import as_csv
 from sknet.report import epochs_table, evaluations_table, published_table
-from sknet.report.tables import as_csv
 from tests.sknet.report.trained_runs import END, LOG, START, epoch_line, make_run
 
 MINDCV_COLUMNS = [
