@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from infra.base.options import positive_int, whole_number
-from sknet import program
+from sknet import outputs, program
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ProgressLine, progress_file
@@ -26,7 +26,7 @@ AUTO = "auto"
 def main(arguments: argparse.Namespace) -> None:
     """Convert; in the end `--out` holds the shards and shards.json."""
     if arguments.json:
-        program.make_directory(arguments.json.parent, "--json")
+        outputs.make_directory(arguments.json.parent, "--json")
 
     def report(_level: int, line: str) -> None:
         print(line, flush=True)
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
             on_leak=arguments.on_leak,
             report=report,
         )
-    program.make_directory(arguments.out, "--out")
+    outputs.make_directory(arguments.out, "--out")
     shorter_side = arguments.shorter_side
     write_progress = progress_file(arguments.progress_file) if arguments.progress_file else None
     shards = write_shards(
@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
     left_out = len(dataset.quarantined) + len(dataset.dropped) + len(shards.quarantined)
     written = sum(file.num_samples for file in shards.files)
     print(f"{written} images converted, {left_out} left out", flush=True)
-    program.write_json(shards, arguments.json)
+    outputs.write_json(shards, arguments.json)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from infra.base.cann import version_warning
 from infra.base.records import Record, Sha256
-from sknet import program
+from sknet import outputs, program
 from sknet.device import Device, choose_device
 from sknet.errors import ExportError, UserError
 from sknet.recipe import Recipe, load_recipe
@@ -265,7 +265,7 @@ def prepare_output(out: Path) -> None:
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a directory, expected a file")
-    program.make_directory(out.parent, "--out")
+    outputs.make_directory(out.parent, "--out")
 
 
 def publish(file: Path, record: ExportedFile, out: Path) -> None:

@@ -3,8 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -13,7 +12,6 @@ from infra.base.interrupts import run_interruptible
 from infra.base.options import fraction
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
 from infra.base.progress import Sink, paced, watching
-from infra.base.records import Record
 from infra.base.shortages import is_disk_full, memory_refused
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.quarantine import DEFAULT_LIMIT
@@ -221,36 +219,3 @@ def is_distributed(option: bool | None, program: str) -> bool:
 def num_ranks(*, distribute: bool) -> int:
     """Return the number of ranks of this process's job, before it joins them."""
     return int(os.environ["MS_WORKER_NUM"]) if distribute else 1
-
-
-def make_directory(path: Path, option: str) -> None:
-    """Make the directory that an option names, and its parents.
-
-    Raises:
-        UserError: It can't be made; the message names the option.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {path} can't be made: {error.strerror}") from None
-
-
-def write_json(record: Record, path: Path | None) -> None:
-    """Write a record to the file of the option --json, if that was given.
-
-    Raises:
-        UserError: The file can't be written.
-    """
-    if path:
-        make_directory(path.parent, "--json")
-        with writing(path, "--json"):
-            record.write(path)
-
-
-@contextmanager
-def writing(path: Path, option: str) -> Iterator[None]:
-    """Raise a UserError that names the option if the body can't write to its path."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{option} {path} can't be written: {error.strerror}") from None

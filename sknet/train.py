@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from infra.base.options import non_negative_float, positive_int
-from sknet import program
+from sknet import outputs, program
 from sknet.device import choose_device
 from sknet.planning import (
     check_data,
@@ -50,9 +50,9 @@ def main(arguments: argparse.Namespace) -> None:
     weights = Path(recipe.ckpt_path) if recipe.ckpt_path else None
     if weights:  # refused if they don't fit, before images are converted
         starting_network(recipe, len(open_data(arguments.data_dir).classes), weights)
-    program.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
+    outputs.make_directory(arguments.ckpt_save_dir, "--ckpt_save_dir")
     if arguments.tensorboard:
-        program.make_directory(arguments.tensorboard, "--tensorboard")
+        outputs.make_directory(arguments.tensorboard, "--tensorboard")
     shards = shards_at(
         arguments.data_dir,
         arguments.shards_dir,

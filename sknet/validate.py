@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sknet import program
+from sknet import outputs, program
 from sknet.data.sources import TEST
 from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
@@ -164,9 +164,9 @@ def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, .
 
 def _make_directories(arguments: argparse.Namespace) -> None:
     if arguments.json:
-        program.make_directory(arguments.json.parent, "--json")
+        outputs.make_directory(arguments.json.parent, "--json")
     if arguments.out:
-        program.make_directory(arguments.out, "--out")
+        outputs.make_directory(arguments.out, "--out")
         if any(arguments.out.iterdir()):
             raise UserError(f"--out {arguments.out} is not empty: give another directory")
 
@@ -192,7 +192,7 @@ def _check(
     if arguments.out and given.is_dir():
         checks = check_checkpoint(given, network, recipe, shards.record)
         if world.rank == 0:
-            with program.writing(arguments.out, "--out"):
+            with outputs.writing(arguments.out, "--out"):
                 checks.write(arguments.out / CHECKS_FILE)
         _refuse_failed(checks, given)
     else:
@@ -237,7 +237,7 @@ def _evaluate(
             network, recipe, shards, split=arguments.split, batch_size=BATCH_SIZE
         )
         if world.rank == 0:
-            with program.writing(arguments.out, "--out"):
+            with outputs.writing(arguments.out, "--out"):
                 attention.write(arguments.out / ATTENTION_FILE)
     if world.rank == 0:
         _report(arguments, recipe, shards, predictions)
@@ -291,11 +291,11 @@ def _report(
         for side, at_side in predictions.items()
     }
     if arguments.out:
-        with program.writing(arguments.out, "--out"):
+        with outputs.writing(arguments.out, "--out"):
             write_files(arguments.out, recipe, shards, keys, predictions, evaluations)
     for evaluation in evaluations.values():
         print(_line(evaluation), flush=True)
-    program.write_json(evaluations[recipe.image_resize], arguments.json)
+    outputs.write_json(evaluations[recipe.image_resize], arguments.json)
 
 
 def _line(evaluation: Evaluation) -> str:

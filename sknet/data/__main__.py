@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.base.files import replace_file
 from infra.base.options import positive_int
-from sknet import program
+from sknet import outputs, program
 from sknet.data.scan_cache import ScanCache
 from sknet.data.shards import read_shards
 from sknet.data.sources import ALL_SPLITS, open_source
@@ -26,11 +26,11 @@ def main(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     if out.is_dir():
         raise UserError(f"--out {out} is a directory: expected a file, such as {out / 'data.html'}")
-    program.make_directory(out.parent, "--out")
-    with program.writing(out, "--out"), tempfile.TemporaryFile(dir=out.parent):
+    outputs.make_directory(out.parent, "--out")
+    with outputs.writing(out, "--out"), tempfile.TemporaryFile(dir=out.parent):
         pass  # permissions aren't enough: the file system may be full or read-only
     contents = _contents(arguments)
-    with program.writing(out, "--out"):
+    with outputs.writing(out, "--out"):
         replace_file(out, render_data_page(contents).encode())
     print(f"{out}: {summary(contents)}")
 

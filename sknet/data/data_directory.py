@@ -12,7 +12,7 @@ from sknet.data.scan_cache import ScanCache
 from sknet.data.shards import ShardSet, read_shards
 from sknet.data.sources import SPLITS, open_source
 from sknet.data.staging import stage_source
-from sknet.errors import UserError
+from sknet.outputs import make_directory
 from sknet.records import Dataset
 
 NUM_SHARDS = 8
@@ -83,10 +83,7 @@ def shards_at(
         while not directory.is_dir():
             time.sleep(POLL_SECONDS)
         return read_shards(directory, splits)
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--shards_dir {cache_dir} can't be made: {error.strerror}") from None
+    make_directory(cache_dir, "--shards_dir")
     waiting = f"waiting for another program that converts {data_dir}"
     with exclusive(cache_dir / f".{name}.lock", on_wait=lambda: report(waiting)):
         if not directory.is_dir():

@@ -17,7 +17,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from infra.base.options import positive_int
-from sknet import program
+from sknet import outputs, program
 from sknet.device import choose_device, find_cards
 from sknet.errors import GraphError
 from sknet.graph.audit import GraphAudit, Primitive, audit, findings
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     target = "Ascend" if device.is_replacement else device.target
     frontend = target if find_cards().usable else "CPU"
     if arguments.json:
-        program.make_directory(arguments.json.parent, "--json")
+        outputs.make_directory(arguments.json.parent, "--json")
     workers = f"{arguments.workers} worker{'s' if arguments.workers > 1 else ''}"
     print(
         f"compiling {recipe.name} for {workers} on {target}, with MindSpore's frontend for "
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
         set_device(frontend, jit_level=recipe.jit_level)
         graphs = list(compile_graphs(recipe, target, arguments.workers, folder))
     result = audit(graphs)
-    program.write_json(result, arguments.json)
+    outputs.write_json(result, arguments.json)
     print("\n".join(_lines(graphs, result)))
     if target == "Ascend":
         print(NOT_COVERED)
