@@ -268,10 +268,10 @@ class ClassFolders(_Folders):
     def assign(self, file: str, name: str) -> Assignment | Skipped:
         """Return the sample that a file is: its first folder is the split, its second the class."""
         folder, *inner = file.split("/")
-        if len(inner) < 2:
+        split = split_of(folder)
+        if split is None or len(inner) < 2:
             return Skipped(file, "in no folder of a class")
-        split, of_class = split_of(folder), class_name(inner[0])
-        assert split is not None, "only folders of splits are listed"  # noqa: S101
+        of_class = class_name(inner[0])
         key = "/".join((split, of_class, *inner[1:]))
         return Assignment(split, key, self._labels[of_class])
 
