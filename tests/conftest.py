@@ -64,16 +64,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Complete the marks, then group and order the tests for `--dist loadgroup`.
 
     A file is a group, so that its tests share their fixtures, unless it names its group itself.
-    All tests marked `alone` are one group. Groups start in this order: `alone`, those that name
-    themselves, other files with slow tests, all others. So the longest groups start first, and what
-    is left for the end is short. Slow files that need the fixture `trained` come after those that
-    don't, because all but one of them would wait for it.
+    All tests marked `alone` are one group. Groups start in this order: `alone`, the groups that
+    files name, other files with slow tests, all others. So the longest groups start first, and
+    short ones are left for the end. Of the slow files, those that need the fixture `trained` come
+    last, because only one process makes it, and the others wait.
     """
     for item in items:
         if any(item.get_closest_marker(name) for name in SLOW_MARKS):
             item.add_marker("slow")
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-
     waiting_files = {item.path for item in items if "trained" in getattr(item, "fixturenames", ())}
 
     def turn(item: pytest.Item) -> int:

@@ -4,16 +4,17 @@ import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from tests.tiny_pipeline import TASKS
+
 Victim = Literal["flow", "rank", "scheduler", "converter", "worker", "Prefect server", "S3 server"]
 Form = Literal["command", "deployment"]
 Store = Literal["directory", "S3"]
 
 VICTIMS: tuple[Victim, ...] = get_args(Victim)
-TASKS = ("stage", "convert", "train", "validate", "promote", "report")
 # The tasks that run a program, which takes long enough for others to die meanwhile.
 PROGRAM_TASKS = ("convert", "train", "validate")
 TASKS_OF: dict[Victim, tuple[str, ...]] = {
-    "flow": TASKS,
+    "flow": tuple(TASKS),
     "rank": ("train",),
     "scheduler": ("train",),
     "converter": ("convert",),

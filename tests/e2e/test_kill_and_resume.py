@@ -7,9 +7,7 @@ import pytest
 
 from infra.artifacts import open_store
 from tests.flow_runs import AT_WORK, CommandRun
-from tests.tiny_pipeline import Trained, digests
-
-TASKS = ("stage", "convert", "train", "validate", "promote", "report")
+from tests.tiny_pipeline import TASKS, Trained, digests
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
 """Whatever is killed or stopped, a run ends with the bytes of an uninterrupted one.
 
-test_kill_and_resume.py kills the flow itself. Here are the two victims that other
-tests do not kill; `make crash-matrix` draws all victims at random moments.
+test_kill_and_resume.py kills the flow itself. Here are the two victims that other tests do not
+kill; `make crash-matrix` draws all victims at random moments.
 """
 
 import re
@@ -21,10 +21,9 @@ from tests.tiny_pipeline import copy_shards, digests
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("prefect server")
-LONG = pytest.mark.long
 
-SERVER = Point(2, "Prefect server", "train", 0.3, "deployment", "directory", 0, 4)
-WORKER = Point(1, "worker", "validate", 0.2, "deployment", "directory", 0, 1)
+SERVER = Point(1, "Prefect server", "train", 0.3, "deployment", "directory", 0, 4)
+WORKER = Point(2, "worker", "validate", 0.2, "deployment", "directory", 0, 1)
 
 
 def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
@@ -42,7 +41,10 @@ def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
-    [pytest.param(SERVER, id=SERVER.name), pytest.param(WORKER, id=WORKER.name, marks=LONG)],
+    [
+        pytest.param(SERVER, id=SERVER.name),
+        pytest.param(WORKER, id=WORKER.name, marks=pytest.mark.long),
+    ],
 )
 def test_a_run_of_which_something_is_killed_ends_like_an_uninterrupted_one(
     point: Point, testbed: Testbed, tmp_path: Path

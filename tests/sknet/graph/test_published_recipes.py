@@ -57,7 +57,7 @@ def test_recipes_are_published_for_ascend() -> None:
 
 
 @pytest.mark.slow
-def test_a_small_network_with_published_choices_has_nothing_unfit_for_ascend_or_needlessly_reviewed(
+def test_a_small_network_with_published_choices_is_fit_for_ascend_and_needs_each_review(
     tmp_path: Path,
 ) -> None:
     published = resources.files("sknet.recipes").joinpath(f"{SMALLEST}.yaml").read_text("utf-8")
