@@ -1,7 +1,7 @@
 """Whatever is killed or stopped, a run ends with the bytes of an uninterrupted one.
 
-test_kill_and_resume.py kills the flow itself. Here are the two victims that other tests do not
-kill; `make crash-matrix` draws all victims at random moments.
+test_kill_and_resume.py and test_s3_store.py kill the flow itself. Here are the two victims that
+other tests do not kill; `make crash-matrix` draws all victims at random moments.
 """
 
 import re

@@ -100,6 +100,7 @@ def test_train_in_one_process_then_validate_and_export(directory: Path) -> None:
     assert (directory / "tiny.onnx").is_file()
 
 
+@pytest.mark.long
 def test_fine_tune(directory: Path, trained: Trained) -> None:
     old = open_store(str(trained.store)).load("checkpoint", trained.of("train").key)
     weights = {"ckpt_path=WEIGHTS": f"ckpt_path={old.path('model.ckpt')}"}
@@ -131,6 +132,7 @@ def test_look_into_the_store(directory: Path, trained: Trained) -> None:
     assert trained.of("train").key in run(directory, documented("python -m infra.artifacts refs"))
 
 
+@pytest.mark.long
 def test_report_and_revalidate(directory: Path, trained: Trained) -> None:
     run(directory, documented("python -m flows.report"))
     kept = Path(str(trained.of("report").facts["html"]))
