@@ -21,11 +21,19 @@ KEY_DIGITS = 8
 LINK_DAYS = 7
 """Days for which a link to an object on S3 is valid: the most that S3 allows."""
 
-_PARTS = cast("Mapping[str, Mapping[str, list[str]]]", config)
-_ANIMALS = {word for name in _PARTS if name.startswith("animal") for word in _PARTS[name]["words"]}
-_ADJECTIVES = {
-    word for name in _PARTS if name.startswith("adjective") for word in _PARTS[name]["words"]
-}
+_LISTS = cast("Mapping[str, Mapping[str, list[str]]]", config)
+"""The lists of coolname, with which Prefect makes names: each has words, or names other lists."""
+
+
+def _words(name: str) -> set[str]:
+    parts = _LISTS[name]
+    if "words" in parts:
+        return set(parts["words"])
+    return {word for part in parts["lists"] for word in _words(part)}
+
+
+# Prefect's names have two words: one of each list.
+_ADJECTIVES, _ANIMALS = _words("adj_any"), _words("subj")
 
 
 @contextmanager
@@ -48,12 +56,17 @@ def run_name(name_of: Callable[..., str]) -> Callable[[], str]:
         context = FlowRunContext.get()
         if context is None or (run := context.flow_run) is None:
             raise AssertionError("a name is asked for outside a flow run")
-        adjective, _, animal = run.name.partition("-")
-        if adjective in _ADJECTIVES and animal in _ANIMALS:
+        if is_chosen_by_prefect(run.name):
             return name_of(**(context.parameters or {}))
         return run.name
 
     return name
+
+
+def is_chosen_by_prefect(name: str) -> bool:
+    """Tell whether a run's name is one that Prefect chooses, such as `woodoo-beluga`."""
+    adjective, _, animal = name.partition("-")
+    return adjective in _ADJECTIVES and animal in _ANIMALS
 
 
 def complete_run_name(name: str) -> None:

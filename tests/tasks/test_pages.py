@@ -10,10 +10,11 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
+from prefect.utilities.names import generate_slug
 
 import tasks.pages
 from infra.artifacts import Artifact, ArtifactSpec, open_store
-from tasks.pages import complete_run_name, link_to, run_name, tag_run
+from tasks.pages import complete_run_name, is_chosen_by_prefect, link_to, run_name, tag_run
 from tests.store_roots import S3Root
 from tests.tiny_pipeline import shown_by
 
@@ -38,6 +39,11 @@ def test_a_run_is_named_by_recipe_and_key_and_tagged_by_its_outcome() -> None:
     first, other = run(None), run(None, recipe="imagenet")
     assert (first.name, other.name) == ("digits 60b2eb36", "imagenet 60b2eb36")
     assert set(first.tags) == {"night", "built", "promoted"}
+
+
+def test_every_name_that_prefect_chooses_is_known_as_such() -> None:
+    names = {generate_slug(2) for _ in range(2000)}
+    assert all(map(is_chosen_by_prefect, names))
 
 
 @pytest.mark.parametrize("name", ["my-dog", "dig", "digits 60b2eb36"])
