@@ -124,3 +124,8 @@ class Browser:
             },
         )
         return base64.b64decode(screenshot["data"])
+
+    def pdf(self) -> bytes:
+        """Return the page as it is printed on A4."""
+        printed = self.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
+        return base64.b64decode(printed["data"])

@@ -112,7 +112,7 @@ def compare_runs(
     return RunComparison(
         first=first,
         second=second,
-        changes=tuple(_changes(first, second)),
+        changes=tuple(changes_between(first, second)),
         accuracies=tuple(
             _accuracy_change(counts, of_second[counts.resolution], pairs.get(counts.resolution))
             for counts in first.evaluations
@@ -206,7 +206,8 @@ def _accuracy_change(
     )
 
 
-def _changes(first: TrainedRun, second: TrainedRun) -> Iterator[Change]:
+def changes_between(first: TrainedRun, second: TrainedRun) -> Iterator[Change]:
+    """Yield the properties in which two runs differ, those of the recipe first."""
     parts: tuple[tuple[Part, Mapping[str, object], Mapping[str, object]], ...] = (
         ("recipe", first.recipe.all_choices(), second.recipe.all_choices()),
         ("data", _data(first), _data(second)),

@@ -329,6 +329,16 @@ class TrainedRun(ReportRecord):
         return None if self.evaluation is None else self.evaluation.accuracy_top1
 
     @property
+    def data_digest(self) -> str:
+        """Digest of the samples that the run was trained on; empty if it isn't known."""
+        return "" if self.data is None else self.data.digest
+
+    @property
+    def sample_set(self) -> tuple[str, str] | None:
+        """What names the samples that the run was evaluated on; None if it wasn't."""
+        return None if self.evaluation is None else (self.data_digest, self.evaluation.split)
+
+    @property
     def is_top5_telling(self) -> bool:
         """Whether accuracy@5 says anything of as many classes."""
         return len(self.classes) > TOP or not self.classes
@@ -370,10 +380,21 @@ class ReportContents(ReportRecord):
     """Price of a device-hour, in whatever currency."""
 
     @property
+    def comparable(self) -> tuple[TrainedRun, ...]:
+        """The evaluated runs on the same samples as the newest of them, the newest first."""
+        evaluated = [run for run in self.runs if run.evaluation is not None]
+        return tuple(run for run in evaluated if run.sample_set == evaluated[0].sample_set)
+
+    @property
     def best(self) -> TrainedRun | None:
-        """The run with the highest accuracy@1. Of several, the newest."""
-        evaluated = [run for run in self.runs if run.accuracy_top1 is not None]
-        return max(evaluated, key=lambda run: run.accuracy_top1 or 0.0, default=None)
+        """The `comparable` run with the highest accuracy@1. Of several, the newest."""
+        return max(self.comparable, key=lambda run: run.accuracy_top1 or 0.0, default=None)
+
+    def previous(self, run: TrainedRun) -> TrainedRun | None:
+        """Return the run that ended before another one, on the same data if there is one."""
+        earlier = self.runs[self.runs.index(run) + 1 :]
+        alike = (each for each in earlier if each.data_digest == run.data_digest)
+        return next(alike, earlier[0] if earlier else None)
 
     def detailed(self, max_runs: int) -> tuple[TrainedRun, ...]:
         """Return the runs that a page shows in full: the best, production, then the newest."""

@@ -7,6 +7,7 @@ import pandas as pd
 
 from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
 from sknet.report.contents import ReportContents, TrainedRun
+from sknet.report.results import published_as_text, results_as_text, shows_published
 from sknet.report.run_figures import describe_curve
 from sknet.report.store_figures import describe_revalidations
 from sknet.report.tables import (
@@ -15,12 +16,12 @@ from sknet.report.tables import (
 )
 from sknet.report.text import (
     NOTES,
+    PUBLISHED_NOTES,
     as_text,
     criteria_as_text,
     evaluations_as_text,
     facts,
     headline,
-    published_as_text,
     recipe_yaml,
     revalidations_as_text,
     tasks_as_text,
@@ -40,9 +41,13 @@ def render_markdown(
 ) -> str:
     """Return the report as Markdown. Each of the `detailed` runs has a section of its own."""
     parts = ["# SKNet training report", escape(headline(contents))]
-    parts.append(f"![Accuracy@1 with intervals, own runs and published ones]({FIGURE})")
-    parts += ["## Results", *_first_rows(published_as_text(contents), "table.csv")]
-    parts.append("\n".join(f"- {escape(note)}" for note in NOTES))
+    parts.append(f"![Accuracy@1 with intervals]({FIGURE})")
+    if contents.runs:
+        parts += ["## Runs", *_first_rows(results_as_text(contents), "table.csv")]
+        parts.append("\n".join(f"- {escape(note)}" for note in NOTES))
+    if shows_published(contents):
+        parts += ["## Published for ImageNet-1K", _markdown_table(published_as_text())]
+        parts.append("\n".join(f"- {escape(note)}" for note in PUBLISHED_NOTES))
     if comparison is not None:
         parts += ["## Comparison", *_comparison_parts(comparison)]
     if contents.revalidations:

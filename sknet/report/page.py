@@ -19,11 +19,24 @@ from sknet.report.class_results import (
     confusion_figure,
     confusion_table,
 )
-from sknet.report.comparison import RunComparison, accuracy_table, changes_table, conclusions
+from sknet.report.comparison import (
+    RunComparison,
+    accuracy_table,
+    changes_table,
+    compare_runs,
+    conclusions,
+)
 from sknet.report.contents import ReportContents, ShownExample, TrainedRun
 from sknet.report.data_section import data_section
 from sknet.report.figures import Drawing, standalone
 from sknet.report.markdown import FIGURE, render_comparison, render_markdown
+from sknet.report.results import (
+    outcome,
+    published_as_text,
+    results_as_text,
+    rows_of,
+    shows_published,
+)
 from sknet.report.run_figures import (
     attention_figure,
     class_bars,
@@ -43,16 +56,17 @@ from sknet.report.tables import (
     epochs_table,
     quarantine_table,
     unreadable_table,
+    verdict,
 )
 from sknet.report.template import data_uri, embedded, render
 from sknet.report.text import (
     NOTES,
+    PUBLISHED_NOTES,
     as_text,
+    beneath_figure,
     criteria_as_text,
     evaluations_as_text,
     facts,
-    headline,
-    published_as_text,
     recipe_yaml,
     revalidations_as_text,
     tasks_as_text,
@@ -166,19 +180,23 @@ def render_html(
     """
     return render(
         "report.html.j2",
-        headline=headline(contents),
+        headline=beneath_figure(contents),
         best=contents.best,
         tiles=tiles(contents),
         notes=NOTES,
-        published=published_as_text(contents),
-        anchors=[f"run-{run.short_key}" if run in detailed else None for run in contents.runs],
+        results=results_as_text(contents),
+        rows=rows_of(contents),
+        detailed={run.short_key for run in detailed},
+        published=published_as_text() if shows_published(contents) else None,
+        published_notes=PUBLISHED_NOTES,
+        newest=_newest(contents),
         num_own=len(contents.runs),
         overview=[embedded(drawing) for drawing in _overview(contents, detailed, accuracy)],
         revalidations=_first_rows(revalidations_as_text(contents), file="nights.csv"),
         unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
         data_sets=data_section(contents, pictures or {}),
         comparison=_comparison_values(comparison) if comparison else None,
-        runs=[_run_values(run, pictures or {}, confusions or {}) for run in detailed],
+        runs=[_run_values(run, contents, pictures or {}, confusions or {}) for run in detailed],
     )
 
 
@@ -202,11 +220,45 @@ def _comparison_values(comparison: RunComparison) -> dict[str, Any]:
     }
 
 
-def _run_values(run: TrainedRun, pictures: Pictures, confusions: Confusions) -> dict[str, Any]:
+def _newest(contents: ReportContents) -> dict[str, Any] | None:
+    """Return the newest run with its badge and what it changed, for the top of the page."""
+    if not contents.runs:
+        return None
+    run = contents.runs[0]
+    return {"title": run.title, "record": run, **_badge(run), "changed": _changed(run, contents)}
+
+
+def _badge(run: TrainedRun) -> dict[str, str]:
+    """Return what became of a run in a word or two, and why."""
+    return {"outcome": outcome(run), "reason": verdict(run) or ""}
+
+
+def _changed(run: TrainedRun, contents: ReportContents) -> dict[str, Any] | None:
+    """Return in what a run differs from the one before it; None for the first run."""
+    previous = contents.previous(run)
+    if previous is None:
+        return None
+    changes = changes_table(compare_runs(previous, run))
+    choices = changes[changes["part"] == "recipe"] if len(changes) else changes
+    return {
+        "title": previous.title,
+        "table": changes,
+        "choices": [
+            {"name": name, "before": before, "now": now}
+            for _, name, before, now in choices.to_numpy().tolist()
+        ],
+    }
+
+
+def _run_values(
+    run: TrainedRun, contents: ReportContents, pictures: Pictures, confusions: Confusions
+) -> dict[str, Any]:
     quarantine = as_text(quarantine_table([run])).drop(columns=["data"])
     return {
         "record": run,
         "title": run.title,
+        **_badge(run),
+        "changed": _changed(run, contents),
         "figures": [embedded(drawing) for drawing in _run_figures(run, confusions)],
         "pairs": list(_pairs(run, pictures)),
         "evaluations": evaluations_as_text([run]).drop(columns=["run", "recipe"]),

@@ -25,9 +25,11 @@ PUBLISHED_COLUMNS = {
 }
 
 
-def published_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
+def published_table(
+    runs: Sequence[TrainedRun], published: Sequence[PublishedResult] = PUBLISHED
+) -> pd.DataFrame:
     """Return the runs, then published results, in MindCV's 13 columns."""
-    rows = (*map(_own_row, runs), *map(_published_row, PUBLISHED))
+    rows = (*map(_own_row, runs), *map(_published_row, published))
     return table_of(rows, PUBLISHED_COLUMNS)
 
 

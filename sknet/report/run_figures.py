@@ -35,14 +35,15 @@ Points = list[tuple[float, float]]
 
 
 def learning_curve(run: TrainedRun) -> Drawing:
-    """Draw the loss by step and the accuracy by epoch."""
+    """Draw the losses of training and validation, the accuracy and the learning rate by step."""
 
     def paint(figure: "Figure") -> None:
-        above, below = panels(figure, 2)
-        _draw_losses(above, run)
-        _draw_accuracies(below, run)
+        losses, accuracies, rates = panels(figure, 3)
+        _draw_losses(losses, run)
+        _draw_accuracies(accuracies, run)
+        _draw_rates(rates, run)
 
-    return draw(f"learning-{run.short_key}", describe_curve(run), paint)
+    return draw(f"learning-{run.short_key}", describe_curve(run), paint, height=1.5 * HEIGHT)
 
 
 def describe_curve(run: TrainedRun) -> str:
@@ -54,12 +55,17 @@ def describe_curve(run: TrainedRun) -> str:
         sentences.append(f"Loss per step from {drawn[0][1]:.3g} to {drawn[-1][1]:.3g}.")
     else:
         sentences.append("No loss was logged.")
+    if validated := _validation_losses(run):
+        sentences.append(f"Validation loss of {validated[-1][1]:.3g} after the last epoch.")
+        lowest = min(validated, key=lambda point: point[1])
+        if lowest[1] < validated[-1][1]:
+            sentences.append(f"It was lowest after step {lowest[0]:.0f}, {lowest[1]:.3g}.")
     if num_left := len(losses) - len(drawn):
         sentences.append(f"Losses not drawn because they are not finite: {num_left}.")
     accuracies = _accuracies_top1(run)
     if accuracies:
-        epoch, last = accuracies[-1]
-        sentences.append(f"Accuracy@1 of {last:.2f} % after epoch {epoch:.0f}.")
+        last = accuracies[-1][1]
+        sentences.append(f"Accuracy@1 of {last:.2f} % after {len(accuracies)} epochs.")
     else:
         sentences.append("No epoch was evaluated.")
     restarts = len(run.history.starts) - 1
@@ -219,18 +225,22 @@ def _losses(run: TrainedRun) -> Points:
     return [(line.step, line.loss) for line in run.history.steps if line.loss is not None]
 
 
+def _validation_losses(run: TrainedRun) -> Points:
+    return _finite([(line.step, line.validation_loss) for line in run.history.epochs])
+
+
 def _mean_times(run: TrainedRun) -> Points:
     return _finite([(line.step, line.ms_per_step) for line in run.history.steps])
 
 
 def _accuracies_top1(run: TrainedRun) -> Points:
     lines = run.history.epochs
-    return _finite([(line.epoch + 1, percent(line.correct_top1, line.seen)) for line in lines])
+    return _finite([(line.step, percent(line.correct_top1, line.seen)) for line in lines])
 
 
 def _accuracies_top5(run: TrainedRun) -> Points:
     lines = run.history.epochs if run.is_top5_telling else ()
-    return _finite([(line.epoch + 1, percent(line.correct_top5, line.seen)) for line in lines])
+    return _finite([(line.step, percent(line.correct_top5, line.seen)) for line in lines])
 
 
 def _percentiles(run: TrainedRun) -> list[tuple[str, float]]:
@@ -254,15 +264,15 @@ def _draw_losses(axes: "Axes", run: TrainedRun) -> None:
     if not points:
         note_empty(axes, "no loss was logged")
         return
-    _plot(axes, points, BLUE)
-    axes.set_xlabel("step")
+    _plot(axes, points, BLUE, "training")
+    if validated := _validation_losses(run):
+        _plot(axes, validated, ORANGE, "validation", linestyle="--")
+    axes.legend(loc="best")
     for start in run.history.starts[1:]:
         axes.axvline(start.step, color=INK, linestyle=":", linewidth=0.8, alpha=0.7)
 
 
 def _draw_accuracies(axes: "Axes", run: TrainedRun) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axes.set_title("Accuracy on the validation split, %")
     top1, top5 = _accuracies_top1(run), _accuracies_top5(run)
     if not top1:
@@ -271,9 +281,18 @@ def _draw_accuracies(axes: "Axes", run: TrainedRun) -> None:
     if top5:
         _plot(axes, top5, ORANGE, "top 5", linestyle="--")
     _plot(axes, top1, BLUE, "top 1")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right")
+
+
+def _draw_rates(axes: "Axes", run: TrainedRun) -> None:
+    axes.set_title("Learning rate")
+    rates = _finite([(line.step, line.lr) for line in run.history.steps])
+    if not rates:
+        note_empty(axes, "no learning rate was logged")
+        return
+    _plot(axes, rates, BLUE)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("step")
 
 
 def _draw_times(axes: "Axes", run: TrainedRun) -> None:

@@ -23,6 +23,7 @@ from sknet.report.figures import (
     shortened,
 )
 from sknet.report.published import IMAGENET_VALIDATION, PUBLISHED
+from sknet.report.results import is_imagenet
 from sknet.significance import wilson_interval
 
 if TYPE_CHECKING:
@@ -65,13 +66,16 @@ class StepTimes(NamedTuple):
 
 
 def accuracy_figure(contents: ReportContents) -> Drawing:
-    """Draw accuracy@1 with 95 % intervals: the best own runs, then published results."""
+    """Draw accuracy@1 with 95 % intervals: the best runs, then published results."""
     own, published = own_accuracies(contents), published_accuracies(contents)
     rows = [*own, *published]
 
     def paint(figure: "Figure") -> None:
         (axes,) = panels(figure, 1, left=0.03)
         axes.set_title("Accuracy@1, %, with 95 % intervals")
+        if not rows:
+            note_empty(axes, "no run has been evaluated")
+            return
         for y, row in enumerate(rows):
             colour = BLUE if row.is_own else INK
             low, high = row.interval
@@ -91,29 +95,33 @@ def accuracy_figure(contents: ReportContents) -> Drawing:
         if own and published:
             axes.axhline(len(own) - 0.62, color=INK, linewidth=0.6, linestyle=":")
 
-    height = 0.9 + ROW_HEIGHT * len(rows)
+    height = 0.9 + ROW_HEIGHT * max(2, len(rows))
     return draw("accuracy", describe_accuracy(contents), paint, height=height)
 
 
 def describe_accuracy(contents: ReportContents) -> str:
     """Return what the figure of accuracies shows, in words."""
-    own = own_accuracies(contents)
-    source = (
-        "Published results are for ImageNet-1K; their intervals are computed from its 50,000 "
-        "validation images."
-    )
+    own, published = own_accuracies(contents), published_accuracies(contents)
     if not own:
-        return f"Accuracy@1 as published. {source}"
+        return "No run has been evaluated."
     best = own[0]
     low, high = (100 * bound for bound in best.interval)
-    return (
-        f"Accuracy@1 of own runs (the best {len(own)}), filled, and of published ones, hollow. "
-        f"Best: {100 * best.fraction:.2f} % ({low:.2f} to {high:.2f}), {best.name}. {source}"
-    )
+    data = contents.comparable[0].data
+    which = f"the best {len(own)} of {len(contents.comparable)} runs" if len(own) > 1 else "the run"
+    sentences = [
+        f"Accuracy@1 of {which}{f' on {data.source}' if data else ''}. "
+        f"Best: {100 * best.fraction:.2f} % ({low:.2f} to {high:.2f}), {best.name}."
+    ]
+    if published:
+        sentences.append(
+            "Hollow: published results for ImageNet-1K; their intervals are computed from its "
+            "50,000 validation images."
+        )
+    return " ".join(sentences)
 
 
 def own_accuracies(contents: ReportContents) -> list[Accuracy]:
-    """Return the accuracies of the best runs, the best first."""
+    """Return the accuracies of the best runs on the newest run's data, the best first."""
     rows = [
         Accuracy(
             f"{run.model}, {run.recipe.name}, {run.short_key}",
@@ -121,14 +129,16 @@ def own_accuracies(contents: ReportContents) -> list[Accuracy]:
             run.evaluation.interval_top1,
             is_own=True,
         )
-        for run in contents.runs
+        for run in contents.comparable
         if run.evaluation is not None
     ]
     return sorted(rows, key=lambda row: -row.fraction)[:MAX_OWN_RUNS]
 
 
 def published_accuracies(contents: ReportContents) -> list[Accuracy]:
-    """Return the published accuracies of the models of the runs, or all if there are none."""
+    """Return the published accuracies of the runs' models, or all; none beside other data."""
+    if not any(is_imagenet(run) for run in contents.comparable):
+        return []
     models = {run.model for run in contents.runs}
     results = [each for each in PUBLISHED if each.model in models] or PUBLISHED
     rows = []

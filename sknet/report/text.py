@@ -8,7 +8,6 @@ import yaml
 
 from sknet.records import Evaluation
 from sknet.report.contents import ReportContents, TrainedRun
-from sknet.report.published_table import published_table
 from sknet.report.tables import (
     compared_params,
     evaluations_table,
@@ -18,11 +17,10 @@ from sknet.report.tables import (
 
 UNKNOWN = "–"  # noqa: RUF001 (the dash of an empty cell)
 
-NOTES = (
-    "Batch size is per card; ms/step is the median.",
-    "Own runs count trainable parameters; MindCV counts the statistics of BatchNorm too.",
-    "Published rows are for ImageNet-1K on the hardware named: compare their speed and accuracy "
-    "only with runs on the same data and hardware.",
+NOTES = ("Batch size is per card; ms/step is the median. Parameters are the trainable ones.",)
+PUBLISHED_NOTES = (
+    "Published for ImageNet-1K on the hardware named: compare speeds only on the same hardware.",
+    "MindCV counts the statistics of BatchNorm as parameters too.",
 )
 
 _FORMATS: dict[str, Callable[[Any], str]] = {
@@ -55,13 +53,30 @@ def headline(contents: ReportContents) -> str:
     if best is None or best.evaluation is None:
         if contents.runs:
             return f"None of {len(contents.runs)} runs has been evaluated yet."
-        return "There are no runs yet: this report shows published numbers only."
+        return "There are no runs yet: train one, and this page shows it."
     counts = best.evaluation
-    which = f"best of {len(contents.runs)} runs, " if len(contents.runs) > 1 else ""
+    num = len(contents.comparable)
+    which = f"best of {num} runs, " if num > 1 else ""
     return (
         f"Accuracy@1 {accuracy_text(counts.correct_top1, counts.seen)}, 95 % interval "
         f"{interval_text(counts)} ({which}{best.title}, on {counts.split})"
     )
+
+
+def beneath_figure(contents: ReportContents) -> str:
+    """Return what stands under the page's large figure: its counts, its interval, its rank."""
+    best = contents.best
+    if best is None or best.evaluation is None:
+        return headline(contents)
+    counts, num = best.evaluation, len(contents.comparable)
+    of_data = f" of {best.data.source}" if best.data else ""
+    sentence = (
+        f"{counts.correct_top1:,} of {counts.seen:,} samples of {counts.split}{of_data}; "
+        f"95 % interval {interval_text(counts)}"
+    )
+    if num > 1:
+        sentence += f"; the best of {num} runs on these samples"
+    return f"{sentence}."
 
 
 def tiles(contents: ReportContents) -> dict[str, tuple[str, str]]:
@@ -172,26 +187,6 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
             for correct, seen in zip(table[counted], table["seen"], strict=True)
         ]
     return result.drop(columns=["correct@1", "correct@5", "seen"])
-
-
-def published_as_text(contents: ReportContents) -> pd.DataFrame:
-    """Return the runs and the published results, with the counts of the runs' accuracies."""
-    table = as_text(published_table(contents.runs))
-    evaluations = [run.evaluation for run in contents.runs]
-    own = {
-        "acc@top1": [
-            accuracy_text(each.correct_top1, each.seen) if each else UNKNOWN for each in evaluations
-        ],
-        "acc@top5": [
-            accuracy_text(each.correct_top5, each.seen)
-            if each and each.is_top5_telling
-            else UNKNOWN
-            for each in evaluations
-        ],
-    }
-    for name, texts in own.items():
-        table[name] = [*texts, *table[name].iloc[len(texts) :]]
-    return table
 
 
 def evaluations_as_text(runs: Sequence[TrainedRun]) -> pd.DataFrame:

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 import sknet.data.__main__
+from infra.base.commands import start
+from sknet.recipe import load_recipe
 from sknet.report import write_report
 from sknet.report.text import UNKNOWN
 from tasks.catalog.comparison import compare_named
@@ -71,10 +74,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     filler = fill(root / "store", 2, num_revalidations=12)
     filler.run(50, evaluated=False)
+    for number, model in enumerate(("sknet101", "sknet26")):
+        choices = load_recipe("skresnet18_digits", [f"model={model}", f"lr=0.0{number + 1}"])
+        filler.run(60 + number, recipe=choices)
     damaged, _ = filler.run(51)
     (root / "store" / "checkpoint" / damaged.key / "state.json").unlink()
     contents = collect(filler.store, price=2.0)
-    assert len(contents.runs) == 3
+    assert len(contents.runs) == 5
     assert contents.unreadable
     first, second = (run.key for run in contents.runs[-2:])
     comparison = compare_named(filler.store, contents, first, second)
@@ -161,9 +167,15 @@ def test_a_click_sorts_numbers_by_value_and_unknown_cells_last(
         By.XPATH, "//section[@id='results']//th[button='img/s']"
     )
     assert header.get_attribute("aria-sort") is None
+    # As text, this would come before the others.
+    browser.script(
+        "[...document.querySelectorAll('.results td')]"
+        ".find(cell => cell.textContent === arguments[0]).textContent = '1000.25'",
+        next(cell for cell in browser.script(CELLS, "img/s") if cell != UNKNOWN),
+    )
     before = browser.script(CELLS, "img/s")
     known = sorted(float(cell) for cell in before if cell != UNKNOWN)
-    assert known[-1] == 11169.28  # as text it would come before 97
+    assert known[-1] == 1000.25
     for order, expected in (("ascending", known), ("descending", known[::-1])):
         header.find_element(By.TAG_NAME, "button").click()
         cells = browser.script(CELLS, "img/s")
@@ -180,17 +192,78 @@ def test_the_keyboard_sorts_names_in_natural_order(browser: Browser, page: Path)
     browser.script("arguments[0].focus()", button)
     browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
     names = browser.script(CELLS, "model name")
-    assert list(dict.fromkeys(names)) == [
-        "SKNet-50",
-        "SKNet-101",
-        "skresnet18",
-        "skresnet34",
-        "skresnext50_32x4d",
-    ]
+    assert list(dict.fromkeys(names)) == ["sknet26", "sknet101", "skresnet18"]
     browser.driver.switch_to.active_element.send_keys(Keys.SPACE)
-    assert browser.script(CELLS, "model name")[0] == "skresnext50_32x4d"
+    assert browser.script(CELLS, "model name")[0] == "skresnet18"
     sorts = browser.script("return document.querySelectorAll('#results [aria-sort]').length")
     assert sorts == 1
+
+
+def test_runs_are_filtered_and_any_number_of_them_is_compared(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    shown = "return [...document.querySelectorAll('.results tbody tr')].filter(row => !row.hidden)"
+    choose = "document.querySelector(arguments[0]).click()"
+    assert len(browser.script(shown)) == 5
+    models = browser.driver.find_element(By.CSS_SELECTOR, ".controls select[name=model]")
+    Select(models).select_by_visible_text("skresnet18")
+    rows = browser.script(shown + ".map(row => row.dataset.model)")
+    assert rows == ["skresnet18"] * 3
+    Select(models).select_by_visible_text("all")
+    compare = browser.driver.find_element(By.CSS_SELECTOR, ".controls button")
+    for number in (1, 2, 3):
+        assert compare.is_enabled() == (number > 2), "one run has nothing to be compared with"
+        browser.script(choose, f".results tbody tr:nth-child({number}) .pick")
+    compare.click()
+    table = browser.script(
+        "return [...document.querySelectorAll('#chosen tr')]"
+        ".map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    assert {len(row) for row in table} == {4}
+    lines = {row[0]: row[1:] for row in table}
+    assert lines["recipe: lr"][:2] == ["0.02", "0.01"]
+    assert lines["model name"] == ["sknet26", "sknet101", "skresnet18"]
+    assert "cards" not in lines, "it is the same for all"
+
+
+@pytest.mark.parametrize("width", [1400, PHONE])
+def test_each_row_of_runs_keeps_its_name_in_view(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width)
+    left = browser.script(
+        "const box = document.querySelector('.results').parentElement;"
+        "box.scrollLeft = box.scrollWidth;"
+        "const cell = box.querySelector('tbody th');"
+        "return [cell.getBoundingClientRect().left - box.getBoundingClientRect().left,"
+        " cell.textContent]"
+    )
+    assert 0 <= left[0] <= 2
+    assert left[1].startswith("skresnet18_digits")
+
+
+def test_the_page_prints_in_full_within_its_sheets(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    content = browser.pdf()
+    assert content.startswith(b"%PDF-")
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.script("dispatchEvent(new Event('beforeprint'))")
+    closed = browser.script("return document.querySelectorAll('details:not([open])').length")
+    scrolling = browser.script(
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter(box => box.scrollHeight > box.clientHeight + 2).length"
+    )
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (closed, scrolling) == (0, 0)
+
+
+def test_the_tiles_fill_their_rows(browser: Browser, page: Path) -> None:
+    for width in (WIDE, 1000, PHONE):
+        browser.open(page, width=width)
+        ends = browser.script(
+            "const tiles = document.querySelector('.tiles'); const ends = {};"
+            "for (const tile of tiles.children) {"
+            "  const box = tile.getBoundingClientRect(); ends[box.top] = box.right; }"
+            "return Object.values(ends).map(end => tiles.getBoundingClientRect().right - end)"
+        )
+        assert all(abs(end) < 1 for end in ends)
 
 
 def test_a_link_to_a_closed_run_opens_it(browser: Browser, page: Path) -> None:

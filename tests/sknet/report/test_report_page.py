@@ -21,7 +21,10 @@ import pytest
 from sknet.recipe import Recipe
 from sknet.report import ReportContents, TrainedRun, write_report
 from sknet.report.figures import shortened
+from sknet.report.published_table import PUBLISHED_COLUMNS
+from sknet.report.results import is_imagenet, results_as_text
 from sknet.report.run_figures import learning_curve
+from sknet.report.text import beneath_figure
 from tests.sknet.report.trained_runs import END, START, epoch_line, make_run, step_line
 
 TABLES = [
@@ -175,7 +178,82 @@ def test_percentages_have_their_counts_beside_them(folder: Path) -> None:
         assert "97.50 % (351/360)" in text
         assert "99.72 % (359/360)" in text
         assert "94.44 % (340/360)" in text
-        assert "95 % interval 95.32 … 98.68 % (best of 2 runs, digits, run 0123456789" in text
+        assert "95 % interval 95.32 … 98.68 %" in text
+    assert "(best of 2 runs, digits, run 0123456789, on test)" in read(folder, "report.md")
+    page = read(folder, "report.html")
+    assert "351 of 360 samples of test; 95 % interval" in page
+    assert page.count('class="hero"') == 1
+
+
+def imagenet_run(**changes: object) -> TrainedRun:
+    """Return a run with ImageNet's numbers of classes and of validation images."""
+    left_out = {"split": "val", "key": "val/1.jpg", "reason": "does not decode"}
+    data = {
+        "source": "imagenet",
+        "digest": "1" * 64,
+        "shards": "2" * 64,
+        "splits": {"train": 1_281_167, "val": 49_999},
+        "quarantined": [left_out],
+    }
+    return make_run(**{"classes": [*map(str, range(1000))], "data": data, **changes})
+
+
+def test_published_rows_stand_beside_imagenet_runs_only_and_in_a_table_of_their_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_report(ReportContents(runs=(imagenet_run(),)), tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "MindCV, 8x Ascend 910" not in read(folder, name), "these are digits"
+        before, heading, after = read(tmp_path, name).partition("Published for ImageNet-1K")
+        assert heading
+        assert "MindCV, 8x Ascend 910" in after
+        assert "MindCV, 8x Ascend 910" not in before
+    assert "timm" not in read(folder, "accuracy.svg")
+    assert "timm" in read(tmp_path, "accuracy.svg")
+    assert is_imagenet(imagenet_run())
+    other = imagenet_run().data.model_copy(update={"splits": {"val": 49_000}})  # type: ignore[union-attr]
+    assert not is_imagenet(imagenet_run(data=other))
+
+
+def test_recipe_and_data_name_each_run_before_the_published_columns(folder: Path) -> None:
+    shown = results_as_text(ReportContents(runs=(imagenet_run(),)))
+    assert [*shown.columns] == [
+        *("recipe", "run", "data", "outcome", "accuracy@1, 95 % interval"),
+        *(name for name in PUBLISHED_COLUMNS if name not in ("recipe", "weight")),
+        *("hardware", "weight"),
+    ]
+    assert shown.iloc[0][["recipe", "run", "data"]].tolist() == ["digits", "0123456789", "imagenet"]
+    assert shown.iloc[0]["hardware"] == "2x CPU"
+
+
+def test_the_headline_figure_is_the_best_on_the_data_of_the_newest_run() -> None:
+    newest, other = imagenet_run(evaluation=evaluation_with(correct_top1=200)), make_run()
+    contents = ReportContents(runs=(newest, other))
+    assert contents.best == newest, "360 digits are no ImageNet"
+    assert beneath_figure(contents).startswith("200 of 360 samples of test of imagenet; 95 %")
+
+
+def test_a_run_says_what_it_changed_and_a_refused_one_why(tmp_path: Path) -> None:
+    slower = make_run().recipe.model_copy(update={"lr": 0.1, "batch_size": 32})
+    criterion = {"name": "floor", "passed": False, "detail": "accuracy@1 97.50%, floor 99.00%"}
+    promotion = {
+        "candidate": "0" * 64,
+        "production": None,
+        "correct_top1": 351,
+        "seen": 360,
+        "floor": 0.99,
+        "significance": 0.05,
+        "comparison": None,
+        "criteria": [criterion],
+    }
+    newest = make_run(key="ab" * 32, recipe=slower, promotion=promotion)
+    write_report(ReportContents(runs=(newest, make_run())), tmp_path)
+    top = read(tmp_path, "report.html").partition('id="figures"')[0]
+    assert "Recipe, changed since digits, run 0123456789:" in top
+    changes = re.findall(r"<code>(.*?)</code> <del>(.*?)</del> → <ins>(.*?)</ins>", top)
+    assert changes == [("batch_size", "16", "32"), ("lr", "0.05", "0.1")]
+    assert '<span class="badge refused">refused</span>' in top
+    assert "floor: accuracy@1 97.50%, floor 99.00%</span>" in top
 
 
 def test_unknown_cells_show_a_dash(folder: Path) -> None:
@@ -247,10 +325,10 @@ def test_names_stay_text(tmp_path: Path) -> None:
     assert "\\<script\\>" in markdown
     assert not re.search(r"(?<!\\)<script", markdown)
     assert recipe.count("```") == 1
-    # An escaped bar doesn't begin a cell: the rows have 13 cells, as the header has.
+    # An escaped bar doesn't begin a cell: the rows have 18 cells, as the header has.
     table = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert len(re.findall(r"(?<!\\)\|", table[0])) == 14
-    assert len(re.findall(r"(?<!\\)\|", table[2])) == 14
+    assert len(re.findall(r"(?<!\\)\|", table[0])) == 19
+    assert len(re.findall(r"(?<!\\)\|", table[2])) == 19
 
 
 def test_no_name_can_close_the_markdown_fence(tmp_path: Path) -> None:
@@ -274,6 +352,9 @@ def test_a_figure_says_what_it_could_not_draw() -> None:
     log = [START, step_line(22, math.inf), step_line(44, 1.5), epoch_line(0), END]
     words = learning_curve(make_run(log=log)).words
     assert "Losses not drawn because they are not finite: 1." in words
+    assert "Validation loss of 0.585 after the last epoch." in words
+    svg = learning_curve(make_run()).svg
+    assert all(f">{text}</text>" in svg for text in ("training", "validation", "Learning rate"))
     words = learning_curve(make_run(log=[])).words
     assert "No loss was logged. No epoch was evaluated." in words
 
@@ -282,7 +363,8 @@ def test_a_report_without_runs_says_so(tmp_path: Path) -> None:
     assert write_report(ReportContents(), tmp_path) == FILES
     for name in ("report.html", "report.md"):
         assert "There are no runs yet" in read(tmp_path, name)
-        assert "published: MindCV" in read(tmp_path, name)
+        assert "MindCV" not in read(tmp_path, name)
+    assert "published: MindCV" in read(tmp_path, "table.csv")
     Page(read(tmp_path, "report.html"))
     assert read(tmp_path, "epochs.csv").startswith("run,epoch,train loss,")
 
