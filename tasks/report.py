@@ -6,6 +6,7 @@ registers or starts flows imports this module.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from infra.artifacts import Artifact, ArtifactSpec, BuildOutput, open_store
 from tasks.pages import link_to, worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
-REPORT_VERSION = 6
+REPORT_VERSION = 7
 """Raised whenever the same contents would give other pages."""
 
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")
@@ -35,13 +36,14 @@ MAX_ROWS = 200
 
 @pipeline_task("report")
 def report(
-    store_uri: str, compare: tuple[str, str] | None = None, price: float | None = None
+    store_uri: str, compare: Sequence[str] | None = None, price: float | None = None
 ) -> State[TaskResult]:
     """Write the report over every run. The same contents give the same report.
 
     Args:
         store_uri: The artifact store.
-        compare: Two runs to show side by side, each by the first digits of its key or by a ref.
+        compare: Two runs or more to show side by side, each by the first digits of its key or by a
+            ref; the first is the one that the others are compared with.
         price: Price of a device-hour, in whatever currency.
 
     Raises:
@@ -55,13 +57,13 @@ def report(
 
     store = open_store(store_uri)
     contents = collect(store, price=price)
-    comparison = compare_named(store, contents, *compare) if compare else None
+    comparisons = compare_named(store, contents, *compare) if compare else ()
     spec = ArtifactSpec(
         kind="report",
         format_version=REPORT_VERSION,
         params={
             "findings": _sha256(contents.model_dump_json()),
-            "comparison": _sha256(comparison.model_dump_json()) if comparison else None,
+            "comparison": [_sha256(each.model_dump_json()) for each in comparisons],
             "libraries": {name: version(name) for name in LIBRARIES},
         },
         inputs={},
@@ -70,12 +72,12 @@ def report(
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "out"
         out.mkdir(exist_ok=True)
-        detailed = shown_in_full(contents, comparison)
+        detailed = shown_in_full(contents, comparisons)
         pictures = thumbnails(store, detailed, contents.data_sets[:MAX_DATA_SETS])
         write_report(
             contents,
             out,
-            comparison=comparison,
+            comparisons=comparisons,
             pictures=pictures,
             confusions=confusions(store, detailed),
         )
@@ -83,7 +85,7 @@ def report(
 
     resolution = resolve_artifact("report", store, spec, build)
     with worth_no_failure():
-        _show(resolution.artifact, store_uri)
+        _show(resolution.artifact, store_uri, len(contents.runs))
     facts: dict[str, JsonValue] = {
         "runs": len(contents.runs),
         "unreadable": len(contents.unreadable),
@@ -92,7 +94,7 @@ def report(
     return finish("report", resolution, facts)
 
 
-def _show(report: Artifact, store_uri: str) -> None:
+def _show(report: Artifact, store_uri: str, num_runs: int) -> None:
     """Show the report's table, text, first figure and page on Prefect's pages."""
     import pandas as pd
 
@@ -100,7 +102,7 @@ def _show(report: Artifact, store_uri: str) -> None:
     from sknet.report.text import as_text
 
     directory, manifest = report.directory, report.manifest
-    table = as_text(pd.read_parquet(directory / "table.parquet").head(MAX_ROWS))
+    table = as_text(pd.read_parquet(directory / "table.parquet").head(min(num_runs, MAX_ROWS)))
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy()]
     create_table_artifact(rows, key="results", description="All runs")
     content = base64.b64encode((directory / FIGURE).read_bytes()).decode()
@@ -113,7 +115,7 @@ def _show(report: Artifact, store_uri: str) -> None:
     create_image_artifact(
         figure,
         key="accuracy-intervals",
-        description="Accuracy with 95 % intervals, beside published results",
+        description="Accuracy with 95 % intervals",
     )
     link_to(report, PAGE, store_uri, key="page", description="The report as one page")
 

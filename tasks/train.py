@@ -1,5 +1,6 @@
 """Task `train`: train a recipe on shards to its final checkpoint."""
 
+import os
 import shutil
 import uuid
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from prefect.client.schemas.objects import State
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
+from tasks.catalog.production import processor
 from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
@@ -66,6 +68,8 @@ def train(
     )
     complete_run_name(f"{recipe.name} {spec.key[:KEY_DIGITS]}")
 
+    machine = {"processor": processor(device_target), "load": load_of_others()}
+
     def build(workspace: Path) -> BuildOutput:
         checkpoints = workspace / "checkpoints"
         options = {
@@ -85,16 +89,28 @@ def train(
                     bind_core=device_target == "Ascend",
                     gang=gang_of(launch, recipe, num_workers, device_target),
                 ),
-                progress=ProgressBar("training", "Fraction of the training's steps that are done"),
+                bar=ProgressBar("training", "Fraction of the training's steps that are done"),
             )
         final = max(checkpoints.glob("step-*"))
         state = Checkpoint.read(final / "state.json")
         _store_log(store, spec, recipe.name, workspace)
-        return BuildOutput(final, {"steps": state.step, "params": state.num_params}, {})
+        return BuildOutput(final, {"steps": state.step, "params": state.num_params}, machine)
 
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
+
+
+def load_of_others() -> float | None:
+    """Return how many processes wanted to run in the last minute, divided by the cores.
+
+    Called before a training, it says how busy others keep the machine. None where the system
+    doesn't tell.
+    """
+    try:
+        return round(os.getloadavg()[0] / (os.cpu_count() or 1), 3)
+    except OSError:
+        return None
 
 
 def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:

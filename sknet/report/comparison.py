@@ -1,4 +1,4 @@
-"""Two runs side by side: how their choices differ, and how their accuracy and speed do."""
+"""Runs side by side: how their choices differ, and how their accuracy and speed do."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -9,6 +9,7 @@ from sknet.errors import UserError
 from sknet.records import Evaluation
 from sknet.report.cells import resolution_text
 from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, ReportRecord, TrainedRun
+from sknet.report.speed import load_text, speed_sentences
 from sknet.report.text import accuracy_text
 from sknet.significance import (
     Interval,
@@ -21,7 +22,7 @@ from sknet.significance import (
 MIN_KEY_DIGITS = 4
 """Fewest digits of a key that may name a run."""
 
-Part = Literal["recipe", "data", "software", "run"]
+Part = Literal["recipe", "data", "software", "run", "machine"]
 
 
 class Change(ReportRecord):
@@ -55,13 +56,6 @@ class RunComparison(ReportRecord):
     changes: tuple[Change, ...]
     accuracies: tuple[AccuracyChange, ...]
     """One for each resolution at which both runs were evaluated."""
-
-    @property
-    def speed_ratio(self) -> float | None:
-        """Median step time of the first run, divided by that of the second."""
-        first = self.first.history.end.ms_per_step_p50
-        second = self.second.history.end.ms_per_step_p50
-        return first / second if first and second else None
 
 
 def find_run(contents: ReportContents, name: str, refs: Mapping[str, str]) -> TrainedRun:
@@ -126,18 +120,9 @@ def conclusions(comparison: RunComparison) -> list[str]:
     sentences = [_accuracy_sentence(change) for change in comparison.accuracies]
     if not sentences:
         sentences.append("Accuracy can't be compared: no resolution at which both were evaluated.")
-    ratio = comparison.speed_ratio
-    if ratio is None:
-        sentences.append("Speed can't be compared: a run logged no step times.")
-    else:
-        first = comparison.first.history.end.ms_per_step_p50
-        second = comparison.second.history.end.ms_per_step_p50
-        sentences.append(
-            f"Speed: the median step takes {second:.2f} ms against {first:.2f} ms, {ratio:.2f} "
-            "times as fast."
-        )
+    sentences += speed_sentences(comparison.first, comparison.second)
     if not comparison.changes:
-        sentences.append("Nothing differs in recipe, data, software or layout.")
+        sentences.append("Nothing differs in recipe, data, software, layout or machine.")
     return sentences
 
 
@@ -213,6 +198,7 @@ def changes_between(first: TrainedRun, second: TrainedRun) -> Iterator[Change]:
         ("data", _data(first), _data(second)),
         ("software", first.software, second.software),
         ("run", _layout(first), _layout(second)),
+        ("machine", _machine(first), _machine(second)),
     )
     for part, of_first, of_second in parts:
         for name in sorted(of_first.keys() | of_second.keys()):
@@ -241,6 +227,14 @@ def _layout(run: TrainedRun) -> dict[str, object]:
         "global batch": run.global_batch_size,
         "device": run.device_target,
         "steps": run.steps,
+    }
+
+
+def _machine(run: TrainedRun) -> dict[str, object]:
+    return {
+        "name": run.machine or "unknown",
+        "processor": run.processor or "unknown",
+        "load before the training": load_text(run),
     }
 
 

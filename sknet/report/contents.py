@@ -268,6 +268,13 @@ class TrainedRun(ReportRecord):
     device_target: str
     mindspore: str
     """MindSpore's version."""
+    machine: str = ""
+    """Stands for the machine that ended the training, without its name; empty if it isn't known."""
+    processor: str = ""
+    """Kind of the machine's processor; empty if it isn't recorded."""
+    load: Annotated[float, Field(ge=0)] | None = None
+    """Processes that wanted to run there in the minute before the training, divided by the cores;
+    None if it isn't recorded."""
     steps: NonNegative
     evaluation: Evaluation | None
     """The evaluation at the recipe's resolution."""

@@ -37,7 +37,7 @@ MAX_ROWS = 60
 def render_markdown(
     contents: ReportContents,
     detailed: Sequence[TrainedRun],
-    comparison: RunComparison | None = None,
+    comparisons: Sequence[RunComparison] = (),
 ) -> str:
     """Return the report as Markdown. Each of the `detailed` runs has a section of its own."""
     parts = ["# SKNet training report", escape(headline(contents))]
@@ -48,7 +48,7 @@ def render_markdown(
     if shows_published(contents):
         parts += ["## Published for ImageNet-1K", _markdown_table(published_as_text())]
         parts.append("\n".join(f"- {escape(note)}" for note in PUBLISHED_NOTES))
-    if comparison is not None:
+    for comparison in comparisons:
         parts += ["## Comparison", *_comparison_parts(comparison)]
     if contents.revalidations:
         parts += ["## Revalidations", escape(describe_revalidations(contents.revalidations))]
@@ -66,10 +66,13 @@ def render_markdown(
     return _joined(parts)
 
 
-def render_comparison(comparison: RunComparison) -> str:
-    """Return a document with the comparison alone."""
-    title = f"# {escape(comparison.first.title)} and {escape(comparison.second.title)}"
-    return _joined([title, *_comparison_parts(comparison)])
+def render_comparisons(comparisons: Sequence[RunComparison]) -> str:
+    """Return a document with the comparisons alone."""
+    parts = []
+    for each in comparisons:
+        parts.append(f"# {escape(each.first.title)} and {escape(each.second.title)}")
+        parts += _comparison_parts(each)
+    return _joined(parts)
 
 
 def escape(text: str) -> str:

@@ -29,7 +29,7 @@ from sknet.report.comparison import (
 from sknet.report.contents import ReportContents, ShownExample, TrainedRun
 from sknet.report.data_section import data_section
 from sknet.report.figures import Drawing, standalone
-from sknet.report.markdown import FIGURE, render_comparison, render_markdown
+from sknet.report.markdown import FIGURE, render_comparisons, render_markdown
 from sknet.report.results import (
     outcome,
     published_as_text,
@@ -105,7 +105,7 @@ def write_report(
     contents: ReportContents,
     out_dir: Path,
     *,
-    comparison: RunComparison | None = None,
+    comparisons: Sequence[RunComparison] = (),
     pictures: Pictures | None = None,
     confusions: Confusions | None = None,
 ) -> list[str]:
@@ -114,22 +114,22 @@ def write_report(
     Args:
         contents: What the report shows.
         out_dir: The directory; it is created if it doesn't exist.
-        comparison: Two runs that the report shows side by side.
+        comparisons: Pairs of runs that the report shows side by side.
         pictures: Thumbnails of the runs' examples, and of copies in their data.
         confusions: How the classes of runs are confused, if their predictions can be read.
 
     Returns:
         The names of the files.
     """
-    detailed = shown_in_full(contents, comparison)
+    detailed = shown_in_full(contents, comparisons)
     accuracy = accuracy_figure(contents)
     texts = {
-        "report.html": render_html(contents, detailed, accuracy, comparison, pictures, confusions),
-        "report.md": render_markdown(contents, detailed, comparison),
+        "report.html": render_html(contents, detailed, accuracy, comparisons, pictures, confusions),
+        "report.md": render_markdown(contents, detailed, comparisons),
         FIGURE: standalone(accuracy),
     }
-    if comparison is not None:
-        texts[COMPARISON] = render_comparison(comparison)
+    if comparisons:
+        texts[COMPARISON] = render_comparisons(comparisons)
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
@@ -153,10 +153,10 @@ def _tables(
 
 
 def shown_in_full(
-    contents: ReportContents, comparison: RunComparison | None = None
+    contents: ReportContents, comparisons: Sequence[RunComparison] = ()
 ) -> tuple[TrainedRun, ...]:
     """Return the runs that have a section of their own; those compared are among them."""
-    compared = () if comparison is None else (comparison.first, comparison.second)
+    compared = (run for each in comparisons for run in (each.first, each.second))
     runs = {run.key: run for run in (*contents.detailed(MAX_DETAILED_RUNS), *compared)}
     return tuple(runs.values())
 
@@ -165,7 +165,7 @@ def render_html(
     contents: ReportContents,
     detailed: Sequence[TrainedRun],
     accuracy: Drawing,
-    comparison: RunComparison | None = None,
+    comparisons: Sequence[RunComparison] = (),
     pictures: Pictures | None = None,
     confusions: Confusions | None = None,
 ) -> str:
@@ -175,7 +175,7 @@ def render_html(
         contents: What the page shows.
         detailed: Runs with a section of their own.
         accuracy: The first figure.
-        comparison: Two runs that the page shows side by side.
+        comparisons: Pairs of runs that the page shows side by side.
         pictures: Thumbnails of the runs' examples.
     """
     return render(
@@ -195,7 +195,7 @@ def render_html(
         revalidations=_first_rows(revalidations_as_text(contents), file="nights.csv"),
         unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
         data_sets=data_section(contents, pictures or {}),
-        comparison=_comparison_values(comparison) if comparison else None,
+        comparisons=[_comparison_values(each) for each in comparisons],
         runs=[_run_values(run, contents, pictures or {}, confusions or {}) for run in detailed],
     )
 

@@ -1,4 +1,4 @@
-"""What is counted from the predictions of a store's runs, of one run or of two side by side."""
+"""What is counted from the predictions of a store's runs, of one run or of several side by side."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,23 +14,36 @@ from tasks.catalog.runs import evaluation_of
 
 
 def compare_named(
-    store: ArtifactStore, contents: ReportContents, first: str, second: str
-) -> RunComparison:
-    """Compare two runs.
+    store: ArtifactStore, contents: ReportContents, *names: str
+) -> tuple[RunComparison, ...]:
+    """Compare each run but the first with the first.
 
     Args:
-        store: The store of both.
+        store: The store of all.
         contents: Its runs.
-        first: The run to compare with: a ref, or the first digits of its key.
-        second: The run that is compared, named likewise.
+        *names: At least two runs, each by a ref or by the first digits of its key.
 
     Raises:
-        UserError: A name stands for no run or for several, or both stand for the same run.
+        UserError: Fewer than two names, a name stands for no run or for several, or two stand for
+            the same run.
     """
+    if len(names) < 2:
+        raise UserError(f"one run to compare, {', '.join(names)!r}: name at least two")
     refs = {name: ref.digest for name in store.refs.names() if (ref := store.refs.get(name))}
-    own, other = find_run(contents, first, refs), find_run(contents, second, refs)
-    if own.key == other.key:
-        raise UserError(f"{first!r} and {second!r} are the same run, {own.short_key}: name two")
+    found: dict[str, tuple[str, TrainedRun]] = {}
+    for name in names:
+        run = find_run(contents, name, refs)
+        if run.key in found:
+            first = found[run.key][0]
+            raise UserError(
+                f"{first!r} and {name!r} are the same run, {run.short_key}: name different ones"
+            )
+        found[run.key] = (name, run)
+    first_run, *others = (run for _, run in found.values())
+    return tuple(_compared(store, first_run, other) for other in others)
+
+
+def _compared(store: ArtifactStore, own: TrainedRun, other: TrainedRun) -> RunComparison:
     shared = {counts.resolution for counts in own.evaluations} & {
         counts.resolution for counts in other.evaluations
     }

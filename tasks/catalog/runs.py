@@ -1,6 +1,7 @@
 """All runs and revalidations of a store, for a report, and what of them can't be read."""
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -268,6 +269,9 @@ class _Collector:
             global_batch_size=state.run.global_batch_size,
             device_target=state.run.device_target,
             mindspore=state.run.mindspore,
+            machine=_machine(checkpoint),
+            processor=_text_of(checkpoint, "processor"),
+            load=_load(checkpoint),
             software=_software(checkpoint, evaluated, state.run.mindspore),
             steps=state.step,
             evaluation=first,
@@ -474,6 +478,23 @@ def _is_consistent(attention: Attention) -> bool:
 
 def _recipe_name(log: Manifest | None) -> str:
     return str(log.params.get("recipe_name", "recipe")) if log else "recipe"
+
+
+def _text_of(manifest: Manifest, name: str) -> str:
+    value = manifest.provenance.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _machine(checkpoint: Manifest) -> str:
+    """Return what tells the machine of a training from others, but isn't its name."""
+    name = _text_of(checkpoint, "host")
+    return hashlib.sha256(name.encode()).hexdigest()[:8] if name else ""
+
+
+def _load(checkpoint: Manifest) -> float | None:
+    """Return the load of the machine before a training, if the checkpoint's manifest has it."""
+    value = checkpoint.provenance.get("load")
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 
 def _software(checkpoint: Manifest, evaluated: Manifest | None, mindspore: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 import sknet.data.__main__
-from infra.base.commands import start
+from infra.base.commands import app_of, start
 from sknet.recipe import load_recipe
 from sknet.report import write_report
 from sknet.report.text import UNKNOWN
@@ -83,10 +83,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(contents.runs) == 5
     assert contents.unreadable
     first, second = (run.key for run in contents.runs[-2:])
-    comparison = compare_named(filler.store, contents, first, second)
+    comparisons = compare_named(filler.store, contents, first, second)
     pictures = thumbnails(filler.store, contents.runs)
     assert pictures
-    write_report(contents, root / "out", comparison=comparison, pictures=pictures)
+    write_report(contents, root / "out", comparisons=comparisons, pictures=pictures)
     return root / "out" / "report.html"
 
 
@@ -105,7 +105,7 @@ def data_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (8, 40), "white").save(images / "train/emu/white.png")
     (images / "train/emu/empty.png").touch()
     arguments = ["--source", str(images), "--out", str(root / "data.html")]
-    sknet.data.__main__.main(sknet.data.__main__.parser().parse_args(arguments))
+    assert start(app_of(sknet.data.__main__.command, "data"), arguments) == 0
     return root / "data.html"
 
 
@@ -167,12 +167,13 @@ def test_a_click_sorts_numbers_by_value_and_unknown_cells_last(
         By.XPATH, "//section[@id='results']//th[button='img/s']"
     )
     assert header.get_attribute("aria-sort") is None
-    # As text, this would come before the others.
-    browser.script(
-        "[...document.querySelectorAll('.results td')]"
-        ".find(cell => cell.textContent === arguments[0]).textContent = '1000.25'",
-        next(cell for cell in browser.script(CELLS, "img/s") if cell != UNKNOWN),
-    )
+    # As text, the one would come before all others, and the other after them.
+    for new, old in zip(("1000.25", UNKNOWN), browser.script(CELLS, "img/s"), strict=False):
+        browser.script(
+            "[...document.querySelectorAll('.results td')]"
+            ".find(cell => cell.textContent === arguments[0]).textContent = arguments[1]",
+            *(old, new),
+        )
     before = browser.script(CELLS, "img/s")
     known = sorted(float(cell) for cell in before if cell != UNKNOWN)
     assert known[-1] == 1000.25
