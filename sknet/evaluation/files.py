@@ -1,4 +1,4 @@
-"""The files of an evaluation: counts, predictions, tables of the classes, and examples."""
+"""The files of an evaluation: counts, predictions, calibration, tables and examples."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from sknet.evaluation.examples import choose_examples, write_examples
 from sknet.evaluation.predictions import Predictions, write_predictions
 from sknet.recipe import Recipe
 from sknet.records import Evaluation
+from sknet.records.calibration import CALIBRATION_FILE
 from sknet.records.evaluation import evaluation_file, predictions_file
 
 
@@ -37,6 +38,8 @@ def write_files(
         evaluations[side].write(out / evaluation_file(recipe, side))
         write_predictions(out / predictions_file(recipe, side), keys, at_side)
     primary, counts = predictions[recipe.image_resize], evaluations[recipe.image_resize]
+    if primary.calibration:
+        primary.calibration.write(out / CALIBRATION_FILE)
     confusion = Confusion.of(primary.labels, primary.predicted)
     write_class_tables(out, counts, confusion, shards.record.dataset.titles)
     chosen = np.array(choose_examples(primary), np.int64)

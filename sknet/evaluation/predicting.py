@@ -13,6 +13,7 @@ from sknet.data.reading.pipeline import EvalBatch, eval_batches
 from sknet.data.reading.threads import read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
+from sknet.evaluation.calibration import calibrate
 from sknet.evaluation.classes import average_precisions
 from sknet.evaluation.predictions import (
     Floats,
@@ -29,8 +30,8 @@ BATCHES_AHEAD = 2
 """Batches that are decoded and normalised while the network computes another one."""
 
 MAX_PROBABILITIES = 1 << 27
-"""Most probabilities of a rank that are kept for average precision, 512 MB: ImageNet's validation
-images at two resolutions have 1e8."""
+"""Most probabilities that a rank keeps for average precision and calibration, 512 MB: ImageNet's
+validation images at two resolutions have 1e8."""
 
 
 def evaluate(
@@ -85,8 +86,8 @@ def predict(
         batch_size: Samples per forward pass of a rank.
         resolutions: Sides of the square input, in pixels.
         world: The ranks. All of them have to call this.
-        with_average_precision: Whether to compute it too, unless a rank would have to keep more
-            than MAX_PROBABILITIES.
+        with_average_precision: Whether to compute it and the calibration too, which need all
+            probabilities, unless a rank would have to keep more than MAX_PROBABILITIES.
         on_progress: Called after each batch with the fraction of this rank's samples that are done.
 
     Raises:
@@ -113,7 +114,7 @@ def predict(
     with closing(read_ahead(iter(batches), BATCHES_AHEAD)) as ahead:
         for images, labels in ahead:
             for side, at_side in zip(resolutions, images, strict=True):
-                logits = _logits(network, at_side, batch_size)
+                logits = logits_of(network, at_side, batch_size)
                 rows[side].append(Predictions.of_logits(logits, labels).rows)
                 if with_average_precision:
                     kept[side].append(probabilities(logits))
@@ -128,12 +129,22 @@ def predict(
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss on {split} is {loss}: the weights have diverged")
         if with_average_precision:
+            own = np.concatenate(kept.pop(side))
             found = average_precisions(
-                partial(_gather_classes, np.concatenate(kept.pop(side)), num_samples, world.size),
+                partial(_gather_classes, own, num_samples, world.size),
                 result[side].labels,
                 num_classes,
             )
-            result[side] = replace(result[side], average_precision=found)
+            calibration = calibrate(
+                own,
+                result[side].labels[indices],
+                indices,
+                num_samples,
+                partial(_gather, num_samples=num_samples, world_size=world.size),
+                split=split,
+                resolution=side,
+            )
+            result[side] = replace(result[side], average_precision=found, calibration=calibration)
     return result
 
 
@@ -142,7 +153,8 @@ def _gather_classes(own: Floats, num_samples: int, world_size: int, first: int, 
     return _gather(own[:, first:end], num_samples, world_size)
 
 
-def _logits(network: nn.Cell, images: Floats, batch_size: int) -> Floats:
+def logits_of(network: nn.Cell, images: Floats, batch_size: int) -> Floats:
+    """Return the logits (N, classes) of at most `batch_size` normalised images (N, 3, R, R)."""
     # A shorter last batch is padded, because another shape would compile another graph.
     missing = batch_size - len(images)
     padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images

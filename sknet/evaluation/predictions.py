@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sknet.errors import UserError
 from sknet.evaluation.classes import Confusion, macro_f1_interval
 from sknet.records import CalibrationBin, ConfusedPair, Evaluation, LeakedCounts
+from sknet.records.calibration import Calibration
 from sknet.records.evaluation import TOP
 from sknet.significance import PairedCounts
 
@@ -75,6 +76,8 @@ class Predictions(TopClasses):
     """(N,): cross entropy without label smoothing."""
     average_precision: tuple[float | None, ...] = ()
     """That of each class, if it was computed: it depends on more than `rows` have."""
+    calibration: Calibration | None = None
+    """That of the network's probabilities, if it was computed; it needs all of them."""
 
     @classmethod
     def of_logits(cls, logits: Floats, labels: Ints) -> Self:

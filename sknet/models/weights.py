@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from sknet.errors import UserError
 from sknet.models.sknet import SKNet
 from sknet.models.weight_files import Values, printable, read_weights
+from sknet.records.training import MODEL_FILE
 
 Source = Literal["sknet", "mindcv", "timm"]
 
@@ -71,7 +72,7 @@ def name_in(source: Source, name: str) -> str:
 
 def load_weights(
     network: nn.Cell,
-    path: Path,
+    path: str | Path,
     source: Literal["auto"] | Source = "auto",
     *,
     replace_head: bool = False,
@@ -85,7 +86,7 @@ def load_weights(
 
     Args:
         network: The network.
-        path: A MindSpore checkpoint or a safetensors file.
+        path: A MindSpore checkpoint, a safetensors file, or the directory of a checkpoint of ours.
         source: Whose names the file has; by default they are recognised.
         replace_head: Whether the classifier keeps its values whatever the file holds for it.
 
@@ -95,6 +96,9 @@ def load_weights(
     Raises:
         UserError: The file can't be read or doesn't fit the network.
     """
+    path = Path(path)
+    if path.is_dir():
+        path = path / MODEL_FILE
     values = read_weights(path)
     if source == "auto":
         source = _recognise(values, path)

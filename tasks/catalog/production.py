@@ -46,10 +46,11 @@ PRODUCTION = "production"
 PREDICTIONS = "predictions.parquet"
 """Name of the file with an evaluation's predictions at the recipe's own resolution."""
 
-EVALUATION_FORMAT = 3
-"""Format of evaluation artifacts: format 3 counts by class, and has tables of the classes."""
+EVALUATION_FORMAT = 4
+"""Format of evaluation artifacts: format 3 counts by class, and has tables of the classes; format 4
+has a calibration."""
 
-COMPARABLE_FORMATS = (2, EVALUATION_FORMAT)
+COMPARABLE_FORMATS = (2, 3, EVALUATION_FORMAT)
 """Formats of evaluations that are read: they have checks, predictions, attention and examples."""
 
 MAX_CONFLICTS = 5

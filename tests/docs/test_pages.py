@@ -42,6 +42,7 @@ RUN_BY = {
 }
 # Other pages → the file that runs their commands, and a text in it that names the page.
 RUN_BY_PAGE = {
+    "docs/api.md": ("tests/sknet/prediction/test_api_page.py", 'commands("docs/api.md")'),
     "docs/artifacts.md": (
         "tests/infra/artifacts/test_artifacts_docs.py",
         '"docs" / "artifacts.md"',

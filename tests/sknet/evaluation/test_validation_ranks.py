@@ -20,6 +20,7 @@ FILES = {
     *("evaluation.json", "evaluation-48.json"),
     *("predictions.parquet", "predictions-48.parquet"),
     *("attention.json", "examples.json", "classes.csv", "confusion.csv"),
+    "calibration.json",
 }
 
 

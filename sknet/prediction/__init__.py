@@ -1,0 +1,1 @@
+"""Prediction: what a trained network says of any images, as its evaluation would say it."""

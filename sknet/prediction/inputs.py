@@ -1,0 +1,163 @@
+"""The images to predict: files, directories and patterns that a user names, and their pixels.
+
+This module needs no MindSpore until an image is decoded.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sknet.data.images import decode, undecodable
+from sknet.data.sources.kinds import HEAD_BYTES, skipped_by_content, skipped_by_name
+from sknet.data.sources.trees import LocalTree, Skipped, lasting_fault
+from sknet.errors import SourceReadError, UserError
+from sknet.prediction.results import Unreadable
+
+Pixels = npt.NDArray[np.uint8]
+
+ImageInput = str | Path | Pixels | Image.Image
+"""A path, pixels (height, width) or (height, width, 3) in uint8, or a Pillow image."""
+
+MAX_FILE_BYTES = 1 << 30
+"""Largest file that is read, as an image of 4 GB would only fill the memory."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files to predict, and those that can't be."""
+
+    files: tuple[str, ...]
+    unreadable: tuple[Unreadable, ...]
+    """Files in directories that should be images and aren't, or can't be opened."""
+
+
+def find_files(names: Sequence[str]) -> Found:
+    """Return the files that a user names, each once.
+
+    Of a directory, all images in it and below it are taken, as conversion takes them: sorted by
+    name, without hidden files and what isn't an image.
+
+    Args:
+        names: Files, directories and patterns such as `photos/**/*.jpg`. A name that exists is
+            taken as it is, also if it has signs of a pattern.
+
+    Raises:
+        UserError: A name stands for nothing.
+    """
+    files: dict[str, None] = {}
+    unreadable: dict[str, str] = {}
+    for name in names:
+        for path in _expanded(name):
+            if Path(path).is_dir():
+                number = len(files) + len(unreadable)
+                for found in _images_below(path):
+                    if isinstance(found, Unreadable):
+                        unreadable[found.file] = found.reason
+                    else:
+                        files[found] = None
+                if len(files) + len(unreadable) == number and path == name:
+                    raise UserError(f"directory {name} has no images that are not named already")
+            else:
+                files[path] = None
+    rest = tuple(Unreadable(*each) for each in unreadable.items() if each[0] not in files)
+    return Found(tuple(files), rest)
+
+
+def _expanded(name: str) -> list[str]:
+    if os.path.lexists(name):
+        return [name]
+    if not has_magic(name):
+        raise UserError(f"{name} does not exist: expected an image, a directory or a pattern")
+    matches = sorted(glob(name, recursive=True))  # noqa: PTH207 (the pattern may be absolute)
+    # A pattern such as ** matches directories, too, whose files it matches by themselves.
+    paths = [path for path in matches if not Path(path).is_dir()] or matches
+    if not paths:
+        raise UserError(f"no file matches {name}: expected an image, a directory or a pattern")
+    return paths
+
+
+def _images_below(directory: str) -> Iterator[str | Unreadable]:
+    tree = LocalTree(Path(directory))
+    for file in tree.files(""):
+        if isinstance(file, Skipped):
+            if file.quarantined:
+                yield Unreadable(os.path.join(directory, file.name), file.reason)  # noqa: PTH118
+            continue
+        if skipped_by_name(file.path):
+            continue
+        path = os.path.join(directory, file.path)  # noqa: PTH118 (Path would drop a leading ./)
+        try:
+            skipped = skipped_by_content(file.path, tree.read(file.path, size=HEAD_BYTES))
+        except OSError as error:
+            yield Unreadable(path, f"can't be read: {error.strerror}")
+            continue
+        if skipped is None:
+            yield path
+        elif skipped.quarantined:
+            yield Unreadable(path, skipped.reason)
+
+
+def read_pixels(file: str) -> Pixels | Unreadable:
+    """Return the pixels (height, width, 3) of an image file as RGB, or why it can't be read.
+
+    The decoder is that of training and evaluation; what it refuses, conversion refuses, too.
+
+    Raises:
+        MemoryError: Memory for the decoder was refused.
+        SourceReadError: The disk failed.
+    """
+    path = Path(file)
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            return Unreadable(file, f"larger than {MAX_FILE_BYTES} bytes")
+        content = LocalTree(path.parent).read(path.name)
+    except OSError as error:
+        return Unreadable(file, f"can't be read: {_reason(error, file)}")
+    if skipped := skipped_by_content(path.name, content[:HEAD_BYTES]):
+        return Unreadable(file, skipped.reason)
+    if reason := undecodable(content):
+        return Unreadable(file, reason)
+    return decode(content)
+
+
+def _reason(error: OSError, file: str) -> str:
+    if isinstance(error, SourceReadError):
+        raise error
+    return lasting_fault(error, file)
+
+
+def pixels_of(image: ImageInput, place: int) -> tuple[str, Pixels | Unreadable]:
+    """Return an image's name and pixels, or why there are none.
+
+    Args:
+        image: The image.
+        place: Position of the image, by which it is named if it isn't a file.
+
+    Raises:
+        UserError: It is an array of another form, or something else than an image.
+        MemoryError: Memory for the decoder was refused.
+        SourceReadError: The disk failed.
+    """
+    if isinstance(image, (str, Path)):
+        return str(image), read_pixels(str(image))
+    name = f"#{place}"
+    if isinstance(image, Image.Image):
+        return name, np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise UserError(
+            f"image {name} is a {type(image).__name__}: expected a path, an array or a Pillow image"
+        )
+    grey = image.ndim == 2
+    if image.dtype != np.uint8 or not image.size or not (grey or image.shape[2:] == (3,)):
+        raise UserError(
+            f"image {name} is an array of {image.dtype} with shape {image.shape}: expected uint8 "
+            "with shape (height, width) or (height, width, 3), as RGB"
+        )
+    return name, np.repeat(image[:, :, None], 3, axis=2) if grey else image

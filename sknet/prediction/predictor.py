@@ -1,0 +1,294 @@
+"""A trained network that predicts images, with the preprocessing of its evaluation."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from sknet.data.reading.augmentation import eval_operations, limit_aspect
+from sknet.data.reading.batch_operations import normalise
+from sknet.data.reading.threads import read_ahead
+from sknet.device import choose_device
+from sknet.errors import NonFiniteLossError, SampleError, UserError
+from sknet.evaluation.calibration import scaled_top
+from sknet.evaluation.predicting import logits_of
+from sknet.evaluation.predictions import Floats, probabilities
+from sknet.models import create_model, fold
+from sknet.models.weights import load_weights
+from sknet.planning import check_classes
+from sknet.prediction.inputs import ImageInput, Pixels, pixels_of
+from sknet.prediction.results import ClassProbability, Prediction, Unreadable
+from sknet.prediction.stores import stored_checkpoint
+from sknet.recipe import Recipe
+from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
+from sknet.records.training import MODEL_FILE, STATE_FILE
+from sknet.training.checkpoint import read_state
+from sknet.world import set_device
+
+BATCH_SIZE = 16
+"""Images of a forward pass, as in evaluations."""
+
+BATCHES_AHEAD = 2
+"""Batches that are decoded while the network computes another one."""
+
+TOP = 5
+"""Number of classes of a prediction, unless another number is asked for."""
+
+Forward = Callable[[Floats], Floats]
+"""From normalised images (N, 3, R, R), at most BATCH_SIZE of them, to logits (N, classes)."""
+
+Loaded = tuple[str, Floats | Unreadable]
+"""An image's name, and the network's input (3, R, R), or why there is none."""
+
+
+class Predictor:
+    """Predicts images as the evaluation of its network would.
+
+        predictor = Predictor.from_store("artifacts", "production")
+        for prediction in predictor(["cat.jpg", "dog.jpg"]):
+            print(prediction.name, prediction.probability)
+
+    Images are paths, arrays in uint8 or Pillow images. The networks of a process share MindSpore's
+    device and its graph mode, which the constructors set.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        recipe: Recipe,
+        classes: Sequence[str],
+        *,
+        source: str,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Use a network; `from_store` and `from_checkpoint` load one.
+
+        Args:
+            forward: The network.
+            recipe: It determines the preprocessing.
+            classes: Names of the classes, in the order of the logits.
+            source: Where the network is from, for messages.
+            calibration: That of the network's evaluation, if there is one.
+        """
+        self.recipe = recipe
+        self.classes = tuple(classes)
+        self.source = source
+        self.calibration = calibration
+        self._forward = forward
+
+    @classmethod
+    def from_store(
+        cls,
+        store: str | Path | None = None,
+        ref: str = "production",
+        *,
+        device_target: str | None = None,
+        warn: Callable[[str], object] = lambda _: None,
+    ) -> Self:
+        """Load the checkpoint to which a ref of a store points, with its calibration.
+
+        Args:
+            store: A path, file:///… or s3://…; None: what SKNET_STORE says, or `artifacts`.
+            ref: Name of the ref.
+            device_target: CPU, Ascend or auto; None: what the recipe says.
+            warn: Called with a line if the checkpoint is marked as suspect.
+
+        Raises:
+            UserError: There is no such store, ref or checkpoint, or it is damaged.
+        """
+        stored = stored_checkpoint(store, ref)
+        if stored.suspect:
+            warn(f"warning: {stored.name} is marked as suspect: {stored.suspect}")
+        file = stored.evaluation / CALIBRATION_FILE if stored.evaluation else None
+        return cls.from_checkpoint(
+            stored.directory,
+            device_target=device_target,
+            calibration=Calibration.read(file) if file and file.is_file() else None,
+            source=stored.name,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        recipe: Recipe | None = None,
+        classes: Sequence[str] | None = None,
+        device_target: str | None = None,
+        calibration: Calibration | None = None,
+        source: str | None = None,
+    ) -> Self:
+        """Load a checkpoint's directory, or a file of weights.
+
+        Args:
+            path: The directory, or the file.
+            recipe: Model and preprocessing; needed if there is no state.json beside the weights.
+            classes: Names of the classes; needed in the same case.
+            device_target: CPU, Ascend or auto; None: what the recipe says.
+            calibration: That of the checkpoint's evaluation, if there is one.
+            source: Names the checkpoint in messages; None: its path.
+
+        Raises:
+            UserError: It doesn't exist, is damaged, or something is missing or doesn't fit.
+        """
+        path = Path(path)
+        file = path / MODEL_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise UserError(f"checkpoint {file} does not exist")
+        if (file.parent / STATE_FILE).is_file() and file.name == MODEL_FILE:
+            run = read_state(file.parent).run
+            recipe, classes = recipe or run.recipe, classes or run.classes
+            if recipe.model != run.recipe.model:
+                raise UserError(
+                    f"the recipe's model is {recipe.model}, but {path} is of a {run.recipe.model}"
+                )
+            if len(classes) != len(run.classes):
+                raise UserError(
+                    f"{len(classes)} classes are named, but {path} has {len(run.classes)}"
+                )
+        if recipe is None or classes is None:
+            raise UserError(
+                f"{file} comes without a {STATE_FILE}, which has its recipe and its classes: give "
+                "--config and --classes"
+            )
+        check_classes(recipe, len(classes))
+        set_device(choose_device(device_target, recipe).target, jit_level=recipe.jit_level)
+        network = create_model(recipe.model, num_classes=len(classes))
+        load_weights(network, file)
+        network = fold(network)
+        network.set_train(False)
+
+        def forward(images: Floats) -> Floats:
+            return logits_of(network, images, BATCH_SIZE)
+
+        return cls(forward, recipe, classes, source=source or str(path), calibration=calibration)
+
+    def __call__(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        top: int = TOP,
+        error_rate: float | None = None,
+    ) -> list[Prediction]:
+        """Return a prediction for each image, in their order.
+
+        Args:
+            images: Images, or one image.
+            top: Number of classes of each prediction.
+            error_rate: See `threshold`; predictions below it are unsure.
+
+        Raises:
+            SampleError: A file can't be read; `stream` goes on with the next one.
+            UserError: An image is none, or the error rate can't be kept.
+        """
+        if isinstance(images, (str, Path, np.ndarray, Image.Image)):
+            images = [images]
+        found = []
+        for each in self.stream(images, top=top, error_rate=error_rate):
+            if isinstance(each, Unreadable):
+                raise SampleError(f"{each.file} can't be predicted: {each.reason}")
+            found.append(each)
+        return found
+
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        top: int = TOP,
+        error_rate: float | None = None,
+    ) -> Iterator[Prediction | Unreadable]:
+        """Yield a prediction for each image, or why it can't be read, in their order.
+
+        A thread reads ahead. The results don't depend on what else is predicted.
+
+        Args:
+            images: The images.
+            top: Number of classes of each prediction.
+            error_rate: See `threshold`; predictions below it are unsure.
+
+        Raises:
+            UserError: An image is none, or the error rate can't be kept.
+            NonFiniteLossError: The weights have diverged.
+        """
+        threshold = None if error_rate is None else self.threshold(error_rate)
+        with closing(read_ahead(self._batches(images), BATCHES_AHEAD)) as ahead:
+            for batch in ahead:
+                inputs = [image for _, image in batch if not isinstance(image, Unreadable)]
+                rows = iter(self._predicted(inputs, top) if inputs else ())
+                for name, image in batch:
+                    if isinstance(image, Unreadable):
+                        yield image
+                        continue
+                    found, calibrated = next(rows)
+                    if not np.isfinite(found[0].probability):
+                        raise NonFiniteLossError(
+                            f"the logits of {name} are not finite: the weights of {self.source} "
+                            "have diverged"
+                        )
+                    unsure = None
+                    if threshold is not None and calibrated is not None:
+                        unsure = calibrated < threshold.probability
+                    yield Prediction(name, found, calibrated, unsure)
+
+    def threshold(self, error_rate: float) -> Threshold:
+        """Return the lowest calibrated probability above which predictions keep an error rate.
+
+        It holds for images like those of the validation split.
+
+        Args:
+            error_rate: Largest fraction of wrong predictions among those that are not unsure.
+
+        Raises:
+            UserError: There is no calibration, or no threshold keeps the rate.
+        """
+        if not 0 <= error_rate < 1:
+            raise UserError(f"the error rate is {error_rate}, expected at least 0 and less than 1")
+        if self.calibration is None:
+            raise UserError(
+                f"{self.source} has no calibration, which an error rate needs: predict from the "
+                "store in which it was evaluated, after another run of its recipe there"
+            )
+        return self.calibration.threshold(error_rate)
+
+    def _batches(self, images: Iterable[ImageInput]) -> Iterator[list[Loaded]]:
+        operations: Sequence[Any] = eval_operations(self.recipe, self.recipe.image_resize)
+        batch: list[Loaded] = []
+        for place, image in enumerate(images):
+            name, pixels = pixels_of(image, place)
+            batch.append((name, self._input(pixels, operations)))
+            if len(batch) == BATCH_SIZE:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _input(self, pixels: Pixels | Unreadable, operations: Sequence[Any]) -> Floats | Unreadable:
+        """Return what the network sees of an image, by the operations of its evaluation."""
+        if isinstance(pixels, Unreadable):
+            return pixels
+        image = limit_aspect(pixels)
+        for operation in operations:
+            image = operation(image)
+        normalised: Floats = normalise(image[None], self.recipe.mean, self.recipe.std)[0]
+        return normalised
+
+    def _predicted(
+        self, inputs: list[Floats], top: int
+    ) -> Iterator[tuple[tuple[ClassProbability, ...], float | None]]:
+        """Yield the most probable classes of each input, and its calibrated probability."""
+        logits = self._forward(np.stack(inputs))
+        with np.errstate(invalid="ignore"):
+            found = probabilities(logits)
+            calibrated = (
+                scaled_top(found, 1 / self.calibration.temperature) if self.calibration else None
+            )
+        order = np.argsort(-logits, axis=1, kind="stable")[:, : max(1, top)]
+        for row, labels in enumerate(order.tolist()):
+            classes = tuple(
+                ClassProbability(label, self.classes[label], float(found[row, label]))
+                for label in labels
+            )
+            yield classes, None if calibrated is None else float(calibrated[row])

@@ -1,0 +1,95 @@
+"""How far a network's probabilities can be trusted: temperature, error, and thresholds."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from infra.base.records import Record
+from sknet.errors import UserError
+from sknet.records.fields import NonNegativeInt, PositiveInt
+from sknet.significance import Interval, wilson
+
+CALIBRATION_FILE = "calibration.json"
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ThresholdCounts(Record):
+    """The predictions whose calibrated probability is at least a threshold."""
+
+    probability: Probability
+    """The threshold."""
+    fitted: tuple[NonNegativeInt, NonNegativeInt]
+    """Number of predictions, and of wrong ones among them, on the half for fitting."""
+    held_out: tuple[NonNegativeInt, NonNegativeInt]
+    """The same on the other half."""
+
+
+class Threshold(NamedTuple):
+    """The lowest probability at which predictions keep an error rate."""
+
+    probability: float
+    accepted: int
+    """Number of samples of the held-out half whose probability is at least this high."""
+    seen: int
+    """Number of samples of the held-out half."""
+    error: Interval
+    """Fraction of wrong predictions among the accepted ones, with Wilson's 95 % interval."""
+
+    def describe(self) -> str:
+        """Return the threshold as one line."""
+        return (
+            f"unsure below a calibrated probability of {self.probability:.4f}: of {self.seen} "
+            f"held-out validation images, {self.accepted} are above it, and {self.error.value:.2%} "
+            f"of these are wrong (95 % interval {self.error.low:.2%} to {self.error.high:.2%})"
+        )
+
+
+class Calibration(Record):
+    """`calibration.json`: temperature scaling, fitted on one half of a split (Guo et al. 2017).
+
+    The halves are fixed by the samples' numbers. Whatever is reported as error was measured on the
+    half on which the temperature was not fitted.
+    """
+
+    format_version: Literal[1] = 1
+    split: str
+    resolution: PositiveInt
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the logits; 1 if none could be fitted."""
+    is_fitted: bool
+    """False if the likelihood has no maximum, as where all samples are predicted right."""
+    num_fitted: PositiveInt
+    """Number of samples of the half for fitting."""
+    num_held_out: PositiveInt
+    """Number of samples of the other half."""
+    error_before: Probability
+    """Expected calibration error on the held-out half without temperature, in 15 equal parts."""
+    error_after: Probability
+    """The same with temperature."""
+    curve: tuple[ThresholdCounts, ...]
+    """By rising threshold."""
+
+    def threshold(self, error_rate: float) -> Threshold:
+        """Return the lowest threshold above which both halves keep an error rate.
+
+        Args:
+            error_rate: Largest fraction of wrong predictions among the accepted ones.
+
+        Raises:
+            UserError: There is none.
+        """
+        least = 1.0
+        for point in self.curve:
+            (fitted, wrong_fitted), (accepted, wrong) = point.fitted, point.held_out
+            if not accepted:
+                break
+            least = min(least, wrong / accepted)
+            if wrong_fitted <= error_rate * fitted and wrong <= error_rate * accepted:
+                error = wilson(wrong, accepted)
+                return Threshold(point.probability, accepted, self.num_held_out, error)
+        raise UserError(
+            f"no threshold keeps an error rate of {error_rate} on the {self.num_fitted} + "
+            f"{self.num_held_out} validation images of the checkpoint's evaluation: the lowest "
+            f"one on its held-out half is {least:.4f}; give a larger one"
+        )

@@ -1,0 +1,103 @@
+"""Files, directories and patterns are found as conversion would find them; the rest is named."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sknet.errors import UserError
+from sknet.prediction.inputs import find_files, pixels_of, read_pixels
+from sknet.prediction.results import Unreadable
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two images, one in a folder, beside a note, a hidden file and an image of another format."""
+    monkeypatch.chdir(tmp_path)
+    image = Image.new("RGB", (40, 30), (200, 10, 10))
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    image.save(tmp_path / "photos" / "b.jpg")
+    image.save(tmp_path / "photos" / "more" / "a.png")
+    image.save(tmp_path / "photos" / ".hidden.png")
+    image.save(tmp_path / "photos" / "c.webp")
+    (tmp_path / "photos" / "note.txt").write_text("no image")
+    return tmp_path
+
+
+def test_a_directory_stands_for_all_images_below_it(photographs: Path) -> None:
+    found = find_files(["photos"])
+    assert found.files == ("photos/b.jpg", "photos/more/a.png")
+    (other,) = found.unreadable
+    assert other.file == "photos/c.webp"
+    assert "WebP" in other.reason
+
+
+def test_a_file_that_is_named_twice_is_predicted_once(photographs: Path) -> None:
+    assert find_files(["photos/b.jpg", "photos", "photos/*.jpg"]).files == (
+        "photos/b.jpg",
+        "photos/more/a.png",
+    )
+
+
+def test_a_pattern_finds_files_in_all_folders(photographs: Path) -> None:
+    assert find_files(["photos/**/*.png"]).files == ("photos/more/a.png",)
+
+
+def test_a_file_whose_name_has_signs_of_a_pattern_is_a_file(photographs: Path) -> None:
+    (photographs / "photos" / "b.jpg").rename("[1].jpg")
+    assert find_files(["[1].jpg"]).files == ("[1].jpg",)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.jpg", r"^missing\.jpg does not exist: "),
+        ("photos/*.gif", r"^no file matches photos/\*\.gif: "),
+        ("empty", r"^directory empty has no images"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_is_refused(photographs: Path, name: str, said: str) -> None:
+    (photographs / "empty").mkdir()
+    with pytest.raises(UserError, match=said):
+        find_files([name])
+
+
+def test_what_is_no_image_is_named_with_the_reason(photographs: Path) -> None:
+    content = (photographs / "photos" / "b.jpg").read_bytes()
+    Path("cut.jpg").write_bytes(content[: len(content) // 2])
+    for name, reason in (
+        ("cut.jpg", "OSError: "),
+        ("photos/note.txt", "no image"),
+        ("photos/c.webp", "an image of the format WebP"),
+        ("gone.jpg", "can't be read: No such file or directory"),
+    ):
+        found = read_pixels(name)
+        assert isinstance(found, Unreadable)
+        assert (found.file, found.reason[: len(reason)]) == (name, reason)
+
+
+def test_arrays_and_pillow_images_give_the_pixels_of_the_file(photographs: Path) -> None:
+    _, pixels = pixels_of(Path("photos/more/a.png"), 0)
+    assert isinstance(pixels, np.ndarray)
+    for image in (pixels, Image.fromarray(pixels), Image.fromarray(pixels).convert("RGBA")):
+        name, found = pixels_of(image, 3)
+        assert name == "#3"
+        np.testing.assert_array_equal(found, pixels)
+    _, grey = pixels_of(pixels[:, :, 0], 0)
+    np.testing.assert_array_equal(grey, np.stack([pixels[:, :, 0]] * 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"an array of float32 with shape \(4, 4, 3\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"an array of uint8 with shape \(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"an array of uint8 with shape \(0, 4, 3\)"),
+        (io.BytesIO(), "is a BytesIO: expected a path"),
+    ],
+)
+def test_what_is_no_image_is_refused(image: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        pixels_of(image, 0)  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""The program and the class predict what the evaluation of a store's checkpoint has kept."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import sknet
+from sknet import predict
+from sknet.errors import SampleError, UserError
+from sknet.evaluation.predictions import StoredPredictions, read_predictions
+from sknet.prediction.stores import stored_checkpoint
+from sknet.records.calibration import CALIBRATION_FILE, Calibration
+from tests.tiny_pipeline import Trained
+
+pytestmark = pytest.mark.usefixtures("program_state")
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def kept(trained: Trained) -> StoredPredictions:
+    """The predictions that the evaluation has kept."""
+    result = trained.of("validate")
+    return read_predictions(trained.store / "evaluation" / result.key / "predictions.parquet")
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Trained) -> sknet.Predictor:
+    """The network in production."""
+    return sknet.Predictor.from_store(trained.store)
+
+
+def test_the_program_predicts_what_the_evaluation_has_kept(
+    trained: Trained, kept: StoredPredictions, call: Call, away: Path
+) -> None:
+    shutil.copytree(trained.images / "val", away / "val")
+    store = ["--store", trained.store]
+    code, out, _ = call(predict, "val", *store, "--json", "out/found.json", "--csv", "found.csv")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("predicted 18 of 18 images with checkpoint/")
+    found = json.loads(Path("out/found.json").read_text())
+    assert found["checkpoint"] == f"checkpoint/{trained.of('train').key}"
+    assert found["unreadable"] == []
+    classes = sorted(each.name for each in (trained.images / "val").iterdir())
+    rows = {each["file"]: each for each in found["predictions"]}
+    assert sorted(rows) == sorted(kept.keys)
+    for key, top, probability in zip(kept.keys, kept.top, kept.probability, strict=True):
+        assert rows[key]["class"] == classes[top[0]]
+        assert [each["class"] for each in rows[key]["top"]] == [classes[label] for label in top]
+        assert np.float32(rows[key]["probability"]) == probability
+    table = pd.read_csv("found.csv")
+    assert table["class"].tolist() == [each["class"] for each in found["predictions"]]
+
+
+def test_results_depend_neither_on_the_order_nor_on_what_else_is_predicted(
+    trained: Trained, predictor: sknet.Predictor
+) -> None:
+    files = sorted((trained.images / "val").rglob("*.png"))
+    together = {each.file: each for each in predictor([*reversed(files)])}
+    for file in files[::5]:
+        (alone,) = predictor(file)
+        assert alone == together[str(file)]
+
+
+def test_arrays_and_pillow_images_are_predicted_as_their_file(
+    trained: Trained, predictor: sknet.Predictor
+) -> None:
+    file = next((trained.images / "val").rglob("*.png"))
+    image = Image.open(file)
+    expected, array, pillow = predictor([file, np.asarray(image), image], top=2)
+    assert [each.file for each in (array, pillow)] == ["#1", "#2"]
+    assert len(expected.top) == 2
+    assert array.top == pillow.top == expected.top
+
+
+def test_unreadable_files_are_named_and_counted_and_the_rest_goes_on(
+    trained: Trained, predictor: sknet.Predictor, call: Call, away: Path
+) -> None:
+    shutil.copytree(trained.images / "val" / "red", away / "red")
+    Path("red/bad.png").write_text("no image")
+    code, out, errors = call(predict, "red", "--store", trained.store, "--parquet", "found.parquet")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("predicted 6 of 7 images")
+    *lines, error = errors.splitlines()
+    (unreadable,) = [line for line in lines if line.startswith("unreadable: ")]
+    assert unreadable.startswith("unreadable: red/bad.png: UnidentifiedImageError: ")
+    assert error.startswith("error: 1 of 7 files can't be read as images")
+    assert len(pd.read_parquet("found.parquet")) == 6
+    with pytest.raises(SampleError, match=r"^red/bad\.png can't be predicted: "):
+        predictor(["red/00.png", "red/bad.png"])
+
+
+def test_a_checkpoints_directory_predicts_as_the_store_it_is_from(
+    trained: Trained, predictor: sknet.Predictor, call: Call, away: Path
+) -> None:
+    file = next((trained.images / "val").rglob("*.png"))
+    directory = stored_checkpoint(trained.store, "production").directory
+    code, out, _ = call(predict, file, "--ckpt_path", directory, "--top", 1)
+    assert code == 0
+    (expected,) = predictor(file)
+    line, _ = out.splitlines()
+    assert line == f"{file}: {expected.name} {expected.probability:.1%}"
+
+
+def test_the_evaluation_keeps_a_calibration_for_the_predictions(
+    trained: Trained, predictor: sknet.Predictor
+) -> None:
+    evaluation = stored_checkpoint(trained.store, "production").evaluation
+    assert evaluation is not None
+    calibration = Calibration.read(evaluation / CALIBRATION_FILE)
+    assert predictor.calibration == calibration
+    assert (calibration.num_fitted, calibration.num_held_out) == (9, 9)
+    points = {point.probability for point in calibration.curve}
+    found = predictor(sorted((trained.images / "val").rglob("*.png")))
+    assert {each.calibrated for each in found} == points
+
+
+def test_below_the_threshold_of_an_error_rate_predictions_are_unsure(
+    trained: Trained, call: Call, away: Path
+) -> None:
+    # Every one of these rates can be kept: the tiny network may be wrong on all images.
+    options = ["--store", trained.store, "--error-rate", 0.99, "--json", "found.json"]
+    code, out, _ = call(predict, trained.images / "val", *options)
+    assert code == 0
+    assert out.startswith("unsure below a calibrated probability of ")
+    found = json.loads(Path("found.json").read_text())
+    rate = found["error_rate"]
+    assert rate["error"]["low"] <= rate["error"]["value"] <= rate["error"]["high"]
+    for each in found["predictions"]:
+        assert each["unsure"] == (each["calibrated"] < rate["probability"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ref", "staging"], "has no ref 'staging', expected one of its refs (production)"),
+        (["--ckpt_path", "x", "--ref", "a"], "both name a network: leave one out"),
+        (["--config", "skresnet18_digits"], "are for --ckpt_path"),
+        (["--error-rate", "1"], "--error-rate is 1.0, expected at least 0 and less than 1"),
+        (["--json", "."], "--json . is a directory, expected a file"),
+        (["--ckpt_path", "missing"], "checkpoint missing does not exist"),
+    ],
+)
+def test_wrong_options_end_in_one_line(
+    trained: Trained, refused: Callable[..., str], away: Path, options: list[str], said: str
+) -> None:
+    store = [] if "--ckpt_path" in options else ["--store", trained.store]
+    assert said in refused(predict, trained.images, *options, *store)
+
+
+def test_a_damaged_checkpoint_is_refused(copied_store: Path) -> None:
+    directory = stored_checkpoint(copied_store, "production").directory
+    content = bytearray((directory / "model.ckpt").read_bytes())
+    content[-1] ^= 1
+    (directory / "model.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        sknet.Predictor.from_store(copied_store)
