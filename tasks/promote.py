@@ -107,6 +107,7 @@ def _promote(
         RefConflictError: Production moved meanwhile.
     """
     logger = get_run_logger()
+    facts: dict[str, JsonValue]
     history = store.refs.history(PRODUCTION)
     current = history[-1] if history else None
     evaluation = artifact_of(store, evaluated)
@@ -117,7 +118,8 @@ def _promote(
         for warning in warnings:
             logger.warning("promote: %s", warning)
         reason = f"{_accuracy(candidate)}, in production already"
-        return "reused", {"reason": reason, "warnings": [*warnings]}
+        facts = {"reason": reason, "warnings": [*warnings]}
+        return "reused", facts | _issue_passport(store, checkpoint)
     compared = None
     if current is not None:
         compared = production_of(
@@ -154,15 +156,42 @@ def _promote(
         reason += f", floor {floor:.2%}" if floor else ", no floor is set"
     if judgement.comparison:
         reason += f", p {judgement.comparison.p_value:.3g} against production"
-    facts: dict[str, JsonValue] = {"warnings": list(judgement.warnings)}
+    facts = {"warnings": list(judgement.warnings)}
     if not judgement.granted:
         failed = ", ".join(each.name for each in judgement.criteria if not each.passed)
         logger.warning("promote: refused\n%s", criteria_table([*criteria]))
         facts |= {"reason": f"{reason}; failed: {failed}", "criteria": [*criteria]}
         return "refused", facts
+    # Before the ref moves, so that production is never without a passport.
+    facts |= _issue_passport(store, checkpoint)
     target = artifact_of(store, checkpoint).manifest
     store.refs.set(PRODUCTION, target, expected=current, reason=reason)
     return "built", {"reason": reason, **facts, **({"sealed": sealed.text} if sealed else {})}
+
+
+def _issue_passport(store: ArtifactStore, checkpoint: TaskResult) -> dict[str, JsonValue]:
+    """Make a checkpoint's passport, or find it in the store; return the facts for the summary.
+
+    Raises:
+        UserError: The card or the signing key that the environment names can't be used.
+    """
+    # It draws on what reports and scans of sources need, which no start of a flow shall wait for.
+    from tasks.catalog.passports import (
+        KEY_SETTING,
+        Issuer,
+        build_passport,
+        passport_spec,
+        sources_of,
+    )
+
+    issuer = Issuer.of_environment()
+    sources = sources_of(store, artifact_of(store, checkpoint))
+    build = partial(build_passport, sources, issuer)
+    passport = resolve_artifact("passport", store, passport_spec(sources, issuer), build).artifact
+    signed = f"signed by {issuer.key.id[:10]}" if issuer.key else f"not signed: set {KEY_SETTING}"
+    text = f"passport/{passport.manifest.key}, {signed}"
+    get_run_logger().info("promote: %s", text)
+    return {"passport": text}
 
 
 def _evaluate_sealed(

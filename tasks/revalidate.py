@@ -258,7 +258,7 @@ def _examine_all(
     found.append(examine(store, wanted, sources))
     if (shards := found[-1].artifact) is None:
         return found
-    recorded = recorded_evaluation(store, ref, shards.digest)
+    recorded = recorded_evaluation(store, ref.digest, shards.digest)
     if recorded is None:
         return [*found, Examined(None, ("no evaluation of it is recorded: run train-sknet",))]
     rebuild = partial(

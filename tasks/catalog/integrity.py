@@ -13,7 +13,6 @@ from infra.artifacts import (
     Artifact,
     ArtifactStore,
     Manifest,
-    Ref,
     StoreError,
     absolute_uri,
     open_store,
@@ -168,29 +167,33 @@ def manifest_of(store: ArtifactStore, wanted: Wanted) -> Manifest | None:
     return next(found, None)
 
 
-def recorded_evaluation(store: ArtifactStore, ref: Ref, shards: str) -> Wanted | None:
+def granting_promotion(store: ArtifactStore, checkpoint: str) -> Manifest | None:
+    """Return the newest promotion that was granted to the checkpoint with this digest, if any."""
+    return newest(
+        manifest
+        for manifest in store.list("promotion")
+        if manifest.params.get("checkpoint") == checkpoint and manifest.params.get("granted")
+    )
+
+
+def recorded_evaluation(store: ArtifactStore, checkpoint: str, shards: str) -> Wanted | None:
     """Return the evaluation with which a checkpoint was promoted.
 
     Args:
         store: The store of both.
-        ref: The promoted checkpoint.
+        checkpoint: Digest of the promoted checkpoint.
         shards: Digest of the shards that it was trained on.
 
     Returns:
         The oldest evaluation of a checkpoint that was promoted by hand; None if there is none.
     """
-    promotion = newest(
-        manifest
-        for manifest in store.list("promotion")
-        if manifest.params.get("checkpoint") == ref.digest and manifest.params.get("granted")
-    )
-    if promotion:
+    if promotion := granting_promotion(store, checkpoint):
         key = str(promotion.params["evaluation"])
         return Wanted("evaluation", promotion.inputs["candidate"], key)
     evaluations = [
         manifest
         for manifest in store.list("evaluation")
-        if manifest.inputs == {"checkpoint": ref.digest, "shards": shards}
+        if manifest.inputs == {"checkpoint": checkpoint, "shards": shards}
         and manifest.format_version in COMPARABLE_FORMATS
     ]
     if not evaluations:

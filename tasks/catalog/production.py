@@ -46,6 +46,8 @@ PRODUCTION = "production"
 PREDICTIONS = "predictions.parquet"
 """Name of the file with an evaluation's predictions at the recipe's own resolution."""
 
+PROMOTION_FILE = "promotion.json"
+
 EVALUATION_FORMAT = 4
 """Format of evaluation artifacts: format 3 counts by class, and has tables of the classes; format 4
 has a calibration."""
@@ -310,8 +312,8 @@ def _intact_evaluation(
 
 def put_promotion(
     store: ArtifactStore, promotion: Promotion, candidate: Manifest, production: Manifest | None
-) -> None:
-    """Store the decision about a candidate, whether it was granted or refused.
+) -> Artifact:
+    """Store the decision about a candidate, whether it was granted or refused, and return it.
 
     Args:
         store: Where to.
@@ -336,7 +338,7 @@ def put_promotion(
             **({"production": production.digest} if production else {}),
         },
     )
-    _put_record(store, spec, promotion, "promotion.json")
+    return _put_record(store, spec, promotion, PROMOTION_FILE)
 
 
 def put_revalidation(store: ArtifactStore, found: Revalidation) -> None:
@@ -370,9 +372,9 @@ def newest(manifests: Iterable[Manifest]) -> Manifest | None:
     return max(manifests, key=created_at, default=None)
 
 
-def _put_record(store: ArtifactStore, spec: ArtifactSpec, record: Record, name: str) -> None:
+def _put_record(store: ArtifactStore, spec: ArtifactSpec, record: Record, name: str) -> Artifact:
     """Commit a record as the only file of an artifact."""
     with tempfile.TemporaryDirectory(prefix=f"{spec.kind}-") as directory:
         record.write(Path(directory) / name)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        store.put(spec, Path(directory), stats={}, provenance={"created": created})
+        return store.put(spec, Path(directory), stats={}, provenance={"created": created})

@@ -9,8 +9,9 @@ import pytest
 
 import flows.report
 import flows.revalidate
-from flows.train_sknet import parser as train_parser
+from flows.train_sknet import command as train_command
 from flows.train_sknet import settings_of
+from infra.base.commands import parse
 from sknet.judgement import SIGNIFICANCE, TOLERANCE, Candidate, Floors, Production, judge_promotion
 from sknet.recipe import list_recipes
 from sknet.records import CheckpointChecks
@@ -53,6 +54,7 @@ RUN_BY_PAGE = {
         "tests/e2e/test_readme.py",
         'documented("python -m sknet.validate", step, page=page)',
     ),
+    "docs/passport.md": ("tests/tasks/catalog/test_passports.py", 'commands("docs/passport.md")'),
     "docs/revalidation.md": (
         "tests/infra/artifacts/test_artifacts_docs.py",
         'commands("docs/revalidation.md")',
@@ -124,15 +126,19 @@ def test_the_programs_understand_the_options_of_these_commands(page: str) -> Non
         words = shlex.split(line)
         module = next((word for word in words if word in PROGRAMS), None)
         if module:
-            parser = importlib.import_module(module).parser()
-            given = parser.parse_args(words[words.index(module) + 1 :])
+            program = importlib.import_module(module)
+            options = words[words.index(module) + 1 :]
+            if hasattr(program, "command"):
+                given: object = parse(program.command, options)
+            else:
+                given = program.parser().parse_args(options)
             name = getattr(given, "recipe", None) or getattr(given, "config", None)
             assert name in (None, "RECIPE.yaml", *list_recipes()), line
 
 
 def test_the_report_command_understands_the_options_in_its_page() -> None:
     given = [
-        flows.report.parser().parse_args(shlex.split(command)[3:])
+        parse(flows.report.command, shlex.split(command)[3:])
         for command in commands("docs/reports.md")
     ]
     assert len(given) == 3
@@ -192,9 +198,9 @@ def test_the_page_on_revalidation_names_every_criterion_and_its_commands_are_und
     ]
     assert len(options) == 2
     for words in options:
-        flows.revalidate.parser().parse_args(words)
+        parse(flows.revalidate.command, words)
     (command,) = (c for c in commands("docs/revalidation.md") if "flows.train_sknet" in c)
-    given = train_parser().parse_args(shlex.split(command)[3:])
+    given = parse(train_command, shlex.split(command)[3:])
     assert given.recipe in list_recipes()
     floors = settings_of(Floors, given)
     assert floors == Floors(balanced_floor=0.8, class_floor={"cat": 0.9, "dog": 0.95})

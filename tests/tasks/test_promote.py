@@ -25,13 +25,17 @@ from infra.artifacts.refs import Refs
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.sources import open_source
 from sknet.data.staging import stage_source
+from sknet.errors import UserError
 from sknet.judgement import NO_FLOORS, Floors
+from sknet.passport.signing import PublicKey
 from sknet.recipe import load_recipe
 from sknet.records import Check, CheckpointChecks, Promotion, Shards
+from tasks.catalog.passports import signed_passport, verify_in_store
 from tasks.catalog.production import MAX_CONFLICTS, sealed_split
 from tasks.promote import promote
 from tasks.results import TaskResult
 from tests.candidates import put_changed, remove_all, result_of, with_note, with_wrong
+from tests.passports import key_pair
 from tests.tiny_pipeline import Trained, shown_by
 
 pytestmark = pytest.mark.slow
@@ -164,6 +168,30 @@ def test_a_candidate_that_is_not_significantly_worse_replaces_production(case: C
         "p_value": pytest.approx(1 / 16),
     }
     assert manifest.inputs == {"candidate": evaluation.digest, "production": case.evaluation.digest}
+
+
+def test_what_is_promoted_has_a_signed_passport_and_a_wrong_key_leaves_production_as_it_was(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = case.production
+    candidate = case.candidate("good", with_wrong(0, 1, 2, 3))
+    monkeypatch.setenv("SKNET_SIGNING_KEY", str(tmp_path / "none.pem"))
+    with pytest.raises(UserError, match=r"none\.pem can't be read"):
+        case.promote(candidate)
+    assert case.production == before
+    private, public = key_pair(tmp_path)
+    monkeypatch.setenv("SKNET_SIGNING_KEY", str(private))
+
+    result = case.promote(candidate)
+
+    key = PublicKey.read(public)
+    passport = signed_passport(case.store, case.production, key)
+    signed_by = f"passport/{passport.manifest.key}, signed by {key.id[:10]}"
+    assert result.facts["passport"] == signed_by
+    found = verify_in_store(case.store, case.production, passport, key)
+    assert set(found.values()) == {"verified"}
+    assert f"checkpoint/{case.production.key}" in found
+    assert case.promote(candidate).facts["passport"] == signed_by
 
 
 def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: Case) -> None:

@@ -1,0 +1,189 @@
+"""Export the runs of a store to MLflow, from their records; training knows nothing of it.
+
+python -m flows.mlflow_export --store URI --tracking-uri URI [--experiment NAME]
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from infra.artifacts import ArtifactStore, default_store, open_store
+from infra.base.files import file_sha256
+from infra.base.interrupts import run_interruptible
+from infra.base.outcomes import ExitCode
+from sknet.errors import UserError
+from tasks.catalog.mlflow_runs import KEY_TAG, MlflowRun, Point, mlflow_run
+from tasks.catalog.runs import collect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DIGEST_TAG = "sknet.exported"
+"""Digest of what was exported of a run; set last, so that an interrupted export is completed."""
+
+BATCH = 1000
+"""Most metrics that MLflow takes in one request."""
+
+PARAM_BATCH = 100
+"""Most parameters that MLflow takes in one request."""
+
+Status = Literal["exported", "updated", "unchanged"]
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Export all runs; return 0 done, 1 the server failed, 2 the input is wrong."""
+    return run_interruptible(partial(_run, arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        store = open_store(arguments.store, create=False)
+        statuses = export(store, arguments.tracking_uri, arguments.experiment)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.USER_ERROR
+    except (OSError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FAILED
+    for key, status in statuses.items():
+        print(f"{status:<9}  {key[:10]}")
+    print(f"{len(statuses)} runs are in {arguments.experiment!r} of {arguments.tracking_uri}")
+    return ExitCode.DONE
+
+
+class ServerError(RuntimeError):
+    """MLflow's server didn't do what was asked. Exit code 1; the same command goes on."""
+
+
+def export(store: ArtifactStore, tracking_uri: str, experiment: str) -> dict[str, Status]:
+    """Export every run of a store that isn't there as it is now.
+
+    The same store exported again changes nothing; an interrupted export is completed by the next.
+
+    Args:
+        store: The store.
+        tracking_uri: MLflow's server, such as http://127.0.0.1:5000.
+        experiment: Name of the experiment, which is made if there is none.
+
+    Returns:
+        Key of each run → what was done, the oldest run first.
+
+    Raises:
+        UserError: MLflow isn't installed, or the address has another form.
+        ServerError: The server can't be reached, or refuses something.
+    """
+    if not tracking_uri.startswith(("http://", "https://")):
+        raise UserError(
+            f"--tracking-uri {tracking_uri!r} is no server: expected http://HOST:PORT or https://…"
+        )
+    # MLflow reports its use to its makers unless told otherwise, before it is imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        raise UserError("the export needs MLflow's client: pip install 'sknet[mlflow]'") from None
+    client = MlflowClient(tracking_uri)
+    statuses: dict[str, Status] = {}
+    try:
+        known = client.get_experiment_by_name(experiment)
+        number = known.experiment_id if known else client.create_experiment(experiment)
+        for run in reversed(collect(store).runs):
+            statuses[run.key] = _export(client, number, mlflow_run(store, run))
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ServerError(f"MLflow at {tracking_uri} failed: {reason}") from None
+    return statuses
+
+
+def _export(client: "MlflowClient", experiment: str, run: MlflowRun) -> Status:
+    """Make a run in MLflow equal to that of the store."""
+    from mlflow.entities import Metric, Param
+
+    found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{run.key}'", max_results=1)
+    digest = _digest(run)
+    if found and found[0].data.tags.get(DIGEST_TAG) == digest:
+        return "unchanged"
+    target = (
+        found[0]
+        if found
+        else client.create_run(experiment, run.began_ms, {KEY_TAG: run.key}, run.name)
+    )
+    number = target.info.run_id
+    params = [Param(name, value) for name, value in run.params.items()]
+    for start in range(0, len(params), PARAM_BATCH):
+        client.log_batch(number, params=params[start : start + PARAM_BATCH])
+    there = _points(client, number, {point.metric for point in run.points}) if found else set()
+    metrics = [
+        Metric(point.metric, point.value, run.ended_ms, point.step)
+        for point in run.points
+        if point not in there
+    ]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(number, metrics=metrics[start : start + BATCH])
+    for directory, path in run.files:
+        client.log_artifact(number, str(path), directory)
+    for name, value in run.tags.items():
+        client.set_tag(number, name, value)
+    client.set_terminated(number, end_time=run.ended_ms)
+    client.set_tag(number, DIGEST_TAG, digest)
+    return "updated" if found else "exported"
+
+
+def _points(client: "MlflowClient", number: str, metrics: set[str]) -> set[Point]:
+    """Return the values that MLflow has of a run's metrics."""
+    return {
+        Point(each.key, each.value, each.step)
+        for metric in metrics
+        for each in client.get_metric_history(number, metric)
+    }
+
+
+def _digest(run: MlflowRun) -> str:
+    """Return a digest of all that is exported of a run."""
+    content: list[Any] = [
+        run.name,
+        run.began_ms,
+        run.ended_ms,
+        dict(run.params),
+        run.points,
+        dict(run.tags),
+        [(directory, path.name, file_sha256(path)) for directory, path in run.files],
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    result = argparse.ArgumentParser(
+        prog="python -m flows.mlflow_export",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+    )
+    result.add_argument(
+        "--store",
+        default=default_store(),
+        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
+    )
+    result.add_argument(
+        "--tracking-uri",
+        default=os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000"),
+        metavar="URL",
+        help="MLflow's server (default: MLFLOW_TRACKING_URI, or http://127.0.0.1:5000)",
+    )
+    result.add_argument(
+        "--experiment",
+        default="sknet",
+        metavar="NAME",
+        help="the experiment; made if there is none (default: %(default)s)",
+    )
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main(parser().parse_args()))
