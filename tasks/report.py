@@ -52,7 +52,7 @@ def report(
     from sknet.report import write_report
     from sknet.report.data_section import MAX_DATA_SETS
     from sknet.report.page import shown_in_full
-    from tasks.catalog.comparison import compare_named, confusions
+    from tasks.catalog.comparison import compare_named, confusions, predicted_samples
     from tasks.catalog.runs import collect, thumbnails
 
     store = open_store(store_uri)
@@ -80,6 +80,7 @@ def report(
             comparisons=comparisons,
             pictures=pictures,
             confusions=confusions(store, detailed),
+            samples=predicted_samples(store, detailed, contents.data_sets),
         )
         return BuildOutput(out, {"runs": len(contents.runs)}, {})
 

@@ -95,7 +95,7 @@ def _keep_survey(store: ArtifactStore, staged: Staged, source: Source, dataset: 
     """Store for the report what it shows of a data set with this digest."""
     spec = ArtifactSpec(
         kind="survey",
-        format_version=1,
+        format_version=2,  # 2: pictures of some samples of each class
         params={name: version(name) for name in ("pandas", "pillow", "pyarrow")},
         inputs={"dataset": dataset},
     )

@@ -19,6 +19,9 @@ MEASURES_FILE = "measures.parquet"
 SEALED = "test"
 """The split of which no samples are shown, unless they are suspect."""
 
+MAX_SAMPLES = 36
+"""Most samples that stand for a data set in the report of a store."""
+
 MAX_PER_CLASS = 8
 """Most pictures of a class."""
 
@@ -189,8 +192,24 @@ def shown_copies(groups: Sequence[CopyGroup]) -> tuple[CopyGroup, ...]:
     return tuple(dict.fromkeys(shown))
 
 
+def sample_keys(measured: pd.DataFrame) -> list[str]:
+    """Return the keys of samples that stand for the data in a report, chosen by a hash.
+
+    One of each class comes first, then a second one, of all splits but the sealed test.
+    """
+    rows = measured[measured["split"] != SEALED]
+    order = sorted(range(len(rows)), key=lambda position: _chance(rows["key"].iloc[position]))
+    rows = rows.iloc[order]
+    turn = rows.groupby("label").cumcount()
+    in_turn = rows.assign(turn=turn).sort_values(["turn", "label"], kind="stable")
+    return [str(key) for key in in_turn["key"][:MAX_SAMPLES]]
+
+
 def keys_with_pictures(measured: pd.DataFrame, copies: Sequence[CopyGroup]) -> list[str]:
-    """Return the keys of suspect samples, copies among them, of which pictures are shown."""
+    """Return the keys of the samples of which a report shows pictures.
+
+    Those that stand for the data, and suspect ones, copies among them.
+    """
     keys = [key for kind in find_suspects(measured) for key in kind.rows["key"][:MAX_SUSPECTS]]
     keys += [
         key
@@ -198,7 +217,7 @@ def keys_with_pictures(measured: pd.DataFrame, copies: Sequence[CopyGroup]) -> l
         for group in kind.groups[:MAX_SUSPECTS]
         for key, *_ in members(group)
     ]
-    return list(dict.fromkeys(keys))
+    return list(dict.fromkeys([*keys, *sample_keys(measured)]))
 
 
 def members(group: CopyGroup) -> list[tuple[str, str, int]]:

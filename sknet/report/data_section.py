@@ -1,15 +1,15 @@
 """The section on data of a store's report: the data sets that its runs were trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sknet.report.contents import SHORT_KEY_LENGTH, DataSetFacts, MeasuredSample, ReportContents
-from sknet.report.data_contents import copy_kinds, find_suspects
+from sknet.report.data_contents import copy_kinds, find_suspects, sample_keys
 from sknet.report.data_figures import counts_figure, measured_figures
 from sknet.report.data_page import copies_as_cards, suspects_as_cards
-from sknet.report.template import embedded
+from sknet.report.template import data_uri, embedded
 
 MAX_DATA_SETS = 4
 """Most data sets that are shown, those of the newest runs."""
@@ -41,6 +41,11 @@ def _section(
         "title": f"{data.source}, samples {short}",
         "words": _words(data, len(runs)),
         "figures": [embedded(drawing) for drawing in drawings],
+        "samples": [
+            {"uri": data_uri(by_key[row.key]), "words": f"{data.titles[row.label]}: {row.key}"}
+            for row in _rows_of(measured, sample_keys(measured))
+            if row.key in by_key
+        ],
         "counts": _counts_as_text(counts, data.titles),
         "copies": [
             copies_as_cards(kind, data.titles, by_key)
@@ -50,6 +55,12 @@ def _section(
             suspects_as_cards(kind, data.titles, by_key) for kind in find_suspects(measured)
         ],
     }
+
+
+def _rows_of(measured: pd.DataFrame, keys: Sequence[str]) -> Iterator[Any]:
+    """Yield the rows with these keys, in the order of the labels."""
+    chosen = measured[measured["key"].isin(keys)].sort_values(["label", "key"])
+    yield from chosen.itertuples(index=False)
 
 
 def measured_table(measured: Sequence[MeasuredSample]) -> pd.DataFrame:

@@ -45,6 +45,7 @@ from sknet.report.run_figures import (
     reliability_diagram,
     step_time_figure,
 )
+from sknet.report.slices import Samples, shown_predictions, slices_as_text, slices_table
 from sknet.report.store_figures import (
     accuracy_figure,
     revalidation_figure,
@@ -97,7 +98,7 @@ FORMS = ("csv", "parquet")
 
 def file_names() -> frozenset[str]:
     """Return the names of all files that a report may have."""
-    tables = (f"{name}.{form}" for name in _tables(ReportContents(), (), {}) for form in FORMS)
+    tables = (f"{name}.{form}" for name in _tables(ReportContents(), (), {}, {}) for form in FORMS)
     return frozenset(("report.html", "report.md", FIGURE, COMPARISON, *tables))
 
 
@@ -108,6 +109,7 @@ def write_report(
     comparisons: Sequence[RunComparison] = (),
     pictures: Pictures | None = None,
     confusions: Confusions | None = None,
+    samples: Samples | None = None,
 ) -> list[str]:
     """Write a report into a directory. Equal contents give equal bytes.
 
@@ -117,6 +119,7 @@ def write_report(
         comparisons: Pairs of runs that the report shows side by side.
         pictures: Thumbnails of the runs' examples, and of copies in their data.
         confusions: How the classes of runs are confused, if their predictions can be read.
+        samples: What runs predicted for measured images.
 
     Returns:
         The names of the files.
@@ -124,7 +127,9 @@ def write_report(
     detailed = shown_in_full(contents, comparisons)
     accuracy = accuracy_figure(contents)
     texts = {
-        "report.html": render_html(contents, detailed, accuracy, comparisons, pictures, confusions),
+        "report.html": render_html(
+            contents, detailed, accuracy, comparisons, pictures, confusions, samples
+        ),
         "report.md": render_markdown(contents, detailed, comparisons),
         FIGURE: standalone(accuracy),
     }
@@ -134,7 +139,7 @@ def write_report(
     for name, text in texts.items():
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
     names = list(texts)
-    for name, table in _tables(contents, detailed, confusions or {}).items():
+    for name, table in _tables(contents, detailed, confusions or {}, samples or {}).items():
         (out_dir / f"{name}.csv").write_text(as_csv(table), encoding="utf-8", newline="")
         table.to_parquet(out_dir / f"{name}.parquet", index=False)
         names += [f"{name}.{form}" for form in FORMS]
@@ -142,13 +147,17 @@ def write_report(
 
 
 def _tables(
-    contents: ReportContents, detailed: Sequence[TrainedRun], confusions: Confusions
+    contents: ReportContents,
+    detailed: Sequence[TrainedRun],
+    confusions: Confusions,
+    samples: Samples,
 ) -> dict[str, pd.DataFrame]:
     """Return every table by the name of its files; those of classes are of the `detailed` runs."""
     return {
         **all_tables(contents),
         "classes": classes_table(detailed),
         "confusion": confusion_table(detailed, confusions),
+        "slices": slices_table(detailed, samples),
     }
 
 
@@ -168,6 +177,7 @@ def render_html(
     comparisons: Sequence[RunComparison] = (),
     pictures: Pictures | None = None,
     confusions: Confusions | None = None,
+    samples: Samples | None = None,
 ) -> str:
     """Return the page.
 
@@ -196,7 +206,13 @@ def render_html(
         unreadable=_first_rows(as_text(unreadable_table(contents)), file="unreadable.csv"),
         data_sets=data_section(contents, pictures or {}),
         comparisons=[_comparison_values(each) for each in comparisons],
-        runs=[_run_values(run, contents, pictures or {}, confusions or {}) for run in detailed],
+        runs=[
+            {
+                **_run_values(run, contents, pictures or {}, confusions or {}),
+                **_sample_values(run, contents, pictures or {}, (samples or {}).get(run.key)),
+            }
+            for run in detailed
+        ],
     )
 
 
@@ -269,6 +285,34 @@ def _run_values(
         "quarantine": _first_rows(quarantine, file="quarantine.csv"),
         "facts": facts(run),
         "recipe": recipe_yaml(run),
+    }
+
+
+def _sample_values(
+    run: TrainedRun, contents: ReportContents, pictures: Pictures, samples: pd.DataFrame | None
+) -> dict[str, Any]:
+    """Return accuracies on parts of the images, and single predictions with their pictures."""
+    if samples is None:
+        return {"slices": pd.DataFrame(), "predictions": [], "num_measured": 0}
+    of_run = (each for each in contents.data_sets if each.digest == run.data_digest)
+    by_key = next((each.pictures for each in of_run), {})
+    shown = shown_predictions(
+        samples, [key for key, sha256 in by_key.items() if sha256 in pictures]
+    )
+    return {
+        "slices": slices_as_text(samples),
+        "num_measured": len(samples),
+        "predictions": [
+            {
+                "uri": data_uri(pictures[by_key[row["key"]]]),
+                "words": f"{row['key']}: {run.class_name(row['label'])}",
+                "label": run.class_name(row["label"]),
+                "predicted": run.class_name(row["predicted"]),
+                "probability": f"{100 * row['probability']:.0f} %",
+                "correct": row["correct"],
+            }
+            for row in shown.to_dict("records")
+        ],
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from infra.artifacts import ArtifactStore
 from sknet.errors import UserError
@@ -9,8 +10,13 @@ from sknet.evaluation.classes import Confusion
 from sknet.evaluation.predictions import StoredPredictions, pair, read_predictions
 from sknet.records.evaluation import predictions_file
 from sknet.report import ReportContents, RunComparison, TrainedRun, compare_runs, find_run
+from sknet.report.contents import DataSetFacts
+from sknet.report.data_section import measured_table
 from sknet.significance import PairedCounts
 from tasks.catalog.runs import evaluation_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def compare_named(
@@ -64,6 +70,37 @@ def confusions(store: ArtifactStore, runs: Iterable[TrainedRun]) -> dict[str, Co
             predictions = _predictions(store, run, run.evaluation.resolution)
             if predictions.correct.sum() == run.evaluation.correct_top1:
                 found[run.key] = Confusion.of(predictions.labels, predictions.predicted)
+    return found
+
+
+def predicted_samples(
+    store: ArtifactStore, runs: Iterable[TrainedRun], data_sets: Iterable[DataSetFacts]
+) -> dict[str, "pd.DataFrame"]:
+    """Return what runs predicted for the measured images of their data, by the run's key.
+
+    Runs are left out of whose evaluated split nothing was measured, or whose predictions can't be
+    read.
+    """
+    import pandas as pd
+
+    measured = {data.digest: measured_table(data.measured) for data in data_sets}
+    found = {}
+    for run in runs:
+        table = measured.get(run.data_digest)
+        if run.evaluation is None or table is None:
+            continue
+        with suppress(UserError, OSError):
+            predictions = _predictions(store, run, run.evaluation.resolution)
+            columns = {
+                "key": predictions.keys,
+                "predicted": predictions.predicted,
+                "probability": predictions.probability,
+                "correct": predictions.correct,
+            }
+            of_split = table[table["split"] == run.evaluation.split]
+            joined = of_split.merge(pd.DataFrame(columns), on="key")
+            if len(joined):
+                found[run.key] = joined
     return found
 
 

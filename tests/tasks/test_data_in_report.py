@@ -12,6 +12,7 @@ from prefect import flow
 from infra.artifacts import open_store
 from sknet.records import Dataset, Shards
 from sknet.report import write_report
+from sknet.report.data_contents import picture_name
 from tasks.catalog.runs import collect, thumbnails
 from tasks.results import TaskResult
 from tasks.stage import stage
@@ -46,7 +47,7 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     assert data.leaked == {"train": 1, "val": 10, "test": 9}
     assert data.num_copies == {"leaks": 10, "contradictions": 1}
     pictures = thumbnails(filler.store, (), contents.data_sets)
-    assert len(data.pictures) == 22
+    assert len(data.pictures) == 38, "29 samples of train and val, and the copies in test"
     assert len(data.measured) == 38
     assert set(pictures) == set(data.pictures.values())
 
@@ -61,7 +62,8 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     assert "Copies in several splits: 10" in section
     assert "<strong>val</strong>, cat: val/cat/copy.png" in section
     assert "One image under several labels: 1" in section
-    assert len(re.findall('<img src="data:image/jpeg', section)) == 22
+    assert len(re.findall('<img src="data:image/jpeg', section)) == 22 + 29
+    assert '<div class="examples samples">' in section
     assert "no picture" not in section
     for words in ("Shorter side of the images: median", "Brightness, the mean grey value"):
         assert words in section
@@ -76,7 +78,8 @@ def test_pictures_have_the_pixels_of_training_whatever_the_depth(tmp_path: Path)
     stage_alone(str(images), str(store))
     (manifest,) = open_store(str(store)).list("survey")
     directory = open_store(str(store)).load("survey", manifest.key).directory
-    pictures = [entry for entry in manifest.files if entry.path.endswith(".jpg")]
+    names = {picture_name(f"{split}/cat/deep.png") for split in ("train", "val")}
+    pictures = [entry for entry in manifest.files if entry.path in names]
     assert len(pictures) == 2
     for entry in pictures:
         with Image.open(directory / entry.path) as picture:

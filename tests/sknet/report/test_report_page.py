@@ -39,6 +39,7 @@ TABLES = [
     "unreadable",
     "classes",
     "confusion",
+    "slices",
 ]
 FILES = [
     "report.html",

@@ -13,8 +13,9 @@ import pytest
 from infra.artifacts import Manifest, open_store
 from sknet.errors import UserError
 from sknet.report import ReportContents, all_tables
+from sknet.report.contents import MeasuredSample
 from sknet.report.published import PUBLISHED
-from tasks.catalog.comparison import compare_named, confusions
+from tasks.catalog.comparison import compare_named, confusions, predicted_samples
 from tasks.catalog.runs import collect, evaluation_of
 from tests.candidates import put_changed, with_note
 from tests.synthetic_store import SEEN, Filler, fill
@@ -285,6 +286,25 @@ def test_the_confusion_of_classes_is_counted_from_predictions_of_old_evaluations
 
     change_json(newest(root, "evaluation"), "evaluation.json", correct_top1=counts.correct_top1 - 1)
     assert runs[0].key not in confusions(store, found(root).runs), "they contradict the counts"
+
+
+def test_predictions_are_joined_with_the_images_that_were_measured(filled: Path) -> None:
+    store, contents = open_store(str(filled)), found(filled)
+    (data,) = contents.data_sets
+    some = [
+        {"split": split, "key": f"{split}/{label}/{number:04}.png", "label": label, "size": 9}
+        | {"width": 8, "height": 8, "brightness": 90.0, "contrast": 30.0}
+        for split in ("train", "val")
+        for label, number in ((0, 0), (3, 3), (9, 359))
+    ]
+    measured = [MeasuredSample.model_validate(row) for row in some]
+    data = data.model_copy(update={"measured": tuple(measured)})
+    samples = predicted_samples(store, contents.runs, [data])
+    assert samples.keys() == {run.key for run in contents.runs}
+    table = samples[contents.runs[0].key]
+    assert table["key"].tolist() == ["val/0/0000.png", "val/3/0003.png", "val/9/0359.png"]
+    assert (table["correct"] == (table["predicted"] == table["label"])).all()
+    assert predicted_samples(store, contents.runs, contents.data_sets) == {}, "nothing is measured"
 
 
 def test_a_broken_ref_is_a_row(root: Path) -> None:
