@@ -7,7 +7,9 @@ from sknet.data.sources import open_source
 from sknet.data.staging import stage_source
 from sknet.passport.signing import new_key
 from sknet.records import Check, Evaluation, Promotion, Shards
+from sknet.records.calibration import CALIBRATION_FILE, Calibration, ThresholdCounts
 from tasks.catalog.production import put_promotion
+from tests.candidates import put_changed
 from tests.synthetic_store import Filler
 
 
@@ -32,10 +34,31 @@ def promoted_store(root: Path) -> LocalStore:
         {"shards.json": Shards(dataset=staged.dataset, files=(), quarantined=())},
         5.5,
     )
-    checkpoint, evaluation = filler.run(1)
-    assert evaluation is not None
-    promote(store, checkpoint, evaluation)
+    checkpoint, evaluated = filler.run(1)
+    assert evaluated is not None
+    original = store.load("evaluation", evaluated.key)
+    calibrated = put_changed(store, original, add_calibration, params={"numpy": "with it"})
+    store.remove("evaluation", evaluated.key)
+    promote(store, checkpoint, calibrated.manifest)
     return store
+
+
+def add_calibration(evaluation: Path) -> None:
+    """Add a calibration, by which probabilities from 0.9 on are wrong once in 100 times."""
+    Calibration(
+        split="val",
+        resolution=32,
+        temperature=1.25,
+        is_fitted=True,
+        num_fitted=180,
+        num_held_out=180,
+        error_before=0.125,
+        error_after=0.0625,
+        curve=(
+            ThresholdCounts(probability=0.2, fitted=(180, 18), held_out=(180, 18)),
+            ThresholdCounts(probability=0.9, fitted=(100, 1), held_out=(100, 1)),
+        ),
+    ).write(evaluation / CALIBRATION_FILE)
 
 
 def promote(store: LocalStore, checkpoint: Manifest, evaluation: Manifest) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
+from sknet.errors import UserError
 from sknet.passport.croissant import leak_sentences
 from sknet.passport.fields import CardFields
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Evaluation, Promotion, Shards
+from sknet.records.calibration import Calibration
 from sknet.records.training import MODEL_FILE
 from sknet.significance import Interval
 
@@ -25,6 +27,9 @@ MAX_CLASSES = 100
 FEW_IMAGES = 35
 """With fewer validation images, even a perfect recall of a class shows less than 90 %: the interval
 of 34 of 34 begins at 0.898."""
+
+ERROR_RATES = (0.01, 0.05)
+"""Rates of wrong predictions for which the card has the threshold."""
 
 NOT_TOLD = "*Not told: fill in `{}` of the card.*"
 
@@ -43,6 +48,8 @@ class ModelFacts:
     shards: Shards
     promotion: Promotion | None
     """None if it was promoted by hand."""
+    calibration: Calibration | None = None
+    """None in evaluations of earlier versions."""
 
 
 def model_card(facts: ModelFacts, fields: CardFields, signed_by: str | None) -> bytes:
@@ -64,7 +71,7 @@ def model_card(facts: ModelFacts, fields: CardFields, signed_by: str | None) -> 
         "## Classes",
         *_classes(facts),
         "## Calibration",
-        _calibration(facts),
+        *_calibration(facts),
         "## Limits",
         *_limits(facts, fields),
         "## Data",
@@ -208,15 +215,33 @@ def _classes(facts: ModelFacts) -> Iterable[str]:
         yield f"These are the {len(shown)} of {len(results):,} classes with the lowest recall."
 
 
-def _calibration(facts: ModelFacts) -> str:
+def _calibration(facts: ModelFacts) -> Iterable[str]:
     error = facts.evaluations[0].calibration_error if facts.evaluations else None
     if error is None:
-        return "It was not measured how far probabilities can be trusted."
-    return (
+        yield "It was not measured how far probabilities can be trusted."
+        return
+    yield (
         f"The expected calibration error is {error:.4f}: by so much, on average, the probability "
         "of a prediction differs from the fraction of such predictions that are correct "
         f"({len(facts.evaluations[0].calibration)} equal parts of 0 … 1, without temperature)."
     )
+    calibration = facts.calibration
+    if calibration is None:
+        return
+    yield (
+        f"A temperature of {calibration.temperature:.4f} was fitted on {calibration.num_fitted:,} "
+        f"of these images. On the other {calibration.num_held_out:,}, it changes the error from "
+        f"{calibration.error_before:.4f} to {calibration.error_after:.4f}."
+        if calibration.is_fitted
+        else "No temperature could be fitted: probabilities are used as they are."
+    )
+    thresholds = []
+    for rate in ERROR_RATES:
+        try:
+            thresholds.append(f"- For {rate:.0%}: {calibration.threshold(rate).describe()}.")
+        except UserError:
+            thresholds.append(f"- For {rate:.0%}: no threshold keeps it.")
+    yield "To be wrong no more often than a given rate:\n\n" + "\n".join(thresholds)
 
 
 def _limits(facts: ModelFacts, fields: CardFields) -> Iterable[str]:

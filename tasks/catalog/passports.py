@@ -38,6 +38,7 @@ from sknet.passport.croissant import INDEX_FILE, croissant_metadata
 from sknet.passport.fields import CardFields, read_card
 from sknet.passport.signing import PublicKey, SigningKey, TamperedError
 from sknet.records import Checkpoint, CheckpointChecks, Dataset, Evaluation, Promotion, Shards
+from sknet.records.calibration import CALIBRATION_FILE, Calibration
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file
 from sknet.records.training import STATE_FILE
 from tasks.catalog.integrity import granting_promotion, recorded_evaluation
@@ -360,6 +361,7 @@ def _facts(sources: Sources) -> "ModelFacts":
     evaluation, promotion = sources.evaluation, sources.promotion
     checks = CheckpointChecks.read(evaluation.path(CHECKS_FILE))
     sides = recipe.resolutions if checks.passed else ()
+    calibrated = any(entry.path == CALIBRATION_FILE for entry in evaluation.manifest.files)
     return ModelFacts(
         name=sources.recipe_name,
         checkpoint=state,
@@ -369,6 +371,7 @@ def _facts(sources: Sources) -> "ModelFacts":
         ),
         shards=Shards.read(sources.shards.path("shards.json")),
         promotion=Promotion.read(promotion.path(PROMOTION_FILE)) if promotion else None,
+        calibration=(Calibration.read(evaluation.path(CALIBRATION_FILE)) if calibrated else None),
     )
 
 

@@ -76,6 +76,8 @@ def test_the_model_card_has_the_figures_of_the_records_and_the_fields_of_the_car
     low, high = counts.interval_top1
     assert f"{counts.accuracy_top1:.2%} ({low:.2%} to {high:.2%})" in body
     assert f"calibration error is {counts.calibration_error:.4f}" in body
+    assert "on the other 180, it changes the error from 0.1250 to 0.0625" in body.lower()
+    assert "For 1%: unsure below a calibrated probability of 0.9000: of 180 held-out" in body
     assert "What the model is made for." in body
     assert "*Not told" not in body
     assert "accuracy@1 | passed" in " ".join(body.split())
