@@ -1,9 +1,12 @@
 """What became of a run: which artifacts were built, reused or refused, and its results."""
 
+import shlex
+from pathlib import Path
+
 from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
-from tasks.pages import tag_run, worth_no_failure
+from tasks.pages import KEY_DIGITS, tag_run, worth_no_failure
 from tasks.promote import criteria_table
 from tasks.results import TaskResult
 
@@ -98,6 +101,38 @@ def _texts(value: JsonValue) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else []
 
 
-def print_summary(results: list[TaskResult]) -> None:
-    """Print the summary."""
-    print("\n".join(summary(results)), flush=True)
+def next_steps(results: list[TaskResult], store: str) -> list[str]:
+    """Return what people do after a run: open the report, predict, and compare or promote.
+
+    Args:
+        results: The results of the run's tasks.
+        store: The artifact store, as it was given.
+    """
+    by_task = {result.task: result for result in results}
+    checkpoint, promotion = by_task["train"], by_task["promote"]
+    at_store = f"--store {shlex.quote(store)}"
+    page = str(by_task["report"].facts["html"])
+    lines = ["", "next", f"  open the report  python -m webbrowser {shlex.quote(page)}"]
+    if promotion.status == "refused":
+        target = f"{checkpoint.kind}/{checkpoint.key}"
+        path = shlex.quote(str(Path(store, target))) if "://" not in store else "DIRECTORY"
+        lines += [
+            f"  predict          python -m sknet.predict --ckpt_path {path} IMAGES",
+            f"  promote          python -m infra.artifacts {at_store} refs set "
+            f"{promotion.facts['ref']} {target} --reason WHY",
+        ]
+        return lines
+    earlier = promotion.facts.get("earlier")
+    other = str(earlier)[:KEY_DIGITS] if earlier else "ANOTHER_RUN"
+    return [
+        *lines,
+        f"  predict          python -m sknet.predict {at_store} --ref {promotion.facts['ref']} "
+        "IMAGES",
+        f"  compare          python -m flows.report {at_store} --compare {other} "
+        f"{checkpoint.key[:KEY_DIGITS]}",
+    ]
+
+
+def print_summary(results: list[TaskResult], store: str) -> None:
+    """Print the summary, and what to do next."""
+    print("\n".join([*summary(results), *next_steps(results, store)]), flush=True)

@@ -13,7 +13,7 @@ from infra.artifacts import ArtifactSpec, BuildOutput, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
-from sknet.data.conversion.progress import ProgressLine
+from sknet.data.conversion.progress import ConversionProgress, Shown
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.data.sources import absolute
 from sknet.data.staging import read_staged
@@ -85,11 +85,11 @@ def convert(
         out = workspace / "shards"
         staged = artifact_of(store, dataset).directory
         source = absolute(data)
-        progress = ProgressBar("conversion", "Fraction of the images that are in shards")
+        bar = ProgressBar("conversion", "Fraction of the images that are in shards")
         if launch.is_local:
-            _convert_here(source, staged, out, settings, num_workers, workspace, progress)
+            _convert_here(source, staged, out, settings, num_workers, workspace, bar)
         else:
-            _convert_on_cluster(source, staged, out, settings, launch.ray_address, progress)
+            _convert_on_cluster(source, staged, out, settings, launch.ray_address, bar)
         shards = Shards.read(out / "shards.json")
         stats = {
             "bytes": sum(file.size + file.index_size for file in shards.files),
@@ -112,7 +112,7 @@ def _convert_here(
     settings: ConversionSettings,
     num_workers: int,
     workspace: Path,
-    progress: ProgressBar,
+    bar: ProgressBar,
 ) -> None:
     options = {
         "source": source,
@@ -126,7 +126,7 @@ def _convert_here(
         options["max-quarantine"] = settings.max_quarantine
     if settings.shorter_side:
         options["shorter-side"] = settings.shorter_side
-    run_program("convert", options, workspace=workspace, progress=progress)
+    run_program("convert", options, workspace=workspace, bar=bar)
 
 
 def _convert_on_cluster(
@@ -135,9 +135,14 @@ def _convert_on_cluster(
     out: Path,
     settings: ConversionSettings,
     address: str,
-    progress: ProgressBar,
+    bar: ProgressBar,
 ) -> None:
-    logger = get_run_logger()
+    logger, shown = get_run_logger(), Shown()
+
+    def on_progress(done: ConversionProgress) -> None:
+        shown(done)
+        bar.update(done.fraction)
+
     out.mkdir(parents=True, exist_ok=True)
     try:
         write_shards(
@@ -148,9 +153,7 @@ def _convert_on_cluster(
             reencoding=settings.reencoding,
             max_quarantine=settings.max_quarantine,
             parallel_map=partial(map_on_cluster, address=address),
-            on_progress=ProgressLine(
-                logger.info, before=lambda done: progress.update(done.fraction)
-            ),
+            on_progress=on_progress,
             report=logger.log,
         )
     except ClusterError as error:

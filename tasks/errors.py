@@ -26,6 +26,10 @@ class ToldToGoError(RuntimeError):
     """The task got SIGTERM. `flows.command.stoppable` decides how its run goes on."""
 
 
+class NotPromotedError(Exception):
+    """The checkpoint was not promoted, and the user wants that to be a failure."""
+
+
 class RegressionError(RuntimeError):
     """The promoted checkpoint is damaged, or its evaluation differs from the recorded one."""
 

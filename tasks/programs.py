@@ -3,9 +3,11 @@
 import json
 import logging
 import re
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +21,16 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import sknet
+from infra.base.console import FRAMES_PER_SECOND, console
 from infra.base.outcomes import read_outcome
+from infra.base.progress import Progress
 from infra.launch import Job, JobResult, Outcome, run
 from infra.launch.cluster import ClusterError, LostHostError, connect
 from infra.launch.environment import seconds
 from infra.launch.gang import Gang, run_on_hosts
 from sknet.device import Cards, Device, Target, choose_device, find_cards
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
-from sknet.progress import read_progress
+from sknet.progress import STILL, read_progress
 from sknet.recipe import Recipe
 from tasks.errors import JobFailedError, JobStoppedError, LostWorkerError, OutOfMemoryError
 
@@ -44,6 +48,9 @@ server that is gone, and the work waits meanwhile."""
 
 CLUSTER_POLL_SECONDS = 0.5
 """Seconds between two looks at the hosts of a cluster."""
+
+IS_PROGRESS = "is_progress"
+"""Attribute of the log's records about progress, which the console shows by other means."""
 
 LESS_MEMORY = {
     "convert": "fewer workers",
@@ -251,13 +258,34 @@ def _is_outcome(line: str, outcome_file: Path) -> bool:
     return outcome is not None and line.endswith(f"error: {outcome.message}")
 
 
+@contextmanager
+def _shown(progress_file: Path) -> Iterator[None]:
+    """Show on the console what a program writes into its progress file."""
+    ended, shown = threading.Event(), Progress()
+
+    def follow() -> None:
+        nonlocal shown
+        while not ended.wait(1 / FRAMES_PER_SECOND):
+            if (known := read_progress(progress_file)) is not None and known != shown:
+                shown = known
+                console().show(known)
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def run_program(
     module: str,
     options: Mapping[str, object],
     *,
     workspace: Path,
     ranks: Ranks = ONE_RANK,
-    progress: ProgressBar | None = None,
+    bar: ProgressBar | None = None,
 ) -> None:
     """Run a program of sknet under the supervisor, and log the lines that it prints.
 
@@ -266,7 +294,7 @@ def run_program(
         options: Its options, without the leading dashes.
         workspace: Directory for its logs and for the files by which it reports.
         ranks: The processes that run it.
-        progress: Shows what the program writes into its progress file.
+        bar: Shows on Prefect's page how far the program is; the console shows it in any case.
 
     Raises:
         UserError: The program refused its input, or the cluster can't run it.
@@ -283,18 +311,21 @@ def run_program(
     progress_file = workspace / f"{module}-progress"
     progress_file.unlink(missing_ok=True)
     arguments = [f"--{key}={value}" for key, value in options.items()]
-    if progress:
-        arguments.append(f"--progress_file={progress_file}")
 
     def on_line(line: str) -> None:
         if not FRAMEWORK_LINE.match(line) and not _is_outcome(line, outcome_file):
-            logger.info("%s", line)
-        if progress and (fraction := read_progress(progress_file)) is not None:
-            progress.update(fraction)
+            logger.info("%s", line, extra={IS_PROGRESS: line.endswith(STILL)})
+        known = read_progress(progress_file)
+        if bar and known and known.fraction is not None:
+            bar.update(known.fraction)
 
     job = Job(
         program=Path(sknet.__file__).with_name(f"{module}.py"),
-        args=(*arguments, f"--outcome_file={outcome_file}"),
+        args=(
+            *arguments,
+            f"--progress_file={progress_file}",
+            f"--outcome_file={outcome_file}",
+        ),
         workers=ranks.workers,
         log_dir=workspace / "logs" / f"{module}-{uuid.uuid4().hex[:8]}",
         outcome_file=outcome_file,
@@ -305,11 +336,14 @@ def run_program(
         grace=seconds("stop_grace"),
         bind_core=ranks.bind_core,
     )
+    number = ranks.workers if ranks.gang is None else ranks.gang.hosts * ranks.gang.slots
+    console().show(Progress(phase=f"starting {number} process{'es' if number > 1 else ''}"))
     try:
-        if ranks.gang is None:
-            result = run(job, on_line=on_line)
-        else:
-            result = run_on_hosts(job, ranks.gang, on_line=on_line)
+        with _shown(progress_file):
+            if ranks.gang is None:
+                result = run(job, on_line=on_line)
+            else:
+                result = run_on_hosts(job, ranks.gang, on_line=on_line)
     except ClusterError as error:
         raise UserError(str(error)) from None
     except LostHostError as error:

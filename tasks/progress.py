@@ -1,11 +1,12 @@
-"""Progress of long work of a task, on Prefect's pages and in the log."""
+"""Progress of long work of a task, on Prefect's pages, in the log and on the console."""
 
 from contextvars import copy_context
 
 from prefect import get_run_logger
 
-from infra.base.progress import Sink, paced
-from tasks.programs import ProgressBar
+from infra.base.console import console
+from infra.base.progress import Progress, Sink, paced
+from tasks.programs import IS_PROGRESS, ProgressBar
 
 
 def long_work(name: str) -> Sink:
@@ -15,7 +16,13 @@ def long_work(name: str) -> Sink:
     context = copy_context()
 
     def show(fraction: float) -> None:
-        get_run_logger().info("%s: %.0f%%", name, 100 * fraction)
+        get_run_logger().info("%s: %.0f%%", name, 100 * fraction, extra={IS_PROGRESS: True})
         bar.update(fraction)
 
-    return paced(lambda fraction: context.run(show, fraction))
+    now_and_then = paced(lambda fraction: context.run(show, fraction))
+
+    def sink(fraction: float) -> None:
+        console().show(Progress(phase=name, fraction=fraction))
+        now_and_then(fraction)
+
+    return sink

@@ -21,6 +21,7 @@ from infra.artifacts import (
     Resolution,
     resolve,
 )
+from infra.base.console import console
 from infra.base.progress import watching
 from tasks.errors import ToldToGoError, is_worth_retrying
 from tasks.progress import long_work
@@ -68,6 +69,7 @@ def pipeline_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     def decorate(body: Callable[P, R]) -> Task[P, R]:
         @wraps(body)
         def watched(*args: P.args, **kwargs: P.kwargs) -> R:
+            console().stage(name)
             with watching(long_work):
                 try:
                     return body(*args, **kwargs)

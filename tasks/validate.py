@@ -103,7 +103,7 @@ def evaluate_checkpoint(
             "validate",
             options,
             workspace=workspace,
-            progress=ProgressBar("evaluation", "Fraction of the samples that are predicted"),
+            bar=ProgressBar("evaluation", "Fraction of the samples that are predicted"),
         )
     except JobFailedError:
         if not _has_failed_check(out / CHECKS_FILE):

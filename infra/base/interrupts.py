@@ -46,6 +46,8 @@ class _Command:
         self._ends_with: int | None = None
         """Exit code with which a signal ends this process at once; None: it is at work."""
         self._must_tell = True
+        self.before_telling: Callable[[], None] | None = None
+        """Called before the line; must not wait for any lock."""
         self._leaving = threading.RLock()
 
     def handle_signals(self, *, ends_with: int | None, must_tell: bool) -> None:
@@ -68,6 +70,8 @@ class _Command:
             # Not through sys.stderr, which the interrupted code may hold locked. After SIGHUP the
             # terminal is gone.
             with suppress(OSError):
+                if self.before_telling:
+                    self.before_telling()
                 os.write(2, f"{INTERRUPTED}\n".encode())
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -136,6 +140,14 @@ def run_interruptible(work: Callable[[], int]) -> int:
             _command.tell()
         _command.handle_signals(ends_with=code, must_tell=False)
     return code
+
+
+def before_the_last_line(call: Callable[[], None] | None) -> None:
+    """Have something called before the line with which an interrupted command ends; None: nothing.
+
+    It may run in a signal handler, so it must not wait for a lock.
+    """
+    _command.before_telling = call
 
 
 def take_signals_back() -> None:

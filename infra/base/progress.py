@@ -1,10 +1,15 @@
-"""Tells whoever watches how far long work is: hashing, uploads, downloads, reading many records."""
+"""Tells whoever watches how far long work is: training, hashing, uploads, reading many records."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Annotated
+
+from pydantic import Field
+
+from infra.base.records import Record
 
 Count = Callable[[int], None]
 """Counts what is done, or is to be done again if negative; any thread may call it."""
@@ -35,6 +40,35 @@ def paced(show: Sink) -> Sink:
             show(fraction)
 
     return sink
+
+
+class Progress(Record):
+    """How far work is, as far as it can be known now."""
+
+    phase: str = ""
+    """What is being done, such as `compiling the graph`; empty if the figures say it."""
+    fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Fraction of all the work that is done; None if it can't be known yet."""
+    figures: tuple[str, ...] = ()
+    """What else is known, in the order in which it is shown: `epoch 3/20`, `412 images/s`."""
+    seconds_left: Annotated[float, Field(ge=0)] | None = None
+    """Seconds until the work is done; None if it can't be known yet."""
+
+    def describe(self) -> str:
+        """Return the progress as one line without its end."""
+        parts = [self.phase, *self.figures]
+        if self.fraction is not None:
+            parts.append(f"{self.fraction:.0%}")
+        if self.seconds_left is not None:
+            parts.append(f"{clock(self.seconds_left)} left")
+        return ", ".join(part for part in parts if part)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as `m:ss`, or as `h:mm:ss` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @contextmanager

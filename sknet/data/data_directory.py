@@ -6,7 +6,7 @@ from pathlib import Path
 
 from infra.base.locks import exclusive
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
-from sknet.data.conversion.progress import ProgressLine
+from sknet.data.conversion.progress import Shown
 from sknet.data.copies.leaks import ON_LEAK, OnLeak, copy_warnings, refuse_recorded_leaks
 from sknet.data.scan_cache import ScanCache
 from sknet.data.shards import ShardSet, read_shards
@@ -96,7 +96,7 @@ def shards_at(
                 num_shards=NUM_SHARDS,
                 num_workers=num_workers,
                 max_quarantine=max_quarantine,
-                on_progress=ProgressLine(),
+                on_progress=Shown(),
                 report=tell,
             )
             partial.rename(directory)

@@ -217,6 +217,7 @@ class Loop:
         recipe = self._run.recipe
         if epochs_done % recipe.val_interval and epochs_done != recipe.epoch_size:
             return None
+        self._metrics.evaluating(epochs_done * self._run.steps_per_epoch)
         evaluation = evaluate(
             self._step_cell.evaluated(),
             recipe,

@@ -1,10 +1,11 @@
-"""Measure a training: metrics.jsonl, progress lines, and event files for TensorBoard.
+"""Measure a training: metrics.jsonl, progress on the console, and event files for TensorBoard.
 
 `docs/training.md` lists the fields of metrics.jsonl. The file is for people and reports; a training
 never fails because it can't be written.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import psutil
 
+from infra.base.console import FRAMES_PER_SECOND, console
+from infra.base.progress import Progress, clock
 from sknet.errors import UserError
-from sknet.progress import write_progress
 from sknet.records import Evaluation, Run
+from sknet.training.pace import WINDOW, Pace
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -44,13 +47,16 @@ class TrainingMetrics:
             report: Prints a line.
         """
         self._run, self._rates, self._log, self._report = run, rates, log, report
-        self._start, self._began = start, time.monotonic()
+        self._start = start
         self._times = StepTimes()
+        self._pace = Pace(run.total_steps, run.steps_per_epoch)
         self._num_logged = 0
+        self._shown = -math.inf
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Start the figures of an epoch with the next step."""
+        self._pace.epoch_begins(time.monotonic())
         self._losses: list[float] = []
         self._epoch_began, self._epoch_first = time.monotonic(), self._times.num_steps
 
@@ -68,6 +74,8 @@ class TrainingMetrics:
         self._losses.append(loss)
         if log is None:
             return
+        self._pace.step_ends(time.monotonic())
+        self._show(step, loss)
         if step == self._start + 1:
             log.write(
                 "compile",
@@ -80,11 +88,6 @@ class TrainingMetrics:
             self._num_logged = times.num_steps
             epoch = (step - 1) // self._run.steps_per_epoch
             log.write("step", step, epoch=epoch, loss=loss, lr=self._rates[step - 1], **measured)
-            self._report(
-                f"epoch {epoch + 1}/{self._run.recipe.epoch_size} "
-                f"step {step}/{self._run.total_steps} loss {loss:.4f} "
-                f"{measured.get('images_per_second', 0):.0f} images/s ETA {self._eta(step)}"
-            )
 
     def epoch_done(self, step: int, evaluation: Evaluation | None) -> None:
         """Log an epoch after its last step, with its evaluation if there was one.
@@ -94,26 +97,33 @@ class TrainingMetrics:
         if self._log is None:
             return
         epoch = (step - 1) // self._run.steps_per_epoch
+        train_loss = sum(self._losses) / len(self._losses)
+        seconds = time.monotonic() - self._epoch_began
         counts: dict[str, Any] = {}
         if evaluation:
             counts = evaluation.model_dump(
                 include={"seen", "correct_top1", "correct_top5", "loss_sum"}
             )
-            self._report(
-                f"epoch {epoch + 1}/{self._run.recipe.epoch_size} "
-                f"accuracy@1 {evaluation.accuracy_top1:.2%} "
-                f"({evaluation.correct_top1}/{evaluation.seen})"
-            )
+        rate = self._rates[step - 1]
+        self._report(f"{self._epoch(step)}: {epoch_line(train_loss, evaluation, rate, seconds)}")
         self._log.write(
             "epoch",
             step,
             epoch=epoch,
-            train_loss=sum(self._losses) / len(self._losses),
-            lr=self._rates[step - 1],
-            seconds=time.monotonic() - self._epoch_began,
+            train_loss=train_loss,
+            lr=rate,
+            seconds=seconds,
             **self._measured(self._epoch_first),
             **counts,
         )
+
+    def evaluating(self, step: int) -> None:
+        """Show that the weights after so many steps are being evaluated."""
+        if self._log is None:
+            return
+        fraction = step / self._run.total_steps
+        progress = Progress(phase="evaluating", fraction=fraction, figures=(self._epoch(step),))
+        console().show(progress)
 
     def training_done(self, checkpoint_seconds: float) -> None:
         """Log the end of the training.
@@ -135,11 +145,52 @@ class TrainingMetrics:
         summary = self._times.summary(self._run.global_batch_size, first)
         return {**summary, "host_memory_mib": host_memory_mib()}
 
-    def _eta(self, step: int) -> str:
-        """Return the remaining time, m:ss, at the average speed since the start."""
-        elapsed, left = time.monotonic() - self._began, self._run.total_steps - step
-        seconds = round(elapsed / (step - self._start) * left)
-        return f"{seconds // 60}:{seconds % 60:02}"
+    def _epoch(self, step: int) -> str:
+        """Return which epoch a step belongs to."""
+        return f"epoch {(step - 1) // self._run.steps_per_epoch + 1}/{self._run.recipe.epoch_size}"
+
+    def _show(self, step: int, loss: float) -> None:
+        """Show the progress after a step, unless it was shown a moment ago."""
+        now, total = time.monotonic(), self._run.total_steps
+        if now - self._shown < 1 / FRAMES_PER_SECOND and step != total:
+            return
+        self._shown = now
+        figures = [
+            self._epoch(step),
+            f"step {step}/{total}",
+            f"loss {loss:.4f}",
+            f"lr {self._rates[step - 1]:.4g}",
+        ]
+        recent = self._times.recent(self._run.global_batch_size)
+        if recent is not None:
+            speed, waiting = recent
+            figures += [f"{speed:.0f} images/s", f"data wait {waiting:.0%}"]
+        left = self._pace.seconds_left(step)
+        in_epoch = self._pace.seconds_left_in_epoch(step)
+        if left is None and in_epoch:
+            figures.append(f"{clock(in_epoch)} left in this epoch")
+        console().show(Progress(fraction=step / total, figures=tuple(figures), seconds_left=left))
+
+
+def epoch_line(
+    train_loss: float, evaluation: Evaluation | None, rate: float, seconds: float
+) -> str:
+    """Describe an epoch in one line.
+
+    Args:
+        train_loss: Mean of the losses of its steps.
+        evaluation: The evaluation after it, if there was one.
+        rate: The learning rate of its last step.
+        seconds: How long it took with its evaluation.
+    """
+    parts = [f"train loss {train_loss:.4f}"]
+    if evaluation:
+        parts += [
+            f"validation loss {evaluation.loss:.4f}",
+            f"accuracy@1 {evaluation.accuracy_top1:.2%} "
+            f"({evaluation.correct_top1}/{evaluation.seen})",
+        ]
+    return ", ".join([*parts, f"lr {rate:.4g}", f"{seconds:.1f} s"])
 
 
 class StepTimes:
@@ -162,6 +213,12 @@ class StepTimes:
     def num_steps(self) -> int:
         """Number of measured steps: all but the first one, which compiles."""
         return len(self._steps)
+
+    def recent(self, global_batch: int) -> tuple[float, float] | None:
+        """Return images/s and the share of waiting of the last steps; None if none is measured."""
+        steps, waits = self._steps[-WINDOW:], self._waits[-WINDOW:]
+        total = sum(steps)
+        return (global_batch * len(steps) / total, sum(waits) / total) if total else None
 
     def summary(self, global_batch: int, first: int = 0) -> dict[str, float]:
         """Return figures over the measured steps from number `first` on; empty if there are none.
@@ -280,18 +337,3 @@ class TensorBoard:
     def close(self) -> None:
         """Write out everything."""
         self._writer.close()
-
-
-class ProgressFile:
-    """A sink that reports the fraction of the steps that are done."""
-
-    def __init__(self, path: Path, total_steps: int) -> None:
-        self._path, self._total_steps = path, total_steps
-
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Replace the file; every line tells the number of steps done."""
-        del kind, values
-        write_progress(self._path, step / self._total_steps)
-
-    def close(self) -> None:
-        """Do nothing: the file is always complete."""

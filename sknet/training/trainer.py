@@ -12,7 +12,9 @@ from pathlib import Path
 import mindspore as ms
 from filelock import FileLock, Timeout
 
+from infra.base.console import console
 from infra.base.files import file_sha256
+from infra.base.progress import Progress
 from sknet.data.shards import ShardSet
 from sknet.errors import UserError, shortened
 from sknet.models import create_model
@@ -28,7 +30,6 @@ from sknet.training.loop import Loop, Start
 from sknet.training.metrics import (
     METRICS_FILE,
     MetricsLog,
-    ProgressFile,
     Sink,
     TensorBoard,
     TrainingMetrics,
@@ -58,8 +59,6 @@ class Options:
     """File of weights from which the network starts, instead of new ones."""
     tensorboard: Path | None = None
     """Directory for event files."""
-    progress_file: Path | None = None
-    """File in which rank 0 reports the fraction of the steps that are done."""
     hang_floor: float = FLOOR_SECONDS
     """Seconds that any step may take, see `sknet.training.watchdog`."""
 
@@ -152,6 +151,7 @@ class Trainer:
 
     def _start(self, run: Run, newest: tuple[Path, Checkpoint] | None) -> Start:
         world, recipe = self._world, run.recipe
+        console().show(Progress(phase="making the network"))
         ms.set_seed(recipe.seed)
         # A checkpoint replaces all weights.
         weights = None if newest else self._options.weights
@@ -186,17 +186,13 @@ class Trainer:
                 f"learning rate {recipe.lr} scaled to {scaled} for a global batch of "
                 f"{run.global_batch_size} (reference {recipe.reference_global_batch_size})"
             )
-        self._report(
-            f"training steps {start + 1} to {run.total_steps} with {size} workers; "
-            "the first compiles the graph"
-        )
+        self._report(f"training steps {start + 1} to {run.total_steps} with {size} workers")
+        console().show(Progress(phase="compiling the graph"))
 
     def _open_log(self, run: Run, start: int) -> MetricsLog:
         sinks: list[Sink] = []
         if self._options.tensorboard:
             sinks.append(TensorBoard(self._options.tensorboard, start))
-        if self._options.progress_file:
-            sinks.append(ProgressFile(self._options.progress_file, run.total_steps))
         log = MetricsLog(self._directory / METRICS_FILE, start, self._report, tuple(sinks))
         log.write("start", start, world_size=self._world.size, planned_workers=run.world_size)
         return log

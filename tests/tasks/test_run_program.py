@@ -9,6 +9,7 @@ import pytest
 from prefect import flow, runtime
 
 import tasks.programs
+from infra.base.progress import Progress
 from infra.launch import Job, JobResult, Outcome
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
 from sknet.progress import write_progress
@@ -79,7 +80,7 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
         assert not progress_file.exists(), "an earlier attempt's progress was left"
         on_line("starting")
         for fraction in (0.25, 1.0):
-            write_progress(progress_file, fraction)
+            write_progress(progress_file, Progress(fraction=fraction))
             on_line(f"at {fraction}")
         on_line("[rank 0] [INFO] of MindSpore")
         return job_result(Outcome.DONE, "")
@@ -89,7 +90,7 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
     caplog.set_level(logging.INFO, "run")
     bar = RecordedBar()
     for _ in range(2):
-        run_program("train", {"config": "tiny"}, workspace=tmp_path, progress=bar)
+        run_program("train", {"config": "tiny"}, workspace=tmp_path, bar=bar)
     assert bar.fractions == [0.25, 1.0, 1.0] * 2
     assert caplog.messages == ["starting", "at 0.25", "at 1.0"] * 2
 

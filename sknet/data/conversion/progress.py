@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.base.console import console
 from infra.base.files import replace_file
-from sknet.progress import write_progress
+from infra.base.progress import Progress
 
 REPORT_SECONDS = 0.5
 """Shortest time between two reports of one process."""
-LINE_SECONDS = 2.0
-"""Shortest time between two lines about the whole conversion."""
+SECONDS_TO_KNOW = 2.0
+"""Time until a rate is known well enough to say how long the rest will take."""
 
 
 @dataclass(frozen=True)
@@ -38,60 +39,66 @@ class ConversionProgress:
 ProgressSink = Callable[[ConversionProgress], None]
 
 
-class ProgressLine:
-    """A sink that prints a line at most every two seconds, and one at the end."""
+class Shown:
+    """A sink that shows the progress on the console of this process, and its end as a line."""
 
-    def __init__(
-        self,
-        print_line: Callable[[str], None] = lambda line: print(line, flush=True),
-        *,
-        before: ProgressSink | None = None,
-    ) -> None:
-        """Start the clock.
-
-        Args:
-            print_line: Prints or logs a line.
-            before: Called before each line, with the progress that the line describes.
-        """
-        self._print_line = print_line
-        self._before = before
+    def __init__(self) -> None:
+        """Start the clock."""
         self._start = time.monotonic()
-        self._last = 0.0
         self._ended = False
 
     def __call__(self, progress: ConversionProgress) -> None:
-        """Print a line if it is time for one."""
-        elapsed = time.monotonic() - self._start
-        ends = progress.fraction >= 1
-        if self._ended or (not ends and elapsed - self._last < LINE_SECONDS):
+        """Show the progress."""
+        if self._ended:
             return
-        self._last, self._ended = elapsed, ends
-        if self._before:
-            self._before(progress)
-        self._print_line(describe(progress, elapsed))
+        elapsed = time.monotonic() - self._start
+        console().show(progress_of(progress, elapsed))
+        if progress.fraction >= 1:
+            self._ended = True
+            console().say(describe(progress, elapsed))
 
 
-def progress_file(path: Path) -> ProgressSink:
-    """Return a sink that writes the progress file of the program."""
-    return lambda progress: write_progress(path, progress.fraction)
+def progress_of(progress: ConversionProgress, seconds: float) -> Progress:
+    """Return the progress as a console shows it.
+
+    Args:
+        progress: The progress now.
+        seconds: How long this attempt has run.
+    """
+    images_per_second, megabytes_per_second = _rates(progress, seconds)
+    left = progress.total_images - progress.images
+    is_known = seconds >= SECONDS_TO_KNOW and images_per_second > 0
+    return Progress(
+        phase="converting",
+        fraction=progress.fraction,
+        figures=(
+            f"{progress.images}/{progress.total_images} images",
+            f"{images_per_second:.0f} images/s",
+            f"{megabytes_per_second:.1f} MB/s",
+        ),
+        seconds_left=left / images_per_second if is_known else None,
+    )
 
 
 def describe(progress: ConversionProgress, seconds: float) -> str:
-    """Describe the progress in one line, with rates and the time left.
+    """Describe what was done in one line, with rates.
 
     Args:
         progress: The progress now.
         seconds: How long this attempt has run. Rates leave out what earlier attempts converted.
     """
-    seconds = max(seconds, sys.float_info.epsilon)
-    rate = (progress.images - progress.reused_images) / seconds
-    megabytes = (progress.bytes - progress.reused_bytes) / seconds / 1e6
-    left = progress.total_images - progress.images
-    eta = f", {left / rate:.0f} s left" if left and rate else ""
+    images_per_second, megabytes_per_second = _rates(progress, seconds)
     return (
         f"converted {progress.images}/{progress.total_images} images ({progress.fraction:.1%}), "
-        f"{rate:.0f} images/s, {megabytes:.1f} MB/s{eta}"
+        f"{images_per_second:.0f} images/s, {megabytes_per_second:.1f} MB/s"
     )
+
+
+def _rates(progress: ConversionProgress, seconds: float) -> tuple[float, float]:
+    """Return the images and the megabytes that this attempt converted per second."""
+    seconds = max(seconds, sys.float_info.epsilon)
+    images = (progress.images - progress.reused_images) / seconds
+    return images, (progress.bytes - progress.reused_bytes) / seconds / 1e6
 
 
 class Tally:

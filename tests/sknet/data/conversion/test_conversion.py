@@ -14,7 +14,7 @@ from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import ConvertedShard, reencoding_to
 from sknet.data.conversion.directory import locked
 from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_counts
-from sknet.data.conversion.progress import ConversionProgress, describe
+from sknet.data.conversion.progress import ConversionProgress, describe, progress_of
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import Row, ShardSet, read_rows, write_shard
 from sknet.data.staging import Staged
@@ -298,5 +298,7 @@ def test_progress_counts_images_while_a_shard_is_written(
 
 def test_progress_reads_as_a_line() -> None:
     now = ConversionProgress(600, 1000, 60_000_000, reused_images=100, reused_bytes=10_000_000)
-    line = "converted 600/1000 images (60.0%), 50 images/s, 5.0 MB/s, 8 s left"
-    assert describe(now, 10.0) == line
+    assert describe(now, 10.0) == "converted 600/1000 images (60.0%), 50 images/s, 5.0 MB/s"
+    shown = "converting, 600/1000 images, 50 images/s, 5.0 MB/s, 60%"
+    assert progress_of(now, 10.0).describe() == f"{shown}, 0:08 left"
+    assert progress_of(now, 0.1).seconds_left is None, "its rate can't be known yet"

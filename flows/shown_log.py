@@ -1,0 +1,78 @@
+"""The log of a flow that a command runs, as the command's console shows it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.logging.handlers import PrefectConsoleHandler
+
+from infra.base.console import Console
+from tasks.programs import IS_PROGRESS
+
+FIRST_RANK = "[rank 0] "
+OF_PREFECT = ("Beginning flow run", "Finished in state", "Created ")
+"""How Prefect's own lines begin in the log of a run."""
+
+
+@contextmanager
+def log_on(console: Console, *, verbose: bool) -> Iterator[None]:
+    """Show the log on a console, instead of Prefect's way, until the body ends.
+
+    Args:
+        console: Where the lines appear.
+        verbose: Whether every line stays as Prefect shows it, but for those about progress.
+    """
+    root = logging.getLogger()
+    of_prefect = [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]
+    handler = LogHandler(console)
+    if verbose:
+        for each in of_prefect:
+            each.addFilter(_is_no_progress)
+    else:
+        for each in of_prefect:
+            root.removeHandler(each)
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        for each in of_prefect:
+            each.removeFilter(_is_no_progress)
+            if each not in root.handlers:
+                root.addHandler(each)
+
+
+class LogHandler(logging.Handler):
+    """Shows warnings, errors, and what tasks say of themselves; the same line once."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record, if it is news."""
+        if not _is_no_progress(record):
+            return
+        text = self.format(record)
+        if record.levelno >= logging.WARNING:
+            self._console.warn(_of_task(record, f"{record.levelname.lower()}: {text}"))
+            return
+        is_of_run = record.name in ("prefect.task_runs", "prefect.flow_runs")
+        if not (is_of_run or record.name.startswith("infra.")) or text.startswith(OF_PREFECT):
+            return
+        text = text.removeprefix(FIRST_RANK)
+        # The device is said by every program that runs on it.
+        if text not in self._seen:
+            self._seen.add(text)
+            self._console.say(_of_task(record, text))
+
+
+def _is_no_progress(record: logging.LogRecord) -> bool:
+    return not getattr(record, IS_PROGRESS, False)
+
+
+def _of_task(record: logging.LogRecord, text: str) -> str:
+    """Return a line with the name of its task before it, if it isn't there."""
+    task = str(getattr(record, "task_run_name", "")).rpartition("-")[0]
+    return text if not task or f"{task}: " in text else f"{task}: {text}"

@@ -1,0 +1,279 @@
+"""What a command shows of its work: a live display in a terminal, plain lines anywhere else.
+
+| | a terminal | a file, a pipe, cron |
+|---|---|---|
+| progress | a bar and figures that are redrawn in place | a line, at most one each 10 s |
+| work that can't say how far it is | its name and the time since it began | the same, each 20 s |
+| results and warnings | lines above the bar | lines |
+
+`--quiet` leaves warnings and errors alone, `--verbose` shows every line of the log.
+
+All of it goes to stderr, so that stdout has nothing but results. Exactly one console is open at a
+time in a process, and any thread may use it; where none is open, nothing is shown.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, TextIO
+
+from infra.base.interrupts import before_the_last_line
+from infra.base.progress import Progress, clock
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Shortest time between two plain lines of which the first is about progress."""
+SECONDS_OF_SILENCE = 20.0
+"""Time without a plain line after which one says what is being done. Users shall wait for no more
+than 30 s; a loaded machine may delay it."""
+SECONDS_TO_FIRST_LINE = 2.2
+"""Age of the process at which the first plain line says what is being done. Users shall wait for no
+more than 3 s, and Python's imports take part of them."""
+SECONDS_OF_CHECKS = 0.6
+"""Shortest time from the opening of a console to its first line, in which wrong input is refused
+with one line alone."""
+FRAMES_PER_SECOND = 4
+
+BAR_WIDTH = 36
+NAME_WIDTH = 9
+"""Columns of the longest stage of a flow, and a space."""
+
+
+class Console:
+    """Takes the stages of a command, how far they are, and lines that stay. Shows nothing of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._stage, self._began = "", time.monotonic()
+        self._progress = Progress()
+
+    def stage(self, name: str, phase: str = "") -> None:
+        """Begin a stage; `phase` says what it does until it says more itself."""
+        with self._lock:
+            self._stage, self._began = name, time.monotonic()
+            self._progress = Progress(phase=phase)
+
+    def show(self, progress: Progress) -> None:
+        """Show how far the stage is."""
+        with self._lock:
+            if progress.fraction is None and progress.phase != self._progress.phase:
+                self._began = time.monotonic()
+            self._progress = progress
+            self._progressed()
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+        self._write(line, is_warning=False)
+
+    def warn(self, line: str) -> None:
+        """Show a warning or an error, which stays."""
+        self._write(line, is_warning=True)
+
+    def close(self) -> None:
+        """Take away what doesn't stay."""
+        self._end()
+
+    def _write(self, line: str, *, is_warning: bool) -> None:
+        """Show a line that stays."""
+
+    def _progressed(self) -> None:
+        """Do what is due when there is other progress. The lock is held."""
+
+    def _end(self) -> None:
+        """Take away what doesn't stay."""
+
+    def _status(self) -> str:
+        """Return what is being done as one line."""
+        progress = self._progress
+        text = progress.describe() or "at work"
+        if progress.fraction is None:
+            text += f", {clock(time.monotonic() - self._began)} so far"
+        return f"{self._stage}: {text}" if self._stage else text
+
+
+class QuietConsole(Console):
+    """Shows warnings and errors alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def _write(self, line: str, *, is_warning: bool) -> None:
+        if is_warning:
+            write_line(self._stream, line)
+
+
+class PlainConsole(Console):
+    """Writes lines with the time of day. A thread breaks long silence."""
+
+    def __init__(self, stream: TextIO, *, first_line_after: float) -> None:
+        """Open the console.
+
+        Args:
+            stream: Where the lines go.
+            first_line_after: Seconds after which the first line comes at the latest.
+        """
+        super().__init__()
+        self._stream = stream
+        self._due = time.monotonic() + first_line_after
+        self._not_before = self._due
+        self._closed = threading.Event()
+        self._shown = Progress()
+        self._thread = threading.Thread(target=self._break_silence, name="console", daemon=True)
+        self._thread.start()
+
+    def _write(self, line: str, *, is_warning: bool) -> None:
+        del is_warning
+        with self._lock:
+            self._pause()
+            write_line(self._stream, f"{datetime.now():%H:%M:%S} {line}")
+
+    def _pause(self) -> None:
+        """Begin the pause until the next line about progress."""
+        now = time.monotonic()
+        self._due = now + SECONDS_OF_SILENCE
+        self._not_before = now + SECONDS_BETWEEN_LINES
+
+    def _progressed(self) -> None:
+        if self._progress != self._shown and time.monotonic() >= self._not_before:
+            self._write_status()
+
+    def _end(self) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _write_status(self) -> None:
+        self._shown = self._progress
+        self._write(self._status(), is_warning=False)
+
+    def _break_silence(self) -> None:
+        while not self._closed.wait(0.1):
+            with self._lock:
+                if time.monotonic() >= self._due and not self._closed.is_set():
+                    self._write_status()
+
+
+class LiveConsole(Console):
+    """Redraws two lines at the end of a terminal: a bar, and figures."""
+
+    def __init__(self, stream: TextIO, *, redirects_stdout: bool) -> None:
+        """Open the console.
+
+        Args:
+            stream: The terminal.
+            redirects_stdout: Whether stdout is the same terminal, so that what is printed there
+                must appear above the bar.
+        """
+        super().__init__()
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._spinner = Spinner("dots")
+        self._console = RichConsole(file=stream, highlight=False)
+        self._live = Live(
+            get_renderable=self._drawing,
+            console=self._console,
+            refresh_per_second=FRAMES_PER_SECOND,
+            transient=True,
+            redirect_stdout=redirects_stdout,
+            redirect_stderr=True,
+        )
+        self._live.start()
+        # Otherwise it would stay hidden after a process that is killed.
+        self._console.show_cursor(True)
+        before_the_last_line(self._leave)
+
+    def _write(self, line: str, *, is_warning: bool) -> None:
+        with suppress(OSError):  # the terminal is gone
+            style = "yellow" if is_warning else None
+            self._console.print(line, markup=False, soft_wrap=True, style=style)
+
+    def _end(self) -> None:
+        before_the_last_line(None)
+        with suppress(OSError):
+            self._live.stop()
+
+    def _leave(self) -> None:
+        """Make room for the last line of a process that ends at once, whatever it holds locked."""
+        with suppress(OSError):
+            os.write(self._console.file.fileno(), b"\r\n")
+
+    def _drawing(self) -> "Table":
+        from rich.console import RenderableType
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        with self._lock:
+            progress, stage = self._progress, self._stage
+            took = clock(time.monotonic() - self._began)
+        cells: list[RenderableType] = [self._spinner, Text(stage.ljust(NAME_WIDTH), style="bold")]
+        if progress.fraction is None:
+            cells.append(Text(progress.describe() or "at work", overflow="ellipsis", no_wrap=True))
+        else:
+            width = max(8, min(BAR_WIDTH, self._console.width - 40))
+            cells.append(ProgressBar(total=1.0, completed=progress.fraction, width=width))
+            cells.append(Text(f"{progress.fraction:4.0%}"))
+        cells.append(Text(took, style="dim"))
+        if progress.seconds_left is not None:
+            cells.append(Text(f"{clock(progress.seconds_left)} left", style="cyan"))
+        first = Table.grid(padding=(0, 1))
+        first.add_row(*cells)
+        drawing = Table.grid()
+        drawing.add_row(first)
+        if progress.fraction is not None and (progress.phase or progress.figures):
+            known = ", ".join(part for part in (progress.phase, *progress.figures) if part)
+            indent = " " * (NAME_WIDTH + 3)
+            drawing.add_row(Text(indent + known, overflow="ellipsis", no_wrap=True))
+        return drawing
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Write a whole line at once; nothing fails because nobody reads it any more."""
+    with suppress(OSError, ValueError):
+        stream.write(f"{line}\n")
+        stream.flush()
+
+
+_open: Console = Console()
+
+
+def console() -> Console:
+    """Return the console that is open in this process."""
+    return _open
+
+
+@contextmanager
+def opened(console: Console) -> Iterator[Console]:
+    """Make a console that of this process, until the body ends."""
+    global _open  # a process has one terminal
+    before, _open = _open, console
+    try:
+        yield console
+    finally:
+        _open = before
+        console.close()
+
+
+def open_console(*, quiet: bool = False, verbose: bool = False) -> Console:
+    """Return the console for stderr as it is, and for the user's choice."""
+    if quiet:
+        return QuietConsole(sys.stderr)
+    if sys.stderr.isatty() and not verbose and os.environ.get("TERM") != "dumb":
+        return LiveConsole(sys.stderr, redirects_stdout=sys.stdout.isatty())
+    wait = max(SECONDS_OF_CHECKS, SECONDS_TO_FIRST_LINE - process_age())
+    return PlainConsole(sys.stderr, first_line_after=wait)
+
+
+def process_age() -> float:
+    """Return how long this process has run, in seconds."""
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
