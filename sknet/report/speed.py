@@ -94,9 +94,8 @@ def speed_sentences(first: TrainedRun, second: TrainedRun) -> list[str]:
 def _text(median: float | None, interval: Interval | None) -> str:
     if interval is None:
         return f"{median:.1f} ms"
-    return (
-        f"{median:.1f} ms (95 % interval within the run {interval.low:.1f} … {interval.high:.1f})"
-    )
+    middle, low, high = interval
+    return f"{middle:.1f} ms (95 % interval within the run {low:.1f} … {high:.1f})"
 
 
 def _verdict(first: Interval | None, second: Interval | None) -> str:

@@ -24,6 +24,9 @@ from tests.synthetic_store import fill
 
 pytestmark = pytest.mark.slow
 
+A4 = 703
+"""Width that A4 leaves between the page's margins, in pixels of CSS."""
+
 OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true;"
 # The cells of the column with a name, in the first sortable table.
 CELLS = """
@@ -242,8 +245,10 @@ def test_each_row_of_runs_keeps_its_name_in_view(browser: Browser, page: Path, w
 
 def test_the_page_prints_in_full_within_its_sheets(browser: Browser, page: Path) -> None:
     browser.open(page)
-    content = browser.pdf()
-    assert content.startswith(b"%PDF-")
+    pages = browser.pdf().count(b"/Type /Page\n")
+    browser.script(OPEN_ALL)
+    assert pages == browser.pdf().count(b"/Type /Page\n") > 4, "something was closed on paper"
+    browser.open(page, width=A4)
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     browser.script("dispatchEvent(new Event('beforeprint'))")
     closed = browser.script("return document.querySelectorAll('details:not([open])').length")
@@ -251,8 +256,10 @@ def test_the_page_prints_in_full_within_its_sheets(browser: Browser, page: Path)
         "return [...document.querySelectorAll('.scroll')]"
         ".filter(box => box.scrollHeight > box.clientHeight + 2).length"
     )
+    width = browser.script("return document.documentElement.scrollWidth")
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert (closed, scrolling) == (0, 0)
+    assert width <= A4
 
 
 def test_the_tiles_fill_their_rows(browser: Browser, page: Path) -> None:
