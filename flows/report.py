@@ -1,6 +1,6 @@
 """report: the performance report over all runs of a store.
 
-python -m flows.report --store URI --out DIR [--compare A B] [--price PER_DEVICE_HOUR]
+python -m flows.report --store URI --out DIR [--compare A B …] [--price PER_DEVICE_HOUR]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tasks.pages import run_name
 from tasks.results import TaskResult, artifact_of
 
 
-def _run_name(compare: tuple[str, str] | None, **_: object) -> str:
+def _run_name(compare: tuple[str, ...] | None, **_: object) -> str:
     return " and ".join(compare) if compare else "all runs"
 
 
@@ -32,7 +32,7 @@ def _run_name(compare: tuple[str, str] | None, **_: object) -> str:
 def report(
     store: str | None = None,
     out: str | None = None,
-    compare: tuple[str, str] | None = None,
+    compare: tuple[str, ...] | None = None,
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
 ) -> TaskResult:
     """Write the report, or find it in the store, and copy it to `out`.
@@ -41,7 +41,8 @@ def report(
         store: The artifact store: a path, or s3://BUCKET/PREFIX. Empty: what SKNET_STORE says on
             the worker, or artifacts.
         out: A directory on the worker for a copy of the report.
-        compare: Two runs to show side by side, each by the first digits of its key or by a ref.
+        compare: Runs to show side by side, each by the first digits of its key or by a ref. The
+            first is compared with each of the others.
         price: Price of a device-hour, in whatever currency, to show what each run cost.
 
     Raises:
@@ -136,9 +137,10 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--compare",
-        nargs=2,
-        metavar=("A", "B"),
-        help="two runs to show side by side, each by the first digits of its key or by a ref",
+        nargs="+",
+        metavar="RUN",
+        help="runs to show side by side, each by the first digits of its key or by a ref; the "
+        "first is compared with each of the others",
     )
     result.add_argument(
         "--price",
