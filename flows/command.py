@@ -1,6 +1,5 @@
 """What the commands of flows share: exit codes, one line for an error, and calling a flow."""
 
-import argparse
 import logging
 import signal
 import sys
@@ -8,12 +7,15 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
+from cyclopts import Parameter
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
+from flows.shown_log import log_on
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
+from infra.base.console import console, open_console, opened
 from infra.base.interrupts import is_interrupted, run_interruptible, take_signals_back
 from infra.base.outcomes import ExitCode
 from infra.prefect.leaving import outlive_the_worker, put_back
@@ -23,6 +25,7 @@ from tasks.errors import (
     JobFailedError,
     JobStoppedError,
     LostWorkerError,
+    NotPromotedError,
     RegressionError,
     ToldToGoError,
 )
@@ -40,19 +43,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def run_flow(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+STORE = Parameter(show_default="SKNET_STORE, or artifacts")
+"""The option `--store` of a flow's command."""
+
+Options = TypeVar("Options")
+
+
+def run_flow(main: Callable[[Options], None], arguments: Options) -> int:
     """Run `main` and return the exit code: 0 done, 1 the work failed, 2 the input is wrong."""
     return run_interruptible(partial(_run, main, arguments))
 
 
-def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+def _run(main: Callable[[Options], None], arguments: Options) -> int:
+    quiet, verbose = (getattr(arguments, name, False) for name in ("quiet", "verbose"))
     try:
-        main(arguments)
+        with opened(open_console(quiet=quiet, verbose=verbose)) as shown:
+            shown.stage("start", "checking the recipe, the source and the store")
+            with log_on(shown, verbose=verbose):
+                main(arguments)
     except (DamagedArtifactError, DigestConflictError, RefConflictError) as error:
         return _end(str(error), ExitCode.FAILED)
     except UserError as error:
         return _end(str(error), ExitCode.USER_ERROR)
-    except RegressionError as error:
+    except (RegressionError, NotPromotedError) as error:
         return _end(str(error), ExitCode.FAILED)
     except JobStoppedError as error:
         return _end(f"stopped ({error}); the same command goes on from here", ExitCode.FAILED)
@@ -106,6 +119,8 @@ def prepare() -> None:
     logging.getLogger("infra").setLevel(logging.INFO)
     _leave_out_what_is_no_news()
     logging.getLogger("prefect.flow_runs").addFilter(_is_not_said_by_the_command)
+    console().say("start: starting the Prefect server of this run")
+    console().stage("start", "starting the Prefect server")
     start_temporary_server()
 
 

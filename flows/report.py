@@ -3,20 +3,22 @@
 python -m flows.report --store URI --out DIR [--compare A B …] [--price PER_DEVICE_HOUR]
 """
 
-import argparse
 import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
 from prefect import flow
 from pydantic import Field
 
 import tasks.report
-from flows.command import call, prepare, run_flow, stoppable
+from flows.command import STORE, call, prepare, run_flow, stoppable
 from infra.artifacts import absolute_uri, default_store, open_store
+from infra.base.commands import OPTIONS, app_of, parsed_by, start
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
 from tasks.pages import run_name
@@ -109,13 +111,14 @@ def copy_report(report: Path, out: Path) -> None:
         raise UserError(f"report directory {out} can't be written: {error.strerror}") from None
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Run the flow; print where the page is, and the comparison that was asked for."""
-    open_store(arguments.store, create=False)
+    store = arguments.store or default_store()
+    open_store(store, create=False)
     check_directory(arguments.out)
     out = Path(arguments.out)
     prepare()
-    store = absolute_uri(arguments.store)
+    store = absolute_uri(store)
     result = call(report, store, arguments.out, arguments.compare, arguments.price)
     if arguments.compare:
         print((out / "comparison.md").read_text("utf-8"))
@@ -124,32 +127,31 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"unreadable  {unreadable}: see {out / 'unreadable.csv'}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    result.add_argument(
-        "--store",
-        default=default_store(),
-        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
-    )
-    result.add_argument(
-        "--out", default="reports", help="directory for a copy of the report (default: %(default)s)"
-    )
-    result.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="RUN",
-        help="runs to show side by side, each by the first digits of its key or by a ref; the "
-        "first is compared with each of the others",
-    )
-    result.add_argument(
-        "--price",
-        type=non_negative_float,
-        metavar="PER_DEVICE_HOUR",
-        help="price of a device-hour, in whatever currency, to show what each run cost",
-    )
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a report."""
+
+    store: Annotated[str | None, STORE] = None
+    """The artifact store: a path, file:///… or s3://…"""
+    out: str = "reports"
+    """Directory for a copy of the report."""
+    compare: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None
+    """Runs to show side by side, each by the first digits of its key or by a ref. The first is
+    compared with each of the others."""
+    price: Annotated[float | None, parsed_by(non_negative_float)] = None
+    """Price of a device-hour, in whatever currency, to show what each run cost."""
+
+
+DEFAULTS = Options()
+
+
+def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
+    """Write the performance report over all runs of a store.
+
+    Example: `sknet report --store artifacts --out reports`
+    """
+    return run_flow(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(run_flow(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m flows.report")))

@@ -3,16 +3,18 @@
 python -m flows.revalidate --store URI [--replica URI] [--data SOURCE] [--tolerance FRACTION]
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.command import call, prepare, run_flow, stoppable
+from flows.command import STORE, call, prepare, run_flow, stoppable
 from flows.parameters import Fraction
 from infra.artifacts import absolute_uri, default_store, open_store
+from infra.base.commands import OPTIONS, app_of, parsed_by, start
 from infra.base.options import fraction
 from sknet.data.sources import absolute, open_source
 from sknet.judgement import TOLERANCE
@@ -78,13 +80,14 @@ def check(store: str, replica: str | None, data: str | None) -> None:
         next(open_source(data).files(), None)  # raises if there is none
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Check the input before anything starts, run the flow, print what was found."""
-    check(arguments.store, arguments.replica, arguments.data)
+    store = arguments.store or default_store()
+    check(store, arguments.replica, arguments.data)
     prepare()
     found = call(
         revalidate,
-        absolute_uri(arguments.store),
+        absolute_uri(store),
         arguments.replica and absolute_uri(arguments.replica),
         arguments.data and absolute(arguments.data),
         arguments.tolerance,
@@ -99,32 +102,31 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"production is {found.outcome}: accuracy@1 {counts.correct_top1}/{counts.seen}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    result.add_argument(
-        "--store",
-        default=default_store(),
-        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
-    )
-    result.add_argument(
-        "--replica",
-        metavar="URI",
-        help="a store with copies, made by `infra.artifacts push`, to replace damaged artifacts",
-    )
-    result.add_argument(
-        "--data", metavar="SOURCE", help="source of the images, to rebuild damaged shards"
-    )
-    result.add_argument(
-        "--tolerance",
-        type=fraction,
-        default=TOLERANCE,
-        metavar="FRACTION",
-        help="largest fraction of the samples for which other software or another device may "
-        "predict another class (default: %(default)s)",
-    )
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a revalidation."""
+
+    store: Annotated[str | None, STORE] = None
+    """The artifact store: a path, file:///… or s3://…"""
+    replica: str | None = None
+    """A store with copies, made by `sknet store push`, to replace damaged artifacts."""
+    data: str | None = None
+    """Source of the images, to rebuild damaged shards."""
+    tolerance: Annotated[float, parsed_by(fraction)] = TOLERANCE
+    """Largest fraction of the samples, from 0 to 1, for which other software or another device may
+    predict another class."""
+
+
+DEFAULTS = Options()
+
+
+def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
+    """Check that the promoted checkpoint is intact and still gives the recorded results.
+
+    Example: `sknet revalidate --store artifacts`
+    """
+    return run_flow(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(run_flow(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m flows.revalidate")))

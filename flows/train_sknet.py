@@ -3,28 +3,31 @@
 python -m flows.train_sknet --recipe NAME|PATH --data SOURCE --store URI --workers N
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Annotated, TypeVar
 
+from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import call, prepare, run_flow, stoppable
+from flows.command import STORE, call, prepare, run_flow, stoppable
 from flows.parameters import RecipeName, Workers, checked_recipe
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
+from infra.base.commands import OPTIONS, Flag, Texts, app_of, parsed_by, start
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.quarantine import DEFAULT_LIMIT
 from sknet.data.sources import absolute, open_source
-from sknet.device import CHOICES, Choice
+from sknet.device import Choice
 from sknet.errors import UserError
 from sknet.judgement import NO_FLOORS, Floors
 from sknet.planning import check_source
 from tasks.convert import ConversionSettings, convert
+from tasks.errors import NotPromotedError
 from tasks.pages import run_name
 from tasks.programs import THIS_HOST, LaunchSettings, chosen_device, device_of
 from tasks.promote import promote
@@ -34,6 +37,7 @@ from tasks.stage import stage
 from tasks.train import train
 from tasks.validate import validate
 
+DEFAULT_RECIPE = "skresnet18_digits"
 DEFAULT_CONVERSION = ConversionSettings()
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -45,7 +49,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 )
 @stoppable
 def train_sknet(
-    recipe: RecipeName = "skresnet18_digits",
+    recipe: RecipeName = DEFAULT_RECIPE,
     data: str = "digits",
     store: str | None = None,
     workers: Workers = 2,
@@ -91,8 +95,9 @@ def train_sknet(
     return show([dataset, shards, checkpoint, evaluation, promotion, pages])
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Check the input before anything starts, run the flow, print the summary."""
+    store = arguments.store or default_store()
     launch = settings_of(LaunchSettings, arguments)
     # The flow loads it again, and warns of the keys that it ignores.
     recipe = checked_recipe(
@@ -107,15 +112,15 @@ def main(arguments: argparse.Namespace) -> None:
     for _ in source.files():
         pass
     conversion = settings_of(ConversionSettings, arguments)
-    open_store(arguments.store)
+    open_store(store)
     prepare()
     results = call(
         train_sknet,
         recipe=arguments.recipe,
         data=absolute(arguments.data),
-        store=absolute_uri(arguments.store),
+        store=absolute_uri(store),
         workers=arguments.workers,
-        overrides=arguments.set,
+        overrides=[*arguments.set],
         device_target=arguments.device_target,
         conversion=conversion,
         launch=launch,
@@ -123,108 +128,26 @@ def main(arguments: argparse.Namespace) -> None:
         on_leak=arguments.on_leak,
         full=arguments.full,
     )
-    print_summary(results)
+    print_summary(results, arguments.store or default_store())
+    promotion = next(each for each in results if each.task == "promote")
+    if arguments.fail_if_not_promoted and promotion.status == "refused":
+        raise NotPromotedError(f"not promoted: {promotion.facts['reason']}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    default = "(default: %(default)s)"
-    result.add_argument(
-        "--recipe", default="skresnet18_digits", help=f"a name or a YAML file {default}"
-    )
-    result.add_argument(
-        "--data",
-        default="digits",
-        help=f"source of the images: digits, fashion-mnist:DIR, DIR or s3://… {default}",
-    )
-    result.add_argument(
-        "--store",
-        default=default_store(),
-        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
-    )
-    result.add_argument(
-        "--workers", type=positive_int, default=2, help=f"number of ranks on all hosts {default}"
-    )
-    result.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a choice of the recipe; may be repeated",
-    )
-    result.add_argument(
-        "--device_target",
-        choices=CHOICES,
-        help="auto: Ascend if the hosts that train have cards, else CPU (default: the recipe's, "
-        "which is auto unless it says otherwise)",
-    )
-    result.add_argument(
-        "--shards",
-        default=4,
-        help="number of shards of each split, or 'auto': one for every 256 MiB of images "
-        f"{default}",
-    )
-    result.add_argument(
-        "--shorter-side",
-        metavar="PIXELS",
-        help="resize images whose shorter side is longer than this (default: store the "
-        "original bytes)",
-    )
-    result.add_argument(
-        "--quality", default=DEFAULT_QUALITY, help=f"JPEG quality of resized images {default}"
-    )
-    result.add_argument(
-        "--max-quarantine",
-        metavar="FRACTION",
-        help=f"largest fraction of unreadable images tolerated (default: {DEFAULT_LIMIT})",
-    )
-    result.add_argument(
-        "--balanced-floor",
-        metavar="FRACTION",
-        help="lowest balanced accuracy at which a checkpoint is promoted (default: any)",
-    )
-    result.add_argument(
-        "--class-floor",
-        action="append",
-        default=[],
-        metavar="CLASS=FRACTION",
-        help="lowest recall of a class at which a checkpoint is promoted; may be repeated",
-    )
-    result.add_argument(
-        "--on-leak",
-        choices=get_args(OnLeak),
-        default=ON_LEAK,
-        help="what to do if an image is in several splits: record it, refuse the source, or drop "
-        f"its copies from the split that matters less {default}",
-    )
-    result.add_argument("--full", action="store_true", help="read files again that haven't changed")
-    result.add_argument(
-        "--launcher",
-        default="local",
-        help="'local', or the Ray cluster that converts and trains: 'ray:auto' or "
-        f"'ray://HOST:PORT' {default}",
-    )
-    result.add_argument(
-        "--hosts", default=1, help=f"number of hosts that share the workers equally {default}"
-    )
-    result.add_argument(
-        "--wait-for-hosts",
-        default=60,
-        metavar="SECONDS",
-        help=f"seconds to wait for that many hosts before training with fewer {default}",
-    )
-    return result
+def _plain(value: object) -> object:
+    return [*value] if isinstance(value, tuple) else value
 
 
-def settings_of(model: type[Settings], arguments: argparse.Namespace) -> Settings:
+def settings_of(model: type[Settings], arguments: "Options") -> Settings:
     """Return the settings that the options choose.
 
     Raises:
         UserError: An option has a wrong value; the message names it.
     """
     try:
-        return model.model_validate({name: getattr(arguments, name) for name in model.model_fields})
+        return model.model_validate(
+            {name: _plain(getattr(arguments, name)) for name in model.model_fields}
+        )
     except ValidationError as error:
         fault = error.errors()[0]
         message = fault["msg"].removeprefix("Value error, ")
@@ -234,5 +157,68 @@ def settings_of(model: type[Settings], arguments: argparse.Namespace) -> Setting
         raise UserError(f"--{option} is {fault['input']!r}: {message}") from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run. Those of conversion, hosts and floors are checked by their settings."""
+
+    recipe: str = DEFAULT_RECIPE
+    """A recipe's name, or a YAML file; `sknet recipes` lists the names."""
+    data: str = "digits"
+    """Source of the images: digits, fashion-mnist:DIR, DIR or s3://…"""
+    store: Annotated[str | None, STORE] = None
+    """The artifact store: a path, file:///… or s3://…"""
+    workers: Annotated[int, parsed_by(positive_int)] = 2
+    """Number of ranks on all hosts."""
+    set: Texts = ()
+    """KEY=VALUE: change a choice of the recipe; may be repeated. `sknet recipes --explain KEY` says
+    what a key means."""
+    device_target: Annotated[
+        Choice | None, Parameter(show_default="the recipe's, which is auto")
+    ] = None
+    """auto: Ascend if the hosts that train have cards, else CPU."""
+    shards: str = "4"
+    """Number of shards of each split, or auto: one for every 256 MiB of images."""
+    shorter_side: str | None = None
+    """Resize images whose shorter side is longer than this, in pixels; without it, the original
+    bytes are stored."""
+    quality: str = str(DEFAULT_QUALITY)
+    """JPEG quality of resized images, 1 to 100."""
+    max_quarantine: Annotated[str | None, Parameter(show_default=str(DEFAULT_LIMIT))] = None
+    """Largest fraction of unreadable images tolerated, from 0 to 1."""
+    balanced_floor: Annotated[str | None, Parameter(show_default="any")] = None
+    """Lowest balanced accuracy, from 0 to 1, at which a checkpoint is promoted."""
+    class_floor: Texts = ()
+    """CLASS=FRACTION: lowest recall of a class, from 0 to 1, at which a checkpoint is promoted; may
+    be repeated."""
+    on_leak: OnLeak = ON_LEAK
+    """What to do if an image is in several splits: record it (warn), refuse the source, or drop its
+    copies from the split that matters less."""
+    full: Flag = False
+    """Read files again that haven't changed."""
+    launcher: str = "local"
+    """local, or the Ray cluster that converts and trains: ray:auto or ray://HOST:PORT."""
+    hosts: str = "1"
+    """Number of hosts that share the workers equally."""
+    wait_for_hosts: str = "60"
+    """Seconds to wait for that many hosts before training with fewer."""
+    quiet: Flag = False
+    """Show no progress: warnings and errors alone, and the summary on stdout."""
+    verbose: Flag = False
+    """Show every line of the log, also in a terminal."""
+    fail_if_not_promoted: Flag = False
+    """End with exit code 1 if the checkpoint is not promoted."""
+
+
+DEFAULTS = Options()
+
+
+def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
+    """Train, validate, promote and report one recipe; what the store has already is reused.
+
+    Example: `sknet run --recipe skresnet18_digits --data digits --workers 2`
+    """
+    return run_flow(main, options)
+
+
 if __name__ == "__main__":
-    sys.exit(run_flow(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m flows.train_sknet")))

@@ -4,13 +4,20 @@ msrun --worker_num 2 --local_worker_num 2 --join=True sknet/train.py --config R 
 python -m sknet.train --config R --data_dir D --distribute False
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from infra.base.commands import OPTIONS, app_of, parsed_by, start
+from infra.base.console import console
 from infra.base.options import non_negative_float, positive_int
+from infra.base.progress import Progress
 from sknet import outputs, program
 from sknet.device import choose_device
+from sknet.options import DataOptions
 from sknet.planning import (
     check_data,
     check_processors,
@@ -19,21 +26,24 @@ from sknet.planning import (
     open_data,
     plan_run,
 )
+from sknet.recipe import load_recipe
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Train. The last line that rank 0 prints names the final checkpoint."""
     distribute = program.is_distributed(arguments.distribute, "sknet/train.py")
     warnings: list[str] = []  # they come after the device, which is the first line
-    recipe = program.recipe_of(arguments, warnings.append)
+    recipe = load_recipe(arguments.config, arguments.set, warn=warnings.append)
     planned = arguments.planned_workers or program.num_ranks(distribute=distribute)
     check_ranks(recipe, planned)
     check_processors(recipe)
     device = choose_device(arguments.device_target, recipe)
+    console().show(Progress(phase="loading MindSpore"))
     from sknet.data.data_directory import shards_at
-    from sknet.training.trainer import Options, Trainer, starting_network
+    from sknet.training.trainer import Options as TrainerOptions
+    from sknet.training.trainer import Trainer, starting_network
     from sknet.world import join_world, set_device
 
     set_device(device.target, recipe.mode, recipe.jit_level)
@@ -64,46 +74,41 @@ def main(arguments: argparse.Namespace) -> None:
         report=report,
     )
     run = plan_run(recipe, shards.record, planned, device.target)
-    options = Options(
+    options = TrainerOptions(
         directory=arguments.ckpt_save_dir,
         report=report,
         weights=weights,
         tensorboard=arguments.tensorboard,
-        progress_file=arguments.progress_file,
         hang_floor=arguments.hang_floor,
     )
     Trainer(run, shards, world, StopRequest(distributed=distribute), options).train()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options, which have MindCV's names where MindCV has them."""
-    result = program.parser(__doc__.splitlines()[0])
-    program.add_run_options(result)
-    result.add_argument(
-        "--ckpt_save_dir",
-        type=Path,
-        default=Path("ckpt"),
-        help="directory for checkpoints and metrics.jsonl (default: ckpt)",
-    )
-    result.add_argument(
-        "--planned_workers",
-        type=positive_int,
-        help="number of ranks from which the global batch and the learning rate follow "
-        "(default: the actual number)",
-    )
-    result.add_argument("--progress_file", type=Path, help=argparse.SUPPRESS)
-    result.add_argument(
-        "--tensorboard", type=Path, help="directory for TensorBoard event files (default: none)"
-    )
-    result.add_argument(
-        "--hang_floor",
-        type=non_negative_float,
-        default=FLOOR_SECONDS,
-        help="seconds that any step may take before the training counts as hung; 0 turns this "
-        f"off (default: {FLOOR_SECONDS:g})",
-    )
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """The options, which have MindCV's names where MindCV has them."""
+
+    config: Annotated[str, Parameter(alias="-c")]
+    """Recipe: its name, or the path of a YAML file; `sknet recipes` lists the names."""
+    ckpt_save_dir: Path = Path("ckpt")
+    """Directory for checkpoints and metrics.jsonl."""
+    planned_workers: Annotated[
+        int | None, parsed_by(positive_int), Parameter(show_default="the actual number")
+    ] = None
+    """Number of ranks from which the global batch and the learning rate follow."""
+    tensorboard: Path | None = None
+    """Directory for TensorBoard event files."""
+    hang_floor: Annotated[float, parsed_by(non_negative_float)] = FLOOR_SECONDS
+    """Seconds that any step may take before the training counts as hung; 0 turns this off."""
+
+
+def command(options: Annotated[Options, OPTIONS]) -> int:
+    """Train a recipe on images or shards, resuming from the newest valid checkpoint.
+
+    Example: `sknet train --config skresnet18_digits --data-dir digits`
+    """
+    return program.run(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m sknet.train")))

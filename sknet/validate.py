@@ -4,21 +4,24 @@ python -m sknet.validate --data_dir DIR --ckpt_path PATH [-c RECIPE] [--json OUT
 msrun --worker_num 2 --local_worker_num 2 --join=True sknet/validate.py --data_dir DIR …
 """
 
-import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
+
+from infra.base.commands import HIDDEN, OPTIONS, app_of, start
+from infra.base.console import console
+from infra.base.progress import Progress
 from sknet import outputs, program
-from sknet.data.sources import TEST
 from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
+from sknet.options import DataOptions
 from sknet.planning import check_classes, open_data
-from sknet.progress import write_progress
-from sknet.recipe import Recipe, changed_recipe
+from sknet.recipe import Recipe, changed_recipe, load_recipe
 from sknet.records import CheckpointChecks, Evaluation, Run
 from sknet.records.training import MODEL_FILE, STATE_FILE, run_of
 
@@ -32,26 +35,24 @@ BATCH_SIZE = 16
 """Samples per forward pass of a rank. The largest activation of skresnet18 at 320 pixels takes
 100 MB."""
 
-SPLIT = "val"
+SPLIT: Literal["val"] = "val"
 
 PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std")
 """Choices of a recipe that decide what the network sees of a validation image."""
 
-SECONDS_BETWEEN_LINES = 10.0
-"""Seconds between two lines about the progress."""
 
-
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Evaluate; rank 0 prints the device, a line for each resolution, and writes the files."""
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
     warnings: list[str] = []  # they come after the device, which is the first line
-    given = program.recipe_of(arguments, warnings.append) if arguments.config else None
+    given = _given_recipe(arguments, warnings.append)
     weights = _weights_file(arguments.ckpt_path)
     recipe, run = _recipe_and_run(arguments, given, weights, warnings.append)
     device = choose_device(arguments.device_target, recipe)
     _make_directories(arguments)
     _refuse_other_classes(recipe, run, open_data(arguments.data_dir).classes)
     # Importing MindSpore takes seconds, so wrong options are refused before.
+    console().show(Progress(phase="loading MindSpore"))
     from sknet.data.data_directory import shards_at
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
@@ -72,8 +73,10 @@ def main(arguments: argparse.Namespace) -> None:
         report=lambda line: print(line, flush=True),
     )
     network = create_model(recipe.model, num_classes=len(shards.classes))
+    console().show(Progress(phase="checking the checkpoint"))
     _check(arguments, network, recipe, shards, world)
     load_weights(network, weights)
+    console().show(Progress(phase="compiling the graph"))
     _evaluate(arguments, fold(network), recipe, shards, world)
     # msrun ends all ranks when the first one leaves, so they wait for each other.
     world.sum(0.0)
@@ -86,8 +89,14 @@ def _weights_file(given: Path) -> Path:
     return file
 
 
+def _given_recipe(arguments: "Options", warn: Callable[[str], object]) -> Recipe | None:
+    if arguments.config is None:
+        return None
+    return load_recipe(arguments.config, arguments.set, warn=warn)
+
+
 def _recipe_and_run(
-    arguments: argparse.Namespace,
+    arguments: "Options",
     given: Recipe | None,
     weights: Path,
     warn: Callable[[str], object],
@@ -162,7 +171,7 @@ def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, .
     )
 
 
-def _make_directories(arguments: argparse.Namespace) -> None:
+def _make_directories(arguments: "Options") -> None:
     if arguments.json:
         outputs.make_directory(arguments.json.parent, "--json")
     if arguments.out:
@@ -172,7 +181,7 @@ def _make_directories(arguments: argparse.Namespace) -> None:
 
 
 def _check(
-    arguments: argparse.Namespace,
+    arguments: "Options",
     network: "SKNet",
     recipe: Recipe,
     shards: "ShardSet",
@@ -208,7 +217,7 @@ def _refuse_failed(checks: CheckpointChecks, checkpoint: Path) -> None:
 
 
 def _evaluate(
-    arguments: argparse.Namespace,
+    arguments: "Options",
     network: "SKNet",
     recipe: Recipe,
     shards: "ShardSet",
@@ -226,12 +235,13 @@ def _evaluate(
         resolutions=recipe.resolutions,
         world=world,
         with_average_precision=True,
-        on_progress=_progress(arguments.progress_file) if world.rank == 0 else None,
+        on_progress=_show,
     )
     if arguments.out:
         from sknet.evaluation.attention import measure_attention
         from sknet.records.evaluation import ATTENTION_FILE
 
+        console().show(Progress(phase="measuring attention"))
         # All ranks compute it: the others would have to wait for rank 0 anyway.
         attention = measure_attention(
             network, recipe, shards, split=arguments.split, batch_size=BATCH_SIZE
@@ -243,28 +253,12 @@ def _evaluate(
         _report(arguments, recipe, shards, predictions)
 
 
-def _progress(file: Path | None) -> Callable[[float], None]:
-    """Return what prints how far the evaluation is and, before that, writes the progress file.
-
-    Its end is written alone: the lines of the results follow.
-    """
-    last = time.monotonic()
-
-    def show(fraction: float) -> None:
-        nonlocal last
-        if fraction < 1 and time.monotonic() - last < SECONDS_BETWEEN_LINES:
-            return
-        last = time.monotonic()
-        if file:
-            write_progress(file, fraction)
-        if fraction < 1:
-            print(f"evaluated {fraction:.0%} of the samples", flush=True)
-
-    return show
+def _show(fraction: float) -> None:
+    console().show(Progress(phase="predicting", fraction=fraction))
 
 
 def _report(
-    arguments: argparse.Namespace,
+    arguments: "Options",
     recipe: Recipe,
     shards: "ShardSet",
     predictions: "dict[int, Predictions]",
@@ -324,30 +318,34 @@ def _line(evaluation: Evaluation) -> str:
     return f"{evaluation.resolution}x{evaluation.resolution}: {', '.join(parts)}"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = program.parser(__doc__.splitlines()[0])
-    program.add_run_options(result, default_recipe="that of the checkpoint's training")
-    result.add_argument(
-        "--ckpt_path",
-        type=Path,
-        required=True,
-        help="file of weights, or the directory of a checkpoint",
-    )
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """The options, which have MindCV's names where MindCV has them."""
+
+    ckpt_path: Path
+    """File of weights, or the directory of a checkpoint."""
+    config: Annotated[
+        str | None,
+        Parameter(alias="-c", show_default="that of the checkpoint's training"),
+    ] = None
+    """Recipe: its name, or the path of a YAML file."""
     # For the promotion alone, which counts how often the sealed test split is looked at.
-    result.add_argument("--split", choices=(SPLIT, TEST), default=SPLIT, help=argparse.SUPPRESS)
-    result.add_argument("--progress_file", type=Path, help=argparse.SUPPRESS)
-    result.add_argument(
-        "--json", type=Path, help="file for the counts at the recipe's resolution (default: none)"
-    )
-    result.add_argument(
-        "--out",
-        type=Path,
-        help="new directory for counts, predictions, attention and examples (default: none); if "
-        "--ckpt_path is a directory, the checkpoint is checked in full before",
-    )
-    return result
+    split: Annotated[Literal["val", "test"], HIDDEN] = SPLIT
+    """Split that is predicted."""
+    json: Path | None = None
+    """File for the counts at the recipe's resolution."""
+    out: Path | None = None
+    """New directory for counts, predictions, attention and examples; if `--ckpt-path` is a
+    directory, the checkpoint is checked in full before."""
+
+
+def command(options: Annotated[Options, OPTIONS]) -> int:
+    """Evaluate a checkpoint on the validation split: predict every sample, and count.
+
+    Example: `sknet validate --data-dir digits --ckpt-path ckpt/step-000000500`
+    """
+    return program.run(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m sknet.validate")))

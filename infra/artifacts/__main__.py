@@ -3,15 +3,17 @@
 Exit codes: 0 all is well, 1 damage was found or the work failed, 2 the input is wrong.
 """
 
-import argparse
 import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, TypeVar, get_type_hints
 
+from cyclopts import App, Parameter
 from tabulate import tabulate
 
 from infra.artifacts.documents import StoreError
@@ -28,23 +30,135 @@ from infra.artifacts.refs import Ref, former_target, require_kind
 from infra.artifacts.store import ArtifactStore, noting
 from infra.artifacts.transfer import NOT_MOVED, copy_files, push_refs, with_inputs
 from infra.artifacts.transfer import push as push_one
+from infra.base.commands import OPTIONS, Flag, Texts, new_app, parsed_by, start
 from infra.base.interrupts import run_interruptible
 from infra.base.options import number
 from infra.base.outcomes import ExitCode
 
-ARTIFACT = "KIND/KEY, or the name of a ref"
-
 Row = dict[str, Any]
-Command = Callable[[ArtifactStore, argparse.Namespace], int]
+Chosen = TypeVar("Chosen", bound="Options")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What all commands have."""
+
+    store: str
+    """The store: a path, file:///abs/path or s3://bucket/prefix."""
+    json: Flag = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class AnyKind:
+    """A positional argument. As a last base class, its field comes first."""
+
+    kind: str | None = None
+    """List artifacts of this kind only."""
+
+
+@dataclass(frozen=True)
+class OneArtifact:
+    """A positional argument."""
+
+    artifact: str
+    """KIND/KEY, or the name of a ref."""
+
+
+@dataclass(frozen=True)
+class AnyArtifact:
+    """A positional argument."""
+
+    artifact: Annotated[str | None, Parameter(show_default="all artifacts")] = None
+    """KIND/KEY, or the name of a ref."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Positional arguments."""
+
+    words: Texts = ()
+    """NAME, to show a ref's history; rollback NAME; or set NAME KIND/KEY, to point it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LsOptions(Options, AnyKind):
+    """The options of ls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(Options, OneArtifact):
+    """The options of show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions(Options):
+    """The options of repair."""
+
+    level: Level = "full"
+    """Which files are read: none, only sizes are compared (size); those that may have changed since
+    they were last read (changed); all (full)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(RepairOptions, AnyArtifact):
+    """The options of verify."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions(ShowOptions):
+    """The options of fetch."""
+
+    out: Path
+    """A new or empty directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(ShowOptions):
+    """The options of push."""
+
+    to: str
+    """The other store."""
+    with_inputs: Flag = False
+    """Copy everything it was made from, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefsOptions(Options, Words):
+    """The options of refs."""
+
+    reason: str | None = None
+    """Why the ref is set; its history keeps the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcOptions(Options):
+    """The options of gc."""
+
+    days: Annotated[float, parsed_by(number(0, 36500))] = 30.0
+    """Remove what hasn't been used for so many days."""
+    delete: Flag = False
+    """Remove it instead of showing it."""
+    without_refs: Flag = False
+    """Also remove from a store that has no refs, where only their age protects artifacts."""
+
+
+def on_store(body: Callable[[ArtifactStore, Chosen], int]) -> Callable[[Chosen], int]:
+    """Make a command of what is done to a store; what the body raises is its last line."""
+
+    def run(options: Chosen) -> int:
+        return run_interruptible(partial(_on_store, body, options))
+
+    run.__name__, run.__doc__ = body.__name__, body.__doc__
+    hint = get_type_hints(body)["options"]
+    run.__annotations__ = {"options": Annotated[hint, OPTIONS], "return": int}
+    return run
+
+
+def _on_store(body: Callable[[ArtifactStore, Chosen], int], options: Chosen) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s")
-    command: Command = options.command
     try:
-        return command(open_store(options.store, create=False), options)
+        return body(open_store(options.store, create=False), options)
     except DamagedArtifactError as error:
         sys.stderr.write(f"damaged: {error}\n")
         return ExitCode.FAILED
@@ -59,8 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # The commands. The name of each function is the command's; its docstring is the help text.
 
 
-def ls(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """List artifacts."""
+@on_store
+def ls(store: ArtifactStore, options: LsOptions) -> int:
+    """List artifacts.
+
+    Example: `sknet store ls --store artifacts`
+    """
     unreadable: dict[str, str] = {}
     rows = [
         {
@@ -79,8 +197,12 @@ def ls(store: ArtifactStore, options: argparse.Namespace) -> int:
     return ExitCode.FAILED if unreadable else ExitCode.DONE
 
 
-def show(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Show one artifact."""
+@on_store
+def show(store: ArtifactStore, options: ShowOptions) -> int:
+    """Show one artifact.
+
+    Example: `sknet store show production --store artifacts`
+    """
     manifest = store.load(*_address(store, options.artifact)).manifest
     if options.json:
         sys.stdout.write(manifest.encode().decode())
@@ -94,8 +216,12 @@ def show(store: ArtifactStore, options: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Look for damage. Nothing is changed."""
+@on_store
+def verify(store: ArtifactStore, options: VerifyOptions) -> int:
+    """Look for damage. Nothing is changed.
+
+    Example: `sknet store verify --store artifacts`
+    """
     unreadable: dict[str, str] = {}
     rows: list[Row] = []
     if options.artifact is not None:
@@ -124,16 +250,24 @@ def verify(store: ArtifactStore, options: argparse.Namespace) -> int:
     return ExitCode.FAILED if rows else ExitCode.DONE
 
 
-def fetch(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Copy an artifact's files into a directory, verified."""
+@on_store
+def fetch(store: ArtifactStore, options: FetchOptions) -> int:
+    """Copy an artifact's files into a directory, verified.
+
+    Example: `sknet store fetch production --store artifacts --out promoted`
+    """
     artifact = store.load(*_address(store, options.artifact))
     copy_files(artifact, options.out)
     _print([entry.model_dump() for entry in artifact.manifest.files], options)
     return ExitCode.DONE
 
 
-def push(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Copy an artifact to another store, verified, and the refs that point to it."""
+@on_store
+def push(store: ArtifactStore, options: PushOptions) -> int:
+    """Copy an artifact to another store, verified, and the refs that point to it.
+
+    Example: `sknet store push production --store artifacts --to copies`
+    """
     manifest = store.load(*_address(store, options.artifact)).manifest
     manifests = list(with_inputs(store, manifest)) if options.with_inputs else [manifest]
     target = open_store(options.to)
@@ -153,9 +287,13 @@ def push(store: ArtifactStore, options: argparse.Namespace) -> int:
     return ExitCode.DONE if is_complete else ExitCode.FAILED
 
 
-def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Show where refs point, or the history of one; point one to an artifact, or roll one back."""
-    match options.words:
+@on_store
+def refs(store: ArtifactStore, options: RefsOptions) -> int:
+    """Show where refs point, or the history of one; point one to an artifact, or roll one back.
+
+    Example: `sknet store refs rollback production --store artifacts`
+    """
+    match list(options.words):
         case []:
             names = store.refs.names()
             rows = [_row(name, ref) for name in names if (ref := store.refs.get(name)) is not None]
@@ -174,8 +312,12 @@ def refs(store: ArtifactStore, options: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Show what nobody needs any more, and why the rest stays; with --delete, remove it."""
+@on_store
+def gc(store: ArtifactStore, options: GcOptions) -> int:
+    """Show what nobody needs any more, and why the rest stays; with --delete, remove it.
+
+    Example: `sknet store gc --store artifacts --days 30`
+    """
     unused_since = datetime.now(UTC) - timedelta(days=options.days)
     planned = survey(store, unused_since=unused_since)
     reason = _why_not_collected(planned, options)
@@ -223,7 +365,7 @@ def gc(store: ArtifactStore, options: argparse.Namespace) -> int:
     return ExitCode.FAILED if refused or planned.unreadable else ExitCode.DONE
 
 
-def _why_not_collected(planned: Plan, options: argparse.Namespace) -> str:
+def _why_not_collected(planned: Plan, options: GcOptions) -> str:
     """Return why a plan must not be carried out; empty if it may."""
     if planned.unreadable and planned.garbage:
         return (
@@ -238,8 +380,12 @@ def _why_not_collected(planned: Plan, options: argparse.Namespace) -> str:
     return ""
 
 
-def repair(store: ArtifactStore, options: argparse.Namespace) -> int:
-    """Set damaged artifacts aside, and remove what dead commits have left."""
+@on_store
+def repair(store: ArtifactStore, options: RepairOptions) -> int:
+    """Set damaged artifacts aside, and remove what dead commits have left.
+
+    Example: `sknet store repair --store artifacts`
+    """
     pointing = {
         (ref.kind, ref.key): name
         for name in store.refs.names()
@@ -340,7 +486,7 @@ def _address(store: ArtifactStore, text: str) -> tuple[str, str]:
     return ref.kind, ref.key
 
 
-def _print(rows: Sequence[Row], options: argparse.Namespace) -> None:
+def _print(rows: Sequence[Row], options: Options) -> None:
     if options.json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
     elif rows:
@@ -348,77 +494,22 @@ def _print(rows: Sequence[Row], options: argparse.Namespace) -> None:
         sys.stdout.write(table + "\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--store",
-        required=True,
-        metavar="URI",
-        help="the store: a path, file:///abs/path or s3://bucket/prefix",
-    )
-    common.add_argument("--json", action="store_true", help="print JSON")
-    level = argparse.ArgumentParser(add_help=False)
-    level.add_argument(
-        "--level",
-        choices=get_args(Level),
-        default="full",
-        help="which files are read: none, only sizes are compared (size); those that may have "
-        "changed since they were last read (changed); all (full, the default)",
-    )
+def commands(name: str) -> App:
+    """Return the commands, under the name that people type for them."""
+    group = new_app(name, help="Look into an artifact store and maintain it.")
+    for command in (ls, show, verify, fetch, push, refs, gc, repair):
+        group.command(command)
+    return group
 
-    parser = argparse.ArgumentParser(prog="python -m infra.artifacts", description=__doc__)
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command: Command, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added = subparsers.add_parser(
-            command.__name__,
-            parents=[common, *parents],
-            help=(command.__doc__ or "").partition(".")[0].lower(),
-            description=command.__doc__,
-        )
-        added.set_defaults(command=command)
-        return added
+app = commands("store")
+"""The commands as those of `sknet store`."""
 
-    add(ls).add_argument("kind", nargs="?", help="list artifacts of this kind only")
-    add(show).add_argument("artifact", help=ARTIFACT)
-    add(verify, level).add_argument(
-        "artifact", nargs="?", help=f"{ARTIFACT} (default: all artifacts)"
-    )
-    fetching = add(fetch)
-    fetching.add_argument("artifact", help=ARTIFACT)
-    fetching.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="a new or empty directory"
-    )
-    pushing = add(push)
-    pushing.add_argument("artifact", help=ARTIFACT)
-    pushing.add_argument("--to", required=True, metavar="URI", help="the other store")
-    pushing.add_argument(
-        "--with-inputs", action="store_true", help="copy everything it was made from, too"
-    )
-    moving = add(refs)
-    forms = "[NAME | rollback NAME | set NAME KIND/KEY]"
-    moving.add_argument(
-        "words", nargs="*", metavar=forms, help="show a ref's history, roll it back, or point it"
-    )
-    moving.add_argument(
-        "--reason", metavar="TEXT", help="why the ref is set; its history keeps the text"
-    )
-    collecting = add(gc)
-    collecting.add_argument(
-        "--days",
-        type=number(0, 36500),
-        default=30.0,
-        help="remove what hasn't been used for so many days (default: 30)",
-    )
-    collecting.add_argument("--delete", action="store_true", help="remove it instead of showing it")
-    collecting.add_argument(
-        "--without-refs",
-        action="store_true",
-        help="also remove from a store that has no refs, where only their age protects artifacts",
-    )
-    add(repair, level)
-    return parser
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    return start(commands("python -m infra.artifacts"), words)
 
 
 if __name__ == "__main__":
-    sys.exit(run_interruptible(main))
+    sys.exit(main())

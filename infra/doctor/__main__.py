@@ -8,11 +8,17 @@ import ipaddress
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from infra.base.ascend import count_device_files
 from infra.base.cann import accepted_versions
+from infra.base.commands import OPTIONS, app_of, parsed_by, start
 from infra.base.interrupts import run_interruptible
 from infra.base.options import non_negative_float, whole_number
 from infra.base.outcomes import ExitCode, UserError
@@ -42,9 +48,8 @@ from infra.doctor.services import (
 Check = Callable[[], list[CheckResult]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(options: "Options") -> int:
     """Run all checks, print the table and return the exit code."""
-    options = _parser().parse_args(arguments)
     try:
         checks = _checks(options)
         if options.json:
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.FAILED if any_failed(results) else ExitCode.DONE
 
 
-def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
+def _checks(options: "Options") -> list[tuple[str, Check]]:
     """Return the requested checks, with their names.
 
     Raises:
@@ -80,8 +85,8 @@ def _checks(options: argparse.Namespace) -> list[tuple[str, Check]]:
         ),
         ("Prefect API", lambda: check_prefect(ask_prefect(api), _version(facts, "prefect"))),
     ]
-    if options.store:
-        checks.append(("store", lambda: check_store(try_store(options.store, directory))))
+    if store := options.store:
+        checks.append(("store", lambda: check_store(try_store(store, directory))))
     if options.ascend or shutil.which("npu-smi") or count_device_files():
         needs = _needs(facts)
         packages = [*(each.name for each in needs.packages), *SHARED]
@@ -121,51 +126,6 @@ def _write(path: Path, content: str) -> None:
         raise UserError(f"--json {path} can't be written: {error.strerror}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m infra.doctor", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="OUT", help="also write the results to this JSON file"
-    )
-    parser.add_argument(
-        "--store",
-        metavar="URI",
-        help="also try this store: a path, file:///abs/path or s3://bucket/prefix",
-    )
-    parser.add_argument(
-        "--api", metavar="URL", help="URL of the Prefect API (default: PREFECT_API_URL)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole_number(1, 1024),
-        default=2,
-        help="number of ranks that will run on this host (default: 2)",
-    )
-    parser.add_argument(
-        "--disk",
-        type=non_negative_float,
-        default=2.0,
-        metavar="GB",
-        help="gigabytes of disk that must be free (default: 2)",
-    )
-    parser.add_argument(
-        "--ascend",
-        action="store_true",
-        help="also check Ascend: devices, driver, CANN and network (default: if npu-smi or a "
-        "device file is found)",
-    )
-    parser.add_argument(
-        "--peer",
-        type=_address,
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="device of another host that HCCL's network must reach; may be repeated",
-    )
-    return parser
-
-
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
@@ -173,5 +133,38 @@ def _address(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is checked."""
+
+    json: Path | None = None
+    """Also write the results to this JSON file."""
+    store: str | None = None
+    """Also try this store: a path, file:///abs/path or s3://bucket/prefix."""
+    api: Annotated[str | None, Parameter(show_default="PREFECT_API_URL")] = None
+    """URL of the Prefect API."""
+    workers: Annotated[int, parsed_by(whole_number(1, 1024))] = 2
+    """Number of ranks that will run on this host."""
+    disk: Annotated[float, parsed_by(non_negative_float)] = 2.0
+    """Gigabytes of disk that must be free."""
+    ascend: Annotated[bool, Parameter(show_default="if npu-smi or a device file is found")] = False
+    """Also check Ascend: devices, driver, CANN and network."""
+    peer: Annotated[tuple[str, ...], parsed_by(_address), Parameter(show_default=False)] = ()
+    """Address of a device of another host that HCCL's network must reach; may be repeated."""
+
+
+DEFAULTS = Options()
+
+
+def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
+    """Check whether this machine can train. The table says what was found, and what to do.
+
+    Exit codes: 0 it can (there may be warnings), 1 a check failed, 2 an option is wrong.
+
+    Example: `sknet doctor --store artifacts --workers 2`
+    """
+    return run_interruptible(partial(main, options))
+
+
 if __name__ == "__main__":
-    sys.exit(run_interruptible(main))
+    sys.exit(start(app_of(command, "python -m infra.doctor")))

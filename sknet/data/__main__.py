@@ -3,11 +3,13 @@
 With --data_dir SHARDS, it shows converted shards instead.
 """
 
-import argparse
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from infra.base.commands import OPTIONS, Flag, app_of, parsed_by, start
 from infra.base.files import replace_file
 from infra.base.options import positive_int
 from sknet import outputs, program
@@ -17,13 +19,16 @@ from sknet.data.sources import ALL_SPLITS, open_source
 from sknet.data.staging import stage_source
 from sknet.data.survey import MAX_MEASURED, survey_shards, survey_source
 from sknet.errors import UserError
+from sknet.options import LaunchedOptions
 from sknet.report.data_contents import DataContents
 from sknet.report.data_page import render_data_page
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Write the page, and print what is suspect in one line."""
-    out: Path = arguments.out
+    if (arguments.source is None) == (arguments.data_dir is None):
+        raise UserError("give either --source, for images, or --data-dir, for shards")
+    out = arguments.out
     if out.is_dir():
         raise UserError(f"--out {out} is a directory: expected a file, such as {out / 'data.html'}")
     outputs.make_directory(out.parent, "--out")
@@ -35,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{out}: {summary(contents)}")
 
 
-def _contents(arguments: argparse.Namespace) -> DataContents:
+def _contents(arguments: "Options") -> DataContents:
     if arguments.data_dir:
         if not (arguments.data_dir / "shards.json").is_file():
             raise UserError(
@@ -44,7 +49,8 @@ def _contents(arguments: argparse.Namespace) -> DataContents:
             )
         shards = read_shards(arguments.data_dir, ALL_SPLITS)
         return survey_shards(shards, str(arguments.data_dir), max_measured=arguments.measure)
-    source = open_source(arguments.source)
+    name = str(arguments.source)
+    source = open_source(name)
     # Whatever can't be used is shown, however much it is.
     staged = stage_source(
         source,
@@ -53,7 +59,7 @@ def _contents(arguments: argparse.Namespace) -> DataContents:
         max_quarantine=1.0,
         report=lambda _level, line: print(line, flush=True),
     )
-    return survey_source(staged, source, arguments.source, max_measured=arguments.measure)
+    return survey_source(staged, source, name, max_measured=arguments.measure)
 
 
 def summary(contents: DataContents) -> str:
@@ -66,28 +72,29 @@ def summary(contents: DataContents) -> str:
     return ", ".join(parts)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the program's options."""
-    result = program.parser(__doc__.split(":")[0])
-    data = result.add_mutually_exclusive_group(required=True)
-    data.add_argument("--source", help="images: digits, fashion-mnist:DIR, DIR or s3://…")
-    data.add_argument("--data_dir", type=Path, metavar="SHARDS", help="a directory of shards")
-    result.add_argument(
-        "--out", type=Path, required=True, metavar="REPORT.html", help="the page to write"
-    )
-    result.add_argument(
-        "--measure",
-        type=positive_int,
-        default=MAX_MEASURED,
-        metavar="N",
-        help="most images that are decoded, chosen at random, to measure their sizes and "
-        f"brightness (default: {MAX_MEASURED})",
-    )
-    result.add_argument(
-        "--full", action="store_true", help="read all files again, also those that haven't changed"
-    )
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options(LaunchedOptions):
+    """The options; one of `source` and `data_dir` is given."""
+
+    source: str | None = None
+    """Images: digits, fashion-mnist:DIR, DIR or s3://…"""
+    data_dir: Path | None = None
+    """A directory of shards, instead of `--source`."""
+    out: Path
+    """The page to write, such as data.html."""
+    measure: Annotated[int, parsed_by(positive_int)] = MAX_MEASURED
+    """Most images that are decoded, chosen at random, to measure their sizes and brightness."""
+    full: Flag = False
+    """Read all files again, also those that haven't changed."""
+
+
+def command(options: Annotated[Options, OPTIONS]) -> int:
+    """Write a page that shows a data set: its images, classes, copies and suspects.
+
+    Example: `sknet data --source digits --out data.html`
+    """
+    return program.run(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m sknet.data")))

@@ -6,7 +6,8 @@ Every demo proves that its recipe learns: below its minimum accuracy, nothing is
 import os
 import subprocess
 
-from flows.train_sknet import parser
+from flows.train_sknet import command
+from infra.base.commands import parse
 from sknet.recipe import load_recipe
 from tests.documented import documented
 from tests.processes import ROOT
@@ -71,7 +72,7 @@ def test_make_bench_runs_every_benchmark_in_small_form() -> None:
 
 
 def test_make_demo_trains_the_digits_on_two_workers() -> None:
-    arguments = parser().parse_args(demo_command()[3:])
+    arguments = parse(command, demo_command()[3:])
     assert arguments.recipe == "skresnet18_digits"
     assert (arguments.data, arguments.store, arguments.workers) == ("digits", "artifacts", 2)
     assert load_recipe(arguments.recipe).min_accuracy == MIN_ACCURACY

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from flows.command import run_flow
+from infra.base.commands import app_of, start
 from infra.base.interrupts import SIGNALS
 
 Ended = subprocess.CompletedProcess[str]
@@ -30,7 +30,7 @@ def call_command(capfd: pytest.CaptureFixture[str], keep_handlers: None) -> Call
         words = [*map(str, options)]
         capfd.readouterr()
         try:
-            code = run_flow(module.main, module.parser().parse_args(words))
+            code = start(app_of(module.command, module.__name__), words)
         except SystemExit as ended:
             code = int(str(ended.code))
         return Ended(words, code, *capfd.readouterr())
@@ -45,7 +45,7 @@ def refused(call_command: Callable[..., Ended]) -> Callable[..., str]:
     def call(module: ModuleType, *options: object) -> str:
         ended = call_command(module, *options)
         assert (ended.returncode, ended.stdout) == (2, "")
-        (line,) = ended.stderr.removeprefix(module.parser().format_usage()).splitlines()
+        (line,) = ended.stderr.splitlines()
         return line
 
     return call

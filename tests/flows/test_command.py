@@ -1,7 +1,6 @@
 """How the commands of flows end: one line for an error, and the exit code that belongs to it."""
 
 import subprocess
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,12 +8,14 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from flows import report, revalidate, train_sknet
+from flows.command import run_flow
 from infra.artifacts import (
     DamagedArtifactError,
     DigestConflictError,
     RefConflictError,
     StoreError,
 )
+from infra.base.commands import parse
 from sknet.errors import NonFiniteLossError, UserError
 from tasks.errors import JobStoppedError, RegressionError
 from tests.synthetic_store import fill
@@ -40,10 +41,13 @@ Ended = subprocess.CompletedProcess[str]
 def test_each_error_has_its_line_and_exit_code(
     error: BaseException, code: int, line: str, call_command: Callable[..., Ended]
 ) -> None:
-    def main(_: Namespace) -> None:
+    def main(_: object) -> None:
         raise error
 
-    ended = call_command(SimpleNamespace(main=main, parser=ArgumentParser))
+    def command() -> int:
+        return run_flow(main, None)
+
+    ended = call_command(SimpleNamespace(command=command, __name__="flow"))
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", f"error: {line}\n")
 
 
@@ -69,6 +73,6 @@ def test_a_run_records_stores_and_data_by_their_absolute_paths(
         report: options[:2],
     }
     with pytest.raises(UserError, match="recorded"):
-        flow.main(flow.parser().parse_args(words[flow]))
+        flow.main(parse(flow.command, words[flow]))
     assert str(tmp_path / "store") in recorded
     assert not {"store", "images"} & {each for each in recorded if isinstance(each, str)}

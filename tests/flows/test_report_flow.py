@@ -10,6 +10,7 @@ import pytest
 
 from flows import report
 from infra.artifacts import open_store
+from infra.base.commands import parse
 from sknet.report.page import COMPARISON, file_names
 from tests.refusals import refusal
 from tests.synthetic_store import fill
@@ -30,7 +31,7 @@ def root(filled: Path, tmp_path: Path) -> Path:
 
 
 def run(*options: object) -> None:
-    report.main(report.parser().parse_args([*map(str, options)]))
+    report.main(parse(report.command, [*map(str, options)]))
 
 
 def keys_of_reports(root: Path) -> set[str]:

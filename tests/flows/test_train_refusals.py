@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows import train_sknet
-from flows.train_sknet import parser, settings_of
+from flows.train_sknet import command, settings_of
+from infra.base.commands import parse
 from sknet.data.conversion.converter import reencoding_to
 from sknet.errors import UserError
 from tasks.convert import ConversionSettings
@@ -175,7 +176,7 @@ def test_a_number_of_workers_below_one_is_refused(
 def test_wrong_settings_are_refused_by_the_name_of_the_option(
     option: str, value: str, message: str
 ) -> None:
-    arguments = parser().parse_args([option, value])
+    arguments = parse(command, [option, value])
     with pytest.raises(UserError) as caught:
         for settings in (ConversionSettings, LaunchSettings):
             settings_of(settings, arguments)
@@ -184,14 +185,14 @@ def test_wrong_settings_are_refused_by_the_name_of_the_option(
 
 def test_options_become_settings() -> None:
     options = ["--shards", "auto", "--shorter-side", "256"]
-    conversion = settings_of(ConversionSettings, parser().parse_args(options))
+    conversion = settings_of(ConversionSettings, parse(command, options))
     assert conversion.shards == "auto"
     assert conversion.reencoding == reencoding_to(256, 92)
-    assert settings_of(ConversionSettings, parser().parse_args([])) == ConversionSettings(
+    assert settings_of(ConversionSettings, parse(command, [])) == ConversionSettings(
         shards=4, shorter_side=None, max_quarantine=None
     )
     options = ["--launcher", "ray://head:10001", "--hosts", "3", "--wait-for-hosts", "5"]
-    assert settings_of(LaunchSettings, parser().parse_args(options)) == LaunchSettings(
+    assert settings_of(LaunchSettings, parse(command, options)) == LaunchSettings(
         launcher="ray://head:10001", hosts=3, wait_for_hosts=5
     )
 

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from infra.base.commands import app_of, start
 from sknet.data.shards import ShardSet
 from tests.sknet.conversions import convert
 
@@ -100,8 +101,11 @@ def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     from sknet import program
 
     def run(module: ModuleType, *options: object) -> tuple[int, str, str]:
-        arguments = module.parser().parse_args([str(option) for option in options])
-        code = program.run(module.main, arguments)
+        words = [str(option) for option in options]
+        if hasattr(module, "command"):
+            code = start(app_of(module.command, module.__name__), words)
+        else:
+            code = program.run(module.main, module.parser().parse_args(words))
         return code, *capfd.readouterr()
 
     return run

@@ -261,6 +261,7 @@ def test_another_failure_is_told_in_mindspores_first_line(
 def test_a_wrong_choice_is_refused_before_mindspore_is_imported() -> None:
     program = """
 import sys
+from infra.base.commands import app_of, start
 from sknet import export, program, train, validate
 recipe = ["--config", "skresnet18_digits"]
 options = [*recipe, "--data_dir", "none"]
@@ -270,8 +271,12 @@ for module, given in [
     (validate, [*options, "--ckpt_path", "README.md"]),
     (export, [*recipe, *weights, "--format", "ONNX"]),
 ]:
-    arguments = module.parser().parse_args([*given, "--device_target", "GPU"])
-    print(program.run(module.main, arguments), "mindspore" in sys.modules)
+    words = [*given, "--device_target", "GPU"]
+    if hasattr(module, "command"):
+        code = start(app_of(module.command, module.__name__), words)
+    else:
+        code = program.run(module.main, module.parser().parse_args(words))
+    print(int(code), "mindspore" in sys.modules)
 """
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -208,13 +208,10 @@ def test_a_checkpoint_of_another_network_is_refused(
     ],
 )
 def test_an_option_of_conversion_out_of_its_range_is_refused(
-    capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+    refused: Callable[..., str], option: str, value: str, message: str
 ) -> None:
     options = ["--source", "digits", "--out", "shards", "--shards", "auto", f"{option}={value}"]
-    with pytest.raises(SystemExit) as ended:
-        convert.parser().parse_args(options)
-    assert ended.value.code == 2
-    assert f"argument {option}: {message}" in capsys.readouterr().err
+    assert refused(convert, *options) == f"error: {option}: {message}"
 
 
 def test_an_output_directory_that_is_a_file_is_refused(

@@ -1,5 +1,6 @@
 """A full disk and refused memory end a program in one line with the figures."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -92,8 +93,8 @@ def test_program_advises_the_options_that_it_has(
     def main(_: Namespace) -> None:
         raise MemoryError
 
-    parser = importlib.import_module(f"sknet.{program_name}").parser()
-    arguments = Namespace(**{action.dest: None for action in parser._actions})
+    options = importlib.import_module(f"sknet.{program_name}").Options
+    arguments = Namespace(**{field.name: None for field in dataclasses.fields(options)})
     assert program.run(main, arguments) == 1
     assert capsys.readouterr().err.endswith(f"): {advice}\n")
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from infra.base.cann import accepted_versions
-from infra.doctor.__main__ import main
+from infra.base.commands import app_of, start
+from infra.doctor.__main__ import command
 from infra.doctor.machine import (
     NAMED,
     Installation,
@@ -43,11 +44,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as ended:  # argparse's
-            assert isinstance(ended.code, int)
-            code = ended.code
+        code = start(app_of(command, "doctor"), [str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -150,7 +147,7 @@ def test_wrong_credentials_of_s3_fail_and_are_not_shown(
         (["--disk", "much"], "not a number of at least 0"),
         (["--peer", "host-2"], "not an IP address"),
         (["--json", "/proc/nowhere/x.json"], "can't be written"),
-        (["--jso", "x"], "unrecognized"),
+        (["--jso", "x"], "no option --jso (did you mean --json?)"),
     ],
 )
 def test_wrong_input_ends_with_2_and_one_line(run: Run, arguments: list[str], message: str) -> None:

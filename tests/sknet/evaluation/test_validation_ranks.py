@@ -6,8 +6,9 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
+from infra.base.commands import app_of, start
 from infra.launch import Job, Outcome, run
-from sknet import program, validate
+from sknet import validate
 from sknet.evaluation.predictions import read_predictions
 from sknet.records import Evaluation
 from tests.sknet.conftest import write_images
@@ -53,7 +54,7 @@ def shards_of(num_samples: int, directory: Path) -> Path:
 def validated_alone(out: Path, data: Path, options: list[str]) -> dict[str, bytes]:
     """Validate in this process, and return the files."""
     arguments = [*options, "--data_dir", str(data), "--out", str(out)]
-    assert program.run(validate.main, validate.parser().parse_args(arguments)) == 0
+    assert start(app_of(validate.command, "validate"), arguments) == 0
     return contents(out)
 
 

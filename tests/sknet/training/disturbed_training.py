@@ -10,7 +10,8 @@ import sys
 import time
 from typing import Any
 
-from sknet import program, train
+from infra.base.commands import app_of, start
+from sknet import train
 from sknet.training import trainer
 from sknet.training.loop import Loop
 from tests.sknet.tiny_networks import ThreeLayers
@@ -38,4 +39,4 @@ if __name__ == "__main__":
     trainer.create_model = lambda _name, num_classes: ThreeLayers(num_classes)
     if "DISTURBANCE" in os.environ:
         disturb()
-    sys.exit(program.run(train.main, train.parser().parse_args()))
+    sys.exit(start(app_of(train.command, "disturbed_training")))
