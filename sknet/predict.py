@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infra.base.options import positive_int
 from infra.base.progress import work
-from sknet import program
+from sknet import outputs, program
 from sknet.errors import SampleError, UserError
 from sknet.export import read_classes
 from sknet.prediction.inputs import Found, find_files
@@ -84,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> None:
             continue
         if path.is_dir():
             raise UserError(f"--{name} {path} is a directory, expected a file")
-        program.make_directory(path.parent, f"--{name}")
+        outputs.make_directory(path.parent, f"--{name}")
 
 
 def _predictor(arguments: argparse.Namespace, warn: Callable[[str], object]) -> "Predictor":
@@ -133,13 +133,13 @@ def _write(
 ) -> None:
     """Write the files that the options name."""
     if arguments.json:
-        with program.writing(arguments.json, "--json"):
+        with outputs.writing(arguments.json, "--json"):
             text = document(predictions, unreadable, source, error_rate)
             arguments.json.write_text(text, "utf-8")
     kinds: tuple[Literal["csv", "parquet"], ...] = ("csv", "parquet")
     for name in kinds:
         if path := getattr(arguments, name):
-            with program.writing(path, f"--{name}"):
+            with outputs.writing(path, f"--{name}"):
                 write_table(predictions, path, name)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sknet.evaluation.classes import FORMULA
+from sknet.csv_text import FORMULA
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,7 +37,7 @@ longest fixed words. The page is made from the code and tested against it
 | 0 | done |
 | 1 | the work failed; after `stopped` or `interrupted`, the same command resumes |
 | 2 | the input is wrong; one line says why |
-| 2, with `--help` in the line | an option is misspelled, missing or malformed: `--help` lists all options |
+| 2, naming `--help` | an option is misspelled, missing or malformed: `--help` lists all options |
 
 A flow retries a task only if that can help (a rank or a host was lost, the disk or S3 failed for a
 while), after 5, 20 and 60 s. Every other error ends the flow at once. The log names the images that
