@@ -1,7 +1,6 @@
 """Task `convert`: write a staged data set as sharded MindRecord files."""
 
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,16 +8,16 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.artifacts import ArtifactSpec, BuildOutput, open_store
+from infra.artifacts import BuildOutput, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import ConversionProgress, Shown
-from sknet.data.shards import SHARDS_FORMAT
 from sknet.data.sources import absolute
 from sknet.data.staging import read_staged
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
+from tasks.catalog.specs import shards_spec
 from tasks.errors import LostWorkerError
 from tasks.programs import THIS_HOST, LaunchSettings, ProgressBar, run_program
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
@@ -69,17 +68,7 @@ def convert(
         LostWorkerError: A process or a host was lost.
     """
     store = open_store(store_uri)
-    reencoding = settings.reencoding
-    spec = ArtifactSpec(
-        kind="shards",
-        format_version=SHARDS_FORMAT,
-        params={
-            "num_shards": settings.shards,
-            "reencoding": reencoding.model_dump() if reencoding else None,
-            "mindspore": version("mindspore"),
-        },
-        inputs={"dataset": dataset.digest},
-    )
+    spec = shards_spec(dataset.digest, settings.shards, settings.reencoding)
 
     def build(workspace: Path) -> BuildOutput:
         out = workspace / "shards"

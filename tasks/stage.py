@@ -14,6 +14,7 @@ from sknet.data.copies.leaks import ON_LEAK, OnLeak, table_rows
 from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import Source, absolute, open_source
 from sknet.data.staging import Staged, stage_source
+from tasks.catalog.specs import dataset_spec
 from tasks.pages import worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
@@ -54,12 +55,7 @@ def stage(
     )
     logger.info("stage: read %d files; the others are unchanged", staged.num_files_read)
     _show_copies(staged)
-    spec = ArtifactSpec(
-        kind="dataset",
-        format_version=2,
-        params={"dataset": staged.dataset.content_digest},
-        inputs={},
-    )
+    spec = dataset_spec(staged.dataset)
     num_leaked = sum(len(staged.dataset.leaked(split)) for split in staged.dataset.splits)
 
     def build(workspace: Path) -> BuildOutput:

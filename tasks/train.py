@@ -4,7 +4,6 @@ import os
 import shutil
 import uuid
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from prefect.client.schemas.objects import State
@@ -13,6 +12,7 @@ from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.catalog.production import processor
+from tasks.catalog.specs import checkpoint_spec
 from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
@@ -53,19 +53,7 @@ def train(
         JobStoppedError: The training was asked to stop.
     """
     store = open_store(store_uri)
-    spec = ArtifactSpec(
-        kind="checkpoint",
-        # 2: other names of parameters, and a loss that rounds differently; 3: format 2 of
-        # Checkpoint; 4: more fields in its evaluations.
-        format_version=4,
-        params={
-            "recipe": recipe.choices(),
-            "world_size": num_workers,
-            "device_target": device_target,
-            "mindspore": version("mindspore"),
-        },
-        inputs={"shards": shards.digest},
-    )
+    spec = checkpoint_spec(recipe, shards.digest, num_workers, device_target)
     complete_run_name(f"{recipe.name} {spec.key[:KEY_DIGITS]}")
 
     machine = {"processor": processor(device_target), "load": load_of_others()}

@@ -1,0 +1,73 @@
+"""The specs of what a run makes: from them, the keys are known before anything is built.
+
+The tasks and `flows.dry_run` share them. The spec of an evaluation is in `production`, which also
+evaluates.
+"""
+
+from importlib.metadata import version
+from typing import Literal
+
+from infra.artifacts import ArtifactSpec
+from sknet.data.shards import SHARDS_FORMAT
+from sknet.recipe import Recipe
+from sknet.records import Dataset, Reencoding
+
+CHECKPOINT_FORMAT = 4
+"""Format 2: other names of parameters, and a loss that rounds differently; 3: format 2 of
+`Checkpoint`; 4: more fields in its evaluations."""
+
+
+def dataset_spec(dataset: Dataset) -> ArtifactSpec:
+    """Return the spec of a staged data set."""
+    return ArtifactSpec(
+        kind="dataset",
+        format_version=2,
+        params={"dataset": dataset.content_digest},
+        inputs={},
+    )
+
+
+def shards_spec(
+    dataset: str, num_shards: int | Literal["auto"], reencoding: Reencoding | None
+) -> ArtifactSpec:
+    """Return the spec of a data set's shards.
+
+    Args:
+        dataset: Digest of the data set.
+        num_shards: Number of shards of each split, or auto.
+        reencoding: How images are re-encoded; None: their original bytes.
+    """
+    return ArtifactSpec(
+        kind="shards",
+        format_version=SHARDS_FORMAT,
+        params={
+            "num_shards": num_shards,
+            "reencoding": reencoding.model_dump() if reencoding else None,
+            "mindspore": version("mindspore"),
+        },
+        inputs={"dataset": dataset},
+    )
+
+
+def checkpoint_spec(
+    recipe: Recipe, shards: str, num_workers: int, device_target: str
+) -> ArtifactSpec:
+    """Return the spec of the final checkpoint of a training.
+
+    Args:
+        recipe: Every choice of the training.
+        shards: Digest of the shards.
+        num_workers: Number of ranks on all hosts.
+        device_target: CPU or Ascend.
+    """
+    return ArtifactSpec(
+        kind="checkpoint",
+        format_version=CHECKPOINT_FORMAT,
+        params={
+            "recipe": recipe.choices(),
+            "world_size": num_workers,
+            "device_target": device_target,
+            "mindspore": version("mindspore"),
+        },
+        inputs={"shards": shards},
+    )
