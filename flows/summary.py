@@ -58,6 +58,8 @@ def summary(results: list[TaskResult]) -> list[str]:
     lines += [f"warning     {warning}" for warning in _texts(promotion.facts.get("warnings"))]
     if "sealed" in promotion.facts:
         lines.append(f"test split  {promotion.facts['sealed']}")
+    if "passport" in promotion.facts:
+        lines.append(f"passport    {promotion.facts['passport']}")
     lines.append(f"report      {by_task['report'].facts['html']}")
     built = [result.task for result in results if result.status in ("built", "rebuilt")]
     reused = [result.task for result in results if result.status == "reused"]

@@ -26,6 +26,7 @@ from sknet.device import Choice
 from sknet.errors import UserError
 from sknet.judgement import NO_FLOORS, Floors
 from sknet.planning import check_source
+from tasks.catalog.passports import Issuer
 from tasks.convert import ConversionSettings, convert
 from tasks.errors import NotPromotedError
 from tasks.pages import run_name
@@ -84,6 +85,7 @@ def train_sknet(
     source = open_source(data)
     check_source(choices, workers, source)
     floors.check(source.classes, source.titles)
+    Issuer.of_environment()  # refuses a card or a key that the promotion can't use
     open_store(store)
     max_quarantine = conversion.max_quarantine
     dataset = stage(data, store, full=full, max_quarantine=max_quarantine, on_leak=on_leak).result()
@@ -111,6 +113,7 @@ def main(arguments: "Options") -> None:
     floors.check(source.classes, source.titles)
     for _ in source.files():
         pass
+    Issuer.of_environment()
     conversion = settings_of(ConversionSettings, arguments)
     open_store(store)
     prepare()

@@ -11,7 +11,14 @@ from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 from tabulate import tabulate
 
-from infra.artifacts import Artifact, ArtifactStore, BuildOutput, RefConflictError, open_store
+from infra.artifacts import (
+    Artifact,
+    ArtifactStore,
+    BuildOutput,
+    RefConflictError,
+    StoreError,
+    open_store,
+)
 from sknet.errors import UserError
 from sknet.judgement import (
     NO_FLOORS,
@@ -23,6 +30,13 @@ from sknet.judgement import (
 )
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, SealedResult
+from tasks.catalog.passports import (
+    KEY_SETTING,
+    Issuer,
+    build_passport,
+    passport_spec,
+    sources_of,
+)
 from tasks.catalog.production import (
     MAX_CONFLICTS,
     PRODUCTION,
@@ -115,11 +129,14 @@ def _promote(
     if current is not None and current.digest == checkpoint.digest:
         missed = below_floors(candidate, floor=recipe.min_accuracy, floors=floors)
         warnings = [f"production stays, but it is below a floor: {each}" for each in missed]
+        facts = {"reason": f"{_accuracy(candidate)}, in production already"}
+        try:
+            facts |= _issue_passport(store, checkpoint)
+        except StoreError as error:  # something that it tells of is gone since the promotion
+            warnings.append(f"production stays, but no passport can be made: {error}")
         for warning in warnings:
             logger.warning("promote: %s", warning)
-        reason = f"{_accuracy(candidate)}, in production already"
-        facts = {"reason": reason, "warnings": [*warnings]}
-        return "reused", facts | _issue_passport(store, checkpoint)
+        return "reused", {**facts, "warnings": [*warnings]}
     compared = None
     if current is not None:
         compared = production_of(
@@ -175,15 +192,6 @@ def _issue_passport(store: ArtifactStore, checkpoint: TaskResult) -> dict[str, J
     Raises:
         UserError: The card or the signing key that the environment names can't be used.
     """
-    # It draws on what reports and scans of sources need, which no start of a flow shall wait for.
-    from tasks.catalog.passports import (
-        KEY_SETTING,
-        Issuer,
-        build_passport,
-        passport_spec,
-        sources_of,
-    )
-
     issuer = Issuer.of_environment()
     sources = sources_of(store, artifact_of(store, checkpoint))
     build = partial(build_passport, sources, issuer)

@@ -106,6 +106,12 @@ def read_card(path: Path) -> CardFields:
     except ValidationError as error:
         fault = error.errors()[0]
         name = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            known = DataFields if name.startswith("data.") else CardFields
+            raise UserError(
+                f"card {path} has a field {name!r} that there isn't: expected "
+                f"{', '.join(known.model_fields)}"
+            ) from None
         raise UserError(
             f"card {path}: {name} is {shortened(fault['input'])}: {fault['msg']}"
         ) from None

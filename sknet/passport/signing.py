@@ -43,7 +43,10 @@ class SigningKey:
         try:
             key = load_pem_private_key(content, password=None)
         except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-            raise UserError(f"signing key {path} can't be used: {_line(error)}") from None
+            raise UserError(
+                f"signing key {path} can't be used, {_line(error)}: expected PEM without password, "
+                "as `python -m flows.passport new-key` makes it"
+            ) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise UserError(
                 f"signing key {path} is of type {type(key).__name__}: expected Ed25519, as "
@@ -86,7 +89,10 @@ class PublicKey:
         try:
             key = load_pem_public_key(content)
         except ValueError as error:
-            raise UserError(f"public key {path} can't be used: {_line(error)}") from None
+            raise UserError(
+                f"public key {path} can't be used, {_line(error)}: expected PEM, as "
+                "`python -m flows.passport new-key` makes it"
+            ) from None
         if not isinstance(key, Ed25519PublicKey):
             raise UserError(
                 f"public key {path} is of type {type(key).__name__}: expected Ed25519, as "
@@ -152,16 +158,20 @@ def new_key(path: Path) -> Path:
     public = path.with_name(f"{path.name}.pub")
     private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    written: list[Path] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The public one first: a private key without it would look like a whole pair.
         for file, content, mode in ((public, public_pem, 0o644), (path, private_pem, 0o600)):
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            written.append(file)
             with os.fdopen(descriptor, "wb") as opened:
                 opened.write(content)
-    except FileExistsError as error:
-        raise UserError(f"{error.filename} is there already: a key is never replaced") from None
     except OSError as error:
+        for file in written:  # a public key beside another private key would mislead
+            file.unlink()
+        if isinstance(error, FileExistsError):
+            raise UserError(f"{error.filename} is there already: a key is never replaced") from None
         raise UserError(f"key {path} can't be written: {error.strerror}") from None
     return public
 
@@ -178,4 +188,5 @@ def _content(path: Path) -> bytes:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    """Return what is wrong as one line, without the advice that follows it."""
+    return " ".join(str(error).split()).partition(". ")[0][:200]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows import train_sknet
 from flows.train_sknet import command, settings_of
@@ -132,6 +133,33 @@ def test_ascend_without_a_card_is_refused_before_anything_starts(
         "error: --device_target is Ascend, but this machine has no Ascend card "
         "(no /dev/davinci<N>): use CPU or auto"
     )
+    assert not inputs.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("SKNET_CARD", "card {path} has a field 'licence' that there isn't: "),
+        ("SKNET_SIGNING_KEY", "signing key {path} can't be used, "),
+    ],
+)
+def test_a_card_or_a_signing_key_that_can_not_be_used_is_refused_before_the_first_task(
+    variable: str,
+    message: str,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    images: Path,
+) -> None:
+    inputs = Inputs(tmp_path, images)
+    path = tmp_path / "file"
+    path.write_text("licence: MIT", "utf-8")
+    monkeypatch.setenv(variable, str(path))
+    assert message.format(path=path) in refused(train_sknet, *inputs.options())
+    # On a worker of a deployment, the flow finds it: there is no command.
+    with disable_run_logger(), pytest.raises(UserError) as caught:
+        train_sknet.train_sknet.fn(str(inputs.recipe), str(images), str(inputs.store), workers=1)
+    assert message.format(path=path) in str(caught.value)
     assert not inputs.store.exists()
 
 

@@ -192,6 +192,19 @@ def test_what_is_promoted_has_a_signed_passport_and_a_wrong_key_leaves_productio
     assert set(found.values()) == {"verified"}
     assert f"checkpoint/{case.production.key}" in found
     assert case.promote(candidate).facts["passport"] == signed_by
+    results = [result if each.task == "promote" else each for each in case.trained.results]
+    assert f"passport    {signed_by}" in summary(results)
+
+
+def test_production_stays_if_what_its_passport_would_tell_of_is_gone(case: Case) -> None:
+    candidate = case.candidate("good", with_wrong(0, 1, 2, 3))
+    assert case.promote(candidate).status == "built"
+    before = case.production
+    remove_all(case.store, "dataset")
+    again = case.promote(candidate)
+    assert (again.status, case.production) == ("reused", before)
+    (warning,) = again.facts["warnings"]  # type: ignore[misc]
+    assert str(warning).startswith("production stays, but no passport can be made: ")
 
 
 def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: Case) -> None:

@@ -29,6 +29,7 @@ def test_a_key_is_never_replaced(tmp_path: Path) -> None:
     assert "is there already: a key is never replaced" in refusal(lambda: new_key(private))
     public.unlink()
     assert "is there already" in refusal(lambda: new_key(private))
+    assert not public.exists()  # not one of another pair
     assert private.read_bytes() == content
 
 

@@ -204,7 +204,11 @@ def test_production_that_was_replaced_by_another_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("licence: MIT", "licence"),
+        (
+            "licence: MIT",
+            "has a field 'licence' that there isn't: expected name, description, license",
+        ),
+        ("data: {licence: MIT}", "has a field 'data.licence' that there isn't: expected name, "),
         ("license: [MIT]", "license is ['MIT']"),
         ("data: {url: 'javascript:alert(1)'}", "data.url is"),
         ("name: [", "is not valid YAML"),
