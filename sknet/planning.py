@@ -154,11 +154,7 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
     check_samples(recipe, world_size, num_samples)
     global_batch = recipe.global_batch(world_size)
     return Run(
-        # Neither the name of a recipe nor the path of its weights changes the result. Its device is
-        # only a preference; the run records the device in use.
-        recipe=recipe.model_copy(
-            update={"name": "recipe", "ckpt_path": "", "device_target": "auto"}
-        ),
+        recipe=recipe.of_training(),
         classes=classes,
         shards_digest=shards.content_digest,
         world_size=world_size,

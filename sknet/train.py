@@ -77,6 +77,8 @@ def main(arguments: "Options") -> None:
     options = TrainerOptions(
         directory=arguments.ckpt_save_dir,
         report=report,
+        log_interval=recipe.log_interval,
+        keep_checkpoint_max=recipe.keep_checkpoint_max,
         weights=weights,
         tensorboard=arguments.tensorboard,
         hang_floor=arguments.hang_floor,

@@ -12,7 +12,7 @@ from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.catalog.production import processor
-from tasks.catalog.specs import checkpoint_spec
+from tasks.catalog.specs import stored_checkpoint_spec
 from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
@@ -53,7 +53,7 @@ def train(
         JobStoppedError: The training was asked to stop.
     """
     store = open_store(store_uri)
-    spec = checkpoint_spec(recipe, shards.digest, num_workers, device_target)
+    spec = stored_checkpoint_spec(store, recipe, shards.digest, num_workers, device_target)
     complete_run_name(f"{recipe.name} {spec.key[:KEY_DIGITS]}")
 
     machine = {"processor": processor(device_target), "load": load_of_others()}

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from sknet.errors import UserError
 from sknet.passport.croissant import leak_sentences
 from sknet.passport.fields import CardFields
-from sknet.recipe import Recipe
+from sknet.recipe import BESIDES_TRAINING, Recipe
 from sknet.records import Checkpoint, Evaluation, Promotion, Shards
 from sknet.records.calibration import Calibration
 from sknet.records.training import MODEL_FILE
@@ -304,7 +304,7 @@ def _training(facts: ModelFacts) -> Iterable[str]:
         ("parameters", f"{state.num_params:,}"),
     ]
     yield _table(rows, ("training", ""))
-    choices = run.recipe.model_dump(mode="json", exclude={"ckpt_path"})  # a path of the machine
+    choices = run.recipe.model_dump(mode="json", exclude={"ckpt_path", *BESIDES_TRAINING})
     recipe = yaml.safe_dump(choices, allow_unicode=True)
     # Indented, so that no text in it can end the block.
     yield "The recipe:\n\n" + "\n".join(f"    {line}" for line in recipe.splitlines())

@@ -1,5 +1,19 @@
 """Recipes: every choice of a training run, typed, under the key names of MindCV."""
 
-from sknet.recipe.recipe import Recipe, changed_recipe, list_recipes, load_recipe, parse_recipe
+from sknet.recipe.recipe import (
+    BESIDES_TRAINING,
+    Recipe,
+    changed_recipe,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+)
 
-__all__ = ["Recipe", "changed_recipe", "list_recipes", "load_recipe", "parse_recipe"]
+__all__ = [
+    "BESIDES_TRAINING",
+    "Recipe",
+    "changed_recipe",
+    "list_recipes",
+    "load_recipe",
+    "parse_recipe",
+]

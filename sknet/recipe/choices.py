@@ -339,10 +339,11 @@ class RunChoices(Choices):
     """Epochs between two checkpoints at the ends of epochs; MindCV's ckpt_save_interval. The best
     evaluation so far and the end of the training always get one."""
     keep_checkpoint_max: Annotated[Count, Field(ge=2)] = 3
-    """Number of newest checkpoints to keep."""
+    """Number of newest checkpoints to keep. Not part of a training's key."""
     val_interval: Count = 1
     """Epochs between two evaluations while training; the last epoch is always evaluated."""
     log_interval: Count = 50
-    """Steps between two lines of progress."""
+    """Steps between two lines of metrics.jsonl. Not part of a training's key."""
     min_accuracy: Fraction = 0.0
-    """Lowest accuracy@1, a fraction, at which a checkpoint is promoted."""
+    """Lowest accuracy@1, a fraction, at which a checkpoint is promoted. Not part of a training's
+    key: with another floor, the same checkpoint is judged again."""

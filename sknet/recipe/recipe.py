@@ -29,6 +29,13 @@ from sknet.recipe.files import parse_mapping, parse_override, read_text, with_we
 
 _log = logging.getLogger(__name__)
 
+FILE_DEFAULTS: dict[str, Any] = {"eval_preprocessing": "pillow"}
+"""Defaults of recipe files where they differ from those of stored recipes, which are older."""
+
+BESIDES_TRAINING = ("keep_checkpoint_max", "log_interval", "min_accuracy")
+"""Choices that change nothing in the final checkpoint: what is kept and logged on the way to it,
+and how it is judged. Neither the key of a training nor its records have them."""
+
 
 # The fields of the last base class come first.
 class Recipe(
@@ -81,7 +88,18 @@ class Recipe(
         """Return the choices and also the defaults that `choices` leaves out."""
         fields = type(self).model_fields
         late = {key: getattr(self, key) for key, field in fields.items() if field.exclude_if}
-        return {**late, **self.choices()}
+        choices = {**late, **self.choices()}
+        return {key: value for key, value in choices.items() if key not in BESIDES_TRAINING}
+
+    def of_training(self) -> Self:
+        """Return the recipe with the default of everything that changes nothing in a checkpoint.
+
+        Trainings whose recipes are then equal give the same bytes. The device is only a preference;
+        the run records the one in use.
+        """
+        fields = type(self).model_fields
+        keys = ("name", "ckpt_path", "device_target", *BESIDES_TRAINING)
+        return self.model_copy(update={key: fields[key].default for key in keys})
 
     @property
     def digest(self) -> str:

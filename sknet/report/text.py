@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from sknet.recipe import BESIDES_TRAINING
 from sknet.records import Evaluation
 from sknet.report.contents import ReportContents, TrainedRun
 from sknet.report.tables import (
@@ -169,8 +170,9 @@ def facts(run: TrainedRun) -> dict[str, str]:
 
 
 def recipe_yaml(run: TrainedRun) -> str:
-    """Return every choice of the run in the form of a recipe file."""
-    return str(yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False))
+    """Return every choice of the training in the form of a recipe file."""
+    choices = run.recipe.model_dump(mode="json", exclude={*BESIDES_TRAINING})
+    return str(yaml.safe_dump(choices, sort_keys=False))
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

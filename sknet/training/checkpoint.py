@@ -193,12 +193,17 @@ def newest_valid(
         except UserError as error:
             on_skip(path, str(error))
             continue
+        # Earlier versions recorded choices that change nothing in a checkpoint.
+        found, wanted = (
+            each.model_copy(update={"recipe": each.recipe.of_training()})
+            for each in (state.run, run)
+        )
         changed = [
-            name for name in Run.model_fields if getattr(state.run, name) != getattr(run, name)
+            name for name in Run.model_fields if getattr(found, name) != getattr(wanted, name)
         ]
         if set(changed) - _WORLD_FIELDS:
             raise UserError(
-                f"{directory} holds checkpoints of another run ({_described(state.run, run)}): "
+                f"{directory} holds checkpoints of another run ({_described(found, wanted)}): "
                 "give another --ckpt_save_dir or remove them"
             )
         return path, state

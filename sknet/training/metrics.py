@@ -36,6 +36,8 @@ class TrainingMetrics:
         start: int,
         log: "MetricsLog | None",
         report: Callable[[str], None],
+        *,
+        log_interval: int,
     ) -> None:
         """Start to measure.
 
@@ -45,8 +47,10 @@ class TrainingMetrics:
             start: Steps done before.
             log: Where rank 0 logs; the other ranks only measure.
             report: Prints a line.
+            log_interval: Steps between two logged lines.
         """
         self._run, self._rates, self._log, self._report = run, rates, log, report
+        self._log_interval = log_interval
         self._start = start
         self._times = StepTimes()
         self._pace = Pace(run.total_steps, run.steps_per_epoch)
@@ -83,7 +87,7 @@ class TrainingMetrics:
                 compile_seconds=times.compile_seconds,
                 first_batch_seconds=wait,
             )
-        if step % self._run.recipe.log_interval == 0 or step == self._run.total_steps:
+        if step % self._log_interval == 0 or step == self._run.total_steps:
             measured = self._measured(self._num_logged)
             self._num_logged = times.num_steps
             epoch = (step - 1) // self._run.steps_per_epoch

@@ -55,6 +55,10 @@ class Options:
     """Directory of the checkpoints and of metrics.jsonl."""
     report: Callable[[str], None]
     """Prints a line if this is rank 0."""
+    log_interval: int
+    """Steps between two lines of metrics.jsonl."""
+    keep_checkpoint_max: int
+    """Number of newest checkpoints to keep."""
     weights: Path | None = None
     """File of weights from which the network starts, instead of new ones."""
     tensorboard: Path | None = None
@@ -92,7 +96,7 @@ class Trainer:
                 final, state = newest
                 if self._world.rank == 0:
                     # The last process may have been killed between saving and removing.
-                    keep = run.recipe.keep_checkpoint_max
+                    keep = self._options.keep_checkpoint_max
                     checkpoint.remove_old(self._directory, keep, state.best_step)
             else:
                 final = self._train(run, newest)
@@ -132,13 +136,20 @@ class Trainer:
         log = self._open_log(run, start.step) if world.rank == 0 else None
         watchdog = Watchdog(self._options.hang_floor)
         try:
-            with Saver(self._directory, run.recipe.keep_checkpoint_max, report) as saver:
+            with Saver(self._directory, self._options.keep_checkpoint_max, report) as saver:
                 Loop(
                     run,
                     self._shards,
                     world,
                     start,
-                    metrics=TrainingMetrics(run, start.rates, start.step, log, report),
+                    metrics=TrainingMetrics(
+                        run,
+                        start.rates,
+                        start.step,
+                        log,
+                        report,
+                        log_interval=self._options.log_interval,
+                    ),
                     saver=saver,
                     watchdog=watchdog,
                     stop=self._stop,

@@ -5,9 +5,9 @@ evaluates.
 """
 
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
-from infra.artifacts import ArtifactSpec
+from infra.artifacts import ArtifactSpec, ArtifactStore
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Reencoding
@@ -55,16 +55,42 @@ def checkpoint_spec(
     """Return the spec of the final checkpoint of a training.
 
     Args:
-        recipe: Every choice of the training.
+        recipe: The recipe of the training.
         shards: Digest of the shards.
         num_workers: Number of ranks on all hosts.
         device_target: CPU or Ascend.
     """
+    return _checkpoint_spec(recipe.of_training().choices(), shards, num_workers, device_target)
+
+
+def stored_checkpoint_spec(
+    store: ArtifactStore, recipe: Recipe, shards: str, num_workers: int, device_target: str
+) -> ArtifactSpec:
+    """Return the spec under which a training is stored, or will be.
+
+    Earlier versions had `sknet.recipe.recipe.BESIDES_TRAINING` in the key, too. What they trained
+    is found under that key, and not trained again.
+
+    Args:
+        store: The artifact store.
+        recipe: The recipe of the training.
+        shards: Digest of the shards.
+        num_workers: Number of ranks on all hosts.
+        device_target: CPU or Ascend.
+    """
+    spec = checkpoint_spec(recipe, shards, num_workers, device_target)
+    earlier = _checkpoint_spec(recipe.choices(), shards, num_workers, device_target)
+    return earlier if earlier != spec and store.get(earlier) is not None else spec
+
+
+def _checkpoint_spec(
+    choices: dict[str, Any], shards: str, num_workers: int, device_target: str
+) -> ArtifactSpec:
     return ArtifactSpec(
         kind="checkpoint",
         format_version=CHECKPOINT_FORMAT,
         params={
-            "recipe": recipe.choices(),
+            "recipe": choices,
             "world_size": num_workers,
             "device_target": device_target,
             "mindspore": version("mindspore"),

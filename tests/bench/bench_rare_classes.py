@@ -107,11 +107,16 @@ def train(root: Path, name: str, seed: int, arguments: argparse.Namespace) -> Fl
     shards = read_shards(root / "shards")
     epochs = arguments.epochs
     keys = {"model": arguments.model, "seed": seed, "epoch_size": epochs, "val_interval": epochs}
-    keys |= {"checkpoint_every_steps": "null", "log_interval": 1 << 20}
+    keys["checkpoint_every_steps"] = "null"
     changes = [f"{key}={value}" for key, value in keys.items()]
     recipe = load_recipe("skresnet18_digits", [*changes, *CONTESTANTS[name]])
     run = plan_run(recipe, shards.record, 1, "CPU")
-    options = Options(directory=root / name, report=lambda _: None)
+    options = Options(
+        directory=root / name,
+        report=lambda _: None,
+        log_interval=1 << 20,
+        keep_checkpoint_max=recipe.keep_checkpoint_max,
+    )
     last = Trainer(run, shards, ALONE, StopRequest(distributed=False), options).train()
     _, evaluation = read_state(last).evaluations[-1]
     recalls: Floats = np.array(evaluation.class_correct) / np.array(evaluation.class_seen)

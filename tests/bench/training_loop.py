@@ -132,7 +132,7 @@ class Training:
                     setup.shards,
                     ALONE,
                     self.start,
-                    metrics=Observed(run, self.start.rates, 0, log, unheard),
+                    metrics=Observed(run, self.start.rates, 0, log, unheard, log_interval=1),
                     saver=saver,
                     watchdog=watchdog,
                     stop=stop,

@@ -412,6 +412,16 @@ def test_the_digest_of_a_recipe_is_the_one_before_keys_that_it_does_not_use_were
     assert recipe(**rarity).digest == before
 
 
+@pytest.mark.parametrize("key", OTHERS)
+def test_a_training_has_every_choice_but_those_that_change_nothing_in_its_checkpoint(
+    key: str,
+) -> None:
+    before, values = recipe(), {key: OTHERS[key]}
+    of_training = before.model_copy(update=values).of_training() != before.of_training()
+    assert of_training == (key not in {"keep_checkpoint_max", "log_interval", "min_accuracy"})
+    assert of_training == (key in before.all_choices())
+
+
 def test_the_other_values_cover_every_choice() -> None:
     assert OTHERS.keys() == Recipe.model_fields.keys() - {"name", "ckpt_path", "device_target"}
 

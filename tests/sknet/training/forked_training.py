@@ -113,6 +113,8 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
     options = Options(
         directory=directory,
         report=report,
+        log_interval=recipe.log_interval,
+        keep_checkpoint_max=recipe.keep_checkpoint_max,
         tensorboard=Path(job["tensorboard"]) if "tensorboard" in job else None,
     )
 

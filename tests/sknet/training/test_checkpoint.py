@@ -169,9 +169,16 @@ def test_checkpoint_of_the_run_planned_for_another_number_of_ranks_is_accepted(s
     assert newest[1].run == make_run()
 
 
-def test_checkpoint_of_a_recipe_with_another_name_is_accepted(saved: Path) -> None:
-    renamed = make_run(recipe=RECIPE.model_copy(update={"name": "recipe"}))
-    assert checkpoint.newest_valid(saved, renamed, never) is not None
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "other"}, {"log_interval": 7}, {"keep_checkpoint_max": 9}, {"min_accuracy": 0.9}],
+    ids=str,
+)
+def test_checkpoint_of_a_recipe_that_trains_the_same_is_accepted(
+    saved: Path, change: dict[str, object]
+) -> None:
+    other = make_run(recipe=RECIPE.model_copy(update=change))
+    assert checkpoint.newest_valid(saved, other, never) is not None
 
 
 def test_weights_of_other_shapes_are_refused_by_name(saved: Path) -> None:

@@ -131,7 +131,9 @@ def test_stopped_after_a_step(
     assert outcome["status"] == "stopped"
     assert f"after step {step} of 9" in outcome["message"]
     assert checkpoint.read_state(directory / stopped).step == step
-    assert forked(directory, recipe=recipe) == 0
+    # How it is logged and kept may change on the way.
+    other = {"log_interval": 4, "keep_checkpoint_max": 5, "min_accuracy": 0.5}
+    assert forked(directory, recipe=recipe | other) == 0
     final = checkpoint.checkpoint_name(TOTAL_STEPS)
     for file in ("model.ckpt", "state.json"):
         assert (directory / final / file).read_bytes() == (reference / final / file).read_bytes()

@@ -59,7 +59,7 @@ def test_two_trainings_in_one_directory_are_refused(
 ) -> None:
     monkeypatch.setattr(trainer, "LOCK_SECONDS", 0)
     run = plan_run(recipe, converted.record, 1, "CPU")
-    options = Options(directory=tmp_path, report=print)
+    options = Options(directory=tmp_path, report=print, log_interval=1, keep_checkpoint_max=2)
     with (tmp_path / ".rank-0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training has been at work"):
