@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md explains every message that is in the code, and no other."""
+"""docs/messages.md explains every message that is in the code, and no other."""
 
 import re
 import textwrap
@@ -8,12 +8,15 @@ from pydantic import ValidationError
 
 from tests.docs.messages import messages, messages_of
 from tests.docs.troubleshooting import (
+    INDEX,
     PAGE,
     Entry,
+    anchor,
     explained,
     of_others,
     read_groups,
     render,
+    render_index,
     without_entry,
     without_message,
 )
@@ -38,24 +41,31 @@ def test_no_message_is_explained_twice() -> None:
     assert [text for text, times in explained(read_groups()).items() if times > 1] == []
 
 
-def test_the_page_is_made_from_the_entries() -> None:
+def test_the_pages_are_made_from_the_entries() -> None:
     assert PAGE.read_text("utf-8") == render(read_groups()), f"run {COMMAND}"
+    assert INDEX.read_text("utf-8") == render_index(read_groups()), f"run {COMMAND}"
 
 
-def test_the_page_shows_every_message_in_a_cell_of_its_own() -> None:
-    page = PAGE.read_text("utf-8")
-    shown = [
-        text
-        for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
-        for text in row.split("<br>")
-    ]
+def test_the_page_shows_every_message_in_a_line_of_its_own() -> None:
+    shown = re.findall(r"^- (`.*`)$", PAGE.read_text("utf-8"), re.MULTILINE)
     assert len(shown) == len(explained(read_groups())) + len(of_others(read_groups()))
     assert "`the loss on … is …: the weights have diverged`" in shown
 
 
+def test_every_entry_has_a_heading_of_its_own_to_which_both_indexes_lead() -> None:
+    headings = re.findall(r"^#{2,3} (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert len({anchor(heading) for heading in headings}) == len(headings)
+    *_, by_place, by_word = re.split(r"\n## By \w+\n", INDEX.read_text("utf-8"))
+    about = {entry.about for group in read_groups() for entry in group.entries}
+    assert set(re.findall(r"\[([^]]+)\]\(messages.md#", by_place)) == about <= {*headings}
+    contradiction = "[Keys that contradict each other](messages.md#keys-that-contradict-each-other)"
+    assert f"- `warmup_epochs`: {contradiction}" in by_word
+    assert "- `groups.csv`: " in by_word and "- `--out`: " in by_word and "- `EI0006`: " in by_word
+
+
 def test_an_entry_without_cause_or_cure_is_refused() -> None:
     with pytest.raises(ValidationError, match="cure"):
-        Entry(says=("a",), cause="b", cure="")
+        Entry(about="a thing", says=("a",), cause="b", cure="")
 
 
 def test_messages_of_other_software_have_their_sources_on_the_page() -> None:
@@ -75,7 +85,7 @@ def test_messages_of_other_software_have_their_sources_on_the_page() -> None:
 
 def test_a_source_that_is_no_address_is_refused() -> None:
     with pytest.raises(ValidationError, match="source"):
-        Entry(says=("a",), cause="b", cure="c", source="HCCL's guide")
+        Entry(about="a thing", says=("a",), cause="b", cure="c", source="HCCL's guide")
 
 
 def test_a_message_is_its_text_with_dots_for_what_is_filled_in() -> None:
