@@ -5,12 +5,13 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 from cyclopts import Parameter
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, get_current_settings
 from prefect.states import Cancelled
 
 from flows.shown_log import log_on
@@ -19,7 +20,6 @@ from infra.base.console import console, open_console, opened
 from infra.base.interrupts import is_interrupted, run_interruptible, take_signals_back
 from infra.base.outcomes import ExitCode
 from infra.prefect.leaving import outlive_the_worker, put_back
-from infra.prefect.temporary_server import start_temporary_server
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
 from tasks.errors import (
     JobFailedError,
@@ -45,6 +45,17 @@ R = TypeVar("R")
 
 STORE = Parameter(show_default="SKNET_STORE, or artifacts")
 """The option `--store` of a flow's command."""
+
+Quiet = Annotated[
+    bool,
+    Parameter(show_default=False, help="Show no progress: results, warnings and errors alone."),
+]
+"""The option `--quiet` of a flow's command."""
+
+Verbose = Annotated[
+    bool, Parameter(show_default=False, help="Show every line of the log, also in a terminal.")
+]
+"""The option `--verbose` of a flow's command."""
 
 Options = TypeVar("Options")
 
@@ -112,16 +123,20 @@ def stoppable(body: Callable[P, R | State[R]]) -> Callable[P, R | State[R]]:
 
 
 def prepare() -> None:
-    """Start the server that a flow of this command needs, and leave the terminal to its tasks."""
+    """Start the server that a flow of this command needs, if no other one is set for it."""
     for name in ("httpx", "alembic", "docket"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Which process waits for which, and from where work resumes.
     logging.getLogger("infra").setLevel(logging.INFO)
     _leave_out_what_is_no_news()
     logging.getLogger("prefect.flow_runs").addFilter(_is_not_said_by_the_command)
-    console().say("start: starting the Prefect server of this run")
-    console().stage("start", "starting the Prefect server")
-    start_temporary_server()
+    if not PREFECT_API_URL.value() and get_current_settings().server.ephemeral.enabled:
+        console().say("start: starting the Prefect server of this run")
+        console().stage("start", "starting the Prefect server")
+        from infra.prefect.temporary_server import start_temporary_server
+
+        start_temporary_server()
+    console().stage("start", "starting the flow")
 
 
 def _leave_out_what_is_no_news() -> None:

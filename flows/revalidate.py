@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.command import STORE, call, prepare, run_flow, stoppable
+from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
 from flows.parameters import Fraction
 from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.commands import OPTIONS, app_of, parsed_by, start
@@ -115,6 +115,8 @@ class Options:
     tolerance: Annotated[float, parsed_by(fraction)] = TOLERANCE
     """Largest fraction of the samples, from 0 to 1, for which other software or another device may
     predict another class."""
+    quiet: Quiet = False
+    verbose: Verbose = False
 
 
 DEFAULTS = Options()

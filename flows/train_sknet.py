@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import STORE, call, prepare, run_flow, stoppable
+from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
 from flows.parameters import RecipeName, Workers, checked_recipe
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
@@ -204,10 +204,8 @@ class Options:
     """Number of hosts that share the workers equally."""
     wait_for_hosts: str = "60"
     """Seconds to wait for that many hosts before training with fewer."""
-    quiet: Flag = False
-    """Show no progress: warnings and errors alone, and the summary on stdout."""
-    verbose: Flag = False
-    """Show every line of the log, also in a terminal."""
+    quiet: Quiet = False
+    verbose: Verbose = False
     fail_if_not_promoted: Flag = False
     """End with exit code 1 if the checkpoint is not promoted."""
 

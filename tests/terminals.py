@@ -5,7 +5,6 @@ It is started outside the repository, whose prefect.toml it must not need.
 
 import fcntl
 import os
-import pty
 import select
 import subprocess
 import termios
@@ -13,6 +12,7 @@ import threading
 
 from tests.flow_runs import CommandRun
 from tests.processes import WITH_SIGINT
+from tests.screens import Screen, open_terminal
 
 CTRL_C = b"\x03"
 
@@ -23,7 +23,7 @@ class TerminalRun(CommandRun):
     def start(self) -> None:
         self.num_starts += 1
         self._log.touch()
-        self._keyboard, inside = pty.openpty()
+        self._keyboard, inside = open_terminal()
         # A new session takes the first terminal that it is given for its own.
         process = subprocess.Popen(
             [*WITH_SIGINT, *self._command],
@@ -50,6 +50,12 @@ class TerminalRun(CommandRun):
                     log.write(os.read(self._keyboard, 65536))
                 except OSError:  # the last process that had the terminal open has ended
                     return
+
+    def screen(self) -> Screen:
+        """Return what the terminal shows."""
+        screen = Screen()
+        screen.write(self.output().encode())
+        return screen
 
     def press_ctrl_c(self) -> None:
         os.write(self._keyboard, CTRL_C)

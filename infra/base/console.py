@@ -21,11 +21,15 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
+from infra.base.first_line import first_line
 from infra.base.interrupts import before_the_last_line
+from infra.base.outcomes import UserError
 from infra.base.progress import Progress, clock
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
 """Shortest time between two plain lines of which the first is about progress."""
@@ -34,15 +38,17 @@ SECONDS_OF_SILENCE = 20.0
 than 30 s; a loaded machine may delay it."""
 SECONDS_TO_FIRST_LINE = 2.2
 """Age of the process at which the first plain line says what is being done. Users shall wait for no
-more than 3 s, and Python's imports take part of them."""
+more than 3 s; longer imports say a line of their own, see `infra.base.first_line`."""
 SECONDS_OF_CHECKS = 0.6
 """Shortest time from the opening of a console to its first line, in which wrong input is refused
 with one line alone."""
 FRAMES_PER_SECOND = 4
 
 BAR_WIDTH = 36
-NAME_WIDTH = 9
-"""Columns of the longest stage of a flow, and a space."""
+LEAST_BAR_WIDTH = 8
+NAME_WIDTH = 8
+"""Columns of the longest stage of a flow."""
+INDENT = 2
 
 
 class Console:
@@ -160,7 +166,7 @@ class PlainConsole(Console):
 
 
 class LiveConsole(Console):
-    """Redraws two lines at the end of a terminal: a bar, and figures."""
+    """Redraws the last lines of a terminal: a bar, and figures below it."""
 
     def __init__(self, stream: TextIO, *, redirects_stdout: bool) -> None:
         """Open the console.
@@ -205,34 +211,52 @@ class LiveConsole(Console):
         with suppress(OSError):
             os.write(self._console.file.fileno(), b"\r\n")
 
-    def _drawing(self) -> "Table":
-        from rich.console import RenderableType
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+    def _drawing(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.padding import Padding
         from rich.text import Text
 
         with self._lock:
             progress, stage = self._progress, self._stage
-            took = clock(time.monotonic() - self._began)
-        cells: list[RenderableType] = [self._spinner, Text(stage.ljust(NAME_WIDTH), style="bold")]
+            took = Text(clock(time.monotonic() - self._began), style="dim")
+        known = Text(", ".join(part for part in (progress.phase, *progress.figures) if part))
         if progress.fraction is None:
-            cells.append(Text(progress.describe() or "at work", overflow="ellipsis", no_wrap=True))
-        else:
-            width = max(8, min(BAR_WIDTH, self._console.width - 40))
-            cells.append(ProgressBar(total=1.0, completed=progress.fraction, width=width))
-            cells.append(Text(f"{progress.fraction:4.0%}"))
-        cells.append(Text(took, style="dim"))
-        if progress.seconds_left is not None:
-            cells.append(Text(f"{clock(progress.seconds_left)} left", style="cyan"))
-        first = Table.grid(padding=(0, 1))
-        first.add_row(*cells)
-        drawing = Table.grid()
-        drawing.add_row(first)
-        if progress.fraction is not None and (progress.phase or progress.figures):
-            known = ", ".join(part for part in (progress.phase, *progress.figures) if part)
-            indent = " " * (NAME_WIDTH + 3)
-            drawing.add_row(Text(indent + known, overflow="ellipsis", no_wrap=True))
-        return drawing
+            text = known or Text("at work")
+            text.truncate(max(1, self._room(stage, took)), overflow="ellipsis")
+            return self._row(stage, text, took)
+        left = progress.seconds_left
+        told = None if left is None else Text(f"{clock(left)} left", style="cyan")
+        row = self._bar_row(stage, progress.fraction, took, told)
+        return Group(row, Padding(known, (0, 0, 0, INDENT))) if known else row
+
+    def _bar_row(self, stage: str, fraction: float, took: "Text", left: "Text | None") -> "Table":
+        """Return a bar and times, as far as the terminal has room for them."""
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        percent = Text(f"{fraction:4.0%}")
+        for words in ([percent, took, *([left] if left else [])], [percent, left or took]):
+            width = min(BAR_WIDTH, self._room(stage, *words))
+            if width >= LEAST_BAR_WIDTH:
+                bar = ProgressBar(total=1.0, completed=fraction, width=width)
+                return self._row(stage, bar, *words)
+        return self._row(stage, percent)
+
+    def _room(self, stage: str, *words: "Text") -> int:
+        """Return the columns that a line of these words leaves for one more cell."""
+        name = (NAME_WIDTH + 1) * bool(stage)
+        return self._console.width - 2 - name - sum(len(word) + 1 for word in words)
+
+    def _row(self, stage: str, *cells: "RenderableType") -> "Table":
+        from rich.table import Table
+        from rich.text import Text
+
+        row = Table.grid(padding=(0, 1))
+        name = [Text(stage.ljust(NAME_WIDTH), style="bold")] if stage else []
+        for _ in (self._spinner, *name, *cells):
+            row.add_column(no_wrap=True)
+        row.add_row(self._spinner, *name, *cells)
+        return row
 
 
 def write_line(stream: TextIO, line: str) -> None:
@@ -263,11 +287,20 @@ def opened(console: Console) -> Iterator[Console]:
 
 
 def open_console(*, quiet: bool = False, verbose: bool = False) -> Console:
-    """Return the console for stderr as it is, and for the user's choice."""
+    """Return the console for stderr as it is, and for the user's choice.
+
+    Raises:
+        UserError: The user chose both.
+    """
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose contradict each other: leave one of them out")
     if quiet:
         return QuietConsole(sys.stderr)
     if sys.stderr.isatty() and not verbose and os.environ.get("TERM") != "dumb":
         return LiveConsole(sys.stderr, redirects_stdout=sys.stdout.isatty())
+    first_line.end()
+    if first_line.is_said:
+        return PlainConsole(sys.stderr, first_line_after=SECONDS_BETWEEN_LINES)
     wait = max(SECONDS_OF_CHECKS, SECONDS_TO_FIRST_LINE - process_age())
     return PlainConsole(sys.stderr, first_line_after=wait)
 

@@ -18,8 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+from infra.base.first_line import first_line
 
 INTERRUPTED = "interrupted; the same command goes on from here"
 FAILED = 1  # ExitCode.FAILED; the import of its module takes time, in which a signal may come
@@ -104,19 +107,30 @@ class _Command:
 _command = _Command()
 
 
-def handle_while_importing(package: str) -> None:
+def handle_while_importing(package: str, *, script: str = "") -> None:
     """Let a signal end this process while a command of this package is imported: it takes seconds.
 
-    Call it where the package begins. It does nothing in any other process.
+    If it takes more than two, a line says so. Call it where the package begins. It does nothing in
+    any other process.
+
+    Args:
+        package: The package. Its commands are started as `python -m PACKAGE.…`.
+        script: Name of the console script that imports the package first, if there is one.
     """
-    # While `python -m` looks for the module, its parents are imported, and argv[0] is "-m".
-    if sys.argv[0] != "-m" or "-m" not in sys.orig_argv:
+    if not (_is_module_of(package) or (script and Path(sys.argv[0]).name == script)):
         return
-    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    if module.partition(".")[0] != package:
-        return
+    first_line.begin()
     atexit.register(_ignore_signals)  # the first one that is registered runs last
     _command.handle_signals(ends_with=FAILED, must_tell=True)
+
+
+def _is_module_of(package: str) -> bool:
+    """Tell whether this process was started as `python -m PACKAGE.…`."""
+    # While `python -m` looks for the module, its parents are imported, and argv[0] is "-m".
+    if sys.argv[0] != "-m" or "-m" not in sys.orig_argv:
+        return False
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+    return module.partition(".")[0] == package
 
 
 def run_interruptible(work: Callable[[], int]) -> int:
@@ -125,6 +139,7 @@ def run_interruptible(work: Callable[[], int]) -> int:
     The first signal raises KeyboardInterrupt in the work. Once that, or what a library makes of it,
     has ended the work, the line is printed.
     """
+    first_line.end()
     _command.interrupted_at = None
     _command.handle_signals(ends_with=None, must_tell=True)
     code = FAILED

@@ -3,6 +3,8 @@
 Prefect would start one itself with the first request, in the process group of the command: Ctrl-C
 in a terminal would end it before the run could report to it, and SIGKILL to the command would leave
 it behind. This one has a session of its own, and a supervisor that ends it with the command.
+
+This module imports Prefect's server, which takes seconds.
 """
 
 import os
@@ -11,7 +13,7 @@ import sys
 from pathlib import Path
 
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, get_current_settings
+from prefect.settings import get_current_settings
 
 import infra.launch
 
@@ -54,12 +56,10 @@ class _SupervisedServer(SubprocessASGIServer):
 
 
 def start_temporary_server() -> None:
-    """Start the server that Prefect's clients in this process use, if no other server is set.
+    """Start the server that Prefect's clients in this process use.
 
     Raises:
         RuntimeError: It did not start in time; the message has its output.
     """
-    if PREFECT_API_URL.value() or not get_current_settings().server.ephemeral.enabled:
-        return
     # The first instance is the one that Prefect's clients in this process find.
     _SupervisedServer().start(START_SECONDS)

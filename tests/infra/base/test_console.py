@@ -1,13 +1,7 @@
 """What a command shows of its work: in a terminal, in a file, quietly."""
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import termios
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +16,9 @@ from infra.base.console import (
     open_console,
     opened,
 )
+from infra.base.outcomes import UserError
 from infra.base.progress import Progress, clock
+from tests.screens import COLOUR, Terminal
 from tests.waiting import wait_for
 
 TIME = re.compile(r"^\d\d:\d\d:\d\d ", re.MULTILINE)
@@ -111,66 +107,87 @@ def test_where_no_console_is_open_nothing_is_shown(capfd: pytest.CaptureFixture[
     assert capfd.readouterr() == ("", "")
 
 
-class Terminal:
-    """A terminal of 80 columns, and what was written to it."""
-
-    def __init__(self) -> None:
-        self._master, inside = pty.openpty()
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.stream = os.fdopen(inside, "w")
-        self._written = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                more = os.read(self._master, 65536)
-            except OSError:
-                return
-            self._written += more
-
-    def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._written.decode())
-
-    def raw(self) -> str:
-        return self._written.decode()
-
-    def close(self) -> None:
-        self.stream.close()
-        self._reader.join()
-        os.close(self._master)
+def terminal_of(columns: int, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    # Rich asks the terminal of this process for its size, which is another one.
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return Terminal(columns)
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    terminal = Terminal()
+    terminal = terminal_of(80, monkeypatch)
     yield terminal
     terminal.close()
+
+
+FIGURES = (
+    *("epoch 12/120", "step 9812/98120", "loss 0.4123"),
+    *("lr 0.08", "412 images/s", "data wait 3%"),
+)
+BUSY = Progress(fraction=0.1, figures=FIGURES, seconds_left=3683)
 
 
 def test_in_a_terminal_a_bar_is_redrawn_below_the_lines_that_stay(terminal: Terminal) -> None:
     live = LiveConsole(terminal.stream, redirects_stdout=False)
     live.stage("train", "starting 2 processes")
-    wait_for(lambda: "starting 2 processes" in terminal.text(), terminal.text, pause=0.02)
-    figures = ("epoch 3/20", "loss 0.4123", "412 images/s")
-    live.show(Progress(fraction=0.35, figures=figures, seconds_left=83))
-    wait_for(lambda: "412 images/s" in terminal.text(), terminal.text, pause=0.02)
+    wait_for(lambda: "train    starting 2 processes 0:0" in terminal.text(), terminal.text)
+    live.show(BUSY)
+    wait_for(lambda: "412 images/s" in terminal.text(), terminal.text)
     live.say("train: epoch 3/20: train loss 0.4, [accuracy@1] 91 %")
     live.warn("warning: a line")
+    wait_for(lambda: "warning: a line\n" in terminal.text(), terminal.text)
+    stays = ["train: epoch 3/20: train loss 0.4, [accuracy@1] 91 %", "warning: a line"]
+    bar = re.compile(r". train    ━{3}[╸━]+  10% 0:0\d 1:01:23 left")
+
+    def is_drawn() -> bool:
+        # Brackets are no markup, and nothing of an earlier drawing is left.
+        first, second, third, *figures = [*terminal.screen.lines(), "", "", ""]
+        known = " ".join(map(str.strip, figures)).strip()
+        return [first, second] == stays and bool(bar.match(third)) and known == ", ".join(FIGURES)
+
+    wait_for(is_drawn, terminal.text, seconds=60)
     live.close()
-    wait_for(lambda: "warning: a line" in terminal.text(), terminal.text, pause=0.02)
-    shown = terminal.text()
-    assert "━" in shown
-    assert " 35% " in shown
-    assert "1:23 left" in shown
-    assert "epoch 3/20, loss 0.4123, 412 images/s" in shown
-    assert "[accuracy@1]" in shown, "brackets are no markup"
-    raw = terminal.raw()
-    assert "\x1b[1A" in raw, "nothing is redrawn in place"
-    assert raw.rindex("\x1b[?25h") > raw.rfind("\x1b[?25l"), "the cursor is left hidden"
-    assert max(map(len, shown.replace("\r", "\n").splitlines())) <= 80
+    wait_for(lambda: terminal.screen.lines() == stays, terminal.text)
+    assert not terminal.screen.hides_cursor
+    assert COLOUR.search(terminal.written())
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40, 24])
+def test_however_narrow_a_terminal_is_all_figures_are_shown_and_nothing_is_left_behind(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = terminal_of(columns, monkeypatch)
+    live = LiveConsole(terminal.stream, redirects_stdout=False)
+    live.stage("validate", "a phase that has more words than even a wide terminal has room for")
+    wait_for(lambda: "…" in terminal.text(), terminal.text)
+    assert len(terminal.screen.lines()) == 1
+    live.show(BUSY)
+    wait_for(lambda: "10%" in terminal.text(), terminal.text)
+    live.say("news")
+
+    def shown() -> tuple[str, bool, str]:
+        news, bar, *known = [*terminal.screen.lines(), "", ""]
+        return news, "━" in bar and "left" in bar, " ".join(map(str.strip, known)).strip()
+
+    expected = ("news", columns > 24, ", ".join(FIGURES))
+    wait_for(lambda: shown() == expected, terminal.text, seconds=60)
+    live.close()
+    wait_for(lambda: terminal.screen.lines() == ["news"], terminal.text)
+    terminal.close()
+
+
+def test_colours_are_left_out_for_those_who_want_none(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    live = LiveConsole(terminal.stream, redirects_stdout=False)
+    live.stage("train")
+    live.show(BUSY)
+    live.warn("warning: a line")
+    wait_for(lambda: "412 images/s" in terminal.text(), terminal.text)
+    live.close()
+    assert not COLOUR.search(terminal.written())
 
 
 def test_the_kind_of_console_follows_stderr_and_the_options(
@@ -185,5 +202,7 @@ def test_the_kind_of_console_follows_stderr_and_the_options(
     assert kind() is LiveConsole
     assert kind(verbose=True) is PlainConsole
     assert kind(quiet=True) is QuietConsole
+    with pytest.raises(UserError, match="--quiet and --verbose contradict each other"):
+        kind(quiet=True, verbose=True)
     monkeypatch.setenv("TERM", "dumb")
     assert kind() is PlainConsole
