@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
+from sknet.data.sources import DIGITS, FASHION_MNIST
 from sknet.planning import check_processors, check_ranks
 from sknet.recipe import Recipe, list_recipes, load_recipe
 from tasks.programs import LaunchSettings, gang_of
@@ -29,6 +30,13 @@ RecipeName = Annotated[
 ]
 Workers = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def recipe_for(data: str) -> str:
+    """Return the name of the recipe for a source of images, where none is chosen."""
+    if data.partition("?")[0] == DIGITS:
+        return "skresnet18_digits"
+    return "skresnet18_fashion_mnist" if data.startswith(FASHION_MNIST) else "skresnet18_folder"
 
 
 def checked_recipe(

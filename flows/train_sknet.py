@@ -13,7 +13,7 @@ from prefect import flow
 from pydantic import BaseModel, ValidationError
 
 from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
-from flows.parameters import RecipeName, Workers, checked_recipe
+from flows.parameters import RecipeName, Workers, checked_recipe, recipe_for
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.commands import OPTIONS, Flag, Texts, app_of, parsed_by, start
@@ -166,12 +166,13 @@ class Options:
 
     recipe: str = DEFAULT_RECIPE
     """A recipe's name, or a YAML file; `sknet recipes` lists the names."""
-    data: str = "digits"
+    data: Annotated[str, Parameter(alias="--source")] = "digits"
     """Source of the images: digits, fashion-mnist:DIR, DIR or s3://…"""
     store: Annotated[str | None, STORE] = None
     """The artifact store: a path, file:///… or s3://…"""
     workers: Annotated[int, parsed_by(positive_int)] = 2
-    """Number of ranks on all hosts."""
+    """Number of ranks on all hosts. Another number is another training, with a key of its own:
+    batches, learning rates or the rounding of sums differ."""
     set: Texts = ()
     """KEY=VALUE: change a choice of the recipe; may be repeated. `sknet recipes --explain KEY` says
     what a key means."""
@@ -211,6 +212,10 @@ class Options:
 
 
 DEFAULTS = Options()
+
+    def __post_init__(self) -> None:
+        """Choose the recipe for the data, if none is given."""
+        object.__setattr__(self, "recipe", self.recipe or recipe_for(self.data))
 
 
 def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:

@@ -11,7 +11,8 @@ from prefect.utilities.schema_tools import validate
 
 from flows.report import report
 from flows.revalidate import revalidate
-from flows.train_sknet import train_sknet
+from flows.train_sknet import command, train_sknet
+from infra.base.commands import parse
 from sknet.errors import UserError
 from sknet.recipe import list_recipes
 from tests.tiny_pipeline import write_recipe
@@ -118,3 +119,22 @@ def test_a_flow_refuses_the_rest_before_its_first_task(
         of_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
         assert client.read_task_runs(flow_run_filter=of_run) == []
     assert not any(path.is_file() for path in (tmp_path / "store").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        ((), "skresnet18_digits"),
+        (("--source", "photos"), "skresnet18_folder"),
+        (("--data", "s3://bucket/photos"), "skresnet18_folder"),
+        (("--data", "digits?val=0.2"), "skresnet18_digits"),
+        (("--data", "fashion-mnist:DIR"), "skresnet18_fashion_mnist"),
+        (("--data", "photos", "--recipe", "mine.yaml"), "mine.yaml"),
+    ],
+    ids=str,
+)
+def test_the_data_choose_the_recipe_unless_one_is_given(
+    words: tuple[str, ...], recipe: str
+) -> None:
+    assert parse(command, words).recipe == recipe
+    assert recipe in [*list_recipes(), "mine.yaml"]
