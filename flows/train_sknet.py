@@ -164,7 +164,10 @@ def settings_of(model: type[Settings], arguments: "Options") -> Settings:
 class Options:
     """The options of a run. Those of conversion, hosts and floors are checked by their settings."""
 
-    recipe: str = DEFAULT_RECIPE
+    recipe: Annotated[
+        str,
+        Parameter(show_default="skresnet18_folder; the digits and Fashion-MNIST have their own"),
+    ] = ""
     """A recipe's name, or a YAML file; `sknet recipes` lists the names."""
     data: Annotated[str, Parameter(alias="--source")] = "digits"
     """Source of the images: digits, fashion-mnist:DIR, DIR or s3://…"""
@@ -210,12 +213,12 @@ class Options:
     fail_if_not_promoted: Flag = False
     """End with exit code 1 if the checkpoint is not promoted."""
 
-
-DEFAULTS = Options()
-
     def __post_init__(self) -> None:
         """Choose the recipe for the data, if none is given."""
         object.__setattr__(self, "recipe", self.recipe or recipe_for(self.data))
+
+
+DEFAULTS = Options()
 
 
 def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
