@@ -45,7 +45,7 @@ class ModelChoices(Choices):
     """The network, and the weights that it starts from."""
 
     model: str
-    """Name of the network, one of `sknet.models.list_models()`."""
+    """Name of the network; `sknet models` lists them."""
     num_classes: Count | None = None
     """Number of classes, which must be the data set's; null: as many as the data set has."""
     drop_path_rate: Annotated[Fraction, Field(lt=1)] = 0.0
@@ -182,7 +182,7 @@ class BatchChoices(Choices):
 
 
 class ScheduleChoices(Choices):
-    """Epochs, and the learning rate of each step; computed by sknet.training.schedule."""
+    """Epochs, and the learning rate of each step."""
 
     epoch_size: Count
     """Number of epochs."""
@@ -228,7 +228,7 @@ class ScheduleChoices(Choices):
 
 
 class OptimizerChoices(Choices):
-    """From logits to an update of the weights; see sknet.training.{loss,optimizer}."""
+    """The loss, the optimizer, and the average of the weights."""
 
     loss: Literal["CE", "BCE"] = "CE"
     """CE: cross entropy over the classes. BCE: binary cross entropy of each class."""
@@ -267,7 +267,7 @@ class OptimizerChoices(Choices):
 
 
 class RarityChoices(Choices):
-    """How much rare classes count in training; see sknet.data.balanced_order and training.loss."""
+    """How much rare classes count in training."""
 
     sampler: Annotated[Sampler, Field(exclude_if=lambda value: value == "uniform")] = "uniform"
     """How often samples are read. uniform: each once in an epoch. balanced: all classes equally
@@ -297,7 +297,7 @@ class RarityChoices(Choices):
 
 
 class PrecisionChoices(Choices):
-    """Mixed precision and its loss scale; see sknet.training.step."""
+    """Mixed precision and its loss scale."""
 
     amp_level: Literal["O0", "O2", "O3"] = "O0"
     """O0: float32. O2: float16 except BatchNorm. O3: float16. Weights, loss, gradients and

@@ -85,7 +85,7 @@ class Recipe(
         return self.model_dump(mode="json", exclude={"ckpt_path"})
 
     def all_choices(self) -> dict[str, Any]:
-        """Return the choices and also the defaults that `choices` leaves out."""
+        """Return the choices of a training, also the defaults that `choices` leaves out."""
         fields = type(self).model_fields
         late = {key: getattr(self, key) for key, field in fields.items() if field.exclude_if}
         choices = {**late, **self.choices()}
