@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +17,9 @@ from prefect import flow
 from pydantic import Field
 
 import tasks.report
-from flows.command import STORE, call, prepare, run_flow, stoppable
+from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, app_of, parsed_by, start
+from infra.base.commands import OPTIONS, Flag, app_of, parsed_by, start
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
 from tasks.pages import run_name
@@ -125,6 +126,8 @@ def main(arguments: "Options") -> None:
     print(f"report      {out / 'report.html'}")
     if unreadable := result.facts["unreadable"]:
         print(f"unreadable  {unreadable}: see {out / 'unreadable.csv'}")
+    if arguments.open and not webbrowser.open((out / "report.html").resolve().as_uri()):
+        print("warning: there is no web browser here that --open could use", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,10 @@ class Options:
     compared with each of the others."""
     price: Annotated[float | None, parsed_by(non_negative_float)] = None
     """Price of a device-hour, in whatever currency, to show what each run cost."""
+    open: Flag = False
+    """Show the page in the web browser."""
+    quiet: Quiet = False
+    verbose: Verbose = False
 
 
 DEFAULTS = Options()

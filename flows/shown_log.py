@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from infra.base.console import Console
-from tasks.programs import IS_PROGRESS
+from tasks.programs import SHOWN_OTHERWISE
 
 FIRST_RANK = "[rank 0] "
 OF_PREFECT = ("Beginning flow run", "Finished in state", "Created ")
@@ -20,14 +20,15 @@ def log_on(console: Console, *, verbose: bool) -> Iterator[None]:
 
     Args:
         console: Where the lines appear.
-        verbose: Whether every line stays as Prefect shows it, but for those about progress.
+        verbose: Whether every line stays as Prefect shows it, but for what the command shows
+            otherwise.
     """
     root = logging.getLogger()
     of_prefect = [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]
     handler = LogHandler(console)
     if verbose:
         for each in of_prefect:
-            each.addFilter(_is_no_progress)
+            each.addFilter(_is_shown_here)
     else:
         for each in of_prefect:
             root.removeHandler(each)
@@ -37,7 +38,7 @@ def log_on(console: Console, *, verbose: bool) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         for each in of_prefect:
-            each.removeFilter(_is_no_progress)
+            each.removeFilter(_is_shown_here)
             if each not in root.handlers:
                 root.addHandler(each)
 
@@ -52,7 +53,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, if it is news."""
-        if not _is_no_progress(record):
+        if not _is_shown_here(record):
             return
         text = self.format(record)
         if record.levelno >= logging.WARNING:
@@ -68,8 +69,8 @@ class LogHandler(logging.Handler):
             self._console.say(_of_task(record, text))
 
 
-def _is_no_progress(record: logging.LogRecord) -> bool:
-    return not getattr(record, IS_PROGRESS, False)
+def _is_shown_here(record: logging.LogRecord) -> bool:
+    return not getattr(record, SHOWN_OTHERWISE, False)
 
 
 def _of_task(record: logging.LogRecord, text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
+from infra.artifacts import default_store
 from tasks.pages import KEY_DIGITS, tag_run, worth_no_failure
 from tasks.promote import criteria_table
 from tasks.results import TaskResult
@@ -52,7 +53,8 @@ def summary(results: list[TaskResult]) -> list[str]:
     checkpoint, promotion = by_task["train"], by_task["promote"]
     lines.append(f"checkpoint  {checkpoint.kind}/{checkpoint.key}")
     target = "NOT promoted" if promotion.status == "refused" else f"refs/{promotion.facts['ref']}"
-    lines.append(f"promoted    {target}: {promotion.facts['reason']}")
+    judged = promotion.facts["judged"]
+    lines.append(f"promoted    {target}{f': {judged}' if judged else ''}")
     if "criteria" in promotion.facts:
         lines += ["", *criteria_table(promotion.facts["criteria"]).splitlines(), ""]
     lines += [f"warning     {warning}" for warning in _texts(promotion.facts.get("warnings"))]
@@ -103,38 +105,44 @@ def _texts(value: JsonValue) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else []
 
 
-def next_steps(results: list[TaskResult], store: str) -> list[str]:
+def next_steps(results: list[TaskResult], store: str | None) -> list[str]:
     """Return what people do after a run: open the report, predict, and compare or promote.
 
     Args:
         results: The results of the run's tasks.
-        store: The artifact store, as it was given.
+        store: The artifact store, as it was given; None: the default.
     """
     by_task = {result.task: result for result in results}
     checkpoint, promotion = by_task["train"], by_task["promote"]
-    at_store = f"--store {shlex.quote(store)}"
-    page = str(by_task["report"].facts["html"])
-    lines = ["", "next", f"  open the report  python -m webbrowser {shlex.quote(page)}"]
-    if promotion.status == "refused":
-        target = f"{checkpoint.kind}/{checkpoint.key}"
-        path = shlex.quote(str(Path(store, target))) if "://" not in store else "DIRECTORY"
-        lines += [
-            f"  predict          python -m sknet.predict --ckpt_path {path} IMAGES",
-            f"  promote          python -m infra.artifacts {at_store} refs set "
-            f"{promotion.facts['ref']} {target} --reason WHY",
-        ]
-        return lines
-    earlier = promotion.facts.get("earlier")
-    other = str(earlier)[:KEY_DIGITS] if earlier else "ANOTHER_RUN"
-    return [
-        *lines,
-        f"  predict          python -m sknet.predict {at_store} --ref {promotion.facts['ref']} "
-        "IMAGES",
-        f"  compare          python -m flows.report {at_store} --compare {other} "
-        f"{checkpoint.key[:KEY_DIGITS]}",
-    ]
+    target = f"{checkpoint.kind}/{checkpoint.key}"
+    at_store = f" --store {shlex.quote(store)}" if store else ""
+    opened = f"sknet report{at_store} --open"
+    run, other = checkpoint.key[:KEY_DIGITS], promotion.facts["earlier"]
+    compare = (
+        f"{opened} --compare {str(other)[:KEY_DIGITS]} {run}"
+        if other
+        else f"{opened} --compare {run} RUN, once there is another run"
+    )
+    steps = {"open the report": opened, "predict": f"sknet predict{at_store} IMAGES"}
+    if promotion.status != "refused":
+        steps["compare"] = compare
+    else:
+        root = store or default_store()
+        steps["predict"] = (
+            f"sknet store fetch {target} --store {shlex.quote(root)} --out checkpoint && "
+            "sknet predict --ckpt_path checkpoint IMAGES"
+            if "://" in root
+            else f"sknet predict --ckpt_path {shlex.quote(str(Path(root, target)))} IMAGES"
+        )
+        if other:
+            steps["compare"] = compare
+        steps["promote"] = (
+            f"sknet store refs set {promotion.facts['ref']} {target} "
+            f"--store {shlex.quote(root)} --reason WHY"
+        )
+    return ["", "next", *(f"  {what:<16} {command}" for what, command in steps.items())]
 
 
-def print_summary(results: list[TaskResult], store: str) -> None:
+def print_summary(results: list[TaskResult], store: str | None) -> None:
     """Print the summary, and what to do next."""
     print("\n".join([*summary(results), *next_steps(results, store)]), flush=True)

@@ -131,10 +131,10 @@ def main(arguments: "Options") -> None:
         on_leak=arguments.on_leak,
         full=arguments.full,
     )
-    print_summary(results, arguments.store or default_store())
+    print_summary(results, arguments.store)
     promotion = next(each for each in results if each.task == "promote")
     if arguments.fail_if_not_promoted and promotion.status == "refused":
-        raise NotPromotedError(f"not promoted: {promotion.facts['reason']}")
+        raise NotPromotedError(f"not promoted: {promotion.facts['judged']}")
 
 
 def _plain(value: object) -> object:

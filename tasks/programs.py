@@ -49,8 +49,9 @@ server that is gone, and the work waits meanwhile."""
 CLUSTER_POLL_SECONDS = 0.5
 """Seconds between two looks at the hosts of a cluster."""
 
-IS_PROGRESS = "is_progress"
-"""Attribute of the log's records about progress, which the console shows by other means."""
+SHOWN_OTHERWISE = "shown_otherwise"
+"""Attribute of the log's records that a command shows by other means: progress, which its console
+draws, and what its summary says."""
 
 LESS_MEMORY = {
     "convert": "fewer workers",
@@ -314,7 +315,7 @@ def run_program(
 
     def on_line(line: str) -> None:
         if not FRAMEWORK_LINE.match(line) and not _is_outcome(line, outcome_file):
-            logger.info("%s", line, extra={IS_PROGRESS: line.endswith(STILL)})
+            logger.info("%s", line, extra={SHOWN_OTHERWISE: line.endswith(STILL)})
         known = read_progress(progress_file)
         if bar and known and known.fraction is not None:
             bar.update(known.fraction)

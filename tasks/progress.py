@@ -6,7 +6,7 @@ from prefect import get_run_logger
 
 from infra.base.console import console
 from infra.base.progress import Progress, Sink, paced
-from tasks.programs import IS_PROGRESS, ProgressBar
+from tasks.programs import SHOWN_OTHERWISE, ProgressBar
 
 
 def long_work(name: str) -> Sink:
@@ -16,7 +16,7 @@ def long_work(name: str) -> Sink:
     context = copy_context()
 
     def show(fraction: float) -> None:
-        get_run_logger().info("%s: %.0f%%", name, 100 * fraction, extra={IS_PROGRESS: True})
+        get_run_logger().info("%s: %.0f%%", name, 100 * fraction, extra={SHOWN_OTHERWISE: True})
         bar.update(fraction)
 
     now_and_then = paced(lambda fraction: context.run(show, fraction))

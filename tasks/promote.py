@@ -1,6 +1,7 @@
 """Task `promote`: point production to a checkpoint, if every criterion allows it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from infra.artifacts import (
     Artifact,
     ArtifactStore,
     BuildOutput,
+    Ref,
     RefConflictError,
     StoreError,
     open_store,
@@ -48,6 +50,7 @@ from tasks.catalog.production import (
 )
 from tasks.errors import PERMANENT
 from tasks.pages import worth_no_failure
+from tasks.programs import SHOWN_OTHERWISE
 from tasks.results import (
     Status,
     TaskResult,
@@ -95,7 +98,7 @@ def promote(
             f"refs/{PRODUCTION} moved {MAX_CONFLICTS} times while {checkpoint.key[:10]} was "
             "judged: run it again when nobody else promotes"
         )
-    logger.info("promote: %s, %s", status, facts["reason"])
+    logger.info("promote: %s", ", ".join(part for part in (status, facts["judged"]) if part))
     result = TaskResult(
         task="promote",
         status=status,
@@ -129,13 +132,17 @@ def _promote(
     if current is not None and current.digest == checkpoint.digest:
         missed = below_floors(candidate, floor=recipe.min_accuracy, floors=floors)
         warnings = [f"production stays, but it is below a floor: {each}" for each in missed]
-        facts = {"reason": f"{_accuracy(candidate)}, in production already"}
+        judged = "in production already"
+        facts = {
+            "reason": f"{_accuracy(candidate)}, {judged}",
+            "judged": judged,
+            "earlier": _key_before(history),
+        }
         try:
             facts |= _issue_passport(store, checkpoint)
         except StoreError as error:  # something that it tells of is gone since the promotion
             warnings.append(f"production stays, but no passport can be made: {error}")
-        for warning in warnings:
-            logger.warning("promote: %s", warning)
+        _warn(warnings)
         return "reused", {**facts, "warnings": [*warnings]}
     compared = None
     if current is not None:
@@ -148,14 +155,10 @@ def _promote(
             warn=lambda line: logger.warning("promote: %s", line),
         )
     production = compared.production if compared else None
-    by_hand = (
-        f"python -m infra.artifacts refs set {PRODUCTION} {checkpoint.kind}/{checkpoint.key} "
-        "--reason …"
-    )
+    by_hand = f"sknet store refs set {PRODUCTION} {checkpoint.kind}/{checkpoint.key} --reason …"
     floor = recipe.min_accuracy
     judgement = judge_promotion(candidate, production, floor=floor, floors=floors, by_hand=by_hand)
-    for warning in judgement.warnings:
-        logger.warning("promote: %s", warning)
+    _warn(judgement.warnings)
     sealed = _evaluate_sealed(recipe, checkpoint, evaluation, store) if judgement.granted else None
     put_promotion(
         store,
@@ -168,22 +171,43 @@ def _promote(
         create_table_artifact(
             criteria, key="promotion", description=f"May {checkpoint.key[:10]} be promoted?"
         )
-    reason = _accuracy(candidate)
+    found = []
     if floor or not floors.are_set:
-        reason += f", floor {floor:.2%}" if floor else ", no floor is set"
+        found.append(f"floor {floor:.2%}" if floor else "no floor is set")
     if judgement.comparison:
-        reason += f", p {judgement.comparison.p_value:.3g} against production"
-    facts = {"warnings": list(judgement.warnings)}
+        found.append(f"p {judgement.comparison.p_value:.3g} against production")
+    judged = ", ".join(found)
     if not judgement.granted:
         failed = ", ".join(each.name for each in judgement.criteria if not each.passed)
-        logger.warning("promote: refused\n%s", criteria_table([*criteria]))
-        facts |= {"reason": f"{reason}; failed: {failed}", "criteria": [*criteria]}
-        return "refused", facts
+        judged = "; ".join([*([judged] if judged else []), f"failed: {failed}"])
+    facts = {
+        "reason": ", ".join(part for part in (_accuracy(candidate), judged) if part),
+        "judged": judged,
+        "warnings": list(judgement.warnings),
+        "earlier": current and current.key,
+    }
+    if not judgement.granted:
+        logger.warning(
+            "promote: refused\n%s", criteria_table([*criteria]), extra={SHOWN_OTHERWISE: True}
+        )
+        return "refused", facts | {"criteria": [*criteria]}
     # Before the ref moves, so that production is never without a passport.
     facts |= _issue_passport(store, checkpoint)
     target = artifact_of(store, checkpoint).manifest
-    store.refs.set(PRODUCTION, target, expected=current, reason=reason)
-    return "built", {"reason": reason, **facts, **({"sealed": sealed.text} if sealed else {})}
+    store.refs.set(PRODUCTION, target, expected=current, reason=str(facts["reason"]))
+    return "built", facts | ({"sealed": sealed.text} if sealed else {})
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Log what a command's summary shows."""
+    for warning in warnings:
+        get_run_logger().warning("promote: %s", warning, extra={SHOWN_OTHERWISE: True})
+
+
+def _key_before(history: Sequence[Ref]) -> str | None:
+    """Return the key of the checkpoint that was in production before the present one."""
+    others = (ref.key for ref in reversed(history) if ref.key != history[-1].key)
+    return next(others, None)
 
 
 def _issue_passport(store: ArtifactStore, checkpoint: TaskResult) -> dict[str, JsonValue]:

@@ -184,7 +184,7 @@ def _observe(
     trained, server, worker = testbed.trained, testbed.server, testbed.worker
     run: FlowRun
     if point.form == "command":
-        command = train_command(trained.recipe, trained.images, uri, 2)
+        command = train_command(trained.recipe, trained.images, uri, 2, "--verbose")
         settings = {"PREFECT_API_URL": server.api, **environment}
         run = CommandRun(command, directory / "run.log", settings)
     else:

@@ -1,5 +1,6 @@
 """The whole flow with its artifacts on S3, started on one host and ended on another one."""
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from infra.artifacts import open_store
 from tests.flow_runs import CommandRun, harness_api
 from tests.store_roots import S3Root
-from tests.tiny_pipeline import Trained, digests, train_command
+from tests.tiny_pipeline import TASKS, Trained, digests, train_command
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -59,9 +60,25 @@ def test_a_run_started_on_one_host_ends_on_another_like_an_uninterrupted_local_o
     assert "uploaded by another host" in output
     assert "resuming from step-" in output
     assert "reused      stage, convert" in output
+    check_lines(output)
     assert digests(root.uri) == digests(trained.store)
     promoted = open_store(root.uri).refs.get("production")
     assert promoted is not None
     assert promoted.digest == trained.of("train").digest
     assert root.paths(".work/") == []
     assert other.living() == []
+
+
+def check_lines(output: str) -> None:
+    """Check what a run prints into a file: plain lines, and each result where it belongs."""
+    assert "\x1b" not in output
+    news, summary = output.split("\ntask       status")
+    for line in news.splitlines():
+        assert re.match(rf"\d\d:\d\d:\d\d (start|{'|'.join(TASKS)}): ", line), line
+    assert re.search(
+        r"train: epoch 2/2: train loss \d+\.\d{4}, validation loss \d+\.\d{4}, accuracy@1 "
+        r"\d+\.\d\d% \((\d+/18)\), lr \S+, \d+\.\d s\n",
+        news,
+    )
+    (counts,) = re.findall(r"\(\d+/18\)", summary)
+    assert output.count(counts) <= 3, "the training's, the evaluation's, the summary's"

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import shlex
 import stat
+from itertools import groupby
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
@@ -13,7 +15,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 import tasks.programs
-from flows.summary import summary
+from flows.console import console
+from flows.summary import next_steps, summary
 from sknet.report.text import UNKNOWN
 from tasks.results import TaskResult
 from tests.tiny_pipeline import TASKS, Trained, digests, run_flow_once, shown_by
@@ -77,7 +80,7 @@ def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trai
     assert any(line.startswith("macro-F1    ") for line in lines)
     assert any(line.startswith("warning     no floor is set") for line in lines)
     assert f"checkpoint  checkpoint/{trained.of('train').key}" in lines
-    assert any(line.startswith("promoted    refs/production: accuracy@1 ") for line in lines)
+    assert "promoted    refs/production: no floor is set" in lines
     page = str(trained.of("report").facts["html"])
     assert f"report      {page}" in lines
     assert Path(page).is_file()
@@ -85,6 +88,63 @@ def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trai
     assert "reused      nothing" in lines
     promoted = json.loads((trained.store / "refs" / "production.json").read_text("utf-8"))
     assert promoted["digest"] == trained.of("train").digest
+
+
+def next_of(results: list[TaskResult], store: str | None) -> dict[str, list[str]]:
+    """Return what the summary tells people to do next, each as the words of a command."""
+    after = next_steps(results, store)
+    assert after[:2] == ["", "next"]
+    steps = {line[2:18].strip(): shlex.split(line[19:]) for line in after[2:]}
+    assert all(words[0] == "sknet" for words in steps.values())
+    return steps
+
+
+def ended_as(trained: Trained, status: str, earlier: str | None) -> list[TaskResult]:
+    facts = {**trained.of("promote").facts, "earlier": earlier}
+    promotion = trained.of("promote").model_copy(update={"status": status, "facts": facts})
+    return [promotion if each.task == "promote" else each for each in trained.results]
+
+
+def test_the_summary_ends_with_commands_for_what_people_do_next(trained: Trained) -> None:
+    key, run = trained.of("train").key, trained.of("train").key[:8]
+    opened = ["sknet", "report", "--open"]
+    assert next_of(ended_as(trained, "built", "0123456789"), None) == {
+        "open the report": opened,
+        "predict": ["sknet", "predict", "IMAGES"],
+        "compare": [*opened, "--compare", "01234567", run],
+    }
+    first = next_of(ended_as(trained, "built", None), "my store")
+    at_store = ["--store", "my store"]
+    assert first["predict"] == ["sknet", "predict", *at_store, "IMAGES"]
+    compare = ["sknet", "report", *at_store, "--open", "--compare", run, "RUN,"]
+    assert first["compare"][:8] == compare
+
+    refused = next_of(ended_as(trained, "refused", None), None)
+    of_run = ["--ckpt_path", f"artifacts/checkpoint/{key}"]
+    assert refused["predict"] == ["sknet", "predict", *of_run, "IMAGES"]
+    promote = ["sknet", "store", "refs", "set", "production", f"checkpoint/{key}"]
+    assert refused["promote"] == [*promote, "--store", "artifacts", "--reason", "WHY"]
+    assert "compare" not in refused
+    on_s3 = next_of(ended_as(trained, "refused", "0123456789"), "s3://bucket/x")
+    fetch = ["sknet", "store", "fetch", f"checkpoint/{key}", "--store", "s3://bucket/x"]
+    assert on_s3["predict"][:6] == fetch
+    assert on_s3["compare"][-2:] == ["01234567", run]
+
+
+@pytest.mark.parametrize("store", [None, "my store", "s3://bucket/x"])
+@pytest.mark.parametrize("status", ["built", "refused"])
+def test_the_commands_of_the_summary_are_understood(
+    trained: Trained, status: str, store: str | None
+) -> None:
+    for words in next_of(ended_as(trained, status, "0123456789"), store).values():
+        for _, command in groupby(words, lambda word: word == "&&"):
+            if (first := list(command)) != ["&&"]:
+                start_of(first)
+
+
+def start_of(words: list[str]) -> None:
+    """Parse the words of a command as `sknet` does, without running it."""
+    console().parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
 def test_the_summary_counts_what_staging_and_conversion_left_out(trained: Trained) -> None:

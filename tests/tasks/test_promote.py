@@ -141,9 +141,20 @@ def test_the_first_promotion_is_recorded_with_what_it_was_judged_by(trained: Tra
 def test_the_checkpoint_in_production_is_reused_and_not_judged_again(case: Case) -> None:
     before = case.production
     candidate = case.trained.of("train"), result_of(case.evaluation, "validate")
-    assert case.promote(candidate).status == "reused"
+    found = case.promote(candidate)
+    assert (found.status, found.facts["judged"]) == ("reused", "in production already")
+    assert found.facts["earlier"] is None
     assert case.production == before
     assert case.promotions() == []
+
+
+def test_what_was_in_production_before_is_known_for_the_comparison(case: Case) -> None:
+    first = case.production
+    candidate = case.candidate("good", with_wrong(0))
+    assert case.promote(candidate).facts["earlier"] == first.key
+    assert case.promote(candidate).facts["earlier"] == first.key
+    refused = case.promote(case.candidate("bad", with_wrong(*range(9))))
+    assert refused.facts["earlier"] == candidate[0].key
 
 
 def test_a_candidate_that_is_not_significantly_worse_replaces_production(case: Case) -> None:
@@ -154,8 +165,10 @@ def test_a_candidate_that_is_not_significantly_worse_replaces_production(case: C
 
     assert result.status == "built"
     assert case.production.digest == checkpoint.digest
-    reason = "accuracy@1 77.78% (14/18), floor 50.00%, p 0.0625 against production"
+    judged = "floor 50.00%, p 0.0625 against production"
+    reason = f"accuracy@1 77.78% (14/18), {judged}"
     assert (case.production.reason, result.facts["reason"]) == (reason, reason)
+    assert (result.facts["judged"], result.facts["earlier"]) == (judged, before.key)
     ((manifest, record),) = case.promotions()
     assert record.granted
     assert (record.candidate, record.production) == (checkpoint.digest, before.digest)
@@ -221,7 +234,7 @@ def test_a_significantly_worse_candidate_is_refused_with_every_criterion(case: C
     results = [result if each.task == "promote" else each for each in case.trained.results]
     lines = summary(results)
     (line,) = [line for line in lines if line.startswith("promoted")]
-    assert line.startswith("promoted    NOT promoted: accuracy@1 72.22% (13/18), floor 50.00%, ")
+    assert line.startswith("promoted    NOT promoted: floor 50.00%, p 0.0312 against production")
     assert line.endswith("; failed: not worse than production")
     table = lines[lines.index(line) + 2 :][:9]
     assert table[0].split() == ["name", "passed", "found", "expected"]
@@ -394,7 +407,7 @@ def test_other_classes_are_refused_and_the_shown_command_promotes_by_hand(
     assert isinstance(criteria, list)
     expected = str(criteria[3]["expected"])  # type: ignore[index,call-overload]
     command = expected.partition("by hand: ")[2]
-    words = command.removeprefix("python -m infra.artifacts ").replace("…", "agreed").split()
+    words = command.removeprefix("sknet store ").replace("…", "agreed").split()
     assert artifacts_command([*words, "--store", case.uri]) == 0
     assert case.production.digest == checkpoint.digest
     assert case.production.reason == "agreed"

@@ -23,7 +23,7 @@ from sknet.judgement.floors import too_small
 from sknet.records import Check, CheckpointChecks, Evaluation, Promotion, SealedResult
 from tests.sknet.predictions import stored_predictions
 
-BY_HAND = "python -m infra.artifacts refs set production checkpoint/KEY --reason …"
+BY_HAND = "sknet store refs set production checkpoint/KEY --reason …"
 CLASSES = ("cat", "dog")
 PASSED = CheckpointChecks(checks=(Check(name="files", passed=True, detail="as recorded"),))
 
