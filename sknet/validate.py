@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sknet.evaluation.predictions import Predictions
     from sknet.models.sknet import SKNet
     from sknet.world import World
+    from sknet.records.calibration import Calibration
 
 BATCH_SIZE = 16
 """Samples per forward pass of a rank. The largest activation of skresnet18 at 320 pixels takes
@@ -288,11 +289,11 @@ def _report(
         with outputs.writing(arguments.out, "--out"):
             write_files(arguments.out, recipe, shards, keys, predictions, evaluations)
     for evaluation in evaluations.values():
-        print(_line(evaluation), flush=True)
+        print(_line(evaluation, predictions[evaluation.resolution].calibration), flush=True)
     outputs.write_json(evaluations[recipe.image_resize], arguments.json)
 
 
-def _line(evaluation: Evaluation) -> str:
+def _line(evaluation: Evaluation, calibration: "Calibration | None") -> str:
     low, high = evaluation.interval_top1
     parts = [
         f"accuracy@1 {evaluation.accuracy_top1:.2%} ({evaluation.correct_top1}/{evaluation.seen})",
@@ -314,7 +315,8 @@ def _line(evaluation: Evaluation) -> str:
         if value:
             parts.append(f"{name} {value.value:.2%}")
     parts.append(f"loss {evaluation.loss:.4f}")
-    parts.append(f"calibration error {evaluation.calibration_error:.4f}")
+    error = f"calibration error {evaluation.calibration_error:.4f}"
+    parts.append(f"{error} ({calibration.describe()})" if calibration else error)
     return f"{evaluation.resolution}x{evaluation.resolution}: {', '.join(parts)}"
 
 

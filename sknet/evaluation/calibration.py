@@ -6,12 +6,13 @@ module needs no MindSpore.
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from sknet.evaluation.predictions import NUM_BINS, Floats, Ints
+from sknet.evaluation.predictions import Floats, Ints, calibration_bins
+from sknet.records import CalibrationBin
 from sknet.records.calibration import Calibration, ThresholdCounts
 
 MAX_TEMPERATURE = 20.0
@@ -78,6 +79,8 @@ def calibrate(
     correct, before, after = gather(rows).T
     right = correct.astype(bool)
     held_out = ~is_fitted
+    bins_before = calibration_bins(before[held_out], right[held_out])
+    bins_after = calibration_bins(after[held_out], right[held_out])
     return Calibration(
         split=split,
         resolution=resolution,
@@ -85,8 +88,10 @@ def calibrate(
         is_fitted=inverse is not None,
         num_fitted=int(is_fitted.sum()),
         num_held_out=int(held_out.sum()),
-        error_before=expected_error(before[held_out], right[held_out]),
-        error_after=expected_error(after[held_out], right[held_out]),
+        error_before=expected_error(bins_before),
+        error_after=expected_error(bins_after),
+        bins_before=bins_before,
+        bins_after=bins_after,
         curve=_curve(after, right, is_fitted),
     )
 
@@ -118,15 +123,10 @@ def scaled_top(probabilities: Floats, inverse_temperature: float) -> Floats:
     return result
 
 
-def expected_error(probability: Floats, correct: npt.NDArray[np.bool_]) -> float:
-    """Return the expected calibration error of (N,) predictions, in 15 equal parts of 0 … 1."""
-    exact = probability.astype(np.float64)
-    part = np.minimum((exact * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    distances = (
-        abs(int(correct[part == number].sum()) - math.fsum(exact[part == number].tolist()))
-        for number in range(NUM_BINS)
-    )
-    return min(1.0, math.fsum(distances) / len(exact))
+def expected_error(bins: Sequence[CalibrationBin]) -> float:
+    """Return the expected calibration error: the mean distance of accuracy and confidence."""
+    distance = math.fsum(abs(part.correct - part.confidence_sum) for part in bins)
+    return min(1.0, distance / sum(part.seen for part in bins))
 
 
 def _slopes(probabilities: Floats, labels: Ints, inverse: float) -> npt.NDArray[np.float64]:

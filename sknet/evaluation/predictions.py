@@ -194,7 +194,7 @@ def detailed(
     counts = evaluation_of(predictions, split=split, resolution=resolution, num_classes=num_classes)
     more = {
         "confused": confused_pairs(predictions)[:NUM_PAIRS],
-        "calibration": _calibration(predictions),
+        "calibration": calibration_bins(predictions.probability, predictions.correct),
         "class_predicted": tuple(
             np.bincount(predictions.predicted, minlength=num_classes).tolist()
         ),
@@ -230,14 +230,14 @@ def confused_pairs(predictions: Predictions) -> tuple[ConfusedPair, ...]:
     )
 
 
-def _calibration(predictions: Predictions) -> tuple[CalibrationBin, ...]:
+def calibration_bins(
+    probability: Floats, correct: npt.NDArray[np.bool_]
+) -> tuple[CalibrationBin, ...]:
+    """Count (N,) predictions in 15 equal parts of 0 … 1 by the probability of their class."""
     # A probability on the border of two parts belongs to the upper one; 1 belongs to the last.
-    probability = predictions.probability.astype(np.float64)
-    part = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    return tuple(
-        _bin(probability[part == number], predictions.correct[part == number])
-        for number in range(NUM_BINS)
-    )
+    exact = probability.astype(np.float64)
+    part = np.minimum((exact * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    return tuple(_bin(exact[part == number], correct[part == number]) for number in range(NUM_BINS))
 
 
 def _bin(probability: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> CalibrationBin:

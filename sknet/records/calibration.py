@@ -6,6 +6,7 @@ from pydantic import Field
 
 from infra.base.records import Record
 from sknet.errors import UserError
+from sknet.records.evaluation import CalibrationBin
 from sknet.records.fields import NonNegativeInt, PositiveInt
 from sknet.significance import Interval, wilson
 
@@ -67,8 +68,21 @@ class Calibration(Record):
     """Expected calibration error on the held-out half without temperature, in 15 equal parts."""
     error_after: Probability
     """The same with temperature."""
+    bins_before: tuple[CalibrationBin, ...] = ()
+    """The parts of the held-out half without temperature; empty in records that lack them."""
+    bins_after: tuple[CalibrationBin, ...] = ()
+    """The same with temperature."""
     curve: tuple[ThresholdCounts, ...]
     """By rising threshold."""
+
+    def describe(self) -> str:
+        """Return the temperature, and what it changes, in a few words."""
+        if not self.is_fitted:
+            return "no temperature could be fitted"
+        return (
+            f"temperature {self.temperature:.3f}, which changes it from {self.error_before:.4f} to "
+            f"{self.error_after:.4f} on {self.num_held_out} held-out images"
+        )
 
     def threshold(self, error_rate: float) -> Threshold:
         """Return the lowest threshold above which both halves keep an error rate.

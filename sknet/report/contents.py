@@ -26,6 +26,7 @@ from sknet.records import (
     QuarantinedSample,
     Revalidation,
 )
+from sknet.records.calibration import Calibration
 from sknet.records.evaluation import TOP
 
 SHORT_KEY_LENGTH = 10
@@ -290,6 +291,8 @@ class TrainedRun(ReportRecord):
     software: dict[str, str] = Field(default={})
     """Versions of the software that the training and the evaluation used, by name."""
     other_resolutions: tuple[Evaluation, ...] = ()
+    calibration: Calibration | None = None
+    """What a temperature changes in the evaluation at the recipe's resolution."""
     checks: tuple[Check, ...] = ()
     """What was checked of the checkpoint before its evaluation."""
     promotion: Promotion | None = None

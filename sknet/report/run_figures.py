@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sknet.records import Attention, CalibrationBin, Evaluation
+from sknet.records.calibration import Calibration
 from sknet.report.cells import percent
 from sknet.report.contents import TrainedRun
 from sknet.report.figures import (
@@ -32,6 +33,9 @@ MAX_CLASSES = 20
 """Most classes in the figure of accuracies by class."""
 
 Points = list[tuple[float, float]]
+
+Reliability = tuple[tuple[CalibrationBin, ...], str, str, str, str]
+"""Predictions by confidence, with colour, marker, line style and name of their line."""
 
 
 def learning_curve(run: TrainedRun) -> Drawing:
@@ -142,26 +146,48 @@ def lowest_classes(counts: Evaluation) -> list[int]:
 
 
 def reliability_diagram(run: TrainedRun, counts: Evaluation) -> Drawing:
-    """Draw the accuracy by confidence, and the number of samples by confidence."""
+    """Draw the accuracy by confidence, and the number of samples by confidence.
+
+    If a temperature was fitted, both are those of the held-out half, without it and with it.
+    """
+    calibration = run.calibration
+    fitted = calibration if calibration and calibration.is_fitted else None
+    series = [(counts.calibration, BLUE, "o", "-", "")]
+    if fitted and fitted.bins_before and fitted.bins_after:
+        series = [
+            (fitted.bins_before, BLUE, "o", "-", "as predicted"),
+            (fitted.bins_after, ORANGE, "s", "--", f"temperature {fitted.temperature:.2f}"),
+        ]
 
     def paint(figure: "Figure") -> None:
         above, below = panels(figure, 2)
-        _draw_reliability(above, counts.calibration)
-        _draw_confidence(below, counts.calibration)
+        _draw_reliability(above, series)
+        _draw_confidence(below, series)
 
-    return draw(f"reliability-{run.short_key}", describe_reliability(counts), paint)
+    words = describe_reliability(counts, calibration)
+    return draw(f"reliability-{run.short_key}", words, paint)
 
 
-def describe_reliability(counts: Evaluation) -> str:
+def describe_reliability(counts: Evaluation, calibration: Calibration | None = None) -> str:
     """Return what the reliability diagram shows, in words."""
     error = counts.calibration_error or 0.0
     confidence = sum(each.confidence_sum for each in counts.calibration)
     correct = sum(each.correct for each in counts.calibration)
     tendency = "underconfident" if confidence < correct else "overconfident"
-    return (
+    said = (
         f"Reliability: accuracy against confidence in {len(counts.calibration)} bins; on the "
         f"diagonal both agree. Expected calibration error {100 * error:.2f} %; overall the "
         f"network is {tendency}."
+    )
+    if calibration is None:
+        return said
+    if not calibration.is_fitted:
+        return f"{said} No temperature could be fitted."
+    return (
+        f"{said} A temperature of {calibration.temperature:.2f}, fitted on "
+        f"{calibration.num_fitted:,} of the images, changes the error on the other "
+        f"{calibration.num_held_out:,} from {100 * calibration.error_before:.2f} % to "
+        f"{100 * calibration.error_after:.2f} %."
     )
 
 
@@ -328,26 +354,41 @@ def _draw_distribution(axes: "Axes", run: TrainedRun) -> None:
         axes.legend(loc="best")
 
 
-def _draw_reliability(axes: "Axes", bins: tuple[CalibrationBin, ...]) -> None:
+def _draw_reliability(axes: "Axes", series: Sequence[Reliability]) -> None:
     axes.set_title("Accuracy by confidence, %")
-    filled = [each for each in bins if each.seen]
     axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=":")
-    confidences = [100 * each.confidence_sum / each.seen for each in filled]
-    accuracies = [100 * each.correct / each.seen for each in filled]
-    for x, each in zip(confidences, filled, strict=True):
-        low, high = wilson_interval(each.correct, each.seen)
-        axes.plot([x, x], [100 * low, 100 * high], color=BLUE, linewidth=1.1, alpha=0.6)
-    axes.plot(confidences, accuracies, color=BLUE, marker="o", markersize=4, linewidth=1.2)
+    for bins, colour, marker, linestyle, name in series:
+        filled = [each for each in bins if each.seen]
+        confidences = [100 * each.confidence_sum / each.seen for each in filled]
+        accuracies = [100 * each.correct / each.seen for each in filled]
+        for x, each in zip(confidences, filled, strict=True):
+            low, high = wilson_interval(each.correct, each.seen)
+            axes.plot([x, x], [100 * low, 100 * high], color=colour, linewidth=1.1, alpha=0.6)
+        axes.plot(
+            confidences,
+            accuracies,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.2,
+            linestyle=linestyle,
+            label=name,
+        )
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 105)
     axes.grid(visible=True)
+    if len(series) > 1:
+        axes.legend(loc="best")
 
 
-def _draw_confidence(axes: "Axes", bins: tuple[CalibrationBin, ...]) -> None:
+def _draw_confidence(axes: "Axes", series: Sequence[Reliability]) -> None:
     axes.set_title("Samples by confidence")
-    width = 100 / len(bins)
-    centres = [width * (index + 0.5) for index in range(len(bins))]
-    axes.bar(centres, [each.seen for each in bins], width=0.86 * width, color=BLUE, alpha=0.75)
+    for place, (bins, colour, *_) in enumerate(series):
+        part = 100 / len(bins)
+        width = 0.86 * part / len(series)
+        lefts = [part * index + 0.07 * part + width * place for index in range(len(bins))]
+        heights = [each.seen for each in bins]
+        axes.bar(lefts, heights, width=width, align="edge", color=colour, alpha=0.75)
     axes.set_xlim(0, 100)
     axes.set_xlabel("confidence, %")
     axes.grid(visible=True, axis="y")

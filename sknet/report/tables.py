@@ -91,6 +91,9 @@ EVALUATION_COLUMNS = {
     "leaked": "Int64",
     "leaked correct@1": "Int64",
     "calibration error": "Float64",  # expected calibration error, a fraction
+    "temperature": "Float64",
+    "held-out error": "Float64",  # as the calibration error, on the half without the fit
+    "with temperature": "Float64",  # the same, with the temperature
     "looks": "Int64",  # how often a sealed test split had been looked at
 }
 
@@ -324,7 +327,7 @@ def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row
 
 def _evaluation_rows(run: TrainedRun) -> Iterator[Row]:
     for counts in run.evaluations:
-        yield _evaluation_row(run, counts)
+        yield {**_evaluation_row(run, counts), **_calibration_cells(run, counts)}
     if run.promotion is not None and (sealed := run.promotion.sealed):
         yield {**_evaluation_row(run, sealed.evaluation), "looks": sealed.looks}
 
@@ -344,6 +347,17 @@ def _evaluation_row(run: TrainedRun, counts: Evaluation) -> Row:
         "leaked correct@1": leaked.correct_top1 if leaked else None,
         "loss": counts.loss,
         "calibration error": counts.calibration_error,
+    }
+
+
+def _calibration_cells(run: TrainedRun, counts: Evaluation) -> Row:
+    found = run.calibration
+    if found is None or (found.split, found.resolution) != (counts.split, counts.resolution):
+        return {}
+    return {
+        "temperature": found.temperature if found.is_fitted else None,
+        "held-out error": found.error_before,
+        "with temperature": found.error_after if found.is_fitted else None,
     }
 
 

@@ -41,6 +41,9 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "validation loss": "{:.4f}".format,
     "loss": "{:.4f}".format,
     "calibration error": "{:.4f}".format,
+    "temperature": "{:.3f}".format,
+    "held-out error": "{:.4f}".format,
+    "with temperature": "{:.4f}".format,
     "lr at the end": "{:.4g}".format,
     "seconds": "{:.1f}".format,
     "device-hours": "{:.4f}".format,
@@ -197,7 +200,8 @@ def evaluations_as_text(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     means = ("balanced accuracy", "macro-F1", "mean average precision")
     ends = [f"{name} 95 % {end}" for name in means for end in ("from", "to")]
     table = table.drop(columns=[*ends, "leaked correct@1"])
-    optional = ["without leaked", "accuracy@5", *means, "leaked", "looks"]
+    calibrated = ("temperature", "held-out error", "with temperature")
+    optional = ["without leaked", "accuracy@5", *means, "leaked", *calibrated, "looks"]
     return as_text(table).drop(columns=[name for name in optional if table[name].isna().all()])
 
 

@@ -26,6 +26,7 @@ from sknet.records import (
     Revalidation,
     Shards,
 )
+from sknet.records.calibration import CALIBRATION_FILE, Calibration
 from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun, Unreadable
 from sknet.report.contents import DataSetFacts, MeasuredSample, read_log
 from sknet.report.data_contents import (
@@ -317,6 +318,8 @@ class _Collector:
                     f"{_name_of(evaluated)}/attention.json",
                     "units have other numbers of differences than there are scales",
                 )
+        if CALIBRATION_FILE in digests:
+            fields["calibration"] = self._reader.record(evaluated, CALIBRATION_FILE, Calibration)
         if "examples.json" in digests:
             listed = self._reader.record(evaluated, "examples.json", Examples)
             fields["examples"] = tuple(

@@ -27,6 +27,7 @@ from sknet.records import (
     Layout,
     Shards,
 )
+from sknet.records.calibration import Calibration
 from sknet.training.checkpoint import Snapshot, write
 from sknet.training.trainer import other_classes
 from tests.sknet.conversions import contents
@@ -158,7 +159,10 @@ def test_validating_a_checkpoint_writes_checks_counts_predictions_attention_and_
     assert (away / "primary.json").read_bytes() == (away / "one/evaluation.json").read_bytes()
     low, high = record.interval_top1
     assert f"95 % interval {low:.2%} to {high:.2%}" in output
-    assert f"calibration error {record.calibration_error:.4f}" in output
+    calibration = Calibration.read(away / "one/calibration.json")
+    assert (
+        f"calibration error {record.calibration_error:.4f} ({calibration.describe()})\n" in output
+    )
     assert record.balanced_accuracy is not None
     assert f"balanced accuracy {record.balanced_accuracy.value:.2%}" in output
     assert record.macro_f1 is not None

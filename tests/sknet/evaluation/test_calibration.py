@@ -7,7 +7,13 @@ import pytest
 
 from sknet.errors import UserError
 from sknet.evaluation.calibration import calibrate, expected_error, fitted_half, scaled_top
-from sknet.evaluation.predictions import Floats, Ints, interleaved, probabilities
+from sknet.evaluation.predictions import (
+    Floats,
+    Ints,
+    calibration_bins,
+    interleaved,
+    probabilities,
+)
 from sknet.records.calibration import Calibration, ThresholdCounts
 
 CLASSES = 4
@@ -61,7 +67,11 @@ def test_the_errors_are_those_of_the_held_out_half() -> None:
     correct = logits.argmax(axis=1) == labels
     for temperature, error in ((1.0, found.error_before), (found.temperature, found.error_after)):
         top = scaled_top(probabilities(logits), 1 / temperature)[held_out]
-        assert error == expected_error(top, correct[held_out])
+        assert error == expected_error(calibration_bins(top, correct[held_out]))
+    assert found.error_after == expected_error(found.bins_after) < found.error_before
+    assert found.error_before == expected_error(found.bins_before)
+    for bins in (found.bins_before, found.bins_after):
+        assert (len(bins), sum(part.seen for part in bins)) == (15, 200)
     # Labels of the held-out half have no effect on the temperature.
     other = np.where(held_out, (labels + 1) % CLASSES, labels).astype(np.int32)
     assert calibrated(logits, other).temperature == found.temperature
@@ -70,7 +80,8 @@ def test_the_errors_are_those_of_the_held_out_half() -> None:
 def test_expected_error_is_the_mean_distance_in_the_parts() -> None:
     probability = np.array([0.9, 0.9, 0.5, 0.5], np.float32)
     correct = np.array([True, False, True, True])
-    assert expected_error(probability, correct) == pytest.approx((0.8 + 1.0) / 4)
+    found = expected_error(calibration_bins(probability, correct))
+    assert found == pytest.approx((0.8 + 1.0) / 4)
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
@@ -168,3 +179,12 @@ def test_a_threshold_of_real_counts_keeps_the_error_on_the_held_out_half() -> No
     wrong = accepted & (logits.argmax(axis=1) != labels)
     assert int(accepted.sum()) == threshold.accepted > 200
     assert wrong.sum() / accepted.sum() == threshold.error.value <= 0.05
+
+
+def test_it_says_what_the_temperature_changes() -> None:
+    fitted = curve((0.2, (100, 20), (100, 20))).model_copy(update={"temperature": 1.25})
+    assert fitted.describe() == (
+        "temperature 1.250, which changes it from 0.1000 to 0.0500 on 100 held-out images"
+    )
+    unfitted = fitted.model_copy(update={"is_fitted": False, "temperature": 1.0})
+    assert unfitted.describe() == "no temperature could be fitted"
