@@ -57,7 +57,7 @@ class LogHandler(logging.Handler):
             return
         text = self.format(record)
         if record.levelno >= logging.WARNING:
-            self._console.warn(_of_task(record, f"{record.levelname.lower()}: {text}"))
+            self._console.warn(self._in_stage(record, f"{record.levelname.lower()}: {text}"))
             return
         is_of_run = record.name in ("prefect.task_runs", "prefect.flow_runs")
         if not (is_of_run or record.name.startswith("infra.")) or text.startswith(OF_PREFECT):
@@ -66,14 +66,14 @@ class LogHandler(logging.Handler):
         # The device is said by every program that runs on it.
         if text not in self._seen:
             self._seen.add(text)
-            self._console.say(_of_task(record, text))
+            self._console.say(self._in_stage(record, text))
+
+    def _in_stage(self, record: logging.LogRecord, text: str) -> str:
+        """Return a line with the name of its task or stage before it, if it isn't there."""
+        task = str(getattr(record, "task_run_name", "")).rpartition("-")[0]
+        name = task or self._console.stage_name
+        return text if not name or f"{name}: " in text else f"{name}: {text}"
 
 
 def _is_shown_here(record: logging.LogRecord) -> bool:
     return not getattr(record, SHOWN_OTHERWISE, False)
-
-
-def _of_task(record: logging.LogRecord, text: str) -> str:
-    """Return a line with the name of its task before it, if it isn't there."""
-    task = str(getattr(record, "task_run_name", "")).rpartition("-")[0]
-    return text if not task or f"{task}: " in text else f"{task}: {text}"

@@ -65,6 +65,11 @@ class Console:
             self._stage, self._began = name, time.monotonic()
             self._progress = Progress(phase=phase)
 
+    @property
+    def stage_name(self) -> str:
+        """Name of the stage."""
+        return self._stage
+
     def show(self, progress: Progress) -> None:
         """Show how far the stage is."""
         with self._lock:
@@ -244,7 +249,7 @@ class LiveConsole(Console):
 
     def _room(self, stage: str, *words: "Text") -> int:
         """Return the columns that a line of these words leaves for one more cell."""
-        name = (NAME_WIDTH + 1) * bool(stage)
+        name = max(NAME_WIDTH, len(stage)) + 1 if stage else 0
         return self._console.width - 2 - name - sum(len(word) + 1 for word in words)
 
     def _row(self, stage: str, *cells: "RenderableType") -> "Table":
