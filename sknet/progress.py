@@ -12,13 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from infra.base.console import (
-    SECONDS_OF_SILENCE,
-    Console,
-    PlainConsole,
-    open_console,
-    write_line,
-)
+from infra.base.console import SECONDS_BETWEEN_LINES, Console, open_console, write_line
 from infra.base.files import replace_file
 from infra.base.progress import Progress
 
@@ -46,38 +40,40 @@ def read_progress(path: Path) -> Progress | None:
         return None
 
 
-class SupervisedConsole(PlainConsole):
-    """Reports to the task that supervises this program; what it prints goes into the task's log."""
+class SupervisedConsole(Console):
+    """Reports to the task that supervises this program; what it prints goes into the task's log.
+
+    It prints nothing while there is nothing new: the launcher must see that a program hangs.
+    """
 
     def __init__(self, file: Path | None) -> None:
         """Report into a file, if there is one, and print lines."""
-        super().__init__(sys.stdout, first_line_after=SECONDS_OF_SILENCE)
+        super().__init__()
         self._file = file
-        self._reported = 0.0
-        self._reported_phase = ""
+        self._reported, self._reported_phase = 0.0, ""
+        self._pause()
+
+    def _pause(self) -> None:
+        self._not_before = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def _progressed(self) -> None:
         now, phase = time.monotonic(), self._progress.phase
-        is_end = self._progress.fraction == 1
         if (
-            is_end
+            self._progress.fraction == 1
             or phase != self._reported_phase
             or now - self._reported >= SECONDS_BETWEEN_REPORTS
         ):
             self._reported, self._reported_phase = now, phase
             if self._file:
                 write_progress(self._file, self._progress)
-        super()._progressed()
+        if now >= self._not_before:
+            self._write(f"{self._status()}{STILL}", is_warning=False)
 
     def _write(self, line: str, *, is_warning: bool) -> None:
         del is_warning
         with self._lock:
             self._pause()
             write_line(sys.stdout, line)
-
-    def _write_status(self) -> None:
-        self._shown = self._progress
-        self._write(f"{self._status()}{STILL}", is_warning=False)
 
 
 def console_of_program(options: object) -> Console:

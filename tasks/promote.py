@@ -98,7 +98,8 @@ def promote(
             f"refs/{PRODUCTION} moved {MAX_CONFLICTS} times while {checkpoint.key[:10]} was "
             "judged: run it again when nobody else promotes"
         )
-    logger.info("promote: %s", ", ".join(part for part in (status, facts["judged"]) if part))
+    judged = facts["judged"]
+    logger.info("promote: %s%s", status, f", {judged}" if judged else "")
     result = TaskResult(
         task="promote",
         status=status,
@@ -184,7 +185,7 @@ def _promote(
         "reason": ", ".join(part for part in (_accuracy(candidate), judged) if part),
         "judged": judged,
         "warnings": list(judgement.warnings),
-        "earlier": current and current.key,
+        "earlier": current.key if current else None,
     }
     if not judgement.granted:
         logger.warning(

@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +38,9 @@ METRICS = "metrics.jsonl"
 
 MARK = "ACCEPTANCE_OUTCOME"
 """Variable that all processes of a program's run inherit: the file of its outcome."""
+
+LOOK_SECONDS = 0.1
+"""Pause between two looks at the metrics of a training that is to be interrupted."""
 
 LEAVE_SECONDS = 2.0
 """How long processes may take to leave after a job has ended."""
@@ -203,7 +208,6 @@ def run_program(
     workers: int = 1,
     bind_core: bool = False,
     gang: Gang | None = None,
-    on_line: Callable[[str], None] = lambda _: None,
 ) -> JobResult:
     """Run a program of sknet with the launcher to its end, and return how it ended.
 
@@ -215,7 +219,6 @@ def run_program(
         workers: Ranks on this host, if there is no gang.
         bind_core: Whether each rank gets processor cores of its own.
         gang: The hosts; None: this host.
-        on_line: Called for each line that a rank prints.
 
     Raises:
         LineError: There is no such cluster, or too few of its hosts are free.
@@ -245,11 +248,15 @@ def run_program(
         bind_core=bind_core,
     )
     if gang is None:
-        return run(job, on_line=on_line)
+        return run(job, on_line=_ignore)
     try:
-        return run_on_hosts(job, gang, on_line=on_line)
+        return run_on_hosts(job, gang, on_line=_ignore)
     except (ClusterError, LostHostError) as error:
         raise LineError(str(error), logs) from None
+
+
+def _ignore(_line: str) -> None:
+    """Do nothing with a line that a rank prints: its log has it."""
 
 
 def logs_of(directory: Path, number: int = 1) -> Path:
@@ -270,25 +277,46 @@ def refuse_failed(result: JobResult, directory: Path, number: int = 1) -> None:
 
 
 class _Watcher:
-    """Acts on a running training once it has logged a step."""
+    """Acts on a running training once it has logged a step, in a thread of its own."""
 
     def __init__(self, start: Start, number: int, metrics: Path, last_rank: int) -> None:
         self.acted_at: float | None = None
         self._start, self._number = start, number
         self._metrics, self._last_rank = metrics, last_rank
+        self._ended = threading.Event()
 
-    def on_line(self, _line: str) -> None:
-        """Look at the metrics, of which a step's line is there before the rank prints its own."""
-        if self._start.action is None or self.acted_at is not None:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch a training while the body runs it.
+
+        Raises:
+            LineError: The rank that was to be killed can't be found.
+        """
+        if self._start.action is None:
+            yield
             return
-        entries = _entries(self._metrics, self._number)
-        steps = [entry["step"] for entry in entries if entry["type"] == "step"]
-        if steps and steps[-1] >= self._start.at_step:
-            self.acted_at = time.monotonic()
-            if self._start.action == "stop":
-                os.kill(os.getpid(), signal.SIGUSR1)
-            else:
-                _rank_process(self._last_rank).kill()
+        with ThreadPoolExecutor(1, "watcher") as pool:
+            watching = pool.submit(self._watch)
+            try:
+                yield
+            finally:
+                self._ended.set()
+            watching.result()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            entries = _entries(self._metrics, self._number)
+            steps = [entry["step"] for entry in entries if entry["type"] == "step"]
+            if steps and steps[-1] >= self._start.at_step:
+                self._act()
+                return
+
+    def _act(self) -> None:
+        self.acted_at = time.monotonic()
+        if self._start.action == "stop":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            _rank_process(self._last_rank).kill()
 
 
 def _run_start(
@@ -303,7 +331,7 @@ def _run_start(
         "ckpt_save_dir": directory / "ckpt",
         "device_target": training.device_target,
     }
-    with _own_sigusr1():
+    with _own_sigusr1(), watcher.watching():
         result = run_program(
             "train",
             options,
@@ -312,7 +340,6 @@ def _run_start(
             workers=training.cards,
             bind_core=training.bind_core,
             gang=_gang(training),
-            on_line=watcher.on_line,
         )
     ended_at = time.monotonic()
     if result.status is Outcome.STOPPED and watcher.acted_at is None:

@@ -142,7 +142,8 @@ def test_a_source_of_copies_that_does_not_exist_is_refused_at_once(
 
 def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    ended = run_command([sys.executable, "-m", "flows.revalidate", "--store", str(store)])
+    command = [sys.executable, "-m", "flows.revalidate", "--quiet"]
+    ended = run_command([*command, "--store", str(store)])
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")

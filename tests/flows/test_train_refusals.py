@@ -168,7 +168,7 @@ def test_as_a_process_the_code_and_the_line_are_the_same(tmp_path: Path, images:
     message = unknown_key(inputs)
     before = sorted(tmp_path.rglob("*"))
 
-    ended = run_command(inputs.command())
+    ended = run_command([*inputs.command(), "--quiet"])
 
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
