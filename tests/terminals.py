@@ -12,7 +12,7 @@ import threading
 
 from tests.flow_runs import CommandRun
 from tests.processes import WITH_SIGINT
-from tests.screens import Screen, open_terminal
+from tests.screens import COLUMNS, Screen, open_terminal
 
 CTRL_C = b"\x03"
 
@@ -20,10 +20,13 @@ CTRL_C = b"\x03"
 class TerminalRun(CommandRun):
     """`python -m …`, started in a terminal; what it prints is in its log."""
 
+    columns = COLUMNS
+    """Width of the terminal."""
+
     def start(self) -> None:
         self.num_starts += 1
         self._log.touch()
-        self._keyboard, inside = open_terminal()
+        self._keyboard, inside = open_terminal(self.columns)
         # A new session takes the first terminal that it is given for its own.
         process = subprocess.Popen(
             [*WITH_SIGINT, *self._command],
@@ -53,7 +56,7 @@ class TerminalRun(CommandRun):
 
     def screen(self) -> Screen:
         """Return what the terminal shows."""
-        screen = Screen()
+        screen = Screen(self.columns)
         screen.write(self.output().encode())
         return screen
 

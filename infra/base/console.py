@@ -187,7 +187,8 @@ class LiveConsole(Console):
         from rich.spinner import Spinner
 
         self._spinner = Spinner("dots")
-        self._console = RichConsole(file=stream, highlight=False)
+        # Rich would break what is printed into lines, which no one could copy as one.
+        self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
         self._live = Live(
             get_renderable=self._drawing,
             console=self._console,
@@ -204,7 +205,7 @@ class LiveConsole(Console):
     def _write(self, line: str, *, is_warning: bool) -> None:
         with suppress(OSError):  # the terminal is gone
             style = "yellow" if is_warning else None
-            self._console.print(line, markup=False, soft_wrap=True, style=style)
+            self._console.print(line, markup=False, style=style)
 
     def _end(self) -> None:
         before_the_last_line(None)
@@ -224,7 +225,8 @@ class LiveConsole(Console):
         with self._lock:
             progress, stage = self._progress, self._stage
             took = Text(clock(time.monotonic() - self._began), style="dim")
-        known = Text(", ".join(part for part in (progress.phase, *progress.figures) if part))
+        words = ", ".join(part for part in (progress.phase, *progress.figures) if part)
+        known = Text(words, no_wrap=False, overflow="fold")
         if progress.fraction is None:
             text = known or Text("at work")
             text.truncate(max(1, self._room(stage, took)), overflow="ellipsis")

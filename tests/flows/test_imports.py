@@ -7,7 +7,10 @@ import pytest
 
 from tests.processes import ROOT
 
-HEAVY = ["mindspore", "torch", "matplotlib", "ray", "pandas", "pyarrow", "scipy", "boto3"]
+HEAVY = [
+    *("mindspore", "torch", "matplotlib", "ray", "pandas", "pyarrow", "scipy", "boto3"),
+    "prefect.server.api.server",  # takes longer than all else, and runs in a process of its own
+]
 
 
 @pytest.mark.parametrize("module", ["flows.train_sknet", "flows.report", "flows.revalidate"])

@@ -45,6 +45,7 @@ class Shown:
     def __init__(self) -> None:
         """Start the clock."""
         self._start = time.monotonic()
+        self._first: tuple[float, int] | None = None
         self._ended = False
 
     def __call__(self, progress: ConversionProgress) -> None:
@@ -52,22 +53,26 @@ class Shown:
         if self._ended:
             return
         elapsed = time.monotonic() - self._start
-        console().show(progress_of(progress, elapsed))
+        if self._first is None and progress.images > progress.reused_images:
+            self._first = elapsed, progress.images
+        console().show(progress_of(progress, elapsed, self._first))
         if progress.fraction >= 1:
             self._ended = True
             console().say(describe(progress, elapsed))
 
 
-def progress_of(progress: ConversionProgress, seconds: float) -> Progress:
+def progress_of(
+    progress: ConversionProgress, seconds: float, first: tuple[float, int] | None
+) -> Progress:
     """Return the progress as a console shows it.
 
     Args:
         progress: The progress now.
         seconds: How long this attempt has run.
+        first: How long it had run when its first images were seen to be done, and how many images
+            were done then, whoever did them; None: before that.
     """
     images_per_second, megabytes_per_second = _rates(progress, seconds)
-    left = progress.total_images - progress.images
-    is_known = seconds >= SECONDS_TO_KNOW and images_per_second > 0
     return Progress(
         phase="converting",
         fraction=progress.fraction,
@@ -76,8 +81,23 @@ def progress_of(progress: ConversionProgress, seconds: float) -> Progress:
             f"{images_per_second:.0f} images/s",
             f"{megabytes_per_second:.1f} MB/s",
         ),
-        seconds_left=left / images_per_second if is_known else None,
+        seconds_left=_seconds_left(progress, seconds, first),
     )
+
+
+def _seconds_left(
+    progress: ConversionProgress, seconds: float, first: tuple[float, int] | None
+) -> float | None:
+    """Return how long the rest takes; None if it can't be known yet.
+
+    The processes take seconds to start, which tell nothing of their rate.
+    """
+    if first is None:
+        return None
+    at_work, done = seconds - first[0], progress.images - first[1]
+    if at_work < SECONDS_TO_KNOW or not done:
+        return None
+    return (progress.total_images - progress.images) * at_work / done
 
 
 def describe(progress: ConversionProgress, seconds: float) -> str:

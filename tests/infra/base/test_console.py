@@ -184,6 +184,19 @@ def test_however_narrow_a_terminal_is_all_figures_are_shown_and_nothing_is_left_
     terminal.close()
 
 
+def test_what_a_command_prints_appears_above_the_bar_as_the_line_that_it_is(
+    terminal: Terminal,
+) -> None:
+    path = "directory of a report/" * 9
+    live = LiveConsole(terminal.stream, redirects_stdout=True)
+    live.stage("report")
+    live.show(BUSY)
+    print(path)
+    live.close()
+    wait_for(lambda: len(terminal.screen.lines()) == 3, terminal.text)
+    assert path in terminal.written(), "it can't be copied as one line"
+
+
 def test_colours_are_left_out_for_those_who_want_none(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

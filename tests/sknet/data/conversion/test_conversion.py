@@ -300,5 +300,6 @@ def test_progress_reads_as_a_line() -> None:
     now = ConversionProgress(600, 1000, 60_000_000, reused_images=100, reused_bytes=10_000_000)
     assert describe(now, 10.0) == "converted 600/1000 images (60.0%), 50 images/s, 5.0 MB/s"
     shown = "converting, 600/1000 images, 50 images/s, 5.0 MB/s, 60%"
-    assert progress_of(now, 10.0).describe() == f"{shown}, 0:08 left"
-    assert progress_of(now, 0.1).seconds_left is None, "its rate can't be known yet"
+    assert progress_of(now, 10.0, (5.0, 100)).describe() == f"{shown}, 0:04 left"
+    for unknown in (None, (9.0, 100), (5.0, 600)):
+        assert progress_of(now, 10.0, unknown).describe() == shown, "its rate can't be known yet"
