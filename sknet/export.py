@@ -1,240 +1,208 @@
-"""Export a checkpoint as MINDIR or ONNX, with BatchNorm folded, and check the file's outputs.
+"""Export a checkpoint as ONNX or MINDIR, with BatchNorm folded, and check the file's predictions.
 
-python -m sknet.export --ckpt_path FILE --format MINDIR|ONNX [--model NAME] [--resolution 224]
+python -m sknet.export [--store S | --ckpt_path PATH] [--format ONNX|MINDIR] [--out FILE]
 
 A record, FILE.onnx.json (or FILE.mindir.json), is written beside the file. It describes the classes
 and how images are turned into inputs. The file itself holds the same description.
 """
 
-import argparse
-import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from infra.base.cann import version_warning
-from infra.base.records import Record, Sha256
+from infra.base.commands import OPTIONS, STORE, Flag, app_of, start
+from infra.base.console import console
+from infra.base.progress import Progress
 from sknet import outputs, program
 from sknet.device import Device, choose_device
 from sknet.errors import ExportError, UserError
-from sknet.recipe import Recipe, load_recipe
+from sknet.exporting.description import describe
+from sknet.exporting.origin import REF, find_origin, kept_predictions, shards_of
+from sknet.options import DeviceOptions, LaunchedOptions
+from sknet.recipe import load_recipe
 from sknet.records import Checkpoint
+from sknet.records.exported import ExportComparison, ExportedFile, ExportedModel, Format
 from sknet.records.training import MODEL_FILE, STATE_FILE
 
-IMAGENET_CLASSES = 1000
-MAX_DIFFERENCE = 1e-5
-"""Largest difference between logits of the file and of the network, as a fraction of the largest
-logit. Folding and the rounding of another runtime stay below a tenth of it. With inputs of
-convolutions rounded to HF32, as by default on Ascend, skresnet18 would differ by 5e-4."""
+if TYPE_CHECKING:
+    from sknet.data.shards import ShardSet
+    from sknet.models.sknet import SKNet
+
 MAX_CLASSES_BYTES = 1 << 24
+MAX_LISTED = 100
+"""Differing predictions that are printed; the record of a published file has all of them."""
 # The resolution's limits are the network's total stride, and what a gigabyte holds of the largest
 # map of one image.
-_RANGES = (("resolution", 32, 2048), ("num_classes", 1, 100_000), ("batch_size", 1, 1024))
-_SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
-_UNCHECKED = {
-    ".onnx": "its outputs are unchecked: pip install onnxruntime to have them compared",
-    ".air": "its outputs are unchecked: MindSpore can't run AIR",
-}
-
-_T = TypeVar("_T")
-
-
-class ExportedModel(Record):
-    """What a user of an exported network needs to know. The file stores each field as JSON text."""
-
-    model: str
-    """Name in `sknet.models.list_models()`."""
-    num_classes: int
-    classes: tuple[str, ...] | None
-    """Names of the classes in the order of the logits; None if unknown."""
-    input_shape: tuple[int, int, int, int]
-    """(N, C, H, W), float32."""
-    layout: Literal["NCHW"] = "NCHW"
-    channel_order: Literal["RGB"] = "RGB"
-    resize: int
-    """Step 1: size in pixels to which the shorter side of an image is resized."""
-    interpolation: str
-    """Interpolation of step 1."""
-    crop_pct: float
-    """Step 2: the centre is cropped to H and W; `resize` is H / crop_pct, rounded."""
-    mean: tuple[float, float, float]
-    """Step 3: subtracted from the values 0 … 255 of each channel."""
-    std: tuple[float, float, float]
-    """Step 4: divides the differences of each channel."""
-    checkpoint_sha256: Sha256
-    """SHA-256 of the file that held the weights."""
-    mindspore: str
-    """Version of MindSpore that exported the file."""
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """The fields as the file stores them: JSON texts by name."""
-        return {name: json.dumps(value) for name, value in self.model_dump(mode="json").items()}
+_RANGES = (
+    ("resolution", 32, 2048),
+    ("num_classes", 1, 100_000),
+    ("batch_size", 1, 1024),
+    ("max_differences", 0, 1_000_000),
+)
+_SUFFIXES: dict[Format, str] = {"ONNX": ".onnx", "MINDIR": ".mindir", "AIR": ".air"}
 
 
-class ExportedFile(ExportedModel):
-    """The record `FILE.json` beside an exported file."""
-
-    format_version: Literal[1] = 1
-    format: Literal["MINDIR", "ONNX", "AIR"]
-    sha256: Sha256
-    """SHA-256 of the exported file."""
-
-
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Export a file, check it and print one line; before it a warning if Ascend is replaced."""
     config = load_recipe(arguments.config) if arguments.config else None
     device = choose_device(arguments.device_target, config)
     suffix = _suffix(arguments, device)
     names = read_classes(arguments.classes) if arguments.classes else None
+    origin = find_origin(arguments, lambda line: print(line, flush=True))
     if device.target == "Ascend" and (warning := version_warning(os.environ)):
         print(f"warning: {warning}", flush=True)
     # Suppresses MindSpore's warnings about itself, that about CANN among them. It is read when
     # MindSpore is imported.
     os.environ.setdefault("GLOG_v", "3")
+    console().show(Progress(phase="loading MindSpore"))
     import mindspore
-    import numpy as np
 
     from infra.base.files import file_sha256
+    from sknet.exporting.comparison import kept_classes
     from sknet.models import create_model
-    from sknet.models.formats import exportable, relative_difference, run, write
-    from sknet.models.weights import load_weights
+    from sknet.models.weights import load_weights, source_of
     from sknet.world import set_device
 
-    weights, state = _checkpoint(arguments.ckpt_path)
+    state = _state(origin.weights)
     model = describe(
         arguments,
         state,
         config,
         names,
-        checkpoint_sha256=file_sha256(weights),
+        "sknet" if state else source_of(origin.weights),
+        checkpoint_sha256=file_sha256(origin.weights),
         mindspore=mindspore.__version__,
     )
+    recipe = state.run.recipe if state else config
+    shards = shards_of(origin, model)
+    kept = kept_predictions(origin, recipe, model)
+    classes = kept_classes(kept, shards) if kept and shards else None
     set_device(device.target)
     if device.is_replacement:
         print(device, flush=True)
     network = create_model(model.model, num_classes=model.num_classes)
-    load_weights(network, weights)
+    load_weights(network, origin.weights)
     out = arguments.out or Path(f"{model.model}{suffix}")
     prepare_output(out)
-    images = np.random.default_rng(0).standard_normal(model.input_shape, np.float32)
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"model{suffix}"
-        write(exportable(network), images, file, model.notes)
-        logits = run(file, images)
-        verdict = _UNCHECKED.get(suffix)
-        if logits is not None:
-            expected = network.set_train(False)(mindspore.Tensor(images)).asnumpy()
-            difference = relative_difference(logits, expected)
-            verdict = (
-                f"its logits differ from the network's by {difference:.1e} of the largest "
-                f"on {device.target}"
-            )
-            if not difference <= MAX_DIFFERENCE:
-                raise ExportError(f"{verdict}, above {MAX_DIFFERENCE}: nothing was written")
+        console().show(Progress(phase="exporting"))
+        model = _write(network, model, file)
+        comparison, verdict = _checked(network, model, file, shards, classes, device)
+        if comparison:
+            _refuse_differences(comparison, model, arguments.max_differences)
         record = ExportedFile(
-            **model.model_dump(), format=arguments.format, sha256=file_sha256(file)
+            **model.model_dump(),
+            format=arguments.format,
+            sha256=file_sha256(file),
+            comparison=comparison,
         )
         publish(file, record, out)
-    print(f"wrote {out} for input {model.input_shape}, and {out}.json; {verdict}")
+    count, *sides = model.input_shape
+    shape = ", ".join(str(size) for size in (count or "N", *sides))
+    print(f"wrote {out} for input ({shape}), and {out}.json; {verdict}")
 
 
-def describe(
-    arguments: argparse.Namespace,
-    state: Checkpoint | None,
-    config: Recipe | None,
-    names: tuple[str, ...] | None,
-    *,
-    checkpoint_sha256: str,
-    mindspore: str,
-) -> ExportedModel:
-    """Combine what checkpoint, recipe and options say about the model to export.
+def _write(network: "SKNet", model: ExportedModel, file: Path) -> ExportedModel:
+    """Write the file, and return its description with the version of ONNX's operators."""
+    from sknet.models.formats import exportable, write
 
-    A checkpoint of ours describes it completely. Preprocessing that no source describes is that of
-    ImageNet, as in a recipe.
+    described = [model]
 
-    Args:
-        arguments: The options.
-        state: The state of the checkpoint, if there is one.
-        config: The recipe that --config names.
-        names: The class names that --classes holds.
-        checkpoint_sha256: See `ExportedModel`.
-        mindspore: See `ExportedModel`.
+    def notes(opset: int | None) -> dict[str, str]:
+        described.append(model.model_copy(update={"opset": opset}))
+        return described[-1].notes
+
+    is_float16 = model.precision == "float16"
+    write(exportable(network), model.input_shape, file, notes, is_float16=is_float16)
+    return described[-1]
+
+
+def _checked(
+    network: "SKNet",
+    model: ExportedModel,
+    file: Path,
+    shards: "ShardSet | None",
+    classes: list[int] | None,
+    device: Device,
+) -> tuple[ExportComparison | None, str]:
+    """Compare what the file computes with the network, and what it predicts with an evaluation.
+
+    Returns:
+        The comparison of predictions, if there are images, and what was found in one line.
 
     Raises:
-        UserError: Two sources differ, or none names the model.
+        ExportError: The logits differ too much.
     """
-    run = state.run if state else None
+    from mindspore import Tensor
 
-    def choice(key: str, option: Any = None) -> Any:
-        values = {
-            "state.json": run and getattr(run.recipe, key),
-            "--config": config and getattr(config, key),
-            f"--{key}": option,
-        }
-        return agreed(key, values)
+    from sknet.exporting.comparison import compare_logits, compare_predictions
+    from sknet.models import fold
+    from sknet.models.formats import FloatArray, loaded
 
-    def preprocessing(key: str) -> Any:
-        value = choice(key)
-        return Recipe.model_fields[key].default if value is None else value
+    found = loaded(file)
+    if found is None:
+        return None, "its outputs are unchecked: MindSpore can't run AIR"
+    network = fold(network)
 
-    model = choice("model", arguments.model)
-    if model is None:
-        raise UserError(
-            f"{arguments.ckpt_path} comes without a state.json: give --model or --config"
+    def expected(images: FloatArray) -> FloatArray:
+        logits: FloatArray = network(Tensor(images)).asnumpy()
+        return logits
+
+    difference = compare_logits(found, expected, model)
+    verdict = (
+        f"its logits differ from the network's by {difference:.1e} of the largest on "
+        f"{device.target}"
+    )
+    if shards is None:
+        return None, f"{verdict}; its predictions are unchecked: --data_dir or --store has images"
+    comparison = compare_predictions(
+        found,
+        classes or expected,
+        model,
+        shards,
+        on_progress=lambda done: console().show(
+            Progress(phase="comparing predictions", fraction=done)
+        ),
+    )
+    same = comparison.seen - len(comparison.differing)
+    return comparison, (
+        f"{verdict}; it predicts the class of the {comparison.expected_from} for {same} of "
+        f"{comparison.seen} validation images"
+    )
+
+
+def _refuse_differences(
+    comparison: ExportComparison, model: ExportedModel, max_differences: int
+) -> None:
+    """Print the images that are predicted differently.
+
+    Raises:
+        ExportError: There are more than `max_differences`.
+    """
+
+    def name(label: int) -> str:
+        return repr(model.classes[label]) if model.classes else f"class {label}"
+
+    number = len(comparison.differing)
+    for each in comparison.differing[:MAX_LISTED]:
+        print(f"differs: {each.key} is {name(each.found)} instead of {name(each.expected)}")
+    if number > MAX_LISTED:
+        print(f"differs: {number - MAX_LISTED} more")
+    if number > max_differences:
+        raise ExportError(
+            f"the file predicts other classes than the {comparison.expected_from} for {number} of "
+            f"{comparison.seen} validation images, which are named above, and {max_differences} "
+            "may differ: nothing was written"
         )
-    num_classes = agreed(
-        "num_classes",
-        {
-            "state.json": run and len(run.classes),
-            "--config": config and config.num_classes,
-            "--num_classes": arguments.num_classes,
-            "--classes": names and len(names),
-        },
-    )
-    if run and names:
-        for index, pair in enumerate(zip(run.classes, names, strict=True)):
-            agreed(f"class {index}", dict(zip(("state.json", "--classes"), pair, strict=True)))
-    side = arguments.resolution or preprocessing("image_resize")
-    crop_pct = preprocessing("crop_pct")
-    return ExportedModel(
-        model=model,
-        num_classes=num_classes or IMAGENET_CLASSES,
-        classes=run.classes if run else names,
-        input_shape=(arguments.batch_size, 3, side, side),
-        resize=round(side / crop_pct),
-        interpolation=preprocessing("interpolation"),
-        crop_pct=crop_pct,
-        mean=preprocessing("mean"),
-        std=preprocessing("std"),
-        checkpoint_sha256=checkpoint_sha256,
-        mindspore=mindspore,
-    )
-
-
-def agreed(what: str, values: Mapping[str, _T | None]) -> _T | None:
-    """Return the value on which all sources that have one agree.
-
-    Args:
-        what: What the value describes, for the message.
-        values: The value that each source has.
-
-    Raises:
-        UserError: Two sources have different values.
-    """
-    known = [(source, value) for source, value in values.items() if value is not None]
-    for source, value in known[1:]:
-        if value != known[0][1]:
-            raise UserError(
-                f"{what} is {known[0][1]!r} in {known[0][0]}, but {value!r} in {source}: "
-                "leave one out"
-            )
-    return known[0][1] if known else None
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -291,48 +259,72 @@ def publish(file: Path, record: ExportedFile, out: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options, which have MindCV's names where MindCV has them."""
-    result = program.parser(__doc__.splitlines()[0])
-    result.add_argument(
-        "--ckpt_path",
-        type=Path,
-        required=True,
-        help="directory of a checkpoint, or a file of weights",
-    )
-    result.add_argument("--format", required=True, help="MINDIR or ONNX, or AIR on Ascend")
-    result.add_argument("--out", type=Path, help="file to write (default: MODEL.mindir or .onnx)")
-    result.add_argument("--model", help="name of the model, for weights without state.json")
-    result.add_argument(
-        "--num_classes",
-        type=int,
-        help=f"number of classes, for weights without state.json (default: {IMAGENET_CLASSES})",
-    )
-    result.add_argument("--classes", type=Path, help="text file with one class name a line")
-    result.add_argument(
-        "--config", "-c", help="recipe with model and preprocessing, for weights without state.json"
-    )
-    result.add_argument(
-        "--resolution", type=int, help="side of the input in pixels (default: the recipe's)"
-    )
-    result.add_argument(
-        "--batch_size", type=int, default=1, help="number of images in the input (default: 1)"
-    )
-    program.add_device_option(result)
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions, LaunchedOptions):
+    """The options, which have MindCV's names where MindCV has them."""
+
+    ckpt_path: Annotated[str | None, Parameter(show_default=REF)] = None
+    """Directory of a checkpoint, or a file of weights; with `--store`, the store's ref to a
+    checkpoint. Without both, the default store's."""
+    store: Annotated[str | None, STORE] = None
+    """Store of the checkpoint, its data and its evaluation: a path, file:///… or s3://…"""
+    data_dir: str | None = None
+    """For a checkpoint that is in no store: directory of image folders or of shards, or `digits`.
+    The file has to predict the same class of each validation image as the network."""
+    evaluation: Path | None = None
+    """Directory that `sknet validate --out` has written: its predictions are the expected ones."""
+    shards_dir: Path = Path("shards")
+    """Directory for shards converted from `--data-dir`."""
+    format: Format = "ONNX"
+    """Format of the file; AIR on Ascend only."""
+    out: Annotated[Path | None, Parameter(show_default="MODEL.onnx, or .mindir")] = None
+    """File to write."""
+    batch_size: Annotated[int | None, Parameter(show_default="any")] = None
+    """Number of images in the input, if it is to be fixed."""
+    resolution: Annotated[int | None, Parameter(show_default="the recipe's")] = None
+    """Side of the input, in pixels."""
+    fp16: Flag = False
+    """Compute in float16 (ONNX only), in half the size; inputs and logits stay float32."""
+    max_differences: int = 0
+    """Most validation images whose predicted class may differ. Their names are in the record."""
+    model: str | None = None
+    """Name of the model, for weights without state.json."""
+    num_classes: Annotated[int | None, Parameter(show_default="1000")] = None
+    """Number of classes, for weights without state.json."""
+    classes: Path | None = None
+    """Text file with one class name a line, for weights without state.json."""
+    config: Annotated[str | None, Parameter(alias="-c")] = None
+    """Recipe with model and preprocessing, for weights without state.json."""
 
 
-def _suffix(arguments: argparse.Namespace, device: Device) -> str:
+DEFAULTS = Options()
+
+
+def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
+    """Export a checkpoint as ONNX or MINDIR, and check that the file predicts what it should.
+
+    Example: `sknet export --store artifacts --out model.onnx`
+    """
+    return program.run(main, options)
+
+
+def _suffix(arguments: Options, device: Device) -> str:
     """Check the options as far as that needs no file, and return the suffix of the format."""
-    if arguments.format not in _SUFFIXES:
-        raise UserError(f"--format is {arguments.format!r}, expected MINDIR or ONNX")
     if arguments.format == "AIR" and device.target != "Ascend":
         raise UserError(
             "--format AIR is written by MindSpore on Ascend only: "
             "use MINDIR, or --device_target Ascend there"
         )
-    if arguments.format == "ONNX" and not find_spec("onnx"):
-        raise UserError("--format ONNX needs the package onnx: pip install 'sknet[export]'")
+    if arguments.format == "AIR" and arguments.batch_size is None:
+        raise UserError("--format AIR needs a number of images: give --batch_size")
+    if arguments.format == "ONNX":
+        for package in ("onnx", "onnxruntime"):
+            if not find_spec(package):
+                raise UserError(
+                    f"--format ONNX needs the package {package}: pip install 'sknet[export]'"
+                )
+    elif arguments.fp16:
+        raise UserError(f"--fp16 is for --format ONNX, not for {arguments.format}: leave it out")
     for option, least, most in _RANGES:
         value = getattr(arguments, option)
         if value is not None and not least <= value <= most:
@@ -343,17 +335,14 @@ def _suffix(arguments: argparse.Namespace, device: Device) -> str:
     return suffix
 
 
-def _checkpoint(path: Path) -> tuple[Path, Checkpoint | None]:
-    """Return the file of weights, and the verified state beside it if there is one."""
+def _state(weights: Path) -> Checkpoint | None:
+    """Return the verified state beside the weights if there is one."""
     from sknet.training.checkpoint import read_state
 
-    file = path / MODEL_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"checkpoint {file} does not exist")
-    if file.name == MODEL_FILE and (file.parent / STATE_FILE).is_file():
-        return file, read_state(file.parent)
-    return file, None
+    if weights.name == MODEL_FILE and weights.with_name(STATE_FILE).is_file():
+        return read_state(weights.parent)
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m sknet.export")))

@@ -23,23 +23,21 @@ from sknet.options import DataOptions
 from sknet.planning import check_classes, open_data
 from sknet.recipe import Recipe, changed_recipe, load_recipe
 from sknet.records import CheckpointChecks, Evaluation, Run
+from sknet.records.preprocessing import PREPROCESSING_KEYS
 from sknet.records.training import MODEL_FILE, STATE_FILE, run_of
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
     from sknet.evaluation.predictions import Predictions
     from sknet.models.sknet import SKNet
-    from sknet.world import World
     from sknet.records.calibration import Calibration
+    from sknet.world import World
 
 BATCH_SIZE = 16
 """Samples per forward pass of a rank. The largest activation of skresnet18 at 320 pixels takes
 100 MB."""
 
 SPLIT: Literal["val"] = "val"
-
-PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std")
-"""Choices of a recipe that decide what the network sees of a validation image."""
 
 
 def main(arguments: "Options") -> None:
@@ -140,7 +138,7 @@ def _recipe_and_run(
         )
     if differing := [
         f"{key} is {getattr(recipe, key)} instead of {getattr(run.recipe, key)}"
-        for key in PREPROCESSING
+        for key in PREPROCESSING_KEYS
         if getattr(recipe, key) != getattr(run.recipe, key)
     ]:
         warn(f"warning: other preprocessing than in training: {', '.join(differing)}")

@@ -1,6 +1,6 @@
 """Write networks as files for other programs, and run such files."""
 
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
@@ -10,82 +10,125 @@ from mindspore import nn
 
 from sknet.models.backend import PLAIN
 from sknet.models.folding import fold
-from sknet.models.sknet import SKNet
+from sknet.models.sknet import SelectiveKernelAttention, SKNet
+from sknet.records.exported import INPUT_NAME, OUTPUT_NAME
 
 FloatArray = npt.NDArray[np.float32]
+
+Forward = Callable[[FloatArray], FloatArray]
+"""From normalised images (N, 3, H, W) to logits (N, classes)."""
 
 
 def exportable(network: SKNet) -> SKNet:
     """Return a folded copy of the network whose operators export faithfully.
 
-    MindSpore 2.10 silently writes a wrong padding of MaxPool3D to ONNX.
+    MindSpore 2.10 silently writes a wrong padding of MaxPool3D to ONNX, and the tuned mean over
+    pixels fixes the number of images.
     """
     result = fold(network)
     result.pool = PLAIN.stem_pool(network.architecture.pool_padding)
+    for _, cell in result.cells_and_names():
+        if isinstance(cell, SKNet | SelectiveKernelAttention):
+            cell.spatial_mean = PLAIN.spatial_mean()
     return result
 
 
-def write(network: SKNet, images: FloatArray, file: Path, notes: dict[str, str]) -> None:
+def write(
+    network: SKNet,
+    shape: tuple[int | None, int, int, int],
+    file: Path,
+    notes: Callable[[int | None], dict[str, str]],
+    *,
+    is_float16: bool = False,
+) -> None:
     """Write an exportable network to a file. ONNX needs the package `onnx`.
 
     MindSpore refuses paths that contain a space, and may leave the file read-only.
 
     Args:
         network: The result of `exportable`.
-        images: Example input (N, 3, H, W). The file accepts inputs of exactly this shape.
+        shape: Shape (N, 3, H, W) of the input; if N is None, the file takes any number of images.
         file: The file; its suffix, `.mindir`, `.onnx` or `.air`, selects the format.
-        notes: Texts to store in the file by name. `.air` files can't store any.
+        notes: Returns texts to store in the file by name; its argument is the version of ONNX's
+            operators, None for other formats. `.air` files can't store any.
+        is_float16: Whether an ONNX file computes in float16. Its input and output stay float32.
     """
-    example = ms.Tensor(images)
     if file.suffix == ".onnx":
+        example = ms.Tensor(np.zeros((shape[0] or 1, *shape[1:]), np.float32))
         ms.onnx.export(
             network,
             example,
             file_name=str(file),
-            input_names=["images"],
-            output_names=["logits"],
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_axes=None if shape[0] else {INPUT_NAME: {0: "N"}},
         )
-        _annotate_onnx(file, notes)
-    elif file.suffix == ".mindir":
+        _complete_onnx(file, notes, is_dynamic=shape[0] is None, is_float16=is_float16)
+        return
+    example = ms.Tensor(shape=list(shape), dtype=ms.float32)
+    if file.suffix == ".mindir":
         ms.export(
             network,
             example,
             file_name=str(file),
             file_format="MINDIR",
-            custom_func=lambda model: model.user_info.update(notes),
+            custom_func=lambda model: model.user_info.update(notes(None)),
         )
     else:
         ms.export(network, example, file_name=str(file), file_format="AIR")
 
 
-def run(file: Path, images: FloatArray) -> FloatArray | None:
-    """Return the logits that a file computes for images (N, 3, H, W).
+def loaded(file: Path) -> Forward | None:
+    """Return what an exported file computes.
 
     Returns:
         None if nothing installed here can run the file.
     """
-    logits: FloatArray
     if file.suffix == ".mindir":
-        logits = nn.GraphCell(ms.load(str(file)))(ms.Tensor(images)).asnumpy()
-        return logits
-    if file.suffix == ".onnx" and find_spec("onnxruntime"):
+        cell = nn.GraphCell(ms.load(str(file)))
+
+        def run_mindir(images: FloatArray) -> FloatArray:
+            logits: FloatArray = cell(ms.Tensor(images)).asnumpy()
+            return logits
+
+        return run_mindir
+    if file.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        (logits,) = session.run(["logits"], {"images": images})
-        return logits
+
+        def run_onnx(images: FloatArray) -> FloatArray:
+            logits: FloatArray
+            (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: images})
+            return logits
+
+        return run_onnx
     return None
 
 
-def relative_difference(values: FloatArray, reference: FloatArray) -> float:
-    """Return the largest difference as a fraction of the largest magnitude of `reference`."""
-    return float(np.abs(values - reference).max() / np.abs(reference).max())
-
-
-def _annotate_onnx(file: Path, notes: dict[str, str]) -> None:
+def _complete_onnx(
+    file: Path,
+    notes: Callable[[int | None], dict[str, str]],
+    *,
+    is_dynamic: bool,
+    is_float16: bool,
+) -> None:
     import onnx
 
     model = onnx.load(file)
-    onnx.helper.set_model_props(model, notes)
+    if is_dynamic:
+        # MindSpore names the input's dimension only.
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+        del model.graph.value_info[:]
+    if is_float16:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        model = convert_float_to_float16(model, keep_io_types=True)
+        # It appends the cast of the input, which has to come first.
+        nodes = sorted(model.graph.node, key=lambda node: INPUT_NAME not in node.input)
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    (opset,) = (each.version for each in model.opset_import if not each.domain)
+    onnx.helper.set_model_props(model, notes(opset))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)

@@ -115,6 +115,15 @@ def load_weights(
     return kept
 
 
+def source_of(path: Path) -> Source:
+    """Return whose names the weights in a file have.
+
+    Raises:
+        UserError: The file can't be read, or has the names of none.
+    """
+    return _recognise(read_weights(path), path)
+
+
 def save_safetensors(network: SKNet, path: Path, layout: Literal["timm", "sknet"] = "timm") -> None:
     """Write the weights as float32 safetensors, under timm's names or ours.
 

@@ -18,6 +18,7 @@ from sknet.passport.fields import CardFields
 from sknet.recipe import BESIDES_TRAINING, Recipe
 from sknet.records import Checkpoint, Evaluation, Promotion, Shards
 from sknet.records.calibration import Calibration
+from sknet.records.preprocessing import Preprocessing
 from sknet.records.training import MODEL_FILE
 from sknet.significance import Interval
 
@@ -284,13 +285,9 @@ def _data(facts: ModelFacts, fields: CardFields) -> Iterable[str]:
 
 
 def _input(recipe: Recipe) -> str:
-    side = recipe.image_resize
-    return (
-        f"RGB, {side} x {side} pixels: the shorter side is resized to "
-        f"{int(side / recipe.crop_pct)} ({recipe.interpolation}), the centre is cropped, and each "
-        f"channel (0 … 255) less its mean {list(recipe.mean)} is divided by {list(recipe.std)}. "
-        "The recipe below has all choices."
-    )
+    steps = Preprocessing.of(recipe, recipe.image_resize).in_words()
+    numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
+    return f"An evaluation turns an image into the network's input in these steps:\n\n{numbered}"
 
 
 def _training(facts: ModelFacts) -> Iterable[str]:

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
-from sknet.data.reading.augmentation import eval_operations, limit_aspect
-from sknet.data.reading.batch_operations import normalise
+from sknet.data.reading.preprocessing import network_input
 from sknet.data.reading.threads import read_ahead
 from sknet.device import choose_device
 from sknet.errors import NonFiniteLossError, SampleError, UserError
@@ -24,6 +23,7 @@ from sknet.prediction.results import ClassProbability, Prediction, Unreadable
 from sknet.prediction.stores import stored_checkpoint
 from sknet.recipe import Recipe
 from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
+from sknet.records.preprocessing import Preprocessing
 from sknet.records.training import MODEL_FILE, STATE_FILE
 from sknet.training.checkpoint import read_state
 from sknet.world import set_device
@@ -74,6 +74,7 @@ class Predictor:
             calibration: That of the network's evaluation, if there is one.
         """
         self.recipe = recipe
+        self.preprocessing = Preprocessing.of(recipe, recipe.image_resize)
         self.classes = tuple(classes)
         self.source = source
         self.calibration = calibration
@@ -254,26 +255,21 @@ class Predictor:
         return self.calibration.threshold(error_rate)
 
     def _batches(self, images: Iterable[ImageInput]) -> Iterator[list[Loaded]]:
-        operations: Sequence[Any] = eval_operations(self.recipe, self.recipe.image_resize)
         batch: list[Loaded] = []
         for place, image in enumerate(images):
             name, pixels = pixels_of(image, place)
-            batch.append((name, self._input(pixels, operations)))
+            batch.append((name, self._input(pixels)))
             if len(batch) == BATCH_SIZE:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _input(self, pixels: Pixels | Unreadable, operations: Sequence[Any]) -> Floats | Unreadable:
+    def _input(self, pixels: Pixels | Unreadable) -> Floats | Unreadable:
         """Return what the network sees of an image, by the operations of its evaluation."""
         if isinstance(pixels, Unreadable):
             return pixels
-        image = limit_aspect(pixels)
-        for operation in operations:
-            image = operation(image)
-        normalised: Floats = normalise(image[None], self.recipe.mean, self.recipe.std)[0]
-        return normalised
+        return network_input(pixels, self.preprocessing)
 
     def _predicted(
         self, inputs: list[Floats], top: int

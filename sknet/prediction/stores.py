@@ -5,6 +5,7 @@ A package that has stores registers two functions under the entry points `sknet.
 and `report`, from a URI to `sknet.report.ReportContents`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,9 +28,12 @@ class StoredCheckpoint:
     directory: Path
     """The checkpoint's directory."""
     evaluation: Path | None
-    """Directory of its newest evaluation on the data that it was trained on, if there is one."""
+    """Directory of its newest evaluation on the data that it was trained on, if there is one; one
+    with a calibration is preferred."""
     suspect: str | None = None
     """Why the checkpoint is in doubt; None if it isn't."""
+    shards: Callable[[], Path] | None = None
+    """Returns the directory of the shards that it was trained on, which may have to be fetched."""
 
 
 def stored_checkpoint(store: str | Path | None, ref: str) -> StoredCheckpoint:

@@ -2,6 +2,7 @@
 
 from sknet.recipe.recipe import (
     BESIDES_TRAINING,
+    FILE_DEFAULTS,
     Recipe,
     changed_recipe,
     list_recipes,
@@ -11,6 +12,7 @@ from sknet.recipe.recipe import (
 
 __all__ = [
     "BESIDES_TRAINING",
+    "FILE_DEFAULTS",
     "Recipe",
     "changed_recipe",
     "list_recipes",

@@ -31,6 +31,8 @@ from sknet.recipe.types import (
 
 Layer = Literal["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
 Sampler = Literal["uniform", "balanced", "sqrt"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+EvalPreprocessing = Literal["mindcv", "pillow"]
 
 
 class Choices(BaseModel):
@@ -94,8 +96,8 @@ class DataChoices(Choices):
     auto_augment replaces it. The default is MindCV's."""
     auto_augment: AutoAugmentText | None = None
     """`autoaug`, `trivialaugwide` or RandAugment as `randaug-m9-n2` (magnitude 9, 2 operations)."""
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    """How images are resized, in training and in evaluation."""
+    interpolation: Interpolation = "bilinear"
+    """Filter with which images are resized, in training and in evaluation."""
     re_prob: Fraction = 0.0
     """Probability of random erasing: a rectangle of the image is filled."""
     re_scale: tuple[Fraction, Fraction] = (0.02, 0.33)
@@ -117,8 +119,15 @@ class DataChoices(Choices):
     crop_pct: Annotated[Fraction, Field(gt=0)] = 0.875
     """Evaluation resizes the shorter side to image_resize / crop_pct, rounded down as in MindCV,
     then crops the centre."""
+    eval_preprocessing: Annotated[
+        EvalPreprocessing, Field(exclude_if=lambda value: value == "mindcv")
+    ] = "mindcv"
+    """How evaluations, predictions and exports resize and crop. pillow: as Pillow, torchvision and
+    timm, whose filters average over all pixels when an image is shrunk (antialiasing). mindcv: as
+    MindCV, whose filters don't. A recipe file without the key means pillow, unless it is MindCV's;
+    a stored recipe without it is from before there was a choice, and means mindcv."""
     val_resolutions: tuple[Annotated[Count, Field(ge=32)], ...] = ()
-    """Further sides, in pixels, at which `sknet.validate` evaluates, with the same crop_pct. It
+    """Further sides, in pixels, at which `sknet validate` evaluates, with the same crop_pct. It
     always evaluates at image_resize; training evaluates at image_resize only."""
     mean: Channels = (123.675, 116.28, 103.53)
     """Mean of red, green and blue that is subtracted from values in 0 … 255; ImageNet's."""

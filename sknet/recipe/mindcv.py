@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "vflip": 0.0,
     "color_jitter": 0.4,
     "interpolation": "bilinear",
+    "eval_preprocessing": "mindcv",  # no key of MindCV's, but what it does
     "auto_augment": None,
     "re_prob": 0.0,
     "re_scale": [0.02, 0.33],

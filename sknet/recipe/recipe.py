@@ -174,7 +174,7 @@ def load_recipe(
     else:
         path = Path(name_or_path)
         if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for an overlong name)
-            hint = _nearest(name_or_path, known)
+            hint = nearest(name_or_path, known)
             raise UserError(
                 f"no recipe {name_or_path!r}{hint}: expected a YAML file or one of "
                 f"{', '.join(known)}"
@@ -189,7 +189,7 @@ def load_recipe(
         values, ignored = mindcv.translate(values, where=where)
         if ignored:
             warn(f"{where} is MindCV's; without effect here: {', '.join(ignored)}")
-    return parse_recipe(with_weights({"name": name, **values}), where=where)
+    return parse_recipe(with_weights({"name": name, **FILE_DEFAULTS, **values}), where=where)
 
 
 def changed_recipe(recipe: Recipe, overrides: Iterable[str], *, where: str) -> Recipe:
@@ -253,14 +253,14 @@ def _refuse_unit_range(recipe: Recipe, where: str) -> None:
 def _describe(fault: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(key, {*Recipe.model_fields, *mindcv.OWN_KEYS})}"
+        return f"unknown key {key!r}{nearest(key, {*Recipe.model_fields, *mindcv.OWN_KEYS})}"
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key} is {shortened(fault['input'])}: {message}" if key else message
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint at the most similar known word; empty if none is similar."""
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

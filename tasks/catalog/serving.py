@@ -10,12 +10,12 @@ from infra.artifacts import ArtifactStore, StoreError, default_store, open_store
 from sknet.prediction.stores import StoredCheckpoint
 from sknet.records.calibration import CALIBRATION_FILE
 from sknet.report import ReportContents
-from tasks.catalog.production import newest
+from tasks.catalog.production import PREDICTIONS, newest
 from tasks.catalog.runs import collect
 
 
 def checkpoint(store_uri: str | None, ref: str) -> StoredCheckpoint:
-    """Return the checkpoint to which a ref points, with its newest calibrated evaluation.
+    """Return the checkpoint to which a ref points, with its newest evaluation.
 
     Raises:
         StoreError: There is no such store or ref, it points to something else, or what it points
@@ -33,19 +33,23 @@ def checkpoint(store_uri: str | None, ref: str) -> StoredCheckpoint:
     return StoredCheckpoint(
         name=f"{found.kind}/{found.key}",
         directory=artifact.directory,
-        evaluation=_calibrated(store, artifact.digest),
+        evaluation=_evaluated(store, artifact.digest),
         suspect=found.suspect,
+        shards=lambda: store.find("shards", artifact.manifest.inputs["shards"]).directory,
     )
 
 
-def _calibrated(store: ArtifactStore, digest: str) -> Path | None:
-    evaluated = newest(
+def _evaluated(store: ArtifactStore, digest: str) -> Path | None:
+    manifests = [
         manifest
         for manifest in store.list("evaluation")
         if manifest.inputs.get("checkpoint") == digest
-        and CALIBRATION_FILE in {entry.path for entry in manifest.files}
-    )
-    return store.load("evaluation", evaluated.key).directory if evaluated else None
+    ]
+    for file in (CALIBRATION_FILE, PREDICTIONS):  # evaluations of earlier versions have no former
+        found = newest(each for each in manifests if file in {entry.path for entry in each.files})
+        if found is not None:
+            return store.load("evaluation", found.key).directory
+    return None
 
 
 def report(store_uri: str | None) -> ReportContents:

@@ -4,10 +4,11 @@ python -m tests.bench.bench_input [--images 600] [--rounds 7]
 
 The images are crops of 500x375 of two photographs that ship with scikit-learn, as JPEGs of quality
 95 in class folders. MindCV reads the folders. Ours reads shards of the same files, and shards of
-images whose shorter side was reduced to 256 at quality 92. For comparison, a plain loop with Pillow
-(with as many threads) and the bare decoding of the JPEGs are measured. All take turns, in reversed
-order every other round; ratios are computed within each round. Prints a Markdown table for training
-and for evaluation and each number of workers; it checks no limits.
+images whose shorter side was reduced to 256 at quality 92, in evaluations also with
+`eval_preprocessing: pillow`. For comparison, a plain loop with Pillow (with as many threads) and
+the bare decoding of the JPEGs are measured. All take turns, in reversed order every other round;
+ratios are computed within each round. Prints a Markdown table for training and for evaluation and
+each number of workers; it checks no limits.
 """
 
 import argparse
@@ -118,6 +119,11 @@ def all_contestants(
     contestants: dict[str, Contestant] = {
         name: lambda at=at: ours(at, training, workers, batch) for name, at in data.shards.items()
     }
+    if not training:
+        contestants |= {
+            f"{name}, by Pillow": lambda at=at: ours(at, False, workers, batch, "pillow")
+            for name, at in data.shards.items()
+        }
     files = sorted((data.folders / split).rglob("*.jpg"))
     return contestants | {
         "MindCV": lambda: mindcv(data.folders, split, workers, batch),
@@ -126,7 +132,9 @@ def all_contestants(
     }
 
 
-def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
+def ours(
+    shards: Any, training: bool, workers: int, batch: int, eval_preprocessing: str = "mindcv"
+) -> int:
     """Read as in training or evaluation, without computing anything."""
     from sknet.data.order import epoch_order
     from sknet.data.reading.batch_operations import normalise
@@ -141,6 +149,7 @@ def ours(shards: Any, training: bool, workers: int, batch: int) -> int:
         lr=0.1,
         color_jitter=None,
         num_parallel_workers=workers,
+        eval_preprocessing=eval_preprocessing,
     )
     if not training:
         indices = np.arange(shards.num_samples("val"))

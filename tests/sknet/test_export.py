@@ -1,5 +1,6 @@
 """Exported files compute what their network does, and describe their inputs."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,14 +15,16 @@ import onnxruntime
 import pytest
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
+from pydantic import ValidationError
 
 from sknet import export
 from sknet.architectures import ARCHITECTURES
-from sknet.export import ExportedFile, ExportedModel
 from sknet.models import create_model, formats
 from sknet.models.sknet import SKNet
+from sknet.models.weights import save_safetensors
 from sknet.recipe import parse_recipe
 from sknet.records import Checkpoint, Run
+from sknet.records.exported import ExportedFile, ExportedModel
 from sknet.training.checkpoint import Snapshot, parameters_of, write
 from tests.sknet.tiny_networks import TINY, TINY_BOTTLENECK
 
@@ -130,9 +133,13 @@ def weights(networks: dict[str, SKNet], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def no_mindspore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the export by MindSpore, which takes seconds, and the comparison."""
-    monkeypatch.setattr(formats, "write", lambda _network, _images, file, _notes: file.touch())
-    monkeypatch.setattr(formats, "run", lambda _file, _images: None)
+    """Replaces the export by MindSpore, which takes seconds; nothing can run the file."""
+
+    def write(_network: SKNet, _shape: object, file: Path, _notes: object, **_: object) -> None:
+        file.touch()
+
+    monkeypatch.setattr(formats, "write", write)
+    monkeypatch.setattr(formats, "loaded", lambda _file: None)
 
 
 def logits_of(file: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -169,7 +176,7 @@ def test_the_exported_file_computes_what_the_network_does(
 ) -> None:
     if name == "basic":
         source = ["--ckpt_path", checkpoint]
-        out, side, batch_size = Path(f"basic.{file_format.lower()}"), SIDE, 1
+        out, side, batch_size = Path(f"basic.{file_format.lower()}"), SIDE, None
     else:
         (away / "names.txt").write_text("\n".join(CLASSES) + "\n")
         source = ["--ckpt_path", weights, "--model", name, "--classes", "names.txt"]
@@ -177,66 +184,116 @@ def test_the_exported_file_computes_what_the_network_does(
         source += ["--out", out, "--resolution", side, "--batch_size", batch_size]
     code, output, errors = call(*source, "--format", file_format)
     assert (code, errors) == (0, "")
-    assert output.startswith(f"wrote {out} for input ({batch_size}, 3, {side}, {side})")
+    assert output.startswith(f"wrote {out} for input ({batch_size or 'N'}, 3, {side}, {side})")
     assert "its logits differ from the network's by " in output
     beside = sorted(path.name for path in out.absolute().parent.iterdir())
     assert [path for path in beside if path != "names.txt"] == [out.name, f"{out.name}.json"]
 
-    images = np.random.default_rng(8).normal(0, 1, (batch_size, 3, side, side)).astype(np.float32)
-    expected = networks[name](ms.Tensor(images)).asnumpy()
-    np.testing.assert_allclose(
-        logits_of(out, images), expected, rtol=0, atol=1e-4 * np.abs(expected).max()
-    )
+    for count in (2,) if batch_size else (1, 2, 5):  # without a fixed number, any is taken
+        images = np.random.default_rng(8).normal(0, 1, (count, 3, side, side)).astype(np.float32)
+        expected = networks[name](ms.Tensor(images)).asnumpy()
+        np.testing.assert_allclose(
+            logits_of(out, images), expected, rtol=0, atol=1e-4 * np.abs(expected).max()
+        )
 
     record = ExportedFile.read(Path(f"{out}.json"))
     assert (record.model, record.num_classes, record.classes) == (name, 3, CLASSES)
-    assert record.input_shape == images.shape
+    assert record.input_shape == (batch_size, 3, side, side)
     notes = {key: json.loads(value) for key, value in notes_in(out).items()}
     assert ExportedModel.model_validate_json(json.dumps(notes)).notes == notes_in(out)
     recorded = record.model_dump(mode="json")
     assert {key: recorded[key] for key in notes} == notes
+    assert record.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
+    if file_format == "ONNX":
+        (opset,) = onnx.load(out).opset_import
+        assert record.opset == opset.version
+    else:
+        assert record.opset is None
     preprocessing = (
-        *(record.resize, record.interpolation, record.crop_pct),
+        *(record.resize, record.interpolation, record.crop_pct, record.eval_preprocessing),
         *(record.mean, record.std, record.channel_order, record.layout),
     )
     if name == "basic":
-        ours = (71, "bicubic", 0.9, (100, 110, 120), (50, 60, 70), "RGB", "NCHW")
+        ours = (71, "bicubic", 0.9, "mindcv", (100, 110, 120), (50, 60, 70), "RGB", "NCHW")
         assert preprocessing == ours
     else:
         imagenet = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-        assert preprocessing == (51, "bilinear", 0.875, *imagenet, "RGB", "NCHW")
+        assert preprocessing == (51, "bilinear", 0.875, "pillow", *imagenet, "RGB", "NCHW")
 
 
-def test_a_recipe_describes_weights_that_come_without_a_state(
+def test_the_resize_is_rounded_down_as_in_the_evaluation(
     call: Call, weights: Path, no_mindspore: None, away: Path
 ) -> None:
+    """96 / 0.9 is 106.67: an evaluation resizes to 106."""
     (away / "recipe.yaml").write_text(
         json.dumps(RECIPE | {"model": "bottleneck", "num_classes": 3})
     )
-    options = ("--ckpt_path", weights, "--config", "recipe.yaml", "--format", "ONNX")
+    options = ("--ckpt_path", weights, "--config", "recipe.yaml", "--format", "MINDIR")
     assert call(*options, "--resolution", 96)[0] == 0
-    record = ExportedFile.read(away / "bottleneck.onnx.json")
+    record = ExportedFile.read(away / "bottleneck.mindir.json")
     assert (record.model, record.num_classes, record.classes) == ("bottleneck", 3, None)
-    assert (record.input_shape, record.resize) == ((1, 3, 96, 96), 107)
+    assert (record.input_shape, record.resize, record.crop) == ((None, 3, 96, 96), 106, 96)
     assert (record.interpolation, record.mean) == ("bicubic", (100, 110, 120))
+    assert (record.eval_preprocessing, record.max_aspect) == ("pillow", 16)
+    assert "106 * longer // shorter" in " ".join(record.steps)
 
 
-def test_a_file_that_can_not_be_compared_is_reported_as_unchecked(
-    call: Call, checkpoint: Path, no_mindspore: None, away: Path
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [("timm", ("pillow", "bicubic")), ("sknet", ("pillow", "bilinear"))],
+)
+def test_weights_of_timm_are_resized_as_timm_does(
+    call: Call,
+    networks: dict[str, SKNet],
+    no_mindspore: None,
+    away: Path,
+    layout: str,
+    expected: tuple[str, str],
 ) -> None:
-    code, output, _ = call("--ckpt_path", checkpoint / "model.ckpt", "--format", "ONNX")
-    assert code == 0
-    assert output.endswith(
-        "its outputs are unchecked: pip install onnxruntime to have them compared\n"
-    )
+    save_safetensors(networks["bottleneck"], away / "weights.safetensors", layout)
+    given = ("--ckpt_path", "weights.safetensors", "--model", "bottleneck", "--num_classes", 3)
+    code, _, errors = call(*given, "--format", "MINDIR")
+    assert code == 0, errors
+    record = ExportedFile.read(away / "bottleneck.mindir.json")
+    assert (record.eval_preprocessing, record.interpolation) == expected
+
+
+def test_a_record_of_an_earlier_version_is_read_with_its_evaluation_s_rounding() -> None:
+    fields = {
+        "format_version": 1,
+        "format": "ONNX",
+        "sha256": "1" * 64,
+        "model": "skresnet18",
+        "num_classes": 3,
+        "classes": list(CLASSES),
+        "input_shape": [1, 3, 96, 96],
+        "layout": "NCHW",
+        "channel_order": "RGB",
+        "resize": 107,
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "mean": [100, 110, 120],
+        "std": [50, 60, 70],
+        "checkpoint_sha256": "0" * 64,
+        "mindspore": "2.10.0",
+    }
+    record = ExportedFile.model_validate_json(json.dumps(fields))
+    assert (record.resize, record.crop, record.eval_preprocessing) == (106, 96, "mindcv")
+    assert record.input_shape == (1, 3, 96, 96)
+    for key, wrong in (("crop_pct", 0), ("crop_pct", "x"), ("input_shape", [1]), ("std", None)):
+        with pytest.raises(ValidationError):
+            ExportedFile.model_validate_json(json.dumps({**fields, key: wrong}))
 
 
 def test_a_wrong_file_is_not_published(
     call: Call, checkpoint: Path, no_mindspore: None, away: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "run", lambda _file, _images: np.full((1, 3), np.nan, np.float32))
+    def nan(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.full((len(images), 3), np.nan, np.float32)
+
+    monkeypatch.setattr(formats, "loaded", lambda _file: nan)
     (away / "old.onnx").write_text("old")
-    options = ("--ckpt_path", checkpoint, "--format", "ONNX", "--out", "old.onnx")
+    options = ("--ckpt_path", checkpoint, "--out", "old.onnx")
     code, output, errors = call(*options, "--outcome_file", "outcome.json")
     assert (code, output) == (1, "")
     assert errors.startswith("error: its logits differ from the network's by nan ")
@@ -262,7 +319,11 @@ def test_an_output_that_can_not_be_written_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "TFLITE"], "--format is 'TFLITE', expected MINDIR or ONNX"),
+        (["--format", "TFLITE"], "--format is 'TFLITE': expected ONNX or MINDIR or AIR"),
+        (["--fp16"], "--fp16 is for --format ONNX, not for MINDIR: leave it out"),
+        (["--evaluation", "v"], "--evaluation needs --data_dir, the images of its predictions"),
+        (["--data_dir", "none"], "none"),
+        (["--max_differences", "-1"], "--max_differences is -1, expected 0 to 1000000"),
         (["--format", "AIR"], "--format AIR is written by MindSpore on Ascend only"),
         (
             ["--format", "AIR", "--device_target", "Ascend"],
@@ -289,8 +350,9 @@ def test_wrong_options_are_refused(
     (away / "two.txt").write_text("cat\ndog\n")
     (away / "gap.txt").write_text("cat\n\ndog\n")
     (away / "other.txt").write_text('cat\ncow\nthe "emu"\n')
-    (away / "other.yaml").write_text(json.dumps(RECIPE | {"crop_pct": 0.8}))
-    (away / "ten.yaml").write_text(json.dumps(RECIPE | {"num_classes": 10}))
+    recipe = RECIPE | {"eval_preprocessing": "mindcv"}
+    (away / "other.yaml").write_text(json.dumps(recipe | {"crop_pct": 0.8}))
+    (away / "ten.yaml").write_text(json.dumps(recipe | {"num_classes": 10}))
     options = options if "--format" in options else [*options, "--format", "MINDIR"]
     assert message in refused("--ckpt_path", checkpoint, *options)
 
@@ -311,9 +373,10 @@ def test_a_cann_that_mindspore_does_not_accept_is_named_although_its_warnings_ar
 def test_onnx_without_its_package_is_refused(
     refused: Refused, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda _: None)
-    line = refused("--ckpt_path", checkpoint, "--format", "ONNX")
-    assert line == "--format ONNX needs the package onnx: pip install 'sknet[export]'"
+    for package in ("onnx", "onnxruntime"):
+        monkeypatch.setattr(export, "find_spec", lambda name, missing=package: name != missing)
+        line = refused("--ckpt_path", checkpoint)
+        assert line == f"--format ONNX needs the package {package}: pip install 'sknet[export]'"
 
 
 def test_a_missing_or_damaged_checkpoint_is_refused(
@@ -327,6 +390,8 @@ def test_a_missing_or_damaged_checkpoint_is_refused(
     with (away / "copy/model.ckpt").open("ab") as file:
         file.write(b"x")
     assert "is damaged" in refused("--ckpt_path", "copy", "--format", "MINDIR")
+    line = refused("--ckpt_path", "production")
+    assert line == "checkpoint production does not exist: a store's ref needs --store"
 
 
 def test_weights_without_state_need_a_model(refused: Refused, weights: Path) -> None:

@@ -9,7 +9,7 @@ from mindspore import context
 from mindspore.device_context.ascend import op_precision
 
 from sknet import world
-from sknet.export import MAX_DIFFERENCE
+from sknet.exporting.comparison import MAX_DIFFERENCES
 from sknet.models import fold
 from sknet.models.formats import relative_difference
 from sknet.world import set_device
@@ -94,7 +94,7 @@ def test_the_limit_of_export_tells_full_float32_from_hf32(monkeypatch: pytest.Mo
             fold(network).set_train(False)(images).asnumpy(), network(images).asnumpy()
         )
 
-    assert difference() < MAX_DIFFERENCE / 10
+    assert difference() < MAX_DIFFERENCES["float32"] / 10
 
     in_full = ms.nn.Conv2d.construct
 
@@ -107,7 +107,7 @@ def test_the_limit_of_export_tells_full_float32_from_hf32(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ms.nn.Conv2d, "construct", in_hf32)
     # Networks drawn anew differ by 4.5 to 20 times the limit.
-    assert difference() > MAX_DIFFERENCE * 2
+    assert difference() > MAX_DIFFERENCES["float32"] * 2
 
 
 @pytest.fixture

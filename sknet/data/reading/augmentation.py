@@ -1,4 +1,4 @@
-"""MindSpore's C++ operations that turn encoded images into pixels, for training and evaluation.
+"""MindSpore's C++ operations that turn encoded images into pixels for training.
 
 Their random numbers come from the seed that is set where a pipeline is made. Operations that draw
 from other streams of the whole process, so that a resumed run can't repeat them, are not used:
@@ -6,11 +6,8 @@ random erasing, mixup and CutMix are our own, and so is normalisation, which is 
 (`batch_operations`).
 """
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from mindspore.dataset import vision
 
 from sknet.recipe import Recipe
@@ -19,14 +16,11 @@ from sknet.recipe.types import MAX_MAGNITUDE, parse_auto_augment
 Operations = Sequence[object]
 """Operations of MindSpore, which has no type information."""
 
-_INTERPOLATION = {
+INTERPOLATION = {
     "nearest": vision.Inter.NEAREST,
     "bilinear": vision.Inter.BILINEAR,
     "bicubic": vision.Inter.BICUBIC,
 }
-
-MAX_ASPECT = 16
-"""Largest ratio of an image's sides at which all of it is resized for an evaluation."""
 
 _TRIVIAL_AUGMENT_BINS = 31  # as in the paper (Müller and Hutter 2021)
 
@@ -41,7 +35,7 @@ def train_operations(recipe: Recipe) -> Operations:
             recipe.image_resize,
             recipe.scale,
             recipe.ratio,
-            interpolation=_INTERPOLATION[recipe.interpolation],
+            interpolation=INTERPOLATION[recipe.interpolation],
         )
     ]
     if recipe.hflip:
@@ -53,40 +47,6 @@ def train_operations(recipe: Recipe) -> Operations:
     elif recipe.color_jitter:
         operations.append(vision.RandomColorAdjust(*recipe.color_jitter))
     return [*operations, vision.HWC2CHW()]
-
-
-def limit_aspect(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the middle of a strip, and any other image as it is.
-
-    An evaluation enlarges a strip of 1 x 40,000 pixels to 256 x 10,240,000 and keeps a square. What
-    it keeps comes from the middle, of which more than enough is left.
-
-    Args:
-        image: Pixels (height, width, 3).
-    """
-    height, width, _ = image.shape
-    most = MAX_ASPECT * min(height, width)
-    top, left = (max(0, side - most) // 2 for side in (height, width))
-    # The same number of pixels goes on both sides, so that the centre stays where it is.
-    return image[top : height - top, left : width - left]
-
-
-def eval_operations(recipe: Recipe, resolution: int, scale: float = 1.0) -> Operations:
-    """Return the operations from a decoded image to pixels (3, R, R) in uint8, for evaluation.
-
-    They resize the shorter side to floor(resolution / crop_pct) and crop the centre.
-
-    Args:
-        recipe: The recipe.
-        resolution: Side R of the result, in pixels.
-        scale: Factor by which the image is enlarged before the crop.
-    """
-    shorter = math.floor(resolution * scale / recipe.crop_pct)
-    return [
-        vision.Resize(shorter, _INTERPOLATION[recipe.interpolation]),
-        vision.CenterCrop(resolution),
-        vision.HWC2CHW(),
-    ]
 
 
 def _auto_augment(recipe: Recipe, text: str) -> object:
@@ -103,7 +63,7 @@ def _auto_augment(recipe: Recipe, text: str) -> object:
     # As in MindCV, pixels that a rotation or a shift leaves empty get the mean colour.
     red, green, blue = (min(255, max(0, round(mean))) for mean in recipe.mean)
     shared = {
-        "interpolation": _INTERPOLATION[recipe.interpolation],
+        "interpolation": INTERPOLATION[recipe.interpolation],
         "fill_value": (red, green, blue),
     }
     if wanted.policy == "autoaug":

@@ -22,17 +22,14 @@ from sknet.data.images import (
     undecodable,
 )
 from sknet.data.order import Indices
-from sknet.data.reading.augmentation import (
-    Operations,
-    eval_operations,
-    limit_aspect,
-    train_operations,
-)
+from sknet.data.reading.augmentation import Operations, train_operations
 from sknet.data.reading.batch_operations import Images, Labels, Pixels, normalise
+from sknet.data.reading.preprocessing import eval_operations
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.shards import ShardSet
 from sknet.errors import SampleError
 from sknet.recipe import Recipe
+from sknet.records.preprocessing import Preprocessing
 
 MAX_BATCHES_AHEAD = 32
 """MindSpore's operations are at most this many batches ahead of the one that is yielded: 16, its
@@ -67,7 +64,15 @@ def train_batches(
         SampleError: A sample doesn't decode.
     """
     columns = {"image": train_operations(recipe)}
-    batches = _batches(recipe, shards, "train", indices, batch_size, columns=columns, seed=seed)
+    batches = _batches(
+        shards,
+        "train",
+        indices,
+        batch_size,
+        columns=columns,
+        num_workers=recipe.num_parallel_workers,
+        seed=seed,
+    )
     return ((images, labels) for (images,), labels in batches)
 
 
@@ -96,26 +101,65 @@ def eval_batches(
     Raises:
         SampleError: A sample doesn't decode.
     """
-    # MindSpore refuses more workers than processors. Nothing is drawn here, so fewer do no harm.
-    workers = min(recipe.num_parallel_workers, os.cpu_count() or 1)
-    recipe = recipe.model_copy(update={"num_parallel_workers": workers})
-    columns = {
-        f"image-{resolution}-{scale}": eval_operations(recipe, resolution, scale)
-        for resolution in resolutions
-        for scale in scales
-    }
-    batches = _batches(
-        recipe,
+    return preprocessed_batches(
+        [Preprocessing.of(recipe, side, scale) for side in resolutions for scale in scales],
         shards,
         split,
         indices,
         batch_size,
-        first=[vision.Decode(), limit_aspect],
-        columns=columns,
+        num_workers=recipe.num_parallel_workers,
         seed=recipe.seed,
     )
+
+
+def preprocessed_batches(
+    preprocessings: Sequence[Preprocessing],
+    shards: ShardSet,
+    split: str,
+    indices: Indices,
+    batch_size: int,
+    *,
+    num_workers: int,
+    seed: int = 0,
+) -> Iterator[EvalBatch]:
+    """Yield batches of the same images after each of several preprocessings.
+
+    Each image is read and decoded once.
+
+    Args:
+        preprocessings: What happens to the images, all different.
+        shards: The shards.
+        split: The split to read.
+        indices: The samples to read, in this order.
+        batch_size: Number of samples of a batch; the last batch may be smaller.
+        num_workers: Decoding threads.
+        seed: Seed of MindSpore's data operations, which is a setting of the whole process. Nothing
+            is drawn here.
+
+    Raises:
+        SampleError: A sample doesn't decode.
+    """
+    batches = _batches(
+        shards,
+        split,
+        indices,
+        batch_size,
+        first=[vision.Decode()],
+        columns={
+            f"image-{number}": eval_operations(each) for number, each in enumerate(preprocessings)
+        },
+        # MindSpore refuses more workers than processors, and fewer give the same pixels.
+        num_workers=min(num_workers, os.cpu_count() or 1),
+        seed=seed,
+    )
     return (
-        (tuple(normalise(each, recipe.mean, recipe.std) for each in images), labels)
+        (
+            tuple(
+                normalise(pixels, each.mean, each.std)
+                for pixels, each in zip(images, preprocessings, strict=True)
+            ),
+            labels,
+        )
         for images, labels in batches
     )
 
@@ -134,7 +178,6 @@ def sample_images(shards: ShardSet, split: str, indices: Indices) -> list[bytes]
 
 
 def _batches(
-    recipe: Recipe,
     shards: ShardSet,
     split: str,
     indices: Indices,
@@ -142,10 +185,10 @@ def _batches(
     *,
     first: Operations = (),
     columns: Mapping[str, Operations],
+    num_workers: int,
     seed: int,
 ) -> Iterator[tuple[tuple[Pixels, ...], Labels]]:
     """Yield batches with one column for each of `columns`, all after the `first` operations."""
-    workers = recipe.num_parallel_workers
     names = list(columns)
 
     def make() -> object:
@@ -154,17 +197,17 @@ def _batches(
             shards.paths(split),
             columns_list=["image", "label"],
             sampler=ds.SubsetSampler(indices.tolist()),
-            num_parallel_workers=workers,
+            num_parallel_workers=num_workers,
         )
         if len(names) == 1:
-            data = data.map([*first, *columns[names[0]]], "image", names, workers)
+            data = data.map([*first, *columns[names[0]]], "image", names, num_workers)
         else:
-            data = data.map([*first, transforms.Duplicate()], "image", names[:2], workers)
+            data = data.map([*first, transforms.Duplicate()], "image", names[:2], num_workers)
             for one, other in pairwise(names[1:]):
-                data = data.map(transforms.Duplicate(), one, [one, other], workers)
+                data = data.map(transforms.Duplicate(), one, [one, other], num_workers)
             for name, operations in columns.items():
-                data = data.map(operations, name, num_parallel_workers=workers)
-        data = data.project([*names, "label"]).batch(batch_size, num_parallel_workers=workers)
+                data = data.map(operations, name, num_parallel_workers=num_workers)
+        data = data.project([*names, "label"]).batch(batch_size, num_parallel_workers=num_workers)
         return data.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
     rows = read_pipeline(make)

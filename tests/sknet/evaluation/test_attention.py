@@ -10,13 +10,14 @@ from mindspore import Tensor
 from mindspore.dataset import vision
 from PIL import Image
 
-from sknet.data.reading.augmentation import eval_operations
 from sknet.data.reading.batch_operations import normalise
+from sknet.data.reading.preprocessing import eval_operations
 from sknet.data.shards import ShardSet
 from sknet.evaluation.attention import measure_attention
 from sknet.models import attention_probe
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe, load_recipe
+from sknet.records.preprocessing import Preprocessing
 from tests.sknet.tiny_networks import TINY, tiny_network
 
 
@@ -28,7 +29,7 @@ def network() -> SKNet:
 
 @pytest.fixture
 def recipe(recipe_file: Path) -> Recipe:
-    return load_recipe(str(recipe_file))
+    return load_recipe(str(recipe_file), ["eval_preprocessing=mindcv"])
 
 
 def centre(file: Path, recipe: Recipe, scale: float) -> np.ndarray:
@@ -63,7 +64,7 @@ def test_a_scaled_crop_enlarges_the_centre(recipe: Recipe) -> None:
     recipe = recipe.model_copy(update={"crop_pct": 1.0, "interpolation": "nearest"})
     for scale, width in ((1.0, 30), (1.5, 45)):
         image: object = np.asarray(picture)
-        for operation in eval_operations(recipe, 60, scale):
+        for operation in eval_operations(Preprocessing.of(recipe, 60, scale)):
             image = operation(image)
         (row,) = np.asarray(image)[:1, 30]
         assert abs(int((row == 255).sum()) - width) <= 1

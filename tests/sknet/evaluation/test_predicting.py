@@ -4,9 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from mindspore import Tensor
-from PIL import Image
 
-from sknet.data.reading.augmentation import eval_operations
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation import predicting
@@ -99,15 +97,3 @@ def test_every_rank_returns_all_predictions_even_a_rank_without_samples(
     alone = predict(ColourNetwork(), recipe, converted, batch_size=2, resolutions=[32])[32].rows
     assert predictions_of(0).tobytes() == alone.tobytes()
     assert predictions_of(size - 1).tobytes() == alone.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("side", "crop_pct", "shorter"), [(224, 0.875, 256), (224, 0.95, 235), (128, 0.875, 146)]
-)
-def test_the_shorter_side_is_resized_to_a_size_rounded_down_as_in_mindcv(
-    side: int, crop_pct: float, shorter: int
-) -> None:
-    wide = Image.new("RGB", (600, 500))
-    (resize, crop, *_) = eval_operations(make_recipe(crop_pct=crop_pct), side)
-    assert min(resize(wide).size) == shorter
-    assert crop(resize(wide)).size == (side, side)

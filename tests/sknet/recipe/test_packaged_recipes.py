@@ -24,6 +24,7 @@ MINDCV: dict[str, Any] = {
     "weight_decay_filter": "disable",
     "crop_pct": 0.875,
     "hflip": 0.5,
+    "eval_preprocessing": "mindcv",
 }
 MINDCV_50 = MINDCV | {
     "batch_size": 64,
@@ -88,6 +89,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "re_value": "random",
         "auto_augment": "randaug-m7-n2",
         "label_smoothing": 0.1,
+        "eval_preprocessing": "pillow",
     },
 }
 
@@ -115,7 +117,7 @@ def test_a_recipe_begins_with_its_command_its_result_and_its_source(name: str) -
     text = resources.files("sknet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
     header = text[: text.index("\nmodel: ")]
     assert all(line.startswith("# ") for line in header.splitlines())
-    assert re.search(rf"^#   (python -m|msrun) .*(--recipe|--config) {name} ", header, re.MULTILINE)
+    assert re.search(rf"^#   (sknet run|msrun) .*(--recipe|--config) {name} ", header, re.MULTILINE)
     assert re.search(r"^# Expected: ", header, re.MULTILINE)
     assert re.search(r"^# Source: ", header, re.MULTILINE)
 
@@ -125,3 +127,17 @@ def test_a_recipe_is_named_after_its_network(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.model in list_models()
     assert recipe.model == name or name.startswith(recipe.model)
+
+
+# Recorded before recipes could say how an evaluation resizes.
+BEFORE = {
+    "skresnet18_ascend": "bd29aea63ef47a400b02c06b58f7392b995fe7f9d3b5454a19df9e219a5f956a",
+    "skresnet34_ascend": "a401ab91500b6a5b2cd218cae09300db0f585c92b81d958df4d63bc672d6eaad",
+    "skresnet50_ascend": "60889a081f31e113f9c076f98b8918801cba5b553d329d647b1d3fcfafff8e14",
+    "skresnext50_32x4d_ascend": "fe5fb611c87b45a6c8bbbf750c004ddabaa641e973e9f60a53a836e39f1ae037",
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_mindcvs_recipes_keep_the_digests_under_which_their_trainings_are_stored(name: str) -> None:
+    assert load_recipe(name).digest == BEFORE[name]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sknet.errors import UserError
-from sknet.recipe import Recipe, list_recipes, load_recipe, parse_recipe
+from sknet.recipe import Recipe, changed_recipe, list_recipes, load_recipe, parse_recipe
 from tests.refusals import refusal
 from tests.sknet.recipes import SMALLEST, recipe, recipe_refusal
 
@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {
     "cutmix": 1.0,
     "cutmix_prob": 0.5,
     "crop_pct": 1.0,
+    "eval_preprocessing": "pillow",
     "val_resolutions": [224, 320],
     "mean": [0, 0, 0],
     "std": [50.0, 50.0, 50.0],
@@ -410,6 +411,26 @@ def test_the_digest_of_a_recipe_is_the_one_before_keys_that_it_does_not_use_were
     assert recipe(jit_level=None, normalise_on="auto").digest == before
     rarity = {"sampler": "uniform", "class_weights": "none", "logit_adjustment": 0}
     assert recipe(**rarity).digest == before
+    assert recipe(eval_preprocessing="mindcv").digest == before
+
+
+def test_a_recipe_file_without_the_key_means_pillow_and_a_stored_recipe_mindcv(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("model: skresnet18\nglobal_batch_size: 8\nepoch_size: 1\nlr: 0.1\n")
+    own = load_recipe(str(file))
+    assert own.eval_preprocessing == "pillow"
+    assert load_recipe(str(file), ["eval_preprocessing=mindcv"]).eval_preprocessing == "mindcv"
+    # As stored, and read again; a recipe from before the key has none.
+    stored = own.model_dump(mode="json")
+    assert parse_recipe(stored, where="recipe") == own.model_copy(update={"name": "recipe"})
+    del stored["eval_preprocessing"]
+    before = parse_recipe(stored, where="recipe")
+    assert before.eval_preprocessing == "mindcv"
+    assert "eval_preprocessing" not in before.choices()
+    assert before.all_choices()["eval_preprocessing"] == "mindcv"
+    assert changed_recipe(before, ["lr=0.2"], where="recipe").eval_preprocessing == "mindcv"
 
 
 @pytest.mark.parametrize("key", OTHERS)

@@ -12,37 +12,43 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sknet.data.reading.augmentation import MAX_ASPECT, eval_operations, limit_aspect
 from sknet.data.reading.pipeline import eval_batches
+from sknet.data.reading.preprocessing import LimitAspect, eval_operations
 from sknet.data.shards import read_shards
 from sknet.recipe import Recipe
+from sknet.records.preprocessing import MAX_ASPECT, Preprocessing
 from tests.sknet.conversions import convert
 
 rng = np.random.default_rng(3)
 
 
-def centre_crop(recipe: Recipe, image: Any) -> Any:
-    operations: Sequence[Any] = eval_operations(recipe, 32)
+def centre_crop(preprocessing: Preprocessing, image: Any) -> Any:
+    operations: Sequence[Any] = eval_operations(preprocessing)
     for operation in operations:
         image = operation(image)
     return image
 
 
+@pytest.mark.parametrize("method", ["mindcv", "pillow"])
 @pytest.mark.parametrize("size", [(4, 400), (400, 4), (5, 401), (1, 150)])
 def test_middle_of_a_strip_gives_the_crop_of_the_whole(
-    recipe: Recipe, size: tuple[int, int]
+    recipe: Recipe, size: tuple[int, int], method: str
 ) -> None:
     whole = rng.integers(0, 256, (*size, 3), np.uint8)
-    middle = limit_aspect(whole)
+    middle = LimitAspect(MAX_ASPECT)(whole)
     assert max(middle.shape) <= MAX_ASPECT * min(size) + 1
-    recipe = recipe.model_copy(update={"crop_pct": 0.8})  # to 40 pixels: a whole multiple
-    assert np.array_equal(centre_crop(recipe, middle), centre_crop(recipe, whole))
+    # To 40 pixels: a whole multiple.
+    recipe = recipe.model_copy(update={"crop_pct": 0.8, "eval_preprocessing": method})
+    limited = Preprocessing.of(recipe, 32)
+    unlimited = limited.model_copy(update={"max_aspect": 1000})
+    assert np.array_equal(centre_crop(limited, whole), centre_crop(unlimited, middle))
+    assert np.array_equal(centre_crop(limited, whole), centre_crop(unlimited, whole))
 
 
 def test_other_images_are_resized_as_they_are() -> None:
     image = rng.integers(0, 256, (5, 5 * MAX_ASPECT, 3), np.uint8)
-    assert np.shares_memory(limit_aspect(image), image)
-    assert limit_aspect(image).shape == image.shape
+    assert np.shares_memory(LimitAspect(MAX_ASPECT)(image), image)
+    assert LimitAspect(MAX_ASPECT)(image).shape == image.shape
 
 
 @contextmanager
@@ -59,10 +65,12 @@ def memory_left(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+@pytest.mark.parametrize("method", ["mindcv", "pillow"])
 def test_strip_of_40000_pixels_takes_little_memory(
-    recipe: Recipe, folders: Path, images_copy: Path, tmp_path: Path
+    method: str, recipe: Recipe, folders: Path, images_copy: Path, tmp_path: Path
 ) -> None:
     """Of 256 x 10,240,000 pixels, which is what its shorter side needs, it would take 7.9 GB."""
+    recipe = recipe.model_copy(update={"eval_preprocessing": method})
     for size in ((1, 40_000), (40_000, 1)):
         content = io.BytesIO()
         Image.new("RGB", size, (9, 99, 199)).save(content, "PNG")

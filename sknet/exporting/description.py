@@ -1,0 +1,136 @@
+"""What checkpoint, recipe and options say about the model to export."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sknet.errors import UserError
+from sknet.recipe import FILE_DEFAULTS, Recipe
+from sknet.records import Checkpoint
+from sknet.records.exported import ExportedModel
+from sknet.records.preprocessing import Preprocessing, resized_side
+
+if TYPE_CHECKING:
+    from sknet.export import Options
+    from sknet.models.weights import Source
+
+IMAGENET_CLASSES = 1000
+
+_TIMM = {"interpolation": "bicubic", "eval_preprocessing": "pillow"}
+"""What timm evaluates its Selective Kernel Networks with (timm 1.0, models/sknet.py)."""
+
+_T = TypeVar("_T")
+
+
+def describe(
+    arguments: "Options",
+    state: Checkpoint | None,
+    config: Recipe | None,
+    names: tuple[str, ...] | None,
+    source: "Source",
+    *,
+    checkpoint_sha256: str,
+    mindspore: str,
+) -> ExportedModel:
+    """Combine what checkpoint, recipe and options say about the model to export.
+
+    A checkpoint of ours describes it completely. Preprocessing that nothing describes is that of
+    ImageNet; whose weights they are then decides how images are resized.
+
+    Args:
+        arguments: The options.
+        state: The state of the checkpoint, if there is one.
+        config: The recipe that --config names.
+        names: The class names that --classes holds.
+        source: Whose names the weights have.
+        checkpoint_sha256: See `ExportedModel`.
+        mindspore: See `ExportedModel`.
+
+    Raises:
+        UserError: Two sources differ, or none names the model.
+    """
+    run = state.run if state else None
+    defaults = {
+        **{key: field.default for key, field in Recipe.model_fields.items()},
+        **{"timm": _TIMM, "sknet": FILE_DEFAULTS, "mindcv": {}}[source],
+    }
+
+    def choice(key: str, option: Any = None) -> Any:
+        values = {
+            "state.json": run and getattr(run.recipe, key),
+            "--config": config and getattr(config, key),
+            f"--{key}": option,
+        }
+        return agreed(key, values)
+
+    def preprocessing(key: str) -> Any:
+        value = choice(key)
+        return defaults[key] if value is None else value
+
+    model = choice("model", arguments.model)
+    if model is None:
+        raise UserError(
+            f"{arguments.ckpt_path} comes without a state.json: give --model or --config"
+        )
+    num_classes = agreed(
+        "num_classes",
+        {
+            "state.json": len(run.classes) if run else None,
+            "--config": config.num_classes if config else None,
+            "--num_classes": arguments.num_classes,
+            "--classes": len(names) if names else None,
+        },
+    )
+    if run and names:
+        agreed_classes({"state.json": run.classes, "--classes": names})
+    side = arguments.resolution or preprocessing("image_resize")
+    steps = Preprocessing(
+        eval_preprocessing=preprocessing("eval_preprocessing"),
+        resize=resized_side(side, preprocessing("crop_pct")),
+        interpolation=preprocessing("interpolation"),
+        crop=side,
+        mean=preprocessing("mean"),
+        std=preprocessing("std"),
+    )
+    return ExportedModel(
+        **steps.model_dump(),
+        model=model,
+        num_classes=num_classes or IMAGENET_CLASSES,
+        classes=run.classes if run else names,
+        input_shape=(arguments.batch_size, 3, side, side),
+        crop_pct=preprocessing("crop_pct"),
+        steps=steps.in_words(),
+        precision="float16" if arguments.fp16 else "float32",
+        checkpoint_sha256=checkpoint_sha256,
+        mindspore=mindspore,
+    )
+
+
+def agreed_classes(values: Mapping[str, tuple[str, ...]]) -> None:
+    """Check that all sources name the same classes in the same order.
+
+    Raises:
+        UserError: Two of them differ.
+    """
+    agreed("num_classes", {source: len(names) for source, names in values.items()})
+    for index, pair in enumerate(zip(*values.values(), strict=True)):
+        agreed(f"class {index}", dict(zip(values, pair, strict=True)))
+
+
+def agreed(what: str, values: Mapping[str, _T | None]) -> _T | None:
+    """Return the value on which all sources that have one agree.
+
+    Args:
+        what: What the value describes, for the message.
+        values: The value that each source has.
+
+    Raises:
+        UserError: Two sources have different values.
+    """
+    known = [(source, value) for source, value in values.items() if value is not None]
+    for source, value in known[1:]:
+        if value != known[0][1]:
+            raise UserError(
+                f"{what} is {known[0][1]!r} in {known[0][0]}, but {value!r} in {source}: "
+                "leave one out"
+            )
+    return known[0][1] if known else None
