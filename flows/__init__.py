@@ -2,4 +2,4 @@
 
 from infra.base.interrupts import handle_while_importing
 
-handle_while_importing(__name__)
+handle_while_importing(__name__, script="sknet")

@@ -43,9 +43,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-STORE = Parameter(show_default="SKNET_STORE, or artifacts")
-"""The option `--store` of a flow's command."""
-
 Quiet = Annotated[
     bool,
     Parameter(show_default=False, help="Show no progress: results, warnings and errors alone."),

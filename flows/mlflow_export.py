@@ -3,15 +3,18 @@
 python -m flows.mlflow_export --store URI --tracking-uri URI [--experiment NAME]
 """
 
-import argparse
 import hashlib
 import json
 import os
 import sys
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from infra.artifacts import ArtifactStore, default_store, open_store
+from infra.base.commands import OPTIONS, STORE, app_of, start
 from infra.base.files import file_sha256
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode
@@ -21,6 +24,9 @@ from tasks.catalog.runs import collect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+LOCAL_SERVER = "http://127.0.0.1:5000"
+"""Where MLflow's own command starts a server."""
 
 DIGEST_TAG = "sknet.exported"
 """Digest of what was exported of a run; set last, so that an interrupted export is completed."""
@@ -34,15 +40,16 @@ PARAM_BATCH = 100
 Status = Literal["exported", "updated", "unchanged"]
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(arguments: "Options") -> int:
     """Export all runs; return 0 done, 1 the server failed, 2 the input is wrong."""
     return run_interruptible(partial(_run, arguments))
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: "Options") -> int:
+    server = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_SERVER
     try:
-        store = open_store(arguments.store, create=False)
-        statuses = export(store, arguments.tracking_uri, arguments.experiment)
+        store = open_store(arguments.store or default_store(), create=False)
+        statuses = export(store, server, arguments.experiment)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USER_ERROR
@@ -51,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return ExitCode.FAILED
     for key, status in statuses.items():
         print(f"{status:<9}  {key[:10]}")
-    print(f"{len(statuses)} runs are in {arguments.experiment!r} of {arguments.tracking_uri}")
+    print(f"{len(statuses)} runs are in {arguments.experiment!r} of {server}")
     return ExitCode.DONE
 
 
@@ -116,16 +123,16 @@ def _export(client: "MlflowClient", experiment: str, run: MlflowRun) -> Status:
     )
     number = target.info.run_id
     params = [Param(name, value) for name, value in run.params.items()]
-    for start in range(0, len(params), PARAM_BATCH):
-        client.log_batch(number, params=params[start : start + PARAM_BATCH])
+    for first in range(0, len(params), PARAM_BATCH):
+        client.log_batch(number, params=params[first : first + PARAM_BATCH])
     there = _points(client, number, {point.metric for point in run.points}) if found else set()
     metrics = [
         Metric(point.metric, point.value, run.ended_ms, point.step)
         for point in run.points
         if point not in there
     ]
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(number, metrics=metrics[start : start + BATCH])
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(number, metrics=metrics[first : first + BATCH])
     for directory, path in run.files:
         client.log_artifact(number, str(path), directory)
     for name, value in run.tags.items():
@@ -158,32 +165,30 @@ def _digest(run: MlflowRun) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = argparse.ArgumentParser(
-        prog="python -m flows.mlflow_export",
-        description=__doc__.splitlines()[0],
-        allow_abbrev=False,
-    )
-    result.add_argument(
-        "--store",
-        default=default_store(),
-        help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
-    )
-    result.add_argument(
-        "--tracking-uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000"),
-        metavar="URL",
-        help="MLflow's server (default: MLFLOW_TRACKING_URI, or http://127.0.0.1:5000)",
-    )
-    result.add_argument(
-        "--experiment",
-        default="sknet",
-        metavar="NAME",
-        help="the experiment; made if there is none (default: %(default)s)",
-    )
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The store, and MLflow's server."""
+
+    store: Annotated[str | None, STORE] = None
+    """The artifact store: a path, file:///… or s3://…"""
+    tracking_uri: Annotated[
+        str | None, Parameter(show_default=f"MLFLOW_TRACKING_URI, or {LOCAL_SERVER}")
+    ] = None
+    """Address of MLflow's server."""
+    experiment: str = "sknet"
+    """Name of the experiment; made if there is none."""
+
+
+DEFAULTS = Options()
+
+
+def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:
+    """Export the runs of a store to MLflow, from their records; the same command updates them.
+
+    Example: `sknet mlflow --store artifacts --tracking-uri http://127.0.0.1:5000`
+    """
+    return main(options)
 
 
 if __name__ == "__main__":
-    sys.exit(main(parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m flows.mlflow_export")))

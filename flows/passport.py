@@ -3,11 +3,14 @@
 python -m flows.passport new-key|make|verify …
 """
 
-import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
 
 from infra.artifacts import (
     ArtifactStore,
@@ -19,6 +22,7 @@ from infra.artifacts import (
     open_store,
     resolve,
 )
+from infra.base.commands import STORE, as_command, new_app, start
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode
 from sknet.data.copies.leaks import OnLeak
@@ -26,7 +30,8 @@ from sknet.data.sources import absolute, open_source
 from sknet.data.staging import stage_source
 from sknet.errors import UserError
 from sknet.passport.fields import CARD_TEMPLATE
-from sknet.passport.signing import PublicKey, TamperedError, new_key
+from sknet.passport.signing import PublicKey, TamperedError
+from sknet.passport.signing import new_key as write_new_key
 from sknet.records import Dataset
 from tasks.catalog.passports import (
     CARD_SETTING,
@@ -43,15 +48,65 @@ from tasks.catalog.passports import (
 from tasks.catalog.production import PRODUCTION
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run one command and return its exit code: 0 done, 1 refused or failed, 2 wrong input."""
-    return run_interruptible(partial(_run, arguments))
+@dataclass(frozen=True, kw_only=True)
+class KeyOptions:
+    """The options of new-key."""
+
+    out: Path = Path("signing-key.pem")
+    """File for the private key; the public one is the same with .pub after it."""
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    command: Callable[[argparse.Namespace], None] = arguments.command
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """Which checkpoint a passport is of."""
+
+    store: Annotated[str | None, STORE] = None
+    """The artifact store: a path, file:///… or s3://…"""
+    ref: str = PRODUCTION
+    """Name of a ref, or checkpoint/KEY."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeOptions(CheckpointOptions):
+    """The options of make."""
+
+    card: Annotated[Path | None, Parameter(show_default=CARD_SETTING)] = None
+    """File with what only you know of the model, as `sknet passport card` prints it."""
+    key: Annotated[Path | None, Parameter(show_default=f"{KEY_SETTING}, or none")] = None
+    """File of the private key that signs."""
+    out: Path | None = None
+    """New directory for a copy, with the index of the data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(CheckpointOptions):
+    """The options of verify."""
+
+    key: Path
+    """File of the public key of whom you trust."""
+    data: str | None = None
+    """Also read all images of this source, and compare them."""
+    passport: Path | None = None
+    """Directory with a copy of a passport, to verify without a store."""
+    checkpoint: Path | None = None
+    """Copy of the checkpoint, or its model.ckpt."""
+
+
+def told(body: Callable[..., None]) -> Callable[..., int]:
+    """Make a command of a function; what it raises is the command's last line.
+
+    Its exit codes are 0 done, 1 refused or failed, 2 the input is wrong.
+    """
+
+    def run(*options: object) -> int:
+        return run_interruptible(partial(_run, body, *options))
+
+    return as_command(run, body)
+
+
+def _run(body: Callable[..., None], *options: object) -> int:
     try:
-        command(arguments)
+        body(*options)
     except (TamperedError, DamagedArtifactError) as error:
         print(f"REFUSED: {error}", file=sys.stderr)
         return ExitCode.FAILED
@@ -67,32 +122,43 @@ def _run(arguments: argparse.Namespace) -> int:
 # The commands. The docstring of each function is the help text.
 
 
-def make_key(arguments: argparse.Namespace) -> None:
-    """Make a pair of keys: the private one to sign with, the public one to verify with."""
-    path = Path(arguments.out)
-    public = new_key(path)
+@told
+def new_key(options: KeyOptions) -> None:
+    """Make a pair of keys: the private one to sign with, the public one to verify with.
+
+    Example: `sknet passport new-key --out signing-key.pem`
+    """
+    path = options.out
+    public = write_new_key(path)
     print(f"private key  {path}: keep it secret; export {KEY_SETTING}={path.absolute()}")
     print(f"public key   {public}: give it to whoever verifies, by a way that they trust")
     print(f"id           {PublicKey.read(public).id}")
 
 
-def template(arguments: argparse.Namespace) -> None:
-    """Print a card to fill in: licences, authors, intended use."""
-    del arguments
+@told
+def card() -> None:
+    """Print a card to fill in: licences, authors, intended use.
+
+    Example: `sknet passport card > card.yaml`
+    """
     print(CARD_TEMPLATE, end="")
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Make the passport of a checkpoint, or find it in the store."""
+@told
+def make(options: MakeOptions) -> None:
+    """Make the passport of a checkpoint, or find it in the store.
+
+    Example: `sknet passport make --store artifacts --card card.yaml`
+    """
     issuer = Issuer.of_environment()
-    if arguments.card or arguments.key:
-        given = Issuer.of_paths(_path(arguments.card), _path(arguments.key))
+    if options.card or options.key:
+        given = Issuer.of_paths(options.card, options.key)
         issuer = Issuer(
-            given.fields if arguments.card else issuer.fields,
-            given.key if arguments.key else issuer.key,
+            given.fields if options.card else issuer.fields,
+            given.key if options.key else issuer.key,
         )
-    store = open_store(arguments.store, create=False)
-    checkpoint = _checkpoint(store, arguments.ref)
+    store = open_store(options.store or default_store(), create=False)
+    checkpoint = _checkpoint(store, options.ref)
     sources = sources_of(store, store.load(checkpoint.kind, checkpoint.key))
     resolution = resolve(
         store, passport_spec(sources, issuer), partial(build_passport, sources, issuer)
@@ -102,32 +168,36 @@ def make(arguments: argparse.Namespace) -> None:
     print(f"signed by {issuer.key.id}" if issuer.key else f"not signed: set {KEY_SETTING}")
     if missing := issuer.fields.missing:
         print(f"not told  {', '.join(missing)}: fill in --card FILE, or {CARD_SETTING}")
-    if arguments.out:
-        copy_passport(store, passport, Path(arguments.out))
-        print(f"copied to {arguments.out}")
+    if options.out:
+        copy_passport(store, passport, options.out)
+        print(f"copied to {options.out}")
 
 
-def verify(arguments: argparse.Namespace) -> None:
-    """Compare a checkpoint, its data and its documents with the signed chain of digests."""
-    key = PublicKey.read(Path(arguments.key))
-    if arguments.passport or arguments.checkpoint:
-        if not (arguments.passport and arguments.checkpoint):
+@told
+def verify(options: VerifyOptions) -> None:
+    """Compare a checkpoint, its data and its documents with the signed chain of digests.
+
+    Example: `sknet passport verify --store artifacts --key signing-key.pem.pub`
+    """
+    key = PublicKey.read(options.key)
+    if options.passport or options.checkpoint:
+        if not (options.passport and options.checkpoint):
             raise UserError("--passport and --checkpoint go together: give both, or neither")
-        chain = verify_files(Path(arguments.passport), Path(arguments.checkpoint), key)
+        chain = verify_files(options.passport, options.checkpoint, key)
         images = chain.required("dataset").images
         print(f"verified  checkpoint/{chain.required('checkpoint').key}, signed by {key.id}")
     else:
-        store = open_store(arguments.store, create=False)
-        ref = _checkpoint(store, arguments.ref)
+        store = open_store(options.store or default_store(), create=False)
+        ref = _checkpoint(store, options.ref)
         passport = signed_passport(store, ref, key)
         for name, found in verify_in_store(store, ref, passport, key).items():
             print(f"{found:<9} {name}")
         print(f"signed by {key.id}")
         dataset = store.find("dataset", passport.manifest.inputs["dataset"])
         images = Dataset.read(dataset.path("dataset.json")).samples_digest
-    if arguments.data:
-        _compare_images(arguments.data, images)
-        print(f"verified  the images in {arguments.data}")
+    if options.data:
+        _compare_images(options.data, images)
+        print(f"verified  the images in {options.data}")
 
 
 def _compare_images(data: str, signed: str | None) -> None:
@@ -159,69 +229,21 @@ def _checkpoint(store: ArtifactStore, name: str) -> Ref | Manifest:
     return found
 
 
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+def commands(name: str) -> App:
+    """Return the commands, under the name that people type for them."""
+    group = new_app(
+        name,
+        help="Make and verify the passport of a checkpoint: card, metadata, signed digests.\n\n"
+        "Example: `sknet passport verify --store artifacts --key signing-key.pem.pub`",
+    )
+    for command in (new_key, card, make, verify):
+        group.command(command)
+    return group
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the commands and their options."""
-    result = argparse.ArgumentParser(
-        prog="python -m flows.passport", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
-    commands = result.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        text = str(command.__doc__).splitlines()[0]
-        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        added.set_defaults(command=command)
-        return added
-
-    keys = add("new-key", make_key)
-    keys.add_argument(
-        "--out",
-        default="signing-key.pem",
-        metavar="FILE",
-        help="file for the private key; the public one is FILE.pub (default: %(default)s)",
-    )
-    add("card", template)
-    making = add("make", make)
-    making.add_argument(
-        "--card",
-        metavar="FILE",
-        help=f"what only you know of the model, as `card` prints it (default: {CARD_SETTING})",
-    )
-    making.add_argument(
-        "--key", metavar="FILE", help=f"private key that signs (default: {KEY_SETTING}, or none)"
-    )
-    making.add_argument(
-        "--out", metavar="DIR", help="new directory for a copy, with the index of the data set"
-    )
-    verifying = add("verify", verify)
-    verifying.add_argument(
-        "--key", required=True, metavar="FILE", help="public key of whom you trust"
-    )
-    verifying.add_argument(
-        "--data", metavar="SOURCE", help="also read all images of this source, and compare them"
-    )
-    verifying.add_argument(
-        "--passport", metavar="DIR", help="copy of a passport, to verify without a store"
-    )
-    verifying.add_argument(
-        "--checkpoint", metavar="PATH", help="copy of the checkpoint, or its model.ckpt"
-    )
-    for command in (making, verifying):
-        command.add_argument(
-            "--store",
-            default=default_store(),
-            help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)",
-        )
-        command.add_argument(
-            "--ref",
-            default=PRODUCTION,
-            help="name of a ref, or checkpoint/KEY (default: %(default)s)",
-        )
-    return result
+app = commands("passport")
+"""The commands as those of `sknet passport`."""
 
 
 if __name__ == "__main__":
-    sys.exit(main(parser().parse_args()))
+    sys.exit(start(commands("python -m flows.passport")))

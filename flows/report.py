@@ -17,9 +17,9 @@ from prefect import flow
 from pydantic import Field
 
 import tasks.report
-from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
+from flows.command import Quiet, Verbose, call, prepare, run_flow, stoppable
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, Flag, app_of, parsed_by, start
+from infra.base.commands import OPTIONS, STORE, Flag, app_of, parsed_by, start
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
 from tasks.pages import run_name

@@ -11,10 +11,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
+from flows.command import Quiet, Verbose, call, prepare, run_flow, stoppable
 from flows.parameters import Fraction
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, app_of, parsed_by, start
+from infra.base.commands import OPTIONS, STORE, app_of, parsed_by, start
 from infra.base.options import fraction
 from sknet.data.sources import absolute, open_source
 from sknet.judgement import TOLERANCE

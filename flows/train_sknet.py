@@ -12,11 +12,11 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import STORE, Quiet, Verbose, call, prepare, run_flow, stoppable
+from flows.command import Quiet, Verbose, call, prepare, run_flow, stoppable
 from flows.parameters import RecipeName, Workers, checked_recipe, recipe_for
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, Flag, Texts, app_of, parsed_by, start
+from infra.base.commands import OPTIONS, STORE, Flag, Texts, app_of, parsed_by, start
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
@@ -105,8 +105,8 @@ def main(arguments: "Options") -> None:
     recipe = checked_recipe(
         arguments.recipe, arguments.set, arguments.workers, launch, warn=lambda _: None
     )
-    if launch.is_local:
-        device_of(launch, recipe, arguments.device_target)
+    # A cluster is asked by the flow.
+    device = device_of(launch, recipe, arguments.device_target) if launch.is_local else None
     source = open_source(arguments.data)
     check_source(recipe, arguments.workers, source)
     floors = settings_of(Floors, arguments)
@@ -115,6 +115,11 @@ def main(arguments: "Options") -> None:
         pass
     Issuer.of_environment()
     conversion = settings_of(ConversionSettings, arguments)
+    if arguments.dry_run:
+        from flows.dry_run import Choices, print_plan
+
+        print_plan(Choices(recipe, source, store, device, arguments, conversion))
+        return
     open_store(store)
     prepare()
     results = call(
@@ -208,6 +213,8 @@ class Options:
     """Number of hosts that share the workers equally."""
     wait_for_hosts: str = "60"
     """Seconds to wait for that many hosts before training with fewer."""
+    dry_run: Flag = False
+    """Print the resolved recipe, what would be reused and built, and the sizes; change nothing."""
     quiet: Quiet = False
     verbose: Verbose = False
     fail_if_not_promoted: Flag = False

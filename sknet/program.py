@@ -1,6 +1,5 @@
 """What all programs share: options, exit codes, one line for each error, outcome files."""
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -44,6 +43,8 @@ def run(main: Callable[[Options], None], arguments: Options) -> int:
     The outcome is also written to `arguments.outcome_file`, if given, because msrun loses the exit
     codes of its ranks. A program that people start says one line when it is interrupted.
     """
+    # MindSpore's warnings are for its developers, and would be written over the live display.
+    os.environ.setdefault("GLOG_v", "3")
     if arguments.outcome_file or "MS_ROLE" in os.environ:  # a launcher's, which sends the signals
         return _run(main, arguments)
     return run_interruptible(partial(_run, main, arguments))
@@ -98,22 +99,6 @@ def _end(arguments: Launched, status: Outcome, message: str, code: ExitCode) -> 
         kind = "stopped" if status is Outcome.STOPPED else "error"
         print(f"{kind}: {message}", file=sys.stderr, flush=True)
     return code
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that launchers use."""
-    result = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    result.add_argument("--outcome_file", type=Path, help=argparse.SUPPRESS)
-    return result
-
-
-def add_device_option(target: argparse.ArgumentParser) -> None:
-    """Add --device_target, which MindCV has too."""
-    target.add_argument(
-        "--device_target",
-        help="CPU, Ascend, or auto: Ascend if this machine has cards and their driver, else CPU "
-        "(default: the recipe's, which is auto unless it says otherwise)",
-    )
 
 
 def is_distributed(option: bool | None, program: str) -> bool:

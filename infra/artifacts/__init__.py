@@ -23,7 +23,7 @@ from infra.artifacts.records import (
     RefConflictError,
 )
 from infra.artifacts.refs import Ref, Refs
-from infra.artifacts.resolution import BuildOutput, Resolution, resolve
+from infra.artifacts.resolution import BuildOutput, Outlook, Resolution, digest_of, foresee, resolve
 from infra.artifacts.store import ArtifactStore, Lookup
 from infra.artifacts.transfer import replace_damaged
 
@@ -41,6 +41,7 @@ __all__ = [
     "Lookup",
     "LostLeaseError",
     "Manifest",
+    "Outlook",
     "Ref",
     "RefConflictError",
     "Refs",
@@ -48,6 +49,8 @@ __all__ = [
     "StoreError",
     "absolute_uri",
     "default_store",
+    "digest_of",
+    "foresee",
     "open_store",
     "replace_damaged",
     "resolve",

@@ -7,19 +7,28 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from tabulate import tabulate
 
 from infra.artifacts.documents import StoreError
 from infra.artifacts.gc import Plan, collect, survey
-from infra.artifacts.inspection import UNREADABLE, Level
+from infra.artifacts.inspection import UNREADABLE
 from infra.artifacts.opening import open_store
+from infra.artifacts.options import (
+    FetchOptions,
+    GcOptions,
+    LsOptions,
+    Options,
+    PushOptions,
+    RefsOptions,
+    RepairOptions,
+    ShowOptions,
+    VerifyOptions,
+)
 from infra.artifacts.records import (
     DamagedArtifactError,
     DigestConflictError,
@@ -30,117 +39,12 @@ from infra.artifacts.refs import Ref, former_target, require_kind
 from infra.artifacts.store import ArtifactStore, noting
 from infra.artifacts.transfer import NOT_MOVED, copy_files, push_refs, with_inputs
 from infra.artifacts.transfer import push as push_one
-from infra.base.commands import OPTIONS, Flag, Texts, new_app, parsed_by, start
+from infra.base.commands import as_command, new_app, start
 from infra.base.interrupts import run_interruptible
-from infra.base.options import number
 from infra.base.outcomes import ExitCode
 
 Row = dict[str, Any]
-Chosen = TypeVar("Chosen", bound="Options")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What all commands have."""
-
-    store: str
-    """The store: a path, file:///abs/path or s3://bucket/prefix."""
-    json: Flag = False
-    """Print JSON."""
-
-
-@dataclass(frozen=True)
-class AnyKind:
-    """A positional argument. As a last base class, its field comes first."""
-
-    kind: str | None = None
-    """List artifacts of this kind only."""
-
-
-@dataclass(frozen=True)
-class OneArtifact:
-    """A positional argument."""
-
-    artifact: str
-    """KIND/KEY, or the name of a ref."""
-
-
-@dataclass(frozen=True)
-class AnyArtifact:
-    """A positional argument."""
-
-    artifact: Annotated[str | None, Parameter(show_default="all artifacts")] = None
-    """KIND/KEY, or the name of a ref."""
-
-
-@dataclass(frozen=True)
-class Words:
-    """Positional arguments."""
-
-    words: Texts = ()
-    """NAME, to show a ref's history; rollback NAME; or set NAME KIND/KEY, to point it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LsOptions(Options, AnyKind):
-    """The options of ls."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowOptions(Options, OneArtifact):
-    """The options of show."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepairOptions(Options):
-    """The options of repair."""
-
-    level: Level = "full"
-    """Which files are read: none, only sizes are compared (size); those that may have changed since
-    they were last read (changed); all (full)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions(RepairOptions, AnyArtifact):
-    """The options of verify."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchOptions(ShowOptions):
-    """The options of fetch."""
-
-    out: Path
-    """A new or empty directory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PushOptions(ShowOptions):
-    """The options of push."""
-
-    to: str
-    """The other store."""
-    with_inputs: Flag = False
-    """Copy everything it was made from, too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefsOptions(Options, Words):
-    """The options of refs."""
-
-    reason: str | None = None
-    """Why the ref is set; its history keeps the text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GcOptions(Options):
-    """The options of gc."""
-
-    days: Annotated[float, parsed_by(number(0, 36500))] = 30.0
-    """Remove what hasn't been used for so many days."""
-    delete: Flag = False
-    """Remove it instead of showing it."""
-    without_refs: Flag = False
-    """Also remove from a store that has no refs, where only their age protects artifacts."""
+Chosen = TypeVar("Chosen", bound=Options)
 
 
 def on_store(body: Callable[[ArtifactStore, Chosen], int]) -> Callable[[Chosen], int]:
@@ -149,10 +53,7 @@ def on_store(body: Callable[[ArtifactStore, Chosen], int]) -> Callable[[Chosen],
     def run(options: Chosen) -> int:
         return run_interruptible(partial(_on_store, body, options))
 
-    run.__name__, run.__doc__ = body.__name__, body.__doc__
-    hint = get_type_hints(body)["options"]
-    run.__annotations__ = {"options": Annotated[hint, OPTIONS], "return": int}
-    return run
+    return as_command(run, body)
 
 
 def _on_store(body: Callable[[ArtifactStore, Chosen], int], options: Chosen) -> int:
@@ -496,7 +397,11 @@ def _print(rows: Sequence[Row], options: Options) -> None:
 
 def commands(name: str) -> App:
     """Return the commands, under the name that people type for them."""
-    group = new_app(name, help="Look into an artifact store and maintain it.")
+    group = new_app(
+        name,
+        help="Look into an artifact store and maintain it.\n\n"
+        "Example: `sknet store ls --store artifacts`",
+    )
     for command in (ls, show, verify, fetch, push, refs, gc, repair):
         group.command(command)
     return group

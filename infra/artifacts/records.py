@@ -192,7 +192,7 @@ class Manifest(SealedRecord):
             return cls(
                 key=spec.key,
                 files=entries,
-                digest=_digest(entries),
+                digest=content_digest(entries),
                 stats=dict(stats),
                 provenance=dict(provenance),
                 **spec.model_dump(),
@@ -232,12 +232,13 @@ class Manifest(SealedRecord):
             raise ValueError("files are not sorted by path, each named once")
         if self.key != (key := self.spec.key):
             raise ValueError(f"key is {self.key}, but kind, params and inputs give {key}")
-        if self.digest != (digest := _digest(self.files)):
+        if self.digest != (digest := content_digest(self.files)):
             raise ValueError(f"digest is {self.digest}, but the files give {digest}")
         return self
 
 
-def _digest(files: Iterable[FileEntry]) -> str:
+def content_digest(files: Iterable[FileEntry]) -> str:
+    """Return the digest of an artifact with these files."""
     return sha256_of_json(sorted([entry.path, entry.size, entry.sha256] for entry in files))
 
 

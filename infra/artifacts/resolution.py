@@ -14,7 +14,16 @@ from pydantic import JsonValue
 
 from infra.artifacts.documents import SealedRecord, StoreError, read_document
 from infra.artifacts.inspection import Level, compare_directory
-from infra.artifacts.records import Artifact, ArtifactSpec, Damage, FilePath, Manifest
+from infra.artifacts.local import WORK
+from infra.artifacts.records import (
+    Artifact,
+    ArtifactSpec,
+    Damage,
+    DamagedArtifactError,
+    FilePath,
+    Manifest,
+    content_digest,
+)
 from infra.artifacts.staging import describe, gather
 from infra.artifacts.store import ArtifactStore
 
@@ -42,6 +51,37 @@ class Resolution:
     """Time from the call to the answer, including waiting and verification."""
     damages: tuple[Damage, ...]
     """What was wrong with the artifact that was set aside."""
+
+
+Outlook = Literal["reused", "built", "rebuilt", "resumed", "awaited"]
+"""What `resolve` would do. resumed: go on with what an interrupted build has left; awaited: wait
+for another process, which builds it now."""
+
+
+def foresee(store: ArtifactStore | None, spec: ArtifactSpec) -> tuple[Outlook, Artifact | None]:
+    """Return what `resolve` would do now, and the artifact if it is there. Nothing is changed.
+
+    Args:
+        store: The store; None if it is yet to be made.
+        spec: What the artifact is made from.
+    """
+    if store is None:
+        return "built", None
+    address = (spec.kind, spec.key)
+    if address in store.addresses(spec.kind):
+        try:
+            return "reused", store.load(*address)
+        except DamagedArtifactError:
+            return "rebuilt", None
+    if any((build.kind, build.key) == address for build in store.held()):
+        return "awaited", None
+    left = (leftover.name.rstrip("/") for leftover in store.leftovers(datetime.now(UTC)))
+    return ("resumed" if f"{WORK}/{spec.kind}/{spec.key}" in left else "built"), None
+
+
+def digest_of(directory: Path) -> str:
+    """Return the digest that an artifact of the files in a directory has."""
+    return content_digest(describe(directory, gather(directory, None)))
 
 
 def resolve(

@@ -14,13 +14,16 @@ If every option has a default, the parameter needs one too: an instance of the d
 
 import argparse
 import inspect
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 from cyclopts import App, Parameter, Token
-from cyclopts.argument import Argument
+from cyclopts.argument import Argument, ArgumentCollection
 from cyclopts.exceptions import (
     CoercionError,
     CycloptsError,
@@ -29,6 +32,7 @@ from cyclopts.exceptions import (
     UnknownOptionError,
     UnusedCliTokensError,
 )
+from cyclopts.help import DefaultFormatter, HelpPanel
 
 from infra.base.outcomes import ExitCode, UserError
 
@@ -61,8 +65,26 @@ def parsed_by(parse: Callable[[str], object]) -> Parameter:
 Flag = Annotated[bool, Parameter(show_default=False)]
 """An option without a value."""
 
+STORE = Parameter(show_default="SKNET_STORE, or artifacts")
+"""The option `--store` of commands that have a default store."""
+
 Texts = Annotated[tuple[str, ...], Parameter(show_default=False)]
 """An option that may be repeated."""
+
+
+EVERYWHERE = ("--device-target", "--quiet", "--verbose")
+"""Options of many commands, which come last in the help of each."""
+
+
+class RequiredFirst(DefaultFormatter):
+    """Shows what must be given first, and last the options that many commands have."""
+
+    def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
+        """Show a panel of the help."""
+        panel.entries.sort(
+            key=lambda entry: (not entry.required, not {*EVERYWHERE}.isdisjoint(entry.names))
+        )
+        super().__call__(console, options, panel)
 
 
 def new_app(name: str, **settings: Any) -> App:
@@ -70,6 +92,7 @@ def new_app(name: str, **settings: Any) -> App:
     app = App(
         name=name,
         default_parameter=DEFAULTS,
+        help_formatter=RequiredFirst(),
         help_format="markdown",
         version_flags=settings.pop("version_flags", ()),
         result_action="return_value",
@@ -86,6 +109,26 @@ def app_of(command: Callable[..., int], name: str) -> App:
     return app
 
 
+def as_command(run: Callable[..., int], body: Callable[..., object]) -> Callable[..., int]:
+    """Give a function the name, the help and the options, if any, of the one that it calls."""
+    run.__name__, run.__doc__ = body.__name__, body.__doc__
+    hints = get_type_hints(body)
+    parameters = []
+    if options := hints.get("options"):
+        has_defaults = all(field.default is not MISSING for field in fields(options))
+        parameters = [
+            inspect.Parameter(
+                "options",
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                annotation=Annotated[options, OPTIONS],
+                default=options() if has_defaults else inspect.Parameter.empty,
+            )
+        ]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__dict__["__signature__"] = inspect.Signature(parameters, return_annotation=int)
+    return run
+
+
 def start(app: App, words: Sequence[str] | None = None) -> int:
     """Run a command with the words of a command line, and return its exit code.
 
@@ -100,7 +143,24 @@ def start(app: App, words: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.USER_ERROR
-    return function(*bound.args, **bound.kwargs) or ExitCode.DONE
+    try:
+        return function(*bound.args, **bound.kwargs) or ExitCode.DONE
+    except BrokenPipeError:
+        if not _is_output_closed():
+            raise
+        return ExitCode.FAILED
+
+
+def _is_output_closed() -> bool:
+    """Tell whether nobody reads what this process prints any more, as in `sknet … | head`."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # What is left in the buffer would fail again as Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def parse(command: Callable[[T], int], words: Sequence[str] | None = None) -> T:
@@ -118,8 +178,15 @@ def _bound(
     app: App, words: Sequence[str] | None
 ) -> tuple[Callable[..., int | None], inspect.BoundArguments]:
     given = sys.argv[1:] if words is None else words
+    _, path, options = app.parse_commands(given)
+    for called in path:
+        if called.default_command and not called.name[0].startswith("-"):
+            called.help = None  # its docstring, not the line of a list of commands
     try:
         function, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
+    except MissingArgumentError as error:
+        # What is missing may have been misspelled.
+        raise UserError(_unknown_option(path[-1], options) or _explained(error)) from None
     except CycloptsError as error:
         raise UserError(_explained(error)) from None
     bound.apply_defaults()
@@ -138,18 +205,38 @@ def _explained(error: CycloptsError) -> str:
         case MissingArgumentError(argument=Argument() as argument):
             if given := error.keyword:
                 return f"{given} needs a value: --help shows which"
-            return f"{argument.name} is missing: --help lists all options"
-        case UnusedCliTokensError(unused_tokens=[word, *_]):
-            return f"{word!r} is not understood here: --help lists all options"
-        case UnknownCommandError(unused_tokens=[word, *_], app=App() as app):
+            is_word = argument.index is not None  # it needs no name before it
+            name = argument.name.lstrip("-").upper() if is_word else argument.name
+            return f"{name} is missing: --help lists all options"
+        case (
+            UnusedCliTokensError(unused_tokens=[word, *_])
+            | UnknownCommandError(unused_tokens=[word, *_])
+        ):
             # The library's own message would import all commands.
-            known = [name for name in app if not name.startswith("-")]
-            return f"no command {word!r}{_nearest(word, known)}: expected {', '.join(known)}"
+            if known := [name for name in error.app or () if not name.startswith("-")]:
+                return f"no command {word!r}{_nearest(word, known)}: expected {', '.join(known)}"
+            return f"{word!r} is not understood here: --help lists all options"
         case UnknownOptionError(token=token, argument_collection=arguments):
-            word = token.keyword or token.value
-            known = [name for each in arguments if each.show for name in each.names]
-            return f"no option {word}{_nearest(word, known)}: --help lists all options"
+            return _no_option(token.keyword or token.value, arguments)
     return f"{' '.join(str(error).split()).rstrip('.')}: --help lists all options"
+
+
+def _unknown_option(called: App, words: Sequence[str]) -> str:
+    """Return what is wrong with the first option that a command doesn't have; empty if none is."""
+    arguments = called.assemble_argument_collection()
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("--"):
+            try:
+                arguments.match(option)
+            except ValueError:
+                return _no_option(option, arguments)
+    return ""
+
+
+def _no_option(word: str, arguments: ArgumentCollection) -> str:
+    known = [name for each in arguments if each.show for name in each.names]
+    return f"no option {word}{_nearest(word, known)}: --help lists all options"
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

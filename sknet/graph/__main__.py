@@ -7,15 +7,17 @@ the network's form for Ascend with MindSpore's frontend for CPU. If a graph for 
 that is unfit for it, the last line names that, and the exit code is 1.
 """
 
-import argparse
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tabulate import tabulate
 
+from infra.base.commands import OPTIONS, app_of, parsed_by, start
 from infra.base.options import positive_int
 from sknet import outputs, program
 from sknet.device import choose_device, find_cards
@@ -23,6 +25,7 @@ from sknet.errors import GraphError
 from sknet.graph.audit import GraphAudit, Primitive, audit, findings
 from sknet.graph.compiling import CompiledGraph, compile_graphs, saved_graphs
 from sknet.graph.platforms import REVIEWED, declared_platforms
+from sknet.options import DeviceOptions, LaunchedOptions
 from sknet.recipe import load_recipe
 
 NOT_COVERED = (
@@ -31,7 +34,7 @@ NOT_COVERED = (
 )
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: "Options") -> None:
     """Compile, print a table and the findings, and write the file of --json.
 
     Raises:
@@ -105,22 +108,27 @@ def _is_reviewed(primitive: Primitive) -> bool:
     return not primitive.platforms and primitive.name in REVIEWED
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = program.parser(__doc__.splitlines()[0])
-    result.add_argument("--recipe", required=True, help="its name, or the path of a YAML file")
-    result.add_argument(
-        "--workers",
-        type=positive_int,
-        default=1,
-        help="number of ranks; the graph is that of one of them (default: 1)",
-    )
-    program.add_device_option(result)
-    result.add_argument(
-        "--json", type=Path, help="file for primitives and collectives (default: none)"
-    )
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions, LaunchedOptions):
+    """What is compiled."""
+
+    recipe: str
+    """Recipe: its name, or the path of a YAML file."""
+    workers: Annotated[int, parsed_by(positive_int)] = 1
+    """Number of ranks; the graph is that of one of them."""
+    json: Path | None = None
+    """File for primitives and collectives."""
+
+
+def command(options: Annotated[Options, OPTIONS]) -> int:
+    """Print the primitives and collectives to which a recipe's training and evaluation compile.
+
+    Nothing is executed. Exit code 1: a graph for Ascend has something that is unfit for it.
+
+    Example: `sknet graph --recipe skresnet18_ascend --workers 8`
+    """
+    return program.run(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m sknet.graph")))

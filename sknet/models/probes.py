@@ -2,19 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
-from sknet.errors import UserError
 from sknet.models.registry import create_model
 from sknet.models.sknet import SelectiveKernelAttention, SKNet
-
-# The network's total stride, and what a gigabyte holds of the largest map of one image.
-MIN_RESOLUTION, MAX_RESOLUTION = 32, 2048
+from sknet.sizes import RESOLUTION, ModelProfile, check_resolution
 
 Watcher = Callable[[str, nn.Cell, Tensor], None]
 PathWeights = dict[str, npt.NDArray[np.float64]]
@@ -47,28 +43,13 @@ def attention_probe(network: SKNet) -> Callable[[Tensor], PathWeights]:
     return probe
 
 
-@dataclass(frozen=True)
-class ModelProfile:
-    """The size of a network, and its work for one image."""
-
-    params: int
-    """Number of trainable parameters."""
-    params_with_statistics: int
-    """Number of trainable parameters and of BatchNorm's moving statistics."""
-    macs: int
-    """Multiply-accumulates of all convolutions and the classifier."""
-
-
-def profile(name: str, resolution: int = 224) -> ModelProfile:
+def profile(name: str, resolution: int = RESOLUTION) -> ModelProfile:
     """Count a model of 1000 classes, layer by layer, on one image of `resolution` pixels a side.
 
     Raises:
         UserError: The name is unknown, or the resolution is out of range.
     """
-    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        raise UserError(
-            f"resolution is {resolution}, expected {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels"
-        )
+    check_resolution(resolution)
     network = create_model(name)
     macs = 0
 

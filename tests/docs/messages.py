@@ -23,6 +23,7 @@ PACKAGES = ("sknet", "infra", "tasks", "flows")
 # Functions whose texts become messages, by file.
 TEXT_FUNCTIONS = {
     "flows/revalidate.py": ("revalidate",),
+    "infra/base/commands.py": ("_explained", "_no_option"),
     "infra/launch/msrun.py": ("follow", "_outcome"),
     "infra/launch/gang.py": ("_losses",),
 }

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from flows.mlflow_export import main, parser
+from flows.mlflow_export import command
 from infra.artifacts import LocalStore
+from infra.base.commands import app_of, start
 from tasks.catalog.mlflow_runs import KEY_TAG, mlflow_run
 from tasks.catalog.runs import collect
 from tests.documented import documented
@@ -31,7 +32,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
 
 
 def run(store: LocalStore, *words: str) -> int:
-    return main(parser().parse_args(["--store", str(store.root), *words]))
+    return export("--store", str(store.root), *words)
+
+
+def export(*words: str) -> int:
+    return start(app_of(command, "mlflow"), words)
 
 
 def test_an_address_that_is_no_server_is_refused(
@@ -128,7 +133,7 @@ def test_an_export_repeated_interrupted_or_after_a_change_leaves_each_run_once(
         {"artifacts": store.root, "http://127.0.0.1:5000": server},
         page="docs/passport.md",
     )[3:]
-    assert main(parser().parse_args(page)) == 0
+    assert export(*page) == 0
     assert "exported" in capsys.readouterr().out
     first = content(client, "sknet")
     (trained,) = collect(store).runs
@@ -142,7 +147,7 @@ def test_an_export_repeated_interrupted_or_after_a_change_leaves_each_run_once(
     assert tags["sknet.checkpoint"] == trained.checkpoint_digest
     assert files == sorted(f"{directory}/{path.name}" for directory, path in shown.files)
 
-    assert main(parser().parse_args(page)) == 0
+    assert export(*page) == 0
     assert "unchanged" in capsys.readouterr().out
     assert content(client, "sknet") == first
 
@@ -150,7 +155,7 @@ def test_an_export_repeated_interrupted_or_after_a_change_leaves_each_run_once(
     client.delete_tag(number, "sknet.exported")
     client.update_run(number, "RUNNING")
     Filler.run(filler_of(store), 2)
-    assert main(parser().parse_args(page)) == 0
+    assert export(*page) == 0
     said = capsys.readouterr().out
     assert "updated" in said
     assert "exported" in said
@@ -161,7 +166,7 @@ def test_an_export_repeated_interrupted_or_after_a_change_leaves_each_run_once(
     current = store.refs.get("production")
     other = next(each for each in store.list("checkpoint") if each.key != trained.key)
     store.refs.set("production", other, expected=current, reason="better")
-    assert main(parser().parse_args(page)) == 0
+    assert export(*page) == 0
     tags_now = {
         key: values[4]["sknet.production"] for key, values in content(client, "sknet").items()
     }

@@ -98,15 +98,10 @@ def program_state(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a program in this process; returns its exit code, output and errors."""
-    from sknet import program
 
     def run(module: ModuleType, *options: object) -> tuple[int, str, str]:
         words = [str(option) for option in options]
-        if hasattr(module, "command"):
-            code = start(app_of(module.command, module.__name__), words)
-        else:
-            code = program.run(module.main, module.parser().parse_args(words))
-        return code, *capfd.readouterr()
+        return start(app_of(module.command, module.__name__), words), *capfd.readouterr()
 
     return run
 

@@ -262,7 +262,7 @@ def test_a_wrong_choice_is_refused_before_mindspore_is_imported() -> None:
     program = """
 import sys
 from infra.base.commands import app_of, start
-from sknet import export, program, train, validate
+from sknet import export, train, validate
 recipe = ["--config", "skresnet18_digits"]
 options = [*recipe, "--data_dir", "none"]
 weights = ["--ckpt_path", "none"]
@@ -272,10 +272,7 @@ for module, given in [
     (export, [*recipe, *weights, "--format", "ONNX"]),
 ]:
     words = [*given, "--device_target", "GPU"]
-    if hasattr(module, "command"):
-        code = start(app_of(module.command, module.__name__), words)
-    else:
-        code = program.run(module.main, module.parser().parse_args(words))
+    code = start(app_of(module.command, module.__name__), words)
     print(int(code), "mindspore" in sys.modules)
 """
     ended = subprocess.run(

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from artifact_examples import FILES, commit, make_spec, read_files, reseal, write_files
 
-from infra.artifacts import BuildOutput, DigestConflictError, LocalStore, Manifest, resolve
+from infra.artifacts import (
+    BuildOutput,
+    DigestConflictError,
+    LocalStore,
+    Manifest,
+    foresee,
+    resolve,
+)
 from infra.artifacts.resolution import Pending
 from infra.artifacts.staging import describe
 
@@ -97,6 +104,7 @@ def test_a_failed_build_leaves_its_work_for_the_next(store):
     with pytest.raises(RuntimeError, match="out of memory"):
         resolve(store, make_spec(), fail)
     assert store.get(make_spec()) is None
+    assert foresee(store, make_spec()) == ("resumed", None)
     assert read_files(resolve(store, make_spec(), go_on).artifact)["step-2"] == b"one two"
     assert workspaces(store) == []
 

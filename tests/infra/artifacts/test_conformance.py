@@ -23,6 +23,8 @@ from infra.artifacts import (
     DigestConflictError,
     RefConflictError,
     StoreError,
+    digest_of,
+    foresee,
     replace_damaged,
     resolve,
 )
@@ -136,6 +138,24 @@ def test_damage_is_named_and_set_aside_and_repaired_by_a_rebuild(
     assert read_files(resolution.artifact) == FILES
     assert other.verify("shards", key) == ()
     assert any(path.endswith(".damage.json") for path in store_root.paths(".quarantine/"))
+
+
+def test_what_would_be_done_is_foreseen_and_not_done(store_root, store, tmp_path):
+    spec = make_spec()
+    assert foresee(None, spec) == foresee(store, spec) == ("built", None)
+    with store.workspace(spec):
+        assert foresee(store_root.host("other"), spec) == ("awaited", None)
+    artifact = commit(store, tmp_path / "source")
+    assert foresee(store, spec) == ("reused", artifact)
+    store_root.remove(address("index.json"))
+    before = store_root.paths("")
+    assert foresee(store, spec) == ("rebuilt", None)
+    assert store_root.paths("") == before
+
+
+def test_the_digest_of_files_is_known_before_they_are_committed(store, tmp_path):
+    digest = digest_of(write_files(tmp_path / "source"))
+    assert commit(store, tmp_path / "source").digest == digest
 
 
 def test_a_manifest_that_rots_in_a_bucket_is_set_aside(tmp_path, s3_server):

@@ -156,10 +156,6 @@ def test_wrong_options_are_refused_before_anything_is_compiled(
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
-def test_a_wrong_number_of_workers_is_refused(
-    workers: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        program.parser().parse_args(["--recipe", "sknet50_paper", "--workers", workers])
-    assert caught.value.code == 2
-    assert "is not a whole number of at least 1" in capsys.readouterr().err
+def test_a_wrong_number_of_workers_is_refused(workers: str, refused: Callable[..., str]) -> None:
+    line = refused(program, "--recipe", "sknet50_paper", "--workers", workers)
+    assert line == f"error: --workers: '{workers}' is not a whole number of at least 1"

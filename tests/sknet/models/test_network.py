@@ -13,13 +13,13 @@ import pytest
 from mindspore import Tensor, nn, ops
 from mindspore.nn.utils import no_init_parameters
 
+from sknet import sizes
 from sknet.architectures import ARCHITECTURES
 from sknet.errors import UserError
-from sknet.models import __main__ as program
-from sknet.models import create_model, list_models, profile, registry
+from sknet.models import create_model, list_models, profile
 from sknet.models.sknet import SelectiveKernel, SKNet
+from sknet.sizes import RESOLUTION, SIZES
 from sknet.training.step import moving_statistics
-from tests.documented import documented
 from tests.sknet.tiny_networks import TINY, tiny_network
 
 # Numbers of trainable parameters, of these and BatchNorm's statistics, and GMACs at 224 pixels, as
@@ -51,19 +51,39 @@ def test_every_published_form_is_listed() -> None:
 IN_SUITE = ("skresnet18", "sknet50")
 
 
+def test_the_stored_sizes_are_as_published() -> None:
+    assert list(SIZES) == list(PUBLISHED)
+    for name, (params, with_statistics, gmacs) in PUBLISHED.items():
+        stored = SIZES[name]
+        assert stored.params == params
+        assert with_statistics in (None, stored.params_with_statistics)
+        assert gmacs is None or stored.macs == pytest.approx(gmacs * 1e9, rel=0.01)
+
+
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(name, marks=() if name in IN_SUITE else pytest.mark.long)
-        for name, (_, _, gmacs) in PUBLISHED.items()
-        if gmacs
+        for name in ARCHITECTURES
+        if name in PUBLISHED
     ],
 )
-def test_size_and_work_are_as_published(name: str) -> None:
-    params, _, gmacs = PUBLISHED[name]
-    result = profile(name)
-    assert result.params == params
-    assert result.macs == pytest.approx(gmacs * 1e9, rel=0.01)
+def test_the_stored_sizes_are_those_of_the_networks(name: str) -> None:
+    assert profile(name, RESOLUTION) == SIZES[name]
+
+
+def test_stored_sizes_are_printed_without_mindspore() -> None:
+    code = (
+        "import sys; from flows.console import console; from infra.base.commands import start;"
+        "assert start(console(), ['models']) == 0; assert 'mindspore' not in sys.modules"
+    )
+    # PYTHONPATH has a model for tests.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(sizes_in(ended.stdout, RESOLUTION)) == list(PUBLISHED)
 
 
 def test_work_grows_with_the_pixels_and_the_sizes_do_not() -> None:
@@ -94,20 +114,17 @@ def test_sizes_are_as_published(name: str) -> None:
         assert sum(parameter.size for parameter in network.get_parameters()) == with_statistics
 
 
-def sizes_in(table: str) -> dict[str, tuple[int, int]]:
-    """Return the two sizes of each model, as the program printed them for 32 pixels."""
+def sizes_in(table: str, resolution: int = 32) -> dict[str, tuple[int, int]]:
+    """Return the two sizes of each model, as the program printed them."""
     header, _, *rows = table.splitlines()
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
-        *("model", "params", "with statistics", "GMACs @32")
+        *("model", "params", "with statistics", "MB", f"GMACs @{resolution}")
     ]
     printed = {}
     for row in rows:
-        name, params, with_statistics, _ = (cell.strip() for cell in row.split("|")[1:-1])
+        name, params, with_statistics, *_ = (cell.strip() for cell in row.split("|")[1:-1])
         printed[name] = int(params.replace(",", "")), int(with_statistics.replace(",", ""))
     return printed
-
-
-OF_32_PIXELS = documented("python -m sknet.models", {"224": 32})
 
 
 @pytest.mark.usefixtures("program_state")
@@ -115,8 +132,8 @@ def test_the_table_has_the_sizes_of_each_model(
     call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smallest = {name: ARCHITECTURES[name] for name in ("skresnet18", "sknet26")}
-    monkeypatch.setattr(registry, "ARCHITECTURES", smallest)
-    code, output, errors = call(program, *OF_32_PIXELS[3:])
+    monkeypatch.setattr(sizes, "ARCHITECTURES", smallest)
+    code, output, errors = call(sizes, "--resolution", 32)
     assert (code, errors) == (0, "")
     printed = sizes_in(output)
     assert list(printed) == list(smallest)
@@ -127,16 +144,20 @@ def test_the_table_has_the_sizes_of_each_model(
 def test_a_resolution_out_of_range_is_refused(
     refused: Callable[..., str], program_state: None
 ) -> None:
-    line = refused(program, "--resolution", 8)
+    line = refused(sizes, "--resolution", 8)
     assert line == "error: resolution is 8, expected 32 to 2048 pixels"
 
 
 @pytest.mark.long
-def test_the_documented_command_prints_the_published_sizes() -> None:
+def test_the_table_for_another_resolution_has_the_published_sizes() -> None:
     # PYTHONPATH has a model for tests.
     env = {key: value for key, value in os.environ.items() if key not in ("GLOG_v", "PYTHONPATH")}
     ended = subprocess.run(
-        [sys.executable, *OF_32_PIXELS[1:]], capture_output=True, text=True, timeout=600, env=env
+        [sys.executable, "-m", "sknet.models", "--resolution", "32"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=env,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     printed = sizes_in(ended.stdout)

@@ -23,6 +23,7 @@ from mindspore import Tensor
 
 from sknet import program
 from sknet.data.shards import read_shards
+from sknet.options import LaunchedOptions
 from sknet.planning import plan_run
 from sknet.recipe import parse_recipe
 from sknet.training import checkpoint, trainer
@@ -123,8 +124,7 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         run = plan_run(recipe, shards.record, job.get("planned_workers", 1), "CPU")
         Trainer(run, shards, ALONE, stop, options).train()
 
-    arguments = program.parser("").parse_args(["--outcome_file", f"{directory}.outcome"])
-    return program.run(main, arguments)
+    return program.run(main, LaunchedOptions(outcome_file=Path(f"{directory}.outcome")))
 
 
 def watch_host(log: Path) -> None:

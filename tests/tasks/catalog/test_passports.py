@@ -9,8 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows.passport import main, parser
+from flows import passport
 from infra.artifacts import LocalStore, Manifest, open_store
+from infra.base.commands import start
 from sknet.passport.chain import CARD_FILE, CHAIN_FILE, CROISSANT_FILE
 from sknet.passport.fields import CARD_TEMPLATE
 from sknet.passport.signing import new_key
@@ -44,7 +45,7 @@ def made(
 
 
 def run(store: LocalStore, *words: object) -> int:
-    return main(parser().parse_args([*map(str, words), "--store", str(store.root)]))
+    return start(passport.app, [*map(str, words), "--store", str(store.root)])
 
 
 def other_images(root: Path) -> Path:
@@ -246,7 +247,7 @@ def test_the_commands_of_the_page_do_what_it_says(
     found = [shlex.split(each)[3:] for each in commands("docs/passport.md") if "passport" in each]
     assert [words[0] for words in found] == ["card", "new-key", "make", "verify", "verify"]
     for words in found:
-        assert main(parser().parse_args([str(values.get(word, word)) for word in words])) == 0
+        assert start(passport.app, [str(values.get(word, word)) for word in words]) == 0
     assert capsys.readouterr().out.count("verified  checkpoint/") == 2
     page = (ROOT / "docs" / "passport.md").read_text("utf-8")
     assert all(f"`{name}`" in page for name in (CARD_SETTING, KEY_SETTING, CARD_FILE, CHAIN_FILE))
