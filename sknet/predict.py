@@ -1,19 +1,25 @@
 """Predict images: the class of each, its probability, and the next most probable classes.
 
-python -m sknet.predict [--store S --ref REF | --ckpt_path PATH] FILES|DIRS|PATTERNS [--json OUT]
+python -m sknet.predict [--store S --ref REF | --ckpt_path PATH | --onnx F] FILES|DIRS [--json OUT]
+msrun --worker_num 2 --local_worker_num 2 --join=True sknet/predict.py --store S FILES …
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from infra.base.options import positive_int
-from infra.base.progress import work
+from cyclopts import Parameter
+
+from infra.base.commands import OPTIONS, STORE, Texts, app_of, parsed_by, start
+from infra.base.console import console
+from infra.base.options import non_negative_float, positive_int
+from infra.base.progress import Progress, work
 from sknet import outputs, program
 from sknet.errors import SampleError, UserError
 from sknet.export import read_classes
+from sknet.options import DeviceOptions, LaunchedOptions
 from sknet.prediction.inputs import Found, find_files
 from sknet.prediction.results import Prediction, Unreadable, document, write_table
 from sknet.recipe import load_recipe
@@ -23,37 +29,32 @@ if TYPE_CHECKING:
 
 REF = "production"
 
-DEFAULT_TOP = 5
-
 OUTPUTS = ("json", "csv", "parquet")
 """Options that name a file for the predictions."""
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(options: "Options") -> None:
     """Predict; without a file for the predictions, print a line for each image."""
-    _check(arguments)
-    found = find_files(arguments.images)
-    predictor = _predictor(arguments, lambda line: print(line, file=sys.stderr, flush=True))
+    distribute = program.is_distributed(options.distribute, "sknet/predict.py")
+    _check(options, distribute=distribute)
+    found = find_files(options.images)
+    warnings: list[str] = []
+    predictor = _predictor(options, warnings.append, distribute=distribute)
+    is_first = predictor.world.rank == 0
+    for line in warnings if is_first else ():
+        _warn(line)
     error_rate = None
-    if arguments.error_rate is not None:
-        threshold = predictor.threshold(arguments.error_rate)
-        print(threshold.describe(), flush=True)
-        error_rate = {"chosen": arguments.error_rate, **threshold._asdict()}
+    if options.error_rate is not None:
+        threshold = predictor.threshold(options.error_rate)
+        if is_first:
+            print(threshold.describe(), flush=True)
+        error_rate = {"chosen": options.error_rate, **threshold._asdict()}
         error_rate["error"] = threshold.error._asdict()
-    predictions: list[Prediction] = []
-    unreadable = [*found.unreadable]
-    for skipped in unreadable:
-        _say(skipped)
-    is_printed = not any(getattr(arguments, name) for name in OUTPUTS)
-    for each in _predicted(arguments, predictor, found):
-        if isinstance(each, Unreadable):
-            unreadable.append(each)
-            _say(each)
-            continue
-        predictions.append(each)
-        if is_printed:
-            print(each.describe(), flush=True)
-    _write(arguments, predictions, unreadable, predictor.source, error_rate)
+    predictions, unreadable = _predicted(options, predictor, found)
+    if not is_first:
+        predictor.world.sum(0.0)
+        return
+    _write(options, predictions, unreadable, predictor.source, error_rate)
     num_files = len(predictions) + len(unreadable)
     unsure = sum(each.is_unsure is True for each in predictions)
     print(
@@ -61,6 +62,8 @@ def main(arguments: argparse.Namespace) -> None:
         + (f", {unsure} of them unsure" if error_rate else ""),
         flush=True,
     )
+    # msrun ends all ranks when the first one leaves, so they wait for each other.
+    predictor.world.sum(0.0)
     if unreadable:
         raise SampleError(
             f"{len(unreadable)} of {num_files} files can't be read as images, which are named "
@@ -68,18 +71,30 @@ def main(arguments: argparse.Namespace) -> None:
         )
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(options: "Options", *, distribute: bool) -> None:
     """Check the options as far as that needs no file."""
-    if arguments.ckpt_path and (arguments.store or arguments.ref):
-        raise UserError("--ckpt_path and --store or --ref both name a network: leave one out")
-    if (arguments.config or arguments.classes) and not arguments.ckpt_path:
-        raise UserError("--config and --classes are for --ckpt_path: leave them out, or give it")
-    if arguments.error_rate is not None and not 0 <= arguments.error_rate < 1:
+    named = {
+        "--onnx": options.onnx,
+        "--ckpt_path": options.ckpt_path,
+        "--store or --ref": options.store or options.ref,
+    }
+    names = [name for name, value in named.items() if value]
+    if len(names) > 1:
+        raise UserError(f"{' and '.join(names)} all name a network: leave all but one out")
+    if options.config and not options.ckpt_path:
+        raise UserError("--config is for --ckpt_path: leave it out, or give both")
+    if options.classes and not (options.ckpt_path or options.onnx):
+        raise UserError("--classes is for --ckpt_path or --onnx: leave it out, or give one of them")
+    if options.onnx and distribute:
+        raise UserError("--onnx is predicted by one process: leave msrun out")
+    if options.onnx and options.device_target not in (None, "auto", "CPU"):
+        raise UserError(f"--onnx runs on CPU, not on {options.device_target}: leave it out")
+    if options.error_rate is not None and options.error_rate >= 1:
         raise UserError(
-            f"--error-rate is {arguments.error_rate}, expected at least 0 and less than 1"
+            f"--error-rate is {options.error_rate}, expected at least 0 and less than 1"
         )
     for name in OUTPUTS:
-        path = getattr(arguments, name)
+        path = getattr(options, name)
         if path is None:
             continue
         if path.is_dir():
@@ -87,108 +102,136 @@ def _check(arguments: argparse.Namespace) -> None:
         outputs.make_directory(path.parent, f"--{name}")
 
 
-def _predictor(arguments: argparse.Namespace, warn: Callable[[str], object]) -> "Predictor":
-    recipe = load_recipe(arguments.config, warn=warn) if arguments.config else None
-    classes = read_classes(arguments.classes) if arguments.classes else None
+def _predictor(
+    options: "Options", warn: Callable[[str], object], *, distribute: bool
+) -> "Predictor":
+    recipe = load_recipe(options.config, warn=warn) if options.config else None
+    classes = read_classes(options.classes) if options.classes else None
     # Importing MindSpore takes seconds, so wrong options are refused before.
+    console().show(Progress(phase="loading MindSpore"))
     from sknet.prediction.predictor import Predictor
 
-    if arguments.ckpt_path:
+    if options.onnx:
+        return Predictor.from_onnx(options.onnx, classes=classes)
+    if options.ckpt_path:
         return Predictor.from_checkpoint(
-            arguments.ckpt_path,
+            options.ckpt_path,
             recipe=recipe,
             classes=classes,
-            device_target=arguments.device_target,
+            device_target=options.device_target,
+            distribute=distribute,
         )
     return Predictor.from_store(
-        arguments.store,
-        arguments.ref or REF,
-        device_target=arguments.device_target,
-        warn=warn,
+        options.store,
+        options.ref or REF,
+        device_target=options.device_target,
+        warn=lambda line: warn(f"warning: {line}"),
+        distribute=distribute,
     )
 
 
 def _predicted(
-    arguments: argparse.Namespace, predictor: "Predictor", found: Found
-) -> Iterator[Prediction | Unreadable]:
-    """Yield the results of all files, and count them for whoever watches."""
+    options: "Options", predictor: "Predictor", found: Found
+) -> tuple[list[Prediction], list[Unreadable]]:
+    """Return all results on rank 0, which says each as soon as it is known."""
+    from sknet.prediction.ranks import predict_together
+
+    says = predictor.world.rank == 0
+    prints = says and not any(getattr(options, name) for name in OUTPUTS)
+    predictions: list[Prediction] = []
+    unreadable = [*found.unreadable]
+    for skipped in unreadable if says else ():
+        _say(skipped)
     with work("predicting", len(found.files)) as count:
-        for each in predictor.stream(
-            found.files, top=arguments.top, error_rate=arguments.error_rate
+        for each in predict_together(
+            predictor, found.files, top=options.top, error_rate=options.error_rate, done=count
         ):
-            count(1)
-            yield each
+            if isinstance(each, Unreadable):
+                unreadable.append(each)
+                _say(each)
+                continue
+            predictions.append(each)
+            if prints:
+                print(each.describe(), flush=True)
+    return predictions, unreadable
 
 
 def _say(unreadable: Unreadable) -> None:
-    print(f"unreadable: {unreadable.file}: {unreadable.reason}", file=sys.stderr, flush=True)
+    _warn(f"unreadable: {unreadable.describe()}")
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(
-    arguments: argparse.Namespace,
+    options: "Options",
     predictions: list[Prediction],
     unreadable: list[Unreadable],
     source: str,
     error_rate: dict[str, Any] | None,
 ) -> None:
     """Write the files that the options name."""
-    if arguments.json:
-        with outputs.writing(arguments.json, "--json"):
+    if options.json:
+        with outputs.writing(options.json, "--json"):
             text = document(predictions, unreadable, source, error_rate)
-            arguments.json.write_text(text, "utf-8")
+            options.json.write_text(text, "utf-8")
     kinds: tuple[Literal["csv", "parquet"], ...] = ("csv", "parquet")
     for name in kinds:
-        if path := getattr(arguments, name):
+        if path := getattr(options, name):
             with outputs.writing(path, f"--{name}"):
                 write_table(predictions, path, name)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    result = program.parser(__doc__.splitlines()[0])
-    result.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGES",
-        help="files, directories, or patterns such as 'photos/**/*.jpg'",
-    )
-    result.add_argument(
-        "--store", help="a path, file:///… or s3://… (default: SKNET_STORE, or artifacts)"
-    )
-    result.add_argument("--ref", help=f"the store's ref to the checkpoint (default: {REF})")
-    result.add_argument(
-        "--ckpt_path", type=Path, help="directory of a checkpoint, or file of weights, instead"
-    )
-    result.add_argument(
-        "--config", "-c", help="recipe of weights without state.json: its name, or a YAML file"
-    )
-    result.add_argument(
-        "--classes", type=Path, help="class names of weights without state.json, one a line"
-    )
-    result.add_argument(
-        "--top",
-        type=positive_int,
-        default=DEFAULT_TOP,
-        help="number of classes of each prediction (default: %(default)s)",
-    )
-    result.add_argument(
-        "--error-rate",
-        type=float,
-        metavar="FRACTION",
-        help="say unsure where more than this fraction of the validation images would be wrong "
-        "(default: never)",
-    )
-    for name, kind in (
-        ("json", "JSON document"),
-        ("csv", "CSV table"),
-        ("parquet", "Parquet table"),
-    ):
-        result.add_argument(
-            f"--{name}", type=Path, metavar="FILE", help=f"write the predictions as a {kind}"
-        )
-    program.add_device_option(result)
-    return result
+@dataclass(frozen=True)
+class Images:
+    """Positional arguments."""
+
+    images: Texts
+    """Files, directories, or quoted patterns such as 'photos/**/*.jpg'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions, LaunchedOptions, Images):
+    """The options, which have MindCV's names where MindCV has them."""
+
+    store: Annotated[str | None, STORE] = None
+    """The store to predict from: a path, file:///abs/path or s3://bucket/prefix."""
+    ref: Annotated[str | None, Parameter(show_default=REF)] = None
+    """The store's ref to the checkpoint."""
+    ckpt_path: Path | None = None
+    """Directory of a checkpoint, or file of weights, instead of a store."""
+    onnx: Path | None = None
+    """ONNX file of `sknet export`, with its record beside it, instead of a store."""
+    config: Annotated[str | None, Parameter(alias="-c")] = None
+    """Recipe of weights without state.json: its name, or a YAML file."""
+    classes: Path | None = None
+    """Class names of weights without state.json, or of an ONNX file without them: a text file with
+    one name a line."""
+    top: Annotated[int, parsed_by(positive_int)] = 5
+    """Number of classes of each prediction."""
+    error_rate: Annotated[
+        float | None, parsed_by(non_negative_float), Parameter(show_default="never unsure")
+    ] = None
+    """Say unsure where more than this fraction of the validation images would be wrong, from 0 to
+    less than 1."""
+    json: Path | None = None
+    """File for the predictions as a JSON document."""
+    csv: Path | None = None
+    """File for the predictions as a CSV table."""
+    parquet: Path | None = None
+    """File for the predictions as a Parquet table."""
+    distribute: Annotated[Literal[True, False] | None, Parameter(show_default="detected")] = None
+    """True for a rank that msrun started, False to work alone."""
+
+
+def command(options: Annotated[Options, OPTIONS]) -> int:
+    """Predict images: the class of each, its probability, and the next most probable classes.
+
+    Example: `sknet predict photos --store artifacts --json predictions.json`
+    """
+    return program.run(main, options)
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, parser().parse_args()))
+    sys.exit(start(app_of(command, "python -m sknet.predict")))

@@ -6,6 +6,7 @@ from functools import cache
 
 import mindspore as ms
 import numpy as np
+import numpy.typing as npt
 from mindspore import Tensor, communication, ops
 from mindspore.device_context.ascend import op_precision
 
@@ -26,6 +27,20 @@ class World:
             return value
         return float(_all_reduce()(Tensor(np.array([value], np.float32))).asnumpy()[0])
 
+    def gather(self, content: bytes) -> list[bytes]:
+        """Return the bytes of all ranks, in their order. All of them have to call this."""
+        if self.size == 1:
+            return [content]
+        # float32, as in all collective operations here, is exact for numbers below 2^24.
+        lengths = _all_gather(np.array(divmod(len(content), _LENGTH_BASE), np.float32))
+        exact = [int(high) * _LENGTH_BASE + int(low) for high, low in lengths]
+        padded = np.zeros(max(exact), np.float32)
+        padded[: len(content)] = np.frombuffer(content, np.uint8)
+        rows = _all_gather(padded).astype(np.uint8)
+        return [row[:length].tobytes() for row, length in zip(rows, exact, strict=True)]
+
+
+_LENGTH_BASE = 1 << 20
 
 ALONE = World(rank=0, size=1)
 """The world of a process that works by itself."""
@@ -34,6 +49,12 @@ ALONE = World(rank=0, size=1)
 @cache
 def _all_reduce() -> ops.AllReduce:
     return ops.AllReduce()
+
+
+def _all_gather(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the values (N,) of all ranks as rows (ranks, N)."""
+    gathered: npt.NDArray[np.float32] = ops.AllGather()(Tensor(values[None])).asnumpy()
+    return gathered
 
 
 def set_device(device_target: str, mode: int = ms.GRAPH_MODE, jit_level: str | None = None) -> None:

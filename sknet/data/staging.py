@@ -39,7 +39,7 @@ from sknet.data.scan_cache import Found, ScanCache
 from sknet.data.sources.kinds import split_of
 from sknet.data.sources.source import ALL_SPLITS, SPLITS, Sample, ScannedImage, Source
 from sknet.data.sources.split_rule import read_groups
-from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault
+from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault, printable
 from sknet.data.splitting import divided_groups, draw_splits, uneven_splits, ungrouped
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
@@ -128,7 +128,7 @@ def stage_source(
         if entry.quarantined
     )
     ignored = tuple(
-        replace(entry, name=_printable(entry.name)) for entry in skipped if not entry.quarantined
+        replace(entry, name=printable(entry.name)) for entry in skipped if not entry.quarantined
     )
     for line in ignored_lines(ignored):
         report(logging.INFO, f"stage: {line}")
@@ -284,13 +284,7 @@ def _assign(
 def _quarantined(entry: Skipped) -> QuarantinedSample:
     folder, inside, _ = entry.name.partition("/")
     split = (split_of(folder) if inside else None) or ""
-    return QuarantinedSample(split=split, key=_printable(entry.name), reason=entry.reason)
-
-
-def _printable(name: str) -> str:
-    if name.isprintable():
-        return name
-    return name.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return QuarantinedSample(split=split, key=printable(entry.name), reason=entry.reason)
 
 
 def _refuse_one_class(source: Source) -> None:

@@ -4,7 +4,9 @@ This module needs no MindSpore until an image is decoded.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sknet.data.images import decode, undecodable
+from sknet.data.images import decode, raise_if_out_of_memory, undecodable
 from sknet.data.sources.kinds import HEAD_BYTES, skipped_by_content, skipped_by_name
 from sknet.data.sources.trees import LocalTree, Skipped, lasting_fault
 from sknet.errors import SourceReadError, UserError
@@ -23,6 +25,12 @@ Pixels = npt.NDArray[np.uint8]
 
 ImageInput = str | Path | Pixels | Image.Image
 """A path, pixels (height, width) or (height, width, 3) in uint8, or a Pillow image."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""Start of a URL; Path makes one slash of two."""
+
+_pillow = threading.Lock()
+"""An image that is predicted twice must not be loaded by two threads at once."""
 
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read, as an image of 4 GB would only fill the memory."""
@@ -72,8 +80,12 @@ def find_files(names: Sequence[str]) -> Found:
 def _expanded(name: str) -> list[str]:
     if os.path.lexists(name):
         return [name]
+    if _URL.match(name):
+        raise UserError(f"{name} is a URL: download it, and name the file on this machine")
     if not has_magic(name):
-        raise UserError(f"{name} does not exist: expected an image, a directory or a pattern")
+        raise UserError(
+            f"{name or repr(name)} does not exist: expected an image, a directory or a pattern"
+        )
     matches = sorted(glob(name, recursive=True))  # noqa: PTH207 (the pattern may be absolute)
     # A pattern such as ** matches directories, too, whose files it matches by themselves.
     paths = [path for path in matches if not Path(path).is_dir()] or matches
@@ -114,12 +126,16 @@ def read_pixels(file: str) -> Pixels | Unreadable:
     """
     path = Path(file)
     try:
+        if path.is_dir():
+            return Unreadable(file, "it is a directory, expected the path of a file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             return Unreadable(file, f"larger than {MAX_FILE_BYTES} bytes")
         content = LocalTree(path.parent).read(path.name)
     except OSError as error:
         return Unreadable(file, f"can't be read: {_reason(error, file)}")
+    except ValueError as error:  # the name holds a null byte
+        return Unreadable(file, f"can't be read: {error}")
     if skipped := skipped_by_content(path.name, content[:HEAD_BYTES]):
         return Unreadable(file, skipped.reason)
     if reason := undecodable(content):
@@ -130,7 +146,18 @@ def read_pixels(file: str) -> Pixels | Unreadable:
 def _reason(error: OSError, file: str) -> str:
     if isinstance(error, SourceReadError):
         raise error
+    if isinstance(error, FileNotFoundError) and _URL.match(file):
+        return "it is a URL, expected the path of a file on this machine"
     return lasting_fault(error, file)
+
+
+def several(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput]:
+    """Return one image as the only one of its kind, an array of images as its rows."""
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (str, bytes, Path, Image.Image)) or not isinstance(images, Iterable):
+        return [images]  # `pixels_of` refuses what is no image
+    return images
 
 
 def pixels_of(image: ImageInput, place: int) -> tuple[str, Pixels | Unreadable]:
@@ -149,10 +176,11 @@ def pixels_of(image: ImageInput, place: int) -> tuple[str, Pixels | Unreadable]:
         return str(image), read_pixels(str(image))
     name = f"#{place}"
     if isinstance(image, Image.Image):
-        return name, np.asarray(image.convert("RGB"))
+        return name, _pixels_of_pillow(image, name)
     if not isinstance(image, np.ndarray):
         raise UserError(
-            f"image {name} is a {type(image).__name__}: expected a path, an array or a Pillow image"
+            f"image {name} is of type {type(image).__name__}: expected a path, an array or a "
+            "Pillow image"
         )
     grey = image.ndim == 2
     if image.dtype != np.uint8 or not image.size or not (grey or image.shape[2:] == (3,)):
@@ -160,4 +188,33 @@ def pixels_of(image: ImageInput, place: int) -> tuple[str, Pixels | Unreadable]:
             f"image {name} is an array of {image.dtype} with shape {image.shape}: expected uint8 "
             "with shape (height, width) or (height, width, 3), as RGB"
         )
-    return name, np.repeat(image[:, :, None], 3, axis=2) if grey else image
+    return name, _as_rgb(image) if grey else image
+
+
+def _as_rgb(grey: Pixels) -> Pixels:
+    """Return grey pixels (height, width) as RGB."""
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _pixels_of_pillow(image: Image.Image, name: str) -> Pixels | Unreadable:
+    """Return the pixels of a Pillow image, which decodes its file at first use.
+
+    Raises:
+        UserError: Its values have 32 bits, and only its maker knows what they mean.
+        MemoryError: Memory for the decoder was refused.
+    """
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"image {name} is a Pillow image of mode {image.mode}: expected one of 8 or 16 bits "
+            "a channel, such as RGB or L"
+        )
+    try:
+        with _pillow:
+            if image.mode.startswith("I;16"):  # as the decoder of files does
+                return _as_rgb((np.asarray(image) >> 8).astype(np.uint8))
+            # Of a palette with transparency, Pillow warns unless it is converted to RGBA.
+            plain = image.convert("RGBA") if image.mode == "P" else image
+            return np.asarray(plain.convert("RGB"))
+    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds for bad bytes)
+        raise_if_out_of_memory(error, image.width * image.height)
+        return Unreadable(name, " ".join(f"{type(error).__name__}: {error}".split()))

@@ -1,15 +1,16 @@
 """A trained network that predicts images, with the preprocessing of its evaluation."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from PIL import Image
 
 from sknet.data.reading.preprocessing import network_input
-from sknet.data.reading.threads import read_ahead
+from sknet.data.reading.threads import in_order, read_ahead
 from sknet.device import choose_device
 from sknet.errors import NonFiniteLossError, SampleError, UserError
 from sknet.evaluation.calibration import scaled_top
@@ -18,7 +19,8 @@ from sknet.evaluation.predictions import Floats, probabilities
 from sknet.models import create_model, fold
 from sknet.models.weights import load_weights
 from sknet.planning import check_classes
-from sknet.prediction.inputs import ImageInput, Pixels, pixels_of
+from sknet.prediction.exported import Forward, classes_of, forward_of, read_exported
+from sknet.prediction.inputs import ImageInput, pixels_of, several
 from sknet.prediction.results import ClassProbability, Prediction, Unreadable
 from sknet.prediction.stores import stored_checkpoint
 from sknet.recipe import Recipe
@@ -26,7 +28,7 @@ from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
 from sknet.records.preprocessing import Preprocessing
 from sknet.records.training import MODEL_FILE, STATE_FILE
 from sknet.training.checkpoint import read_state
-from sknet.world import set_device
+from sknet.world import ALONE, World, join_world, set_device
 
 BATCH_SIZE = 16
 """Images of a forward pass, as in evaluations."""
@@ -34,11 +36,11 @@ BATCH_SIZE = 16
 BATCHES_AHEAD = 2
 """Batches that are decoded while the network computes another one."""
 
+DECODING_THREADS = 2
+"""Threads that decode images for an exported file, which comes without a recipe."""
+
 TOP = 5
 """Number of classes of a prediction, unless another number is asked for."""
-
-Forward = Callable[[Floats], Floats]
-"""From normalised images (N, 3, R, R), at most BATCH_SIZE of them, to logits (N, classes)."""
 
 Loaded = tuple[str, Floats | Unreadable]
 """An image's name, and the network's input (3, R, R), or why there is none."""
@@ -58,26 +60,31 @@ class Predictor:
     def __init__(
         self,
         forward: Forward,
-        recipe: Recipe,
+        preprocessing: Preprocessing,
         classes: Sequence[str],
         *,
         source: str,
         calibration: Calibration | None = None,
+        num_threads: int = 1,
+        world: World = ALONE,
     ) -> None:
         """Use a network; `from_store` and `from_checkpoint` load one.
 
         Args:
             forward: The network.
-            recipe: It determines the preprocessing.
+            preprocessing: What an image goes through before the network sees it.
             classes: Names of the classes, in the order of the logits.
             source: Where the network is from, for messages.
             calibration: That of the network's evaluation, if there is one.
+            num_threads: Number of threads that decode images.
+            world: The ranks that share files among them; see `sknet.prediction.ranks`.
         """
-        self.recipe = recipe
-        self.preprocessing = Preprocessing.of(recipe, recipe.image_resize)
+        self.preprocessing = preprocessing
         self.classes = tuple(classes)
         self.source = source
         self.calibration = calibration
+        self.num_threads = num_threads
+        self.world = world
         self._forward = forward
 
     @classmethod
@@ -87,7 +94,8 @@ class Predictor:
         ref: str = "production",
         *,
         device_target: str | None = None,
-        warn: Callable[[str], object] = lambda _: None,
+        warn: Callable[[str], object] = warnings.warn,
+        distribute: bool = False,
     ) -> Self:
         """Load the checkpoint to which a ref of a store points, with its calibration.
 
@@ -96,19 +104,21 @@ class Predictor:
             ref: Name of the ref.
             device_target: CPU, Ascend or auto; None: what the recipe says.
             warn: Called with a line if the checkpoint is marked as suspect.
+            distribute: Whether msrun started this process as one of several ranks.
 
         Raises:
             UserError: There is no such store, ref or checkpoint, or it is damaged.
         """
         stored = stored_checkpoint(store, ref)
         if stored.suspect:
-            warn(f"warning: {stored.name} is marked as suspect: {stored.suspect}")
+            warn(f"{stored.name} is marked as suspect: {stored.suspect}")
         file = stored.evaluation / CALIBRATION_FILE if stored.evaluation else None
         return cls.from_checkpoint(
             stored.directory,
             device_target=device_target,
             calibration=Calibration.read(file) if file and file.is_file() else None,
             source=stored.name,
+            distribute=distribute,
         )
 
     @classmethod
@@ -121,6 +131,7 @@ class Predictor:
         device_target: str | None = None,
         calibration: Calibration | None = None,
         source: str | None = None,
+        distribute: bool = False,
     ) -> Self:
         """Load a checkpoint's directory, or a file of weights.
 
@@ -131,6 +142,7 @@ class Predictor:
             device_target: CPU, Ascend or auto; None: what the recipe says.
             calibration: That of the checkpoint's evaluation, if there is one.
             source: Names the checkpoint in messages; None: its path.
+            distribute: Whether msrun started this process as one of several ranks.
 
         Raises:
             UserError: It doesn't exist, is damaged, or something is missing or doesn't fit.
@@ -157,6 +169,7 @@ class Predictor:
             )
         check_classes(recipe, len(classes))
         set_device(choose_device(device_target, recipe).target, jit_level=recipe.jit_level)
+        world = join_world(distribute=distribute)
         network = create_model(recipe.model, num_classes=len(classes))
         load_weights(network, file)
         network = fold(network)
@@ -165,7 +178,40 @@ class Predictor:
         def forward(images: Floats) -> Floats:
             return logits_of(network, images, BATCH_SIZE)
 
-        return cls(forward, recipe, classes, source=source or str(path), calibration=calibration)
+        return cls(
+            forward,
+            Preprocessing.of(recipe, recipe.image_resize),
+            classes,
+            source=source or str(path),
+            calibration=calibration,
+            num_threads=min(recipe.num_parallel_workers, os.cpu_count() or 1),
+            world=world,
+        )
+
+    @classmethod
+    def from_onnx(cls, path: str | Path, *, classes: Sequence[str] | None = None) -> Self:
+        """Load an ONNX file that `sknet export` wrote, with its record beside it.
+
+        onnxruntime computes the network on the CPU.
+
+        Args:
+            path: The file FILE.onnx; FILE.onnx.json is its record.
+            classes: Names of the classes, if the record has none.
+
+        Raises:
+            UserError: A file is missing or damaged, they don't belong together, or onnxruntime is
+                missing or refuses the file.
+        """
+        file = Path(path)
+        record = read_exported(file)
+        names = classes_of(record, file, classes)
+        return cls(
+            forward_of(file, record),
+            record,
+            names,
+            source=str(path),
+            num_threads=min(DECODING_THREADS, os.cpu_count() or 1),
+        )
 
     def __call__(
         self,
@@ -177,7 +223,7 @@ class Predictor:
         """Return a prediction for each image, in their order.
 
         Args:
-            images: Images, or one image.
+            images: Images, one image, or an array (N, height, width, 3) of N images.
             top: Number of classes of each prediction.
             error_rate: See `threshold`; predictions below it are unsure.
 
@@ -185,10 +231,8 @@ class Predictor:
             SampleError: A file can't be read; `stream` goes on with the next one.
             UserError: An image is none, or the error rate can't be kept.
         """
-        if isinstance(images, (str, Path, np.ndarray, Image.Image)):
-            images = [images]
         found = []
-        for each in self.stream(images, top=top, error_rate=error_rate):
+        for each in self.stream(several(images), top=top, error_rate=error_rate):
             if isinstance(each, Unreadable):
                 raise SampleError(f"{each.file} can't be predicted: {each.reason}")
             found.append(each)
@@ -203,7 +247,8 @@ class Predictor:
     ) -> Iterator[Prediction | Unreadable]:
         """Yield a prediction for each image, or why it can't be read, in their order.
 
-        A thread reads ahead. The results don't depend on what else is predicted.
+        Threads read ahead, as many as the recipe's num_parallel_workers. The results depend
+        neither on their number nor on what else is predicted.
 
         Args:
             images: The images.
@@ -211,9 +256,12 @@ class Predictor:
             error_rate: See `threshold`; predictions below it are unsure.
 
         Raises:
-            UserError: An image is none, or the error rate can't be kept.
+            UserError: An image is none, the number of classes is not positive, or the error rate
+                can't be kept.
             NonFiniteLossError: The weights have diverged.
         """
+        if top < 1:
+            raise UserError(f"top is {top}, expected at least 1")
         threshold = None if error_rate is None else self.threshold(error_rate)
         with closing(read_ahead(self._batches(images), BATCHES_AHEAD)) as ahead:
             for batch in ahead:
@@ -256,20 +304,21 @@ class Predictor:
 
     def _batches(self, images: Iterable[ImageInput]) -> Iterator[list[Loaded]]:
         batch: list[Loaded] = []
-        for place, image in enumerate(images):
-            name, pixels = pixels_of(image, place)
-            batch.append((name, self._input(pixels)))
+        for loaded in in_order(self._load, enumerate(images), self.num_threads):
+            batch.append(loaded)
             if len(batch) == BATCH_SIZE:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _input(self, pixels: Pixels | Unreadable) -> Floats | Unreadable:
-        """Return what the network sees of an image, by the operations of its evaluation."""
+    def _load(self, placed: tuple[int, ImageInput]) -> Loaded:
+        """Return an image's name, and what the network sees of it in its evaluation."""
+        place, image = placed
+        name, pixels = pixels_of(image, place)
         if isinstance(pixels, Unreadable):
-            return pixels
-        return network_input(pixels, self.preprocessing)
+            return name, pixels
+        return name, network_input(pixels, self.preprocessing)
 
     def _predicted(
         self, inputs: list[Floats], top: int
@@ -281,7 +330,7 @@ class Predictor:
             calibrated = (
                 scaled_top(found, 1 / self.calibration.temperature) if self.calibration else None
             )
-        order = np.argsort(-logits, axis=1, kind="stable")[:, : max(1, top)]
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
         for row, labels in enumerate(order.tolist()):
             classes = tuple(
                 ClassProbability(label, self.classes[label], float(found[row, label]))

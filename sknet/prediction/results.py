@@ -4,13 +4,13 @@ This module needs no MindSpore, and imports pandas only where a table is written
 """
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sknet.csv_text import FORMULA
+from sknet.csv_text import as_csv
+from sknet.data.sources.trees import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,8 @@ class Prediction:
     """What the network says of one image."""
 
     file: str
-    """The image's path; of an array or a Pillow image, its position as `#0`, `#1`, …"""
+    """The image's path; of an array or a Pillow image, its position as `#0`, `#1`, … Where a
+    prediction is written, what is not printable in it is escaped."""
     top: tuple[ClassProbability, ...]
     """The most probable classes; of equal ones the lower class comes first."""
     calibrated: float | None = None
@@ -57,7 +58,7 @@ class Prediction:
     def fields(self) -> dict[str, Any]:
         """Return the prediction as an object of a JSON document."""
         result: dict[str, Any] = {
-            "file": self.file,
+            "file": printable(self.file),
             "class": self.name,
             "probability": self.probability,
         }
@@ -76,7 +77,7 @@ class Prediction:
         if self.is_unsure:
             first = f"unsure, perhaps {first}"
         rest = f" ({', '.join(others)})" if others else ""
-        return f"{self.file}: {first}{rest}"
+        return f"{printable(self.file)}: {first}{rest}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class Unreadable:
 
     file: str
     reason: str
+
+    def fields(self) -> dict[str, str]:
+        """Return it as an object of a JSON document."""
+        return {"file": printable(self.file), "reason": self.reason}
+
+    def describe(self) -> str:
+        """Return it as one line."""
+        return f"{printable(self.file)}: {self.reason}"
 
 
 def document(
@@ -104,7 +113,7 @@ def document(
     content: dict[str, Any] = {
         "checkpoint": source,
         "predictions": [each.fields() for each in predictions],
-        "unreadable": [{"file": each.file, "reason": each.reason} for each in unreadable],
+        "unreadable": [each.fields() for each in unreadable],
     }
     if error_rate is not None:
         content["error_rate"] = error_rate
@@ -125,7 +134,9 @@ def table(predictions: Sequence[Prediction]) -> "pd.DataFrame":
         for place, further in enumerate(row.pop("top")[1:], start=2):
             row |= {f"{name} {place}": value for name, value in further.items()}
         rows.append(row)
-    return pd.DataFrame(rows, columns=None if rows else ["file", "class", "probability"])
+    frame = pd.DataFrame(rows, columns=None if rows else ["file", "class", "probability"])
+    texts = [name for name in frame if name == "file" or str(name).startswith("class")]
+    return frame.astype(dict.fromkeys(texts, "string"))
 
 
 def write_table(
@@ -136,6 +147,4 @@ def write_table(
     if kind == "parquet":
         frame.to_parquet(path, index=False)
         return
-    # A spreadsheet would compute a file's or a class's name that looks like a formula.
-    frame = frame.map(lambda cell: re.sub(FORMULA, "'", cell) if isinstance(cell, str) else cell)
-    frame.to_csv(path, index=False)
+    path.write_text(as_csv(frame), "utf-8", newline="")

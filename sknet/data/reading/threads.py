@@ -1,4 +1,4 @@
-"""Threads that read: one for all of MindSpore's pipelines, and one that reads batches ahead.
+"""Threads that read: one for MindSpore's pipelines, one that reads ahead, several that decode.
 
 One thread makes and reads all pipelines, one call after the other, for two reasons. MindSpore
 reports an error of any pipeline to the thread that made the first one, and kills the process
@@ -7,14 +7,16 @@ setting of the whole process, which takes effect where a pipeline is made.
 """
 
 import threading
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 _PIPELINES = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
 
 Item = TypeVar("Item")
+Argument = TypeVar("Argument")
 
 
 def read_pipeline(make: Callable[[], Any]) -> Generator[tuple[Any, ...], None, None]:
@@ -32,6 +34,31 @@ def _rows(iterator: Any) -> Generator[tuple[Any, ...], None, None]:
             yield row
     finally:
         iterator.stop()
+
+
+def in_order(
+    function: Callable[[Argument], Item], arguments: Iterable[Argument], num_threads: int
+) -> Generator[Item, None, None]:
+    """Yield the function's results in the order of its arguments, computed by several threads.
+
+    At most two results per thread are computed ahead. An error is raised in its place.
+
+    Args:
+        function: Called with each argument.
+        arguments: They are taken as they are needed.
+        num_threads: Number of threads.
+    """
+    pending: deque[Future[Item]] = deque()
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="in-order") as pool:
+        try:
+            for argument in arguments:
+                pending.append(pool.submit(function, argument))
+                if len(pending) > 2 * num_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:

@@ -15,7 +15,8 @@ from typing import BinaryIO, Protocol
 
 from sknet.errors import SourceReadError, UserError
 
-# Faults of a single file: it is gone, forbidden or no regular file. Trying again doesn't help.
+# Faults of a single file: it is gone, forbidden or no regular file, or no file can have its name.
+# Trying again doesn't help.
 _LASTING_FAULTS = {
     errno.ENOENT,
     errno.EACCES,
@@ -23,6 +24,8 @@ _LASTING_FAULTS = {
     errno.ELOOP,
     errno.EINVAL,
     errno.ENXIO,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
 }
 
 
@@ -97,6 +100,13 @@ def open_tree(location: str) -> FileTree:
         )
     tree: FileTree = known[scheme].load()(location)
     return tree
+
+
+def printable(name: str) -> str:
+    """Return a file's name as it can be shown: what is not printable UTF-8 is escaped."""
+    if name.isprintable():
+        return name
+    return name.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def lasting_fault(error: OSError, where: str) -> str:

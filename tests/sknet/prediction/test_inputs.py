@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sknet.errors import UserError
-from sknet.prediction.inputs import find_files, pixels_of, read_pixels
+from sknet.prediction.inputs import find_files, pixels_of, read_pixels, several
 from sknet.prediction.results import Unreadable
 
 
@@ -56,6 +56,8 @@ def test_a_file_whose_name_has_signs_of_a_pattern_is_a_file(photographs: Path) -
         ("missing.jpg", r"^missing\.jpg does not exist: "),
         ("photos/*.gif", r"^no file matches photos/\*\.gif: "),
         ("empty", r"^directory empty has no images"),
+        ("", r"^'' does not exist: "),
+        ("https://example.org/a.jpg?size=1", r"^https://example\.org/a\.jpg\?size=1 is a URL: "),
     ],
 )
 def test_a_name_that_stands_for_nothing_is_refused(photographs: Path, name: str, said: str) -> None:
@@ -72,6 +74,12 @@ def test_what_is_no_image_is_named_with_the_reason(photographs: Path) -> None:
         ("photos/note.txt", "no image"),
         ("photos/c.webp", "an image of the format WebP"),
         ("gone.jpg", "can't be read: No such file or directory"),
+        ("photos", "it is a directory, expected the path of a file"),
+        ("photos/b.jpg/c.jpg", "can't be read: Not a directory"),
+        ("n" * 300, "can't be read: File name too long"),
+        ("null\0byte", "can't be read: embedded null byte"),
+        ("s3://bucket/a.jpg", "can't be read: it is a URL, expected the path of a file"),
+        (str(Path("s3://bucket/a.jpg")), "can't be read: it is a URL"),
     ):
         found = read_pixels(name)
         assert isinstance(found, Unreadable)
@@ -95,9 +103,45 @@ def test_arrays_and_pillow_images_give_the_pixels_of_the_file(photographs: Path)
         (np.zeros((4, 4, 3), np.float32), r"an array of float32 with shape \(4, 4, 3\)"),
         (np.zeros((4, 4, 4), np.uint8), r"an array of uint8 with shape \(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), r"an array of uint8 with shape \(0, 4, 3\)"),
-        (io.BytesIO(), "is a BytesIO: expected a path"),
+        (io.BytesIO(), "is of type BytesIO: expected a path"),
+        (b"photo.jpg", "is of type bytes: expected a path"),
+        (Image.new("I", (4, 4)), "is a Pillow image of mode I: expected one of 8 or 16 bits"),
+        (Image.new("F", (4, 4)), "is a Pillow image of mode F: expected one of 8 or 16 bits"),
     ],
 )
 def test_what_is_no_image_is_refused(image: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
         pixels_of(image, 0)  # type: ignore[arg-type]
+
+
+def test_a_pillow_image_of_a_damaged_file_is_named_with_the_reason() -> None:
+    content = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
+    Image.fromarray(noise).save(content, "PNG")
+    image = Image.open(io.BytesIO(content.getvalue()[:600]))
+    name, found = pixels_of(image, 2)
+    assert isinstance(found, Unreadable)
+    assert (name, found.file, found.reason[:9]) == ("#2", "#2", "OSError: ")
+
+
+def test_one_image_stands_for_a_list_of_one_and_an_array_of_images_for_each() -> None:
+    pixels, picture = np.zeros((2, 4, 4, 3), np.uint8), Image.new("L", (4, 4))
+    for one in ("a.jpg", Path("a.jpg"), pixels[0], pixels[0, :, :, 0], picture, b"a.jpg", 7):
+        (found,) = several(one)  # type: ignore[arg-type]
+        assert found is one
+    assert [each.shape for each in several(pixels)] == [(4, 4, 3)] * 2  # type: ignore[union-attr]
+    assert list(several(iter(["a.jpg", "b.jpg"]))) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_pillow_image_has_the_pixels_that_its_file_has(tmp_path: Path, mode: str) -> None:
+    rng = np.random.default_rng(1)
+    path = tmp_path / "image.png"
+    if mode == "I;16":
+        Image.fromarray(rng.integers(0, 65536, (9, 7), np.uint16)).save(path)
+    else:
+        Image.fromarray(rng.integers(0, 256, (9, 7, 4), np.uint8)).convert(mode).save(path)
+    with Image.open(path) as image:
+        assert image.mode == mode
+        _, found = pixels_of(image, 0)
+    np.testing.assert_array_equal(found, read_pixels(str(path)))

@@ -1,6 +1,7 @@
 """The program and the class predict what the evaluation of a store's checkpoint has kept."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 from PIL import Image
 
 import sknet
+from infra.artifacts import open_store
 from sknet import predict
 from sknet.errors import SampleError, UserError
 from sknet.evaluation.predictions import StoredPredictions, read_predictions
+from sknet.prediction.results import ClassProbability, Prediction
 from sknet.prediction.stores import stored_checkpoint
 from sknet.records.calibration import CALIBRATION_FILE, Calibration
+from tasks.catalog.production import mark_production, promoted
 from tests.tiny_pipeline import Trained
 
 pytestmark = pytest.mark.usefixtures("program_state")
@@ -95,6 +99,50 @@ def test_unreadable_files_are_named_and_counted_and_the_rest_goes_on(
         predictor(["red/00.png", "red/bad.png"])
 
 
+def test_names_that_are_no_plain_text_are_escaped_wherever_they_are_shown(
+    trained: Trained, call: Call, away: Path
+) -> None:
+    image = next((trained.images / "val").rglob("*.png")).read_bytes()
+    (away / "photos").mkdir()
+    (away / "photos" / "=cmd()\x1b[2J.png").write_bytes(image)
+    (away / "=1+1.png").write_bytes(image)
+    name = os.fsdecode(b"photos/\xff.png")
+    Path(name).write_bytes(b"no image")
+    written = ["--csv", "found.csv", "--json", "found.json", "--parquet", "found.parquet"]
+    given = ["photos", "=1+1.png", "--store", trained.store]
+    code, _, errors = call(predict, *given, *written)
+    assert code == 1
+    assert "unreadable: photos/\\udcff.png: " in errors
+    shown = ["photos/=cmd()\\x1b[2J.png", "=1+1.png"]
+    found = json.loads(Path("found.json").read_text())
+    assert [each["file"] for each in found["predictions"]] == shown
+    assert [each["file"] for each in found["unreadable"]] == ["photos/\\udcff.png"]
+    assert pd.read_parquet("found.parquet")["file"].tolist() == shown
+    assert pd.read_csv("found.csv")["file"].tolist() == [shown[0], "'=1+1.png"]
+    line = Prediction("=cmd()\x1b[2J.png", (ClassProbability(0, "red", 0.5),)).describe()
+    assert line == "=cmd()\\x1b[2J.png: red 50.0%"
+
+
+def test_results_do_not_depend_on_the_number_of_threads(
+    trained: Trained, predictor: sknet.Predictor
+) -> None:
+    files = sorted((trained.images / "val").rglob("*.png"))
+    expected = predictor(files)
+    assert predictor.num_threads == 1
+    for number in (2, 5):
+        predictor.num_threads = number
+        try:
+            assert predictor(files) == expected
+        finally:
+            predictor.num_threads = 1
+    assert [each.file for each in expected] == [str(file) for file in files]
+
+
+def test_a_number_of_classes_below_one_is_refused(predictor: sknet.Predictor) -> None:
+    with pytest.raises(UserError, match=r"^top is 0, expected at least 1$"):
+        predictor([], top=0)
+
+
 def test_a_checkpoints_directory_predicts_as_the_store_it_is_from(
     trained: Trained, predictor: sknet.Predictor, call: Call, away: Path
 ) -> None:
@@ -118,6 +166,11 @@ def test_the_evaluation_keeps_a_calibration_for_the_predictions(
     points = {point.probability for point in calibration.curve}
     found = predictor(sorted((trained.images / "val").rglob("*.png")))
     assert {each.calibrated for each in found} == points
+    report = sknet.open_report(trained.store)
+    assert report.contents.runs[0].calibration == calibration
+    row = report.evaluations.loc[0]
+    assert row["held-out error"] == calibration.error_before
+    assert (row["temperature"] == calibration.temperature) or not calibration.is_fitted
 
 
 def test_below_the_threshold_of_an_error_rate_predictions_are_unsure(
@@ -139,9 +192,16 @@ def test_below_the_threshold_of_an_error_rate_predictions_are_unsure(
     ("options", "said"),
     [
         (["--ref", "staging"], "has no ref 'staging', expected one of its refs (production)"),
-        (["--ckpt_path", "x", "--ref", "a"], "both name a network: leave one out"),
-        (["--config", "skresnet18_digits"], "are for --ckpt_path"),
+        (
+            ["--ckpt_path", "x", "--ref", "a"],
+            "--ckpt_path and --store or --ref all name a network: leave all but one out",
+        ),
+        (["--config", "skresnet18_digits"], "--config is for --ckpt_path: leave it out"),
+        (["--classes", "c.txt"], "--classes is for --ckpt_path or --onnx: leave it out"),
         (["--error-rate", "1"], "--error-rate is 1.0, expected at least 0 and less than 1"),
+        (["--error-rate", "nan"], "--error-rate: 'nan' is not a number of at least 0"),
+        (["--top", "0"], "--top: '0' is not a whole number of at least 1"),
+        (["https://example.org/a.jpg"], "https://example.org/a.jpg is a URL: download it"),
         (["--json", "."], "--json . is a directory, expected a file"),
         (["--ckpt_path", "missing"], "checkpoint missing does not exist"),
     ],
@@ -150,7 +210,22 @@ def test_wrong_options_end_in_one_line(
     trained: Trained, refused: Callable[..., str], away: Path, options: list[str], said: str
 ) -> None:
     store = [] if "--ckpt_path" in options else ["--store", trained.store]
-    assert said in refused(predict, trained.images, *options, *store)
+    assert said in refused(predict, trained.images, *options, *store, "--quiet")
+
+
+def test_a_suspect_checkpoint_predicts_with_a_warning(
+    trained: Trained, copied_store: Path, call: Call, away: Path
+) -> None:
+    store = open_store(str(copied_store))
+    ref = promoted(str(copied_store))
+    why = "it predicts other classes"
+    assert mark_production(store, ref, suspect=why, reason="a revalidation")
+    file = next((trained.images / "val").rglob("*.png"))
+    code, _, errors = call(predict, file, "--store", copied_store, "--quiet")
+    said = f"checkpoint/{trained.of('train').key} is marked as suspect: {why}"
+    assert (code, errors) == (0, f"warning: {said}\n")
+    with pytest.warns(UserWarning, match=f"^{said}$"):
+        sknet.Predictor.from_store(copied_store)
 
 
 def test_a_damaged_checkpoint_is_refused(copied_store: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from sknet.data.reading.threads import read_ahead
+from sknet.data.reading.threads import in_order, read_ahead
 from sknet.training.metrics import StepTimes
 
 
@@ -93,3 +93,28 @@ def test_only_what_reading_ahead_does_not_hide_counts_as_waiting(
             time.sleep(using)
             times.add(arrived - began, time.monotonic() - arrived)
     assert low <= times.summary(1)["data_wait_share"] <= high
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_results_of_several_threads_come_in_the_order_of_their_arguments(num_threads: int) -> None:
+    def slower_at_first(number: int) -> int:
+        time.sleep(0.002 * (9 - number))
+        return number * number
+
+    expected = [number * number for number in range(9)]
+    assert list(in_order(slower_at_first, range(9), num_threads)) == expected
+
+
+def test_arguments_are_taken_as_they_are_needed_and_no_thread_stays() -> None:
+    maker = Maker(100)
+    with closing(in_order(str, maker.items(), 2)) as results:
+        assert next(results) == "0"
+        assert maker.made == 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("in-order")]
+
+
+def test_an_error_of_a_thread_is_raised_in_its_place() -> None:
+    results = in_order(lambda number: 6 // (2 - number), range(9), 4)
+    assert [next(results), next(results)] == [3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

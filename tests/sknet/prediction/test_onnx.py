@@ -1,0 +1,151 @@
+"""An exported ONNX file predicts as the checkpoint that it was exported from."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sknet
+from sknet import export, predict
+from sknet.errors import UserError
+from sknet.prediction.stores import stored_checkpoint
+from tests.tiny_pipeline import Trained
+
+pytestmark = pytest.mark.usefixtures("program_state")
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint in production as ONNX with a fixed batch; don't change it."""
+    from infra.base.commands import app_of, start
+
+    out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    directory = stored_checkpoint(trained.store, "production").directory
+    options = ["--ckpt_path", str(directory), "--format", "ONNX", "--out", str(out)]
+    assert start(app_of(export.command, "export"), [*options, "--batch_size", "4"]) == 0
+    return out
+
+
+@pytest.fixture
+def copied(exported: Path, away: Path) -> Path:
+    """A copy of the file and of its record, free to be damaged."""
+    for path in (exported, exported.with_name("tiny.onnx.json")):
+        shutil.copy(path, away)
+    return away / "tiny.onnx"
+
+
+def test_the_file_predicts_what_its_checkpoint_does(
+    trained: Trained, exported: Path, call: Call, away: Path
+) -> None:
+    images = trained.images / "val"
+    code, out, _ = call(predict, images, "--onnx", exported, "--json", "onnx.json")
+    assert code == 0
+    assert out.endswith(f"predicted 18 of 18 images with {exported}\n")
+    code, *_ = call(predict, images, "--store", trained.store, "--json", "checkpoint.json")
+    assert code == 0
+    by_file, expected = (
+        json.loads(Path(name).read_text())["predictions"]
+        for name in ("onnx.json", "checkpoint.json")
+    )
+    assert len(by_file) == len(expected) == 18
+    for found, right in zip(by_file, expected, strict=True):
+        assert (found["file"], found["class"]) == (right["file"], right["class"])
+        assert "calibrated" not in found
+        for one, other in zip(found["top"], right["top"], strict=True):
+            assert one["class"] == other["class"]
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_a_batch_that_is_not_full_is_predicted_as_a_full_one(
+    trained: Trained, exported: Path
+) -> None:
+    predictor = sknet.Predictor.from_onnx(exported)
+    files = sorted((trained.images / "val").rglob("*.png"))[:5]
+    together = predictor(files)
+    assert len(together) == 5
+    for file, expected in zip(files, together, strict=True):
+        (alone,) = predictor(file)
+        assert alone.label == expected.label
+        np.testing.assert_allclose(alone.probability, expected.probability, atol=1e-6)
+
+
+def test_a_file_that_its_record_does_not_describe_is_refused(copied: Path) -> None:
+    content = bytearray(copied.read_bytes())
+    content[len(content) // 2] ^= 1
+    copied.write_bytes(content)
+    with pytest.raises(UserError, match=r"tiny\.onnx is not the file that .* describes"):
+        sknet.Predictor.from_onnx(copied)
+
+
+def changed_record(file: Path, **changes: object) -> None:
+    record = file.with_name("tiny.onnx.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), **changes}))
+
+
+def test_names_of_classes_are_given_where_the_record_has_none(
+    trained: Trained, copied: Path
+) -> None:
+    changed_record(copied, classes=None)
+    with pytest.raises(UserError, match="comes without names of its classes: give --classes"):
+        sknet.Predictor.from_onnx(copied)
+    with pytest.raises(UserError, match=r"2 classes are named, but .* has 3"):
+        sknet.Predictor.from_onnx(copied, classes=["a", "b"])
+    predictor = sknet.Predictor.from_onnx(copied, classes=["one", "two", "three"])
+    (found,) = predictor(next((trained.images / "val").rglob("*.png")))
+    assert found.name in ("one", "two", "three")
+
+
+def test_other_classes_than_those_of_the_record_are_refused(copied: Path) -> None:
+    with pytest.raises(UserError, match="other classes are named than those of"):
+        sknet.Predictor.from_onnx(copied, classes=["red", "green", "blue"])
+
+
+def test_what_onnxruntime_refuses_is_named_in_one_line(copied: Path) -> None:
+    from infra.base.files import file_sha256
+
+    copied.write_bytes(b"no model")
+    changed_record(copied, sha256=file_sha256(copied))
+    with pytest.raises(UserError, match=r"tiny\.onnx can't be run by onnxruntime: [^\n]*$"):
+        sknet.Predictor.from_onnx(copied)
+
+
+def test_another_format_and_another_suffix_are_refused(copied: Path) -> None:
+    for name in (copied, copied.with_name("tiny.onnx.json")):
+        shutil.copy(name, name.with_name(name.name.replace("onnx", "bin", 1)))
+    with pytest.raises(UserError, match=r"^--onnx is .*tiny\.bin, expected a name ending in .onnx"):
+        sknet.Predictor.from_onnx(copied.with_name("tiny.bin"))
+    changed_record(copied, format="MINDIR")
+    with pytest.raises(UserError, match="is exported as MINDIR, expected ONNX"):
+        sknet.Predictor.from_onnx(copied)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--onnx", "missing.onnx"], "exported file missing.onnx does not exist"),
+        (["--onnx", "alone.onnx"], "record of an exported file alone.onnx.json does not exist"),
+        (["--onnx", "broken.onnx"], "broken.onnx.json is no valid ExportedFile"),
+        (["--onnx", "a.onnx", "--store", "s"], "--onnx and --store or --ref all name a network"),
+        (["--onnx", "a.onnx", "--ckpt_path", "c"], "--onnx and --ckpt_path all name a network"),
+        (["--onnx", "a.onnx", "--device_target", "Ascend"], "--onnx runs on CPU, not on Ascend"),
+        (["--onnx", "a.onnx", "--config", "r"], "--config is for --ckpt_path"),
+    ],
+)
+def test_wrong_options_end_in_one_line(
+    trained: Trained, refused: Callable[..., str], away: Path, options: list[str], said: str
+) -> None:
+    for name in ("alone.onnx", "broken.onnx"):
+        Path(name).write_text("no model")
+    Path("broken.onnx.json").write_text("{}")
+    assert said in refused(predict, trained.images, *options, "--quiet")
+
+
+def test_an_error_rate_needs_a_calibration_which_a_file_has_not(
+    trained: Trained, exported: Path, refused: Callable[..., str], away: Path
+) -> None:
+    said = refused(predict, trained.images, "--onnx", exported, "--error-rate", 0.1, "--quiet")
+    assert "has no calibration, which an error rate needs" in said

@@ -1,0 +1,146 @@
+"""Ranks that share files give the results of one rank, in the order of the files."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sknet
+from infra.launch import Job, Outcome, run
+from sknet import predict
+from sknet.errors import NonFiniteLossError
+from sknet.prediction import ranks
+from sknet.prediction.results import Prediction, Unreadable
+from sknet.records.preprocessing import Preprocessing
+from sknet.world import World
+from tests.sknet.conftest import CLASSES, TINY_RECIPE
+
+PREPROCESSING = Preprocessing(
+    resize=8, interpolation="bilinear", crop=8, mean=(100, 110, 120), std=(50, 60, 70)
+)
+
+
+@dataclass(frozen=True)
+class Thread(World):
+    """A rank that is a thread of this process."""
+
+    sent: list[bytes]
+    barrier: threading.Barrier
+
+    def gather(self, content: bytes) -> list[bytes]:
+        self.sent[self.rank] = content
+        self.barrier.wait(60)
+        result = [*self.sent]
+        self.barrier.wait(60)
+        return result
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Nine files in different colours, of which one is no image."""
+    directory = tmp_path_factory.mktemp("files")
+    for number in range(9):
+        Image.new("RGB", (10, 12), (number * 25, 100, 200 - number * 20)).save(
+            directory / f"{number}.png"
+        )
+    (directory / "4.png").write_text("no image")
+    return [str(path) for path in sorted(directory.iterdir())]
+
+
+def predictor(world: World) -> sknet.Predictor:
+    """Return a predictor whose network is the mean of each channel."""
+    return sknet.Predictor(
+        lambda images: images.mean(axis=(2, 3)),
+        PREPROCESSING,
+        ["red", "green", "blue"],
+        source="here",
+        num_threads=2,
+        world=world,
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("num_files", [0, 1, 9])
+def test_any_number_of_ranks_gives_all_results_in_order_on_the_first(
+    files: list[str], size: int, num_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "FILES_PER_ROUND", 2)
+    given = files[:num_files]
+    expected = [*predictor(World(0, 1)).stream(given, top=2)]
+    assert [each.file for each in expected] == given
+    assert any(isinstance(each, Unreadable) for each in expected) == (num_files > 4)
+    sent, barrier = [b""] * size, threading.Barrier(size)
+    counted = [0] * size
+
+    def results(rank: int) -> list[Prediction | Unreadable]:
+        def done(number: int) -> None:
+            counted[rank] += number
+
+        of_rank = predictor(Thread(rank, size, sent, barrier))
+        return [*ranks.predict_together(of_rank, given, top=2, error_rate=None, done=done)]
+
+    with ThreadPoolExecutor(size) as pool:
+        first, *others = pool.map(results, range(size))
+    assert first == expected
+    assert others == [[]] * (size - 1)
+    assert counted[0] == num_files
+
+
+def test_a_network_that_has_diverged_is_named_with_the_image(files: list[str]) -> None:
+    diverged = sknet.Predictor(
+        lambda images: np.where(images.mean() < 9, np.nan, images.mean(axis=(2, 3))),
+        PREPROCESSING,
+        ["red", "green", "blue"],
+        source="the checkpoint",
+    )
+    with pytest.raises(NonFiniteLossError, match=r"0\.png are not finite: .* the checkpoint have"):
+        diverged(files[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("program_state")
+def test_two_ranks_of_msrun_write_the_document_of_one(
+    folders: Path,
+    checkpoints: dict[int, Path],
+    away: Path,
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    recipe_file = away / "recipe.yaml"
+    recipe_file.write_text(TINY_RECIPE.replace("skresnet18", "tiny"))
+    (away / "classes.txt").write_text("\n".join(CLASSES))
+    (away / "note.png").write_text("no image")
+    options = (
+        *(folders / "val", away / "note.png", "--config", recipe_file),
+        *("--ckpt_path", checkpoints[3], "--classes", away / "classes.txt"),
+    )
+    lines: list[str] = []
+    job = Job(
+        program=Path(predict.__file__),
+        args=(
+            *map(str, options),
+            *("--json", str(away / "by-2.json"), "--outcome_file", str(away / "outcome.json")),
+        ),
+        workers=2,
+        log_dir=away / "logs",
+        outcome_file=away / "outcome.json",
+        cwd=away,
+        env={},
+        deadline=600,
+        silence=None,
+    )
+    with ThreadPoolExecutor(1) as beside:  # a job of ranks mostly waits
+        by_two = beside.submit(run, job, on_line=lines.append)
+        code, _, errors = call(predict, *options, "--json", "alone.json")
+    assert code == 1, errors
+    assert "error: 1 of 7 files can't be read as images" in errors
+    assert by_two.result().status is Outcome.FAILED
+    log = "\n".join(lines)
+    assert log.count("predicted 6 of 7 images") == 1, log
+    assert (away / "by-2.json").read_bytes() == (away / "alone.json").read_bytes()
+    assert len(json.loads((away / "alone.json").read_text())["predictions"]) == 6
