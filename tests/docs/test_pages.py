@@ -9,6 +9,7 @@ import pytest
 
 import flows.report
 import flows.revalidate
+from flows.console import COMMANDS
 from flows.train_sknet import command as train_command
 from flows.train_sknet import settings_of
 from infra.base.commands import parse
@@ -23,18 +24,21 @@ RUN_BY = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": "tests/e2e/test_demo.py",
     "make bench": "tests/e2e/test_demo.py",
-    "python -m flows.train_sknet": "tests/e2e/test_readme.py",
+    "sknet run --source": "tests/e2e/test_tutorial.py",
+    "sknet predict": "tests/e2e/test_tutorial.py",
+    "sknet data": "tests/e2e/test_readme.py",
+    "sknet run --recipe": "tests/e2e/test_readme.py",
     "msrun": "tests/e2e/test_readme.py",
-    "python -m sknet.train": "tests/e2e/test_readme.py",
-    "python -m sknet.validate": "tests/e2e/test_readme.py",
-    "python -m sknet.convert": "tests/e2e/test_readme.py",
-    "python -m sknet.models": "tests/sknet/models/test_network.py",
-    "python -m sknet.export": "tests/e2e/test_readme.py",
-    "python -m infra.artifacts ls": "tests/e2e/test_readme.py",
-    "python -m infra.artifacts verify": "tests/e2e/test_readme.py",
-    "python -m infra.artifacts refs": "tests/e2e/test_readme.py",
-    "python -m flows.report": "tests/e2e/test_readme.py",
-    "python -m flows.revalidate": "tests/e2e/test_readme.py",
+    "sknet train": "tests/e2e/test_readme.py",
+    "sknet validate": "tests/e2e/test_readme.py",
+    "sknet convert": "tests/e2e/test_readme.py",
+    "sknet models": "tests/docs/test_front_page.py",
+    "sknet export": "tests/e2e/test_readme.py",
+    "sknet store ls": "tests/e2e/test_readme.py",
+    "sknet store verify": "tests/e2e/test_readme.py",
+    "sknet store refs": "tests/e2e/test_readme.py",
+    "sknet report": "tests/e2e/test_readme.py",
+    "sknet revalidate": "tests/e2e/test_readme.py",
     "prefect server start": "tests/e2e/conftest.py",
     "export PREFECT_API_URL": "tests/e2e/conftest.py",
     "python -m infra.prefect": "tests/e2e/test_postgresql.py",
@@ -44,15 +48,20 @@ RUN_BY = {
 # Other pages → the file that runs their commands, and a text in it that names the page.
 RUN_BY_PAGE = {
     "docs/api.md": ("tests/sknet/prediction/test_api_page.py", 'commands("docs/api.md")'),
+    "docs/command.md": (
+        "tests/flows/test_console.py",
+        'documented_commands("docs/command.md")',
+    ),
     "docs/artifacts.md": (
         "tests/infra/artifacts/test_artifacts_docs.py",
         '"docs" / "artifacts.md"',
     ),
     "docs/data.md": ("tests/sknet/data/test_data_page.py", 'page="docs/data.md"'),
     "docs/contributing.md": ("tests/e2e/test_demo.py", 'documented("make test")'),
+    "docs/export.md": ("tests/sknet/test_export_store.py", 'commands("docs/export.md")'),
     "docs/evaluation.md": (
         "tests/e2e/test_readme.py",
-        'documented("python -m sknet.validate", step, page=page)',
+        'documented("sknet validate", step, page=page)',
     ),
     "docs/passport.md": ("tests/tasks/catalog/test_passports.py", 'commands("docs/passport.md")'),
     "docs/revalidation.md": (
@@ -62,14 +71,15 @@ RUN_BY_PAGE = {
     "docs/recipes.md": ("tests/e2e/test_readme.py", 'page="docs/recipes.md"'),
     "docs/own-photographs.md": (
         "tests/long/test_own_photographs.py",
-        'documented("python -m sknet.data", page=PAGE)',
+        'documented("sknet data", page=PAGE)',
     ),
     # Parsed here: the first is the README's, and tests/flows/test_report_flow.py runs the options.
     "docs/reports.md": ("tests/docs/test_pages.py", 'commands("docs/reports.md")'),
     "docs/training.md": (
         "tests/sknet/graph/test_published_recipes.py",
-        'documented("python -m sknet.graph"',
+        'documented("sknet graph"',
     ),
+    "docs/tutorial.md": ("tests/e2e/test_tutorial.py", "for command in commands(PAGE)"),
     "infra/prefect/README.md": ("tests/e2e/conftest.py", 'page="infra/prefect/README.md"'),
     "infra/s3/README.md": ("tests/infra/s3/test_s3_server.py", 'page="infra/s3/README.md"'),
 }
@@ -84,9 +94,9 @@ ELSEWHERE = {
 }
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 PAGES = ["README.md", "infra/prefect/README.md", "infra/s3/README.md", *DOCS]
-PROGRAMS = ("flows.train_sknet", "sknet.train", "sknet.convert", "sknet.validate")
+PROGRAMS = ("run", "train", "convert", "validate")
 COMMAND = re.compile(
-    r"(?:[A-Za-z_]+=\S+ )*(?:\.venv/bin/)?(?:python|msrun|ray|prefect|make|msprof)\S* -?\w"
+    r"(?:[A-Za-z_]+=\S+ )*(?:\.venv/bin/)?(?:python|sknet|msrun|ray|prefect|make|msprof)\S* -?\w"
 )
 
 
@@ -123,22 +133,18 @@ def test_a_page_says_where_to_run_the_commands_that_no_test_runs(page: str) -> N
 @pytest.mark.parametrize("page", sorted(ELSEWHERE))
 def test_the_programs_understand_the_options_of_these_commands(page: str) -> None:
     for line in text_blocks(page):
-        words = shlex.split(line)
-        module = next((word for word in words if word in PROGRAMS), None)
-        if module:
-            program = importlib.import_module(module)
-            options = words[words.index(module) + 1 :]
-            if hasattr(program, "command"):
-                given: object = parse(program.command, options)
-            else:
-                given = program.parser().parse_args(options)
+        _, started, options = line.partition("sknet ")
+        program, *words = shlex.split(options.rstrip('"')) or [""]
+        if started and program in PROGRAMS:
+            module = importlib.import_module(COMMANDS[program][0].partition(":")[0])
+            given: object = parse(module.command, words)
             name = getattr(given, "recipe", None) or getattr(given, "config", None)
             assert name in (None, "RECIPE.yaml", *list_recipes()), line
 
 
 def test_the_report_command_understands_the_options_in_its_page() -> None:
     given = [
-        parse(flows.report.command, shlex.split(command)[3:])
+        parse(flows.report.command, shlex.split(command)[2:])
         for command in commands("docs/reports.md")
     ]
     assert len(given) == 3
@@ -192,15 +198,15 @@ def test_the_page_on_revalidation_names_every_criterion_and_its_commands_are_und
     assert f"p at least {SIGNIFICANCE}" in rows["not worse than production"]
     assert f"at most {TOLERANCE:.1%}".replace("%", " %") in page
     options = [
-        line.removeprefix("python -m flows.revalidate").split()
+        line.removeprefix("sknet revalidate").split()
         for line in commands("docs/revalidation.md")
-        if line.startswith("python -m flows.revalidate")
+        if line.startswith("sknet revalidate")
     ]
     assert len(options) == 2
     for words in options:
         parse(flows.revalidate.command, words)
-    (command,) = (c for c in commands("docs/revalidation.md") if "flows.train_sknet" in c)
-    given = parse(train_command, shlex.split(command)[3:])
+    (command,) = (c for c in commands("docs/revalidation.md") if c.startswith("sknet run"))
+    given = parse(train_command, shlex.split(command)[2:])
     assert given.recipe in list_recipes()
     floors = settings_of(Floors, given)
     assert floors == Floors(balanced_floor=0.8, class_floor={"cat": 0.9, "dog": 0.95})

@@ -58,7 +58,7 @@ def run(directory: Path, words: list[str], **env: str) -> str:
 
 @pytest.mark.long
 def test_train_on_ones_own_images_through_the_flow(directory: Path) -> None:
-    words = documented("python -m flows.train_sknet")
+    words = documented("sknet run --recipe")
     assert words[words.index("--recipe") + 1] == "skresnet18_folder"
     shutil.rmtree(directory / "artifacts/refs")  # so that any accuracy is promoted
     output = run(directory, [*words, *SHORTER, "--set", "batch_size=8"])
@@ -74,37 +74,39 @@ def test_train_on_two_workers(directory: Path) -> None:
     assert "trained 12 steps: ckpt/step-00000012" in output
 
 
-def test_train_in_one_process_then_validate_and_export(directory: Path) -> None:
-    output = run(directory, documented("python -m sknet.train"))
+def test_train_in_one_process_then_validate(directory: Path) -> None:
+    output = run(directory, documented("sknet train"))
     assert "trained 12 steps: ckpt/step-00000012" in output
     (shards,) = (directory / "shards").iterdir()
     assert (shards / "shards.json").is_file()
 
     step = {"ckpt/step-00000100": "ckpt/step-00000012"}
-    words = documented("python -m sknet.validate", step)
+    words = documented("sknet validate", step)
     output = run(directory, [*words, "--json", "evaluation.json"])
     evaluation = Evaluation.read(directory / "evaluation.json")
     assert evaluation.seen == 18
     assert f"({evaluation.correct_top1}/18)" in output
 
     page = "docs/evaluation.md"
-    run(directory, documented("python -m sknet.validate", step, page=page))
+    run(directory, documented("sknet validate", step, page=page))
     assert CheckpointChecks.read(directory / "evaluation/checks.json").passed
     assert Evaluation.read(directory / "evaluation/evaluation.json") == evaluation
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     printed = run(directory, [sys.executable, "-c", snippet])
     assert printed.startswith(f"{evaluation.accuracy_top1} ")
 
-    words = documented("python -m sknet.export", {"ckpt/step-00000100": "ckpt/step-00000012"})
-    assert "wrote tiny.onnx for input (1, 3, 32, 32)" in run(directory, words)
-    assert (directory / "tiny.onnx").is_file()
+
+def test_export_production(directory: Path) -> None:
+    output = run(directory, documented("sknet export"))
+    assert "wrote model.onnx for input (N, 3, 32, 32), and model.onnx.json; " in output
+    assert (directory / "model.onnx").is_file()
 
 
 @pytest.mark.long
 def test_fine_tune(directory: Path, trained: Trained) -> None:
     old = open_store(str(trained.store)).load("checkpoint", trained.of("train").key)
     weights = {"ckpt_path=WEIGHTS": f"ckpt_path={old.path('model.ckpt')}"}
-    words = documented("python -m sknet.train", weights, page="docs/recipes.md")
+    words = documented("sknet train", weights, page="docs/recipes.md")
     output = run(directory, [*words, *SHORTER])
     assert "trained 3 steps: ckpt/step-00000003" in output
     before = load_checkpoint(str(old.path("model.ckpt")))
@@ -119,25 +121,27 @@ def test_fine_tune(directory: Path, trained: Trained) -> None:
     assert not any(layers["layer2"] + layers["fc"])
 
 
-def test_convert(directory: Path) -> None:
-    run(directory, documented("python -m sknet.convert"))
+def test_look_at_the_images_and_convert_them(directory: Path) -> None:
+    run(directory, documented("sknet data"))
+    assert (directory / "data.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    run(directory, documented("sknet convert"))
     assert len(list((directory / "SHARDS").glob("*.mindrecord"))) == 16
 
 
 def test_look_into_the_store(directory: Path, trained: Trained) -> None:
-    listed = run(directory, documented("python -m infra.artifacts ls"))
+    listed = run(directory, documented("sknet store ls"))
     assert all(f"{result.kind}/{result.key}" in listed for result in trained.results)
-    verified = run(directory, documented("python -m infra.artifacts verify"))
+    verified = run(directory, documented("sknet store verify"))
     assert verified.endswith("artifacts verified, 0 damages\n")
-    assert trained.of("train").key in run(directory, documented("python -m infra.artifacts refs"))
+    assert trained.of("train").key in run(directory, documented("sknet store refs"))
 
 
 @pytest.mark.long
 def test_report_and_revalidate(directory: Path, trained: Trained) -> None:
-    run(directory, documented("python -m flows.report"))
+    run(directory, documented("sknet report"))
     kept = Path(str(trained.of("report").facts["html"]))
     assert (directory / "reports/report.html").read_bytes() == kept.read_bytes()
     assert not (directory / "reports/manifest.json").exists()
-    output = run(directory, documented("python -m flows.revalidate"))
+    output = run(directory, documented("sknet revalidate"))
     counts = trained.of("validate").facts
     assert f"as recorded: accuracy@1 {counts['correct_top1']}/{counts['seen']}" in output

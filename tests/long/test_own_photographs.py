@@ -23,7 +23,7 @@ MAX_SECONDS = 1800
 def run(directory: Path, words: list[str]) -> str:
     """Run a command in the directory of somebody who has the repository on the path."""
     ended = subprocess.run(
-        [sys.executable, *words[1:]],
+        [str(Path(sys.executable).with_name(words[0])), *words[1:]],
         cwd=directory,
         env={**os.environ, **harness_api(), "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -38,12 +38,12 @@ def run(directory: Path, words: list[str]) -> str:
 @pytest.mark.usefixtures("flow_harness")
 def test_a_folder_of_photographs_goes_the_whole_way_as_the_page_says(tmp_path: Path) -> None:
     run(tmp_path, documented("python -m tests.photographs", page=PAGE))
-    said = run(tmp_path, documented("python -m sknet.data", page=PAGE))
+    said = run(tmp_path, documented("sknet data", page=PAGE))
     blocks = re.findall(r"```text\n(.*?)```", (ROOT / PAGE).read_text("utf-8"), re.DOTALL)
     assert said == blocks[0]
     assert "val/portrait/05.jpg" in (tmp_path / "photos.html").read_text("utf-8")
 
-    summary = run(tmp_path, documented("python -m flows.train_sknet", page=PAGE))
+    summary = run(tmp_path, documented("sknet run", page=PAGE))
     store = open_store(str(tmp_path / "artifacts"), create=False)
     production = store.refs.get("production")
     assert production is not None and production.kind == "checkpoint"

@@ -11,7 +11,7 @@ from infra.artifacts.__main__ import main
 from tests.documented import commands
 
 TEXT = (Path(__file__).parents[3] / "docs" / "artifacts.md").read_text("utf-8")
-START = "python -m infra.artifacts "
+START = "sknet store "
 
 TESTS = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def test_each_command_runs_as_written(tmp_path, monkeypatch, capsys):
         ref = store.refs.set("production", manifest, expected=ref, reason="better")
     damaged = commit(store, make_spec(), {"a": b"b"})
     lines = re.findall(r"^\$ (.+)$", TEXT, re.MULTILINE)
-    assert len({line.split()[3] for line in lines}) == 8
+    assert len({line.split()[2] for line in lines}) == 8
     for line in lines:
         assert line.startswith(START)
         if " repair " in line:

@@ -64,7 +64,7 @@ def test_registering_enables_the_plugin_and_keeps_what_the_profile_says(tmp_path
 
 @pytest.mark.slow
 def test_a_user_who_registers_nothing_can_enable_the_plugin_everywhere(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
     (command,) = (each for each in text.split("`") if each.startswith("prefect config set"))
     settings = dict(word.split("=") for word in command.split()[3:])
     ended = subprocess.run(

@@ -236,10 +236,8 @@ def test_the_program_writes_the_page_and_says_what_is_suspect(
     call: Call, odd: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "pages" / "data.html"
-    written = documented(
-        "python -m sknet.data", {"DIR": odd, "data.html": out}, page="docs/data.md"
-    )
-    code, printed, _ = call(data_program, *written[3:])
+    written = documented("sknet data", {"DIR": odd, "data.html": out}, page="docs/data.md")
+    code, printed, _ = call(data_program, *written[2:])
     assert code == 0
     assert printed.splitlines()[-1] == (
         f"{out}: 34 images of 3 classes, tiny: 1, odd aspect: 1, blank: 1, dark: 1, bright: 1, "

@@ -72,9 +72,9 @@ def test_a_small_network_with_published_choices_is_fit_for_ascend_and_needs_each
 def test_the_documented_command_finds_nothing_unfit_for_ascend_and_no_needless_review(
     tmp_path: Path,
 ) -> None:
-    words = documented("python -m sknet.graph", {"graph.json": tmp_path / "graph.json"}, page=PAGE)
+    words = documented("sknet graph", {"graph.json": tmp_path / "graph.json"}, page=PAGE)
     assert SMALLEST in words
-    check_reviewed(audited(*words[3:], out=tmp_path / "graph.json"))
+    check_reviewed(audited(*words[2:], out=tmp_path / "graph.json"))
 
 
 def check_reviewed(result: GraphAudit) -> None:
