@@ -7,7 +7,7 @@ evaluates.
 from importlib.metadata import version
 from typing import Any, Literal
 
-from infra.artifacts import ArtifactSpec, ArtifactStore
+from infra.artifacts import ArtifactSpec, ArtifactStore, StoreError
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Reencoding
@@ -64,15 +64,19 @@ def checkpoint_spec(
 
 
 def stored_checkpoint_spec(
-    store: ArtifactStore, recipe: Recipe, shards: str, num_workers: int, device_target: str
+    store: ArtifactStore | None,
+    recipe: Recipe,
+    shards: str,
+    num_workers: int,
+    device_target: str,
 ) -> ArtifactSpec:
     """Return the spec under which a training is stored, or will be.
 
     Earlier versions had `sknet.recipe.recipe.BESIDES_TRAINING` in the key, too. What they trained
-    is found under that key, and not trained again.
+    is found under that key, and not trained again. Nothing in the store is changed.
 
     Args:
-        store: The artifact store.
+        store: The artifact store; None: it doesn't exist yet.
         recipe: The recipe of the training.
         shards: Digest of the shards.
         num_workers: Number of ranks on all hosts.
@@ -80,7 +84,13 @@ def stored_checkpoint_spec(
     """
     spec = checkpoint_spec(recipe, shards, num_workers, device_target)
     earlier = _checkpoint_spec(recipe.choices(), shards, num_workers, device_target)
-    return earlier if earlier != spec and store.get(earlier) is not None else spec
+    if store is None or earlier == spec:
+        return spec
+    try:
+        store.load(earlier.kind, earlier.key)
+    except StoreError:
+        return spec
+    return earlier
 
 
 def _checkpoint_spec(

@@ -17,8 +17,9 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def project() -> dict[str, Any]:
-    content: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    return content["project"]
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    declared: dict[str, Any] = content["project"]
+    return declared
 
 
 def test_the_badges_say_what_the_package_declares() -> None:
@@ -58,7 +59,7 @@ def test_the_figures_of_the_models_are_those_that_the_command_prints(
     for row in capsys.readouterr().out.splitlines()[2:]:
         name, params, *_, macs = (cell.strip() for cell in row.split("|")[1:-1])
         printed[name] = (f"{int(params.replace(',', '')) / 1e6:.2f} M", macs)
-    shown = {}
+    shown: dict[str, tuple[str, str]] = {}
     for names, params, macs in re.findall(
         r"^\| ([\w, =]+?) \| ([\d.]+ M[\d., M]*) \| ([\d., ]+) \|", README, re.MULTILINE
     ):

@@ -15,7 +15,7 @@ def spec(recipe: Recipe) -> ArtifactSpec:
     return checkpoint_spec(recipe, SHARDS, 2, "CPU")
 
 
-def stored_spec(store: ArtifactStore, recipe: Recipe) -> ArtifactSpec:
+def stored_spec(store: ArtifactStore | None, recipe: Recipe) -> ArtifactSpec:
     return stored_checkpoint_spec(store, recipe, SHARDS, 2, "CPU")
 
 
@@ -24,10 +24,11 @@ def store(tmp_path: Path) -> ArtifactStore:
     return open_store(str(tmp_path / "store"))
 
 
-def put(store: ArtifactStore, stored: ArtifactSpec, directory: Path) -> None:
+def put(store: ArtifactStore, stored: ArtifactSpec, directory: Path) -> Path:
     directory.mkdir()
     (directory / "model.ckpt").write_bytes(b"weights")
     store.put(stored, directory, stats={}, provenance={})
+    return store.load(stored.kind, stored.key).path("model.ckpt")
 
 
 def test_how_a_training_is_logged_kept_and_judged_is_not_in_its_key() -> None:
@@ -44,8 +45,13 @@ def test_a_training_that_an_earlier_version_stored_is_found(
     recipe = load_recipe("skresnet18_digits")
     params = spec(recipe).params | {"recipe": recipe.choices()}
     earlier = spec(recipe).model_copy(update={"params": params})
-    assert stored_spec(store, recipe) == spec(recipe) != earlier
-    put(store, earlier, tmp_path / "earlier")
+    assert stored_spec(store, recipe) == stored_spec(None, recipe) == spec(recipe) != earlier
+    weights = put(store, earlier, tmp_path / "earlier")
     assert stored_spec(store, recipe) == earlier
     other = load_recipe("skresnet18_digits", ["lr=0.07"])
     assert stored_spec(store, other) == spec(other)
+    # A damaged one is no longer found, and stays where it is: a dry run looks, too.
+    weights.chmod(0o644)
+    weights.write_bytes(b"other")
+    assert stored_spec(store, recipe) == spec(recipe)
+    assert weights.read_bytes() == b"other"
