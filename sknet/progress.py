@@ -84,4 +84,5 @@ def console_of_program(options: object) -> Console:
     if progress_file or getattr(options, "outcome_file", None):
         return SupervisedConsole(progress_file)
     quiet, verbose = (getattr(options, name, False) for name in ("quiet", "verbose"))
-    return open_console(quiet=quiet, verbose=verbose)
+    # MindSpore compiles in this process.
+    return open_console(quiet=quiet, verbose=verbose, may_stall=True)

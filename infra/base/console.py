@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from infra.base.first_line import first_line
+from infra.base.heartbeat import Heartbeat
 from infra.base.interrupts import before_the_last_line
 from infra.base.outcomes import UserError
 from infra.base.progress import Progress, clock
@@ -36,6 +37,9 @@ SECONDS_BETWEEN_LINES = 10.0
 SECONDS_OF_SILENCE = 20.0
 """Time without a plain line after which one says what is being done. Users shall wait for no more
 than 30 s; a loaded machine may delay it."""
+SECONDS_TO_STALL = 25.0
+"""Time without a line after which another process says what is being done: a library keeps the
+threads of this one from running."""
 SECONDS_TO_FIRST_LINE = 2.2
 """Age of the process at which the first plain line says what is being done. Users shall wait for no
 more than 3 s; longer imports say a line of their own, see `infra.base.first_line`."""
@@ -123,15 +127,18 @@ class QuietConsole(Console):
 class PlainConsole(Console):
     """Writes lines with the time of day. A thread breaks long silence."""
 
-    def __init__(self, stream: TextIO, *, first_line_after: float) -> None:
+    def __init__(self, stream: TextIO, *, first_line_after: float, may_stall: bool = False) -> None:
         """Open the console.
 
         Args:
             stream: Where the lines go.
             first_line_after: Seconds after which the first line comes at the latest.
+            may_stall: Whether a library may keep all threads of this process from running.
         """
         super().__init__()
         self._stream = stream
+        self._may_stall = may_stall
+        self._heartbeat: Heartbeat | None = None
         self._due = time.monotonic() + first_line_after
         self._not_before = self._due
         self._closed = threading.Event()
@@ -144,6 +151,7 @@ class PlainConsole(Console):
         with self._lock:
             self._pause()
             write_line(self._stream, f"{datetime.now():%H:%M:%S} {line}")
+            self._tell()
 
     def _pause(self) -> None:
         """Begin the pause until the next line about progress."""
@@ -154,10 +162,32 @@ class PlainConsole(Console):
     def _progressed(self) -> None:
         if self._progress != self._shown and time.monotonic() >= self._not_before:
             self._write_status()
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Let another process know what is being done, in case this one can't say it."""
+        if not self._may_stall:
+            return
+        if self._heartbeat is None:
+            try:
+                self._heartbeat = Heartbeat(
+                    self._stream.fileno(), first=SECONDS_TO_STALL, again=SECONDS_OF_SILENCE
+                )
+            except OSError:  # the stream is no file, or there may be no further process
+                self._may_stall = False
+        if self._heartbeat:
+            is_timed = self._progress.fraction is None
+            since = time.time() - (time.monotonic() - self._began) if is_timed else None
+            doing = self._progress.describe() or "at work"
+            named = f"{self._stage}: {doing}" if self._stage else doing
+            self._heartbeat.tell(named, since=since)
 
     def _end(self) -> None:
         self._closed.set()
         self._thread.join()
+        if self._heartbeat:
+            self._heartbeat.close()
 
     def _write_status(self) -> None:
         self._shown = self._progress
@@ -293,8 +323,13 @@ def opened(console: Console) -> Iterator[Console]:
         console.close()
 
 
-def open_console(*, quiet: bool = False, verbose: bool = False) -> Console:
+def open_console(*, quiet: bool = False, verbose: bool = False, may_stall: bool = False) -> Console:
     """Return the console for stderr as it is, and for the user's choice.
+
+    Args:
+        quiet: Whether the user wants no progress.
+        verbose: Whether the user wants lines in any case.
+        may_stall: Whether a library may keep all threads of this process from running.
 
     Raises:
         UserError: The user chose both.
@@ -307,9 +342,10 @@ def open_console(*, quiet: bool = False, verbose: bool = False) -> Console:
         return LiveConsole(sys.stderr, redirects_stdout=sys.stdout.isatty())
     first_line.end()
     if first_line.is_said:
-        return PlainConsole(sys.stderr, first_line_after=SECONDS_BETWEEN_LINES)
-    wait = max(SECONDS_OF_CHECKS, SECONDS_TO_FIRST_LINE - process_age())
-    return PlainConsole(sys.stderr, first_line_after=wait)
+        wait = SECONDS_BETWEEN_LINES
+    else:
+        wait = max(SECONDS_OF_CHECKS, SECONDS_TO_FIRST_LINE - process_age())
+    return PlainConsole(sys.stderr, first_line_after=wait, may_stall=may_stall)
 
 
 def process_age() -> float:

@@ -1,5 +1,6 @@
 """What people see of a run: its first line soon, a live display in a terminal, and how it ends."""
 
+import re
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def test_in_a_terminal_a_run_is_drawn_live_and_a_refused_checkpoint_can_fail_it(
         run.end()
 
     assert "━" in run.output(), "no bar was drawn"
-    assert "validate starting 1 process" in run.output().replace("\x1b[1m", "")
+    assert "validate starting 1 process" in re.sub(r"\x1b\[[0-9;]*m", "", run.output())
     screen = run.screen()
     lines = screen.lines()
     assert not any("━" in line for line in lines), "a bar was left behind"

@@ -111,7 +111,8 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Run a program that refuses its input; returns its one line."""
 
     def run(module: ModuleType, *options: object) -> str:
-        code, _, errors = call(module, *options)
+        # Otherwise a machine that is busy would say what it does meanwhile.
+        code, _, errors = call(module, "--quiet", *options)
         assert code == 2, errors
         (line,) = errors.splitlines()
         assert line.startswith("error: ")

@@ -272,7 +272,7 @@ def test_an_output_directory_that_is_not_empty_is_refused(
 def test_a_process_ends_with_the_same_code_and_line(folders: Path, away: Path) -> None:
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "sknet.train", "--config", "skresnet18_digits"),
+            *(sys.executable, "-m", "sknet.train", "--quiet", "--config", "skresnet18_digits"),
             *("--data_dir", str(folders), "--set", "lrr=1"),
         ],
         cwd=away,

@@ -20,7 +20,7 @@ def run_graph(
     """Return the ended process, for which a primitive counts as not reviewed."""
     command = ["-c", WITHOUT_REVIEW, not_reviewed] if not_reviewed else ["-m", "sknet.graph"]
     return subprocess.run(
-        [sys.executable, *command, *map(str, options)],
+        [sys.executable, *command, "--quiet", *map(str, options)],
         capture_output=True,
         text=True,
         timeout=timeout,

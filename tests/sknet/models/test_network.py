@@ -153,7 +153,7 @@ def test_the_table_for_another_resolution_has_the_published_sizes() -> None:
     # PYTHONPATH has a model for tests.
     env = {key: value for key, value in os.environ.items() if key not in ("GLOG_v", "PYTHONPATH")}
     ended = subprocess.run(
-        [sys.executable, "-m", "sknet.models", "--resolution", "32"],
+        [sys.executable, "-m", "sknet.models", "--quiet", "--resolution", "32"],
         capture_output=True,
         text=True,
         timeout=600,
