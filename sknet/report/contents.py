@@ -68,6 +68,8 @@ class EpochLine(_Line):
     step: NonNegative
     epoch: NonNegative
     train_loss: float | None = None
+    lr: float | None = None
+    """Learning rate of the last step; logs of earlier versions lack it."""
     correct_top1: NonNegative | None = None
     correct_top5: NonNegative | None = None
     seen: Positive | None = None

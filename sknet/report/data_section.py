@@ -86,7 +86,8 @@ def _words(data: DataSetFacts, num_runs: int) -> str:
 
 
 def _measured_of(data: DataSetFacts) -> str:
-    if not data.measured or len(data.measured) == sum(data.splits.values()):
+    # What was left out can't be measured.
+    if not data.measured or len(data.measured) + data.num_left_out >= sum(data.splits.values()):
         return ""
     return f"Sizes and brightness are those of {len(data.measured):,} images, chosen at random."
 

@@ -308,7 +308,7 @@ def _sample_values(
                 "words": f"{row['key']}: {run.class_name(row['label'])}",
                 "label": run.class_name(row["label"]),
                 "predicted": run.class_name(row["predicted"]),
-                "probability": f"{100 * row['probability']:.0f} %",
+                "probability": _percent(row["probability"]),
                 "correct": row["correct"],
             }
             for row in shown.to_dict("records")
@@ -345,7 +345,7 @@ def _pairs(run: TrainedRun, pictures: Pictures) -> Iterator[dict[str, Any]]:
                 {
                     "uri": data_uri(pictures.get(shown.sha256, b"")),
                     "key": shown.example.key,
-                    "probability": f"{100 * shown.example.probability:.0f} %",
+                    "probability": _percent(shown.example.probability),
                 }
                 for shown in itertools.islice(_examples(run, pair), MAX_EXAMPLES_PER_PAIR)
             ],
@@ -356,6 +356,11 @@ def _examples(run: TrainedRun, pair: ConfusedPair) -> Iterator[ShownExample]:
     for shown in run.examples:
         if (shown.example.label, shown.example.predicted) == (pair.label, pair.predicted):
             yield shown
+
+
+def _percent(fraction: float) -> str:
+    """Return a fraction as percent, in one word."""
+    return f"{100 * fraction:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _first_rows(table: pd.DataFrame, *, file: str) -> dict[str, Any]:

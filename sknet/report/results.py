@@ -4,12 +4,13 @@ Published results are for ImageNet-1K, so they are shown only if a run was train
 table of their own.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from sknet.report.contents import ReportContents, TrainedRun
+from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, TrainedRun
 from sknet.report.published import IMAGENET_VALIDATION
 from sknet.report.published_table import published_table
 from sknet.report.tables import verdict
@@ -54,7 +55,7 @@ def results_as_text(contents: ReportContents) -> pd.DataFrame:
     first: dict[str, list[str]] = {
         "recipe": [run.recipe.name for run in runs],
         "run": [run.short_key for run in runs],
-        "data": [run.data.source if run.data else UNKNOWN for run in runs],
+        "data": data_names(runs),
         "outcome": [outcome(run) for run in runs],
         "accuracy@1, 95 % interval": [
             f"{100 * each.accuracy_top1:.2f} % ({interval_text(each)})" if each else UNKNOWN
@@ -97,12 +98,29 @@ def rows_of(contents: ReportContents) -> list[Mapping[str, Any]]:
             "key": run.short_key,
             "recipe": run.recipe.name,
             "model": run.model,
-            "data": run.data.source if run.data else UNKNOWN,
+            "data": data,
             "outcome": outcome(run).split(",", maxsplit=1)[0],
             "reason": verdict(run) or "",
             "choices": {name: text[name] for name in differing},
         }
-        for run, text in zip(contents.runs, texts, strict=True)
+        for run, text, data in zip(contents.runs, texts, data_names(contents.runs), strict=True)
+    ]
+
+
+def data_names(runs: Sequence[TrainedRun]) -> list[str]:
+    """Return what names each run's data: its source, with the digest where several have the same.
+
+    All folders of images have the source `class-folders`.
+    """
+    known = {(run.data.source, run.data_digest) for run in runs if run.data}
+    of_source = Counter(source for source, _ in known)
+    return [
+        UNKNOWN
+        if run.data is None
+        else run.data.source
+        if of_source[run.data.source] == 1
+        else f"{run.data.source}, {run.data_digest[:SHORT_KEY_LENGTH]}"
+        for run in runs
     ]
 
 

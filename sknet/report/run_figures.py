@@ -56,7 +56,7 @@ def describe_curve(run: TrainedRun) -> str:
     drawn = _finite(losses)
     sentences = [f"Learning curve of {run.recipe.name}, run {run.short_key}."]
     if drawn:
-        sentences.append(f"Loss per step from {drawn[0][1]:.3g} to {drawn[-1][1]:.3g}.")
+        sentences.append(f"Training loss from {drawn[0][1]:.3g} to {drawn[-1][1]:.3g}.")
     else:
         sentences.append("No loss was logged.")
     if validated := _validation_losses(run):
@@ -248,7 +248,19 @@ def describe_attention(attention: Attention) -> str:
 
 
 def _losses(run: TrainedRun) -> Points:
-    return [(line.step, line.loss) for line in run.history.steps if line.loss is not None]
+    """Return the losses of steps that were logged, or the means of epochs if these are more."""
+    history = run.history
+    steps: Points = [(line.step, line.loss) for line in history.steps if line.loss is not None]
+    epochs: Points = [
+        (line.step, line.train_loss) for line in history.epochs if line.train_loss is not None
+    ]
+    return max(steps, epochs, key=len)
+
+
+def _rates(run: TrainedRun) -> Points:
+    steps = _finite([(line.step, line.lr) for line in run.history.steps])
+    epochs = _finite([(line.step, line.lr) for line in run.history.epochs])
+    return max(steps, epochs, key=len)
 
 
 def _validation_losses(run: TrainedRun) -> Points:
@@ -312,7 +324,7 @@ def _draw_accuracies(axes: "Axes", run: TrainedRun) -> None:
 
 def _draw_rates(axes: "Axes", run: TrainedRun) -> None:
     axes.set_title("Learning rate")
-    rates = _finite([(line.step, line.lr) for line in run.history.steps])
+    rates = _rates(run)
     if not rates:
         note_empty(axes, "no learning rate was logged")
         return
@@ -351,7 +363,7 @@ def _draw_distribution(axes: "Axes", run: TrainedRun) -> None:
         axes.axvline(value, color=ORANGE, linestyle=style, linewidth=1.4, label=name)
     axes.set_xlabel("ms")
     if percentiles:
-        axes.legend(loc="best")
+        axes.legend(loc="upper center")  # on the right is the last percentile
 
 
 def _draw_reliability(axes: "Axes", series: Sequence[Reliability]) -> None:

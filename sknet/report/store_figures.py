@@ -174,8 +174,9 @@ def describe_speed(runs: Sequence[TrainedRun]) -> str:
     """Return what the figure of speeds shows, in words."""
     rows = step_times(runs)
     fastest = min(rows, key=lambda row: row.p50)
+    which = f"the {len(rows)} runs" if len(rows) > 1 else "the run"
     return (
-        f"Milliseconds per step of the {len(rows)} runs shown in detail: the median as a dot, the "
+        f"Milliseconds per step of {which} shown in detail: the median as a dot, the "
         f"90th and the 99th percentile as strokes. Lowest median: {fastest.p50:.1f}, "
         f"{fastest.name}."
     )

@@ -301,7 +301,8 @@ def _run_row(run: TrainedRun, price: float | None) -> Row:
 
 def _epoch_rows(run: TrainedRun) -> Iterator[Row]:
     last_rates = {step.epoch: step.lr for step in run.history.steps}
-    return (_epoch_row(run, epoch, last_rates.get(epoch.epoch)) for epoch in run.history.epochs)
+    for epoch in run.history.epochs:
+        yield _epoch_row(run, epoch, last_rates.get(epoch.epoch) if epoch.lr is None else epoch.lr)
 
 
 def _epoch_row(run: TrainedRun, line: EpochLine, last_rate: float | None) -> Row:

@@ -10,7 +10,7 @@ from PIL import Image
 from prefect import flow
 
 from infra.artifacts import open_store
-from sknet.records import Dataset, Shards
+from sknet.records import Dataset, QuarantinedSample, Shards
 from sknet.report import write_report
 from sknet.report.data_contents import picture_name
 from tasks.catalog.runs import collect, thumbnails
@@ -32,10 +32,13 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     shutil.copytree(images / "val", images / "test")
     shutil.copy(images / "train/cat/000.png", images / "val/cat/copy.png")
     shutil.copy(images / "train/dog/001.jpg", images / "train/emu/wrong.jpg")
+    cut = (images / "train/dog/003.jpg").read_bytes()
+    (images / "train/emu/cut.jpg").write_bytes(cut[: len(cut) // 2])
+    left_out = QuarantinedSample(split="train", key="train/emu/cut.jpg", reason="truncated")
     filler = Filler(tmp_path / "store")
     staged = stage_alone(str(images), str(tmp_path / "store"))
     dataset = Dataset.read(filler.store.load("dataset", staged.key).path("dataset.json"))
-    shards = Shards(dataset=dataset, files=(), quarantined=())
+    shards = Shards(dataset=dataset, files=(), quarantined=(left_out,))
     inputs = {"dataset": staged.digest}
     filler.shards = filler.put("shards", {"shards": 1}, inputs, {"shards.json": shards}, 1.0)
     filler.run(1)
@@ -43,7 +46,7 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     contents = collect(open_store(str(tmp_path / "store")))
     assert contents.unreadable == ()
     (data,) = contents.data_sets
-    assert data.class_counts == {"train": (6, 6, 7), "val": (4, 3, 3), "test": (3, 3, 3)}
+    assert data.class_counts == {"train": (6, 6, 8), "val": (4, 3, 3), "test": (3, 3, 3)}
     assert data.leaked == {"train": 1, "val": 10, "test": 9}
     assert data.num_copies == {"leaks": 10, "contradictions": 1}
     pictures = thumbnails(filler.store, (), contents.data_sets)
@@ -54,10 +57,10 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     names = write_report(contents, tmp_path / "out", pictures=pictures)
     assert {"data_classes.csv", "data_classes.parquet"} <= {*names}
     table = pd.read_parquet(tmp_path / "out/data_classes.parquet")
-    assert table["samples"].sum() == 38
+    assert table["samples"].sum() == 39
     page = (tmp_path / "out/report.html").read_text("utf-8")
     section = page[page.index('<section id="data">') :].split("</section>")[0]
-    assert "19 train, 10 val, 9 test; 0 left out." in section
+    assert "20 train, 10 val, 9 test; 1 left out." in section
     assert "1 of train, 10 of val, 9 of test have a copy in another split." in section
     assert "Copies in several splits: 10" in section
     assert "<strong>val</strong>, cat: val/cat/copy.png" in section
@@ -65,6 +68,7 @@ def test_copies_are_shown_with_their_pictures(tmp_path: Path) -> None:
     assert len(re.findall('<img src="data:image/jpeg', section)) == 22 + 29
     assert '<div class="examples samples">' in section
     assert "no picture" not in section
+    assert "chosen at random" not in section, "all that can be decoded were measured"
     for words in ("Shorter side of the images: median", "Brightness, the mean grey value"):
         assert words in section
 

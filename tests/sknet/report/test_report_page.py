@@ -24,7 +24,8 @@ from sknet.report.figures import shortened
 from sknet.report.published_table import PUBLISHED_COLUMNS
 from sknet.report.results import is_imagenet, results_as_text
 from sknet.report.run_figures import learning_curve
-from sknet.report.text import beneath_figure
+from sknet.report.tables import epochs_table
+from sknet.report.text import UNKNOWN, beneath_figure
 from tests.sknet.report.trained_runs import END, START, epoch_line, make_run, step_line
 
 TABLES = [
@@ -358,6 +359,26 @@ def test_a_figure_says_what_it_could_not_draw() -> None:
     assert all(f">{text}</text>" in svg for text in ("training", "validation", "Learning rate"))
     words = learning_curve(make_run(log=[])).words
     assert "No loss was logged. No epoch was evaluated." in words
+
+
+def test_a_short_training_is_drawn_by_its_epochs_as_few_of_its_steps_are_logged() -> None:
+    epochs = [epoch_line(number, train_loss=2.0 - number / 2, lr=0.125) for number in range(3)]
+    run = make_run(log=[START, step_line(44, 1.5), *epochs, END])
+    assert "Training loss from 2 to 1. " in learning_curve(run).words
+    assert epochs_table([run])["lr at the end"].tolist() == [0.125] * 3
+    more_steps = make_run(log=[START, *(step_line(step, 1.5) for step in (9, 22, 33, 44)), *epochs])
+    assert "Training loss from 1.5 to 1.5. " in learning_curve(more_steps).words
+
+
+def test_data_sets_of_one_source_are_told_apart_by_their_digests() -> None:
+    facts = imagenet_run().data
+    assert facts is not None
+    other = imagenet_run(key="ab" * 32, data=facts.model_copy(update={"digest": "5" * 64}))
+    shown = results_as_text(ReportContents(runs=(other, imagenet_run(), make_run())))
+    assert shown["data"].tolist() == [
+        *("imagenet, 5555555555", f"imagenet, {facts.digest[:10]}"),
+        UNKNOWN,
+    ]
 
 
 def test_a_report_without_runs_says_so(tmp_path: Path) -> None:
