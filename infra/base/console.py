@@ -12,6 +12,7 @@ All of it goes to stderr, so that stdout has nothing but results. Exactly one co
 time in a process, and any thread may use it; where none is open, nothing is shown.
 """
 
+import math
 import os
 import sys
 import threading
@@ -40,6 +41,8 @@ than 30 s; a loaded machine may delay it."""
 SECONDS_TO_STALL = 25.0
 """Time without a line after which another process says what is being done: a library keeps the
 threads of this one from running."""
+SECONDS_BETWEEN_TELLING = 1.0
+"""Shortest time between two messages to that process about the same work."""
 SECONDS_TO_FIRST_LINE = 2.2
 """Age of the process at which the first plain line says what is being done. Users shall wait for no
 more than 3 s; longer imports say a line of their own, see `infra.base.first_line`."""
@@ -139,6 +142,7 @@ class PlainConsole(Console):
         self._stream = stream
         self._may_stall = may_stall
         self._heartbeat: Heartbeat | None = None
+        self._told, self._told_at = ("", ""), -math.inf
         self._due = time.monotonic() + first_line_after
         self._not_before = self._due
         self._closed = threading.Event()
@@ -167,8 +171,11 @@ class PlainConsole(Console):
 
     def _tell(self) -> None:
         """Let another process know what is being done, in case this one can't say it."""
-        if not self._may_stall:
+        now, doing = time.monotonic(), (self._stage, self._progress.phase)
+        is_news = doing != self._told or now - self._told_at >= SECONDS_BETWEEN_TELLING
+        if not (self._may_stall and is_news):
             return
+        self._told, self._told_at = doing, now
         if self._heartbeat is None:
             try:
                 self._heartbeat = Heartbeat(
@@ -178,10 +185,9 @@ class PlainConsole(Console):
                 self._may_stall = False
         if self._heartbeat:
             is_timed = self._progress.fraction is None
-            since = time.time() - (time.monotonic() - self._began) if is_timed else None
-            doing = self._progress.describe() or "at work"
-            named = f"{self._stage}: {doing}" if self._stage else doing
-            self._heartbeat.tell(named, since=since)
+            since = time.time() - (now - self._began) if is_timed else None
+            said = self._progress.describe() or "at work"
+            self._heartbeat.tell(f"{self._stage}: {said}" if self._stage else said, since=since)
 
     def _end(self) -> None:
         self._closed.set()
@@ -338,7 +344,9 @@ def open_console(*, quiet: bool = False, verbose: bool = False, may_stall: bool 
         raise UserError("--quiet and --verbose contradict each other: leave one of them out")
     if quiet:
         return QuietConsole(sys.stderr)
-    if sys.stderr.isatty() and not verbose and os.environ.get("TERM") != "dumb":
+    # The cells of a Jupyter notebook show a terminal's output, but every redrawing of it again.
+    can_redraw = os.environ.get("TERM") != "dumb" and "JPY_PARENT_PID" not in os.environ
+    if sys.stderr.isatty() and not verbose and can_redraw:
         return LiveConsole(sys.stderr, redirects_stdout=sys.stdout.isatty())
     first_line.end()
     if first_line.is_said:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,14 +39,43 @@ def keys_of_reports(root: Path) -> set[str]:
     return {manifest.key for manifest in open_store(str(root)).list("report")}
 
 
+@pytest.fixture
+def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only web browser here, which remembers the address that it shows in a file."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    address = tmp_path / "address"
+    program = programs / "browser"
+    program.write_text(f'#!/bin/sh\necho "$1" > {address}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("BROWSER", "browser")
+    # The browsers are looked for once in a process.
+    monkeypatch.setattr(webbrowser, "_tryorder", None)
+    monkeypatch.setattr(webbrowser, "_browsers", {})
+    return address
+
+
 def test_each_choice_and_each_change_of_the_store_makes_a_report_of_its_own(
-    flow_harness: None, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flow_harness: None,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    browser: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = ["--store", root, "--out", tmp_path / "out"]
-    run(*options)
+    run(*options, "--open")
+    assert browser.read_text("utf-8") == f"{(tmp_path / 'out/report.html').as_uri()}\n"
     first = keys_of_reports(root)
     page = (tmp_path / "out" / "report.html").read_bytes()
-    run(*options)
+    monkeypatch.setenv("BROWSER", "")
+    monkeypatch.setattr(webbrowser, "_tryorder", None)
+    monkeypatch.setattr(webbrowser, "_browsers", {})
+    run(*options, "--open")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "warning: there is no web browser here that --open could use"
+    )
     assert keys_of_reports(root) == first
     assert b"data:image/png;base64," in page
     runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")

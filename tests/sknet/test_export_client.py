@@ -17,9 +17,9 @@ from PIL import Image
 from sknet import export
 from sknet.data.reading.pipeline import eval_batches, sample_keys
 from sknet.data.shards import ShardSet, read_shards
-from sknet.errors import UserError
 from sknet.evaluation.predicting import predict
 from sknet.evaluation.predictions import read_predictions, write_predictions
+from sknet.exporting import origin
 from sknet.exporting.comparison import compare_predictions, kept_classes
 from sknet.models import formats
 from sknet.models.sknet import SKNet
@@ -309,12 +309,12 @@ def test_a_fixed_number_of_images_is_padded_at_the_end(
     assert seen == [4, 4, 4]
 
 
-def test_a_split_without_images_can_not_be_compared(exported: Path, shards: ShardSet) -> None:
-    record = ExportedFile.read(exported.with_name("model.onnx.json"))
-    run = formats.loaded(exported)
-    assert run is not None
-    with pytest.raises(UserError, match=r"^the split test has no samples"):
-        compare_predictions(run, run, record, shards, split="test")
+def test_data_without_validation_images_is_refused(
+    refused: Callable[..., str], checkpoint: Path, shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "SPLIT", "test")  # of which there are no images
+    line = refused(export, "--ckpt_path", checkpoint, "--data_dir", shards.directory)
+    assert line == "error: the split test has no samples: nothing can be compared"
 
 
 @pytest.mark.slow

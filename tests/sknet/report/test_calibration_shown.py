@@ -79,6 +79,9 @@ def test_the_diagram_draws_the_held_out_half_without_and_with_the_temperature() 
     drawing = reliability_diagram(run_with(calibration()), counts())
     for name in ("as predicted", "temperature 1.62"):
         assert f">{name}</text>" in drawing.svg
+    for changes in ({"bins_before": AFTER}, {"bins_after": BEFORE}):
+        other = reliability_diagram(run_with(calibration(**changes)), counts())
+        assert other.svg != drawing.svg
     assert drawing.words.endswith(
         "A temperature of 1.62, fitted on 180 of the images, changes the error on the other 180 "
         "from 14.40 % to 2.80 %."

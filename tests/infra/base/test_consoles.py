@@ -224,5 +224,10 @@ def test_the_kind_of_console_follows_stderr_and_the_options(
     assert kind(quiet=True) is QuietConsole
     with pytest.raises(UserError, match="--quiet and --verbose contradict each other"):
         kind(quiet=True, verbose=True)
-    monkeypatch.setenv("TERM", "dumb")
-    assert kind() is PlainConsole
+    with monkeypatch.context() as patch:
+        patch.setenv("TERM", "dumb")
+        assert kind() is PlainConsole
+    with monkeypatch.context() as patch:
+        patch.setenv("JPY_PARENT_PID", "7")  # in a cell of a notebook
+        assert kind() is PlainConsole
+    assert kind() is LiveConsole
