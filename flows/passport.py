@@ -32,7 +32,6 @@ from sknet.errors import UserError
 from sknet.passport.fields import CARD_TEMPLATE
 from sknet.passport.signing import PublicKey, TamperedError
 from sknet.passport.signing import new_key as write_new_key
-from sknet.records import Dataset
 from tasks.catalog.passports import (
     CARD_SETTING,
     KEY_SETTING,
@@ -184,19 +183,17 @@ def verify(options: VerifyOptions) -> None:
         if not (options.passport and options.checkpoint):
             raise UserError("--passport and --checkpoint go together: give both, or neither")
         chain = verify_files(options.passport, options.checkpoint, key)
-        images = chain.required("dataset").images
         print(f"verified  checkpoint/{chain.required('checkpoint').key}, signed by {key.id}")
     else:
         store = open_store(options.store or default_store(), create=False)
         ref = _checkpoint(store, options.ref)
         passport = signed_passport(store, ref, key)
-        for name, found in verify_in_store(store, ref, passport, key).items():
-            print(f"{found:<9} {name}")
+        found, chain = verify_in_store(store, ref, passport, key)
+        for name, state in found.items():
+            print(f"{state:<9} {name}")
         print(f"signed by {key.id}")
-        dataset = store.find("dataset", passport.manifest.inputs["dataset"])
-        images = Dataset.read(dataset.path("dataset.json")).samples_digest
     if options.data:
-        _compare_images(options.data, images)
+        _compare_images(options.data, chain.required("dataset").images)
         print(f"verified  the images in {options.data}")
 
 

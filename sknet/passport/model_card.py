@@ -301,7 +301,9 @@ def _training(facts: ModelFacts) -> Iterable[str]:
         ("parameters", f"{state.num_params:,}"),
     ]
     yield _table(rows, ("training", ""))
-    choices = run.recipe.model_dump(mode="json", exclude={"ckpt_path", *BESIDES_TRAINING})
+    left_out = {"ckpt_path", *BESIDES_TRAINING}
+    values = run.recipe.file_values().items()
+    choices = {key: value for key, value in values if key not in left_out}
     recipe = yaml.safe_dump(choices, allow_unicode=True)
     # Indented, so that no text in it can end the block.
     yield "The recipe:\n\n" + "\n".join(f"    {line}" for line in recipe.splitlines())
@@ -328,7 +330,7 @@ def _integrity(facts: ModelFacts, signed_by: str | None) -> Iterable[str]:
     yield _table(rows, ("file or artifact", ""))
     if signed_by:
         yield (
-            "`python -m flows.passport verify --key KEY.pub` compares checkpoint, data and this "
+            "`sknet passport verify --key KEY.pub` compares checkpoint, data and this "
             "card with the signed chain."
         )
 

@@ -45,12 +45,12 @@ class SigningKey:
         except (ValueError, TypeError) as error:  # TypeError: it is encrypted
             raise UserError(
                 f"signing key {path} can't be used, {_line(error)}: expected PEM without password, "
-                "as `python -m flows.passport new-key` makes it"
+                "as `sknet passport new-key` makes it"
             ) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise UserError(
                 f"signing key {path} is of type {type(key).__name__}: expected Ed25519, as "
-                "`python -m flows.passport new-key` makes it"
+                "`sknet passport new-key` makes it"
             )
         return cls(CryptoSigner(key))
 
@@ -91,12 +91,12 @@ class PublicKey:
         except ValueError as error:
             raise UserError(
                 f"public key {path} can't be used, {_line(error)}: expected PEM, as "
-                "`python -m flows.passport new-key` makes it"
+                "`sknet passport new-key` makes it"
             ) from None
         if not isinstance(key, Ed25519PublicKey):
             raise UserError(
                 f"public key {path} is of type {type(key).__name__}: expected Ed25519, as "
-                "`python -m flows.passport new-key` makes it"
+                "`sknet passport new-key` makes it"
             )
         return cls(SSlibKey.from_crypto(key))
 

@@ -194,7 +194,7 @@ def signed_passport(store: ArtifactStore, target: Ref | Manifest, key: PublicKey
             return store.load("passport", manifest.key, level="full")
     raise StoreError(
         f"{target.kind}/{target.key} has no passport that key {key.id[:10]} signed: "
-        "`python -m flows.passport make --key PRIVATE_KEY` makes one"
+        "`sknet passport make --key PRIVATE_KEY` makes one"
     )
 
 
@@ -218,7 +218,7 @@ def copy_passport(store: ArtifactStore, passport: Artifact, out: Path) -> None:
 
 def verify_in_store(
     store: ArtifactStore, target: Ref | Manifest, passport: Artifact, key: PublicKey
-) -> dict[str, str]:
+) -> tuple[dict[str, str], Chain]:
     """Compare a checkpoint and all that it was made from with the signed chain.
 
     Every file that the store has is read.
@@ -230,7 +230,7 @@ def verify_in_store(
         key: The key that is trusted.
 
     Returns:
-        Kind and key of each link → what was found.
+        Kind and key of each link → what was found; and the chain.
 
     Raises:
         TamperedError: Something is not what was signed.
@@ -244,7 +244,7 @@ def verify_in_store(
         if link.kind != "documents":
             found[f"{link.kind}/{link.key}"] = _compare_stored(store, link)
     found[f"passport/{passport.manifest.key}"] = "verified"
-    return found
+    return found, chain
 
 
 def verify_files(passport: Path, checkpoint: Path, key: PublicKey) -> Chain:

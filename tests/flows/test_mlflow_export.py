@@ -129,10 +129,10 @@ def test_an_export_repeated_interrupted_or_after_a_change_leaves_each_run_once(
 
     client = MlflowClient(server)
     page = documented(
-        "python -m flows.mlflow_export",
+        "sknet mlflow",
         {"artifacts": store.root, "http://127.0.0.1:5000": server},
         page="docs/passport.md",
-    )[3:]
+    )[2:]
     assert export(*page) == 0
     assert "exported" in capsys.readouterr().out
     first = content(client, "sknet")

@@ -201,7 +201,7 @@ def test_what_is_promoted_has_a_signed_passport_and_a_wrong_key_leaves_productio
     passport = signed_passport(case.store, case.production, key)
     signed_by = f"passport/{passport.manifest.key}, signed by {key.id[:10]}"
     assert result.facts["passport"] == signed_by
-    found = verify_in_store(case.store, case.production, passport, key)
+    found, _ = verify_in_store(case.store, case.production, passport, key)
     assert set(found.values()) == {"verified"}
     assert f"checkpoint/{case.production.key}" in found
     assert case.promote(candidate).facts["passport"] == signed_by

@@ -244,13 +244,33 @@ def test_the_commands_of_the_page_do_what_it_says(
         "passport": tmp_path / "passport",
         "checkpoint": checkpoint,
     }
-    found = [shlex.split(each)[3:] for each in commands("docs/passport.md") if "passport" in each]
+    page = commands("docs/passport.md")
+    found = [shlex.split(each)[2:] for each in page if each.startswith("sknet passport ")]
     assert [words[0] for words in found] == ["card", "new-key", "make", "verify", "verify"]
     for words in found:
         assert start(passport.app, [str(values.get(word, word)) for word in words]) == 0
     assert capsys.readouterr().out.count("verified  checkpoint/") == 2
-    page = (ROOT / "docs" / "passport.md").read_text("utf-8")
-    assert all(f"`{name}`" in page for name in (CARD_SETTING, KEY_SETTING, CARD_FILE, CHAIN_FILE))
+    text = (ROOT / "docs" / "passport.md").read_text("utf-8")
+    assert all(f"`{name}`" in text for name in (CARD_SETTING, KEY_SETTING, CARD_FILE, CHAIN_FILE))
+
+
+def test_a_copy_of_a_store_without_the_data_verifies_what_it_has(
+    made: tuple[LocalStore, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, keys, _ = made
+    other = open_store(str(shutil.copytree(store.root, tmp_path / "elsewhere")))
+    assert isinstance(other, LocalStore)
+    for kind in ("dataset", "shards"):
+        other.remove(kind, only(store, kind).key)
+    verify = ["verify", "--key", keys / "key.pem.pub", "--data", "digits"]
+    assert run(other, *verify) == 0
+    said = capsys.readouterr().out
+    assert f"signed; not in this store dataset/{only(store, 'dataset').key}" in said
+    assert f"verified  checkpoint/{only(store, 'checkpoint').key}" in said
+    assert "verified  the images in digits" in said
+    other.remove("checkpoint", only(store, "checkpoint").key)
+    assert run(other, *verify) == 1
+    assert "is signed and can't be found" in capsys.readouterr().err
 
 
 def test_a_store_that_is_copied_to_another_place_verifies_there(
