@@ -1,6 +1,7 @@
 """The log of a flow that a command runs, as the command's console shows it."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from tasks.programs import SHOWN_OTHERWISE
 FIRST_RANK = "[rank 0] "
 OF_PREFECT = ("Beginning flow run", "Finished in state", "Created ")
 """How Prefect's own lines begin in the log of a run."""
+OF_EVERY_PROGRAM = re.compile(r"device \S+: chosen by --device_target")
+"""What a program says of the device that its task has told it; the flow says why it is this one."""
 
 
 @contextmanager
@@ -63,7 +66,8 @@ class LogHandler(logging.Handler):
         if not (is_of_run or record.name.startswith("infra.")) or text.startswith(OF_PREFECT):
             return
         text = text.removeprefix(FIRST_RANK)
-        # The device is said by every program that runs on it.
+        if record.name == "prefect.task_runs" and OF_EVERY_PROGRAM.fullmatch(text):
+            return
         if text not in self._seen:
             self._seen.add(text)
             self._console.say(self._in_stage(record, text))

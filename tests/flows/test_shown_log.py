@@ -49,6 +49,7 @@ def test_news_of_tasks_and_of_the_store_and_all_warnings_are_shown_once_with_the
     with log_on(shown, verbose=False):
         for _ in range(2):
             log("prefect.task_runs", logging.INFO, "[rank 0] training steps 1 to 12", **task)
+        log("prefect.task_runs", logging.INFO, "device CPU: chosen by --device_target", **task)
         log("prefect.task_runs", logging.INFO, "train: built in 3.1 s", **task)
         log("prefect.task_runs", logging.INFO, "epoch 1/2, 40 %", **task, **{SHOWN_OTHERWISE: True})
         log("prefect.flow_runs", logging.INFO, "Beginning flow run 'tiny' for flow 'train-sknet'")
