@@ -68,7 +68,7 @@ def test_a_run_records_stores_and_data_by_their_absolute_paths(
     monkeypatch.setattr(flow, "call", call)
     options = ["--store", "store", "--data", "images"]
     words = {
-        train_sknet: [*options, "--set", "num_classes=3", "--set", "global_batch_size=8"],
+        train_sknet: [*options, "--set", "num_classes=3", "--set", "batch_size=4"],
         revalidate: [*options, "--replica", "store"],
         report: options[:2],
     }
