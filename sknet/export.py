@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from infra.base.cann import version_warning
-from infra.base.commands import OPTIONS, STORE, Flag, app_of, start
+from infra.base.commands import OPTIONS, STORE, Flag, app_of, parsed_by, start
 from infra.base.console import console
+from infra.base.options import integer
 from infra.base.progress import Progress
 from sknet import outputs, program
 from sknet.device import Device, choose_device
@@ -279,17 +280,21 @@ class Options(DeviceOptions, LaunchedOptions):
     """Format of the file; AIR on Ascend only."""
     out: Annotated[Path | None, Parameter(show_default="MODEL.onnx, or .mindir")] = None
     """File to write."""
-    batch_size: Annotated[int | None, Parameter(show_default="any")] = None
+    batch_size: Annotated[
+        int | None, parsed_by(integer), Parameter(show_default="any; of AIR 1")
+    ] = None
     """Number of images in the input, if it is to be fixed."""
-    resolution: Annotated[int | None, Parameter(show_default="the recipe's")] = None
+    resolution: Annotated[
+        int | None, parsed_by(integer), Parameter(show_default="the recipe's")
+    ] = None
     """Side of the input, in pixels."""
     fp16: Flag = False
     """Compute in float16 (ONNX only), in half the size; inputs and logits stay float32."""
-    max_differences: int = 0
+    max_differences: Annotated[int, parsed_by(integer)] = 0
     """Most validation images whose predicted class may differ. Their names are in the record."""
     model: str | None = None
     """Name of the model, for weights without state.json."""
-    num_classes: Annotated[int | None, Parameter(show_default="1000")] = None
+    num_classes: Annotated[int | None, parsed_by(integer), Parameter(show_default="1000")] = None
     """Number of classes, for weights without state.json."""
     classes: Path | None = None
     """Text file with one class name a line, for weights without state.json."""
@@ -315,8 +320,6 @@ def _suffix(arguments: Options, device: Device) -> str:
             "--format AIR is written by MindSpore on Ascend only: "
             "use MINDIR, or --device_target Ascend there"
         )
-    if arguments.format == "AIR" and arguments.batch_size is None:
-        raise UserError("--format AIR needs a number of images: give --batch_size")
     if arguments.format == "ONNX":
         for package in ("onnx", "onnxruntime"):
             if not find_spec(package):

@@ -57,6 +57,8 @@ def main(arguments: "Options") -> None:
     from sknet.models.weights import load_weights
     from sknet.world import join_world, set_device
 
+    if run is None:
+        _warn_of_resizing(recipe, weights, warnings.append)
     set_device(device.target, jit_level=recipe.jit_level)
     world = join_world(distribute=distribute)
     if world.rank == 0:
@@ -143,6 +145,19 @@ def _recipe_and_run(
     ]:
         warn(f"warning: other preprocessing than in training: {', '.join(differing)}")
     return recipe, run
+
+
+def _warn_of_resizing(recipe: Recipe, weights: Path, warn: Callable[[str], object]) -> None:
+    """Warn if weights of timm or MindCV would be evaluated with the other one's resizing."""
+    from sknet.models.weights import source_of
+
+    source = source_of(weights)
+    theirs = {"timm": "pillow", "mindcv": "mindcv"}.get(source, recipe.eval_preprocessing)
+    if theirs != recipe.eval_preprocessing:
+        warn(
+            f"warning: {weights} is from {source}, which evaluates with other resizing than this "
+            f"recipe: --set eval_preprocessing={theirs}"
+        )
 
 
 def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, ...]) -> None:

@@ -376,8 +376,8 @@ def raise_unless_done(result: JobResult, module: str) -> None:
             raise JobFailedError(result.message)
 
 
-def write_recipe(values: Mapping[str, object], workspace: Path) -> Path:
+def write_recipe(recipe: Recipe, workspace: Path) -> Path:
     """Write a resolved recipe as a program's `--config`, and return its path. JSON is YAML."""
     path = workspace / "recipe.yaml"
-    path.write_text(json.dumps(values, indent=1), "utf-8")
+    path.write_text(json.dumps(recipe.file_values(), indent=1), "utf-8")
     return path

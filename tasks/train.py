@@ -61,7 +61,7 @@ def train(
     def build(workspace: Path) -> BuildOutput:
         checkpoints = workspace / "checkpoints"
         options = {
-            "config": write_recipe(recipe.model_dump(mode="json"), workspace),
+            "config": write_recipe(recipe, workspace),
             "data_dir": artifact_of(store, shards).directory,
             "ckpt_save_dir": checkpoints,
             "device_target": device_target,

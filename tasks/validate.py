@@ -90,7 +90,7 @@ def evaluate_checkpoint(
     """
     out = workspace / "out"
     options = {
-        "config": write_recipe(recipe.model_dump(mode="json"), workspace),
+        "config": write_recipe(recipe, workspace),
         "data_dir": shards.directory,
         "ckpt_path": checkpoint.directory / ("" if own_shards else "model.ckpt"),
         "device_target": device_target,
@@ -125,7 +125,7 @@ def evaluate_sealed(
     """
     out = workspace / "out"
     options = {
-        "config": write_recipe(recipe.model_dump(mode="json"), workspace),
+        "config": write_recipe(recipe, workspace),
         "data_dir": shards.directory,
         "ckpt_path": checkpoint.directory / "model.ckpt",
         "device_target": device_target,

@@ -84,13 +84,8 @@ def compare_predictions(
         shards: The data.
         split: Name of the split.
         on_progress: Called after each batch with the fraction of the images that are done.
-
-    Raises:
-        UserError: The split has no images.
     """
     num_samples = shards.num_samples(split)
-    if not num_samples:
-        raise UserError(f"the split {split} has no samples: nothing can be compared")
     indices = np.arange(num_samples)
     keys = sample_keys(shards, split, indices)
     batch_size = model.input_shape[0] or BATCH_SIZE

@@ -91,12 +91,13 @@ def describe(
         mean=preprocessing("mean"),
         std=preprocessing("std"),
     )
+    num_images = arguments.batch_size or (1 if arguments.format == "AIR" else None)
     return ExportedModel(
         **steps.model_dump(),
         model=model,
         num_classes=num_classes or IMAGENET_CLASSES,
         classes=run.classes if run else names,
-        input_shape=(arguments.batch_size, 3, side, side),
+        input_shape=(num_images, 3, side, side),
         crop_pct=preprocessing("crop_pct"),
         steps=steps.in_words(),
         precision="float16" if arguments.fp16 else "float32",

@@ -103,14 +103,16 @@ def find_origin(arguments: "Options", report: Callable[[str], None]) -> Origin:
 
 
 def shards_of(origin: Origin, model: ExportedModel) -> "ShardSet | None":
-    """Return the data, which has the classes of the network.
+    """Return the data, which has validation images and the classes of the network.
 
     Raises:
-        UserError: It has others, or is damaged.
+        UserError: It has none or others, or is damaged.
     """
     if origin.shards is None:
         return None
     shards = origin.shards()
+    if not shards.num_samples(SPLIT):
+        raise UserError(f"the split {SPLIT} has no samples: nothing can be compared")
     if model.classes:
         agreed_classes({"the checkpoint": model.classes, "--data_dir": shards.classes})
     else:

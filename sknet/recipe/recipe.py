@@ -91,6 +91,13 @@ class Recipe(
         choices = {**late, **self.choices()}
         return {key: value for key, value in choices.items() if key not in BESIDES_TRAINING}
 
+    def file_values(self) -> dict[str, Any]:
+        """Return the values of a recipe file from which `load_recipe` makes the same recipe."""
+        return {
+            **{key: getattr(self, key) for key in FILE_DEFAULTS},
+            **self.model_dump(mode="json"),
+        }
+
     def of_training(self) -> Self:
         """Return the recipe with the default of everything that changes nothing in a checkpoint.
 

@@ -174,7 +174,8 @@ def facts(run: TrainedRun) -> dict[str, str]:
 
 def recipe_yaml(run: TrainedRun) -> str:
     """Return every choice of the training in the form of a recipe file."""
-    choices = run.recipe.model_dump(mode="json", exclude={*BESIDES_TRAINING})
+    values = run.recipe.file_values().items()
+    choices = {key: value for key, value in values if key not in BESIDES_TRAINING}
     return str(yaml.safe_dump(choices, sort_keys=False))
 
 

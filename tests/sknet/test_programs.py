@@ -78,6 +78,22 @@ def test_validating_weights_prints_and_writes_the_counts(
     assert f"({record.correct_top1}/6)" in counts
 
 
+def test_weights_of_timm_with_resizing_of_mindcv_are_told(
+    call: Callable[..., tuple[int, str, str]],
+    config: tuple[str, ...],
+    converted: ShardSet,
+    away: Path,
+) -> None:
+    save_safetensors(tiny_network(3), away / "timm.safetensors", "timm")
+    options = (validate, *config, "--data_dir", converted.directory, "--ckpt_path")
+    for method, told in (("mindcv", True), ("pillow", False)):
+        code, output, errors = call(
+            *options, "timm.safetensors", "--set", f"eval_preprocessing={method}"
+        )
+        assert code == 0, errors
+        assert ("--set eval_preprocessing=pillow" in output) == told
+
+
 def test_training_with_a_file_of_mindcv_says_the_device_first_and_once_which_keys_it_ignores(
     call: Callable[..., tuple[int, str, str]], converted: ShardSet, away: Path
 ) -> None:
