@@ -156,7 +156,8 @@ def _stage(choices: Choices, store: ArtifactStore | None) -> tuple[_Images | Non
     cache = ScanCache(source)
     files = [file for file in source.files() if isinstance(file, SourceFile)]
     unread = [file for file in files if choices.asked.full or cache.get(file) is None]
-    amount = f"{len(unread):,} files, {size_text(sum(file.size for file in unread))}"
+    files_text = "1 file" if len(unread) == 1 else f"{len(unread):,} files"
+    amount = f"{files_text}, {size_text(sum(file.size for file in unread))}"
     if sum(file.size for file in unread) > READ_AT_MOST:
         return None, Line("stage", f"read {amount}", "dataset, its key is known then")
     staged = stage_source(

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from tabulate import tabulate
 
-from infra.base.commands import OPTIONS
+from infra.base.commands import OPTIONS, parsed_by
+from infra.base.options import integer
 from infra.base.progress import work
 from sknet import program
 from sknet.architectures import ARCHITECTURES, architecture
@@ -90,7 +91,7 @@ def checkpoint_bytes(recipe: Recipe, num_classes: int) -> int | None:
 class Options(LaunchedOptions):
     """The options of the table."""
 
-    resolution: int = RESOLUTION
+    resolution: Annotated[int, parsed_by(integer)] = RESOLUTION
     """Side of the image for which multiply-accumulates are counted, in pixels. Another than the
     default takes a minute, as the networks then run."""
 

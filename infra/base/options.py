@@ -16,6 +16,14 @@ def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
     return parse
 
 
+def integer(text: str) -> int:
+    """Parse a whole number, whose limits are checked later."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def number(least: float, most: float = math.inf) -> Callable[[str], float]:
     """Return a parser of finite numbers from `least` to `most`, both included."""
 

@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from cyclopts import App
@@ -123,6 +124,9 @@ def test_every_option_has_a_help_and_is_found_in_kebab_case_and_in_snake_case(na
     ]
     for argument in arguments:
         assert argument.parameter.help, argument.name
+        # The library would take 1.5 for 2.
+        is_number = {int, float} & {argument.hint, *get_args(argument.hint)}
+        assert argument.parameter.converter or not is_number, argument.name
         for option in argument.names:
             body = option.removeprefix("--")
             for spelling in (f"--{body.replace('-', '_')}", f"--{body.replace('_', '-')}"):
@@ -158,6 +162,8 @@ def test_options_are_those_of_the_module_in_both_spellings(
             "--distribute is 'maybe': expected True or False",
         ),
         ("run --on-leak hide", "--on-leak is 'hide': expected warn or refuse or drop"),
+        ("models --resolution large", "--resolution: 'large' is not a whole number"),
+        ("models --resolution 224.4", "--resolution: '224.4' is not a whole number"),
         ("run --workers 0", "--workers: '0' is not a whole number of at least 1"),
     ],
 )

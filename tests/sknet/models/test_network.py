@@ -133,7 +133,7 @@ def test_the_table_has_the_sizes_of_each_model(
 ) -> None:
     smallest = {name: ARCHITECTURES[name] for name in ("skresnet18", "sknet26")}
     monkeypatch.setattr(sizes, "ARCHITECTURES", smallest)
-    code, output, errors = call(sizes, "--resolution", 32)
+    code, output, errors = call(sizes, "--resolution", 32, "--quiet")
     assert (code, errors) == (0, "")
     printed = sizes_in(output)
     assert list(printed) == list(smallest)
