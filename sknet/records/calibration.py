@@ -80,8 +80,9 @@ class Calibration(Record):
         if not self.is_fitted:
             return "no temperature could be fitted"
         return (
-            f"temperature {self.temperature:.3f}, which changes it from {self.error_before:.4f} to "
-            f"{self.error_after:.4f} on {self.num_held_out} held-out images"
+            f"with temperature {self.temperature:.3f}, the calibration error on "
+            f"{self.num_held_out} held-out images is {self.error_after:.4f} instead of "
+            f"{self.error_before:.4f}"
         )
 
     def threshold(self, error_rate: float) -> Threshold:

@@ -25,7 +25,7 @@ def checkpoint(store_uri: str | None, ref: str) -> StoredCheckpoint:
     store = open_store(uri, create=False)
     found = store.refs.get(ref)
     if found is None:
-        names = ", ".join(store.refs.names()) or "none yet: run train-sknet until it promotes one"
+        names = ", ".join(store.refs.names()) or "none yet: `sknet run` promotes a checkpoint"
         raise StoreError(f"store {uri} has no ref {ref!r}, expected one of its refs ({names})")
     if found.kind != "checkpoint":
         raise StoreError(f"ref {ref!r} of {uri} points to {found.kind}, expected a checkpoint")

@@ -184,7 +184,8 @@ def test_a_threshold_of_real_counts_keeps_the_error_on_the_held_out_half() -> No
 def test_it_says_what_the_temperature_changes() -> None:
     fitted = curve((0.2, (100, 20), (100, 20))).model_copy(update={"temperature": 1.25})
     assert fitted.describe() == (
-        "temperature 1.250, which changes it from 0.1000 to 0.0500 on 100 held-out images"
+        "with temperature 1.250, the calibration error on 100 held-out images is 0.0500 instead of "
+        "0.1000"
     )
     unfitted = fitted.model_copy(update={"is_fitted": False, "temperature": 1.0})
     assert unfitted.describe() == "no temperature could be fitted"

@@ -20,13 +20,13 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint in production as ONNX with a fixed batch; don't change it."""
+    """The checkpoint in production as ONNX for any number of images; don't change it."""
     from infra.base.commands import app_of, start
 
     out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     directory = stored_checkpoint(trained.store, "production").directory
     options = ["--ckpt_path", str(directory), "--format", "ONNX", "--out", str(out)]
-    assert start(app_of(export.command, "export"), [*options, "--batch_size", "4"]) == 0
+    assert start(app_of(export.command, "export"), options) == 0
     return out
 
 
@@ -60,17 +60,18 @@ def test_the_file_predicts_what_its_checkpoint_does(
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
-def test_a_batch_that_is_not_full_is_predicted_as_a_full_one(
-    trained: Trained, exported: Path
+def test_a_file_for_a_fixed_number_of_images_predicts_any_number(
+    trained: Trained, exported: Path, copied: Path
 ) -> None:
-    predictor = sknet.Predictor.from_onnx(exported)
-    files = sorted((trained.images / "val").rglob("*.png"))[:5]
-    together = predictor(files)
-    assert len(together) == 5
-    for file, expected in zip(files, together, strict=True):
-        (alone,) = predictor(file)
-        assert alone.label == expected.label
-        np.testing.assert_allclose(alone.probability, expected.probability, atol=1e-6)
+    changed_record(copied, input_shape=[4, 3, 32, 32])
+    fixed = sknet.Predictor.from_onnx(copied)
+    files = sorted((trained.images / "val").rglob("*.png"))[::3]
+    assert len(files) == 6
+    for found, expected in zip(
+        fixed(files), sknet.Predictor.from_onnx(exported)(files), strict=True
+    ):
+        assert found.label == expected.label
+        np.testing.assert_allclose(found.probability, expected.probability, atol=1e-6)
 
 
 def test_a_file_that_its_record_does_not_describe_is_refused(copied: Path) -> None:
