@@ -42,7 +42,8 @@ def test_a_file_that_is_named_twice_is_predicted_once(photographs: Path) -> None
 
 
 def test_a_pattern_finds_files_in_all_folders(photographs: Path) -> None:
-    assert find_files(["photos/**/*.png"]).files == ("photos/more/a.png",)
+    found = find_files(["photos/**/[ab].*"]).files
+    assert found == ("photos/b.jpg", "photos/more/a.png")
 
 
 def test_a_file_whose_name_has_signs_of_a_pattern_is_a_file(photographs: Path) -> None:
