@@ -17,6 +17,10 @@ from sknet.errors import UserError
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Run, Shards
 
+LEAST_IMAGES = 2
+"""Images of a forward pass: the attention of an SK unit normalises its means over pixels by
+BatchNorm, which makes zeros of a single value."""
+
 FILES_OF_ONE_IMAGE = (ClassFolders, UnsplitFolders, KaggleImagenet)
 """Sources each of whose files is an image, so that their samples can be counted unread."""
 
@@ -31,15 +35,12 @@ def check_ranks(recipe: Recipe, world_size: int) -> None:
 
 
 def refuse_single_images(recipe: Recipe, global_batch: int, world_size: int) -> None:
-    """Check that each forward pass of a rank has several images.
-
-    The attention of an SK unit normalises its means over pixels by BatchNorm, which makes zeros of
-    a single value.
+    """Check that each forward pass of a rank has `LEAST_IMAGES`.
 
     Raises:
         UserError: It has one image.
     """
-    if global_batch == world_size * recipe.gradient_accumulation_steps:
+    if global_batch < LEAST_IMAGES * world_size * recipe.gradient_accumulation_steps:
         raise UserError(
             f"each of {world_size} workers gets one image in a forward pass (the global batch is "
             f"{global_batch}), which BatchNorm can't normalise: choose a larger batch_size or "
@@ -83,11 +84,21 @@ def check_samples(recipe: Recipe, world_size: int, num_samples: int) -> None:
         UserError: There are too few.
     """
     global_batch = recipe.global_batch(world_size)
-    if num_samples < global_batch:
+    if num_samples >= global_batch:
+        return
+    passes = world_size * recipe.gradient_accumulation_steps
+    if (fitting := num_samples // passes) < LEAST_IMAGES:
         raise UserError(
-            f"the global batch is {global_batch}, but there are {num_samples} training samples: "
-            "choose a smaller batch"
+            f"there are {num_samples} training samples for {world_size} workers, expected "
+            f"{LEAST_IMAGES * passes} or more: add images, or choose fewer workers"
         )
+    smaller = (
+        f"batch_size={fitting}" if recipe.batch_size else f"global_batch_size={fitting * passes}"
+    )
+    raise UserError(
+        f"the global batch is {global_batch}, but there are {num_samples} training samples: "
+        f"choose a smaller batch, such as --set {smaller}"
+    )
 
 
 def check_data(recipe: Recipe, world_size: int, data: str) -> None:

@@ -37,7 +37,24 @@ def test_a_run_has_as_many_steps_as_fill_a_batch(recipe: Recipe, converted: Shar
     ("changes", "world_size", "message"),
     [
         ({"num_classes": 4}, 1, "num_classes is 4, but the data set has 3 classes"),
-        ({"global_batch_size": 16}, 1, "there are 15 training samples: choose a smaller batch"),
+        (
+            {"global_batch_size": 16},
+            1,
+            "the global batch is 16, but there are 15 training samples: choose a smaller batch, "
+            "such as --set global_batch_size=15",
+        ),
+        (
+            {"global_batch_size": None, "batch_size": 9},
+            2,
+            "the global batch is 18, but there are 15 training samples: choose a smaller batch, "
+            "such as --set batch_size=7",
+        ),
+        (
+            {"global_batch_size": 64},
+            8,
+            "there are 15 training samples for 8 workers, expected 16 or more: add images, or "
+            "choose fewer workers",
+        ),
         ({}, 3, "global_batch_size 4 can't be divided among 3 workers"),
         ({"num_parallel_workers": 4096}, 1, "num_parallel_workers is 4096, but this machine has "),
     ],
