@@ -55,5 +55,10 @@ def test_a_folder_of_photographs_goes_the_whole_way_as_the_page_says(tmp_path: P
     found = store.load("promotion", promotion.key)
     criteria = Promotion.read(found.path("promotion.json")).criteria
     assert {"balanced accuracy", "recall of portrait"} <= {each.name for each in criteria}
-    for line in blocks[1].splitlines():  # the numbers are those of one machine
-        assert re.search(re.sub(r"[\d.]+", r"[\\d.]+", re.escape(line)), summary), line
+    for line in blocks[1].splitlines():
+        assert without_numbers(line) in without_numbers(summary), line
+
+
+def without_numbers(text: str) -> str:
+    """Return a text without its numbers, which are those of one machine."""
+    return re.sub(r"\d[\d.]*", "#", text)
