@@ -20,9 +20,12 @@ from sknet import outputs, program
 from sknet.errors import SampleError, UserError
 from sknet.export import read_classes
 from sknet.options import DeviceOptions, LaunchedOptions
+from sknet.prediction.exported import read_exported
 from sknet.prediction.inputs import Found, find_files
 from sknet.prediction.results import Prediction, Unreadable, document, write_table
+from sknet.prediction.stores import stored_checkpoint
 from sknet.recipe import load_recipe
+from sknet.records.training import weights_file
 
 if TYPE_CHECKING:
     from sknet.prediction.predictor import Predictor
@@ -107,27 +110,34 @@ def _predictor(
 ) -> "Predictor":
     recipe = load_recipe(options.config, warn=warn) if options.config else None
     classes = read_classes(options.classes) if options.classes else None
-    # Importing MindSpore takes seconds, so wrong options are refused before.
-    console().show(Progress(phase="loading MindSpore"))
-    from sknet.prediction.predictor import Predictor
-
     if options.onnx:
-        return Predictor.from_onnx(options.onnx, classes=classes)
+        read_exported(options.onnx)
+        return _predictor_class().from_onnx(options.onnx, classes=classes)
     if options.ckpt_path:
-        return Predictor.from_checkpoint(
+        weights_file(options.ckpt_path)
+        return _predictor_class().from_checkpoint(
             options.ckpt_path,
             recipe=recipe,
             classes=classes,
             device_target=options.device_target,
             distribute=distribute,
         )
-    return Predictor.from_store(
-        options.store,
-        options.ref or REF,
+    console().show(Progress(phase="looking into the store"))
+    stored = stored_checkpoint(options.store, options.ref or REF)
+    return _predictor_class().from_stored(
+        stored,
         device_target=options.device_target,
         warn=lambda line: warn(f"warning: {line}"),
         distribute=distribute,
     )
+
+
+def _predictor_class() -> "type[Predictor]":
+    """Import MindSpore, which takes seconds: wrong names are refused before."""
+    console().show(Progress(phase="loading MindSpore"))
+    from sknet.prediction.predictor import Predictor
+
+    return Predictor
 
 
 def _predicted(

@@ -24,7 +24,7 @@ from sknet.planning import check_classes, open_data
 from sknet.recipe import Recipe, changed_recipe, load_recipe
 from sknet.records import CheckpointChecks, Evaluation, Run
 from sknet.records.preprocessing import PREPROCESSING_KEYS
-from sknet.records.training import MODEL_FILE, STATE_FILE, run_of
+from sknet.records.training import STATE_FILE, run_of, weights_file
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
@@ -45,7 +45,7 @@ def main(arguments: "Options") -> None:
     distribute = program.is_distributed(arguments.distribute, "sknet/validate.py")
     warnings: list[str] = []  # they come after the device, which is the first line
     given = _given_recipe(arguments, warnings.append)
-    weights = _weights_file(arguments.ckpt_path)
+    weights = weights_file(arguments.ckpt_path)
     recipe, run = _recipe_and_run(arguments, given, weights, warnings.append)
     device = choose_device(arguments.device_target, recipe)
     _make_directories(arguments)
@@ -81,13 +81,6 @@ def main(arguments: "Options") -> None:
     _evaluate(arguments, fold(network), recipe, shards, world)
     # msrun ends all ranks when the first one leaves, so they wait for each other.
     world.sum(0.0)
-
-
-def _weights_file(given: Path) -> Path:
-    file = given / MODEL_FILE if given.is_dir() else given
-    if not file.is_file():
-        raise UserError(f"checkpoint {file} does not exist")
-    return file
 
 
 def _given_recipe(arguments: "Options", warn: Callable[[str], object]) -> Recipe | None:

@@ -145,7 +145,8 @@ def _slopes(probabilities: Floats, labels: Ints, inverse: float) -> npt.NDArray[
 def _root(slope: Callable[[float], float]) -> float | None:
     """Return the inverse temperature at which the rising slope is 0; None if it never is."""
     low, high = -math.log(MAX_TEMPERATURE), math.log(MAX_TEMPERATURE)
-    if slope(math.exp(low)) > 0 or slope(math.exp(high)) < 0:
+    # Where all is predicted right, the slope rises to 0, which rounding reaches.
+    if slope(math.exp(low)) > 0 or slope(math.exp(high)) <= 0:
         return None
     for _ in range(ITERATIONS):
         middle = (low + high) / 2

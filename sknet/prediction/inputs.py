@@ -176,7 +176,10 @@ def pixels_of(image: ImageInput, place: int) -> tuple[str, Pixels | Unreadable]:
         return str(image), read_pixels(str(image))
     name = f"#{place}"
     if isinstance(image, Image.Image):
-        return name, _pixels_of_pillow(image, name)
+        found = _pixels_of_pillow(image, name)
+        if isinstance(found, Unreadable):
+            return name, found
+        image = found
     if not isinstance(image, np.ndarray):
         raise UserError(
             f"image {name} is of type {type(image).__name__}: expected a path, an array or a "

@@ -22,11 +22,11 @@ from sknet.planning import check_classes
 from sknet.prediction.exported import Forward, classes_of, forward_of, read_exported
 from sknet.prediction.inputs import ImageInput, pixels_of, several
 from sknet.prediction.results import ClassProbability, Prediction, Unreadable
-from sknet.prediction.stores import stored_checkpoint
+from sknet.prediction.stores import StoredCheckpoint, stored_checkpoint
 from sknet.recipe import Recipe
 from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
 from sknet.records.preprocessing import Preprocessing
-from sknet.records.training import MODEL_FILE, STATE_FILE
+from sknet.records.training import MODEL_FILE, STATE_FILE, weights_file
 from sknet.training.checkpoint import read_state
 from sknet.world import ALONE, World, join_world, set_device
 
@@ -109,7 +109,23 @@ class Predictor:
         Raises:
             UserError: There is no such store, ref or checkpoint, or it is damaged.
         """
-        stored = stored_checkpoint(store, ref)
+        return cls.from_stored(
+            stored_checkpoint(store, ref),
+            device_target=device_target,
+            warn=warn,
+            distribute=distribute,
+        )
+
+    @classmethod
+    def from_stored(
+        cls,
+        stored: StoredCheckpoint,
+        *,
+        device_target: str | None = None,
+        warn: Callable[[str], object] = warnings.warn,
+        distribute: bool = False,
+    ) -> Self:
+        """Load a checkpoint that was found in a store; see `from_store`."""
         if stored.suspect:
             warn(f"{stored.name} is marked as suspect: {stored.suspect}")
         file = stored.evaluation / CALIBRATION_FILE if stored.evaluation else None
@@ -147,10 +163,7 @@ class Predictor:
         Raises:
             UserError: It doesn't exist, is damaged, or something is missing or doesn't fit.
         """
-        path = Path(path)
-        file = path / MODEL_FILE if path.is_dir() else path
-        if not file.is_file():
-            raise UserError(f"checkpoint {file} does not exist")
+        file = weights_file(Path(path))
         if (file.parent / STATE_FILE).is_file() and file.name == MODEL_FILE:
             run = read_state(file.parent).run
             recipe, classes = recipe or run.recipe, classes or run.classes

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from infra.base.records import Record, Sha256
+from sknet.errors import UserError
 from sknet.recipe import Recipe
 from sknet.records.evaluation import Evaluation
 from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
@@ -73,6 +74,18 @@ class Checkpoint(Record):
     evaluations: tuple[tuple[NonNegativeInt, Evaluation], ...]
     """Number of complete epochs, and the evaluation made then; in order."""
     files: tuple[CheckpointFile, ...]
+
+
+def weights_file(checkpoint: Path) -> Path:
+    """Return the file of weights in a checkpoint's directory, or the file that is given itself.
+
+    Raises:
+        UserError: There is none.
+    """
+    file = checkpoint / MODEL_FILE if checkpoint.is_dir() else checkpoint
+    if not file.is_file():
+        raise UserError(f"checkpoint {file} does not exist")
+    return file
 
 
 def run_of(weights: Path) -> Run | None:

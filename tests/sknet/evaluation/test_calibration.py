@@ -116,10 +116,12 @@ def test_any_number_of_ranks_gives_the_same_calibration(size: int) -> None:
 
 
 def test_no_temperature_is_fitted_where_every_sample_is_predicted_right() -> None:
-    logits, _ = samples(50, 1.0)
-    found = calibrated(logits, logits.argmax(axis=1).astype(np.int32))
-    assert (found.is_fitted, found.temperature) == (False, 1.0)
-    assert found.error_before == found.error_after
+    close, _ = samples(50, 1.0)
+    clear = np.eye(CLASSES, dtype=np.float32)[np.arange(50) % CLASSES] * np.float32(3)
+    for logits in (close, clear):
+        found = calibrated(logits, logits.argmax(axis=1).astype(np.int32))
+        assert (found.is_fitted, found.temperature) == (False, 1.0)
+        assert found.error_before == found.error_after
 
 
 def test_a_single_sample_gives_no_calibration() -> None:

@@ -213,6 +213,23 @@ def test_wrong_options_end_in_one_line(
     assert said in refused(predict, trained.images, *options, *store, "--quiet")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--onnx", "gone.onnx"], ["--ckpt_path", "gone"], ["--store", "gone"], ["--config", "gone"]],
+    ids=lambda options: options[0],
+)
+def test_a_name_that_stands_for_nothing_is_refused_before_mindspore_is_loaded(
+    trained: Trained,
+    refused: Callable[..., str],
+    away: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+) -> None:
+    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
+    given = ["--ckpt_path", "gone"] if "--config" in options else []
+    assert "gone" in refused(predict, trained.images, *options, *given, "--quiet")
+
+
 def test_a_suspect_checkpoint_predicts_with_a_warning(
     trained: Trained, copied_store: Path, call: Call, away: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_arrays_and_pillow_images_give_the_pixels_of_the_file(photographs: Path)
         (np.zeros((0, 4, 3), np.uint8), r"an array of uint8 with shape \(0, 4, 3\)"),
         (io.BytesIO(), "is of type BytesIO: expected a path"),
         (b"photo.jpg", "is of type bytes: expected a path"),
+        (Image.new("RGB", (0, 4)), r"an array of uint8 with shape \(4, 0, 3\)"),
         (Image.new("I", (4, 4)), "is a Pillow image of mode I: expected one of 8 or 16 bits"),
         (Image.new("F", (4, 4)), "is a Pillow image of mode F: expected one of 8 or 16 bits"),
     ],
