@@ -29,7 +29,7 @@ class Heartbeat:
         read, self._stdin = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-E", "-S", __file__, str(first), str(again)],
+                [sys.executable, "-I", "-S", __file__, str(first), str(again)],
                 stdin=read,
                 stdout=stream,
                 stderr=subprocess.DEVNULL,
