@@ -53,12 +53,27 @@ def report(
     """
     if out:
         check_directory(out)
+    if compare:
+        check_compared(compare)
     store = store or default_store()
     open_store(store, create=False)
     result = tasks.report.report(store, compare, price).result()
     if out:
         copy_report(artifact_of(open_store(store), result).directory, Path(out))
     return result
+
+
+def check_compared(names: tuple[str, ...]) -> None:
+    """Check that there are enough runs to compare.
+
+    Raises:
+        UserError: There are fewer than two.
+    """
+    if len(names) < 2:
+        raise UserError(
+            f"--compare has {', '.join(map(repr, names)) or 'no run'}: name two runs or more, each "
+            "by the first digits of its key or by a ref"
+        )
 
 
 def check_directory(out: str) -> None:
@@ -114,6 +129,8 @@ def copy_report(report: Path, out: Path) -> None:
 
 def main(arguments: "Options") -> None:
     """Run the flow; print where the page is, and the comparison that was asked for."""
+    if arguments.compare is not None:
+        check_compared(arguments.compare)
     store = arguments.store or default_store()
     open_store(store, create=False)
     check_directory(arguments.out)

@@ -122,6 +122,16 @@ def test_a_name_that_stands_for_no_run_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("names", [[], ["production"]])
+def test_fewer_than_two_runs_to_compare_are_refused_before_the_store_is_read(
+    refused: Callable[..., str], names: list[str]
+) -> None:
+    line = refused(report, "--store", "nowhere", "--compare", *names)
+    assert line.startswith(
+        f"error: --compare has {repr(names[0]) if names else 'no run'}: name two"
+    )
+
+
 @pytest.mark.parametrize("price", ["-1", "nan", "inf", "much"])
 def test_a_wrong_price_is_refused(refused: Callable[..., str], price: str) -> None:
     line = refused(report, f"--price={price}")
