@@ -51,8 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
         for training in (True, False):
             for workers in arguments.workers:
                 contestants = all_contestants(data, training, workers, arguments)
-                rates = measure(contestants, arguments.rounds)
-                print_table("training" if training else "evaluation", workers, rates)
+                rates, costs = measure(contestants, arguments.rounds)
+                print_table("training" if training else "evaluation", workers, rates, costs)
 
 
 class Data:
@@ -189,7 +189,7 @@ def mindcv(folders: Path, split: str, workers: int, batch: int) -> int:
 
 def count(batches: Iterable[tuple[Any, ...]]) -> int:
     """Return the number of images in all batches."""
-    return sum(len(images) for images, _ in batches)
+    return sum(len(labels) for _, labels in batches)
 
 
 def in_threads(function: Callable[[Path], object], files: list[Path], workers: int) -> int:
@@ -236,18 +236,25 @@ def normalised(image: Image.Image) -> object:
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
 
 
-def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
-    """Return the images per second of every contestant in every round, after one to warm up."""
+def measure(
+    contestants: dict[str, Contestant], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the images per second of every contestant in every round, after one to warm up.
+
+    And the milliseconds of CPU time of an image, which depend less on the machine's other load.
+    """
     for contestant in contestants.values():
         contestant()
     rates: dict[str, list[float]] = {name: [] for name in contestants}
+    costs: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
         turns = list(contestants.items())
         for name, contestant in turns if number % 2 == 0 else reversed(turns):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             images = contestant()
             rates[name].append(images / (time.perf_counter() - began))
-    return rates
+            costs[name].append(1000 * (time.process_time() - used) / images)
+    return rates, costs
 
 
 def print_conditions(arguments: argparse.Namespace) -> None:
@@ -262,13 +269,16 @@ def print_conditions(arguments: argparse.Namespace) -> None:
     )
 
 
-def print_table(mode: str, workers: int, rates: dict[str, list[float]]) -> None:
+def print_table(
+    mode: str, workers: int, rates: dict[str, list[float]], costs: dict[str, list[float]]
+) -> None:
     """Print a row for each contestant, then ours as multiples of MindCV's."""
-    print(f"\n| {mode}, {workers} workers | images/s | min-max |")
-    print("|---|---:|---:|")
+    print(f"\n| {mode}, {workers} workers | images/s | min-max | CPU ms an image |")
+    print("|---|---:|---:|---:|")
     for name, values in rates.items():
         median = statistics.median(values)
-        print(f"| {name} | {median:.0f} | {min(values):.0f}-{max(values):.0f} |")
+        cost = statistics.median(costs[name])
+        print(f"| {name} | {median:.0f} | {min(values):.0f}-{max(values):.0f} | {cost:.2f} |")
     for name, goal in GOALS.items():
         pairs = zip(rates[name], rates["MindCV"], strict=True)
         ratios = sorted(mine / theirs for mine, theirs in pairs)

@@ -53,7 +53,7 @@ pytestmark = pytest.mark.usefixtures("program_state")
 @pytest.fixture
 def call(call: Call) -> Call:
     """Runs the program with options: its exit code, what it printed, its errors."""
-    return partial(call, export)
+    return partial(call, export, "--quiet")  # progress would be among the errors
 
 
 @pytest.fixture
