@@ -235,6 +235,10 @@ def prepare_output(out: Path) -> None:
     if out.is_dir():
         raise UserError(f"--out {out} is a directory, expected a file")
     outputs.make_directory(out.parent, "--out")
+    with outputs.writing(out, "--out"):
+        part = out.with_name(f".{out.name}.{os.getpid()}")
+        part.touch()
+        part.unlink()
 
 
 def publish(file: Path, record: ExportedFile, out: Path) -> None:

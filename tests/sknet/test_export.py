@@ -313,6 +313,8 @@ def test_an_output_that_can_not_be_written_is_refused(
     assert refused(*options, "file/x.onnx").startswith("--out file can't be made: ")
     assert refused(*options, "x.onnx") == "--out x.onnx is a directory, expected a file"
     assert refused(*options, "y.onnx") == "--out y.onnx can't be written: Is a directory"
+    line = refused(*options, "/proc/x.onnx")
+    assert line == "--out /proc/x.onnx can't be written: No such file or directory"
     assert refused(*options, "x.bin") == "--out is x.bin, expected a name ending in .onnx"
 
 
