@@ -96,12 +96,16 @@ def _check(options: "Options", *, distribute: bool) -> None:
         raise UserError(
             f"--error-rate is {options.error_rate}, expected at least 0 and less than 1"
         )
+    files: dict[Path, str] = {}
     for name in OUTPUTS:
         path = getattr(options, name)
         if path is None:
             continue
         if path.is_dir():
             raise UserError(f"--{name} {path} is a directory, expected a file")
+        other = files.setdefault(path.resolve(), name)
+        if other != name:
+            raise UserError(f"--{other} and --{name} are both {path}: give each a file of its own")
         outputs.make_directory(path.parent, f"--{name}")
 
 

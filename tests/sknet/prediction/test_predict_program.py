@@ -203,6 +203,10 @@ def test_below_the_threshold_of_an_error_rate_predictions_are_unsure(
         (["--top", "0"], "--top: '0' is not a whole number of at least 1"),
         (["https://example.org/a.jpg"], "https://example.org/a.jpg is a URL: download it"),
         (["--json", "."], "--json . is a directory, expected a file"),
+        (
+            ["--json", "a", "--csv", "./a"],
+            "--json and --csv are both a: give each a file of its own",
+        ),
         (["--ckpt_path", "missing"], "checkpoint missing does not exist"),
     ],
 )
