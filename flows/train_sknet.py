@@ -17,6 +17,7 @@ from flows.parameters import RecipeName, Workers, checked_recipe, recipe_for
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.commands import OPTIONS, STORE, Flag, Texts, app_of, parsed_by, start
+from infra.base.console import console
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
@@ -121,6 +122,7 @@ def main(arguments: "Options") -> None:
         print_plan(Choices(recipe, source, store, device, arguments, conversion))
         return
     open_store(store)
+    console().say(f"start: recipe {arguments.recipe}, data {arguments.data}")
     prepare()
     results = call(
         train_sknet,
