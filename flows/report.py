@@ -35,7 +35,7 @@ def _run_name(compare: tuple[str, ...] | None, **_: object) -> str:
 def report(
     store: str | None = None,
     out: str | None = None,
-    compare: tuple[str, ...] | None = None,
+    compare: Annotated[tuple[str, ...], Field(min_length=2)] | None = None,
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
 ) -> TaskResult:
     """Write the report, or find it in the store, and copy it to `out`.
