@@ -100,7 +100,8 @@ def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     """Run a program in this process; returns its exit code, output and errors."""
 
     def run(module: ModuleType, *options: object) -> tuple[int, str, str]:
-        words = [str(option) for option in options]
+        # Otherwise a machine that is busy would say what it does meanwhile.
+        words = ["--quiet", *map(str, options)]
         return start(app_of(module.command, module.__name__), words), *capfd.readouterr()
 
     return run
@@ -111,8 +112,7 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Run a program that refuses its input; returns its one line."""
 
     def run(module: ModuleType, *options: object) -> str:
-        # Otherwise a machine that is busy would say what it does meanwhile.
-        code, _, errors = call(module, "--quiet", *options)
+        code, _, errors = call(module, *options)
         assert code == 2, errors
         (line,) = errors.splitlines()
         assert line.startswith("error: ")
