@@ -56,14 +56,15 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, if it is news."""
-        if not _is_shown_here(record):
-            return
         text = self.format(record)
+        # The command's last line says how the run ended.
+        if not _is_shown_here(record) or text.startswith(OF_PREFECT):
+            return
         if record.levelno >= logging.WARNING:
             self._console.warn(self._in_stage(record, f"{record.levelname.lower()}: {text}"))
             return
         is_of_run = record.name in ("prefect.task_runs", "prefect.flow_runs")
-        if not (is_of_run or record.name.startswith("infra.")) or text.startswith(OF_PREFECT):
+        if not (is_of_run or record.name.startswith("infra.")):
             return
         text = text.removeprefix(FIRST_RANK)
         if record.name == "prefect.task_runs" and OF_EVERY_PROGRAM.fullmatch(text):

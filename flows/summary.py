@@ -121,7 +121,7 @@ def next_steps(results: list[TaskResult], store: str | None) -> list[str]:
     compare = (
         f"{opened} --compare {str(other)[:KEY_DIGITS]} {run}"
         if other
-        else f"{opened} --compare {run} RUN, once there is another run"
+        else f"{opened} --compare {run} OTHER_RUN"
     )
     steps = {"open the report": opened, "predict": f"sknet predict{at_store} IMAGES"}
     if promotion.status != "refused":

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from infra.artifacts.documents import StoreError
 from infra.artifacts.gc import Plan, collect, survey
 from infra.artifacts.inspection import UNREADABLE
-from infra.artifacts.opening import open_store
+from infra.artifacts.opening import default_store, open_store
 from infra.artifacts.options import (
     FetchOptions,
     GcOptions,
@@ -59,7 +59,7 @@ def on_store(body: Callable[[ArtifactStore, Chosen], int]) -> Callable[[Chosen],
 def _on_store(body: Callable[[ArtifactStore, Chosen], int], options: Chosen) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
-        return body(open_store(options.store, create=False), options)
+        return body(open_store(options.store or default_store(), create=False), options)
     except DamagedArtifactError as error:
         sys.stderr.write(f"damaged: {error}\n")
         return ExitCode.FAILED
@@ -198,7 +198,7 @@ def refs(store: ArtifactStore, options: RefsOptions) -> int:
         case []:
             names = store.refs.names()
             rows = [_row(name, ref) for name in names if (ref := store.refs.get(name)) is not None]
-        case [name]:
+        case [name] if name not in ("rollback", "set"):
             rows = [_row(name, ref) for ref in _history(store, name)]
         case ["rollback", name]:
             rows = [_row(name, _roll_back(store, name))]

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from infra.artifacts.inspection import Level
-from infra.base.commands import Flag, Texts, parsed_by
+from infra.base.commands import STORE, Flag, Texts, parsed_by
 from infra.base.options import number
 
 
@@ -15,7 +15,7 @@ from infra.base.options import number
 class Options:
     """What all commands have."""
 
-    store: str
+    store: Annotated[str | None, STORE] = None
     """The store: a path, file:///abs/path or s3://bucket/prefix."""
     json: Flag = False
     """Print JSON."""

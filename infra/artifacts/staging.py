@@ -49,7 +49,7 @@ def describe(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
     """
     sizes = {path: (directory / path).lstat().st_size for path in paths}
     try:
-        with work(f"hashing {len(sizes)} files in {directory.name}", sum(sizes.values())) as count:
+        with work(f"hashing {len(sizes)} files", sum(sizes.values())) as count:
             return tuple(
                 FileEntry(path=path, size=size, sha256=file_sha256(directory / path, count))
                 for path, size in sizes.items()

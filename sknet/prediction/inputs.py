@@ -70,7 +70,8 @@ def find_files(names: Sequence[str]) -> Found:
                     else:
                         files[found] = None
                 if len(files) + len(unreadable) == number and path == name:
-                    raise UserError(f"directory {name} has no images that are not named already")
+                    other = "other images than those named before it" if number else "images"
+                    raise UserError(f"directory {name} has no {other}")
             else:
                 files[path] = None
     rest = tuple(Unreadable(*each) for each in unreadable.items() if each[0] not in files)

@@ -143,12 +143,12 @@ def parse_override(override: str) -> dict[str, Any]:
     """
     key, equals, value = override.partition("=")
     if not equals:
-        raise UserError(f"override {override!r} has no '=': expected key=value")
+        raise UserError(f"--set {override!r} has no '=': expected KEY=VALUE")
     try:
         return {key.strip(): yaml.load(value, Loader=_Loader)}  # noqa: S506 (a SafeLoader)
     except _YAML_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"override {override!r} is not valid YAML: {reason}") from None
+        raise UserError(f"--set {override!r} is not valid YAML: {reason}") from None
 
 
 def with_weights(values: Mapping[str, Any]) -> dict[str, Any]:

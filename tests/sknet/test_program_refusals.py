@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("program_state")
         ("lrr=1", "unknown key 'lrr' (did you mean 'lr'?)"),
         ("epoch_size=many", "epoch_size is 'many'"),
         ("epoch_size=true", "epoch_size is True"),
-        ("lr", "override 'lr' has no '='"),
+        ("lr", "--set 'lr' has no '='"),
     ],
 )
 def test_a_wrong_recipe_is_refused(

@@ -30,7 +30,7 @@ def test_long_work_is_told_byte_by_byte(store_root: StoreRoot, tmp_path: Path) -
     name = f"shards/{manifest.key[:10]}"
     transfers = set() if isinstance(store_root, LocalRoot) else {"uploading", "downloading"}
     assert told.keys() == {
-        "hashing 2 files in built",
+        "hashing 2 files",
         *(f"{what} {name}" for what in {"verifying"} | transfers),
     }
     for fractions in told.values():

@@ -359,7 +359,7 @@ def test_an_override_replaces_the_value_of_the_file(file: Path) -> None:
 
 
 def test_an_override_without_equals_sign_is_refused(file: Path) -> None:
-    assert load_refusal(file, "lr") == "override 'lr' has no '=': expected key=value"
+    assert load_refusal(file, "lr") == "--set 'lr' has no '=': expected KEY=VALUE"
 
 
 def test_an_override_of_an_unknown_key_is_refused(file: Path) -> None:

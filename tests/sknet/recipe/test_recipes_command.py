@@ -120,7 +120,7 @@ def test_an_explained_key_is_shown_where_recipes_of_the_project_set_it(
         (("show",), "RECIPE is missing: --help lists all options"),
         (
             ("show", "skresnet18_digits", "--set", "lr"),
-            "override 'lr' has no '=': expected key=value",
+            "--set 'lr' has no '=': expected KEY=VALUE",
         ),
     ],
 )
