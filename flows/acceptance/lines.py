@@ -67,7 +67,7 @@ def _machine(setting: Setting) -> tuple[Line, ...]:
     return (
         Line(
             name="doctor",
-            proves="No check of `python -m infra.doctor` fails: packages, disk, driver, firmware, "
+            proves="No check of `sknet doctor` fails: packages, disk, driver, firmware, "
             "CANN and the devices fit each other.",
             figures=(_none("checks that failed"), Figure(name="warnings")),
         ),

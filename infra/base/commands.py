@@ -144,11 +144,13 @@ def start(app: App, words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.USER_ERROR
     try:
-        return function(*bound.args, **bound.kwargs) or ExitCode.DONE
+        code = function(*bound.args, **bound.kwargs) or ExitCode.DONE
+        sys.stdout.flush()  # here an error of it can still be told
     except BrokenPipeError:
         if not _is_output_closed():
             raise
         return ExitCode.FAILED
+    return code
 
 
 def _is_output_closed() -> bool:

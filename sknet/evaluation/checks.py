@@ -80,7 +80,7 @@ def _recipe_check(state: Checkpoint, recipe: Recipe) -> Check:
         for key in expected
         if found[key] != expected[key]
     ]
-    return _check("recipe", faults, f"digest {recipe.digest}")
+    return _check("recipe", faults, f"digest {recipe.of_training().digest}")
 
 
 def _shards_check(state: Checkpoint, shards: Shards) -> Check:

@@ -247,4 +247,4 @@ def test_the_page_on_imagenet_sources_set_env_before_anything_else() -> None:
     first_commands = page.split("```text\n")[1].splitlines()
     assert first_commands[0] == "source /usr/local/Ascend/cann/set_env.sh"
     assert any("'.[cluster,ascend]'" in line for line in first_commands)
-    assert "python -m infra.doctor --ascend --workers 8" in first_commands
+    assert "sknet doctor --ascend --workers 8" in first_commands

@@ -11,7 +11,7 @@ from mindspore.device_context.ascend import op_precision
 from sknet import world
 from sknet.exporting.comparison import MAX_DIFFERENCES
 from sknet.models import fold
-from sknet.models.formats import relative_difference
+from sknet.exporting.comparison import relative_difference
 from sknet.world import set_device
 from tests.refusals import refusal
 from tests.sknet.tiny_networks import tiny_network

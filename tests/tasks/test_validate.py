@@ -28,7 +28,7 @@ def test_the_artifact_holds_checks_counts_predictions_attention_and_examples(
     names = {file.path for file in artifact.manifest.files}
     assert {name for name in names if not name.startswith("example-")} == {
         *("checks.json", "evaluation.json", "predictions.parquet"),
-        *("attention.json", "examples.json", "classes.csv", "confusion.csv"),
+        *("attention.json", "calibration.json", "examples.json", "classes.csv", "confusion.csv"),
     }
     assert CheckpointChecks.read(artifact.path("checks.json")).passed
     counts = Evaluation.read(artifact.path("evaluation.json"))

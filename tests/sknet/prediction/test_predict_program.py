@@ -170,7 +170,7 @@ def test_the_evaluation_keeps_a_calibration_for_the_predictions(
     assert report.contents.runs[0].calibration == calibration
     row = report.evaluations.loc[0]
     assert row["held-out error"] == calibration.error_before
-    assert (row["temperature"] == calibration.temperature) or not calibration.is_fitted
+    assert not calibration.is_fitted or row["temperature"] == calibration.temperature
 
 
 def test_below_the_threshold_of_an_error_rate_predictions_are_unsure(

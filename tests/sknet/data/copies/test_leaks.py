@@ -266,13 +266,16 @@ def test_copies_in_archives_are_the_same_as_in_folders(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("program_state")
 def test_every_program_that_stages_a_source_has_the_option(
-    call: Callable[..., tuple[int, str, str]], planted: Path, recipe_file: Path
+    call: Callable[..., tuple[int, str, str]],
+    planted: Path,
+    recipe_file: Path,
+    checkpoints: dict[int, Path],
 ) -> None:
     data = ("--config", recipe_file, "--data_dir", planted, "--distribute", "False")
     for program, *options in (
         (convert, "--source", planted, "--out", "shards", "--shards", 1, "--workers", 1),
         (train, *data),
-        (validate, *data, "--ckpt_path", recipe_file),
+        (validate, *data, "--ckpt_path", checkpoints[3]),
     ):
         code, output, error = call(program, *options, "--on-leak", "refuse")
         assert code == 2
