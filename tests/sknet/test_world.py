@@ -9,9 +9,8 @@ from mindspore import context
 from mindspore.device_context.ascend import op_precision
 
 from sknet import world
-from sknet.exporting.comparison import MAX_DIFFERENCES
+from sknet.exporting.comparison import MAX_DIFFERENCES, relative_difference
 from sknet.models import fold
-from sknet.exporting.comparison import relative_difference
 from sknet.world import set_device
 from tests.refusals import refusal
 from tests.sknet.tiny_networks import tiny_network
