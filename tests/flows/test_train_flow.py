@@ -116,8 +116,15 @@ def test_the_summary_ends_with_commands_for_what_people_do_next(trained: Trained
     first = next_of(ended_as(trained, "built", None), "my store")
     at_store = ["--store", "my store"]
     assert first["predict"] == ["sknet", "predict", *at_store, "IMAGES"]
-    compare = ["sknet", "report", *at_store, "--open", "--compare", run, "RUN,"]
-    assert first["compare"][:8] == compare
+    assert first["compare"] == [
+        "sknet",
+        "report",
+        *at_store,
+        "--open",
+        "--compare",
+        run,
+        "OTHER_RUN",
+    ]
 
     refused = next_of(ended_as(trained, "refused", None), None)
     of_run = ["--ckpt_path", f"artifacts/checkpoint/{key}"]
