@@ -74,6 +74,7 @@ def test_train_on_two_workers(directory: Path) -> None:
     assert "trained 12 steps: ckpt/step-00000012" in output
 
 
+@pytest.mark.long
 def test_train_in_one_process_then_validate(directory: Path) -> None:
     output = run(directory, documented("sknet train"))
     assert "trained 12 steps: ckpt/step-00000012" in output
@@ -121,6 +122,7 @@ def test_fine_tune(directory: Path, trained: Trained) -> None:
     assert not any(layers["layer2"] + layers["fc"])
 
 
+@pytest.mark.long
 def test_look_at_the_images_and_convert_them(directory: Path) -> None:
     run(directory, documented("sknet data"))
     assert (directory / "data.html").read_text("utf-8").startswith("<!DOCTYPE html>")

@@ -178,7 +178,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
             file.read()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_archives_on_s3_are_converted_to_the_shards_of_the_local_ones(
     uploaded: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_network_that_has_diverged_is_named_with_the_image(files: list[str]) -
         diverged(files[:2])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("program_state")
 def test_two_ranks_of_msrun_write_the_document_of_one(
     folders: Path,
