@@ -350,6 +350,8 @@ def run_program(
     except LostHostError as error:
         raise LostWorkerError(str(error)) from None
     raise_unless_done(result, module)
+    if bar:
+        bar.update(1.0)  # its last line may have come before its last report
 
 
 def raise_unless_done(result: JobResult, module: str) -> None:
