@@ -217,7 +217,15 @@ class ProgressBar:
     The work continues if the server can't be reached.
     """
 
-    def __init__(self, key: str, description: str) -> None:
+    def __init__(self, key: str, description: str, *, phase: str = "") -> None:
+        """Make a bar.
+
+        Args:
+            key: Prefect's key of the bar.
+            description: What the fraction is of.
+            phase: The phase of a program that it shows, of those that the program reports.
+        """
+        self.phase = phase
         self._key = key
         self._description = description
         self._artifact: UUID | None = None
@@ -317,7 +325,7 @@ def run_program(
         if not FRAMEWORK_LINE.match(line) and not _is_outcome(line, outcome_file):
             logger.info("%s", line, extra={SHOWN_OTHERWISE: line.endswith(STILL)})
         known = read_progress(progress_file)
-        if bar and known and known.fraction is not None:
+        if bar and known and known.phase == bar.phase and known.fraction is not None:
             bar.update(known.fraction)
 
     job = Job(

@@ -103,7 +103,9 @@ def evaluate_checkpoint(
             "validate",
             options,
             workspace=workspace,
-            bar=ProgressBar("evaluation", "Fraction of the samples that are predicted"),
+            bar=ProgressBar(
+                "evaluation", "Fraction of the samples that are predicted", phase="predicting"
+            ),
         )
     except JobFailedError:
         if not _has_failed_check(out / CHECKS_FILE):

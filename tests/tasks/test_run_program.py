@@ -64,7 +64,7 @@ class RecordedBar(ProgressBar):
     """A progress bar that no page shows."""
 
     def __init__(self) -> None:
-        super().__init__("work", "Fraction of the work")
+        super().__init__("work", "Fraction of the work", phase="working")
         self.fractions: list[float] = []
 
     def update(self, fraction: float) -> None:
@@ -79,8 +79,10 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
         progress_file = Path(option.partition("=")[2])
         assert not progress_file.exists(), "an earlier attempt's progress was left"
         on_line("starting")
+        write_progress(progress_file, Progress(phase="comparing shards", fraction=1.0))
+        on_line("compared")
         for fraction in (0.25, 0.5):
-            write_progress(progress_file, Progress(fraction=fraction))
+            write_progress(progress_file, Progress(phase="working", fraction=fraction))
             on_line(f"at {fraction}")
         on_line("[rank 0] [INFO] of MindSpore")
         return job_result(Outcome.DONE, "")
@@ -92,7 +94,7 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
     for _ in range(2):
         run_program("train", {"config": "tiny"}, workspace=tmp_path, bar=bar)
     assert bar.fractions == [0.25, 0.5, 0.5, 1.0] * 2, "the end has no line of its own"
-    assert caplog.messages == ["starting", "at 0.25", "at 0.5"] * 2
+    assert caplog.messages == ["starting", "compared", "at 0.25", "at 0.5"] * 2
 
 
 @pytest.mark.slow
