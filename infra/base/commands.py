@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_origin, get_type_hints
 
 from cyclopts import App, Parameter, Token
 from cyclopts.argument import Argument, ArgumentCollection
@@ -51,11 +51,12 @@ DEFAULTS = Parameter(
 
 
 def parsed_by(parse: Callable[[str], object]) -> Parameter:
-    """Return what lets a parser of `infra.base.options` read an option's one word."""
+    """Return what lets a parser of `infra.base.options` read each word of an option."""
 
-    def convert(_type: object, words: Sequence[Token]) -> object:
+    def convert(hint: object, words: Sequence[Token]) -> object:
         try:
-            return parse(words[0].value)
+            values = tuple(parse(word.value) for word in words)
+            return values if get_origin(hint) is tuple else values[-1]
         except argparse.ArgumentTypeError as error:
             raise ValueError(str(error)) from None
 

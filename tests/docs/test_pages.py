@@ -1,15 +1,13 @@
 """Every command in the pages is run by a test, or its page says where to run it."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-import flows.report
 import flows.revalidate
-from flows.console import COMMANDS
+from flows.console import COMMANDS, console
 from flows.train_sknet import command as train_command
 from flows.train_sknet import settings_of
 from infra.base.commands import parse
@@ -74,7 +72,7 @@ RUN_BY_PAGE = {
         'documented("sknet data", page=PAGE)',
     ),
     # Parsed here: the first is the README's, and tests/flows/test_report_flow.py runs the options.
-    "docs/reports.md": ("tests/docs/test_pages.py", 'commands("docs/reports.md")'),
+    "docs/reports.md": ("tests/docs/test_pages.py", "def test_every_command_of_a_page"),
     "docs/training.md": (
         "tests/sknet/graph/test_published_recipes.py",
         'documented("sknet graph"',
@@ -94,7 +92,8 @@ ELSEWHERE = {
 }
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 PAGES = ["README.md", "infra/prefect/README.md", "infra/s3/README.md", *DOCS]
-PROGRAMS = ("run", "train", "convert", "validate")
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OURS = {module.partition(":")[0]: name for name, (module, _) in COMMANDS.items()}
 COMMAND = re.compile(
     r"(?:[A-Za-z_]+=\S+ )*(?:\.venv/bin/)?(?:python|sknet|msrun|ray|prefect|make|msprof)\S* -?\w"
 )
@@ -130,24 +129,23 @@ def test_a_page_says_where_to_run_the_commands_that_no_test_runs(page: str) -> N
     assert not not_run or ELSEWHERE.get(page, "nowhere") in text, not_run
 
 
-@pytest.mark.parametrize("page", sorted(ELSEWHERE))
-def test_the_programs_understand_the_options_of_these_commands(page: str) -> None:
-    for line in text_blocks(page):
-        _, started, options = line.partition("sknet ")
-        program, *words = shlex.split(options.rstrip('"')) or [""]
-        if started and program in PROGRAMS:
-            module = importlib.import_module(COMMANDS[program][0].partition(":")[0])
-            given: object = parse(module.command, words)
-            name = getattr(given, "recipe", None) or getattr(given, "config", None)
-            assert name in (None, "RECIPE.yaml", *list_recipes()), line
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_understood(page: str) -> None:
+    for words in command_lines(page):
+        _, bound, _ = console().parse_args(words, exit_on_error=False, print_error=False)
+        (given,) = bound.args or (None,)
+        recipe = getattr(given, "recipe", None) or getattr(given, "config", None)
+        assert recipe in (None, *list_recipes()) or str(recipe).endswith(".yaml"), words
 
 
-def test_the_report_command_understands_the_options_in_its_page() -> None:
-    given = [
-        parse(flows.report.command, shlex.split(command)[2:])
-        for command in commands("docs/reports.md")
-    ]
-    assert len(given) == 3
+@pytest.mark.parametrize("page", PAGES)
+def test_a_sentence_of_a_page_names_commands_and_options_that_exist(page: str) -> None:
+    for code in re.findall(r"`(sknet [^`]+)`", BLOCK.sub("", (ROOT / page).read_text("utf-8"))):
+        _, called, words = console().parse_commands(code.split()[1:])
+        assert len(called) > 1 or code == "sknet COMMAND --help", code
+        for word in words:
+            if word.startswith("--") and word != "--help":
+                called[-1].assemble_argument_collection().match(word.partition("=")[0])
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -210,6 +208,25 @@ def test_the_page_on_revalidation_names_every_criterion_and_its_commands_are_und
     assert given.recipe in list_recipes()
     floors = settings_of(Floors, given)
     assert floors == Floors(balanced_floor=0.8, class_floor={"cat": 0.9, "dog": 0.95})
+
+
+def command_lines(page: str) -> list[list[str]]:
+    """Return the words after `sknet` of each command in the page's blocks of code.
+
+    Other names of a command count too: `python -m MODULE`, and `sknet/train.py` under msrun.
+    """
+    found = []
+    for block in BLOCK.findall((ROOT / page).read_text("utf-8")):
+        for line in block.splitlines():
+            for program, rest in re.findall(
+                r"(?:^|[ \"/])(sknet|sknet/train\.py|python -m [\w.]+) (?=-{0,2}[a-z])(.*)", line
+            ):
+                name = OURS.get(program.removeprefix("python -m "), "")
+                name = "train" if program == "sknet/train.py" else name
+                if program == "sknet" or name:
+                    words = re.split(r" [>|&]|\"$", rest)[0]
+                    found.append([*name.split(), *shlex.split(words)])
+    return found
 
 
 def text_blocks(page: str) -> list[str]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from infra.base.cann import accepted_versions
-from infra.base.commands import app_of, start
+from infra.base.commands import app_of, parse, start
 from infra.doctor.__main__ import command
 from infra.doctor.machine import (
     NAMED,
@@ -137,6 +137,13 @@ def test_wrong_credentials_of_s3_fail_and_are_not_shown(
     assert "wrong/" not in out + err
 
 
+def test_peers_are_addresses_and_may_be_repeated() -> None:
+    assert parse(command, ["--peer", "10.0.0.1", "--peer", "fe80::1"]).peer == (
+        "10.0.0.1",
+        "fe80::1",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -145,7 +152,7 @@ def test_wrong_credentials_of_s3_fail_and_are_not_shown(
         (["--api", "localhost:4200"], "not the URL of a Prefect API"),
         (["--workers", "0"], "not a whole number from 1 to 1024"),
         (["--disk", "much"], "not a number of at least 0"),
-        (["--peer", "host-2"], "not an IP address"),
+        (["--peer", "10.0.0.1", "--peer", "host-2"], "not an IP address"),
         (["--json", "/proc/nowhere/x.json"], "can't be written"),
         (["--jso", "x"], "no option --jso (did you mean --json?)"),
     ],
