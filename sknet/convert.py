@@ -29,8 +29,7 @@ from sknet.options import ImageOptions, LaunchedOptions
 
 def main(arguments: "Options") -> None:
     """Convert; in the end `--out` holds the shards and shards.json."""
-    if arguments.json:
-        outputs.make_directory(arguments.json.parent, "--json")
+    outputs.prepare_file(arguments.json, "--json")
 
     def report(_level: int, line: str) -> None:
         print(line, flush=True)

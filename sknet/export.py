@@ -30,7 +30,13 @@ from sknet.exporting.origin import REF, find_origin, kept_predictions, shards_of
 from sknet.options import DeviceOptions, LaunchedOptions
 from sknet.recipe import load_recipe
 from sknet.records import Checkpoint
-from sknet.records.exported import ExportComparison, ExportedFile, ExportedModel, Format
+from sknet.records.exported import (
+    ExportComparison,
+    ExportedFile,
+    ExportedModel,
+    Format,
+    record_of,
+)
 from sknet.records.training import MODEL_FILE, STATE_FILE
 
 if TYPE_CHECKING:
@@ -57,12 +63,11 @@ def main(arguments: "Options") -> None:
     device = choose_device(arguments.device_target, config)
     suffix = _suffix(arguments, device)
     names = read_classes(arguments.classes) if arguments.classes else None
+    if arguments.out:
+        prepare_output(arguments.out)
     origin = find_origin(arguments, lambda line: print(line, flush=True))
     if device.target == "Ascend" and (warning := version_warning(os.environ)):
         print(f"warning: {warning}", flush=True)
-    # Suppresses MindSpore's warnings about itself, that about CANN among them. It is read when
-    # MindSpore is imported.
-    os.environ.setdefault("GLOG_v", "3")
     console().show(Progress(phase="loading MindSpore"))
     import mindspore
 
@@ -82,17 +87,16 @@ def main(arguments: "Options") -> None:
         checkpoint_sha256=file_sha256(origin.weights),
         mindspore=mindspore.__version__,
     )
-    recipe = state.run.recipe if state else config
-    shards = shards_of(origin, model)
-    kept = kept_predictions(origin, recipe, model)
-    classes = kept_classes(kept, shards) if kept and shards else None
+    out = arguments.out or Path(f"{model.model}{suffix}")
+    prepare_output(out)
+    kept = kept_predictions(origin, state.run.recipe if state else config, model)
     set_device(device.target)
     if device.is_replacement:
         print(device, flush=True)
     network = create_model(model.model, num_classes=model.num_classes)
     load_weights(network, origin.weights)
-    out = arguments.out or Path(f"{model.model}{suffix}")
-    prepare_output(out)
+    shards = shards_of(origin, model)
+    classes = kept_classes(kept, shards) if kept and shards else None
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"model{suffix}"
         console().show(Progress(phase="exporting"))
@@ -227,18 +231,9 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def prepare_output(out: Path) -> None:
-    """Make the directory of --out before the work starts.
-
-    Raises:
-        UserError: No file can be written there.
-    """
-    if out.is_dir():
-        raise UserError(f"--out {out} is a directory, expected a file")
-    outputs.make_directory(out.parent, "--out")
-    with outputs.writing(out, "--out"):
-        part = out.with_name(f".{out.name}.{os.getpid()}")
-        part.touch()
-        part.unlink()
+    """Make the directory of --out, and refuse it if it or its record can't be written."""
+    for file in (out, record_of(out)):
+        outputs.prepare_file(file, "--out")
 
 
 def publish(file: Path, record: ExportedFile, out: Path) -> None:
@@ -249,16 +244,15 @@ def publish(file: Path, record: ExportedFile, out: Path) -> None:
     Raises:
         UserError: They can't be written.
     """
-    targets = (out.with_name(f"{out.name}.json"), out)
+    targets = (record_of(out), out)
     parts = [target.with_name(f".{target.name}.{os.getpid()}") for target in targets]
     try:
-        record.write(parts[0])
-        # The copy has the permissions of a new file; MindSpore may leave its own read-only.
-        shutil.copyfile(file, parts[1])
-        for part, target in zip(parts, targets, strict=True):
-            part.replace(target)
-    except OSError as error:
-        raise UserError(f"--out {out} can't be written: {error.strerror}") from None
+        with outputs.writing(out, "--out"):
+            record.write(parts[0])
+            # The copy has the permissions of a new file; MindSpore may leave its own read-only.
+            shutil.copyfile(file, parts[1])
+            for part, target in zip(parts, targets, strict=True):
+                part.replace(target)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

@@ -3,10 +3,12 @@
 Each error message names the option.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from infra.base.files import replace_file, status_of_new_file
 from infra.base.records import Record
 from sknet.errors import UserError
 
@@ -23,6 +25,40 @@ def make_directory(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} can't be made: {error.strerror}") from None
 
 
+def prepare_file(path: Path | None, option: str) -> None:
+    """Make the directory of the file that an option names, if it was given, before the work starts.
+
+    Raises:
+        UserError: No file can be written there.
+    """
+    if path is None:
+        return
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for an overlong name)
+        raise UserError(f"{option} {path} is a directory, expected a file")
+    make_directory(path.parent, option)
+    if _is_stream(path):
+        return
+    with writing(path, option):
+        target = _target(path)
+        # The permissions aren't enough: the file system may be full or read-only.
+        status_of_new_file(target.parent)
+        with suppress(FileNotFoundError):
+            target.with_name(f"{target.name}.part").lstat()  # raises for an overlong name
+
+
+def write_file(path: Path, content: bytes, option: str) -> None:
+    """Write the file that an option names; an existing one is replaced once the new one is whole.
+
+    Raises:
+        UserError: The file can't be written.
+    """
+    with writing(path, option):
+        if _is_stream(path):
+            path.write_bytes(content)
+        else:
+            replace_file(_target(path), content)
+
+
 def write_json(record: Record, path: Path | None) -> None:
     """Write a record to the file of the option --json, if that was given.
 
@@ -30,9 +66,7 @@ def write_json(record: Record, path: Path | None) -> None:
         UserError: The file can't be written.
     """
     if path:
-        make_directory(path.parent, "--json")
-        with writing(path, "--json"):
-            record.write(path)
+        write_file(path, record.encode(), "--json")
 
 
 @contextmanager
@@ -42,3 +76,13 @@ def writing(path: Path, option: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{option} {path} can't be written: {error.strerror}") from None
+
+
+def _is_stream(path: Path) -> bool:
+    """Tell whether a path is a pipe or a device, such as /dev/stdout, which nothing replaces."""
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113
+
+
+def _target(path: Path) -> Path:
+    """Return the file to replace, which a symbolic link may name."""
+    return Path(os.path.realpath(path))

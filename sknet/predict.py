@@ -22,7 +22,7 @@ from sknet.export import read_classes
 from sknet.options import DeviceOptions, LaunchedOptions
 from sknet.prediction.exported import read_exported
 from sknet.prediction.inputs import Found, find_files
-from sknet.prediction.results import Prediction, Unreadable, document, write_table
+from sknet.prediction.results import Prediction, Unreadable, document, table_file
 from sknet.prediction.stores import stored_checkpoint
 from sknet.recipe import load_recipe
 from sknet.records.training import weights_file
@@ -101,12 +101,10 @@ def _check(options: "Options", *, distribute: bool) -> None:
         path = getattr(options, name)
         if path is None:
             continue
-        if path.is_dir():
-            raise UserError(f"--{name} {path} is a directory, expected a file")
+        outputs.prepare_file(path, f"--{name}")
         other = files.setdefault(path.resolve(), name)
         if other != name:
             raise UserError(f"--{other} and --{name} are both {path}: give each a file of its own")
-        outputs.make_directory(path.parent, f"--{name}")
 
 
 def _predictor(
@@ -187,14 +185,12 @@ def _write(
 ) -> None:
     """Write the files that the options name."""
     if options.json:
-        with outputs.writing(options.json, "--json"):
-            text = document(predictions, unreadable, source, error_rate)
-            options.json.write_text(text, "utf-8")
+        text = document(predictions, unreadable, source, error_rate)
+        outputs.write_file(options.json, text.encode(), "--json")
     kinds: tuple[Literal["csv", "parquet"], ...] = ("csv", "parquet")
     for name in kinds:
         if path := getattr(options, name):
-            with outputs.writing(path, f"--{name}"):
-                write_table(predictions, path, name)
+            outputs.write_file(path, table_file(predictions, name), f"--{name}")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def main(arguments: "Options") -> None:
     weights = weights_file(arguments.ckpt_path)
     recipe, run = _recipe_and_run(arguments, given, weights, warnings.append)
     device = choose_device(arguments.device_target, recipe)
-    _make_directories(arguments)
+    _prepare_outputs(arguments)
     _refuse_other_classes(recipe, run, open_data(arguments.data_dir).classes)
     # Importing MindSpore takes seconds, so wrong options are refused before.
     console().show(Progress(phase="loading MindSpore"))
@@ -178,9 +178,8 @@ def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, .
     )
 
 
-def _make_directories(arguments: "Options") -> None:
-    if arguments.json:
-        outputs.make_directory(arguments.json.parent, "--json")
+def _prepare_outputs(arguments: "Options") -> None:
+    outputs.prepare_file(arguments.json, "--json")
     if arguments.out:
         outputs.make_directory(arguments.out, "--out")
         if any(arguments.out.iterdir()):

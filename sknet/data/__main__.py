@@ -4,13 +4,11 @@ With --data_dir SHARDS, it shows converted shards instead.
 """
 
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from infra.base.commands import OPTIONS, Flag, app_of, parsed_by, start
-from infra.base.files import replace_file
 from infra.base.options import positive_int
 from sknet import outputs, program
 from sknet.data.scan_cache import ScanCache
@@ -29,14 +27,9 @@ def main(arguments: "Options") -> None:
     if (arguments.source is None) == (arguments.data_dir is None):
         raise UserError("give either --source, for images, or --data-dir, for shards")
     out = arguments.out
-    if out.is_dir():
-        raise UserError(f"--out {out} is a directory: expected a file, such as {out / 'data.html'}")
-    outputs.make_directory(out.parent, "--out")
-    with outputs.writing(out, "--out"), tempfile.TemporaryFile(dir=out.parent):
-        pass  # permissions aren't enough: the file system may be full or read-only
+    outputs.prepare_file(out, "--out")
     contents = _contents(arguments)
-    with outputs.writing(out, "--out"):
-        replace_file(out, render_data_page(contents).encode())
+    outputs.write_file(out, render_data_page(contents).encode(), "--out")
     print(f"{out}: {summary(contents)}")
 
 

@@ -51,6 +51,7 @@ def find_origin(arguments: "Options", report: Callable[[str], None]) -> Origin:
     Raises:
         UserError: It doesn't exist, or two options contradict each other.
     """
+    is_unchecked = arguments.format == "AIR"  # nothing here runs it
     if arguments.store is not None or arguments.ckpt_path is None:
         for option in ("data_dir", "evaluation"):
             if getattr(arguments, option) is not None:
@@ -61,6 +62,8 @@ def find_origin(arguments: "Options", report: Callable[[str], None]) -> Origin:
         stored = stored_checkpoint(arguments.store, arguments.ckpt_path or REF)
         if stored.suspect:
             report(f"warning: {stored.name} is marked as suspect: {stored.suspect}")
+        if is_unchecked:
+            return Origin(stored.directory / MODEL_FILE)
         directory = stored.shards
 
         def read_stored(path: Path) -> "ShardSet":
@@ -83,7 +86,7 @@ def find_origin(arguments: "Options", report: Callable[[str], None]) -> Origin:
             raise UserError(f"checkpoint {weights} does not exist: a store's ref needs --store")
         raise UserError(f"checkpoint {weights} does not exist")
     data_dir = arguments.data_dir
-    if data_dir is None:
+    if data_dir is None or is_unchecked:
         return Origin(weights)
     open_data(data_dir)  # refused before MindSpore is imported
 

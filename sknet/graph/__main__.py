@@ -7,7 +7,6 @@ the network's form for Ascend with MindSpore's frontend for CPU. If a graph for 
 that is unfit for it, the last line names that, and the exit code is 1.
 """
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -46,16 +45,13 @@ def main(arguments: "Options") -> None:
     device = choose_device(arguments.device_target, recipe)
     target = "Ascend" if device.is_replacement else device.target
     frontend = target if find_cards().usable else "CPU"
-    if arguments.json:
-        outputs.make_directory(arguments.json.parent, "--json")
+    outputs.prepare_file(arguments.json, "--json")
     workers = f"{arguments.workers} worker{'s' if arguments.workers > 1 else ''}"
     print(
         f"compiling {recipe.name} for {workers} on {target}, with MindSpore's frontend for "
         f"{frontend}; nothing is executed",
         flush=True,
     )
-    # Suppresses MindSpore's warnings about itself. It is read when MindSpore is imported.
-    os.environ.setdefault("GLOG_v", "3")
     with saved_graphs() as folder:
         from sknet.world import set_device
 

@@ -9,7 +9,7 @@ import numpy as np
 from infra.base.files import file_sha256
 from sknet.errors import UserError
 from sknet.evaluation.predictions import Floats
-from sknet.records.exported import ExportedFile
+from sknet.records.exported import ExportedFile, record_of
 
 Forward = Callable[[Floats], Floats]
 """From normalised images (N, 3, R, R) to logits (N, classes)."""
@@ -21,7 +21,7 @@ def read_exported(file: Path) -> ExportedFile:
     Raises:
         UserError: One of the two is missing or damaged, or they don't belong together.
     """
-    record_file = file.with_name(f"{file.name}.json")
+    record_file = record_of(file)
     for each, what in ((file, "exported file"), (record_file, "record of an exported file")):
         if not each.is_file():
             raise UserError(

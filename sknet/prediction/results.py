@@ -6,7 +6,6 @@ This module needs no MindSpore, and imports pandas only where a table is written
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sknet.csv_text import as_csv
@@ -139,12 +138,10 @@ def table(predictions: Sequence[Prediction]) -> "pd.DataFrame":
     return frame.astype(dict.fromkeys(texts, "string"))
 
 
-def write_table(
-    predictions: Sequence[Prediction], path: Path, kind: Literal["csv", "parquet"]
-) -> None:
-    """Write predictions as CSV, in which no text is a formula of a spreadsheet, or as Parquet."""
+def table_file(predictions: Sequence[Prediction], kind: Literal["csv", "parquet"]) -> bytes:
+    """Return predictions as CSV, in which no text is a formula of a spreadsheet, or as Parquet."""
     frame = table(predictions)
-    if kind == "parquet":
-        frame.to_parquet(path, index=False)
-        return
-    path.write_text(as_csv(frame), "utf-8", newline="")
+    if kind == "csv":
+        return as_csv(frame).encode()
+    content: bytes = frame.to_parquet(index=False)
+    return content

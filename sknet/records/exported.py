@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -18,6 +19,11 @@ INPUT_NAME = "images"
 
 OUTPUT_NAME = "logits"
 """Name of the output of an ONNX file."""
+
+
+def record_of(file: Path) -> Path:
+    """Return the path of the record of an exported file."""
+    return file.with_name(f"{file.name}.json")
 
 
 class ExportedModel(Preprocessing):

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from sknet import export
 from sknet.architectures import ARCHITECTURES
+from sknet.exporting.origin import find_origin
 from sknet.models import create_model, formats
 from sknet.models.sknet import SKNet
 from sknet.models.weights import save_safetensors
@@ -312,7 +313,7 @@ def test_an_output_that_can_not_be_written_is_refused(
     options = ("--ckpt_path", checkpoint, "--format", "ONNX", "--out")
     assert refused(*options, "file/x.onnx").startswith("--out file can't be made: ")
     assert refused(*options, "x.onnx") == "--out x.onnx is a directory, expected a file"
-    assert refused(*options, "y.onnx") == "--out y.onnx can't be written: Is a directory"
+    assert refused(*options, "y.onnx") == "--out y.onnx.json is a directory, expected a file"
     line = refused(*options, "/proc/x.onnx")
     assert line == "--out /proc/x.onnx can't be written: No such file or directory"
     assert refused(*options, "x.bin") == "--out is x.bin, expected a name ending in .onnx"
@@ -401,3 +402,16 @@ def test_weights_without_state_need_a_model(refused: Refused, weights: Path) -> 
     assert refused(*options).endswith("comes without a state.json: give --model or --config")
     assert "(did you mean 'sknet26'" in refused(*options, "--model", "sknet62")
     assert "is for 3 classes, the network has 1000" in refused(*options, "--model", "bottleneck")
+
+
+def test_an_output_is_refused_before_the_checkpoint_is_looked_for(
+    refused: Refused, away: Path
+) -> None:
+    line = refused("--ckpt_path", "none", "--out", "/proc/x.onnx")
+    assert line == "--out /proc/x.onnx can't be written: No such file or directory"
+
+
+def test_a_file_that_nothing_here_runs_needs_no_images(checkpoint: Path, folders: Path) -> None:
+    given = {"ckpt_path": str(checkpoint), "data_dir": str(folders)}
+    assert find_origin(export.Options(**given), print).shards is not None
+    assert find_origin(export.Options(**given, format="AIR"), print).shards is None

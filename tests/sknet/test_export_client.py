@@ -275,8 +275,11 @@ def test_predictions_of_other_images_and_data_of_other_classes_are_refused(
     options = ["--ckpt_path", checkpoint, "--data_dir", converted.directory]
     line = refused(export, *options, "--evaluation", evaluation)
     assert line.startswith("error: the kept predictions are of 10 images and the data has 6, and ")
-    line = refused(export, *options, "--evaluation", away)
+    line = refused(
+        *(export, "--ckpt_path", checkpoint, "--data_dir", folders, "--evaluation", away)
+    )
     assert "predictions.parquet can't be read: No such file" in line
+    assert not (away / "shards").exists(), "the images were converted before"
     record = converted.record.model_copy(
         update={"dataset": converted.record.dataset.model_copy(update={"classes": ("a", "b", "c")})}
     )
