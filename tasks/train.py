@@ -1,6 +1,5 @@
 """Task `train`: train a recipe on shards to its final checkpoint."""
 
-import os
 import shutil
 import uuid
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from pathlib import Path
 from prefect.client.schemas.objects import State
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
+from infra.base.machine_load import OthersLoad
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.catalog.production import processor
@@ -56,10 +56,10 @@ def train(
     spec = stored_checkpoint_spec(store, recipe, shards.digest, num_workers, device_target)
     complete_run_name(f"{recipe.name} {spec.key[:KEY_DIGITS]}")
 
-    machine = {"processor": processor(device_target), "load": load_of_others()}
-
     def build(workspace: Path) -> BuildOutput:
         checkpoints = workspace / "checkpoints"
+        gang = gang_of(launch, recipe, num_workers, device_target)
+        load = OthersLoad()
         options = {
             "config": write_recipe(recipe, workspace),
             "data_dir": artifact_of(store, shards).directory,
@@ -75,30 +75,21 @@ def train(
                 ranks=Ranks(
                     workers=num_workers,
                     bind_core=device_target == "Ascend",
-                    gang=gang_of(launch, recipe, num_workers, device_target),
+                    gang=gang,
                 ),
                 bar=ProgressBar("training", "Fraction of the training's steps that are done"),
             )
         final = max(checkpoints.glob("step-*"))
         state = Checkpoint.read(final / "state.json")
+        machine: dict[str, object] = {"processor": processor(device_target)}
+        if not gang:  # whose hosts are others than this
+            machine["load_by_others"] = load.fraction()
         _store_log(store, spec, recipe.name, workspace)
         return BuildOutput(final, {"steps": state.step, "params": state.num_params}, machine)
 
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
-
-
-def load_of_others() -> float | None:
-    """Return how many processes wanted to run in the last minute, divided by the cores.
-
-    Called before a training, it says how busy others keep the machine. None where the system
-    doesn't tell.
-    """
-    try:
-        return round(os.getloadavg()[0] / (os.cpu_count() or 1), 3)
-    except OSError:
-        return None
 
 
 def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:

@@ -234,7 +234,7 @@ def _machine(run: TrainedRun) -> dict[str, object]:
     return {
         "name": run.machine or "unknown",
         "processor": run.processor or "unknown",
-        "load before the training": load_text(run),
+        "load by others": load_text(run),
     }
 
 

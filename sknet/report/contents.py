@@ -276,8 +276,8 @@ class TrainedRun(ReportRecord):
     processor: str = ""
     """Kind of the machine's processor; empty if it isn't recorded."""
     load: Annotated[float, Field(ge=0)] | None = None
-    """Processes that wanted to run there in the minute before the training, divided by the cores;
-    None if it isn't recorded."""
+    """Fraction of the processors' time that other programs took there during the training; None if
+    it isn't recorded."""
     steps: NonNegative
     evaluation: Evaluation | None
     """The evaluation at the recipe's resolution."""

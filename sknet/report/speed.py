@@ -51,7 +51,7 @@ def _circumstances(first: TrainedRun, second: TrainedRun) -> Iterator[Difference
     runs = (first, second)
     yield Difference("machine", *(run.machine or "unknown" for run in runs))
     yield Difference("processor", *(run.processor or "unknown" for run in runs))
-    yield Difference("load before the training", *(load_text(run) for run in runs))
+    yield Difference("load by others", *(load_text(run) for run in runs))
     for name in sorted(first.software.keys() | second.software.keys()):
         yield Difference(name, *(run.software.get(name, "unknown") for run in runs))
     yield Difference("model", *(run.model for run in runs))
@@ -62,7 +62,7 @@ def _circumstances(first: TrainedRun, second: TrainedRun) -> Iterator[Difference
 
 
 def load_text(run: TrainedRun) -> str:
-    """Return how busy others kept the machine before the training, in words."""
+    """Return how busy other programs kept the machine during the training, in words."""
     if run.load is None:
         return "not recorded"
     return "idle" if run.load < BUSY else f"{100 * run.load:.0f} % of the cores"
@@ -85,7 +85,7 @@ def speed_sentences(first: TrainedRun, second: TrainedRun) -> list[str]:
     if unknown := [run for run in (first, second) if run.load is None]:
         which = "both runs" if len(unknown) == 2 else f"run {unknown[0].short_key}"
         sentences.append(
-            f"The load of the machine isn't recorded of {which}, so other programs may have caused "
+            f"The load by other programs isn't recorded of {which}, so that they may have caused "
             "the difference: time both in turn on an idle machine."
         )
     return sentences

@@ -495,8 +495,11 @@ def _machine(checkpoint: Manifest) -> str:
 
 
 def _load(checkpoint: Manifest) -> float | None:
-    """Return the load of the machine before a training, if the checkpoint's manifest has it."""
-    value = checkpoint.provenance.get("load")
+    """Return the load by others during a training, if the checkpoint's manifest has it.
+
+    What earlier versions recorded as `load` counts the run's own conversion too.
+    """
+    value = checkpoint.provenance.get("load_by_others")
     return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 

@@ -17,7 +17,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 import tasks.programs
 from flows.console import console
 from flows.summary import next_steps, summary
+from infra.artifacts import open_store
 from sknet.report.text import UNKNOWN
+from tasks.catalog.runs import collect
 from tasks.results import TaskResult
 from tests.tiny_pipeline import TASKS, Trained, digests, run_flow_once, shown_by
 from tests.waiting import wait_for
@@ -88,6 +90,14 @@ def test_a_first_run_builds_every_artifact_and_sums_up_its_results(trained: Trai
     assert "reused      nothing" in lines
     promoted = json.loads((trained.store / "refs" / "production.json").read_text("utf-8"))
     assert promoted["digest"] == trained.of("train").digest
+
+
+def test_the_load_by_others_is_recorded_of_a_training(trained: Trained) -> None:
+    (run,) = collect(open_store(str(trained.store))).runs
+    manifest = trained.store / "checkpoint" / trained.of("train").key / "manifest.json"
+    recorded = json.loads(manifest.read_bytes())["provenance"]["load_by_others"]
+    assert run.load == recorded
+    assert 0 <= recorded <= 1
 
 
 def next_of(results: list[TaskResult], store: str | None) -> dict[str, list[str]]:

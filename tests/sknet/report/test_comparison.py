@@ -37,8 +37,8 @@ def test_steps_are_compared_by_intervals_and_never_by_a_bare_factor() -> None:
     [
         ({"machine": "b"}, "machine (a → b)"),
         ({"processor": "arm"}, "processor (x86 → arm)"),
-        ({"load": 2.69}, "load before the training (idle → 269 % of the cores)"),
-        ({"load": None}, "load before the training (idle → not recorded)"),
+        ({"load": 0.69}, "load by others (idle → 69 % of the cores)"),
+        ({"load": None}, "load by others (idle → not recorded)"),
         ({"software": {"mindspore": "2.9"}}, "mindspore (unknown → 2.9)"),
         ({"world_size": 4}, "ranks (2 → 4)"),
     ],
@@ -53,7 +53,7 @@ def test_what_a_speed_depends_on_is_named_where_it_differs(
 
 def test_an_unknown_load_is_said_to_be_unknown() -> None:
     said = spoken(timed(600, load=None), timed(163, load=None))
-    assert "The load of the machine isn't recorded of both runs" in said
+    assert "The load by other programs isn't recorded of both runs" in said
     assert "time both in turn on an idle machine" in said
     assert "isn't recorded" not in spoken(timed(600), timed(163))
 
@@ -70,6 +70,4 @@ def test_the_interval_of_a_median_needs_six_lines() -> None:
 
 def test_the_machine_is_among_the_differences() -> None:
     table = changes_table(compare_runs(timed(600), timed(600, machine="b", load=0.5)))
-    assert table[table["part"] == "machine"]["name"].tolist() == [
-        *("load before the training", "name")
-    ]
+    assert table[table["part"] == "machine"]["name"].tolist() == [*("load by others", "name")]
