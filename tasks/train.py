@@ -81,11 +81,13 @@ def train(
             )
         final = max(checkpoints.glob("step-*"))
         state = Checkpoint.read(final / "state.json")
-        machine: dict[str, object] = {"processor": processor(device_target)}
-        if not gang:  # whose hosts are others than this
-            machine["load_by_others"] = load.fraction()
+        load_by_others = None if gang else load.fraction()  # a gang has other hosts than this
         _store_log(store, spec, recipe.name, workspace)
-        return BuildOutput(final, {"steps": state.step, "params": state.num_params}, machine)
+        return BuildOutput(
+            final,
+            {"steps": state.step, "params": state.num_params},
+            {"processor": processor(device_target), "load_by_others": load_by_others},
+        )
 
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
