@@ -20,14 +20,16 @@ from cyclopts import Parameter
 from infra.base.cann import version_warning
 from infra.base.commands import OPTIONS, STORE, Flag, app_of, parsed_by, start
 from infra.base.console import console
-from infra.base.options import integer
+from infra.base.options import whole_number
 from infra.base.progress import Progress
 from sknet import outputs, program
+from sknet.class_names import read_classes
 from sknet.device import Device, choose_device
 from sknet.errors import ExportError, UserError
 from sknet.exporting.description import describe
-from sknet.exporting.origin import REF, find_origin, kept_predictions, shards_of
+from sknet.exporting.origin import find_origin, kept_predictions, shards_of
 from sknet.options import DeviceOptions, LaunchedOptions
+from sknet.prediction.stores import REF
 from sknet.recipe import load_recipe
 from sknet.records import Checkpoint
 from sknet.records.exported import (
@@ -38,22 +40,14 @@ from sknet.records.exported import (
     record_of,
 )
 from sknet.records.training import MODEL_FILE, STATE_FILE
+from sknet.sizes import MAX_RESOLUTION, MIN_RESOLUTION
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
     from sknet.models.sknet import SKNet
 
-MAX_CLASSES_BYTES = 1 << 24
 MAX_LISTED = 100
 """Differing predictions that are printed; the record of a published file has all of them."""
-# The resolution's limits are the network's total stride, and what a gigabyte holds of the largest
-# map of one image.
-_RANGES = (
-    ("resolution", 32, 2048),
-    ("num_classes", 1, 100_000),
-    ("batch_size", 1, 1024),
-    ("max_differences", 0, 1_000_000),
-)
 _SUFFIXES: dict[Format, str] = {"ONNX": ".onnx", "MINDIR": ".mindir", "AIR": ".air"}
 
 
@@ -120,15 +114,17 @@ def _write(network: "SKNet", model: ExportedModel, file: Path) -> ExportedModel:
     """Write the file, and return its description with the version of ONNX's operators."""
     from sknet.models.formats import exportable, write
 
-    described = [model]
+    def described(opset: int | None) -> ExportedModel:
+        return model.model_copy(update={"opset": opset})
 
-    def notes(opset: int | None) -> dict[str, str]:
-        described.append(model.model_copy(update={"opset": opset}))
-        return described[-1].notes
-
-    is_float16 = model.precision == "float16"
-    write(exportable(network), model.input_shape, file, notes, is_float16=is_float16)
-    return described[-1]
+    opset = write(
+        exportable(network),
+        model.input_shape,
+        file,
+        lambda opset: described(opset).notes,
+        is_float16=model.precision == "float16",
+    )
+    return described(opset)
 
 
 def _checked(
@@ -149,17 +145,18 @@ def _checked(
     """
     from mindspore import Tensor
 
+    from sknet.evaluation.predictions import Floats
     from sknet.exporting.comparison import compare_logits, compare_predictions
     from sknet.models import fold
-    from sknet.models.formats import FloatArray, loaded
+    from sknet.models.formats import loaded
 
     found = loaded(file)
     if found is None:
         return None, "its outputs are unchecked: MindSpore can't run AIR"
     network = fold(network)
 
-    def expected(images: FloatArray) -> FloatArray:
-        logits: FloatArray = network(Tensor(images)).asnumpy()
+    def expected(images: Floats) -> Floats:
+        logits: Floats = network(Tensor(images)).asnumpy()
         return logits
 
     difference = compare_logits(found, expected, model)
@@ -208,26 +205,6 @@ def _refuse_differences(
             f"{comparison.seen} validation images, which are named above, and {max_differences} "
             "may differ: nothing was written"
         )
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Return the class names in a file, which has one a line in the order of the labels.
-
-    Raises:
-        UserError: The file can't be read, is empty or has an empty line.
-    """
-    try:
-        if path.stat().st_size > MAX_CLASSES_BYTES:
-            raise UserError(f"--classes {path} is larger than {MAX_CLASSES_BYTES} bytes")
-        names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UserError(f"--classes {path} can't be read: {reason}") from None
-    if not names:
-        raise UserError(f"--classes {path} is empty, expected one name a line")
-    if "" in names:
-        raise UserError(f"--classes {path}: line {names.index('') + 1} is empty, expected a name")
-    return names
 
 
 def prepare_output(out: Path) -> None:
@@ -279,20 +256,24 @@ class Options(DeviceOptions, LaunchedOptions):
     out: Annotated[Path | None, Parameter(show_default="MODEL.onnx, or .mindir")] = None
     """File to write."""
     batch_size: Annotated[
-        int | None, parsed_by(integer), Parameter(show_default="any; of AIR 1")
+        int | None, parsed_by(whole_number(1, 1024)), Parameter(show_default="any; of AIR 1")
     ] = None
     """Number of images in the input, if it is to be fixed."""
     resolution: Annotated[
-        int | None, parsed_by(integer), Parameter(show_default="the recipe's")
+        int | None,
+        parsed_by(whole_number(MIN_RESOLUTION, MAX_RESOLUTION)),
+        Parameter(show_default="the recipe's"),
     ] = None
     """Side of the input, in pixels."""
     fp16: Flag = False
     """Compute in float16 (ONNX only), in half the size; inputs and logits stay float32."""
-    max_differences: Annotated[int, parsed_by(integer)] = 0
+    max_differences: Annotated[int, parsed_by(whole_number(0, 1_000_000))] = 0
     """Most validation images whose predicted class may differ. Their names are in the record."""
     model: str | None = None
     """Name of the model, for weights without state.json."""
-    num_classes: Annotated[int | None, parsed_by(integer), Parameter(show_default="1000")] = None
+    num_classes: Annotated[
+        int | None, parsed_by(whole_number(1, 100_000)), Parameter(show_default="1000")
+    ] = None
     """Number of classes, for weights without state.json."""
     classes: Path | None = None
     """Text file with one class name a line, for weights without state.json."""
@@ -326,10 +307,6 @@ def _suffix(arguments: Options, device: Device) -> str:
                 )
     elif arguments.fp16:
         raise UserError(f"--fp16 is for --format ONNX, not for {arguments.format}: leave it out")
-    for option, least, most in _RANGES:
-        value = getattr(arguments, option)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{option} is {value}, expected {least} to {most}")
     suffix, out = _SUFFIXES[arguments.format], arguments.out
     if out and out.suffix != suffix:
         raise UserError(f"--out is {out}, expected a name ending in {suffix}")

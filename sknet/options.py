@@ -57,7 +57,15 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(DeviceOptions, ImageOptions, LaunchedOptions):
+class RankOptions:
+    """Whether a process is one of several ranks."""
+
+    distribute: Annotated[Literal[True, False] | None, Parameter(show_default="detected")] = None
+    """True for a rank that msrun started, False to work alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(RankOptions, DeviceOptions, ImageOptions, LaunchedOptions):
     """What training and validation share."""
 
     data_dir: str
@@ -66,5 +74,3 @@ class DataOptions(DeviceOptions, ImageOptions, LaunchedOptions):
     """KEY=VALUE: replace a value of the recipe; may be repeated."""
     shards_dir: Path = Path("shards")
     """Directory for shards converted from `--data-dir`."""
-    distribute: Annotated[Literal[True, False] | None, Parameter(show_default="detected")] = None
-    """True for a rank that msrun started, False to work alone."""

@@ -17,20 +17,18 @@ from infra.base.console import console
 from infra.base.options import non_negative_float, positive_int
 from infra.base.progress import Progress, work
 from sknet import outputs, program
+from sknet.class_names import read_classes
 from sknet.errors import SampleError, UserError
-from sknet.export import read_classes
-from sknet.options import DeviceOptions, LaunchedOptions
+from sknet.options import DeviceOptions, LaunchedOptions, RankOptions
 from sknet.prediction.exported import read_exported
 from sknet.prediction.inputs import Found, find_files
 from sknet.prediction.results import Prediction, Unreadable, document, table_file
-from sknet.prediction.stores import stored_checkpoint
+from sknet.prediction.stores import REF, stored_checkpoint
 from sknet.recipe import load_recipe
 from sknet.records.training import weights_file
 
 if TYPE_CHECKING:
     from sknet.prediction.predictor import Predictor
-
-REF = "production"
 
 OUTPUTS = ("json", "csv", "parquet")
 """Options that name a file for the predictions."""
@@ -51,8 +49,7 @@ def main(options: "Options") -> None:
         threshold = predictor.threshold(options.error_rate)
         if is_first:
             print(threshold.describe(), flush=True)
-        error_rate = {"chosen": options.error_rate, **threshold._asdict()}
-        error_rate["error"] = threshold.error._asdict()
+        error_rate = {"chosen": options.error_rate, **threshold.fields()}
     predictions, unreadable = _predicted(options, predictor, found)
     if not is_first:
         predictor.world.sum(0.0)
@@ -202,7 +199,7 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions, LaunchedOptions, Images):
+class Options(RankOptions, DeviceOptions, LaunchedOptions, Images):
     """The options, which have MindCV's names where MindCV has them."""
 
     store: Annotated[str | None, STORE] = None
@@ -231,8 +228,6 @@ class Options(DeviceOptions, LaunchedOptions, Images):
     """File for the predictions as a CSV table."""
     parquet: Path | None = None
     """File for the predictions as a Parquet table."""
-    distribute: Annotated[Literal[True, False] | None, Parameter(show_default="detected")] = None
-    """True for a rank that msrun started, False to work alone."""
 
 
 def command(options: Annotated[Options, OPTIONS]) -> int:

@@ -1,4 +1,4 @@
-"""What all programs share: options, exit codes, one line for each error, outcome files."""
+"""What all programs share: exit codes, one line for each error, outcome files, ranks."""
 
 import os
 import sys

@@ -10,7 +10,7 @@ from typing import Annotated
 from tabulate import tabulate
 
 from infra.base.commands import OPTIONS, parsed_by
-from infra.base.options import integer
+from infra.base.options import whole_number
 from infra.base.progress import work
 from sknet import program
 from sknet.architectures import ARCHITECTURES, architecture
@@ -91,7 +91,7 @@ def checkpoint_bytes(recipe: Recipe, num_classes: int) -> int | None:
 class Options(LaunchedOptions):
     """The options of the table."""
 
-    resolution: Annotated[int, parsed_by(integer)] = RESOLUTION
+    resolution: Annotated[int, parsed_by(whole_number(MIN_RESOLUTION, MAX_RESOLUTION))] = RESOLUTION
     """Side of the image for which multiply-accumulates are counted, in pixels. Another than the
     default takes a minute, as the networks then run."""
 
@@ -101,7 +101,6 @@ DEFAULTS = Options()
 
 def main(arguments: Options) -> None:
     """Print a table with one row for each model."""
-    check_resolution(arguments.resolution)
     with work("counting", len(ARCHITECTURES)) as count:
         rows = []
         for name, size in profiles(arguments.resolution):

@@ -23,6 +23,7 @@ from sknet.options import DataOptions
 from sknet.planning import check_classes, open_data
 from sknet.recipe import Recipe, changed_recipe, load_recipe
 from sknet.records import CheckpointChecks, Evaluation, Run
+from sknet.records.evaluation import SPLIT
 from sknet.records.preprocessing import PREPROCESSING_KEYS
 from sknet.records.training import STATE_FILE, run_of, weights_file
 
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
     from sknet.models.sknet import SKNet
     from sknet.records.calibration import Calibration
     from sknet.world import World
-
-BATCH_SIZE = 16
-"""Samples per forward pass of a rank. The largest activation of skresnet18 at 320 pixels takes
-100 MB."""
-
-SPLIT: Literal["val"] = "val"
 
 
 def main(arguments: "Options") -> None:
@@ -231,6 +226,7 @@ def _evaluate(
 ) -> None:
     """Predict on all ranks; count, print and write on rank 0."""
     from sknet.evaluation.predicting import predict
+    from sknet.evaluation.predictions import BATCH_SIZE
 
     predictions = predict(
         network,

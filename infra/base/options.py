@@ -16,14 +16,6 @@ def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
     return parse
 
 
-def integer(text: str) -> int:
-    """Parse a whole number, whose limits are checked later."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
 def number(least: float, most: float = math.inf) -> Callable[[str], float]:
     """Return a parser of finite numbers from `least` to `most`, both included."""
 
@@ -40,7 +32,10 @@ def number(least: float, most: float = math.inf) -> Callable[[str], float]:
 
 
 def _range(least: float, most: float) -> str:
-    return f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+    first, last = (
+        str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (least, most)
+    )
+    return f"of at least {first}" if most == math.inf else f"from {first} to {last}"
 
 
 positive_int = whole_number(1)

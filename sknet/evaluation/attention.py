@@ -14,6 +14,7 @@ from sknet.models import attention_probe
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
 from sknet.records import Attention, UnitAttention
+from sknet.records.evaluation import SPLIT
 
 MAX_IMAGES = 256
 """Number of images to look at: the first ones of the split."""
@@ -28,7 +29,7 @@ def measure_attention(
     recipe: Recipe,
     shards: ShardSet,
     *,
-    split: str = "val",
+    split: str = SPLIT,
     batch_size: int,
     scales: Sequence[float] = SCALES,
 ) -> Attention:

@@ -18,6 +18,7 @@ from sknet.models.weight_files import Values, printable, read_weights
 from sknet.models.weights import STATE, STATE_PREFIXES
 from sknet.recipe import Recipe
 from sknet.records import Check, Checkpoint, CheckpointChecks, Shards
+from sknet.records.evaluation import SPLIT
 from sknet.records.training import MODEL_FILE, STATE_FILE
 
 # State of a training step that belongs to no single parameter.
@@ -140,10 +141,10 @@ def _evaluation_faults(state: Checkpoint, shards: Shards) -> Iterator[str]:
     if sorted({*epochs}) != epochs:
         yield f"epochs are {shortened(epochs)}, expected them rising"
     yield from _difference("last epoch", epochs[-1:], [run.recipe.epoch_size])
-    seen = shards.num_samples("val")
+    seen = shards.num_samples(SPLIT)
     for epoch, evaluation in state.evaluations:
         of_epoch = f"of epoch {shortened(epoch)}:"
-        yield from _difference(f"{of_epoch} split", evaluation.split, "val")
+        yield from _difference(f"{of_epoch} split", evaluation.split, SPLIT)
         yield from _difference(
             f"{of_epoch} resolution", evaluation.resolution, run.recipe.image_resize
         )

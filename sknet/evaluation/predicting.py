@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sknet.data.reading.pipeline import EvalBatch, eval_batches
-from sknet.data.reading.threads import read_ahead
+from sknet.data.reading.threads import BATCHES_AHEAD, read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, UserError
 from sknet.evaluation.calibration import calibrate
@@ -19,15 +19,14 @@ from sknet.evaluation.predictions import (
     Floats,
     Predictions,
     evaluation_of,
+    in_batch,
     interleaved,
     probabilities,
 )
 from sknet.recipe import Recipe
 from sknet.records import Evaluation
+from sknet.records.evaluation import SPLIT
 from sknet.world import ALONE, World
-
-BATCHES_AHEAD = 2
-"""Batches that are decoded and normalised while the network computes another one."""
 
 MAX_PROBABILITIES = 1 << 27
 """Most probabilities that a rank keeps for average precision and calibration, 512 MB: ImageNet's
@@ -39,7 +38,7 @@ def evaluate(
     recipe: Recipe,
     shards: ShardSet,
     *,
-    split: str = "val",
+    split: str = SPLIT,
     batch_size: int,
     world: World = ALONE,
 ) -> Evaluation:
@@ -67,7 +66,7 @@ def predict(
     recipe: Recipe,
     shards: ShardSet,
     *,
-    split: str = "val",
+    split: str = SPLIT,
     batch_size: int,
     resolutions: Sequence[int],
     world: World = ALONE,
@@ -154,12 +153,16 @@ def _gather_classes(own: Floats, num_samples: int, world_size: int, first: int, 
 
 
 def logits_of(network: nn.Cell, images: Floats, batch_size: int) -> Floats:
-    """Return the logits (N, classes) of at most `batch_size` normalised images (N, 3, R, R)."""
-    # A shorter last batch is padded, because another shape would compile another graph.
-    missing = batch_size - len(images)
-    padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-    logits: Floats = network(Tensor.from_numpy(padded)).asnumpy()
-    return logits[: len(images)]
+    """Return the logits (N, classes) of at most `batch_size` normalised images (N, 3, R, R).
+
+    Another number of images would compile another graph.
+    """
+
+    def forward(padded: Floats) -> Floats:
+        logits: Floats = network(Tensor.from_numpy(padded)).asnumpy()
+        return logits
+
+    return in_batch(forward, images, batch_size)
 
 
 def _gather(rows: Floats, num_samples: int, world_size: int) -> Floats:

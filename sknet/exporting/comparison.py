@@ -6,27 +6,23 @@ from contextlib import closing
 import numpy as np
 
 from sknet.data.reading.pipeline import preprocessed_batches, sample_keys
-from sknet.data.reading.threads import read_ahead
+from sknet.data.reading.threads import BATCHES_AHEAD, DECODING_THREADS, read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import ExportError, UserError
-from sknet.evaluation.predictions import Floats, StoredPredictions
+from sknet.evaluation.predictions import (
+    BATCH_SIZE,
+    Floats,
+    Forward,
+    StoredPredictions,
+    in_batch,
+)
+from sknet.records.evaluation import SPLIT
 from sknet.records.exported import DifferingPrediction, ExportComparison, ExportedModel, Precision
-
-BATCH_SIZE = 16
-"""Images of a forward pass of a file that takes any number, as in evaluations."""
-
-BATCHES_AHEAD = 2
-"""Batches that are decoded while the file computes another one."""
-
-DECODING_THREADS = 2
 
 MAX_DIFFERENCES: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-2}
 """Largest difference between logits of the file and of the network, as a fraction of the largest
 logit. In float32, folding and the rounding of another runtime stay below a tenth of it. With inputs
 of convolutions rounded to HF32, as by default on Ascend, skresnet18 would differ by 5e-4."""
-
-Forward = Callable[[Floats], Floats]
-"""From normalised images (N, 3, R, R) to logits (N, classes)."""
 
 
 def compare_logits(found: Forward, expected: Forward, model: ExportedModel) -> float:
@@ -69,7 +65,7 @@ def compare_predictions(
     model: ExportedModel,
     shards: ShardSet,
     *,
-    split: str = "val",
+    split: str = SPLIT,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> ExportComparison:
     """Return where an exported file predicts another class than expected, over a whole split.
@@ -113,7 +109,7 @@ def compare_predictions(
     )
 
 
-def kept_classes(kept: StoredPredictions, shards: ShardSet, split: str = "val") -> list[int]:
+def kept_classes(kept: StoredPredictions, shards: ShardSet, split: str = SPLIT) -> list[int]:
     """Return the class that an evaluation predicted for each image of a split, in their order.
 
     Raises:
@@ -131,9 +127,7 @@ def kept_classes(kept: StoredPredictions, shards: ShardSet, split: str = "val") 
 
 def predicted(forward: Forward, images: Floats, batch_size: int) -> list[int]:
     """Return the class of each of at most `batch_size` images; of equal logits the lower class."""
-    missing = batch_size - len(images)
-    padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-    top = np.argsort(-forward(padded), axis=1, kind="stable")[: len(images), 0]
+    top = np.argsort(-in_batch(forward, images, batch_size), axis=1, kind="stable")[:, 0]
     result: list[int] = top.tolist()
     return result
 

@@ -1,8 +1,8 @@
 """What checkpoint, recipe and options say about the model to export."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from sknet.class_names import agreed, agreed_classes
 from sknet.errors import UserError
 from sknet.recipe import FILE_DEFAULTS, Recipe
 from sknet.records import Checkpoint
@@ -17,8 +17,6 @@ IMAGENET_CLASSES = 1000
 
 _TIMM = {"interpolation": "bicubic", "eval_preprocessing": "pillow"}
 """What timm evaluates its Selective Kernel Networks with (timm 1.0, models/sknet.py)."""
-
-_T = TypeVar("_T")
 
 
 def describe(
@@ -104,34 +102,3 @@ def describe(
         checkpoint_sha256=checkpoint_sha256,
         mindspore=mindspore,
     )
-
-
-def agreed_classes(values: Mapping[str, tuple[str, ...]]) -> None:
-    """Check that all sources name the same classes in the same order.
-
-    Raises:
-        UserError: Two of them differ.
-    """
-    agreed("num_classes", {source: len(names) for source, names in values.items()})
-    for index, pair in enumerate(zip(*values.values(), strict=True)):
-        agreed(f"class {index}", dict(zip(values, pair, strict=True)))
-
-
-def agreed(what: str, values: Mapping[str, _T | None]) -> _T | None:
-    """Return the value on which all sources that have one agree.
-
-    Args:
-        what: What the value describes, for the message.
-        values: The value that each source has.
-
-    Raises:
-        UserError: Two sources have different values.
-    """
-    known = [(source, value) for source, value in values.items() if value is not None]
-    for source, value in known[1:]:
-        if value != known[0][1]:
-            raise UserError(
-                f"{what} is {known[0][1]!r} in {known[0][0]}, but {value!r} in {source}: "
-                "leave one out"
-            )
-    return known[0][1] if known else None

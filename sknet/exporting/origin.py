@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sknet.class_names import agreed, agreed_classes
 from sknet.errors import UserError
-from sknet.exporting.description import agreed, agreed_classes
 from sknet.planning import open_data
-from sknet.prediction.stores import stored_checkpoint
+from sknet.prediction.stores import REF, stored_checkpoint
 from sknet.recipe import Recipe
-from sknet.records.evaluation import predictions_file
+from sknet.records.evaluation import SPLIT, predictions_file
 from sknet.records.exported import ExportedModel
 from sknet.records.training import MODEL_FILE
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
     from sknet.evaluation.predictions import StoredPredictions
     from sknet.export import Options
-
-REF = "production"
-
-SPLIT = "val"
 
 PREDICTIONS = "predictions.parquet"
 """Name of an evaluation's predictions where its recipe isn't known."""

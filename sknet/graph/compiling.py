@@ -76,11 +76,11 @@ def compile_graphs(
 
     from sknet.data.reading.batch_operations import mixes
     from sknet.data.reading.segments import normalises_on_device
+    from sknet.evaluation.predictions import BATCH_SIZE
     from sknet.models import create_model, fold
     from sknet.models.backend import backend_of
     from sknet.training.inputs import InputMaker
     from sknet.training.step import SynchroniseStatistics, TrainStep
-    from sknet.validate import BATCH_SIZE
     from sknet.world import World
 
     world, given = World(0, num_workers), recipe.class_weights

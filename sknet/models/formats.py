@@ -5,18 +5,13 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-import numpy.typing as npt
 from mindspore import nn
 
+from sknet.evaluation.predictions import Floats, Forward
 from sknet.models.backend import PLAIN
 from sknet.models.folding import fold
 from sknet.models.sknet import SelectiveKernelAttention, SKNet
 from sknet.records.exported import INPUT_NAME, OUTPUT_NAME
-
-FloatArray = npt.NDArray[np.float32]
-
-Forward = Callable[[FloatArray], FloatArray]
-"""From normalised images (N, 3, H, W) to logits (N, classes)."""
 
 
 def exportable(network: SKNet) -> SKNet:
@@ -40,7 +35,7 @@ def write(
     notes: Callable[[int | None], dict[str, str]],
     *,
     is_float16: bool = False,
-) -> None:
+) -> int | None:
     """Write an exportable network to a file. ONNX needs the package `onnx`.
 
     MindSpore refuses paths that contain a space, and may leave the file read-only.
@@ -52,6 +47,9 @@ def write(
         notes: Returns texts to store in the file by name; its argument is the version of ONNX's
             operators, None for other formats. `.air` files can't store any.
         is_float16: Whether an ONNX file computes in float16. Its input and output stay float32.
+
+    Returns:
+        The version of ONNX's operators; None for other formats.
     """
     if file.suffix == ".onnx":
         example = ms.Tensor(np.zeros((shape[0] or 1, *shape[1:]), np.float32))
@@ -63,8 +61,7 @@ def write(
             output_names=[OUTPUT_NAME],
             dynamic_axes=None if shape[0] else {INPUT_NAME: {0: "N"}},
         )
-        _complete_onnx(file, notes, is_dynamic=shape[0] is None, is_float16=is_float16)
-        return
+        return _complete_onnx(file, notes, is_dynamic=shape[0] is None, is_float16=is_float16)
     example = ms.Tensor(shape=list(shape), dtype=ms.float32)
     if file.suffix == ".mindir":
         ms.export(
@@ -76,6 +73,7 @@ def write(
         )
     else:
         ms.export(network, example, file_name=str(file), file_format="AIR")
+    return None
 
 
 def loaded(file: Path) -> Forward | None:
@@ -87,8 +85,8 @@ def loaded(file: Path) -> Forward | None:
     if file.suffix == ".mindir":
         cell = nn.GraphCell(ms.load(str(file)))
 
-        def run_mindir(images: FloatArray) -> FloatArray:
-            logits: FloatArray = cell(ms.Tensor(images)).asnumpy()
+        def run_mindir(images: Floats) -> Floats:
+            logits: Floats = cell(ms.Tensor(images)).asnumpy()
             return logits
 
         return run_mindir
@@ -97,8 +95,8 @@ def loaded(file: Path) -> Forward | None:
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
-        def run_onnx(images: FloatArray) -> FloatArray:
-            logits: FloatArray
+        def run_onnx(images: Floats) -> Floats:
+            logits: Floats
             (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: images})
             return logits
 
@@ -112,7 +110,8 @@ def _complete_onnx(
     *,
     is_dynamic: bool,
     is_float16: bool,
-) -> None:
+) -> int:
+    """Complete what MindSpore wrote, and return the version of ONNX's operators."""
     import onnx
 
     model = onnx.load(file)
@@ -128,7 +127,9 @@ def _complete_onnx(
         nodes = sorted(model.graph.node, key=lambda node: INPUT_NAME not in node.input)
         del model.graph.node[:]
         model.graph.node.extend(nodes)
+    opset: int
     (opset,) = (each.version for each in model.opset_import if not each.domain)
     onnx.helper.set_model_props(model, notes(opset))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
+    return opset

@@ -1,6 +1,6 @@
 """Exported ONNX files and their records, from which predictions are made without a checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,11 +8,8 @@ import numpy as np
 
 from infra.base.files import file_sha256
 from sknet.errors import UserError
-from sknet.evaluation.predictions import Floats
+from sknet.evaluation.predictions import Floats, Forward, in_batch
 from sknet.records.exported import ExportedFile, record_of
-
-Forward = Callable[[Floats], Floats]
-"""From normalised images (N, 3, R, R) to logits (N, classes)."""
 
 
 def read_exported(file: Path) -> ExportedFile:
@@ -79,12 +76,8 @@ def forward_of(file: Path, record: ExportedFile) -> Forward:
     def forward(images: Floats) -> Floats:
         if size is None:
             return run(images)
-        parts = []
-        for first in range(0, len(images), size):
-            part = images[first : first + size]
-            missing = size - len(part)
-            padded = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else part
-            parts.append(run(padded)[: len(part)])
+        firsts = range(0, len(images), size)
+        parts = [in_batch(run, images[first : first + size], size) for first in firsts]
         return np.concatenate(parts)
 
     return forward

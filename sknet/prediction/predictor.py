@@ -10,34 +10,25 @@ from typing import Self
 import numpy as np
 
 from sknet.data.reading.preprocessing import network_input
-from sknet.data.reading.threads import in_order, read_ahead
+from sknet.data.reading.threads import BATCHES_AHEAD, DECODING_THREADS, in_order, read_ahead
 from sknet.device import choose_device
 from sknet.errors import NonFiniteLossError, SampleError, UserError
 from sknet.evaluation.calibration import scaled_top
 from sknet.evaluation.predicting import logits_of
-from sknet.evaluation.predictions import Floats, probabilities
+from sknet.evaluation.predictions import BATCH_SIZE, Floats, Forward, probabilities
 from sknet.models import create_model, fold
 from sknet.models.weights import load_weights
 from sknet.planning import check_classes
-from sknet.prediction.exported import Forward, classes_of, forward_of, read_exported
+from sknet.prediction.exported import classes_of, forward_of, read_exported
 from sknet.prediction.inputs import ImageInput, pixels_of, several
 from sknet.prediction.results import ClassProbability, Prediction, Unreadable
-from sknet.prediction.stores import StoredCheckpoint, stored_checkpoint
+from sknet.prediction.stores import REF, StoredCheckpoint, stored_checkpoint
 from sknet.recipe import Recipe
 from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
 from sknet.records.preprocessing import Preprocessing
 from sknet.records.training import MODEL_FILE, STATE_FILE, weights_file
 from sknet.training.checkpoint import read_state
 from sknet.world import ALONE, World, join_world, set_device
-
-BATCH_SIZE = 16
-"""Images of a forward pass, as in evaluations."""
-
-BATCHES_AHEAD = 2
-"""Batches that are decoded while the network computes another one."""
-
-DECODING_THREADS = 2
-"""Threads that decode images for an exported file, which comes without a recipe."""
 
 TOP = 5
 """Number of classes of a prediction, unless another number is asked for."""
@@ -91,7 +82,7 @@ class Predictor:
     def from_store(
         cls,
         store: str | Path | None = None,
-        ref: str = "production",
+        ref: str = REF,
         *,
         device_target: str | None = None,
         warn: Callable[[str], object] = warnings.warn,

@@ -5,7 +5,8 @@ from itertools import chain, zip_longest
 
 from pydantic import TypeAdapter
 
-from sknet.prediction.predictor import BATCH_SIZE, Predictor
+from sknet.evaluation.predictions import BATCH_SIZE
+from sknet.prediction.predictor import Predictor
 from sknet.prediction.results import Prediction, Unreadable
 
 FILES_PER_ROUND = 16 * BATCH_SIZE

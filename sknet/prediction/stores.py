@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from sknet.report import ReportContents
 
+REF = "production"
+"""The ref of a store that is used unless another one is given."""
+
 
 @dataclass(frozen=True)
 class StoredCheckpoint:

@@ -71,7 +71,7 @@ def resolved(recipe: Recipe) -> Iterator[str]:
     for key in keys():
         if key.topic is not topic:
             topic = key.topic
-            yield f"\n# {str(topic.__doc__).partition(';')[0].rstrip('.')}."
+            yield f"\n# {topic.__doc__}"
         mark = "  # default" if key.is_default_in(recipe) else ""
         yield f"{key.name}: {as_yaml(getattr(recipe, key.name))}{mark}"
 

@@ -1,6 +1,6 @@
 """How far a network's probabilities can be trusted: temperature, error, and thresholds."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -36,6 +36,10 @@ class Threshold(NamedTuple):
     """Number of samples of the held-out half."""
     error: Interval
     """Fraction of wrong predictions among the accepted ones, with Wilson's 95 % interval."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the threshold as an object of a JSON document."""
+        return {**self._asdict(), "error": self.error._asdict()}
 
     def describe(self) -> str:
         """Return the threshold as one line."""

@@ -16,6 +16,9 @@ EVALUATION_FILE = "evaluation.json"
 ATTENTION_FILE = "attention.json"
 EXAMPLES_FILE = "examples.json"
 
+SPLIT: Literal["val"] = "val"
+"""The split by which networks are judged."""
+
 TOP = 5
 """Number of classes that are stored of each sample, or all classes if there are fewer."""
 

@@ -18,7 +18,7 @@ from mindspore import Tensor
 
 from sknet.data.reading.pipeline import sample_keys
 from sknet.data.reading.segments import batches_of, segment_indices, segments_from
-from sknet.data.reading.threads import read_ahead
+from sknet.data.reading.threads import BATCHES_AHEAD, read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, StoppedError
 from sknet.evaluation.predicting import evaluate
@@ -32,8 +32,6 @@ from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import Watchdog
 from sknet.world import World
 
-# Batches of this rank that are ready for their step. MindSpore's pipeline holds more before them.
-BATCHES_AHEAD = 2
 # Samples that the error of a diverged training names; the rest of the batch follows from the step.
 KEYS_SHOWN = 16
 

@@ -100,11 +100,10 @@ def ours(root: Path, model: str, batch: int) -> Runs:
 
     from sknet.data.shards import read_shards
     from sknet.evaluation.predicting import predict
-    from sknet.evaluation.predictions import evaluation_of
+    from sknet.evaluation.predictions import BATCH_SIZE, evaluation_of
     from sknet.models import create_model, fold
     from sknet.models.weights import load_weights
     from sknet.recipe import Recipe
-    from sknet.validate import BATCH_SIZE
 
     shards = read_shards(root / "shards")
     recipe = Recipe(

@@ -162,7 +162,7 @@ def test_options_are_those_of_the_module_in_both_spellings(
             "--distribute is 'maybe': expected True or False",
         ),
         ("run --on-leak hide", "--on-leak is 'hide': expected warn or refuse or drop"),
-        ("models --resolution large", "--resolution: 'large' is not a whole number"),
+        ("models --resolution 31", "--resolution: '31' is not a whole number from 32 to 2048"),
         ("models --resolution 224.4", "--resolution: '224.4' is not a whole number"),
         ("run --workers 0", "--workers: '0' is not a whole number of at least 1"),
     ],

@@ -18,7 +18,7 @@ from sknet import export
 from sknet.data.reading.pipeline import eval_batches, sample_keys
 from sknet.data.shards import ShardSet, read_shards
 from sknet.evaluation.predicting import predict
-from sknet.evaluation.predictions import read_predictions, write_predictions
+from sknet.evaluation.predictions import Floats, read_predictions, write_predictions
 from sknet.exporting import origin
 from sknet.exporting.comparison import compare_predictions, kept_classes
 from sknet.models import formats
@@ -303,7 +303,7 @@ def test_a_fixed_number_of_images_is_padded_at_the_end(
     run = formats.loaded(exported)
     assert run is not None
 
-    def forward(images: formats.FloatArray) -> formats.FloatArray:
+    def forward(images: Floats) -> Floats:
         seen.append(len(images))
         return run(images)
 

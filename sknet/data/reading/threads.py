@@ -15,6 +15,13 @@ from typing import Any, TypeVar
 
 _PIPELINES = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
 
+BATCHES_AHEAD = 2
+"""Batches that are ready while the network computes another one. A pipeline of MindSpore holds more
+before them."""
+
+DECODING_THREADS = 2
+"""Threads that decode images for an exported file: its record names no number, as recipes do."""
+
 Item = TypeVar("Item")
 Argument = TypeVar("Argument")
 
