@@ -5,9 +5,8 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Annotated, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from cyclopts import Parameter
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
@@ -16,6 +15,7 @@ from prefect.states import Cancelled
 
 from flows.shown_log import log_on
 from infra.artifacts import DamagedArtifactError, DigestConflictError, RefConflictError
+from infra.base.commands import ConsoleOptions
 from infra.base.console import console, open_console, opened
 from infra.base.interrupts import is_interrupted, run_interruptible, take_signals_back
 from infra.base.outcomes import ExitCode
@@ -43,18 +43,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-Quiet = Annotated[
-    bool,
-    Parameter(show_default=False, help="Show no progress: results, warnings and errors alone."),
-]
-"""The option `--quiet` of a flow's command."""
-
-Verbose = Annotated[
-    bool, Parameter(show_default=False, help="Show every line of the log, also in a terminal.")
-]
-"""The option `--verbose` of a flow's command."""
-
-Options = TypeVar("Options")
+Options = TypeVar("Options", bound=ConsoleOptions)
 
 
 def run_flow(main: Callable[[Options], None], arguments: Options) -> int:
@@ -63,11 +52,11 @@ def run_flow(main: Callable[[Options], None], arguments: Options) -> int:
 
 
 def _run(main: Callable[[Options], None], arguments: Options) -> int:
-    quiet, verbose = (getattr(arguments, name, False) for name in ("quiet", "verbose"))
     try:
-        with opened(open_console(quiet=quiet, verbose=verbose)) as shown:
+        console_here = open_console(quiet=arguments.quiet, verbose=arguments.verbose)
+        with opened(console_here) as shown:
             shown.stage("start", "checking the recipe, the source and the store")
-            with log_on(shown, verbose=verbose):
+            with log_on(shown, verbose=arguments.verbose):
                 main(arguments)
     except (DamagedArtifactError, DigestConflictError, RefConflictError) as error:
         return _end(str(error), ExitCode.FAILED)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from infra.artifacts import ArtifactStore, default_store, open_store
-from infra.base.commands import OPTIONS, STORE, app_of, start
+from infra.base.commands import OPTIONS, STORE, ConsoleOptions, app_of, start
+from infra.base.console import showing_work
 from infra.base.files import file_sha256
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode
+from infra.base.progress import work
 from sknet.errors import UserError
 from tasks.catalog.mlflow_runs import KEY_TAG, MlflowRun, Point, mlflow_run
 from tasks.catalog.runs import collect
@@ -47,12 +49,11 @@ def main(arguments: "Options") -> int:
 
 def _run(arguments: "Options") -> int:
     server = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_SERVER
+    phase = f"connecting to {server}"
     try:
         store = open_store(arguments.store or default_store(), create=False)
-        statuses = export(store, server, arguments.experiment)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.USER_ERROR
+        with showing_work(phase, quiet=arguments.quiet, verbose=arguments.verbose):
+            statuses = export(store, server, arguments.experiment)
     except (OSError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.FAILED
@@ -80,7 +81,8 @@ def export(store: ArtifactStore, tracking_uri: str, experiment: str) -> dict[str
         Key of each run → what was done, the oldest run first.
 
     Raises:
-        UserError: MLflow isn't installed, or the address has another form.
+        UserError: MLflow isn't installed, the address has another form, or the experiment was
+            deleted there.
         ServerError: The server can't be reached, or refuses something.
     """
     if not tracking_uri.startswith(("http://", "https://")):
@@ -92,19 +94,36 @@ def export(store: ArtifactStore, tracking_uri: str, experiment: str) -> dict[str
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
     except ImportError:
         raise UserError("the export needs MLflow's client: pip install 'sknet[mlflow]'") from None
-    client = MlflowClient(tracking_uri)
+    return export_runs(MlflowClient(tracking_uri), store, experiment)
+
+
+def export_runs(client: "MlflowClient", store: ArtifactStore, experiment: str) -> dict[str, Status]:
+    """Export every run as `export` does, by a client of MLflow."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException  # files are uploaded by requests of their own
+
     statuses: dict[str, Status] = {}
+    doing = f"experiment {experiment!r}"
     try:
         known = client.get_experiment_by_name(experiment)
+        if known and known.lifecycle_stage == "deleted":
+            raise UserError(
+                f"--experiment {experiment!r} was deleted at {client.tracking_uri}: restore it "
+                f"there (`mlflow experiments restore -x {known.experiment_id}`), or give another "
+                "name"
+            )
         number = known.experiment_id if known else client.create_experiment(experiment)
-        for run in reversed(collect(store).runs):
-            statuses[run.key] = _export(client, number, mlflow_run(store, run))
-    except MlflowException as error:
+        runs = collect(store).runs
+        with work(f"exporting {len(runs)} runs", len(runs)) as count:
+            for run in reversed(runs):
+                doing = f"run {run.short_key} in experiment {experiment!r}"
+                statuses[run.key] = _export(client, number, mlflow_run(store, run))
+                count(1)
+    except (MlflowException, RequestException) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ServerError(f"MLflow at {tracking_uri} failed: {reason}") from None
+        raise ServerError(f"MLflow at {client.tracking_uri} failed, {doing}: {reason}") from None
     return statuses
 
 
@@ -122,7 +141,9 @@ def _export(client: "MlflowClient", experiment: str, run: MlflowRun) -> Status:
         else client.create_run(experiment, run.began_ms, {KEY_TAG: run.key}, run.name)
     )
     number = target.info.run_id
-    params = [Param(name, value) for name, value in run.params.items()]
+    # MLflow refuses another value of a parameter, which a later version may write otherwise.
+    known = found[0].data.params if found else {}
+    params = [Param(name, value) for name, value in run.params.items() if name not in known]
     for first in range(0, len(params), PARAM_BATCH):
         client.log_batch(number, params=params[first : first + PARAM_BATCH])
     there = _points(client, number, {point.metric for point in run.points}) if found else set()
@@ -166,7 +187,7 @@ def _digest(run: MlflowRun) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ConsoleOptions):
     """The store, and MLflow's server."""
 
     store: Annotated[str | None, STORE] = None

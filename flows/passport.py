@@ -5,6 +5,7 @@ python -m flows.passport new-key|make|verify …
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,12 @@ from infra.artifacts import (
     open_store,
     resolve,
 )
-from infra.base.commands import STORE, as_command, new_app, start
+from infra.base.commands import STORE, ConsoleOptions, as_command, new_app, start
+from infra.base.console import showing_work
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode
 from sknet.data.copies.leaks import OnLeak
-from sknet.data.sources import absolute, open_source
+from sknet.data.sources import Source, absolute, open_source
 from sknet.data.staging import stage_source
 from sknet.errors import UserError
 from sknet.passport.fields import CARD_TEMPLATE
@@ -39,6 +41,7 @@ from tasks.catalog.passports import (
     build_passport,
     copy_passport,
     passport_spec,
+    prepare_copy,
     signed_passport,
     sources_of,
     verify_files,
@@ -56,12 +59,12 @@ class KeyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointOptions:
+class CheckpointOptions(ConsoleOptions):
     """Which checkpoint a passport is of."""
 
     store: Annotated[str | None, STORE] = None
     """The artifact store: a path, file:///… or s3://…"""
-    ref: str = PRODUCTION
+    ref: Annotated[str | None, Parameter(show_default=PRODUCTION)] = None
     """Name of a ref, or checkpoint/KEY."""
 
 
@@ -86,9 +89,9 @@ class VerifyOptions(CheckpointOptions):
     data: str | None = None
     """Also read all images of this source, and compare them."""
     passport: Path | None = None
-    """Directory with a copy of a passport, to verify without a store."""
+    """Directory with a copy of a passport, to verify without a store, with --checkpoint."""
     checkpoint: Path | None = None
-    """Copy of the checkpoint, or its model.ckpt."""
+    """Copy of the checkpoint, or its model.ckpt, with --passport."""
 
 
 def told(body: Callable[..., None]) -> Callable[..., int]:
@@ -109,9 +112,6 @@ def _run(body: Callable[..., None], *options: object) -> int:
     except (TamperedError, DamagedArtifactError) as error:
         print(f"REFUSED: {error}", file=sys.stderr)
         return ExitCode.FAILED
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.USER_ERROR
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.FAILED
@@ -149,19 +149,15 @@ def make(options: MakeOptions) -> None:
 
     Example: `sknet passport make --store artifacts --card card.yaml`
     """
-    issuer = Issuer.of_environment()
-    if options.card or options.key:
-        given = Issuer.of_paths(options.card, options.key)
-        issuer = Issuer(
-            given.fields if options.card else issuer.fields,
-            given.key if options.key else issuer.key,
+    issuer = Issuer.read(options.card, options.key)
+    with _shown(options, "reading the store"):
+        store, checkpoint = _checkpoint(options)
+        sources = sources_of(store, store.load(checkpoint.kind, checkpoint.key))
+        if options.out:
+            prepare_copy(options.out)
+        resolution = resolve(
+            store, passport_spec(sources, issuer), partial(build_passport, sources, issuer)
         )
-    store = open_store(options.store or default_store(), create=False)
-    checkpoint = _checkpoint(store, options.ref)
-    sources = sources_of(store, store.load(checkpoint.kind, checkpoint.key))
-    resolution = resolve(
-        store, passport_spec(sources, issuer), partial(build_passport, sources, issuer)
-    )
     passport = resolution.artifact
     print(f"{resolution.status:<9} passport/{passport.manifest.key}")
     print(f"signed by {issuer.key.id}" if issuer.key else f"not signed: set {KEY_SETTING}")
@@ -178,52 +174,63 @@ def verify(options: VerifyOptions) -> None:
 
     Example: `sknet passport verify --store artifacts --key signing-key.pem.pub`
     """
+    if bool(options.passport) != bool(options.checkpoint):
+        raise UserError("--passport and --checkpoint go together: give both, or neither")
+    if options.passport and (options.store or options.ref):
+        raise UserError(
+            "--passport verifies copies, without a store: leave out --store and --ref, or else "
+            "--passport and --checkpoint"
+        )
     key = PublicKey.read(options.key)
-    if options.passport or options.checkpoint:
-        if not (options.passport and options.checkpoint):
-            raise UserError("--passport and --checkpoint go together: give both, or neither")
-        chain = verify_files(options.passport, options.checkpoint, key)
-        print(f"verified  checkpoint/{chain.required('checkpoint').key}, signed by {key.id}")
-    else:
-        store = open_store(options.store or default_store(), create=False)
-        ref = _checkpoint(store, options.ref)
-        passport = signed_passport(store, ref, key)
-        found, chain = verify_in_store(store, ref, passport, key)
-        for name, state in found.items():
-            print(f"{state:<9} {name}")
-        print(f"signed by {key.id}")
-    if options.data:
-        _compare_images(options.data, chain.required("dataset").images)
-        print(f"verified  the images in {options.data}")
+    source = open_source(absolute(options.data)) if options.data else None
+    with _shown(options, "reading the signed chain"):
+        if options.passport and options.checkpoint:
+            chain = verify_files(options.passport, options.checkpoint, key)
+            print(f"verified  checkpoint/{chain.required('checkpoint').key}, signed by {key.id}")
+        else:
+            store, target = _checkpoint(options)
+            passport = signed_passport(store, target, key)
+            found, chain = verify_in_store(store, target, passport, key)
+            for name, state in found.items():
+                print(f"{state:<9} {name}")
+            print(f"signed by {key.id}")
+        if source:
+            _compare_images(source, chain.required("dataset").images)
+            print(f"verified  the images in {options.data}")
 
 
-def _compare_images(data: str, signed: str | None) -> None:
+def _shown(options: CheckpointOptions, phase: str) -> AbstractContextManager[None]:
+    return showing_work(phase, quiet=options.quiet, verbose=options.verbose)
+
+
+def _compare_images(source: Source, signed: str | None) -> None:
     """Read all images of a source, and compare them with the signed ones.
 
     Raises:
         TamperedError: They differ.
     """
-    source = open_source(absolute(data))
     # What was signed may lack the images that `--on-leak drop` had left out.
     policies: tuple[OnLeak, ...] = ("warn", "drop")
     found = (stage_source(source, on_leak=each).dataset.samples_digest for each in policies)
     if not any(digest == signed for digest in found):
-        raise TamperedError(f"the images in {data} are not those that were signed")
+        raise TamperedError(f"the images in {source.location} are not those that were signed")
 
 
-def _checkpoint(store: ArtifactStore, name: str) -> Ref | Manifest:
-    """Return where a checkpoint is, given the name of a ref or `checkpoint/KEY`.
+def _checkpoint(options: CheckpointOptions) -> tuple[ArtifactStore, Ref | Manifest]:
+    """Return the store, and where in it the checkpoint is that the options name.
 
     Raises:
         StoreError: There is none.
     """
+    store = open_store(options.store or default_store(), create=False)
+    name = options.ref or PRODUCTION
     kind, slash, key = name.partition("/")
     found = store.load(kind, key).manifest if slash else store.refs.get(name)
     if found is None:
         raise StoreError(f"there is no ref {name!r}: expected one, or checkpoint/KEY")
     if found.kind != "checkpoint":
         raise StoreError(f"{name} is a {found.kind}: a passport is of a checkpoint")
-    return found
+    return store, found
 
 
 def commands(name: str) -> App:

@@ -17,9 +17,9 @@ from prefect import flow
 from pydantic import Field
 
 import tasks.report
-from flows.command import Quiet, Verbose, call, prepare, run_flow, stoppable
+from flows.command import call, prepare, run_flow, stoppable
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, STORE, Flag, app_of, parsed_by, start
+from infra.base.commands import OPTIONS, STORE, ConsoleOptions, Flag, app_of, parsed_by, start
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
 from tasks.pages import run_name
@@ -148,7 +148,7 @@ def main(arguments: "Options") -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ConsoleOptions):
     """The options of a report."""
 
     store: Annotated[str | None, STORE] = None
@@ -162,8 +162,6 @@ class Options:
     """Price of a device-hour, in whatever currency, to show what each run cost."""
     open: Flag = False
     """Show the page in the web browser."""
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 DEFAULTS = Options()

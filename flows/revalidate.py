@@ -11,10 +11,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.command import Quiet, Verbose, call, prepare, run_flow, stoppable
+from flows.command import call, prepare, run_flow, stoppable
 from flows.parameters import Fraction
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, STORE, app_of, parsed_by, start
+from infra.base.commands import OPTIONS, STORE, ConsoleOptions, app_of, parsed_by, start
 from infra.base.options import fraction
 from sknet.data.sources import absolute, open_source
 from sknet.judgement import TOLERANCE
@@ -103,7 +103,7 @@ def main(arguments: "Options") -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ConsoleOptions):
     """The options of a revalidation."""
 
     store: Annotated[str | None, STORE] = None
@@ -115,8 +115,6 @@ class Options:
     tolerance: Annotated[float, parsed_by(fraction)] = TOLERANCE
     """Largest fraction of the samples, from 0 to 1, for which other software or another device may
     predict another class."""
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 DEFAULTS = Options()

@@ -12,11 +12,20 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import Quiet, Verbose, call, prepare, run_flow, stoppable
+from flows.command import call, prepare, run_flow, stoppable
 from flows.parameters import RecipeName, Workers, checked_recipe, recipe_for
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
-from infra.base.commands import OPTIONS, STORE, Flag, Texts, app_of, parsed_by, start
+from infra.base.commands import (
+    OPTIONS,
+    STORE,
+    ConsoleOptions,
+    Flag,
+    Texts,
+    app_of,
+    parsed_by,
+    start,
+)
 from infra.base.console import console
 from infra.base.options import positive_int
 from sknet.data.conversion.converter import DEFAULT_QUALITY
@@ -86,7 +95,7 @@ def train_sknet(
     source = open_source(data)
     check_source(choices, workers, source)
     floors.check(source.classes, source.titles)
-    Issuer.of_environment()  # refuses a card or a key that the promotion can't use
+    Issuer.read()  # refuses a card or a key that the promotion can't use
     open_store(store)
     max_quarantine = conversion.max_quarantine
     dataset = stage(data, store, full=full, max_quarantine=max_quarantine, on_leak=on_leak).result()
@@ -114,7 +123,7 @@ def main(arguments: "Options") -> None:
     floors.check(source.classes, source.titles)
     for _ in source.files():
         pass
-    Issuer.of_environment()
+    Issuer.read()
     conversion = settings_of(ConversionSettings, arguments)
     if arguments.dry_run:
         from flows.dry_run import Choices, print_plan
@@ -168,7 +177,7 @@ def settings_of(model: type[Settings], arguments: "Options") -> Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ConsoleOptions):
     """The options of a run. Those of conversion, hosts and floors are checked by their settings."""
 
     recipe: Annotated[
@@ -217,8 +226,6 @@ class Options:
     """Seconds to wait for that many hosts before training with fewer."""
     dry_run: Flag = False
     """Print the resolved recipe, what would be reused and built, and the sizes; change nothing."""
-    quiet: Quiet = False
-    verbose: Verbose = False
     fail_if_not_promoted: Flag = False
     """End with exit code 1 if the checkpoint is not promoted."""
 

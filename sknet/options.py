@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from infra.base.commands import HIDDEN, Flag, Texts, parsed_by
+from infra.base.commands import HIDDEN, ConsoleOptions, Texts, parsed_by
 from infra.base.options import fraction
 from sknet.data.copies.leaks import ON_LEAK, OnLeak
 from sknet.data.quarantine import DEFAULT_LIMIT
@@ -22,17 +22,13 @@ MaxQuarantine = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchedOptions:
-    """What a launcher tells a program."""
+class LaunchedOptions(ConsoleOptions):
+    """What a launcher tells a program, and what a program shows."""
 
     outcome_file: Annotated[Path | None, HIDDEN] = None
     """File for the outcome, because msrun loses the exit codes of its ranks."""
     progress_file: Annotated[Path | None, HIDDEN] = None
     """File for how far the program is."""
-    quiet: Flag = False
-    """Show no progress: results, warnings and errors alone."""
-    verbose: Flag = False
-    """Show progress as lines, also in a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from infra.base.console import console, opened
+from infra.base.console import opened, show_work
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
-from infra.base.progress import Progress, Sink, watching
+from infra.base.progress import watching
 from infra.base.shortages import is_disk_full, memory_refused
 from sknet.errors import (
     CheckpointError,
@@ -52,7 +52,7 @@ def run(main: Callable[[Options], None], arguments: Options) -> int:
 
 def _run(main: Callable[[Options], None], arguments: Options) -> int:
     try:
-        with opened(console_of_program(arguments)), watching(_shown):
+        with opened(console_of_program(arguments)), watching(show_work):
             main(arguments)
     except UserError as error:
         return _end(arguments, Outcome.USER_ERROR, str(error), ExitCode.USER_ERROR)
@@ -83,11 +83,6 @@ def _memory_options(arguments: Launched) -> list[str]:
     if hasattr(arguments, "set"):  # a program that has a recipe
         return ["batch_size", "num_parallel_workers"]
     return [f"--{name}" for name in ("batch_size", "workers") if hasattr(arguments, name)]
-
-
-def _shown(name: str) -> Sink:
-    """Return a sink that shows how far long work is."""
-    return lambda fraction: console().show(Progress(phase=name, fraction=fraction))
 
 
 def _end(arguments: Launched, status: Outcome, message: str, code: ExitCode) -> ExitCode:

@@ -4,8 +4,8 @@ from contextvars import copy_context
 
 from prefect import get_run_logger
 
-from infra.base.console import console
-from infra.base.progress import Progress, Sink, paced
+from infra.base.console import show_work
+from infra.base.progress import Sink, paced
 from tasks.programs import SHOWN_OTHERWISE, ProgressBar
 
 
@@ -19,10 +19,11 @@ def long_work(name: str) -> Sink:
         get_run_logger().info("%s: %.0f%%", name, 100 * fraction, extra={SHOWN_OTHERWISE: True})
         bar.update(fraction)
 
+    on_console = show_work(name)
     now_and_then = paced(lambda fraction: context.run(show, fraction))
 
     def sink(fraction: float) -> None:
-        console().show(Progress(phase=name, fraction=fraction))
+        on_console(fraction)
         now_and_then(fraction)
 
     return sink

@@ -217,7 +217,7 @@ def _issue_passport(store: ArtifactStore, checkpoint: TaskResult) -> dict[str, J
     Raises:
         UserError: The card or the signing key that the environment names can't be used.
     """
-    issuer = Issuer.of_environment()
+    issuer = Issuer.read()
     sources = sources_of(store, artifact_of(store, checkpoint))
     build = partial(build_passport, sources, issuer)
     passport = resolve_artifact("passport", store, passport_spec(sources, issuer), build).artifact
@@ -232,7 +232,7 @@ def _evaluate_sealed(
 ) -> SealedResult | None:
     """Evaluate a checkpoint on the sealed test split; None if its data has none."""
     device_target = str(evaluation.manifest.params["device_target"])
-    shards = store.find("shards", evaluation.manifest.inputs["shards"])
+    shards = store.find("shards", evaluation.manifest.made_from("shards"))
     sealed = sealed_split(store, checkpoint.digest, shards, device_target)
     if sealed is None:
         return None

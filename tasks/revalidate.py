@@ -254,7 +254,7 @@ def _examine_all(
             *found,
             Examined(None, ("its manifest does not say on which shards it was trained",)),
         ]
-    wanted = locate(store, "shards", checkpoint.manifest.inputs["shards"])
+    wanted = locate(store, "shards", checkpoint.manifest.made_from("shards"))
     found.append(examine(store, wanted, sources))
     if (shards := found[-1].artifact) is None:
         return found
@@ -290,7 +290,7 @@ def _rebuild_shards(store: ArtifactStore, wanted: Wanted, data: str, scratch: Pa
     recorded = manifest_of(store, wanted)
     if recorded is None:
         raise StoreError("their manifest, which says how they were made, can't be read")
-    staged = _staged_as_recorded(store, recorded.inputs["dataset"], data, scratch)
+    staged = _staged_as_recorded(store, recorded.made_from("dataset"), data, scratch)
     settings = _settings_of(recorded)
     shards = convert(data, staged, str(scratch), settings, os.cpu_count() or 1).result()
     rebuilt = artifact_of(open_store(str(scratch)), shards)
@@ -372,7 +372,7 @@ def _reevaluate(
 ) -> Revalidation:
     """Return the record with the outcome of evaluating production again."""
     checkpoint = store.load(ref.kind, ref.key)
-    shards = store.find("shards", checkpoint.manifest.inputs["shards"])
+    shards = store.find("shards", checkpoint.manifest.made_from("shards"))
     run = Checkpoint.read(checkpoint.path("state.json")).run
     device = device_here(run.device_target)
     recorded_processor = recorded.manifest.provenance.get("processor", "unknown")

@@ -40,6 +40,7 @@ from infra.artifacts.store import ArtifactStore, noting
 from infra.artifacts.transfer import NOT_MOVED, copy_files, push_refs, with_inputs
 from infra.artifacts.transfer import push as push_one
 from infra.base.commands import as_command, new_app, start
+from infra.base.console import showing_work
 from infra.base.interrupts import run_interruptible
 from infra.base.outcomes import ExitCode
 
@@ -59,16 +60,14 @@ def on_store(body: Callable[[ArtifactStore, Chosen], int]) -> Callable[[Chosen],
 def _on_store(body: Callable[[ArtifactStore, Chosen], int], options: Chosen) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
-        return body(open_store(options.store or default_store(), create=False), options)
+        with showing_work("reading the store", quiet=options.quiet, verbose=options.verbose):
+            return body(open_store(options.store or default_store(), create=False), options)
     except DamagedArtifactError as error:
         sys.stderr.write(f"damaged: {error}\n")
         return ExitCode.FAILED
     except (DigestConflictError, RefConflictError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.FAILED
-    except StoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return ExitCode.USER_ERROR
 
 
 # The commands. The name of each function is the command's; its docstring is the help text.

@@ -7,12 +7,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from infra.artifacts.inspection import Level
-from infra.base.commands import STORE, Flag, Texts, parsed_by
+from infra.base.commands import STORE, ConsoleOptions, Flag, Texts, parsed_by
 from infra.base.options import number
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ConsoleOptions):
     """What all commands have."""
 
     store: Annotated[str | None, STORE] = None

@@ -207,6 +207,19 @@ class Manifest(SealedRecord):
         """Total size of the artifact's files, without the manifest."""
         return sum(entry.size for entry in self.files)
 
+    def made_from(self, name: str) -> str:
+        """Return the digest of an input.
+
+        Raises:
+            StoreError: It names no such input: another program than the pipeline has made it.
+        """
+        if name not in self.inputs:
+            raise StoreError(
+                f"{self.kind}/{self.key} names no {name} that it was made from: it is none of the "
+                "pipeline's"
+            )
+        return self.inputs[name]
+
     def work(
         self, what: str, entries: Iterable[FileEntry] | None = None
     ) -> AbstractContextManager[progress.Count]:

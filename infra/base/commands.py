@@ -18,7 +18,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, cast, get_origin, get_type_hints
 
@@ -71,6 +71,16 @@ STORE = Parameter(show_default="SKNET_STORE, or artifacts")
 
 Texts = Annotated[tuple[str, ...], Parameter(show_default=False)]
 """An option that may be repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleOptions:
+    """What a command shows of its work."""
+
+    quiet: Flag = False
+    """Show no progress: results, warnings and errors alone."""
+    verbose: Flag = False
+    """Show progress, and every line of a log, as lines, also in a terminal."""
 
 
 EVERYWHERE = ("--device-target", "--quiet", "--verbose")
@@ -133,7 +143,8 @@ def as_command(run: Callable[..., int], body: Callable[..., object]) -> Callable
 def start(app: App, words: Sequence[str] | None = None) -> int:
     """Run a command with the words of a command line, and return its exit code.
 
-    A wrong option ends it with one line and exit code 2, before any work.
+    A wrong option ends it with one line and exit code 2, before any work, and so does wrong input
+    that the command itself finds.
 
     Args:
         app: The command, or a group of commands.
@@ -141,12 +152,11 @@ def start(app: App, words: Sequence[str] | None = None) -> int:
     """
     try:
         function, bound = _bound(app, words)
+        code = function(*bound.args, **bound.kwargs) or ExitCode.DONE
+        sys.stdout.flush()  # here an error of it can still be told
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.USER_ERROR
-    try:
-        code = function(*bound.args, **bound.kwargs) or ExitCode.DONE
-        sys.stdout.flush()  # here an error of it can still be told
     except BrokenPipeError:
         if not _is_output_closed():
             raise

@@ -26,7 +26,7 @@ from infra.base.first_line import first_line
 from infra.base.heartbeat import Heartbeat
 from infra.base.interrupts import before_the_last_line
 from infra.base.outcomes import UserError
-from infra.base.progress import Progress, clock
+from infra.base.progress import Progress, Sink, clock, watching
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -354,6 +354,28 @@ def open_console(*, quiet: bool = False, verbose: bool = False, may_stall: bool 
     else:
         wait = max(SECONDS_OF_CHECKS, SECONDS_TO_FIRST_LINE - process_age())
     return PlainConsole(sys.stderr, first_line_after=wait, may_stall=may_stall)
+
+
+def show_work(name: str) -> Sink:
+    """Return a sink that shows how far the work of this name is."""
+    return lambda fraction: console().show(Progress(phase=name, fraction=fraction))
+
+
+@contextmanager
+def showing_work(phase: str, *, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Open a console, and show on it how far all work of the body is.
+
+    Args:
+        phase: What is done while no work says more.
+        quiet: Whether the user wants no progress.
+        verbose: Whether the user wants lines in any case.
+
+    Raises:
+        UserError: The user chose both.
+    """
+    with opened(open_console(quiet=quiet, verbose=verbose)) as shown, watching(show_work):
+        shown.show(Progress(phase=phase))
+        yield
 
 
 def process_age() -> float:

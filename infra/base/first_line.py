@@ -12,7 +12,7 @@ from contextlib import suppress
 SECONDS_TO_FIRST_LINE = 2.0
 """Seconds of imports after which the line comes. Python's own start takes up to half a second."""
 
-WITHOUT_IT = ("--help", "--version", "--quiet")
+WITHOUT_IT = ("--help", "-h", "--version", "--quiet")
 """Options of commands that print nothing but what they are asked for."""
 
 

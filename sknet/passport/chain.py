@@ -6,6 +6,7 @@ from by digest, and that digest follows from the files of another statement. So 
 parameter can change without breaking the chain, and none of it without the private key.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -226,10 +227,24 @@ def read_chain(content: bytes, key: PublicKey) -> Chain:
             raise TamperedError(f"{where} is no JSON") from None
         if not isinstance(envelope, dict):
             raise TamperedError(f"{where} is no DSSE envelope")
+        if kind := _claimed_kind(envelope):
+            where += f" ({kind})"
         links.append(Link.of_statement(key.payload(envelope, where), where))
     chain = Chain(tuple(links))
     chain.check()
     return chain
+
+
+def _claimed_kind(envelope: dict[str, Any]) -> str:
+    """Return the kind of link that an envelope claims to hold, for messages; empty if it isn't one.
+
+    Nothing has been verified of it yet.
+    """
+    try:
+        kind = _parsed(base64.b64decode(envelope["payload"]))["kind"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+    return kind if kind in MADE_FROM else ""
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:

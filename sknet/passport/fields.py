@@ -73,20 +73,29 @@ class CardFields(Record):
 
 
 CARD_TEMPLATE = """\
-# What only you know of the model. All fields are optional; remove those that you don't fill.
+# What only you know of the model. All fields are optional. The texts below are examples: replace
+# them, and remove the fields that you don't fill.
 # Identifiers of licences: https://spdx.org/licenses
 name: My classifier
+description: What the model does.
 license: Apache-2.0
+license_link: https://www.apache.org/licenses/LICENSE-2.0
 authors: Names
 contact: mail@example.org
 intended_use: What the model is made for.
 out_of_scope: What it must not be used for.
 limitations: Limits that the figures don't show.
+citation: How the model is cited.
 data:
   name: My photographs
+  description: What the images show.
   license: CC-BY-4.0
+  license_link: https://creativecommons.org/licenses/by/4.0/
   url: https://example.org/photographs
   creator: Who took them
+  published: "2026-01-31"
+  version: 1.0.0
+  citation: How the images are cited.
   collection: How they were collected and labelled.
   personal_information: None.
 """

@@ -189,7 +189,7 @@ def recorded_evaluation(store: ArtifactStore, checkpoint: str, shards: str) -> W
     """
     if promotion := granting_promotion(store, checkpoint):
         key = str(promotion.params["evaluation"])
-        return Wanted("evaluation", promotion.inputs["candidate"], key)
+        return Wanted("evaluation", promotion.made_from("candidate"), key)
     evaluations = [
         manifest
         for manifest in store.list("evaluation")

@@ -21,6 +21,9 @@ STEP_METRICS = ("loss", "lr", "images_per_second", "data_wait_share", "host_memo
 MAX_PARAM = 6000
 """Characters of a parameter that MLflow stores."""
 
+MAX_TAG = 5000
+"""Characters of a tag that MLflow stores."""
+
 
 class Point(NamedTuple):
     """A value of a metric."""
@@ -59,8 +62,10 @@ def mlflow_run(store: ArtifactStore, run: TrainedRun) -> MlflowRun:
         began_ms=round(1000 * (ended - (run.train_seconds or 0.0))),
         ended_ms=round(1000 * ended),
         params=_params(run),
-        points=(*_logged(run), *_results(run)),
-        tags=_tags(run),
+        points=tuple(
+            point for point in (*_logged(run), *_results(run)) if math.isfinite(point.value)
+        ),
+        tags={name: value[:MAX_TAG] for name, value in _tags(run).items()},
         files=tuple(files),
     )
 
@@ -73,9 +78,8 @@ def _files(artifact: Artifact, directory: str) -> Iterator[tuple[str, Path]]:
 
 def _params(run: TrainedRun) -> dict[str, str]:
     """Return the recipe, and what of the run is no choice of it."""
-    choices = run.recipe.model_dump(mode="json", exclude={"ckpt_path"})  # a path of the machine
     told: dict[str, Any] = {
-        **choices,
+        **run.recipe.choices(),
         "world_size": run.world_size,
         "global_batch_size": run.global_batch_size,
         "device": run.device_target,
@@ -95,7 +99,7 @@ def _logged(run: TrainedRun) -> Iterator[Point]:
     for step, line in sorted(lines.items()):
         for name in STEP_METRICS:
             value = line.get(name)
-            if isinstance(value, int | float) and math.isfinite(value):
+            if isinstance(value, int | float):
                 yield Point(f"train/{name}", float(value), step)
     for epoch in run.history.epochs:
         if epoch.train_loss is not None:

@@ -5,7 +5,7 @@ signing key, the signed chain of digests from the images to the checkpoint and t
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,11 @@ from infra.artifacts import (
     Ref,
     StoreError,
 )
-from infra.base.files import file_sha256
+from infra.base.files import file_sha256, status_of_new_file
+from infra.base.progress import work
 from sknet.data.staging import read_staged
 from sknet.errors import UserError
+from sknet.outputs import make_directory, writing
 from sknet.passport.chain import (
     CARD_FILE,
     CHAIN_FILE,
@@ -66,24 +68,20 @@ class Issuer:
     """None: the passport is not signed."""
 
     @classmethod
-    def of_paths(cls, card: Path | None, key: Path | None) -> "Issuer":
-        """Read both files.
+    def read(cls, card: Path | None = None, key: Path | None = None) -> "Issuer":
+        """Read the files that are given; in place of others, those that the environment names.
 
         Raises:
             UserError: One of them can't be read or holds something else.
         """
-        fields = read_card(card) if card else CardFields()
-        return cls(fields, SigningKey.read(key) if key else None)
+        card = card or _path_in(CARD_SETTING)
+        key = key or _path_in(KEY_SETTING)
+        return cls(read_card(card) if card else CardFields(), SigningKey.read(key) if key else None)
 
-    @classmethod
-    def of_environment(cls) -> "Issuer":
-        """Read the files that the environment names.
 
-        Raises:
-            UserError: One of them can't be read or holds something else.
-        """
-        card, key = (os.environ.get(name) for name in (CARD_SETTING, KEY_SETTING))
-        return cls.of_paths(Path(card) if card else None, Path(key) if key else None)
+def _path_in(setting: str) -> Path | None:
+    value = os.environ.get(setting)
+    return Path(value) if value else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def sources_of(store: ArtifactStore, checkpoint: Artifact) -> Sources:
     Raises:
         StoreError: Something of it isn't in the store any more, or it was never evaluated.
     """
-    shards = store.find("shards", checkpoint.manifest.inputs["shards"])
+    shards = store.find("shards", checkpoint.manifest.made_from("shards"))
     wanted = recorded_evaluation(store, checkpoint.digest, shards.digest)
     if wanted is None or wanted.key is None:
         raise StoreError(
@@ -129,7 +127,7 @@ def sources_of(store: ArtifactStore, checkpoint: Artifact) -> Sources:
         )
     granted = granting_promotion(store, checkpoint.digest)
     return Sources(
-        dataset=store.find("dataset", shards.manifest.inputs["dataset"]),
+        dataset=store.find("dataset", shards.manifest.made_from("dataset")),
         shards=shards,
         checkpoint=checkpoint,
         evaluation=store.load("evaluation", wanted.key),
@@ -198,22 +196,30 @@ def signed_passport(store: ArtifactStore, target: Ref | Manifest, key: PublicKey
     )
 
 
-def copy_passport(store: ArtifactStore, passport: Artifact, out: Path) -> None:
-    """Copy a passport and the index of its data set into a new or empty directory.
+def prepare_copy(out: Path) -> None:
+    """Make the directory for a copy of a passport, before the work for it.
 
     Raises:
         UserError: The directory has files, or can't be written.
     """
-    dataset = store.find("dataset", passport.manifest.inputs["dataset"])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    make_directory(out, "--out")
+    with writing(out, "--out"):
         if next(out.iterdir(), None):
             raise UserError(f"--out {out} is not empty: give another directory")
-        paths = [passport.path(entry.path) for entry in passport.manifest.files]
+        status_of_new_file(out)  # the file system may be full or read-only
+
+
+def copy_passport(store: ArtifactStore, passport: Artifact, out: Path) -> None:
+    """Copy a passport and the index of its data set into a directory.
+
+    Raises:
+        UserError: The directory can't be written.
+    """
+    dataset = store.find("dataset", passport.manifest.made_from("dataset"))
+    paths = [passport.path(entry.path) for entry in passport.manifest.files]
+    with writing(out, "--out"):
         for path in (*paths, dataset.path(INDEX_FILE)):
             (out / path.name).write_bytes(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"--out {out} can't be written: {error.strerror}") from None
 
 
 def verify_in_store(
@@ -299,21 +305,22 @@ def _compare_stored(store: ArtifactStore, link: Link) -> str:
     return "verified"
 
 
-def _compare_files(link: Link, directory: Path, names: Iterable[str]) -> None:
+def _compare_files(link: Link, directory: Path, names: Sequence[str]) -> None:
     """Compare files in a directory with those of a link."""
     signed = {file.path: file for file in link.files}
-    for name in names:
-        if name not in signed:
-            raise TamperedError(f"the chain's {link.kind} has no file {name}")
-        path = directory / name
-        try:
-            found = file_sha256(path)
-        except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}") from None
-        if found != signed[name].sha256:
-            raise TamperedError(
-                f"{path} has SHA-256 {found[:10]}, and {signed[name].sha256[:10]} was signed"
-            )
+    if unknown := [name for name in names if name not in signed]:
+        raise TamperedError(f"the chain's {link.kind} has no file {unknown[0]}")
+    with work(f"verifying {link.kind}", sum(signed[name].size for name in names)) as count:
+        for name in names:
+            path = directory / name
+            try:
+                found = file_sha256(path, count)
+            except OSError as error:
+                raise UserError(f"{path} can't be read: {error.strerror}") from None
+            if found != signed[name].sha256:
+                raise TamperedError(
+                    f"{path} has SHA-256 {found[:10]}, and {signed[name].sha256[:10]} was signed"
+                )
 
 
 def _link(kind: Kind, artifact: Artifact) -> Link:

@@ -168,7 +168,7 @@ def sealed_split(
     """
     if not Shards.read(shards.path("shards.json")).num_samples(TEST):
         return None
-    staged = read_staged(store.find("dataset", shards.manifest.inputs["dataset"]).directory)
+    staged = read_staged(store.find("dataset", shards.manifest.made_from("dataset")).directory)
     test = staged.index[staged.index["split"] == TEST]
     images = sorted(zip(test["sha256"].tolist(), test["label"].tolist(), strict=True))
     samples = hashlib.sha256(json.dumps(images).encode()).hexdigest()
@@ -219,7 +219,7 @@ def candidate_of(
         StoreError: The shards aren't in the store any more.
     """
     checks = CheckpointChecks.read(evaluation.path(CHECKS_FILE))
-    shards = store.find("shards", evaluation.manifest.inputs["shards"])
+    shards = store.find("shards", evaluation.manifest.made_from("shards"))
     dataset = Shards.read(shards.path("shards.json")).dataset
     return Candidate(
         checkpoint=checkpoint,
@@ -278,7 +278,7 @@ def production_of(
     try:
         evaluation = _intact_evaluation(store, ref, candidate, warn)
         if evaluation is None:
-            shards = store.find("shards", candidate.inputs["shards"])
+            shards = store.find("shards", candidate.made_from("shards"))
             evaluation = evaluate(checkpoint, state, shards)
         predictions = read_predictions(evaluation.path(PREDICTIONS))
     except UserError as error:
@@ -294,7 +294,7 @@ def _intact_evaluation(
 
     One with the candidate's software comes first.
     """
-    inputs = {"checkpoint": ref.digest, "shards": candidate.inputs["shards"]}
+    inputs = {"checkpoint": ref.digest, "shards": candidate.made_from("shards")}
     manifests = [
         manifest
         for manifest in store.list("evaluation")

@@ -35,7 +35,7 @@ def checkpoint(store_uri: str | None, ref: str) -> StoredCheckpoint:
         directory=artifact.directory,
         evaluation=_evaluated(store, artifact.digest),
         suspect=found.suspect,
-        shards=lambda: store.find("shards", artifact.manifest.inputs["shards"]).directory,
+        shards=lambda: store.find("shards", artifact.manifest.made_from("shards")).directory,
     )
 
 

@@ -15,7 +15,7 @@ from infra.artifacts import (
     RefConflictError,
     StoreError,
 )
-from infra.base.commands import parse
+from infra.base.commands import ConsoleOptions, parse
 from sknet.errors import NonFiniteLossError, UserError
 from tasks.errors import JobStoppedError, RegressionError
 from tests.synthetic_store import fill
@@ -45,7 +45,7 @@ def test_each_error_has_its_line_and_exit_code(
         raise error
 
     def command() -> int:
-        return run_flow(main, None)
+        return run_flow(main, ConsoleOptions())
 
     ended = call_command(SimpleNamespace(command=command, __name__="flow"))
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", f"error: {line}\n")

@@ -101,7 +101,10 @@ def test_it_ends_in_silence_when_nobody_reads_on() -> None:
         check=False,
     )
     os.close(writer)
-    assert (ended.returncode, ended.stderr) == (1, "")
+    said = ended.stderr.splitlines()
+    # On a loaded machine, the imports take long.
+    assert [line for line in said if not line.endswith(" start: loading the libraries")] == []
+    assert ended.returncode == 1
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -164,6 +167,7 @@ def test_options_are_those_of_the_module_in_both_spellings(
         ("run --on-leak hide", "--on-leak is 'hide': expected warn or refuse or drop"),
         ("models --resolution 31", "--resolution: '31' is not a whole number from 32 to 2048"),
         ("models --resolution 224.4", "--resolution: '224.4' is not a whole number"),
+        ("store ls --quiet --verbose", "--quiet and --verbose contradict each other: leave one"),
         ("run --workers 0", "--workers: '0' is not a whole number of at least 1"),
     ],
 )

@@ -1,5 +1,6 @@
 """Runs of a store come to a real server of MLflow, once, as their records have them."""
 
+import math
 import os
 import socket
 import subprocess
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from flows.mlflow_export import command
+from flows.mlflow_export import ServerError, command, export_runs
 from infra.artifacts import LocalStore
 from infra.base.commands import app_of, start
+from infra.base.outcomes import UserError
 from tasks.catalog.mlflow_runs import KEY_TAG, mlflow_run
 from tasks.catalog.runs import collect
 from tests.documented import documented
@@ -171,6 +173,52 @@ def test_an_export_repeated_interrupted_or_after_a_change_leaves_each_run_once(
         key: values[4]["sknet.production"] for key, values in content(client, "sknet").items()
     }
     assert tags_now == {trained.key: "false", other.key: "true"}
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's
+def test_an_export_is_completed_and_one_that_mlflow_refuses_is_explained(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With MLflow's client and a database alone, as a server takes long to start."""
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)  # where MLflow writes files then
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (trained,) = collect(store).runs
+    assert export_runs(client, store, "mine") == {trained.key: "exported"}
+    assert export_runs(client, store, "mine") == {trained.key: "unchanged"}
+    first = content(client, "mine")
+    number = first[trained.key][0]
+    client.delete_tag(number, "sknet.exported")
+    assert export_runs(client, store, "mine") == {trained.key: "updated"}
+    assert content(client, "mine") == first
+
+    # What a user moved to the trash stays there, and the run is exported again.
+    client.delete_run(number)
+    assert export_runs(client, store, "mine") == {trained.key: "exported"}
+
+    known = client.get_experiment_by_name("mine")
+    assert known is not None
+    client.delete_experiment(known.experiment_id)
+    with pytest.raises(UserError, match=r"'mine' was deleted at sqlite.*restore -x \d+"):
+        export_runs(client, store, "mine")
+
+    monkeypatch.setattr("tasks.catalog.mlflow_runs.KEY_TAG", "a" * 300)
+    with pytest.raises(ServerError, match=f"failed, run {trained.short_key} in experiment 'other'"):
+        export_runs(client, store, "other")
+
+
+def test_what_mlflow_does_not_take_is_left_out_or_cut(store: LocalStore) -> None:
+    (trained,) = collect(store).runs
+    lines = [{"type": "step", "step": 1, "loss": math.nan, "lr": math.inf}, *trained.log]
+    recipe = trained.recipe.model_copy(update={"model": "long" * 2000})
+    changed = trained.model_copy(
+        update={"log": lines, "suspect": "why " * 2000, "recipe": recipe, "created": ""}
+    )
+    shown = mlflow_run(store, changed)
+    assert all(math.isfinite(point.value) for point in shown.points)
+    assert len(shown.params["model"]) == 6000
+    assert len(shown.tags["sknet.suspect"]) == 5000
 
 
 def test_a_server_that_is_not_there_is_named(

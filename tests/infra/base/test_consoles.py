@@ -15,9 +15,10 @@ from infra.base.console import (
     console,
     open_console,
     opened,
+    showing_work,
 )
 from infra.base.outcomes import UserError
-from infra.base.progress import Progress, clock
+from infra.base.progress import Progress, clock, work
 from tests.screens import COLOUR, Terminal
 from tests.waiting import wait_for
 
@@ -96,6 +97,16 @@ def test_the_time_that_is_left_is_said_only_if_it_is_known() -> None:
     known = Progress(phase="converting", fraction=0.25, figures=("5 MB/s",), seconds_left=75)
     assert known.describe() == "converting, 5 MB/s, 25%, 1:15 left"
     assert Progress(phase="converting", fraction=0.0).describe() == "converting, 0%"
+
+
+def test_all_work_of_a_command_that_opens_a_console_is_shown_on_it() -> None:
+    with showing_work("reading", quiet=True, verbose=False):
+        opened = console()
+        assert opened._status().startswith("reading, 0:00")
+        with work("hashing", 10) as count:
+            count(5)
+        assert opened._status() == "hashing, 50%"
+    assert console() is not opened
 
 
 def test_where_no_console_is_open_nothing_is_shown(capfd: pytest.CaptureFixture[str]) -> None:

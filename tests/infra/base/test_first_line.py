@@ -35,7 +35,7 @@ def test_imports_that_take_long_are_said_once(
     assert said.endswith(" start: loading the libraries")
 
 
-@pytest.mark.parametrize("option", ["", "--help", "--quiet"])
+@pytest.mark.parametrize("option", ["", "--help", "-h", "--quiet"])
 def test_nothing_is_said_once_the_work_begins_nor_to_those_who_want_nothing(
     option: str,
     line: "first_line._FirstLine",

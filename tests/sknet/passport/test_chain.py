@@ -101,10 +101,13 @@ def of_another_type(lines: list[Envelope]) -> list[Envelope]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_weights, "statement 3 is not signed by key .*, or was changed since"),
-        (other_learning_rate, "statement 3 is not signed by key"),
-        (without_signature, "statement 1 is not signed by key .* it names nobody"),
-        (of_another_type, "statement 1 has a payload of another type"),
+        (
+            other_weights,
+            r"statement 3 \(checkpoint\) is not signed by key .*, or was changed since",
+        ),
+        (other_learning_rate, r"statement 3 \(checkpoint\) is not signed by key"),
+        (without_signature, r"statement 1 \(dataset\) is not signed by key .* it names nobody"),
+        (of_another_type, r"statement 1 \(dataset\) has a payload of another type"),
         (lambda lines: lines[:-1], "the chain has no documents"),
         (lambda lines: lines[1:], "the chain has no dataset"),
         (lambda lines: [*lines[:4], lines[5]], "tell of another promotion"),
@@ -132,7 +135,7 @@ def test_a_chain_of_another_key_is_refused(
 ) -> None:
     _, public = keys
     other, _ = key_pair(tmp_path)
-    with pytest.raises(TamperedError, match="statement 1 is not signed by key"):
+    with pytest.raises(TamperedError, match=r"statement 1 \(dataset\) is not signed by key"):
         read_chain(write_chain(chain_of(), SigningKey.read(other)), public)
 
 

@@ -10,10 +10,10 @@ import yaml
 from PIL import Image
 
 from flows import passport
-from infra.artifacts import LocalStore, Manifest, open_store
+from infra.artifacts import ArtifactSpec, LocalStore, Manifest, open_store
 from infra.base.commands import start
 from sknet.passport.chain import CARD_FILE, CHAIN_FILE, CROISSANT_FILE
-from sknet.passport.fields import CARD_TEMPLATE
+from sknet.passport.fields import CARD_TEMPLATE, CardFields, DataFields
 from sknet.passport.signing import new_key
 from sknet.records import Evaluation
 from tasks.catalog.passports import CARD_SETTING, KEY_SETTING
@@ -45,7 +45,11 @@ def made(
 
 
 def run(store: LocalStore, *words: object) -> int:
-    return start(passport.app, [*map(str, words), "--store", str(store.root)])
+    return offline(*words, "--store", store.root)
+
+
+def offline(*words: object) -> int:
+    return start(passport.app, [*map(str, words)])
 
 
 def other_images(root: Path) -> Path:
@@ -129,8 +133,13 @@ def test_a_passport_is_made_once_and_verified(
         assert f"verified  {kind}/{only(store, kind).key}" in said
     assert "verified  the images in digits" in said
     weights = store.load("checkpoint", only(store, "checkpoint").key).path("model.ckpt")
-    assert run(store, "verify", "--key", public, "--passport", out, "--checkpoint", weights) == 0
-    assert run(store, "verify", "--key", public, "--passport", out) == 2
+    copies = ["verify", "--key", public, "--passport", out, "--checkpoint", weights]
+    assert offline(*copies) == 0
+    assert offline(*copies[:-2]) == 2
+    capsys.readouterr()
+    for ignored in (["--ref", "production"], ["--store", store.root]):
+        assert offline(*copies, *ignored) == 2
+        assert "leave out --store and --ref" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["dataset", "shards", "checkpoint", "evaluation", "passport"])
@@ -163,17 +172,60 @@ def test_copies_of_other_files_and_other_images_are_refused(
     public = keys / "key.pem.pub"
     weights = tmp_path / "model.ckpt"
     weights.write_bytes(b"other weights")
-    offline = ["--passport", out, "--checkpoint"]
-    assert run(store, "verify", "--key", public, *offline, weights) == 1
+    copies = ["verify", "--key", public, "--passport", out, "--checkpoint"]
+    assert offline(*copies, weights) == 1
     assert "model.ckpt has SHA-256" in capsys.readouterr().err
-    assert run(store, "verify", "--key", public, *offline, out / CARD_FILE) == 2
+    assert offline(*copies, out / CARD_FILE) == 2
     assert "is no file of a checkpoint" in capsys.readouterr().err
     assert run(store, "verify", "--key", public, "--data", other_images(tmp_path / "images")) == 1
     assert "are not those that were signed" in capsys.readouterr().err
     (out / CARD_FILE).write_text("It is perfect.", "utf-8")
     good = store.load("checkpoint", only(store, "checkpoint").key).directory
-    assert run(store, "verify", "--key", public, *offline, good) == 1
+    assert offline(*copies, good) == 1
     assert CARD_FILE in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_opened_are_refused_before_anything_is_verified(
+    made: tuple[LocalStore, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, keys, _ = made
+    verify = ["verify", "--key", keys / "key.pem.pub", "--data", tmp_path / "nowhere"]
+    assert run(store, *verify) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "nowhere" in said.err
+
+
+def test_a_directory_that_takes_no_copy_is_refused_before_a_passport_is_made(
+    prepared: tuple[LocalStore, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, keys = prepared
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    card = tmp_path / "card.yaml"
+    card.write_text("name: another passport than the other tests make", "utf-8")
+    before = [each.key for each in store.list("passport")]
+    make = ["make", "--card", card, "--key", keys / "key.pem", "--out"]
+    assert run(store, *make, tmp_path / "full") == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert run(store, *make, "/proc/nowhere") == 2
+    assert "/proc/nowhere can't be made" in capsys.readouterr().err
+    assert [each.key for each in store.list("passport")] == before
+
+
+def test_a_checkpoint_that_names_no_shards_is_refused_in_one_line(
+    prepared: tuple[LocalStore, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As another program may have stored it."""
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "model.ckpt").write_bytes(b"weights")
+    spec = ArtifactSpec(kind="checkpoint", format_version=1, params={}, inputs={})
+    store.put(spec, tmp_path / "files", stats={}, provenance={})
+    assert run(store, "make", "--ref", f"checkpoint/{spec.key}") == 2
+    said = capsys.readouterr().err
+    assert f"error: checkpoint/{spec.key} names no shards" in said
+    assert said.count("\n") == 1
 
 
 def test_a_checkpoint_without_a_passport_of_the_key_is_refused(
@@ -200,6 +252,12 @@ def test_production_that_was_replaced_by_another_checkpoint_is_refused(
     finally:
         now = store.refs.get("production")
         store.refs.set("production", only(store, "checkpoint"), expected=now, reason="back")
+
+
+def test_the_form_of_a_card_has_every_field() -> None:
+    form = yaml.safe_load(CARD_TEMPLATE)
+    assert form.keys() == CardFields.model_fields.keys()
+    assert form["data"].keys() == DataFields.model_fields.keys()
 
 
 @pytest.mark.parametrize(
@@ -245,7 +303,11 @@ def test_the_commands_of_the_page_do_what_it_says(
         "checkpoint": checkpoint,
     }
     page = commands("docs/passport.md")
-    found = [shlex.split(each)[2:] for each in page if each.startswith("sknet passport ")]
+    found = [
+        shlex.split(each.partition(" > ")[0])[2:]
+        for each in page
+        if each.startswith("sknet passport ")
+    ]
     assert [words[0] for words in found] == ["card", "new-key", "make", "verify", "verify"]
     for words in found:
         assert start(passport.app, [str(values.get(word, word)) for word in words]) == 0
