@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError
 
 from infra.artifacts import ArtifactStore, LocalStore
 from infra.artifacts.s3 import S3Store
-from infra.s3 import Bucket
+from infra.artifacts.s3_profile import StoreServer
+from infra.s3 import Bucket, Profile
 
 EXPIRY_SECONDS = 4.0
 BUCKET = "artifacts"
@@ -74,20 +75,30 @@ class LocalRoot(StoreRoot):
 class S3Root(StoreRoot):
     """A prefix of its own in a bucket of the test's server."""
 
-    def __init__(self, hosts: Path, endpoint: str | None = None) -> None:
+    def __init__(
+        self, hosts: Path, endpoint: str | None = None, profile: Profile | None = None
+    ) -> None:
         """Make the bucket if it is missing.
 
         Args:
             hosts: Directory for the hosts' caches.
             endpoint: Address of the server, if the AWS settings have another one.
+            profile: What the server does, if not what AWS documents; the store records it. All
+                hosts then share the directory of locks.
         """
         self._hosts = hosts
         self._endpoint = endpoint
+        self._profile = profile
         self.prefix = f"stores/{uuid4().hex[:12]}"
         try:
             self._client.head_bucket(Bucket=BUCKET)
         except ClientError:
             self._client.create_bucket(Bucket=BUCKET)
+        if profile is not None:
+            self._server().record(profile)
+
+    def _server(self) -> StoreServer:
+        return StoreServer(Bucket(self.uri), self._hosts / "shared")
 
     @property
     def _client(self) -> Any:
@@ -110,7 +121,8 @@ class S3Root(StoreRoot):
         return {"SKNET_CACHE": str(cache)}
 
     def host(self, name: str) -> S3Store:
-        return S3Store(Bucket(self.uri), self.cache(name), lease_expiry=EXPIRY_SECONDS)
+        bucket = Bucket(self.uri) if self._profile is None else self._server().bucket
+        return S3Store(bucket, self.cache(name), lease_expiry=EXPIRY_SECONDS)
 
     def clear_cache(self, name: str) -> None:
         """Remove what the host has downloaded."""

@@ -5,12 +5,16 @@ import re
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from infra.artifacts.documents import StoreError
 from infra.artifacts.local import LocalStore
 from infra.artifacts.store import ArtifactStore
 from infra.base.files import cache_directory
+
+if TYPE_CHECKING:
+    from infra.artifacts.s3_profile import StoreServer
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _FORMS = "file:///abs/path, s3://bucket/prefix or a plain path"
@@ -36,7 +40,8 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     Args:
         uri: Where the store is; a relative path is relative to the working directory.
         create: Whether to make a missing directory, and to check that the store can be written. A
-            bucket has to exist. Without, an existing store is opened for reading.
+            bucket has to exist; its server is probed at the first use. Without, an existing store
+            is opened for reading.
 
     Raises:
         StoreError: The URI has another form, or the store can't be used.
@@ -63,21 +68,27 @@ def absolute_uri(uri: str) -> str:
 def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
     # boto3 takes as long to import as everything else here: only those who need it wait for it.
     from infra.artifacts.s3 import S3Store
-    from infra.s3 import Bucket, S3Error
+    from infra.s3 import S3Error
 
+    cache_limit = _cache_limit()
     try:
-        _check_bucket(uri, create)
-        return S3Store(Bucket(uri), cache_directory(), cache_limit=_cache_limit())
+        server = _server(uri, cache_directory())
+        if create:
+            server.profile()
+        return S3Store(server.bucket, cache_directory(), cache_limit=cache_limit)
     except S3Error as error:
         raise StoreError(f"store {uri!r} can't be used: {error.strerror}") from None
 
 
 @cache
-def _check_bucket(uri: str, write: bool) -> None:
-    """Check a bucket, once in a process: every task opens the store."""
+def _server(uri: str, directory: Path) -> "StoreServer":
+    """Return the server of a store, asked once in a process: every task opens the store."""
+    from infra.artifacts.s3_profile import StoreServer
     from infra.s3 import Bucket
 
-    Bucket(uri).check(write=write)
+    bucket = Bucket(uri)
+    bucket.check()
+    return StoreServer(bucket, directory)
 
 
 def _cache_limit() -> int | None:

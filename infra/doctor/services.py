@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.artifacts import ArtifactSpec, LocalStore, RefConflictError, StoreError
 from infra.artifacts.opening import local_path
+from infra.base.files import cache_directory
 from infra.base.outcomes import UserError
 from infra.doctor.machine import existing_directory
 from infra.doctor.results import CheckResult, Status
+
+if TYPE_CHECKING:
+    from infra.s3 import Guarantee, Profile
 
 HTTP_SECONDS = 10.0
 
@@ -46,6 +51,10 @@ class StoreProbe:
     """Why the store can't be used; empty if it can."""
     skew: float | None = None
     """The store's clock minus ours, in seconds."""
+    profile: "Profile | None" = None
+    """What the server of a store on S3 does."""
+    has_changed: bool = False
+    """Whether the store has recorded otherwise; it now records what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +86,18 @@ def local_directory(uri: str) -> Path | None:
 
 
 def try_store(uri: str, directory: Path | None) -> StoreProbe:
-    """Write, read back, and try a conditional write that must be refused.
+    """Write, read back, and try what a store needs: conditional writes that must be refused, …
 
     Args:
         uri: The store.
         directory: Its directory; None if it is on S3.
     """
     try:
-        skew = _try_s3(uri) if directory is None else _try_directory(directory)
+        if directory is None:
+            return _try_s3(uri)
+        return StoreProbe(uri, skew=_try_directory(directory))
     except (StoreError, OSError) as error:
         return StoreProbe(uri, trouble=getattr(error, "strerror", None) or str(error))
-    return StoreProbe(uri, skew=skew)
 
 
 def check_store(facts: StoreProbe) -> list[CheckResult]:
@@ -96,9 +106,33 @@ def check_store(facts: StoreProbe) -> list[CheckResult]:
         advice = "make it writable, or give another --store"
         needed = "reachable, writable, honours conditional writes"
         return [CheckResult("store", Status.FAIL, facts.trouble, needed, advice)]
-    found = f"{facts.uri}: writes, and honours conditional writes"
     clock = _check_clock("clock of the store", facts.skew)
-    return [CheckResult("store", Status.OK, found), clock]
+    if facts.profile is None:
+        found = f"{facts.uri}: writes, and honours conditional writes"
+        return [CheckResult("store", Status.OK, found), clock]
+    found = f"{facts.uri}: writes, reads, lists, copies and removes"
+    if facts.has_changed:
+        found += "; its server has changed, which is recorded now: processes that use it go on as "
+        found += "before until they end"
+    status = Status.WARN if facts.has_changed else Status.OK
+    return [
+        CheckResult("store", status, found),
+        *(_check_guarantee(each) for each in facts.profile.guarantees),
+        clock,
+    ]
+
+
+def _check_guarantee(guarantee: "Guarantee") -> CheckResult:
+    """Show where a promise of the store comes from; warn of what is refused for it."""
+    return CheckResult.judge(
+        f"store: {guarantee.topic}",
+        not guarantee.refused,
+        found=guarantee.source,
+        needed=guarantee.promise,
+        advice=f"refused here: {guarantee.refused}; a server that honours conditional writes "
+        "needs no such limit",
+        otherwise=Status.WARN,
+    )
 
 
 def prefect_url(given: str | None) -> str | None:
@@ -161,20 +195,35 @@ def check_prefect(facts: PrefectProbe, client: str | None) -> list[CheckResult]:
     ]
 
 
-def _try_s3(uri: str) -> float:
-    """Try a store on S3 and return the skew of its clock."""
-    from infra.s3 import ABSENT, Bucket
+def _try_s3(uri: str) -> StoreProbe:
+    """Probe the server of a store on S3 and its clock; correct what the store has recorded of it.
+
+    Raises:
+        StoreError: A store can't be there.
+        OSError: The server can't be used.
+    """
+    from infra.artifacts.s3_profile import StoreServer, require_fit
+    from infra.s3 import ANY, Bucket, Writing
 
     bucket = Bucket(uri, budget=STORE_SECONDS)
-    bucket.check(write=True)
+    bucket.check()
+    profile = bucket.probe()
+    require_fit(bucket, profile)
+    server = StoreServer(bucket, cache_directory())
+    recorded = server.recorded()
+    has_changed = recorded not in (None, profile)
+    if has_changed:
+        server.record(profile)
     key = f".probe-{uuid.uuid4().hex}"
+    bucket = bucket.using(Writing(lambda: profile))
     began = time.time()
-    bucket.put(key, b"clock", expected=ABSENT)
+    bucket.put(key, b"clock", expected=ANY)
     try:
         stored = bucket.head(key)
         if stored is None:
             raise StoreError(f"{bucket.location}: the object just written is not found")
-        return _skew(stored.modified.timestamp(), began, time.time(), resolution=1)
+        skew = _skew(stored.modified.timestamp(), began, time.time(), resolution=1)
+        return StoreProbe(uri, skew=skew, profile=profile, has_changed=has_changed)
     finally:
         bucket.delete([key])
 

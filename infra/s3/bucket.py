@@ -6,8 +6,8 @@ Endpoint, region, credentials and certificates come from the standard AWS settin
 import contextlib
 import errno
 import hashlib
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,27 +34,28 @@ from infra.s3.errors import (
     TooLarge,
     UploadGone,
 )
-from infra.s3.multipart import abort, copy
+from infra.s3.multipart import abort, copy, map_in_order
 from infra.s3.objects import (
-    ABSENT,
     SHA256_NAME,
     Expect,
     ListedObject,
     StaleUpload,
     StoredObject,
     check_content,
-    checksum,
-    condition,
     etag_of,
     head,
     length_of,
     list_pages,
 )
+from infra.s3.probe import measure
+from infra.s3.profile import Profile
 from infra.s3.transfers import LocalFile, ObjectReader, upload
+from infra.s3.writing import Writing
 
 MAX_DELETED = 1000
 """Number of keys that one request may delete."""
-_NO_ETAG = "0" * 32  # the ETag of no object
+DELETIONS = 16
+"""Requests under way at a time where each deletes one object."""
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class Bucket:
         location: `s3://bucket/prefix`. No request is made yet.
         budget: Seconds for one call; a transfer gets more, depending on its size.
         limits: Limits of each request.
+        writing: What writes do on this server; by default, what AWS documents.
 
     Raises:
         S3Error: The location has another form.
@@ -81,6 +83,7 @@ class Bucket:
         *,
         budget: float = BUDGET_SECONDS,
         limits: Limits = DEFAULT_LIMITS,
+        writing: Writing | None = None,
     ) -> None:
         parsed = Location.parse(location)
         self.location = str(parsed)
@@ -88,6 +91,7 @@ class Bucket:
         self._prefix = parsed.prefix
         self._budget = budget
         self._limits = limits
+        self._writing = writing or Writing()
         self._clients = Clients()
 
     def __repr__(self) -> str:
@@ -95,7 +99,14 @@ class Bucket:
 
     def within(self, budget: float) -> "Bucket":
         """Return the same bucket with another budget, in seconds, for one call."""
-        other = Bucket(self.location, budget=budget, limits=self._limits)
+        return self._like(budget, self._writing)
+
+    def using(self, writing: Writing) -> "Bucket":
+        """Return the same bucket with other rules for its writes."""
+        return self._like(self._budget, writing)
+
+    def _like(self, budget: float, writing: Writing) -> "Bucket":
+        other = Bucket(self.location, budget=budget, limits=self._limits, writing=writing)
         other._clients = self._clients
         return other
 
@@ -108,30 +119,24 @@ class Bucket:
         """
         return str(self._clients.current().meta.endpoint_url)
 
-    def check(self, *, write: bool) -> None:
-        """Check that the bucket can be listed and, if `write`, that conditional writes work.
+    def check(self) -> None:
+        """Check that the bucket can be listed.
 
         Raises:
-            S3Error: It can't be listed, or the server ignores the conditions of writes.
+            S3Error: It can't.
         """
         with self._operation("can't be listed") as operation:
             parameters = {"Bucket": self._bucket, "Prefix": self._prefix}
             operation.run(lambda client, _: client.list_objects_v2(**parameters, MaxKeys=1))
-        if not write:
-            return
-        key = f".probe-{uuid.uuid4().hex}"
-        self.put(key, b"1", expected=ABSENT)
-        try:
-            for expected in (ABSENT, _NO_ETAG):
-                with contextlib.suppress(PreconditionError):
-                    self.put(key, b"2", expected=expected)
-                    raise S3Error(
-                        errno.ENOTSUP,
-                        f"{self.location}: the server ignores the conditions of writes (If-Match, "
-                        "If-None-Match), without which two writers could overwrite each other",
-                    )
-        finally:
-            self.delete([key])
+
+    def probe(self) -> Profile:
+        """Measure what the server does, with scratch objects that are removed afterwards.
+
+        Raises:
+            S3Error: It refuses what a user of the store has to be allowed, or can't be reached.
+        """
+        problem = "can't be probed"
+        return measure(lambda: self._operation(problem), self._bucket, self._prefix)
 
     def get(self, key: str, *, max_bytes: int) -> StoredObject | None:
         """Read a small object; None if there is no such object.
@@ -152,24 +157,34 @@ class Bucket:
         Raises:
             PreconditionError: Something else is there than expected, and not this content.
         """
+        sha256 = hashlib.sha256(content).hexdigest()
         options = {
-            "Metadata": {SHA256_NAME: hashlib.sha256(content).hexdigest()},
-            "ChecksumSHA256": checksum(hashlib.sha256(content).hexdigest()),
-            **condition(expected),
+            "Metadata": {SHA256_NAME: sha256},
+            **self._writing.put_sum(
+                sha256, lambda: hashlib.md5(content, usedforsecurity=False).digest()
+            ),
         }
+        address = self._address(key)
 
         def request(client: Any, _: Attempt) -> str:
-            return etag_of(client.put_object(**self._address(key), Body=content, **options))
+            return etag_of(client.put_object(**address, Body=content, **options, **condition))
 
-        with self._operation("can't be written", key, len(content)) as operation:
+        with (
+            self._writing.lock(self._name(key), expected, in_parts=False),
+            self._operation("can't be written", key, len(content)) as operation,
+        ):
             try:
-                return operation.run(request, len(content))
+                condition = self._writing.condition(operation, address, expected, in_parts=False)
+                etag = operation.run(request, len(content))
+                if self._writing.profile.put_sum != "none":
+                    return etag
             except (ConditionFailed, Absent):
-                found = self._content_or_etag(operation, key, len(content))
+                pass
+            found = self._content_or_etag(operation, key, len(content))
         if isinstance(found, StoredObject) and found.content == content:
             return found.etag
-        etag = found.etag if isinstance(found, StoredObject) else found
-        raise PreconditionError.found(operation.problem, etag)
+        etag_found = found.etag if isinstance(found, StoredObject) else found
+        raise PreconditionError.found(operation.problem, etag_found)
 
     def link(self, key: str, *, seconds: int, content_type: str) -> str:
         """Return an address at which anybody can read an object for some time.
@@ -206,6 +221,10 @@ class Bucket:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; it is no error if one doesn't exist."""
         names = [{"Key": self._prefix + key} for key in keys]
+        if names and not self._writing.profile.bulk_delete:
+            for _ in map_in_order(self._delete_one, names, DELETIONS):
+                pass
+            return
         for start in range(0, len(names), MAX_DELETED):
             request = self._deletion(names[start : start + MAX_DELETED])
             with self._operation("can't be deleted from") as operation:
@@ -246,9 +265,16 @@ class Bucket:
             S3Error: The file doesn't have this size and SHA-256.
             OSError: The file can't be read.
         """
-        with self._operation("can't be written", key, size) as operation:
+        part_bytes = self._writing.part_bytes(
+            size, self._limits.part_bytes, expected, f"{self._name(key)} can't be written"
+        )
+        limits = replace(self._limits, part_bytes=part_bytes)
+        with (
+            self._writing.lock(self._name(key), expected, in_parts=size > part_bytes),
+            self._operation("can't be written", key, size) as operation,
+        ):
             file = LocalFile(path, size, sha256, count)
-            upload(operation, self._address(key), file, expected, self._limits)
+            upload(operation, self._address(key), file, expected, limits, self._writing)
 
     def download(
         self, key: str, path: Path, *, size: int, sha256: str, count: Count = uncounted
@@ -327,6 +353,10 @@ class Bucket:
         parameters = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **options}
         return list_pages(lambda: self._operation("can't be listed"), method, parameters, parse)
 
+    def _delete_one(self, name: dict[str, str]) -> None:
+        with self._operation("can't be deleted from") as operation:
+            operation.run(lambda client, _: client.delete_object(Bucket=self._bucket, **name))
+
     def _deletion(self, names: Sequence[dict[str, str]]) -> Request[None]:
         def request(client: Any, _: Attempt) -> None:
             answer = client.delete_objects(
@@ -348,8 +378,7 @@ class Bucket:
         """
 
         def request(client: Any, _: Attempt) -> StoredObject:
-            # botocore compares the content with S3's own checksum, if there is one.
-            answer = client.get_object(**self._address(key), ChecksumMode="ENABLED")
+            answer = client.get_object(**self._address(key))
             with contextlib.closing(answer["Body"]) as body:
                 etag, size = etag_of(answer), length_of(answer)
                 if size > max_bytes:
@@ -379,8 +408,10 @@ class Bucket:
 
     def _operation(self, problem: str, key: str = "", size: int = 0) -> Operation:
         seconds = self._budget + size / SLOWEST_TRANSFER
-        name = f"s3://{self._bucket}/{self._prefix}{key}"
-        return Operation(self._clients, f"{name} {problem}", seconds, self._limits)
+        return Operation(self._clients, f"{self._name(key)} {problem}", seconds, self._limits)
+
+    def _name(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self._prefix}{key}"
 
     def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}

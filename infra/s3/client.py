@@ -69,7 +69,9 @@ class Clients:
                 self._client = new_client(
                     # Requests are repeated by Operation, which knows what was sent already.
                     retries={"total_max_attempts": 1},
-                    # Answers are compared once, with the SHA-256 that is expected.
+                    # Each write says itself which checksum it sends; answers are compared once,
+                    # with the SHA-256 that is expected.
+                    request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
                     s3=self._addressing,
                 )

@@ -45,6 +45,7 @@ _TEMPORARY = {
     "ThrottlingException",
     "TooManyRequests",
 }
+NOT_IMPLEMENTED = 501
 _CONNECTION = (
     NoConnectionError,
     HTTPClientError,
@@ -166,6 +167,20 @@ def _retry_of_refusal(error: ClientError) -> Retry:
     if code in _TEMPORARY or status >= 500 or status in (408, 429):
         return Retry.UNTIL_BUDGET_ENDS
     return Retry.A_FEW_TIMES
+
+
+def is_of_request(error: ClientError) -> bool:
+    """Tell whether a server refuses what a request asks for, so that it refuses it always.
+
+    Otherwise the server is busy, or refuses the user or the bucket.
+    """
+    code = error.response["Error"].get("Code", "")
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code == "ConditionalRequestConflict":
+        return True
+    is_temporary = code in _TEMPORARY or status in (408, 429)
+    is_of_server = is_temporary or (status >= 500 and status != NOT_IMPLEMENTED)
+    return not (is_of_server or status in (401, 403) or code == "NoSuchBucket")
 
 
 def error_number(error: Exception) -> int:

@@ -22,20 +22,8 @@ from infra.s3.errors import (
     S3Error,
 )
 from infra.s3.multipart import MultipartWrite, Part, map_in_order, parts_of
-from infra.s3.objects import (
-    ABSENT,
-    ANY,
-    SHA256_NAME,
-    Expect,
-    checksum,
-    condition,
-    etag_of,
-    head,
-    length_of,
-    sha256_of,
-)
-
-UPLOAD_BLOCK = 1 << 20
+from infra.s3.objects import SHA256_NAME, Expect, etag_of, head, length_of, sha256_of
+from infra.s3.writing import Writing, blocks
 
 DOWNLOAD_BLOCK = 256 << 10
 """Bytes per read and write. Larger blocks of page cache are memory that was rarely in use before,
@@ -71,6 +59,28 @@ class LocalFile:
                 self.count(-body.tell())
                 raise
 
+    def md5(self, problem: str) -> bytes:
+        """Return the MD5 of the file, which is read once more, and compared with its SHA-256.
+
+        Raises:
+            S3Error: The file has other bytes; `problem` begins the message.
+        """
+        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        for block in blocks(self.path, 0, self.size):
+            md5.update(block)
+            sha256.update(block)
+        self.require(sha256.hexdigest(), problem)
+        return md5.digest()
+
+    def require(self, found: str, problem: str) -> None:
+        """Check the SHA-256 of the bytes that were read.
+
+        Raises:
+            S3Error: The file has other bytes than expected; `problem` begins the message.
+        """
+        if found != self.sha256:
+            raise S3Error(0, f"{problem}: {self.path} has SHA-256 {found}, expected {self.sha256}")
+
     def is_object(self, found: dict[str, Any] | None) -> bool:
         """Tell whether an object, according to S3's answer, was written with these bytes."""
         return (
@@ -84,6 +94,7 @@ def upload(
     file: LocalFile,
     expected: Expect | str,
     limits: Limits,
+    writing: Writing,
 ) -> None:
     """Write a file into an object.
 
@@ -93,17 +104,24 @@ def upload(
         OSError: The file can't be read.
     """
     parts = parts_of(file.size, limits.part_bytes)
+    in_parts = len(parts) > 1
     try:
-        if len(parts) == 1:
-            _put(operation, target, file, parts[0], expected)
+        condition = writing.condition(operation, target, expected, in_parts=in_parts)
+        if in_parts:
+            _LargeUpload(operation, target, parts, file, condition, limits.threads, writing).run()
         else:
-            _check_condition(operation, target, expected)
-            _LargeUpload(operation, target, parts, file, expected, limits.threads).run()
+            _put(operation, target, file, parts[0], condition, writing)
     except (ConditionFailed, Absent):
         found = head(operation, target)
         if not file.is_object(found):
             etag = etag_of(found) if found else None
             raise PreconditionError.found(operation.problem, etag) from None
+    if (writing.profile.part_sum if in_parts else writing.profile.put_sum) == "none":
+        reader = ObjectReader(operation, target, size=file.size, limits=limits, count=uncounted)
+        if (stored := reader.sha256()) != file.sha256:
+            raise S3Error(
+                0, f"{operation.problem}: read back, its SHA-256 is {stored}, not {file.sha256}"
+            )
 
 
 def _put(
@@ -111,35 +129,23 @@ def _put(
     target: dict[str, str],
     file: LocalFile,
     whole: Part,
-    expected: Expect | str,
+    condition: dict[str, str],
+    writing: Writing,
 ) -> None:
     # The server computes the checksum of what it stores, and refuses it if it differs.
-    options = {"ChecksumSHA256": checksum(file.sha256), **condition(expected)}
+    total = writing.put_sum(file.sha256, lambda: file.md5(operation.problem))
 
     def request(client: Any, _: Attempt) -> None:
         with file.open_part(whole) as body:
-            client.put_object(**target, Body=body, Metadata=file.metadata, **options)
+            client.put_object(**target, Body=body, Metadata=file.metadata, **total, **condition)
 
     operation.run(request, file.size)
 
 
-def _check_condition(operation: Operation, target: dict[str, str], expected: Expect | str) -> None:
-    """Check the condition with one request, before all parts are sent in vain.
-
-    Raises:
-        ConditionFailed: It does not hold.
-    """
-    if expected is ANY:
-        return
-    found = head(operation, target)
-    if (etag_of(found) if found else ABSENT) != expected:
-        raise ConditionFailed
-
-
 class _LargeUpload(MultipartWrite):
-    """An upload in parts. The server checks each part's CRC-32; the file's SHA-256 is checked here.
+    """An upload in parts. The server checks each part's sum; the file's SHA-256 is checked here.
 
-    The parts are read a second time for that.
+    The parts are read once more for each of that.
     """
 
     def __init__(
@@ -148,28 +154,25 @@ class _LargeUpload(MultipartWrite):
         target: dict[str, str],
         parts: list[Part],
         file: LocalFile,
-        expected: Expect | str,
+        condition: dict[str, str],
         threads: int,
+        writing: Writing,
     ) -> None:
-        creation = {"Metadata": file.metadata, "ChecksumAlgorithm": "CRC32"}
+        creation: dict[str, Any] = {"Metadata": file.metadata}
+        if writing.profile.part_sum == "crc32":
+            creation["ChecksumAlgorithm"] = "CRC32"
         super().__init__(
-            operation,
-            target,
-            parts,
-            threads=threads,
-            creation=creation,
-            condition=condition(expected),
+            operation, target, parts, threads=threads, creation=creation, condition=condition
         )
         self._file = file
+        self._writing = writing
 
     def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
+        # As a header: the trailer that an SDK sends is more than many servers understand.
+        total = self._writing.part_sum(self._file.path, part.start, part.stop)
         with self._file.open_part(part) as body:
             answer: dict[str, Any] = client.upload_part(
-                **self._target,
-                UploadId=upload_id,
-                PartNumber=part.number,
-                Body=body,
-                ChecksumAlgorithm="CRC32",
+                **self._target, UploadId=upload_id, PartNumber=part.number, Body=body, **total
             )
         return answer
 
@@ -178,16 +181,13 @@ class _LargeUpload(MultipartWrite):
 
     def new_check(self) -> Callable[[Part], None]:
         digest = hashlib.sha256()
-        path, size, expected = self._file.path, self._file.size, self._file.sha256
+        file = self._file
 
         def check(part: Part) -> None:
-            with path.open("rb") as file:
-                file.seek(part.start)
-                for at in range(part.start, part.stop, UPLOAD_BLOCK):
-                    digest.update(file.read(min(UPLOAD_BLOCK, part.stop - at)))
-            if part.stop == size and digest.hexdigest() != expected:
-                found = f"{path} has SHA-256 {digest.hexdigest()}, expected {expected}"
-                raise S3Error(0, f"{self._operation.problem}: {found}")
+            for block in blocks(file.path, part.start, part.stop):
+                digest.update(block)
+            if part.stop == file.size:
+                file.require(digest.hexdigest(), self._operation.problem)
 
         return check
 

@@ -119,11 +119,54 @@ def test_a_store_on_s3_is_tried_and_left_as_it_was(run: Run, s3_server: Any) -> 
     client.create_bucket(Bucket="doctor")
     code, out, _ = run("--store", "s3://doctor/prefix", "--disk", 0)
     assert code == 0, out
-    assert "writes, and honours" in out
+    assert "store: writers ok the server: If-None-Match and If-Match" in " ".join(out.split())
     assert client.list_objects_v2(Bucket="doctor").get("KeyCount") == 0
     code, out, _ = run("--store", "s3://no-such-bucket/prefix", "--disk", 0)
     assert code == 1
     assert "create the bucket" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("name", ["B2", "MinIO"])
+def test_what_a_server_lacks_is_shown_line_by_line(
+    run: Run, s3_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    import boto3
+
+    from tests.s3_imitations import IMITATIONS, PROFILES, imitating
+
+    boto3.session.Session().client("s3").create_bucket(Bucket=f"doctor-{name.lower()}")
+    with imitating(IMITATIONS[name], s3_server) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        report = tmp_path / "report.json"
+        code, _, _ = run(
+            *("--store", f"s3://doctor-{name.lower()}/x", "--disk", 0, "--json", report)
+        )
+    findings = {each["check"]: each for each in json.loads(report.read_bytes())["findings"]}
+    assert code == 0
+    for guarantee in PROFILES[name].guarantees:
+        shown = findings[f"store: {guarantee.topic}"]
+        assert (shown["found"], shown["needed"]) == (guarantee.source, guarantee.promise)
+        assert shown["status"] == ("warn" if guarantee.refused else "ok")
+        assert guarantee.refused in shown["advice"]
+    refused = {topic for topic in findings if findings[topic]["advice"].startswith("refused here")}
+    assert refused == {{"B2": "store: writers", "MinIO": "store: large files"}[name]}
+
+
+def test_a_server_that_has_changed_is_recorded_anew(
+    run: Run, s3_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infra.artifacts.s3_profile import StoreServer
+    from infra.s3 import STANDARD, Bucket
+    from tests.s3_imitations import PROFILES
+    from tests.store_roots import S3Root
+
+    monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "cache"))
+    uri = S3Root(tmp_path, profile=PROFILES["Ceph"]).uri
+    _, out, _ = run("--store", uri, "--disk", 0)
+    assert "its server has changed" in " ".join(out.split())
+    assert StoreServer(Bucket(uri), tmp_path / "cache").recorded() == STANDARD
+    _, out, _ = run("--store", uri, "--disk", 0)
+    assert "its server has changed" not in " ".join(out.split())
 
 
 def test_wrong_credentials_of_s3_fail_and_are_not_shown(

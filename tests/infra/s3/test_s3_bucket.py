@@ -13,6 +13,7 @@ import pytest
 from infra.s3 import (
     ABSENT,
     ANY,
+    STANDARD,
     Bucket,
     DamagedObjectError,
     Expect,
@@ -224,10 +225,11 @@ def test_unfinished_uploads_are_found_and_aborted(bucket: Bucket, location: str)
     assert bucket.stale_uploads(timedelta(0)) == []
 
 
-def test_checking_a_bucket_leaves_nothing_in_it(bucket: Bucket) -> None:
-    bucket.check(write=False)
-    bucket.check(write=True)
+def test_checking_and_probing_a_bucket_leaves_nothing_in_it(bucket: Bucket) -> None:
+    bucket.check()
+    assert bucket.probe() == STANDARD
     assert list(bucket.list("")) == []
+    assert bucket.stale_uploads(timedelta(0)) == []
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_a_malformed_location_is_refused(location: str, reason: str) -> None:
 
 def test_a_missing_bucket_is_named_with_a_cure(s3_server: RunningServer) -> None:
     with pytest.raises(S3Error, match=r"s3://no-such-bucket/x.*NoSuchBucket.*create the bucket"):
-        Bucket("s3://no-such-bucket/x").check(write=False)
+        Bucket("s3://no-such-bucket/x").check()
 
 
 def test_missing_or_wrong_credentials_are_named(
@@ -253,12 +255,12 @@ def test_missing_or_wrong_credentials_are_named(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-right-one")
     with pytest.raises(S3Error, match=r"SignatureDoesNotMatch.*AWS_SECRET_ACCESS_KEY"):
-        bucket.check(write=False)
+        bucket.check()
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(S3Error, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
-        bucket.check(write=False)
+        bucket.check()
 
 
 def test_objects_written_by_other_programs_can_be_read(bucket: Bucket, location: str) -> None:

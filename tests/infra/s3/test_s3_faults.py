@@ -275,7 +275,7 @@ def test_an_endpoint_that_answers_https_with_http_is_refused_soon_with_the_cure(
     s3_server: RunningServer, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{s3_server.port}")
-    for work in (lambda: Bucket(location).check(write=False), lambda: Prefix(location)):
+    for work in (lambda: Bucket(location).check(), lambda: Prefix(location)):
         began = time.monotonic()
         with pytest.raises(S3Error, match="does not speak https on this port: write http://") as e:
             work()

@@ -114,7 +114,7 @@ def test_transfers_survive_a_server_that_is_killed_and_restarted(
 def test_a_server_that_stays_away_is_reported_within_the_budget(
     server: Server, tmp_path: Path
 ) -> None:
-    Bucket("s3://objects/away").check(write=False)
+    Bucket("s3://objects/away").check()
     bucket = Bucket("s3://objects/away", budget=2)
     (tmp_path / "file").write_bytes(b"content")
     server.kill()

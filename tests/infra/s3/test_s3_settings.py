@@ -21,6 +21,7 @@ ACTIONS = {
     "CompleteMultipartUpload": {"s3:PutObject"},
     "CopyObject": {"s3:GetObject", "s3:PutObject"},
     "CreateMultipartUpload": {"s3:PutObject"},
+    "DeleteObject": {"s3:DeleteObject"},
     "DeleteObjects": {"s3:DeleteObject"},
     "GetObject": {"s3:GetObject"},
     "HeadObject": {"s3:GetObject"},

@@ -1,0 +1,394 @@
+"""Measures what a server does with each kind of request that a store needs.
+
+After each write, the object is read: what counts is what the server has done, not what it answered.
+So a server that accepts a condition and ignores it is told from one that honours it.
+"""
+
+import base64
+import contextlib
+import hashlib
+import threading
+import uuid
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from botocore.exceptions import ClientError
+
+from infra.s3.attempts import Attempt, Operation
+from infra.s3.errors import Absent, S3Error, UploadGone, is_of_request
+from infra.s3.objects import ABSENT, SHA256_NAME, Expect, checksum, condition, etag_of
+from infra.s3.profile import Profile, Support
+
+WRITERS = 8
+"""Writers that race for one key: a server that decides on one after the other has one winner."""
+_NO_ETAG = "0" * 32  # the ETag of no object
+
+Answer = Literal["done", "refused", "other"]
+"""What a write came to: the object is there; its condition did not hold (404, 409, 412), and the
+object is as it was; or neither."""
+
+
+def measure(begin: Callable[[], Operation], bucket: str, prefix: str) -> Profile:
+    """Return what a server does.
+
+    Args:
+        begin: Returns an operation for some requests; each has its own time.
+        bucket: The bucket.
+        prefix: Where scratch objects may be, which are removed before this returns.
+
+    Raises:
+        S3Error: The server refuses what a user of a store must be allowed to do, or can't be
+            reached.
+    """
+    scratch = _Scratch(begin, bucket, f"{prefix}.probe-{uuid.uuid4().hex}/")
+    try:
+        # First, as all that follows builds on it.
+        scratch.put("plain", b"plain", must=True)
+        # At the same time, because most of it waits for answers; each uses keys of its own.
+        with ThreadPoolExecutor(len(_MEASUREMENTS)) as pool:
+            measured = {name: pool.submit(find, scratch) for name, find in _MEASUREMENTS.items()}
+        return Profile.model_validate({name: each.result() for name, each in measured.items()})
+    finally:
+        scratch.clear()
+
+
+def _put_sum(scratch: "_Scratch") -> Literal["sha256", "md5", "none"]:
+    good, bad = b"right", b"wrong"
+    if _is_compared(
+        scratch,
+        "put-sha256",
+        {"ChecksumSHA256": checksum(hashlib.sha256(good).hexdigest())},
+        {"ChecksumSHA256": checksum(hashlib.sha256(bad).hexdigest())},
+    ):
+        return "sha256"
+    sums = ({"ContentMD5": _md5(good)}, {"ContentMD5": _md5(bad)})
+    return "md5" if _is_compared(scratch, "put-md5", *sums) else "none"
+
+
+def _is_compared(scratch: "_Scratch", key: str, good: dict[str, str], bad: dict[str, str]) -> bool:
+    """Tell whether ``right`` is written with its own checksum, and not with another one."""
+    return (
+        scratch.put(key, b"right", good) == "done"
+        and scratch.put(f"{key}-damaged", b"right", bad) != "done"
+    )
+
+
+def _part_sum(scratch: "_Scratch") -> Literal["crc32", "md5", "none"]:
+    good, bad = b"right", b"wrong"
+    crc = [
+        {"ChecksumCRC32": base64.b64encode(zlib.crc32(each).to_bytes(4, "big")).decode()}
+        for each in (good, bad)
+    ]
+    algorithm = {"ChecksumAlgorithm": "CRC32"}
+    if (
+        scratch.put_in_parts("part-crc32", good, creation=algorithm, total=crc[0]) == "done"
+        and scratch.put_in_parts("part-crc32-damaged", good, creation=algorithm, total=crc[1])
+        != "done"
+    ):
+        return "crc32"
+    sums = [{"ContentMD5": _md5(each)} for each in (good, bad)]
+    if (
+        scratch.put_in_parts("part-md5", good, total=sums[0]) == "done"
+        and scratch.put_in_parts("part-md5-damaged", good, total=sums[1]) != "done"
+    ):
+        return "md5"
+    if scratch.put_in_parts("part", good) != "done":
+        raise S3Error(0, f"{scratch.problem}: it does not write multipart uploads")
+    return "none"
+
+
+def _create(scratch: "_Scratch") -> Support:
+    if scratch.put("create", b"first", condition(ABSENT)) != "done":
+        return "refused"
+    if scratch.put("create", b"second", condition(ABSENT)) == "done":
+        return "ignored"
+    return "honoured" if scratch.num_winners("create-race", ABSENT) <= 1 else "not atomic"
+
+
+def _replace(scratch: "_Scratch") -> Support:
+    etag = scratch.etag_of_new("replace", b"first")
+    if scratch.put("replace", b"second", condition(etag)) != "done":
+        return "refused"
+    # The ETag of what has been replaced, and one that no object has.
+    if any(
+        scratch.put("replace", b"third", condition(wrong)) == "done" for wrong in (etag, _NO_ETAG)
+    ):
+        return "ignored"
+    etag = scratch.etag_of_new("replace-race", b"first")
+    return "honoured" if scratch.num_winners("replace-race", etag) <= 1 else "not atomic"
+
+
+def _replace_absent(scratch: "_Scratch") -> Literal["refused", "written", "unclear"]:
+    match scratch.put("replace-absent", b"content", condition(_NO_ETAG), is_conflict_clear=False):
+        case "done":
+            return "written"
+        case "refused":
+            return "refused"
+        case "other":
+            return "unclear"
+
+
+def _complete(scratch: "_Scratch") -> Support:
+    if scratch.put_in_parts("complete", b"first", condition=condition(ABSENT)) != "done":
+        return "refused"
+    if scratch.put_in_parts("complete", b"second", condition=condition(ABSENT)) == "done":
+        return "ignored"
+    etag = scratch.etag("complete")
+    if scratch.put_in_parts("complete", b"third", condition=condition(etag)) != "done":
+        return "refused"
+    if scratch.put_in_parts("complete", b"fourth", condition=condition(etag)) == "done":
+        return "ignored"
+    return "honoured"
+
+
+def _listings(scratch: "_Scratch") -> bool:
+    for number in range(3):
+        key = f"listed/{number}"
+        scratch.put(key, b"content", must=True)
+        if key not in scratch.keys("listed/"):
+            return False
+        scratch.delete(key)
+        if key in scratch.keys("listed/"):
+            return False
+    return True
+
+
+def _ranges(scratch: "_Scratch") -> bool:
+    scratch.put("range", b"0123456789", must=True)
+    return scratch.read("range", Range="bytes=2-4") == b"234"
+
+
+def _metadata(scratch: "_Scratch") -> bool:
+    metadata = {"Metadata": {SHA256_NAME: "0" * 64}}
+    scratch.put("metadata", b"content", metadata)
+    scratch.put_in_parts("metadata-parts", b"content", creation=metadata)
+    return all(
+        scratch.head(key).get("Metadata", {}).get(SHA256_NAME) == "0" * 64
+        for key in ("metadata", "metadata-parts")
+    )
+
+
+def _copies(scratch: "_Scratch") -> bool:
+    scratch.put("source", b"content", must=True)
+    source = {"CopySource": scratch.address("source"), "CopySourceIfMatch": scratch.etag("source")}
+    scratch.answer(lambda client: client.copy_object(**scratch.address("copy"), **source))
+    return scratch.read("copy") == b"content"
+
+
+def _bulk_delete(scratch: "_Scratch") -> bool:
+    keys = ["bulk/0", "bulk/1"]
+    for key in keys:
+        scratch.put(key, b"content", must=True)
+    objects = [{"Key": scratch.address(key)["Key"]} for key in keys]
+    delete = {"Objects": objects, "Quiet": True}
+    scratch.answer(lambda client: client.delete_objects(Bucket=scratch.bucket, Delete=delete))
+    return all(scratch.read(key) is None for key in keys)
+
+
+_MEASUREMENTS: dict[str, Callable[["_Scratch"], object]] = {
+    "create": _create,
+    "replace": _replace,
+    "replace_absent": _replace_absent,
+    "complete": _complete,
+    "put_sum": _put_sum,
+    "part_sum": _part_sum,
+    "bulk_delete": _bulk_delete,
+    "listings": _listings,
+    "ranges": _ranges,
+    "metadata": _metadata,
+    "copies": _copies,
+}
+"""Field of the profile → what measures it."""
+
+
+def _md5(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+class _Scratch:
+    """Objects under a prefix of their own."""
+
+    def __init__(self, begin: Callable[[], Operation], bucket: str, prefix: str) -> None:
+        self.bucket = bucket
+        self._begin = begin
+        self._prefix = prefix
+
+    @property
+    def problem(self) -> str:
+        """Begins the message of an error."""
+        return self._begin().problem
+
+    def address(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._prefix + key}
+
+    def put(
+        self,
+        key: str,
+        content: bytes,
+        options: dict[str, Any] | None = None,
+        *,
+        must: bool = False,
+        is_conflict_clear: bool = True,
+    ) -> Answer:
+        """Write an object, and tell what has come of it.
+
+        Raises:
+            S3Error: It is not there, although it must be.
+        """
+        status = self.answer(
+            lambda client: client.put_object(**self.address(key), Body=content, **(options or {}))
+        )
+        outcome = self._outcome(key, content, status, is_conflict_clear=is_conflict_clear)
+        if must and outcome != "done":
+            raise S3Error(0, f"{self.problem}: it does not store what is written (HTTP {status})")
+        return outcome
+
+    def put_in_parts(
+        self,
+        key: str,
+        content: bytes,
+        *,
+        creation: dict[str, Any] | None = None,
+        total: dict[str, str] | None = None,
+        condition: dict[str, str] | None = None,
+    ) -> Answer:
+        """Write an object as an upload of one part, and tell what has come of it."""
+        uploads: list[str] = []
+        parts: list[dict[str, Any]] = []
+
+        def begin(client: Any) -> None:
+            answer = client.create_multipart_upload(**self.address(key), **(creation or {}))
+            uploads.append(str(answer["UploadId"]))
+
+        def send(client: Any) -> None:
+            answer = client.upload_part(
+                **self.address(key),
+                UploadId=uploads[-1],
+                PartNumber=1,
+                Body=content,
+                **(total or {}),
+            )
+            sums = {name: value for name, value in answer.items() if name == "ChecksumCRC32"}
+            parts.append({"PartNumber": 1, "ETag": answer["ETag"], **sums})
+
+        def complete(client: Any) -> None:
+            client.complete_multipart_upload(
+                **self.address(key),
+                UploadId=uploads[-1],
+                MultipartUpload={"Parts": parts[-1:]},
+                **(condition or {}),
+            )
+
+        for step in (begin, send, complete):
+            status = self.answer(step)
+            if status is not None:
+                break
+        if status is not None:
+            for upload in uploads:
+                self._abort(key, upload)
+        return self._outcome(key, content, status)
+
+    def num_winners(self, key: str, expected: Expect | str) -> int:
+        """Let several writers write under one condition, and count those that may."""
+        together = threading.Barrier(WRITERS)
+
+        def write(number: int) -> bool:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(10)
+            content = f"writer {number}".encode()
+            address = self.address(key)
+            return (
+                self.answer(
+                    lambda client: client.put_object(**address, Body=content, **condition(expected))
+                )
+                is None
+            )
+
+        with ThreadPoolExecutor(WRITERS) as writers:
+            return sum(writers.map(write, range(WRITERS)))
+
+    def etag_of_new(self, key: str, content: bytes) -> str:
+        self.put(key, content, must=True)
+        return self.etag(key)
+
+    def etag(self, key: str) -> str:
+        return etag_of(self.head(key))
+
+    def head(self, key: str) -> dict[str, Any]:
+        """Return the server's answer about an object; nothing if there is none."""
+
+        def request(client: Any, _: Attempt) -> dict[str, Any]:
+            answer: dict[str, Any] = client.head_object(**self.address(key))
+            return answer
+
+        try:
+            with self._begin() as operation:
+                return operation.run(request)
+        except Absent:
+            return {}
+
+    def read(self, key: str, **options: str) -> bytes | None:
+        """Return the content of an object; None if there is none."""
+
+        def request(client: Any, _: Attempt) -> bytes:
+            with contextlib.closing(
+                client.get_object(**self.address(key), **options)["Body"]
+            ) as body:
+                return bytes(body.read())
+
+        try:
+            with self._begin() as operation:
+                return operation.run(request)
+        except Absent:
+            return None
+
+    def keys(self, prefix: str) -> set[str]:
+        """Return the keys that one listing shows."""
+        place = {"Bucket": self.bucket, "Prefix": self._prefix + prefix}
+        with self._begin() as operation:
+            page = operation.run(lambda client, _: client.list_objects_v2(**place))
+        return {item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])}
+
+    def delete(self, key: str) -> None:
+        with self._begin() as operation:
+            operation.run(lambda client, _: client.delete_object(**self.address(key)))
+
+    def answer(self, act: Callable[[Any], object]) -> int | None:
+        """Make a request; return the status of its refusal, or None if it is done.
+
+        Raises:
+            S3Error: The server can't be reached, or refuses the user rather than the request.
+        """
+
+        def request(client: Any, _: Attempt) -> int | None:
+            try:
+                act(client)
+            except ClientError as error:
+                if is_of_request(error):
+                    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+                raise
+            return None
+
+        with self._begin() as operation:
+            return operation.run(request)
+
+    def clear(self) -> None:
+        """Remove all scratch objects, as far as the server lets us."""
+        with contextlib.suppress(S3Error):
+            for key in self.keys(""):
+                self.delete(key)
+
+    def _abort(self, key: str, upload: str) -> None:
+        address = {**self.address(key), "UploadId": upload}
+        with contextlib.suppress(S3Error, UploadGone, Absent), self._begin() as operation:
+            operation.run(lambda client, _: client.abort_multipart_upload(**address))
+
+    def _outcome(
+        self, key: str, content: bytes, status: int | None, *, is_conflict_clear: bool = True
+    ) -> Answer:
+        if self.read(key) == content:
+            return "done"
+        clear = (404, 412, 409) if is_conflict_clear else (404, 412)
+        return "refused" if status in clear else "other"
