@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from cyclopts import Parameter
 from infra.base.cann import version_warning
 from infra.base.commands import OPTIONS, STORE, Flag, app_of, parsed_by, start
 from infra.base.console import console
+from infra.base.files import file_sha256
 from infra.base.options import whole_number
 from infra.base.progress import Progress
 from sknet import outputs, program
@@ -27,11 +29,15 @@ from sknet.class_names import read_classes
 from sknet.device import Device, choose_device
 from sknet.errors import ExportError, UserError
 from sknet.exporting.description import describe
-from sknet.exporting.origin import find_origin, kept_predictions, shards_of
+from sknet.exporting.origin import (
+    find_origin,
+    kept_predictions,
+    refuse_other_classes,
+    shards_of,
+)
 from sknet.options import DeviceOptions, LaunchedOptions
 from sknet.prediction.stores import REF
 from sknet.recipe import load_recipe
-from sknet.records import Checkpoint
 from sknet.records.exported import (
     ExportComparison,
     ExportedFile,
@@ -39,7 +45,8 @@ from sknet.records.exported import (
     Format,
     record_of,
 )
-from sknet.records.training import MODEL_FILE, STATE_FILE
+from sknet.records.preprocessing import other_than_source
+from sknet.records.training import run_of
 from sknet.sizes import MAX_RESOLUTION, MIN_RESOLUTION
 
 if TYPE_CHECKING:
@@ -60,30 +67,34 @@ def main(arguments: "Options") -> None:
     if arguments.out:
         prepare_output(arguments.out)
     origin = find_origin(arguments, lambda line: print(line, flush=True))
+    run = run_of(origin.weights)
     if device.target == "Ascend" and (warning := version_warning(os.environ)):
         print(f"warning: {warning}", flush=True)
-    console().show(Progress(phase="loading MindSpore"))
-    import mindspore
-
-    from infra.base.files import file_sha256
-    from sknet.exporting.comparison import kept_classes
-    from sknet.models import create_model
-    from sknet.models.weights import load_weights, source_of
-    from sknet.world import set_device
-
-    state = _state(origin.weights)
     model = describe(
         arguments,
-        state,
+        run,
         config,
         names,
-        "sknet" if state else source_of(origin.weights),
+        lambda: _source_of(origin.weights),
         checkpoint_sha256=file_sha256(origin.weights),
-        mindspore=mindspore.__version__,
+        mindspore=version("mindspore"),
     )
+    if origin.classes is not None:
+        refuse_other_classes(model, origin.classes)
     out = arguments.out or Path(f"{model.model}{suffix}")
     prepare_output(out)
-    kept = kept_predictions(origin, state.run.recipe if state else config, model)
+    kept = kept_predictions(origin, run.recipe if run else config, model)
+    console().show(Progress(phase="loading MindSpore"))
+    from sknet.exporting.comparison import kept_classes
+    from sknet.models import create_model
+    from sknet.models.weights import load_weights
+    from sknet.training.checkpoint import read_state
+    from sknet.world import set_device
+
+    if run:
+        read_state(origin.weights.parent)
+    elif config and (other := other_than_source(config, _source_of(origin.weights))):
+        print(f"warning: {other}", flush=True)
     set_device(device.target)
     if device.is_replacement:
         print(device, flush=True)
@@ -313,13 +324,12 @@ def _suffix(arguments: Options, device: Device) -> str:
     return suffix
 
 
-def _state(weights: Path) -> Checkpoint | None:
-    """Return the verified state beside the weights if there is one."""
-    from sknet.training.checkpoint import read_state
+def _source_of(weights: Path) -> str:
+    """Return whose names the weights have; this imports MindSpore, which reads them."""
+    console().show(Progress(phase="loading MindSpore"))
+    from sknet.models.weights import source_of
 
-    if weights.name == MODEL_FILE and weights.with_name(STATE_FILE).is_file():
-        return read_state(weights.parent)
-    return None
+    return source_of(weights)
 
 
 if __name__ == "__main__":

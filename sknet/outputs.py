@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infra.base.files import replace_file, status_of_new_file
+from infra.base.files import is_directory, is_file, replace_file, status_of_new_file
 from infra.base.records import Record
 from sknet.errors import UserError
 
@@ -33,7 +33,7 @@ def prepare_file(path: Path | None, option: str) -> None:
     """
     if path is None:
         return
-    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for an overlong name)
+    if is_directory(path):
         raise UserError(f"{option} {path} is a directory, expected a file")
     make_directory(path.parent, option)
     if _is_stream(path):
@@ -80,7 +80,7 @@ def writing(path: Path, option: str) -> Iterator[None]:
 
 def _is_stream(path: Path) -> bool:
     """Tell whether a path is a pipe or a device, such as /dev/stdout, which nothing replaces."""
-    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113
+    return os.path.exists(path) and not is_file(path)  # noqa: PTH110 (as in is_file)
 
 
 def _target(path: Path) -> Path:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
+from infra.base.files import is_file
 from sknet.data.sources import Source, open_source
 from sknet.data.sources.folders import ClassFolders, UnsplitFolders
 from sknet.data.sources.kaggle import KaggleImagenet
@@ -77,6 +78,19 @@ def check_classes(recipe: Recipe, num_classes: int) -> None:
     recipe.check_class_weights(num_classes)
 
 
+def check_model(recipe: Recipe, run: Run, checkpoint: Path) -> None:
+    """Check that a recipe is for the network of a training.
+
+    Raises:
+        UserError: It is for another one.
+    """
+    if recipe.model != run.recipe.model:
+        raise UserError(
+            f"the recipe's model is {recipe.model}, but {checkpoint} is of a {run.recipe.model}: "
+            "leave --config out, or give its own recipe"
+        )
+
+
 def check_samples(recipe: Recipe, world_size: int, num_samples: int) -> None:
     """Check that training samples, or files that may be some, fill a global batch.
 
@@ -142,7 +156,7 @@ def open_data(data: str) -> Dataset | Source:
         UserError: There are no shards, and the source is missing or has none of the known forms.
     """
     record = Path(data) / "shards.json"
-    return Shards.read(record).dataset if record.is_file() else open_source(data)
+    return Shards.read(record).dataset if is_file(record) else open_source(data)
 
 
 def _may_be_trained_on(file: SourceFile | Skipped, source: Source) -> bool:

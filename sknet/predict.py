@@ -20,12 +20,12 @@ from sknet import outputs, program
 from sknet.class_names import read_classes
 from sknet.errors import SampleError, UserError
 from sknet.options import DeviceOptions, LaunchedOptions, RankOptions
-from sknet.prediction.exported import read_exported
+from sknet.prediction.checkpoints import describe
+from sknet.prediction.exported import classes_of, read_exported
 from sknet.prediction.inputs import Found, find_files
 from sknet.prediction.results import Prediction, Unreadable, document, table_file
 from sknet.prediction.stores import REF, stored_checkpoint
 from sknet.recipe import load_recipe
-from sknet.records.training import weights_file
 
 if TYPE_CHECKING:
     from sknet.prediction.predictor import Predictor
@@ -110,15 +110,21 @@ def _predictor(
     recipe = load_recipe(options.config, warn=warn) if options.config else None
     classes = read_classes(options.classes) if options.classes else None
     if options.onnx:
-        read_exported(options.onnx)
-        return _predictor_class().from_onnx(options.onnx, classes=classes)
+        exported = read_exported(options.onnx)
+        classes_of(exported, classes)
+        return _predictor_class().from_exported(exported, classes=classes)
+
+    def tell(line: str) -> None:
+        warn(f"warning: {line}")
+
     if options.ckpt_path:
-        weights_file(options.ckpt_path)
+        describe(options.ckpt_path, recipe, classes)
         return _predictor_class().from_checkpoint(
             options.ckpt_path,
             recipe=recipe,
             classes=classes,
             device_target=options.device_target,
+            warn=tell,
             distribute=distribute,
         )
     console().show(Progress(phase="looking into the store"))
@@ -126,7 +132,7 @@ def _predictor(
     return _predictor_class().from_stored(
         stored,
         device_target=options.device_target,
-        warn=lambda line: warn(f"warning: {line}"),
+        warn=tell,
         distribute=distribute,
     )
 

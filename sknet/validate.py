@@ -15,16 +15,17 @@ from cyclopts import Parameter
 
 from infra.base.commands import HIDDEN, OPTIONS, app_of, start
 from infra.base.console import console
+from infra.base.files import is_directory, is_file
 from infra.base.progress import Progress
 from sknet import outputs, program
 from sknet.device import choose_device
 from sknet.errors import CheckpointError, UserError
 from sknet.options import DataOptions
-from sknet.planning import check_classes, open_data
+from sknet.planning import check_classes, check_model, open_data
 from sknet.recipe import Recipe, changed_recipe, load_recipe
 from sknet.records import CheckpointChecks, Evaluation, Run
 from sknet.records.evaluation import SPLIT
-from sknet.records.preprocessing import PREPROCESSING_KEYS
+from sknet.records.preprocessing import other_preprocessing, other_than_source
 from sknet.records.training import STATE_FILE, run_of, weights_file
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ def main(arguments: "Options") -> None:
     console().show(Progress(phase="loading MindSpore"))
     from sknet.data.data_directory import shards_at
     from sknet.models import create_model, fold
-    from sknet.models.weights import load_weights
+    from sknet.models.weights import load_weights, source_of
     from sknet.world import join_world, set_device
 
-    if run is None:
-        _warn_of_resizing(recipe, weights, warnings.append)
+    if run is None and (other := other_than_source(recipe, source_of(weights))):
+        warnings.append(f"warning: {other}")
     set_device(device.target, jit_level=recipe.jit_level)
     world = join_world(distribute=distribute)
     if world.rank == 0:
@@ -121,31 +122,10 @@ def _recipe_and_run(
         return given, None
     where = f"recipe of {arguments.ckpt_path}"
     recipe = given or changed_recipe(run.recipe, arguments.set, where=where)
-    if recipe.model != run.recipe.model:
-        raise UserError(
-            f"the recipe's model is {recipe.model}, but {arguments.ckpt_path} is of a "
-            f"{run.recipe.model}: leave --config out, or give its own recipe"
-        )
-    if differing := [
-        f"{key} is {getattr(recipe, key)} instead of {getattr(run.recipe, key)}"
-        for key in PREPROCESSING_KEYS
-        if getattr(recipe, key) != getattr(run.recipe, key)
-    ]:
-        warn(f"warning: other preprocessing than in training: {', '.join(differing)}")
+    check_model(recipe, run, arguments.ckpt_path)
+    if other := other_preprocessing(recipe, run.recipe):
+        warn(f"warning: {other}")
     return recipe, run
-
-
-def _warn_of_resizing(recipe: Recipe, weights: Path, warn: Callable[[str], object]) -> None:
-    """Warn if weights of timm or MindCV would be evaluated with the other one's resizing."""
-    from sknet.models.weights import source_of
-
-    source = source_of(weights)
-    theirs = {"timm": "pillow", "mindcv": "mindcv"}.get(source, recipe.eval_preprocessing)
-    if theirs != recipe.eval_preprocessing:
-        warn(
-            f"warning: {weights} is from {source}, which evaluates with other resizing than this "
-            f"recipe: --set eval_preprocessing={theirs}"
-        )
 
 
 def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, ...]) -> None:
@@ -199,15 +179,15 @@ def _check(
     from sknet.training.checkpoint import read_state
 
     given: Path = arguments.ckpt_path
-    if arguments.out and given.is_dir():
+    if arguments.out and is_directory(given):
         checks = check_checkpoint(given, network, recipe, shards.record)
         if world.rank == 0:
             with outputs.writing(arguments.out, "--out"):
                 checks.write(arguments.out / CHECKS_FILE)
         _refuse_failed(checks, given)
     else:
-        directory = given if given.is_dir() else given.parent
-        if (directory / STATE_FILE).is_file():
+        directory = given if is_directory(given) else given.parent
+        if is_file(directory / STATE_FILE):
             read_state(directory)
 
 

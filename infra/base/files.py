@@ -21,6 +21,19 @@ def cache_directory(name: str = "") -> Path:
     return Path(os.environ.get("SKNET_CACHE") or Path(base) / "sknet").absolute() / name
 
 
+def is_file(path: str | Path) -> bool:
+    """Tell whether there is a file, which may be none that can be looked at.
+
+    `Path.is_file` raises OSError for a name that is too long, and in a forbidden directory.
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_directory(path: str | Path) -> bool:
+    """Tell whether there is a directory; see `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def scan(directory: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and status of all files and links below a directory, without following links."""
     with os.scandir(directory) as entries:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from infra.base.commands import OPTIONS, Flag, app_of, parsed_by, start
+from infra.base.files import is_file
 from infra.base.options import positive_int
 from sknet import outputs, program
 from sknet.data.scan_cache import ScanCache
@@ -35,7 +36,7 @@ def main(arguments: "Options") -> None:
 
 def _contents(arguments: "Options") -> DataContents:
     if arguments.data_dir:
-        if not (arguments.data_dir / "shards.json").is_file():
+        if not is_file(arguments.data_dir / "shards.json"):
             raise UserError(
                 f"--data_dir {arguments.data_dir} has no shards.json: expected a directory that "
                 "sknet.convert wrote; for images, give --source"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.base.files import is_file
 from infra.base.locks import exclusive
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.progress import Shown
@@ -60,7 +61,7 @@ def shards_at(
             the data.
     """
     given = Path(data_dir)
-    if (given / "shards.json").is_file():
+    if is_file(given / "shards.json"):
         shards = read_shards(given, splits)
         for line in copy_warnings(shards.record.dataset) if rank == 0 else ():
             report(line)

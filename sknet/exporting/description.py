@@ -1,30 +1,27 @@
 """What checkpoint, recipe and options say about the model to export."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sknet.class_names import agreed, agreed_classes
 from sknet.errors import UserError
-from sknet.recipe import FILE_DEFAULTS, Recipe
-from sknet.records import Checkpoint
+from sknet.recipe import Recipe
+from sknet.records import Run
 from sknet.records.exported import ExportedModel
-from sknet.records.preprocessing import Preprocessing, resized_side
+from sknet.records.preprocessing import SOURCE_CHOICES, Preprocessing, resized_side
 
 if TYPE_CHECKING:
     from sknet.export import Options
-    from sknet.models.weights import Source
 
 IMAGENET_CLASSES = 1000
-
-_TIMM = {"interpolation": "bicubic", "eval_preprocessing": "pillow"}
-"""What timm evaluates its Selective Kernel Networks with (timm 1.0, models/sknet.py)."""
 
 
 def describe(
     arguments: "Options",
-    state: Checkpoint | None,
+    run: Run | None,
     config: Recipe | None,
     names: tuple[str, ...] | None,
-    source: "Source",
+    source: Callable[[], str],
     *,
     checkpoint_sha256: str,
     mindspore: str,
@@ -36,21 +33,16 @@ def describe(
 
     Args:
         arguments: The options.
-        state: The state of the checkpoint, if there is one.
+        run: The checkpoint's training, if it is known.
         config: The recipe that --config names.
         names: The class names that --classes holds.
-        source: Whose names the weights have.
+        source: Returns whose names the weights have; called where nothing else describes them.
         checkpoint_sha256: See `ExportedModel`.
         mindspore: See `ExportedModel`.
 
     Raises:
         UserError: Two sources differ, or none names the model.
     """
-    run = state.run if state else None
-    defaults = {
-        **{key: field.default for key, field in Recipe.model_fields.items()},
-        **{"timm": _TIMM, "sknet": FILE_DEFAULTS, "mindcv": {}}[source],
-    }
 
     def choice(key: str, option: Any = None) -> Any:
         values = {
@@ -59,10 +51,6 @@ def describe(
             f"--{key}": option,
         }
         return agreed(key, values)
-
-    def preprocessing(key: str) -> Any:
-        value = choice(key)
-        return defaults[key] if value is None else value
 
     model = choice("model", arguments.model)
     if model is None:
@@ -80,6 +68,15 @@ def describe(
     )
     if run and names:
         agreed_classes({"state.json": run.classes, "--classes": names})
+    defaults = {
+        **{key: field.default for key, field in Recipe.model_fields.items()},
+        **(SOURCE_CHOICES[source()] if run is None and config is None else {}),
+    }
+
+    def preprocessing(key: str) -> Any:
+        value = choice(key)
+        return defaults[key] if value is None else value
+
     side = arguments.resolution or preprocessing("image_resize")
     steps = Preprocessing(
         eval_preprocessing=preprocessing("eval_preprocessing"),

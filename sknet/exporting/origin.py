@@ -13,7 +13,7 @@ from sknet.prediction.stores import REF, stored_checkpoint
 from sknet.recipe import Recipe
 from sknet.records.evaluation import SPLIT, predictions_file
 from sknet.records.exported import ExportedModel
-from sknet.records.training import MODEL_FILE
+from sknet.records.training import MODEL_FILE, weights_file
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
@@ -31,6 +31,8 @@ class Origin:
     weights: Path
     shards: "Callable[[], ShardSet] | None" = None
     """Returns the data whose validation images the file has to predict, if there is any."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes of this data, if they are known before it is read."""
     evaluation: Path | None = None
     """Directory of an evaluation that kept its predictions, if there is one."""
     is_stored: bool = False
@@ -76,15 +78,13 @@ def find_origin(arguments: "Options", report: Callable[[str], None]) -> Origin:
     if arguments.evaluation is not None and arguments.data_dir is None:
         raise UserError("--evaluation needs --data_dir, the images of its predictions")
     given = Path(arguments.ckpt_path)
-    weights = given / MODEL_FILE if given.is_dir() else given
-    if not weights.is_file():
-        if arguments.ckpt_path == REF and not given.exists():
-            raise UserError(f"checkpoint {weights} does not exist: a store's ref needs --store")
-        raise UserError(f"checkpoint {weights} does not exist")
+    if arguments.ckpt_path == REF and not given.exists():
+        raise UserError(f"checkpoint {given} does not exist: a store's ref needs --store")
+    weights = weights_file(given)
     data_dir = arguments.data_dir
     if data_dir is None or is_unchecked:
         return Origin(weights)
-    open_data(data_dir)  # refused before MindSpore is imported
+    classes = open_data(data_dir).classes
 
     def convert() -> "ShardSet":
         from sknet.data.data_directory import shards_at
@@ -98,7 +98,19 @@ def find_origin(arguments: "Options", report: Callable[[str], None]) -> Origin:
             report=report,
         )
 
-    return Origin(weights, convert, arguments.evaluation)
+    return Origin(weights, convert, classes, arguments.evaluation)
+
+
+def refuse_other_classes(model: ExportedModel, classes: tuple[str, ...]) -> None:
+    """Check that data has the classes of the network, as far as it has names.
+
+    Raises:
+        UserError: It has others.
+    """
+    if model.classes:
+        agreed_classes({"the checkpoint": model.classes, "--data_dir": classes})
+    else:
+        agreed("num_classes", {"the model": model.num_classes, "--data_dir": len(classes)})
 
 
 def shards_of(origin: Origin, model: ExportedModel) -> "ShardSet | None":
@@ -112,10 +124,7 @@ def shards_of(origin: Origin, model: ExportedModel) -> "ShardSet | None":
     shards = origin.shards()
     if not shards.num_samples(SPLIT):
         raise UserError(f"the split {SPLIT} has no samples: nothing can be compared")
-    if model.classes:
-        agreed_classes({"the checkpoint": model.classes, "--data_dir": shards.classes})
-    else:
-        agreed("num_classes", {"the model": model.num_classes, "--data_dir": len(shards.classes)})
+    refuse_other_classes(model, shards.classes)
     return shards
 
 

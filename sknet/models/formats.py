@@ -90,18 +90,21 @@ def loaded(file: Path) -> Forward | None:
             return logits
 
         return run_mindir
-    if file.suffix == ".onnx":
-        import onnxruntime
+    return load_onnx(file) if file.suffix == ".onnx" else None
 
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
-        def run_onnx(images: Floats) -> Floats:
-            logits: Floats
-            (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: images})
-            return logits
+def load_onnx(file: Path) -> Forward:
+    """Return what an ONNX file computes on the CPU, by onnxruntime."""
+    import onnxruntime
 
-        return run_onnx
-    return None
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(images: Floats) -> Floats:
+        logits: Floats
+        (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: images})
+        return logits
+
+    return run
 
 
 def _complete_onnx(

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from infra.base.files import is_directory
 from sknet.data.images import decode, raise_if_out_of_memory, undecodable
 from sknet.data.sources.kinds import HEAD_BYTES, skipped_by_content, skipped_by_name
 from sknet.data.sources.trees import LocalTree, Skipped, lasting_fault
-from sknet.errors import SourceReadError, UserError
+from sknet.errors import UserError
 from sknet.prediction.results import Unreadable
 
 Pixels = npt.NDArray[np.uint8]
@@ -57,12 +58,13 @@ def find_files(names: Sequence[str]) -> Found:
 
     Raises:
         UserError: A name stands for nothing.
+        SourceReadError: The disk failed.
     """
     files: dict[str, None] = {}
     unreadable: dict[str, str] = {}
     for name in names:
         for path in _expanded(name):
-            if Path(path).is_dir():
+            if is_directory(path):
                 number = len(files) + len(unreadable)
                 for found in _images_below(path):
                     if isinstance(found, Unreadable):
@@ -89,7 +91,7 @@ def _expanded(name: str) -> list[str]:
         )
     matches = sorted(glob(name, recursive=True))  # noqa: PTH207 (the pattern may be absolute)
     # A pattern such as ** matches directories, too, whose files it matches by themselves.
-    paths = [path for path in matches if not Path(path).is_dir()] or matches
+    paths = [path for path in matches if not is_directory(path)] or matches
     if not paths:
         raise UserError(f"no file matches {name}: expected an image, a directory or a pattern")
     return paths
@@ -108,7 +110,7 @@ def _images_below(directory: str) -> Iterator[str | Unreadable]:
         try:
             skipped = skipped_by_content(file.path, tree.read(file.path, size=HEAD_BYTES))
         except OSError as error:
-            yield Unreadable(path, f"can't be read: {error.strerror}")
+            yield Unreadable(path, f"can't be read: {lasting_fault(error, path)}")
             continue
         if skipped is None:
             yield path
@@ -127,7 +129,7 @@ def read_pixels(file: str) -> Pixels | Unreadable:
     """
     path = Path(file)
     try:
-        if path.is_dir():
+        if is_directory(path):
             return Unreadable(file, "it is a directory, expected the path of a file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -145,8 +147,6 @@ def read_pixels(file: str) -> Pixels | Unreadable:
 
 
 def _reason(error: OSError, file: str) -> str:
-    if isinstance(error, SourceReadError):
-        raise error
     if isinstance(error, FileNotFoundError) and _URL.match(file):
         return "it is a URL, expected the path of a file on this machine"
     return lasting_fault(error, file)

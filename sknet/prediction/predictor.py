@@ -17,16 +17,19 @@ from sknet.evaluation.calibration import scaled_top
 from sknet.evaluation.predicting import logits_of
 from sknet.evaluation.predictions import BATCH_SIZE, Floats, Forward, probabilities
 from sknet.models import create_model, fold
-from sknet.models.weights import load_weights
-from sknet.planning import check_classes
-from sknet.prediction.exported import classes_of, forward_of, read_exported
+from sknet.models.weights import load_weights, source_of
+from sknet.prediction.checkpoints import describe
+from sknet.prediction.exported import Exported, classes_of, forward_of, read_exported
 from sknet.prediction.inputs import ImageInput, pixels_of, several
 from sknet.prediction.results import ClassProbability, Prediction, Unreadable
 from sknet.prediction.stores import REF, StoredCheckpoint, stored_checkpoint
 from sknet.recipe import Recipe
 from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
-from sknet.records.preprocessing import Preprocessing
-from sknet.records.training import MODEL_FILE, STATE_FILE, weights_file
+from sknet.records.preprocessing import (
+    Preprocessing,
+    other_preprocessing,
+    other_than_source,
+)
 from sknet.training.checkpoint import read_state
 from sknet.world import ALONE, World, join_world, set_device
 
@@ -125,6 +128,7 @@ class Predictor:
             device_target=device_target,
             calibration=Calibration.read(file) if file and file.is_file() else None,
             source=stored.name,
+            warn=warn,
             distribute=distribute,
         )
 
@@ -138,6 +142,7 @@ class Predictor:
         device_target: str | None = None,
         calibration: Calibration | None = None,
         source: str | None = None,
+        warn: Callable[[str], object] = warnings.warn,
         distribute: bool = False,
     ) -> Self:
         """Load a checkpoint's directory, or a file of weights.
@@ -145,37 +150,30 @@ class Predictor:
         Args:
             path: The directory, or the file.
             recipe: Model and preprocessing; needed if there is no state.json beside the weights.
-            classes: Names of the classes; needed in the same case.
+            classes: Names of the classes; needed in the same case, and else the same ones.
             device_target: CPU, Ascend or auto; None: what the recipe says.
             calibration: That of the checkpoint's evaluation, if there is one.
             source: Names the checkpoint in messages; None: its path.
+            warn: Called with a line if the recipe's preprocessing isn't that of the training, or of
+                the library whose weights these are.
             distribute: Whether msrun started this process as one of several ranks.
 
         Raises:
             UserError: It doesn't exist, is damaged, or something is missing or doesn't fit.
         """
-        file = weights_file(Path(path))
-        if (file.parent / STATE_FILE).is_file() and file.name == MODEL_FILE:
-            run = read_state(file.parent).run
-            recipe, classes = recipe or run.recipe, classes or run.classes
-            if recipe.model != run.recipe.model:
-                raise UserError(
-                    f"the recipe's model is {recipe.model}, but {path} is of a {run.recipe.model}"
-                )
-            if len(classes) != len(run.classes):
-                raise UserError(
-                    f"{len(classes)} classes are named, but {path} has {len(run.classes)}"
-                )
-        if recipe is None or classes is None:
-            raise UserError(
-                f"{file} comes without a {STATE_FILE}, which has its recipe and its classes: give "
-                "--config and --classes"
-            )
-        check_classes(recipe, len(classes))
+        given = describe(Path(path), recipe, classes)
+        recipe = given.recipe
+        if given.run:
+            read_state(given.weights.parent)
+            other = other_preprocessing(recipe, given.run.recipe)
+        else:
+            other = other_than_source(recipe, source_of(given.weights))
+        if other:
+            warn(other)
         set_device(choose_device(device_target, recipe).target, jit_level=recipe.jit_level)
         world = join_world(distribute=distribute)
-        network = create_model(recipe.model, num_classes=len(classes))
-        load_weights(network, file)
+        network = create_model(recipe.model, num_classes=len(given.classes))
+        load_weights(network, given.weights)
         network = fold(network)
         network.set_train(False)
 
@@ -185,7 +183,7 @@ class Predictor:
         return cls(
             forward,
             Preprocessing.of(recipe, recipe.image_resize),
-            classes,
+            given.classes,
             source=source or str(path),
             calibration=calibration,
             num_threads=min(recipe.num_parallel_workers, os.cpu_count() or 1),
@@ -206,14 +204,16 @@ class Predictor:
             UserError: A file is missing or damaged, they don't belong together, or onnxruntime is
                 missing or refuses the file.
         """
-        file = Path(path)
-        record = read_exported(file)
-        names = classes_of(record, file, classes)
+        return cls.from_exported(read_exported(Path(path)), classes=classes)
+
+    @classmethod
+    def from_exported(cls, exported: Exported, *, classes: Sequence[str] | None = None) -> Self:
+        """Load an ONNX file that was read; see `from_onnx`."""
         return cls(
-            forward_of(file, record),
-            record,
-            names,
-            source=str(path),
+            forward_of(exported),
+            exported.record,
+            classes_of(exported, classes),
+            source=str(exported.file),
             num_threads=min(DECODING_THREADS, os.cpu_count() or 1),
         )
 

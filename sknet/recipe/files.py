@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from infra.base.files import file_sha256
+from infra.base.files import file_sha256, is_directory
 from sknet.errors import UserError
 
 MAX_RECIPE_BYTES = 1 << 20
@@ -163,7 +163,7 @@ def with_weights(values: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(given).absolute()
     if values.get("ckpt_sha256") is not None:
         return {**values, "ckpt_path": str(path)}
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = path / WEIGHTS_FILE if is_directory(path) else path
     try:
         return {**values, "ckpt_path": str(file), "ckpt_sha256": file_sha256(file)}
     except OSError as error:

@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from infra.base.files import is_file
 from sknet.architectures import architecture
 from sknet.errors import UserError, shortened
 from sknet.recipe import mindcv
@@ -180,7 +180,7 @@ def load_recipe(
         text = resources.files("sknet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
     else:
         path = Path(name_or_path)
-        if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for an overlong name)
+        if not is_file(path):
             hint = nearest(name_or_path, known)
             raise UserError(
                 f"no recipe {name_or_path!r}{hint}: expected a YAML file or one of "

@@ -4,10 +4,11 @@ The operations themselves are in `sknet.data.reading.preprocessing`.
 """
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from infra.base.records import Record
-from sknet.recipe import Recipe
+from sknet.recipe import FILE_DEFAULTS, Recipe
 from sknet.recipe.choices import EvalPreprocessing, Interpolation
 from sknet.records.fields import PositiveInt
 
@@ -23,6 +24,14 @@ PREPROCESSING_KEYS = (
     "std",
 )
 """Choices of a recipe that decide what the network sees of a validation image."""
+
+SOURCE_CHOICES: Mapping[str, Mapping[str, str]] = {
+    "sknet": FILE_DEFAULTS,
+    "timm": {"interpolation": "bicubic", "eval_preprocessing": "pillow"},
+    "mindcv": {"eval_preprocessing": "mindcv"},
+}
+"""Source of weights → what its networks are evaluated with where no recipe says it: timm's by
+models/sknet.py of timm 1.0. Of ours without state.json, this is only what recipe files say."""
 
 Three = tuple[float, float, float]
 
@@ -48,6 +57,33 @@ _CENTRE = {
     "rounded to the even number, as in Python",
     "mindcv": "left = (w - {crop}) // 2 and top = (h - {crop}) // 2",
 }
+
+
+def other_preprocessing(recipe: Recipe, trained: Recipe) -> str | None:
+    """Return what to tell of a recipe with other preprocessing than a training; None if nothing."""
+    differing = _differing(recipe, {key: getattr(trained, key) for key in PREPROCESSING_KEYS})
+    return f"other preprocessing than in training: {differing}" if differing else None
+
+
+def other_than_source(recipe: Recipe, source: str) -> str | None:
+    """Return what to tell of a recipe with other preprocessing than its weights' source has.
+
+    Args:
+        recipe: The recipe.
+        source: Whose names the weights have, as `sknet.models.weights.source_of` says.
+    """
+    if source == "sknet":
+        return None  # any training of ours
+    differing = _differing(recipe, SOURCE_CHOICES[source])
+    return f"other preprocessing than {source}'s networks have: {differing}" if differing else None
+
+
+def _differing(recipe: Recipe, expected: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} is {getattr(recipe, key)} instead of {value}"
+        for key, value in expected.items()
+        if getattr(recipe, key) != value
+    )
 
 
 class Preprocessing(Record):

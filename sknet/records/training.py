@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from infra.base.files import is_directory, is_file
 from infra.base.records import Record, Sha256
 from sknet.errors import UserError
 from sknet.recipe import Recipe
@@ -80,19 +81,29 @@ def weights_file(checkpoint: Path) -> Path:
     """Return the file of weights in a checkpoint's directory, or the file that is given itself.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or this user may not read it.
     """
-    file = checkpoint / MODEL_FILE if checkpoint.is_dir() else checkpoint
-    if not file.is_file():
+    file = checkpoint / MODEL_FILE if is_directory(checkpoint) else checkpoint
+    if not is_file(file):
         raise UserError(f"checkpoint {file} does not exist")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise UserError(f"checkpoint {file} can't be read: {error.strerror}") from None
     return file
 
 
-def run_of(weights: Path) -> Run | None:
-    """Return the training that a file of weights is from, by the state.json beside it, if any.
+def state_of(weights: Path) -> Checkpoint | None:
+    """Return the state.json beside a checkpoint's weights, if any; it describes no other file.
 
     Raises:
         UserError: It can't be read.
     """
     state = weights.with_name(STATE_FILE)
-    return Checkpoint.read(state).run if state.is_file() else None
+    return Checkpoint.read(state) if weights.name == MODEL_FILE and is_file(state) else None
+
+
+def run_of(weights: Path) -> Run | None:
+    """Return the training that a file of weights is from; see `state_of`."""
+    state = state_of(weights)
+    return state.run if state else None

@@ -400,9 +400,23 @@ def test_a_missing_or_damaged_checkpoint_is_refused(
     assert line == "checkpoint production does not exist: a store's ref needs --store"
 
 
-def test_weights_without_state_need_a_model(refused: Refused, weights: Path) -> None:
+def test_data_of_other_classes_is_refused_before_it_is_converted(
+    refused: Refused, checkpoint: Path, folders: Path, away: Path
+) -> None:
+    shutil.copytree(folders, away / "images")
+    line = refused("--ckpt_path", checkpoint, "--data_dir", "images")
+    said = "class 2 is 'the \"emu\"' in the checkpoint, but 'emu' in --data_dir: leave one out"
+    assert line == said
+
+
+def test_weights_without_state_need_a_model(
+    refused: Refused, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("--ckpt_path", weights, "--format", "MINDIR")
-    assert refused(*options).endswith("comes without a state.json: give --model or --config")
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_source_of", lambda _: pytest.fail("loaded MindSpore"))
+        line = refused(*options)
+    assert line.endswith("comes without a state.json: give --model or --config")
     assert "(did you mean 'sknet26'" in refused(*options, "--model", "sknet62")
     assert "is for 3 classes, the network has 1000" in refused(*options, "--model", "bottleneck")
 

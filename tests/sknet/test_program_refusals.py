@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from sknet import convert, train, validate
+from sknet import convert, export, train, validate
 from sknet.data.shards import ShardSet
 from sknet.device import describe_failure, find_cards
 
@@ -112,6 +112,31 @@ def test_another_number_of_classes_than_the_recipes_is_refused(
 ) -> None:
     line = refused(train, *config, "--data_dir", converted.directory, "--set", "num_classes=4")
     assert line == "error: num_classes is 4, but the data set has 3 classes"
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        (train, "--data_dir"),
+        (validate, "--data_dir"),
+        (validate, "--ckpt_path"),
+        (export, "--data_dir"),
+        (export, "--ckpt_path"),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_refused(
+    refused: Callable[..., str],
+    recipe_file: Path,
+    folders: Path,
+    checkpoints: dict[int, Path],
+    module: ModuleType,
+    option: str,
+) -> None:
+    options = {"--config": recipe_file, "--data_dir": folders}
+    if module is not train:
+        options["--ckpt_path"] = checkpoints[3]
+    given = options | {option: "n" * 300}
+    assert "n" * 300 in refused(module, *(word for each in given.items() for word in each))
 
 
 def test_a_world_size_that_does_not_divide_the_batch_is_refused(

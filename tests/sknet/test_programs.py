@@ -78,7 +78,7 @@ def test_validating_weights_prints_and_writes_the_counts(
     assert f"({record.correct_top1}/6)" in counts
 
 
-def test_weights_of_timm_with_resizing_of_mindcv_are_told(
+def test_weights_of_timm_with_other_preprocessing_than_timms_are_told(
     call: Callable[..., tuple[int, str, str]],
     config: tuple[str, ...],
     converted: ShardSet,
@@ -86,12 +86,12 @@ def test_weights_of_timm_with_resizing_of_mindcv_are_told(
 ) -> None:
     save_safetensors(tiny_network(3), away / "timm.safetensors", "timm")
     options = (validate, *config, "--data_dir", converted.directory, "--ckpt_path")
-    for method, told in (("mindcv", True), ("pillow", False)):
-        code, output, errors = call(
-            *options, "timm.safetensors", "--set", f"eval_preprocessing={method}"
-        )
-        assert code == 0, errors
-        assert ("--set eval_preprocessing=pillow" in output) == told
+    said = "warning: other preprocessing than timm's networks have: "
+    differing = "interpolation is bilinear instead of bicubic"
+    code, output, errors = call(*options, "timm.safetensors")
+    assert (code, f"{said}{differing}\n" in output) == (0, True), errors
+    code, output, errors = call(*options, "timm.safetensors", "--set", "interpolation=bicubic")
+    assert (code, said in output) == (0, False), errors
 
 
 def test_training_with_a_file_of_mindcv_says_the_device_first_and_once_which_keys_it_ignores(

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from infra.base.files import is_directory
 from sknet.errors import SourceReadError, UserError
 
 # Faults of a single file: it is gone, forbidden or no regular file, or no file can have its name.
@@ -130,7 +131,7 @@ class LocalTree:
 
     def __init__(self, root: Path) -> None:
         self.location = str(root)
-        if not os.path.isdir(root):  # noqa: PTH112 (Path.is_dir raises for an overlong name)
+        if not is_directory(root):
             raise UserError(f"data directory {root} does not exist or is not a directory")
         self._root = root.resolve()
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from infra.artifacts import open_store
 from sknet import predict
 from sknet.errors import SampleError, UserError
 from sknet.evaluation.predictions import StoredPredictions, read_predictions
+from sknet.models.weights import save_safetensors
 from sknet.prediction.results import ClassProbability, Prediction
 from sknet.prediction.stores import stored_checkpoint
+from sknet.recipe import Recipe
 from sknet.records.calibration import CALIBRATION_FILE, Calibration
+from sknet.records.training import run_of
 from tasks.catalog.production import mark_production, promoted
 from tests.tiny_pipeline import Trained
 
@@ -219,8 +223,16 @@ def test_wrong_options_end_in_one_line(
 
 @pytest.mark.parametrize(
     "options",
-    [["--onnx", "gone.onnx"], ["--ckpt_path", "gone"], ["--store", "gone"], ["--config", "gone"]],
-    ids=lambda options: options[0],
+    [
+        ["--onnx", "gone.onnx"],
+        ["--ckpt_path", "gone"],
+        ["--ckpt_path", "gone" * 99],
+        ["--store", "gone"],
+        ["--config", "gone"],
+        ["--json", "gone" * 99],
+        ["gone" * 99],
+    ],
+    ids=lambda options: " ".join(options)[:24],
 )
 def test_a_name_that_stands_for_nothing_is_refused_before_mindspore_is_loaded(
     trained: Trained,
@@ -232,6 +244,73 @@ def test_a_name_that_stands_for_nothing_is_refused_before_mindspore_is_loaded(
     monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
     given = ["--ckpt_path", "gone"] if "--config" in options else []
     assert "gone" in refused(predict, trained.images, *options, *given, "--quiet")
+
+
+@pytest.fixture
+def weights(trained: Trained, away: Path) -> Path:
+    """The checkpoint in production as a file of weights alone."""
+    directory = stored_checkpoint(trained.store, "production").directory
+    return Path(shutil.copy(directory / "model.ckpt", away / "weights.ckpt"))
+
+
+def test_weights_alone_are_refused_before_mindspore_is_loaded(
+    trained: Trained, refused: Callable[..., str], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
+    Path("classes.txt").write_text("a\nb\nc\n")
+    for given in ([], ["--classes", "classes.txt"], ["--config", "skresnet18_digits"]):
+        line = refused(predict, trained.images, "--ckpt_path", weights, *given)
+        assert line.endswith(
+            "weights.ckpt comes without a state.json, which has its recipe and its classes: give "
+            "--config and --classes"
+        )
+
+
+@pytest.fixture
+def recipe(trained: Trained) -> Recipe:
+    """The recipe of the checkpoint in production."""
+    run = run_of(stored_checkpoint(trained.store, "production").directory / "model.ckpt")
+    assert run is not None
+    return run.recipe
+
+
+def test_other_classes_and_another_network_than_the_checkpoints_are_refused(
+    trained: Trained, recipe: Recipe
+) -> None:
+    directory = stored_checkpoint(trained.store, "production").directory
+    load = sknet.Predictor.from_checkpoint
+    with pytest.raises(UserError, match=r"^class 1 is 'green' in state\.json, but 'grey' in"):
+        load(directory, classes=["blue", "grey", "red"])
+    with pytest.raises(UserError, match=r"^num_classes is 3 in state\.json, but 2 in --classes"):
+        load(directory, classes=["blue", "green"])
+    with pytest.raises(UserError, match=r"^the recipe's model is skresnet34, but .* is of a tiny"):
+        load(directory, recipe=recipe.model_copy(update={"model": "skresnet34"}))
+
+
+def test_other_preprocessing_than_in_training_is_told(trained: Trained, recipe: Recipe) -> None:
+    directory = stored_checkpoint(trained.store, "production").directory
+    told: list[str] = []
+    load = partial(sknet.Predictor.from_checkpoint, warn=told.append)
+    load(directory, recipe=recipe, classes=["blue", "green", "red"])
+    assert told == []
+    other = load(directory, recipe=recipe.model_copy(update={"crop_pct": 0.5}))
+    (line,), was = told, recipe.crop_pct
+    assert line == f"other preprocessing than in training: crop_pct is 0.5 instead of {was}"
+    assert other.preprocessing.resize == 64
+
+
+def test_other_preprocessing_than_that_of_the_weights_source_is_told(
+    recipe: Recipe, away: Path
+) -> None:
+    network = sknet.create_model(recipe.model, num_classes=3)
+    save_safetensors(network, away / "timm.safetensors", "timm")
+    given = recipe.model_copy(update={"eval_preprocessing": "mindcv", "interpolation": "bicubic"})
+    with pytest.warns(
+        UserWarning, match="^other preprocessing than timm's networks have: eval_pre"
+    ):
+        sknet.Predictor.from_checkpoint(
+            away / "timm.safetensors", recipe=given, classes=["a", "b", "c"]
+        )
 
 
 def test_a_suspect_checkpoint_predicts_with_a_warning(

@@ -1,13 +1,16 @@
 """Files, directories and patterns are found as conversion would find them; the rest is named."""
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sknet.errors import UserError
+from sknet.data.sources.trees import LocalTree
+from sknet.errors import SourceReadError, UserError
 from sknet.prediction.inputs import find_files, pixels_of, read_pixels, several
 from sknet.prediction.results import Unreadable
 
@@ -65,6 +68,22 @@ def test_a_name_that_stands_for_nothing_is_refused(photographs: Path, name: str,
     (photographs / "empty").mkdir()
     with pytest.raises(UserError, match=said):
         find_files([name])
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/b.jpg"])
+def test_a_disk_that_fails_is_no_fault_of_an_image(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(LocalTree, "read", fail)
+    said = r"^photos/b\.jpg can't be read: Input/output error; try again$"
+    with pytest.raises(SourceReadError, match=said):
+        if name == "photos":
+            find_files([name])
+        else:
+            read_pixels(name)
 
 
 def test_what_is_no_image_is_named_with_the_reason(photographs: Path) -> None:
