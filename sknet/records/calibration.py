@@ -1,5 +1,7 @@
 """How far a network's probabilities can be trusted: temperature, error, and thresholds."""
 
+import math
+from fractions import Fraction
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -98,17 +100,24 @@ class Calibration(Record):
         Raises:
             UserError: There is none.
         """
-        least = 1.0
+        lowest = Fraction(1)
         for point in self.curve:
-            (fitted, wrong_fitted), (accepted, wrong) = point.fitted, point.held_out
+            accepted, wrong = point.held_out
             if not accepted:
                 break
-            least = min(least, wrong / accepted)
-            if wrong_fitted <= error_rate * fitted and wrong <= error_rate * accepted:
+            larger = max(_fraction_wrong(point.fitted), _fraction_wrong(point.held_out))
+            lowest = min(lowest, larger)
+            # 29 of 100 are 0.29, which a product of floats would put above it.
+            if float(larger) <= error_rate:
                 error = wilson(wrong, accepted)
                 return Threshold(point.probability, accepted, self.num_held_out, error)
         raise UserError(
-            f"no threshold keeps an error rate of {error_rate} on the {self.num_fitted} + "
-            f"{self.num_held_out} validation images of the checkpoint's evaluation: the lowest "
-            f"one on its held-out half is {least:.4f}; give a larger one"
+            f"no threshold keeps an error rate of {error_rate} on both halves of the "
+            f"{self.num_fitted + self.num_held_out} validation images of the checkpoint's "
+            f"evaluation: the lowest that can be kept is {math.ceil(lowest * 10_000) / 10_000:.4f}"
         )
+
+
+def _fraction_wrong(counts: tuple[int, int]) -> Fraction:
+    seen, wrong = counts
+    return Fraction(wrong, seen) if seen else Fraction(0)

@@ -163,12 +163,25 @@ def test_the_threshold_is_the_lowest_at_which_both_halves_keep_the_error_rate() 
     assert calibration.threshold(0.0).probability == 0.9
 
 
+def test_an_error_rate_that_is_just_kept_is_kept() -> None:
+    """As 29 wrong ones of 100 keep 0.29, although 0.29 * 100 is less than 29 in floats."""
+    for wrong in range(100):
+        for fitted in ((100, wrong), (1, 0), (0, 0)):
+            calibration = curve((0.2, fitted, (100, wrong)))
+            assert calibration.threshold(float(f"0.{wrong:02}")).accepted == 100
+
+
 def test_an_error_rate_that_no_threshold_keeps_is_refused() -> None:
     calibration = curve(
-        (0.2, (100, 20), (100, 20)), (0.9, (10, 1), (10, 2)), (0.95, (1, 0), (0, 0))
+        (0.2, (100, 20), (100, 20)), (0.9, (10, 1), (11, 2)), (0.95, (1, 0), (0, 0))
     )
-    with pytest.raises(UserError, match=r"^no threshold keeps an error rate of 0\.01 on the 100"):
+    said = (
+        r"^no threshold keeps an error rate of 0\.01 on both halves of the 200 validation images "
+        r".*: the lowest that can be kept is 0\.1819$"
+    )
+    with pytest.raises(UserError, match=said):
         calibration.threshold(0.01)
+    assert calibration.threshold(0.1819).error.value == 2 / 11
 
 
 def test_a_threshold_of_real_counts_keeps_the_error_on_the_held_out_half() -> None:

@@ -17,6 +17,7 @@ from sknet import predict
 from sknet.errors import NonFiniteLossError
 from sknet.prediction import ranks
 from sknet.prediction.results import Prediction, Unreadable
+from sknet.records.calibration import Calibration, ThresholdCounts
 from sknet.records.preprocessing import Preprocessing
 from sknet.world import World
 from tests.sknet.conftest import CLASSES, TINY_RECIPE
@@ -53,6 +54,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in sorted(directory.iterdir())]
 
 
+CALIBRATION = Calibration(
+    split="val",
+    resolution=8,
+    temperature=2.0,
+    is_fitted=True,
+    num_fitted=20,
+    num_held_out=20,
+    error_before=0.1,
+    error_after=0.1,
+    curve=(
+        ThresholdCounts(probability=0.3, fitted=(20, 9), held_out=(20, 9)),
+        ThresholdCounts(probability=0.6, fitted=(10, 1), held_out=(10, 1)),
+    ),
+)
+
+
 def predictor(world: World) -> sknet.Predictor:
     """Return a predictor whose network is the mean of each channel."""
     return sknet.Predictor(
@@ -60,6 +77,7 @@ def predictor(world: World) -> sknet.Predictor:
         PREPROCESSING,
         ["red", "green", "blue"],
         source="here",
+        calibration=CALIBRATION,
         num_threads=2,
         world=world,
     )
@@ -72,7 +90,7 @@ def test_any_number_of_ranks_gives_all_results_in_order_on_the_first(
 ) -> None:
     monkeypatch.setattr(ranks, "FILES_PER_ROUND", 2)
     given = files[:num_files]
-    expected = [*predictor(World(0, 1)).stream(given, top=2)]
+    expected = [*predictor(World(0, 1)).stream(given, top=2, error_rate=0.1)]
     assert [each.file for each in expected] == given
     assert any(isinstance(each, Unreadable) for each in expected) == (num_files > 4)
     sent, barrier = [b""] * size, threading.Barrier(size)
@@ -83,13 +101,28 @@ def test_any_number_of_ranks_gives_all_results_in_order_on_the_first(
             counted[rank] += number
 
         of_rank = predictor(Thread(rank, size, sent, barrier))
-        return [*ranks.predict_together(of_rank, given, top=2, error_rate=None, done=done)]
+        return [*ranks.predict_together(of_rank, given, top=2, error_rate=0.1, done=done)]
 
     with ThreadPoolExecutor(size) as pool:
         first, *others = pool.map(results, range(size))
     assert first == expected
     assert others == [[]] * (size - 1)
     assert counted[0] == num_files
+
+
+def test_predictions_below_the_threshold_are_unsure_alone_and_together(files: list[str]) -> None:
+    alone = predictor(World(0, 1))
+    readable = [file for file in files if not file.endswith("4.png")]
+    together = alone(readable, error_rate=0.1)
+    for found in together:
+        # The probability at temperature 2, from the logits' differences.
+        ratios = [(each.probability / found.probability) ** 0.5 for each in found.top]
+        assert found.calibrated == pytest.approx(1 / sum(ratios), rel=1e-5)
+        assert found.is_unsure == (found.calibrated < 0.6)
+        assert found.describe().startswith(f"{found.file}: unsure, perhaps ") == found.is_unsure
+        assert alone(found.file, error_rate=0.1) == [found]
+    assert {each.is_unsure for each in together} == {True, False}
+    assert {each.is_unsure for each in alone(readable)} == {None}
 
 
 def test_a_network_that_has_diverged_is_named_with_the_image(files: list[str]) -> None:

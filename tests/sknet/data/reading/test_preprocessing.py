@@ -50,7 +50,7 @@ def as_torchvision_does(image: Image.Image, crop: int, shorter: int) -> npt.NDAr
 
 
 @pytest.mark.parametrize("crop_pct", [1.0, 0.875, 0.95])
-def test_pillow_crops_are_those_of_torchvision_and_timm(crop_pct: float) -> None:
+def test_pillow_crops_the_pixels_that_torchvision_and_timm_crop(crop_pct: float) -> None:
     recipe = make_recipe(**PILLOW, interpolation="bicubic", crop_pct=crop_pct)
     preprocessing = Preprocessing.of(recipe, 32)
     for size in SIZES:
@@ -79,7 +79,7 @@ def test_shrinking_by_pillow_averages_where_mindcv_skips_pixels() -> None:
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("method", ["mindcv", "pillow"])
-def test_evaluations_and_predictions_see_the_same_bits(
+def test_predictions_see_the_same_bits_as_evaluations(
     converted: ShardSet, folders: Path, method: str, interpolation: str
 ) -> None:
     recipe = make_recipe(
@@ -98,7 +98,9 @@ def test_evaluations_and_predictions_see_the_same_bits(
     assert sorted(each.tobytes() for each in images) == sorted(each.tobytes() for each in expected)
 
 
-def test_resolutions_and_scales_of_one_pass_are_those_of_a_pass_each(converted: ShardSet) -> None:
+def test_one_pass_gives_each_resolution_the_pixels_of_a_pass_of_its_own(
+    converted: ShardSet,
+) -> None:
     recipe = make_recipe(**PILLOW)
     indices = np.arange(6)
     ((together, _),) = eval_batches(recipe, converted, "val", indices, 6, [32, 40], (1.0, 1.5))
@@ -134,7 +136,7 @@ def test_the_steps_in_words_give_the_input_from_the_file(mode: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-def test_the_words_name_all_numbers() -> None:
+def test_the_steps_in_words_name_every_number_and_the_filter() -> None:
     recipe: Recipe = make_recipe(**PILLOW, interpolation="bicubic", crop_pct=0.9)
     words = " ".join(Preprocessing.of(recipe, 32).in_words())
     for number in ("16 times", "35 pixels", "BICUBIC", "32 x 32", "123.675", "57.375"):
@@ -142,12 +144,12 @@ def test_the_words_name_all_numbers() -> None:
     assert "INTER_LINEAR" in " ".join(Preprocessing.of(make_recipe(), 32).in_words())
 
 
-def test_mindcv_rounds_down_and_its_sizes_are_those_in_words() -> None:
+def test_the_resized_side_is_rounded_down() -> None:
     for side, crop_pct, shorter in ((224, 0.875, 256), (224, 0.95, 235), (128, 0.875, 146)):
         assert Preprocessing.of(make_recipe(crop_pct=crop_pct), side).resize == shorter
 
 
-def test_mindcvs_bilinear_is_pillows_affine_transform_to_one_level_as_the_words_say() -> None:
+def test_pillows_affine_transform_gives_mindcvs_bilinear_pixels_to_one_level() -> None:
     said = Preprocessing.of(make_recipe(crop_pct=0.875), 32)
     assert "Image.Transform.AFFINE" in " ".join(said.in_words())
     for size in SIZES[:5]:
@@ -160,7 +162,7 @@ def test_mindcvs_bilinear_is_pillows_affine_transform_to_one_level_as_the_words_
         assert np.abs(crop_of(image, said).astype(int) - expected).max() <= 1, size
 
 
-def test_normalisation_is_of_the_preprocessing() -> None:
+def test_the_input_is_normalised_by_the_mean_and_std_of_the_preprocessing() -> None:
     said = Preprocessing.of(make_recipe(**PILLOW, mean=[1, 2, 3], std=[4, 5, 6]), 32)
     image = np.asarray(photograph(40, 40))
     pixels = crop_of(Image.fromarray(image), said)[None]
