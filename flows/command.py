@@ -125,6 +125,11 @@ def prepare() -> None:
     console().stage("start", "starting the flow")
 
 
+def show_warning(line: str) -> None:
+    """Show a warning of the command itself, as those in the log of a flow are shown."""
+    console().warn(f"warning: {line}")
+
+
 def _leave_out_what_is_no_news() -> None:
     for name in PREFECT_LOGGERS:
         logging.getLogger(name).addFilter(_is_news)

@@ -6,7 +6,6 @@ made from, so it is known as far as that is in the store.
 
 import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from tabulate import tabulate
 
+from flows.command import show_warning
 from infra.artifacts import (
     Artifact,
     ArtifactSpec,
@@ -26,13 +26,14 @@ from infra.artifacts import (
 )
 from infra.artifacts.opening import local_path
 from infra.base.shortages import size_text
+from sknet.data.conversion.conversion import refuse_quarantine_above
 from sknet.data.conversion.plan import shard_counts
 from sknet.data.copies.leaks import OnLeak
 from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import Source
 from sknet.data.sources.trees import SourceFile
 from sknet.data.staging import Staged, stage_source
-from sknet.device import Device, find_cards
+from sknet.device import Device
 from sknet.recipe import Recipe
 from sknet.recipe.keys import resolved
 from sknet.records import Shards
@@ -40,6 +41,7 @@ from sknet.sizes import checkpoint_bytes
 from tasks.catalog.production import PRODUCTION, evaluation_spec
 from tasks.catalog.specs import dataset_spec, shards_spec, stored_checkpoint_spec
 from tasks.convert import ConversionSettings
+from tasks.programs import device_here
 
 READ_AT_MOST = 32 << 20
 """Bytes of images that a dry run reads to find out the keys, if nobody has read them yet."""
@@ -165,7 +167,7 @@ def _stage(choices: Choices, store: ArtifactStore | None) -> tuple[_Images | Non
         cache,
         max_quarantine=choices.conversion.max_quarantine,
         on_leak=choices.asked.on_leak,
-        report=_warn,
+        report=_report,
     )
     spec = dataset_spec(staged.dataset)
     outlook, dataset = foresee(store, spec)
@@ -185,6 +187,7 @@ def _convert(
     spec = shards_spec(images.digest, settings.shards, settings.reencoding)
     outlook, shards = foresee(store, spec)
     if shards:
+        refuse_quarantine_above(settings.max_quarantine, Shards.read(shards.path("shards.json")))
         return shards, _line("convert", outlook, spec, size_text(shards.manifest.num_bytes))
     wanted = None if settings.shards == "auto" else settings.shards
     num_files = sum(shard_counts(images.staged, wanted).values())
@@ -236,9 +239,7 @@ def _validate(
     if checkpoint is None or shards is None or choices.device is None:
         does = UNKNOWN if training == UNKNOWN else "build"
         return Line("validate", does, "evaluation, its key is known after train")
-    # A checkpoint from hosts with cards is evaluated on CPU where there is none.
-    target = choices.device.target
-    device_target = "CPU" if target == "Ascend" and not find_cards().number else target
+    device_target = device_here(choices.device.target, show_warning)
     spec = evaluation_spec(checkpoint.digest, shards.digest, device_target)
     outlook, evaluation = foresee(store, spec)
     size = size_text(evaluation.manifest.num_bytes) if evaluation else ""
@@ -281,6 +282,6 @@ def _joined(*parts: str) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _warn(level: int, line: str) -> None:
+def _report(level: int, line: str) -> None:
     if level >= logging.WARNING:
-        print(line, file=sys.stderr, flush=True)
+        show_warning(line)

@@ -71,9 +71,10 @@ def check(store: str, replica: str | None, data: str | None) -> None:
     """Check that there is a production in the store, and that the other parameters exist.
 
     Raises:
-        UserError: One of them doesn't.
+        UserError: One of them doesn't, or the store can't be written.
     """
     promoted(store)
+    open_store(store)  # what is found is recorded there
     if replica:
         open_store(replica, create=False)
     if data:

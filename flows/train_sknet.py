@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, ValidationError
 
-from flows.command import call, prepare, run_flow, stoppable
+from flows.command import call, prepare, run_flow, show_warning, stoppable
 from flows.parameters import RecipeName, Workers, checked_recipe, recipe_for
 from flows.summary import print_summary, show
 from infra.artifacts import absolute_uri, default_store, open_store
@@ -111,10 +111,9 @@ def main(arguments: "Options") -> None:
     """Check the input before anything starts, run the flow, print the summary."""
     store = arguments.store or default_store()
     launch = settings_of(LaunchSettings, arguments)
-    # The flow loads it again, and warns of the keys that it ignores.
-    recipe = checked_recipe(
-        arguments.recipe, arguments.set, arguments.workers, launch, warn=lambda _: None
-    )
+    # A run's flow loads it again, and warns then of the keys that it ignores.
+    warn = show_warning if arguments.dry_run else lambda _: None
+    recipe = checked_recipe(arguments.recipe, arguments.set, arguments.workers, launch, warn=warn)
     # A cluster is asked by the flow.
     device = device_of(launch, recipe, arguments.device_target) if launch.is_local else None
     source = open_source(arguments.data)

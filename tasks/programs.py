@@ -6,7 +6,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -159,13 +159,18 @@ def chosen_device(settings: LaunchSettings, recipe: Recipe, option: str | None) 
     return device.target
 
 
-def device_here(device_target: str) -> str:
+def device_here(device_target: str, warn: Callable[[str], object] | None = None) -> str:
     """Return the device on which this host evaluates: CPU, with a warning, if it has no card.
 
     The checkpoint may come from hosts that have cards.
+
+    Args:
+        device_target: The device of the training.
+        warn: Called with the warning; None: it goes into the log of the task.
     """
     if device_target == "Ascend" and not (cards := find_cards()).number:
-        get_run_logger().warning("evaluating on CPU, because this machine has %s", cards.said)
+        warn = warn or get_run_logger().warning
+        warn(f"evaluating on CPU, because this machine has {cards.said}")
         return "CPU"
     return device_target
 
@@ -268,8 +273,8 @@ def _is_outcome(line: str, outcome_file: Path) -> bool:
 
 
 @contextmanager
-def _shown(progress_file: Path) -> Iterator[None]:
-    """Show on the console what a program writes into its progress file."""
+def _shown(progress_file: Path) -> Iterator[Callable[[], Progress]]:
+    """Show on the console what a program writes into a file; yield what tells the newest of it."""
     ended, shown = threading.Event(), Progress()
 
     def follow() -> None:
@@ -282,7 +287,7 @@ def _shown(progress_file: Path) -> Iterator[None]:
     thread = threading.Thread(target=follow, name="progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield lambda: shown
     finally:
         ended.set()
         thread.join()
@@ -321,13 +326,6 @@ def run_program(
     progress_file.unlink(missing_ok=True)
     arguments = [f"--{key}={value}" for key, value in options.items()]
 
-    def on_line(line: str) -> None:
-        if not FRAMEWORK_LINE.match(line) and not _is_outcome(line, outcome_file):
-            logger.info("%s", line, extra={SHOWN_OTHERWISE: line.endswith(STILL)})
-        known = read_progress(progress_file)
-        if bar and known and known.phase == bar.phase and known.fraction is not None:
-            bar.update(known.fraction)
-
     job = Job(
         program=Path(sknet.__file__).with_name(f"{module}.py"),
         args=(
@@ -348,7 +346,15 @@ def run_program(
     number = ranks.workers if ranks.gang is None else ranks.gang.hosts * ranks.gang.slots
     console().show(Progress(phase=f"starting {number} process{'es' if number > 1 else ''}"))
     try:
-        with _shown(progress_file):
+        with _shown(progress_file) as shown:
+
+            def on_line(line: str) -> None:
+                if not FRAMEWORK_LINE.match(line) and not _is_outcome(line, outcome_file):
+                    logger.info("%s", line, extra={SHOWN_OTHERWISE: line.endswith(STILL)})
+                known = shown()
+                if bar and known.phase == bar.phase and known.fraction is not None:
+                    bar.update(known.fraction)
+
             if ranks.gang is None:
                 result = run(job, on_line=on_line)
             else:

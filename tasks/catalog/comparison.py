@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def check_names(store: ArtifactStore, names: Iterable[str]) -> None:
+    """Check, before any run is read, that each name is a ref or the beginning of a key.
+
+    Raises:
+        UserError: One of them is neither.
+    """
+    keys = [key for _, key in store.addresses("checkpoint")]
+    refs = store.refs.names()
+    for name in names:
+        if name not in refs and not any(key.startswith(name) for key in keys):
+            raise UserError(
+                f"no run or ref {name!r}: expected the beginning of a run's key, as `sknet store "
+                f"ls checkpoint` lists them, or a ref ({', '.join(refs) or 'there is none'})"
+            )
+
+
 def compare_named(
     store: ArtifactStore, contents: ReportContents, *names: str
 ) -> tuple[RunComparison, ...]:

@@ -12,6 +12,8 @@ import pytest
 from flows import dry_run, train_sknet
 from infra.artifacts import Manifest, open_store
 from sknet.recipe import load_recipe
+from sknet.records import Shards
+from sknet.records.data import QuarantinedSample
 from tests.tiny_pipeline import Trained, train_options
 
 Ended = CompletedProcess[str]
@@ -171,6 +173,42 @@ def test_images_that_take_long_to_read_are_not_read(
     assert shown.of("stage")[1] == "dataset, its key is known then"
     assert shown.of("convert")[:2] == ("build or reuse", "shards, their key is known after stage")
     assert shown.of("validate")[1] == "evaluation, its key is known after train"
+
+
+def test_the_warnings_of_a_run_are_shown(
+    call_command: Callable[..., Ended], trained: Trained, tmp_path: Path
+) -> None:
+    images = shutil.copytree(trained.images, tmp_path / "images")
+    shutil.copy(images / "train" / "red" / "00.png", images / "val" / "red" / "copy.png")
+    recipe = tmp_path / "theirs.yaml"
+    of_mindcv = "dataset_sink_mode: true\nopt: momentum\nwarmup_epochs: 0\n"
+    recipe.write_text(trained.recipe.read_text("utf-8") + of_mindcv, "utf-8")
+    options = train_options(recipe, images, tmp_path / "store", 2)
+    ended = call_command(train_sknet, *options, "--dry-run", "--quiet")
+    assert ended.returncode == 0
+    of_recipe, *of_images = ended.stderr.splitlines()
+    assert of_recipe.startswith("warning: ")
+    assert of_recipe.endswith("without effect here: dataset_sink_mode")
+    assert of_images
+    assert all(line.startswith("warning: stage: ") for line in of_images)
+
+
+def test_shards_with_more_unreadable_images_than_tolerated_are_refused_as_by_the_run(
+    call_command: Callable[..., Ended], trained: Trained, copied_store: Path, tmp_path: Path
+) -> None:
+    store = open_store(str(copied_store))
+    shards = store.load("shards", trained.of("convert").key)
+    files = shutil.copytree(shards.directory, tmp_path / "files")
+    (files / "manifest.json").unlink()
+    left_out = QuarantinedSample(split="val", key="red/00.png", reason="it is cut off")
+    record = Shards.read(files / "shards.json").model_copy(update={"quarantined": (left_out,)})
+    record.write(files / "shards.json")
+    store.remove("shards", shards.manifest.key)
+    store.put(shards.manifest.spec, files, stats={}, provenance={})
+    options = train_options(trained.recipe, trained.images, copied_store, 2)
+    ended = call_command(train_sknet, *options, "--dry-run", "--max-quarantine", "0.001")
+    assert ended.returncode == 2
+    assert "red/00.png" in ended.stderr
 
 
 def test_wrong_input_is_refused_as_by_the_run(

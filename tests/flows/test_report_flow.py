@@ -113,13 +113,22 @@ def test_each_choice_and_each_change_of_the_store_makes_a_report_of_its_own(
     assert len(keys_of_reports(root)) == before + 1
 
 
-def test_a_name_that_stands_for_no_run_is_refused_in_one_line(
-    flow_harness: None, root: Path, tmp_path: Path
+def test_a_name_that_stands_for_no_run_is_refused_before_any_run_is_read(
+    refused: Callable[..., str], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(report, "prepare", lambda: pytest.fail("a server was started"))
     options = ["--store", root, "--out", tmp_path / "out", "--compare", "production"]
-    with pytest.raises(ValueError, match=r"^no run or ref 'nothing': expected .*[^\n]$"):
-        run(*options, "nothing")
+    line = refused(report, *options, "nothing")
+    assert line.startswith("error: no run or ref 'nothing': expected the beginning of a run's key")
+    assert line.endswith("or a ref (production)")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_any_run_is_read(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    line = refused(report, "--store", "/proc/self", "--out", tmp_path / "out")
+    assert line.startswith("error: store '/proc/self' can't be created or written")
 
 
 @pytest.mark.parametrize("names", [[], ["production"]])

@@ -9,6 +9,7 @@ import pytest
 from prefect import flow, runtime
 
 import tasks.programs
+from infra.base.console import Console, opened
 from infra.base.progress import Progress
 from infra.launch import Job, JobResult, Outcome
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
@@ -24,6 +25,7 @@ from tasks.programs import (
     run_program,
 )
 from tests.tiny_pipeline import shown_by
+from tests.waiting import wait_for
 
 
 def job_result(status: Outcome, message: str) -> JobResult:
@@ -79,11 +81,14 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
         progress_file = Path(option.partition("=")[2])
         assert not progress_file.exists(), "an earlier attempt's progress was left"
         on_line("starting")
-        write_progress(progress_file, Progress(phase="comparing shards", fraction=1.0))
-        on_line("compared")
-        for fraction in (0.25, 0.5):
-            write_progress(progress_file, Progress(phase="working", fraction=fraction))
-            on_line(f"at {fraction}")
+        for line, progress in (
+            ("compared", Progress(phase="comparing shards", fraction=1.0)),
+            ("at 0.25", Progress(phase="working", fraction=0.25)),
+            ("at 0.5", Progress(phase="working", fraction=0.5)),
+        ):
+            write_progress(progress_file, progress)
+            wait_for(lambda on_console=progress: shown._progress == on_console, pause=0.01)
+            on_line(line)
         on_line("[rank 0] [INFO] of MindSpore")
         return job_result(Outcome.DONE, "")
 
@@ -91,8 +96,9 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
     monkeypatch.setattr(tasks.programs, "get_run_logger", lambda: logging.getLogger("run"))
     caplog.set_level(logging.INFO, "run")
     bar = RecordedBar()
-    for _ in range(2):
-        run_program("train", {"config": "tiny"}, workspace=tmp_path, bar=bar)
+    with opened(Console()) as shown:
+        for _ in range(2):
+            run_program("train", {"config": "tiny"}, workspace=tmp_path, bar=bar)
     assert bar.fractions == [0.25, 0.5, 0.5, 1.0] * 2, "the end has no line of its own"
     assert caplog.messages == ["starting", "compared", "at 0.25", "at 0.5"] * 2
 
