@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from infra.artifacts.documents import StoreError
 from infra.artifacts.local import LocalStore
 from infra.artifacts.store import ArtifactStore
-from infra.base.files import cache_directory
+from infra.base.files import cache_directory, is_directory
 
 if TYPE_CHECKING:
     from infra.artifacts.s3_profile import StoreServer
@@ -51,7 +51,7 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     root = local_path(uri)
     if create:
         _make_writable(root)
-    elif not root.is_dir():
+    elif not is_directory(root):
         raise StoreError(f"store {uri!r} does not exist, expected an existing directory")
     return LocalStore(root)
 

@@ -20,7 +20,7 @@ from infra.artifacts import (
     Ref,
     StoreError,
 )
-from infra.base.files import file_sha256, status_of_new_file
+from infra.base.files import file_sha256, is_directory, status_of_new_file
 from infra.base.progress import work
 from sknet.data.staging import read_staged
 from sknet.errors import UserError
@@ -273,7 +273,7 @@ def verify_files(passport: Path, checkpoint: Path, key: PublicKey) -> Chain:
     _compare_files(chain.required("documents"), passport, DOCUMENTS)
     link = chain.required("checkpoint")
     names = [file.path for file in link.files]
-    if checkpoint.is_dir():
+    if is_directory(checkpoint):
         _compare_files(link, checkpoint, names)
         return chain
     if checkpoint.name not in names:

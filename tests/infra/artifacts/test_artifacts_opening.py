@@ -78,9 +78,10 @@ def test_a_root_at_or_below_a_regular_file_is_refused(tmp_path, below):
         open_store(f"{tmp_path}/file{below}")
 
 
-def test_a_store_to_look_into_is_not_created(tmp_path):
+@pytest.mark.parametrize("name", ["absent", "n" * 300])
+def test_a_store_to_look_into_is_not_created(tmp_path, name):
     with pytest.raises(StoreError, match="does not exist"):
-        open_store(str(tmp_path / "absent"), create=False)
+        open_store(str(tmp_path / name), create=False)
     assert list(tmp_path.iterdir()) == []
 
 
