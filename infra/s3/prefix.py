@@ -3,15 +3,30 @@
 Endpoint, region, credentials and certificates come from the standard AWS settings.
 """
 
+import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    SSLError,
+)
 
 from infra.s3.client import Location, new_client
-from infra.s3.errors import Retry, S3Error, error_number, reason, retry_of
+from infra.s3.errors import (
+    NOT_IMPLEMENTED,
+    DamagedObjectError,
+    Retry,
+    S3Error,
+    error_number,
+    reason,
+    retry_of,
+)
 
 # The default of 3 survives two faults, but no restart of a server.
 ATTEMPTS = 10
@@ -42,9 +57,8 @@ class Prefix:
         location = Location.parse(uri)
         self._bucket = location.bucket
         self._prefix = location.prefix
-        retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
-        self._client = new_client(retries=retries)
-        self._client.meta.events.register_first("needs-retry.s3", _end_hopeless_retries)
+        self._client = _new_client()
+        self._without_sums: Any = None
         self.children("")
 
     def children(self, folder: str) -> tuple[list[str], list[str]]:
@@ -78,14 +92,36 @@ class Prefix:
         return S3Object(path, head["ContentLength"], head["ETag"].strip('"'))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Return an object's content, or at most `size` bytes of it from `offset` on."""
+        """Return an object's content, or at most `size` bytes of it from `offset` on.
+
+        Raises:
+            S3Error: S3 refused or can't be reached.
+            DamagedObjectError: Twice, the bytes don't have the checksum that S3 has stored.
+        """
+        with contextlib.suppress(DamagedObjectError), self.open(path, offset, size) as file:
+            return file.read()
         with self.open(path, offset, size) as file:
             return file.read()
 
     def open(self, path: str, offset: int = 0, size: int | None = None) -> BinaryIO:
         """Open an object, or at most `size` bytes of it from `offset` on, for reading in order."""
-        raw = _ObjectReader(self._client, self._bucket, self._key(path), offset, size)
+        raw = _ObjectReader(self._get, self._bucket, self._key(path), offset, size)
         return io.BufferedReader(raw, BUFFER_BYTES)
+
+    def _get(self, **request: str) -> dict[str, Any]:
+        """Request an object with its checksum, unless the server refuses to be asked for it."""
+        client = self._client
+        try:
+            answer: dict[str, Any] = client.get_object(**request)
+            return answer
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if client is self._without_sums or status not in (400, NOT_IMPLEMENTED):
+                raise
+        if self._without_sums is None:
+            self._without_sums = _new_client(response_checksum_validation="when_required")
+        self._client = self._without_sums
+        return self._get(**request)
 
     def _key(self, path: str, *, is_folder: bool = False) -> str:
         return self._prefix + path + ("/" if is_folder and path else "")
@@ -107,8 +143,15 @@ class _ObjectReader(io.RawIOBase):
     connection.
     """
 
-    def __init__(self, client: Any, bucket: str, key: str, offset: int, size: int | None) -> None:
-        self._client = client
+    def __init__(
+        self,
+        get: Callable[..., dict[str, Any]],
+        bucket: str,
+        key: str,
+        offset: int,
+        size: int | None,
+    ) -> None:
+        self._get = get
         self._address = {"Bucket": bucket, "Key": key}
         self._position = offset
         self._last = "" if size is None else str(offset + size - 1)
@@ -123,6 +166,7 @@ class _ObjectReader(io.RawIOBase):
 
         Raises:
             S3Error: S3 refused or can't be reached, or the object was replaced meanwhile.
+            DamagedObjectError: The bytes don't have the checksum that S3 has stored.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -136,6 +180,8 @@ class _ObjectReader(io.RawIOBase):
                 return len(content)
             except ClientError as error:
                 raise _error(error) from None
+            except FlexibleChecksumError as error:
+                raise DamagedObjectError(0, reason(error)) from None
             except (BotoCoreError, HTTPClientError, EOFError, OSError) as error:
                 self._drop()
                 if attempt + 1 == ATTEMPTS:
@@ -159,7 +205,7 @@ class _ObjectReader(io.RawIOBase):
         if self._position or self._last:
             request["Range"] = f"bytes={self._position}-{self._last}"
         try:
-            answer = self._client.get_object(**request)
+            answer = self._get(**request)
         except ClientError as error:
             if error.response["Error"]["Code"] == "InvalidRange":
                 return False
@@ -169,6 +215,13 @@ class _ObjectReader(io.RawIOBase):
         self._end = self._position + answer["ContentLength"]
         self._body = answer["Body"]
         return True
+
+
+def _new_client(**options: str) -> Any:
+    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    client = new_client(retries=retries, **options)
+    client.meta.events.register_first("needs-retry.s3", _end_hopeless_retries)
+    return client
 
 
 def _end_hopeless_retries(caught_exception: Exception | None, **_: Any) -> None:

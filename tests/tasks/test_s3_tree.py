@@ -1,6 +1,8 @@
 """A source on S3 gives the data set of its local copy, despite bad connections to a real server."""
 
 import contextlib
+import io
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,14 +13,16 @@ from pathlib import Path
 import boto3
 import pytest
 
-from infra.s3 import Prefix
+from infra.s3 import DamagedObjectError, Prefix
 from infra.s3.server import RunningServer
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.sources import Sample, open_source
 from sknet.data.staging import stage_source
 from tasks.s3_tree import S3Tree
+from tests.fault_proxy import Fault, running_proxy
 from tests.imagenet import write_archives, write_folders
 from tests.refusals import refusal
+from tests.s3_imitations import IMITATIONS, imitating
 
 BUCKET = "images"
 
@@ -52,6 +56,32 @@ def test_the_data_set_is_that_of_the_local_copy(uploaded: dict[str, Path], prefi
     for row in list(staged.index.itertuples(index=False))[::7]:
         sample = Sample(*row)
         assert source.read(sample) == open_source(str(uploaded[prefix.rstrip("/")])).read(sample)
+
+
+def test_a_flipped_bit_is_noticed_and_the_object_read_again(
+    uploaded: dict[str, Path], s3_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_proxy(s3_server.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{proxy.port}")
+        prefix = Prefix(f"s3://{BUCKET}/archives")
+        (archive,) = uploaded["archives"].glob("*val.tar")
+        proxy.inject(archive.name, Fault.FLIP_ANSWER, 0)
+        assert prefix.read(archive.name) == archive.read_bytes()
+        proxy.inject(archive.name, Fault.FLIP_ANSWER, 0, lasting=True)
+        with pytest.raises(DamagedObjectError, match="checksum"):
+            prefix.read(archive.name)
+        with pytest.raises(DamagedObjectError, match="checksum"), prefix.open(archive.name) as file:
+            shutil.copyfileobj(file, io.BytesIO())
+
+
+def test_a_server_that_refuses_to_be_asked_for_checksums_is_read(
+    uploaded: dict[str, Path], s3_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with imitating(IMITATIONS["B2"], s3_server) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        source = open_source(f"s3://{BUCKET}/data/folders")
+        local = open_source(str(uploaded["data/folders"]))
+        assert stage_source(source).dataset == stage_source(local).dataset
 
 
 @pytest.mark.parametrize(
