@@ -25,7 +25,7 @@ from infra.artifacts.records import (
     is_address,
 )
 from infra.artifacts.store import Build, Leftover, Usage
-from infra.s3 import Bucket, DamagedObjectError, Expect, ListedObject
+from infra.s3 import SCRATCH, Bucket, DamagedObjectError, Expect, ListedObject
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +196,10 @@ def find_leftovers(
         _, kind, name = listed.key.split("/")
         if listed.modified < unused_since and (kind, name.removesuffix(".json")) not in held:
             reason = f"lease, unused since {listed.modified:%Y-%m-%d}"
+            yield Leftover(listed.key, listed.size, reason, partial(remove, listed.key))
+    for listed in bucket.list(SCRATCH):
+        if listed.modified < unused_since:
+            reason = f"scratch of a probe that died {listed.modified:%Y-%m-%d}"
             yield Leftover(listed.key, listed.size, reason, partial(remove, listed.key))
     for upload in bucket.stale_uploads(datetime.now(UTC) - unused_since):
         name = f"multipart upload {upload.upload_id} {upload.key}"

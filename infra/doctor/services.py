@@ -203,7 +203,7 @@ def _try_s3(uri: str) -> StoreProbe:
         OSError: The server can't be used.
     """
     from infra.artifacts.s3_profile import StoreServer, require_fit
-    from infra.s3 import ANY, Bucket, Writing
+    from infra.s3 import ANY, SCRATCH, Bucket, Writing
 
     bucket = Bucket(uri, budget=STORE_SECONDS)
     bucket.check()
@@ -214,7 +214,7 @@ def _try_s3(uri: str) -> StoreProbe:
     has_changed = recorded not in (None, profile)
     if has_changed:
         server.record(profile)
-    key = f".probe-{uuid.uuid4().hex}"
+    key = f"{SCRATCH}{uuid.uuid4().hex}"
     bucket = bucket.using(Writing(lambda: profile))
     began = time.time()
     bucket.put(key, b"clock", expected=ANY)

@@ -5,6 +5,7 @@ from infra.s3.bucket import Bucket
 from infra.s3.errors import DamagedObjectError, PreconditionError, S3Error
 from infra.s3.objects import ABSENT, ANY, Expect, ListedObject, StaleUpload, StoredObject
 from infra.s3.prefix import Prefix, S3Object
+from infra.s3.probe import SCRATCH
 from infra.s3.profile import STANDARD, Guarantee, Profile
 from infra.s3.writing import Writing
 
@@ -12,6 +13,7 @@ __all__ = [
     "ABSENT",
     "ANY",
     "BUDGET_SECONDS",
+    "SCRATCH",
     "STANDARD",
     "Bucket",
     "DamagedObjectError",

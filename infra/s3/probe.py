@@ -17,10 +17,14 @@ from typing import Any, Literal
 from botocore.exceptions import ClientError
 
 from infra.s3.attempts import Attempt, Operation
-from infra.s3.errors import Absent, S3Error, UploadGone, is_of_request
+from infra.s3.errors import Absent, AnswerError, S3Error, UploadGone, is_of_request
 from infra.s3.objects import ABSENT, SHA256_NAME, Expect, checksum, condition, etag_of
-from infra.s3.profile import Profile, Support
+from infra.s3.profile import STANDARD, Profile, Support
 
+SCRATCH = ".probe-"
+"""Begins the keys of scratch objects, which only a probe that was killed leaves."""
+TRIES = 3
+"""Measurements of what a server seems to lack: the reason may have been the network."""
 WRITERS = 8
 """Writers that race for one key: a server that decides on one after the other has one winner."""
 _NO_ETAG = "0" * 32  # the ETag of no object
@@ -42,14 +46,25 @@ def measure(begin: Callable[[], Operation], bucket: str, prefix: str) -> Profile
         S3Error: The server refuses what a user of a store must be allowed to do, or can't be
             reached.
     """
-    scratch = _Scratch(begin, bucket, f"{prefix}.probe-{uuid.uuid4().hex}/")
+    scratch = _Scratch(begin, bucket, f"{prefix}{SCRATCH}{uuid.uuid4().hex}/")
+
+    def find(name: str) -> object:
+        for number in range(TRIES):
+            found = _MEASUREMENTS[name](scratch.below(f"{name}-{number}/"))
+            # No fault of the network lets a write through whose condition does not hold, or hides
+            # an object from a listing.
+            is_certain = found in ("ignored", "not atomic", "written") or name == "listings"
+            if is_certain or found == getattr(STANDARD, name):
+                break
+        return found
+
     try:
         # First, as all that follows builds on it.
-        scratch.put("plain", b"plain", must=True)
-        # At the same time, because most of it waits for answers; each uses keys of its own.
+        scratch.put_plainly("plain", b"plain")
+        # At the same time, because most of it waits for answers.
         with ThreadPoolExecutor(len(_MEASUREMENTS)) as pool:
-            measured = {name: pool.submit(find, scratch) for name, find in _MEASUREMENTS.items()}
-        return Profile.model_validate({name: each.result() for name, each in measured.items()})
+            measured = dict(zip(_MEASUREMENTS, pool.map(find, _MEASUREMENTS), strict=True))
+        return Profile.model_validate(measured)
     finally:
         scratch.clear()
 
@@ -146,17 +161,17 @@ def _complete(scratch: "_Scratch") -> Support:
 def _listings(scratch: "_Scratch") -> bool:
     for number in range(3):
         key = f"listed/{number}"
-        scratch.put(key, b"content", must=True)
-        if key not in scratch.keys("listed/"):
+        scratch.put_plainly(key, b"content")
+        if not scratch.is_listed(key):
             return False
         scratch.delete(key)
-        if key in scratch.keys("listed/"):
+        if scratch.is_listed(key):
             return False
     return True
 
 
 def _ranges(scratch: "_Scratch") -> bool:
-    scratch.put("range", b"0123456789", must=True)
+    scratch.put_plainly("range", b"0123456789")
     return scratch.read("range", Range="bytes=2-4") == b"234"
 
 
@@ -171,7 +186,7 @@ def _metadata(scratch: "_Scratch") -> bool:
 
 
 def _copies(scratch: "_Scratch") -> bool:
-    scratch.put("source", b"content", must=True)
+    scratch.put_plainly("source", b"content")
     source = {"CopySource": scratch.address("source"), "CopySourceIfMatch": scratch.etag("source")}
     scratch.answer(lambda client: client.copy_object(**scratch.address("copy"), **source))
     return scratch.read("copy") == b"content"
@@ -180,7 +195,7 @@ def _copies(scratch: "_Scratch") -> bool:
 def _bulk_delete(scratch: "_Scratch") -> bool:
     keys = ["bulk/0", "bulk/1"]
     for key in keys:
-        scratch.put(key, b"content", must=True)
+        scratch.put_plainly(key, b"content")
     objects = [{"Key": scratch.address(key)["Key"]} for key in keys]
     delete = {"Objects": objects, "Quiet": True}
     scratch.answer(lambda client: client.delete_objects(Bucket=scratch.bucket, Delete=delete))
@@ -207,6 +222,11 @@ def _md5(content: bytes) -> str:
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
+def _keys(client: Any, bucket: str, prefix: str) -> set[str]:
+    page = client.list_objects_v2(Bucket=bucket, Prefix=prefix)
+    return {item["Key"] for item in page.get("Contents", [])}
+
+
 class _Scratch:
     """Objects under a prefix of their own."""
 
@@ -220,6 +240,10 @@ class _Scratch:
         """Begins the message of an error."""
         return self._begin().problem
 
+    def below(self, place: str) -> "_Scratch":
+        """Return those in a place of their own."""
+        return _Scratch(self._begin, self.bucket, self._prefix + place)
+
     def address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._prefix + key}
 
@@ -229,21 +253,22 @@ class _Scratch:
         content: bytes,
         options: dict[str, Any] | None = None,
         *,
-        must: bool = False,
         is_conflict_clear: bool = True,
     ) -> Answer:
-        """Write an object, and tell what has come of it.
-
-        Raises:
-            S3Error: It is not there, although it must be.
-        """
+        """Write an object, and tell what has come of it."""
         status = self.answer(
             lambda client: client.put_object(**self.address(key), Body=content, **(options or {}))
         )
-        outcome = self._outcome(key, content, status, is_conflict_clear=is_conflict_clear)
-        if must and outcome != "done":
-            raise S3Error(0, f"{self.problem}: it does not store what is written (HTTP {status})")
-        return outcome
+        return self._outcome(key, content, status, is_conflict_clear=is_conflict_clear)
+
+    def put_plainly(self, key: str, content: bytes) -> None:
+        """Write an object without any condition or checksum.
+
+        Raises:
+            S3Error: It is not there.
+        """
+        if not any(self.put(key, content) == "done" for _ in range(TRIES)):
+            raise S3Error(0, f"{self.problem}: it does not store what is written")
 
     def put_in_parts(
         self,
@@ -310,7 +335,7 @@ class _Scratch:
             return sum(writers.map(write, range(WRITERS)))
 
     def etag_of_new(self, key: str, content: bytes) -> str:
-        self.put(key, content, must=True)
+        self.put_plainly(key, content)
         return self.etag(key)
 
     def etag(self, key: str) -> str:
@@ -344,12 +369,17 @@ class _Scratch:
         except Absent:
             return None
 
-    def keys(self, prefix: str) -> set[str]:
-        """Return the keys that one listing shows."""
-        place = {"Bucket": self.bucket, "Prefix": self._prefix + prefix}
+    def is_listed(self, key: str) -> bool:
+        """Tell whether a listing shows an object, the only one with its name."""
+
+        def request(client: Any, _: Attempt) -> bool:
+            keys = _keys(client, self.bucket, self._prefix + key)
+            if keys - {self._prefix + key}:
+                raise AnswerError("a listing of objects that nobody has written")
+            return bool(keys)
+
         with self._begin() as operation:
-            page = operation.run(lambda client, _: client.list_objects_v2(**place))
-        return {item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])}
+            return operation.run(request)
 
     def delete(self, key: str) -> None:
         with self._begin() as operation:
@@ -377,8 +407,10 @@ class _Scratch:
     def clear(self) -> None:
         """Remove all scratch objects, as far as the server lets us."""
         with contextlib.suppress(S3Error):
-            for key in self.keys(""):
-                self.delete(key)
+            with self._begin() as operation:
+                keys = operation.run(lambda client, _: _keys(client, self.bucket, self._prefix))
+            for key in keys:
+                self.delete(key.removeprefix(self._prefix))
 
     def _abort(self, key: str, upload: str) -> None:
         address = {**self.address(key), "UploadId": upload}

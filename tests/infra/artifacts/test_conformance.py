@@ -297,8 +297,10 @@ def test_what_dead_builders_and_repairs_left_is_cleared(store_root, store, tmp_p
     assert store.set_aside("shards", make_spec().key, level="size") != ()
     assert store_root.paths(".work/") != []
     assert store_root.paths(".quarantine/") != []
+    if not isinstance(store_root, LocalRoot):
+        store_root.write(".probe-0/create", b"of a probe")
     collect(store, survey(store, unused_since=tomorrow()), unused_since=tomorrow())
-    for left in ("shards/", ".work/", ".quarantine/", ".leases/", ".staging/"):
+    for left in ("shards/", ".work/", ".quarantine/", ".leases/", ".staging/", ".probe-"):
         assert [path for path in store_root.paths(left) if not path.endswith(".lock")] == [], left
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.s3 import ABSENT, Bucket, Limits, PreconditionError, Prefix, S3Error
+from infra.s3 import ABSENT, STANDARD, Bucket, Limits, PreconditionError, Prefix, S3Error
 from infra.s3.attempts import BUDGET_SECONDS
 from infra.s3.server import RunningServer
 from tests.fault_proxy import Fault, FaultProxy, Injection, running_proxy
@@ -281,6 +281,29 @@ def test_an_endpoint_that_answers_https_with_http_is_refused_soon_with_the_cure(
             work()
         assert "AWS_CA_BUNDLE" not in e.value.strerror
         assert time.monotonic() - began < BUDGET_SECONDS / 2
+
+
+@pytest.mark.parametrize(
+    "every",
+    [
+        # 13 has no factor in common with the number of faults.
+        pytest.param(13 * 9, id="a few cases", marks=pytest.mark.slow),
+        pytest.param(7, id="every seventh case", marks=pytest.mark.long),
+    ],
+)
+def test_a_fault_at_a_request_does_not_change_what_is_probed(every, proxy, direct, tmp_path):
+    probing = Call({}, lambda bucket, _: bucket.probe(), STANDARD, {})
+    whole = make(probing, proxy, direct, tmp_path)
+    assert whole.returned == STANDARD
+    cases = list(itertools.product(range(len(whole.injection.requests)), Fault))
+
+    def check(case: tuple[int, Fault]) -> None:
+        at, fault = case
+        outcome = make(probing, proxy, direct, tmp_path, fault, at)
+        assert (outcome.error, outcome.returned) == (None, STANDARD), case
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(check, cases[::every]))
 
 
 @SOME_OR_ALL
