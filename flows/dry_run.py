@@ -39,7 +39,7 @@ from sknet.recipe.keys import resolved
 from sknet.records import Shards
 from sknet.sizes import checkpoint_bytes
 from tasks.catalog.production import PRODUCTION, evaluation_spec
-from tasks.catalog.specs import dataset_spec, shards_spec, stored_checkpoint_spec
+from tasks.catalog.specs import checkpoint_spec, dataset_spec, shards_spec
 from tasks.convert import ConversionSettings
 from tasks.programs import device_here
 
@@ -219,9 +219,7 @@ def _train(
         return None, Line(
             "train", UNKNOWN, f"checkpoint, its key is known {when}", _joined(steps, size)
         )
-    spec = stored_checkpoint_spec(
-        store, recipe, shards.digest, choices.asked.workers, choices.device.target
-    )
+    spec = checkpoint_spec(recipe, shards.digest, choices.asked.workers, choices.device.target)
     outlook, checkpoint = foresee(store, spec)
     if checkpoint:
         size = size_text(checkpoint.manifest.num_bytes)

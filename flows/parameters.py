@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, WithJsonSchema
 
 from sknet.data.sources import DIGITS, FASHION_MNIST
-from sknet.planning import check_processors, check_ranks
+from sknet.planning import check_ranks
 from sknet.recipe import Recipe, list_recipes, load_recipe
 from tasks.programs import LaunchSettings, gang_of
 
@@ -56,12 +56,9 @@ def checked_recipe(
         warn: Called with a line about keys of a MindCV recipe that have no effect.
 
     Raises:
-        UserError: The recipe is wrong, the ranks can't divide its batch or the hosts, or this host,
-            if it trains, has too few processors.
+        UserError: The recipe is wrong, or the ranks can't divide its batch or the hosts.
     """
     choices = load_recipe(recipe, overrides, warn=warn)
     check_ranks(choices, workers)
-    if launch.is_local:
-        check_processors(choices)
     gang_of(launch, choices, workers, "CPU")
     return choices

@@ -3,7 +3,6 @@
 It needs no MindSpore, so that a flow checks everything where it runs.
 """
 
-import os
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -30,9 +29,12 @@ def check_ranks(recipe: Recipe, world_size: int) -> None:
     """Check that so many ranks can train a recipe.
 
     Raises:
-        UserError: They can't divide its global batch, or get one image at a time.
+        UserError: They can't divide its global batch, get one image at a time, or an odd number
+            where two are mixed; or the batch can't be divided among the parts of its order.
     """
     refuse_single_images(recipe, recipe.global_batch(world_size), world_size)
+    refuse_odd_mixing(recipe, recipe.global_batch(world_size), world_size)
+    refuse_undivided_parts(recipe, recipe.global_batch(world_size))
 
 
 def refuse_single_images(recipe: Recipe, global_batch: int, world_size: int) -> None:
@@ -49,19 +51,29 @@ def refuse_single_images(recipe: Recipe, global_batch: int, world_size: int) -> 
         )
 
 
-def check_processors(recipe: Recipe) -> None:
-    """Check that this machine can run a recipe's decoding threads.
+def refuse_odd_mixing(recipe: Recipe, global_batch: int, world_size: int) -> None:
+    """Check that each rank has both of any two samples that are mixed.
 
     Raises:
-        UserError: It has fewer processors. MindSpore accepts no more threads than that, and with
-            fewer of them other augmentations are drawn.
+        UserError: The recipe mixes images, and a rank's part of the global batch is odd.
     """
-    processors = os.cpu_count() or 1
-    if recipe.num_parallel_workers > processors:
+    if recipe.mixes and global_batch // world_size % 2:
         raise UserError(
-            f"num_parallel_workers is {recipe.num_parallel_workers}, but this machine has "
-            f"{processors} processors: --set num_parallel_workers={processors}, which draws other "
-            "augmentations"
+            f"each of {world_size} workers gets {global_batch // world_size} images of a step, but "
+            "mixup and cutmix mix two at a time: choose an even batch for each worker"
+        )
+
+
+def refuse_undivided_parts(recipe: Recipe, global_batch: int) -> None:
+    """Check that each step can take equally many samples of every part of the order by blocks.
+
+    Raises:
+        UserError: The parts don't divide the global batch.
+    """
+    if recipe.shuffle == "blocks" and global_batch % recipe.shuffle_parts:
+        raise UserError(
+            f"the global batch is {global_batch}, which shuffle_parts {recipe.shuffle_parts} don't "
+            "divide: choose shuffle_parts that do"
         )
 
 
@@ -173,7 +185,6 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
         UserError: Recipe, data, machine and number of ranks don't fit.
     """
     check_ranks(recipe, world_size)
-    check_processors(recipe)
     classes, num_samples = shards.dataset.classes, shards.num_samples("train")
     check_classes(recipe, len(classes))
     check_samples(recipe, world_size, num_samples)

@@ -20,7 +20,6 @@ from sknet.device import choose_device
 from sknet.options import DataOptions
 from sknet.planning import (
     check_data,
-    check_processors,
     check_ranks,
     check_samples,
     open_data,
@@ -38,7 +37,6 @@ def main(arguments: "Options") -> None:
     recipe = load_recipe(arguments.config, arguments.set, warn=warnings.append)
     planned = arguments.planned_workers or program.num_ranks(distribute=distribute)
     check_ranks(recipe, planned)
-    check_processors(recipe)
     device = choose_device(arguments.device_target, recipe)
     console().show(Progress(phase="loading MindSpore"))
     from sknet.data.data_directory import shards_at
@@ -79,6 +77,7 @@ def main(arguments: "Options") -> None:
         report=report,
         log_interval=recipe.log_interval,
         keep_checkpoint_max=recipe.keep_checkpoint_max,
+        num_workers=recipe.num_parallel_workers,
         weights=weights,
         tensorboard=arguments.tensorboard,
         hang_floor=arguments.hang_floor,

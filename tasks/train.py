@@ -5,6 +5,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
@@ -12,7 +13,7 @@ from infra.base.machine_load import OthersLoad
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from tasks.catalog.production import processor
-from tasks.catalog.specs import stored_checkpoint_spec
+from tasks.catalog.specs import checkpoint_spec, earlier_checkpoint_spec
 from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
@@ -53,10 +54,14 @@ def train(
         JobStoppedError: The training was asked to stop.
     """
     store = open_store(store_uri)
-    spec = stored_checkpoint_spec(store, recipe, shards.digest, num_workers, device_target)
+    spec = checkpoint_spec(recipe, shards.digest, num_workers, device_target)
     complete_run_name(f"{recipe.name} {spec.key[:KEY_DIGITS]}")
 
+    earlier = earlier_checkpoint_spec(recipe, shards.digest, num_workers, device_target)
+
     def build(workspace: Path) -> BuildOutput:
+        if line := about_earlier(store, earlier, workspace):
+            get_run_logger().warning("train: %s", line)
         checkpoints = workspace / "checkpoints"
         gang = gang_of(launch, recipe, num_workers, device_target)
         load = OthersLoad()
@@ -92,6 +97,22 @@ def train(
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path("state.json"))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
+
+
+def about_earlier(store: ArtifactStore, earlier: ArtifactSpec, workspace: Path) -> str | None:
+    """Return what to say of a training that an earlier version has begun, if this one is new.
+
+    Args:
+        store: The artifact store.
+        earlier: The spec that the training had for the earlier version.
+        workspace: The workspace of this training; empty if it has yet to begin.
+    """
+    if any(workspace.iterdir()) or not store.is_begun(earlier):
+        return None
+    return (
+        "an earlier version has begun this training, but it augmented images otherwise, so that it "
+        "can't go on here: training from the first step"
+    )
 
 
 def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:

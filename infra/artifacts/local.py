@@ -256,6 +256,10 @@ class LocalStore(ArtifactStore):
                 ) from None
             yield directory
 
+    def is_begun(self, spec: ArtifactSpec) -> bool:
+        """Tell whether there is a workspace; see `ArtifactStore`."""
+        return (self.root / WORK / spec.kind / spec.key).is_dir()
+
     def held(self) -> Iterator[Build]:
         """Yield the builds whose workspaces are locked."""
         work = self.root / WORK

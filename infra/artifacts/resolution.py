@@ -14,7 +14,6 @@ from pydantic import JsonValue
 
 from infra.artifacts.documents import SealedRecord, StoreError, read_document
 from infra.artifacts.inspection import Level, compare_directory
-from infra.artifacts.local import WORK
 from infra.artifacts.records import (
     Artifact,
     ArtifactSpec,
@@ -75,8 +74,7 @@ def foresee(store: ArtifactStore | None, spec: ArtifactSpec) -> tuple[Outlook, A
             return "rebuilt", None
     if any((build.kind, build.key) == address for build in store.held()):
         return "awaited", None
-    left = (leftover.name.rstrip("/") for leftover in store.leftovers(datetime.now(UTC)))
-    return ("resumed" if f"{WORK}/{spec.kind}/{spec.key}" in left else "built"), None
+    return ("resumed" if store.is_begun(spec) else "built"), None
 
 
 def digest_of(directory: Path) -> str:

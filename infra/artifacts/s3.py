@@ -293,6 +293,12 @@ class S3Store(ArtifactStore):
             download_parts(self._bucket, _parts_prefix(spec), directory)
             yield directory
 
+    def is_begun(self, spec: ArtifactSpec) -> bool:
+        """Tell whether there is a workspace here, or parts in the bucket; see `ArtifactStore`."""
+        if self._workspace(spec).is_dir():
+            return True
+        return next(iter(self._bucket.list(_parts_prefix(spec))), None) is not None
+
     @contextmanager
     def parallel(self) -> Iterator[Callable[[Callable[[T], None], Iterable[T]], Iterable[None]]]:
         """Hide the latency of small requests; see `ArtifactStore`."""

@@ -367,6 +367,10 @@ class ArtifactStore(ABC):
         The directory outlives a crash, so that the next builder can resume.
         """
 
+    @abstractmethod
+    def is_begun(self, spec: ArtifactSpec) -> bool:
+        """Tell whether a builder of a spec has left something from which the next one resumes."""
+
     @contextmanager
     def parallel(self) -> Iterator[Callable[[Callable[[T], None], Iterable[T]], Iterable[None]]]:
         """Provide what works like `map`, with as many calls at a time as the store is faster by."""

@@ -74,8 +74,7 @@ def compile_graphs(
     import numpy as np
     from mindspore import Tensor
 
-    from sknet.data.reading.batch_operations import mixes
-    from sknet.data.reading.segments import normalises_on_device
+    from sknet.data.reading.training_batches import normalises_on_device
     from sknet.evaluation.predictions import BATCH_SIZE
     from sknet.models import create_model, fold
     from sknet.models.backend import backend_of
@@ -101,7 +100,7 @@ def compile_graphs(
         if normalises_on_device(recipe, device_target)
         else np.zeros((batch, 3, side, side), np.float32)
     )
-    labels = np.zeros((batch, classes), np.float32) if mixes(recipe) else np.zeros(batch, np.int32)
+    labels = np.zeros((batch, classes), np.float32) if recipe.mixes else np.zeros(batch, np.int32)
     *earlier, last = InputMaker(step.network, recipe, world)((images, labels), 0)
     sums: list[object] = []
     (gradient_sum,) = step.earlier

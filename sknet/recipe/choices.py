@@ -25,6 +25,7 @@ from sknet.recipe.types import (
     NonNegative,
     Range,
     Real,
+    Shuffle,
     Whole,
     refuse_bool,
 )
@@ -33,6 +34,9 @@ Layer = Literal["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
 Sampler = Literal["uniform", "balanced", "sqrt"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 EvalPreprocessing = Literal["mindcv", "pillow"]
+
+DEFAULT_PARTS = 8
+DEFAULT_WINDOW = 1 << 15
 
 
 class Choices(BaseModel):
@@ -98,6 +102,9 @@ class DataChoices(Choices):
     """`autoaug`, `trivialaugwide` or RandAugment as `randaug-m9-n2` (magnitude 9, 2 operations)."""
     interpolation: Interpolation = "bilinear"
     """Filter with which images are resized, in training and in evaluation."""
+    antialias: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether training averages over all pixels of a crop that it shrinks, as timm, torchvision and
+    Pillow do. MindCV doesn't, and it takes more time."""
     re_prob: Fraction = 0.0
     """Probability of random erasing: a rectangle of the image is filled."""
     re_scale: tuple[Fraction, Fraction] = (0.02, 0.33)
@@ -113,9 +120,9 @@ class DataChoices(Choices):
     """Alpha of the beta distribution from which mixup draws its weights; 0: no mixup."""
     cutmix: NonNegative = 0.0
     """Alpha of the beta distribution from which CutMix draws its areas; 0: no CutMix. If mixup is
-    on too, each batch uses one of the two, chosen with probability 1/2."""
+    on too, each step uses one of the two, chosen with probability 1/2."""
     cutmix_prob: Fraction = 1.0
-    """Probability that a batch is mixed, by mixup or by CutMix."""
+    """Probability that the images of a step are mixed, by mixup or by CutMix."""
     crop_pct: Annotated[Fraction, Field(gt=0)] = 0.875
     """Evaluation resizes the shorter side to image_resize / crop_pct, rounded down as in MindCV,
     then crops the centre."""
@@ -140,8 +147,8 @@ class DataChoices(Choices):
     travel to it as bytes, a quarter of the size. auto: on the device on Ascend, on the host on CPU.
     Recipes with random erasing, mixup or CutMix normalise on the host."""
     num_parallel_workers: Count = 2
-    """Decoding threads of each rank. Each thread draws augmentations from its own random stream, so
-    their number is a choice of the run and not of the machine."""
+    """Threads of each rank that decode and augment; at most as many as the machine has processors.
+    Their number changes nothing in what is trained."""
 
     @model_validator(mode="after")
     def _consistent_data(self) -> Self:
@@ -158,10 +165,45 @@ class DataChoices(Choices):
         return self
 
     @property
+    def mixes(self) -> bool:
+        """Whether training mixes images, so that its labels are fractions of classes."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
     def resolutions(self) -> tuple[int, ...]:
         """Sides at which `sknet.validate` evaluates, in pixels; image_resize first."""
         others = (side for side in self.val_resolutions if side != self.image_resize)
         return (self.image_resize, *others)
+
+
+class OrderChoices(Choices):
+    """The order in which training reads samples."""
+
+    shuffle: Annotated[Shuffle, Field(exclude_if=lambda value: value == "full")] = "full"
+    """full: all samples of the epoch are shuffled together, which needs all shards from its first
+    step on. blocks: an epoch reads shards in a random order, a few at a time, and shuffles their
+    samples in windows."""
+    shuffle_parts: Annotated[Count, Field(exclude_if=lambda value: value == DEFAULT_PARTS)] = (
+        DEFAULT_PARTS
+    )
+    """Parts into which shuffle blocks divides the shards of an epoch; each step takes equally many
+    samples of every part, so that they must divide the global batch. Hosts whose number divides the
+    parts each need only the shards of their own."""
+    shuffle_window: Annotated[Count, Field(exclude_if=lambda value: value == DEFAULT_WINDOW)] = (
+        DEFAULT_WINDOW
+    )
+    """Samples of a part that shuffle blocks shuffles together."""
+
+    @model_validator(mode="after")
+    def _consistent_order(self) -> Self:
+        if self.shuffle == "full":
+            for key, default in (
+                ("shuffle_parts", DEFAULT_PARTS),
+                ("shuffle_window", DEFAULT_WINDOW),
+            ):
+                if getattr(self, key) != default:
+                    raise ValueError(f"{key} is for shuffle blocks, but shuffle is full")
+        return self
 
 
 class BatchChoices(Choices):

@@ -86,7 +86,6 @@ WITHOUT_EFFECT = frozenset(
 ONLY: dict[str, tuple[Any, ...]] = {
     "train_split": ("train",),
     "val_split": ("val",),
-    "shuffle": (True,),
     "drop_remainder": (True,),
     "num_samples": (None,),
     "aug_splits": (0,),
@@ -113,7 +112,7 @@ OWN_KEYS = WITHOUT_EFFECT | ONLY.keys() | TRANSLATED
 
 def is_mindcv(values: Mapping[str, Any]) -> bool:
     """Tell whether the values are of a file of MindCV."""
-    return not OWN_KEYS.isdisjoint(values)
+    return not OWN_KEYS.isdisjoint(values) or isinstance(values.get("shuffle"), bool)
 
 
 def translate(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], list[str]]:

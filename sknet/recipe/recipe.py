@@ -20,6 +20,7 @@ from sknet.recipe.choices import (
     DataChoices,
     ModelChoices,
     OptimizerChoices,
+    OrderChoices,
     PrecisionChoices,
     RarityChoices,
     RunChoices,
@@ -32,9 +33,10 @@ _log = logging.getLogger(__name__)
 FILE_DEFAULTS: dict[str, Any] = {"eval_preprocessing": "pillow"}
 """Defaults of recipe files where they differ from those of stored recipes, which are older."""
 
-BESIDES_TRAINING = ("keep_checkpoint_max", "log_interval", "min_accuracy")
+BESIDES_TRAINING = ("keep_checkpoint_max", "log_interval", "min_accuracy", "num_parallel_workers")
 """Choices that change nothing in the final checkpoint: what is kept and logged on the way to it,
-and how it is judged. Neither the key of a training nor its records have them."""
+how it is judged, and how many threads read. Neither the key of a training nor its records have
+them."""
 
 
 # The fields of the last base class come first.
@@ -45,6 +47,7 @@ class Recipe(
     OptimizerChoices,
     ScheduleChoices,
     BatchChoices,
+    OrderChoices,
     DataChoices,
     ModelChoices,
 ):
@@ -59,6 +62,11 @@ class Recipe(
         if self.logit_adjustment and self.loss != "CE":
             raise ValueError(
                 f"logit_adjustment needs loss CE, in which classes compete; loss is {self.loss}"
+            )
+        if self.shuffle == "blocks" and self.sampler != "uniform":
+            raise ValueError(
+                f"sampler {self.sampler} chooses among all samples, so that it needs shuffle full; "
+                "shuffle is blocks"
             )
         self.check_class_weights(self.num_classes)
         return self

@@ -88,6 +88,17 @@ def _expand_class_weights(value: object) -> object:
     return tuple(numbers)
 
 
+def _named_shuffle(value: object) -> object:
+    if value is True:  # as MindCV writes it
+        return "full"
+    if value is False:
+        raise ValueError("training always shuffles: expected full or blocks")
+    return value
+
+
+Shuffle = Annotated[Literal["full", "blocks"], BeforeValidator(_named_shuffle)]
+"""`full` or `blocks`; `true` is `full`, as in MindCV."""
+
 ColorJitter = Annotated[tuple[float, float, float, float], BeforeValidator(_expand_jitter)]
 """Brightness, contrast, saturation and hue; written as one, three or four numbers."""
 

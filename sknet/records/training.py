@@ -57,7 +57,9 @@ class Layout(Record):
 class Checkpoint(Record):
     """`state.json` of a checkpoint's directory: the state of the training loop."""
 
-    format_version: Literal[2] = 2
+    format_version: Literal[2, 3] = 3
+    """2: augmentations depended on the numbers of ranks and threads. Such a checkpoint can be
+    evaluated, but not trained on: its samples would be augmented otherwise than before."""
     run: Run
     layouts: tuple[Layout, ...]
     """In order; more than one if the training was resumed with another number of ranks."""

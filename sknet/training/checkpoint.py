@@ -30,7 +30,8 @@ from sknet.records import Checkpoint, CheckpointFile, Run
 from sknet.records.training import MODEL_FILE, STATE_FILE
 
 STATISTICS_FILE = "statistics.npy"
-FORMAT: int = get_args(Checkpoint.model_fields["format_version"].annotation)[0]
+FORMAT: int = Checkpoint.model_fields["format_version"].default
+_READ_FORMATS: tuple[int, ...] = get_args(Checkpoint.model_fields["format_version"].annotation)
 
 _NAME = re.compile(r"step-\d{8}")
 _SAVING, _REMOVING = ".saving", ".removing"
@@ -228,6 +229,12 @@ def _refuse_other_format(checkpoint: Path) -> None:
         version = json.loads(path.read_bytes())["format_version"]
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return  # damaged, which read_state reports
+    if isinstance(version, int) and version in _READ_FORMATS and version < FORMAT:
+        raise UserError(
+            f"{checkpoint} was trained by an older version, which augmented images otherwise "
+            f"(format {version}, this one trains on {FORMAT}): finish the training with that "
+            "version, or give another --ckpt_save_dir to train anew"
+        )
     if isinstance(version, int) and version != FORMAT:
         raise UserError(
             f"{checkpoint} was written by {'a newer' if version > FORMAT else 'an older'} version "

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from mindspore import Tensor, nn
 
 from sknet.data.order import generator
-from sknet.data.reading.segments import TrainBatch
+from sknet.data.reading.training_batches import TrainBatch
 from sknet.models.sknet import SKNet
 from sknet.recipe import Recipe
 from sknet.world import World

@@ -3,9 +3,8 @@
 A step's loss is read when the next step has begun, so that the device always has work. Before a
 checkpoint, all losses have been read. With the loss comes whether a rank was asked to stop.
 
-An epoch is cut into segments at its checkpoint steps. The order and the augmentation of a segment
-follow from (seed, epoch, step). So a run that resumes at any checkpoint computes the same bits as
-one that was never interrupted.
+The order of the samples, their augmentation and the state of the optimizer follow from the step. So
+a run that resumes at any checkpoint computes the same bits as one that was never interrupted.
 """
 
 import math
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from mindspore import Tensor
 
 from sknet.data.reading.pipeline import sample_keys
-from sknet.data.reading.segments import batches_of, segment_indices, segments_from
 from sknet.data.reading.threads import BATCHES_AHEAD, read_ahead
+from sknet.data.reading.training_batches import TrainingBatches, rank_samples
 from sknet.data.shards import ShardSet
 from sknet.errors import NonFiniteLossError, StoppedError
 from sknet.evaluation.predicting import evaluate
@@ -79,8 +78,11 @@ class Loop:
         saver: Saver,
         watchdog: Watchdog,
         stop: StopRequest,
+        num_workers: int,
     ) -> None:
         self._run, self._shards, self._world = run, shards, world
+        self._batches = TrainingBatches(run, shards, world, num_workers)
+        self._num_workers = num_workers
         self._start, self._step_cell = start, start.step_cell
         self._evaluations = start.evaluations
         self._metrics, self._saver, self._watchdog, self._stop = metrics, saver, watchdog, stop
@@ -101,40 +103,39 @@ class Loop:
             # Only the graph of the step is cached. Those of evaluation and synchronisation compile
             # quickly.
             first: AbstractContextManager[None] = compile_cache(run, self._world)
-            for segment in segments_from(run, start):
-                self._step_cell.set_train(True)
-                running: _RunningStep | None = None
-                for position in segment.steps:
-                    step = segment.epoch * run.steps_per_epoch + position + 1
-                    if position == 0:
-                        self._metrics.begin_epoch()
-                    with first:
-                        following = self._begin_step(step, ahead)
-                    first = nullcontext()
-                    if step == start + 1:
-                        stack.enter_context(self._stop.listening())
-                    # The device has its next step while the host waits for the one before.
-                    stopping = running is not None and self._end_step(running, following.began)
-                    running = following
-                    complete = position + 1 == segment.stop
-                    if not (stopping or complete or self._asked_alone()):
-                        continue
-                    stopping |= self._end_step(running) or self._asked_alone()
-                    stopping &= step < run.total_steps
-                    with self._watchdog.paused():
-                        self._end_segment(step, complete=complete, stopping=stopping)
-                    if stopping:
-                        raise StoppedError(
-                            f"after step {step} of {run.total_steps}, with checkpoint "
-                            f"{checkpoint_name(step)}: start the same command again to resume"
-                        )
+            running: _RunningStep | None = None
+            for step in range(start + 1, run.total_steps + 1):
+                if running is None:
+                    self._step_cell.set_train(True)
+                if (step - 1) % run.steps_per_epoch == 0:
+                    self._metrics.begin_epoch()
+                with first:
+                    following = self._begin_step(step, ahead)
+                first = nullcontext()
+                if step == start + 1:
+                    stack.enter_context(self._stop.listening())
+                # The device has its next step while the host waits for the one before.
+                stopping = running is not None and self._end_step(running, following.began)
+                running = following
+                planned = is_checkpoint_step(run, step)
+                if not (stopping or planned or self._asked_alone()):
+                    continue
+                stopping |= self._end_step(running) or self._asked_alone()
+                stopping &= step < run.total_steps
+                running = None
+                with self._watchdog.paused():
+                    self._checkpoint(step, planned=planned, stopping=stopping)
+                if stopping:
+                    raise StoppedError(
+                        f"after step {step} of {run.total_steps}, with checkpoint "
+                        f"{checkpoint_name(step)}: start the same command again to resume"
+                    )
 
     def _inputs(self) -> Iterator[tuple[MicroBatch, ...]]:
         """Yield the tensors of all remaining steps; the thread that reads ahead makes them."""
-        run, start = self._run, self._start.step
-        make = InputMaker(self._step_cell.network, run.recipe, self._world)
-        batches = batches_of(segments_from(run, start), run, self._shards, self._world)
-        with closing(batches):
+        start = self._start.step
+        make = InputMaker(self._step_cell.network, self._run.recipe, self._world)
+        with closing(self._batches.after(start)) as batches:
             for step, batch in enumerate(batches, start):
                 yield make(batch, step)
 
@@ -167,13 +168,13 @@ class Loop:
         """Tell whether this process was asked to stop and needs no answer of other ranks."""
         return self._world.size == 1 and self._stop.signal is not None
 
-    def _end_segment(self, step: int, *, complete: bool, stopping: bool) -> None:
-        """Evaluate and save as planned; an incomplete segment is saved as it is."""
+    def _checkpoint(self, step: int, *, planned: bool, stopping: bool) -> None:
+        """Evaluate and save as planned; where a stop comes in between, save what is there."""
         run, world, step_cell = self._run, self._world, self._step_cell
         began = time.monotonic()
-        if complete and self._synchronise:
+        if planned and self._synchronise:
             self._synchronise()
-        own = None if complete or world.size == 1 else gather_statistics(step_cell)
+        own = None if planned or world.size == 1 else gather_statistics(step_cell)
         snapshot = Snapshot(parameters_of(step_cell), own)
         self._refuse_non_finite(snapshot, step)
         self._checkpoint_seconds += time.monotonic() - began
@@ -194,7 +195,7 @@ class Loop:
             world.sum(0.0)
 
     def _is_saved(self, state: Checkpoint) -> bool:
-        """Tell whether the recipe wants a checkpoint of a state at the end of a segment."""
+        """Tell whether the recipe wants a checkpoint of a state at a planned step."""
         ends_epoch = state.step % self._run.steps_per_epoch == 0
         return (
             not ends_epoch
@@ -218,7 +219,7 @@ class Loop:
         self._metrics.evaluating(epochs_done * self._run.steps_per_epoch)
         evaluation = evaluate(
             self._step_cell.evaluated(),
-            recipe,
+            recipe.model_copy(update={"num_parallel_workers": self._num_workers}),
             self._shards,
             batch_size=self._run.global_batch_size // self._world.size,
             world=self._world,
@@ -244,6 +245,16 @@ class Loop:
         )
 
 
+def is_checkpoint_step(run: Run, step: int) -> bool:
+    """Tell whether a checkpoint is planned after `step` steps of the run.
+
+    There is one after each epoch, and within epochs where the recipe has checkpoint_every_steps.
+    """
+    position = step % run.steps_per_epoch
+    interval = run.recipe.checkpoint_every_steps or run.steps_per_epoch
+    return position % interval == 0
+
+
 def divergence(
     what: str, step: int, rate: float, run: Run, shards: ShardSet, world: World
 ) -> NonFiniteLossError:
@@ -258,7 +269,7 @@ def divergence(
         world: The rank.
     """
     epoch, position = divmod(step - 1, run.steps_per_epoch)
-    indices = segment_indices(run, shards, epoch, position, position + 1, world)
+    indices = rank_samples(run, shards, epoch, position, position + 1, world)
     keys = sample_keys(shards, "train", indices[:KEYS_SHOWN])
     more = len(indices) - len(keys)
     return NonFiniteLossError(

@@ -20,7 +20,7 @@ from sknet.errors import UserError, shortened
 from sknet.models import create_model
 from sknet.models.sknet import SKNet
 from sknet.models.weights import load_weights
-from sknet.planning import refuse_single_images
+from sknet.planning import refuse_odd_mixing, refuse_single_images
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Layout, Run
 from sknet.records.training import run_of
@@ -59,6 +59,8 @@ class Options:
     """Steps between two lines of metrics.jsonl."""
     keep_checkpoint_max: int
     """Number of newest checkpoints to keep."""
+    num_workers: int
+    """Threads that read images, if the machine has as many processors."""
     weights: Path | None = None
     """File of weights from which the network starts, instead of new ones."""
     tensorboard: Path | None = None
@@ -153,6 +155,7 @@ class Trainer:
                     saver=saver,
                     watchdog=watchdog,
                     stop=self._stop,
+                    num_workers=self._options.num_workers,
                 ).train()
         finally:
             watchdog.end()
@@ -241,7 +244,7 @@ def refuse_indivisible(run: Run, world_size: int) -> None:
     """Check that `world_size` ranks can divide the global batch of a run.
 
     Raises:
-        UserError: They can't, or get one image at a time.
+        UserError: They can't, get one image at a time, or an odd number where two are mixed.
     """
     refuse_single_images(run.recipe, run.global_batch_size, world_size)
     if not run.recipe.can_divide(run.global_batch_size, world_size):
@@ -252,6 +255,7 @@ def refuse_indivisible(run: Run, world_size: int) -> None:
             f"{run.world_size} workers, "
             f"can't be divided among {world_size}: choose a number of workers that divides it"
         )
+    refuse_odd_mixing(run.recipe, run.global_batch_size, world_size)
 
 
 def other_classes(weights: Path, run: Run) -> str | None:

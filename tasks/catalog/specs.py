@@ -7,14 +7,15 @@ evaluates.
 from importlib.metadata import version
 from typing import Any, Literal
 
-from infra.artifacts import ArtifactSpec, ArtifactStore, StoreError
+from infra.artifacts import ArtifactSpec
 from sknet.data.shards import SHARDS_FORMAT
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Reencoding
 
-CHECKPOINT_FORMAT = 4
+CHECKPOINT_FORMAT = 5
 """Format 2: other names of parameters, and a loss that rounds differently; 3: format 2 of
-`Checkpoint`; 4: more fields in its evaluations."""
+`Checkpoint`; 4: more fields in its evaluations; 5: augmentations follow from the position of a
+sample in the epoch, no longer from the numbers of ranks and threads."""
 
 
 def dataset_spec(dataset: Dataset) -> ArtifactSpec:
@@ -60,45 +61,28 @@ def checkpoint_spec(
         num_workers: Number of ranks on all hosts.
         device_target: CPU or Ascend.
     """
-    return _checkpoint_spec(recipe.of_training().choices(), shards, num_workers, device_target)
+    choices = recipe.of_training().choices()
+    return _checkpoint_spec(CHECKPOINT_FORMAT, choices, shards, num_workers, device_target)
 
 
-def stored_checkpoint_spec(
-    store: ArtifactStore | None,
-    recipe: Recipe,
-    shards: str,
-    num_workers: int,
-    device_target: str,
+def earlier_checkpoint_spec(
+    recipe: Recipe, shards: str, num_workers: int, device_target: str
 ) -> ArtifactSpec:
-    """Return the spec under which a training is stored, or will be.
+    """Return the spec that the same training had before images were augmented by their position.
 
-    Earlier versions had `sknet.recipe.recipe.BESIDES_TRAINING` in the key, too. What they trained
-    is found under that key, and not trained again. Nothing in the store is changed.
-
-    Args:
-        store: The artifact store; None: it doesn't exist yet.
-        recipe: The recipe of the training.
-        shards: Digest of the shards.
-        num_workers: Number of ranks on all hosts.
-        device_target: CPU or Ascend.
+    What an earlier version has begun under it can't go on; see `checkpoint_spec`.
     """
-    spec = checkpoint_spec(recipe, shards, num_workers, device_target)
-    earlier = _checkpoint_spec(recipe.choices(), shards, num_workers, device_target)
-    if store is None or earlier == spec:
-        return spec
-    try:
-        store.load(earlier.kind, earlier.key)
-    except StoreError:
-        return spec
-    return earlier
+    choices = recipe.of_training().choices()
+    choices["num_parallel_workers"] = recipe.num_parallel_workers
+    return _checkpoint_spec(4, choices, shards, num_workers, device_target)
 
 
 def _checkpoint_spec(
-    choices: dict[str, Any], shards: str, num_workers: int, device_target: str
+    format_version: int, choices: dict[str, Any], shards: str, num_workers: int, device_target: str
 ) -> ArtifactSpec:
     return ArtifactSpec(
         kind="checkpoint",
-        format_version=CHECKPOINT_FORMAT,
+        format_version=format_version,
         params={
             "recipe": choices,
             "world_size": num_workers,

@@ -26,6 +26,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +40,8 @@ import mindspore.dataset as ds
 from mindspore import Tensor, nn
 
 from sknet.data.order import epoch_order
-from sknet.data.reading.batch_operations import normalise
-from sknet.data.reading.pipeline import sample_images, train_batches
+from sknet.data.reading.pipeline import sample_images
+from sknet.data.reading.training_batches import TrainingBatches
 from sknet.models.backend import backend_of
 from sknet.training.inputs import InputMaker
 from sknet.world import ALONE
@@ -177,21 +179,22 @@ def in_model_train(batch: Any, setup: Setup) -> Callable[[], float]:
 def measure_cpu(setup: Setup) -> None:
     """Measure the CPU time of each part of the input pipeline."""
     training = Training(setup, NextToNothing())
-    recipe, shards = training.run.recipe, setup.shards
+    run, shards = training.run, setup.shards
     order = epoch_order(shards.num_samples("train"), SEED, 0)
-    batch_size = setup.options.batch
-    make = InputMaker(training.start.step_cell.network, recipe, ALONE)
+    make = InputMaker(training.start.step_cell.network, run.recipe, ALONE)
 
-    def augmented() -> list[Any]:
-        return list(train_batches(recipe, shards, order, batch_size, seed=SEED))
+    def read(place: str) -> list[Any]:
+        """Read the batches of an epoch, normalised by the host or not."""
+        recipe = run.recipe.model_copy(update={"normalise_on": place})
+        changed = run.model_copy(update={"recipe": recipe})
+        with closing(TrainingBatches(changed, shards, ALONE, 1).after(0)) as batches:
+            return list(islice(batches, run.steps_per_epoch))
 
-    batches = augmented()
+    batches = read("device")
     contestants = {
         "read": lambda: cpu_seconds(lambda: sample_images(shards, "train", order)),
-        "read, decode, crop": lambda: cpu_seconds(augmented),
-        "normalise on the host": lambda: cpu_seconds(
-            lambda: [normalise(images, recipe.mean, recipe.std) for images, _ in batches]
-        ),
+        "read, decode, crop": lambda: cpu_seconds(lambda: read("device")),
+        "and normalise": lambda: cpu_seconds(lambda: read("host")),
         "tensors": lambda: cpu_seconds(lambda: [make(batch, 0) for batch in batches]),
     }
     measured = take_turns(contestants, setup.options.rounds)
@@ -199,6 +202,7 @@ def measure_cpu(setup: Setup) -> None:
         name: 1000 * statistics.median(values) / len(order) for name, values in measured.items()
     }
     image["decode, crop"] = image["read, decode, crop"] - image["read"]
+    image["normalise on the host"] = image["and normalise"] - image["read, decode, crop"]
     print("\n| CPU time | ms an image |\n|---|---:|")
     for name in ("read", "decode, crop", "normalise on the host", "tensors"):
         print(f"| {name} | {image[name]:.3f} |")

@@ -136,11 +136,12 @@ def ours(
     shards: Any, training: bool, workers: int, batch: int, eval_preprocessing: str = "mindcv"
 ) -> int:
     """Read as in training or evaluation, without computing anything."""
-    from sknet.data.order import epoch_order
-    from sknet.data.reading.batch_operations import normalise
-    from sknet.data.reading.pipeline import eval_batches, train_batches
+    from sknet.data.reading.pipeline import eval_batches
     from sknet.data.reading.threads import read_ahead
+    from sknet.data.reading.training_batches import TrainingBatches
+    from sknet.planning import plan_run
     from sknet.recipe import Recipe
+    from sknet.world import ALONE
 
     recipe = Recipe(
         model="skresnet18",
@@ -154,11 +155,8 @@ def ours(
     if not training:
         indices = np.arange(shards.num_samples("val"))
         return count(eval_batches(recipe, shards, "val", indices, batch, [recipe.image_resize]))
-    order = epoch_order(shards.num_samples("train"), SEED, 0)
-    batches = (
-        (normalise(pixels, recipe.mean, recipe.std), labels)
-        for pixels, labels in train_batches(recipe, shards, order, batch, seed=SEED)
-    )
+    run = plan_run(recipe, shards.record, 1, "CPU")
+    batches = TrainingBatches(run, shards, ALONE, workers).after(0)
     with closing(read_ahead(batches, 2)) as ahead:
         return count(ahead)
 

@@ -94,6 +94,7 @@ def accuracies(data: str, root: Path, seed: int, arguments: argparse.Namespace) 
         report=lambda _: None,
         log_interval=1 << 20,
         keep_checkpoint_max=recipe.keep_checkpoint_max,
+        num_workers=recipe.num_parallel_workers,
     )
     last = Trainer(run, shards, ALONE, StopRequest(distributed=False), options).train()
     network = create_model(recipe.model, num_classes=len(shards.classes))

@@ -116,6 +116,7 @@ def train(root: Path, name: str, seed: int, arguments: argparse.Namespace) -> Fl
         report=lambda _: None,
         log_interval=1 << 20,
         keep_checkpoint_max=recipe.keep_checkpoint_max,
+        num_workers=recipe.num_parallel_workers,
     )
     last = Trainer(run, shards, ALONE, StopRequest(distributed=False), options).train()
     _, evaluation = read_state(last).evaluations[-1]

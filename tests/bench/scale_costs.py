@@ -32,9 +32,10 @@ MAX_DOCUMENT_BYTES = 32 << 20
 MAX_VALUES = 500_000
 MAX_RECORD_BYTES = 1 << 26
 MAX_PREDICTIONS = 100 * 50e3  # sknet/evaluation/predictions.py: a hundred times ImageNet-1K
+MAX_SAMPLES_OPENED = 1 << 16  # sknet/data/reading/training_batches.py
 LISTED_PER_REQUEST = 1000
 REQUESTS_OF_COMMIT, REQUESTS_OF_LOOKUP = 9, 3
-BATCH_PER_CARD, STEPS_PER_SEGMENT, READING_THREADS = 64, 500, 8
+BATCH_PER_CARD, STEPS_PER_CHECKPOINT, READING_THREADS = 64, 500, 8
 STAGING_THREADS = 4  # sknet/data/staging.py
 # Weights and momentum of skresnet18's 11.96 M parameters, statistics apart.
 CHECKPOINT_BYTES = 11.96e6 * 4 * 2
@@ -153,25 +154,25 @@ def epoch(case: Case, hosts: int, units: Units) -> Cost:
     """Training at the published speed, with a pause for each checkpoint."""
     cards = hosts * CARDS_PER_HOST
     train = case.images - case.val
-    segments = max(1.0, train / (cards * BATCH_PER_CARD * STEPS_PER_SEGMENT))
-    seconds = train / (cards * IMAGES_PER_SECOND_AND_CARD) + segments * CHECKPOINT_PAUSE_SECONDS
+    checkpoints = max(1.0, train / (cards * BATCH_PER_CARD * STEPS_PER_CHECKPOINT))
+    seconds = train / (cards * IMAGES_PER_SECOND_AND_CARD) + checkpoints * CHECKPOINT_PAUSE_SECONDS
     move = case.bytes / hosts / BYTES_PER_SECOND_AND_HOST
-    memory = train * units["open_peak_bytes_per_row"] + segment_bytes(case, hosts, units)
+    memory = train * units["open_peak_bytes_per_row"] + positions_bytes(case, hosts, units)
     bound = "cards" if seconds >= move else "bytes"
     read = case.bytes / hosts
-    return Cost("an epoch of training", max(seconds, move), memory, read, segments, bound)
+    return Cost("an epoch of training", max(seconds, move), memory, read, checkpoints, bound)
 
 
-def segment_bytes(case: Case, hosts: int, units: Units) -> float:
-    """Return the size of the list of positions that MindSpore gets for one segment."""
-    indices = min(STEPS_PER_SEGMENT * BATCH_PER_CARD, case.images / hosts / CARDS_PER_HOST)
+def positions_bytes(case: Case, hosts: int, units: Units) -> float:
+    """Return the size of the list of samples for which MindSpore's reader is opened at once."""
+    indices = min(MAX_SAMPLES_OPENED, case.images / hosts / CARDS_PER_HOST)
     return indices * units["sampler_bytes_per_index"]
 
 
 def open_files(case: Case, units: Units) -> float:
     """Return the number of files that one pipeline of a rank holds open.
 
-    Two pipelines overlap at the end of a segment.
+    An evaluation has a pipeline of its own, while that of training stays open.
     """
     threads = READING_THREADS * units["open_files_per_shard_and_thread"]
     return num_shards(case) * (threads + units["open_files_per_shard"])

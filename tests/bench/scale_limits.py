@@ -26,7 +26,7 @@ def limits(units: Units) -> list[Limit]:
         ),
         (
             OPEN_FILES[1] / files / 2 * images_per_shard,
-            f"open files of two pipelines at the end of a segment, `ulimit -n` {OPEN_FILES[1]}",
+            f"open files of two pipelines, of training and evaluation, `ulimit -n` {OPEN_FILES[1]}",
             "fewer, larger shards, or a higher limit",
         ),
         (
@@ -48,7 +48,7 @@ def limits(units: Units) -> list[Limit]:
         (
             memory / costs.CARDS_PER_HOST / units["open_peak_bytes_per_row"],
             "rows in the memory of eight ranks, if MindRecord held all of them",
-            "ranks would have to open only the shards that a segment needs",
+            "ranks would have to open only the shards that they need next",
         ),
         (
             costs.MAX_VALUES / units["manifest_values_per_file"] * images_per_file,

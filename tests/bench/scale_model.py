@@ -177,10 +177,10 @@ def training_table(units: Units) -> str:
     for name, rate in costs.TRAIN_INPUT_IMAGES_PER_CORE.items():
         stored = 110e3 if name == "original bytes" else 25e3
         lines.append(f"| {name} | {rate} | {need / rate:.0f} | {size(need * stored)}/s |")
-    segments = costs.segment_bytes(CASES[0], 1, units)
+    positions = costs.positions_bytes(CASES[0], 1, units)
     lines.append(
-        f"\nA rank's list of positions for a segment of {costs.STEPS_PER_SEGMENT} steps takes "
-        f"{size(segments)} at any size of data set, because the order is computed and not stored."
+        f"\nA rank's list of the samples that it reads next takes {size(positions)} "
+        f"at any size of data set, because the order is computed and not stored."
     )
     return "\n".join(lines) + "\n"
 
@@ -208,12 +208,12 @@ CONCLUSIONS = """\
 - **A billion images** do not fit this design. Four things would have to change, in this order:
   1. Shards become an artifact per part. Today one host commits all of them as one artifact, with
      one manifest and one `shards.json`.
-  2. Ranks open only the shards of their segment. The order then has two levels, shards and rows
-     within a window of shards, so it mixes the samples less than today's.
+  2. Ranks open only the shards of their parts (`shuffle: blocks`), a window at a time. The order
+     exists; the ranks still open all shards.
   3. The index is staged in parts and merged.
   4. The source is read as archives and not as files.
 
-At any size, computing the order of a segment takes time for that segment only. Augmentation,
+At any size, computing a part of the order takes time for that part only. Augmentation,
 checkpoints and resuming do not depend on the size of the data set, and a lookup does not depend on
 the number of artifacts ([performance.md](performance.md)).
 """

@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 from mindspore import Tensor
 
-from sknet.data.reading.segments import batches_of, segments_from
+from sknet.data.reading.training_batches import TrainingBatches
 from sknet.errors import StoppedError
 from sknet.models import create_model
 from sknet.planning import plan_run
@@ -81,7 +81,7 @@ class Training:
 
     def batch(self) -> Any:
         """Return the first batch."""
-        return next(batches_of(segments_from(self.run, 0), self.run, self._setup.shards, ALONE))
+        return next(TrainingBatches(self.run, self._setup.shards, ALONE, 1).after(0))
 
     def steps_from_memory(self, batch: Any, count: int, **changes: Any) -> tuple[Clocks, Path]:
         """Take `count` steps on one batch, then stop, without evaluation or input pipeline."""

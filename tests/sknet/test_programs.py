@@ -306,7 +306,7 @@ def test_weights_alone_need_a_recipe_and_a_checkpoint_one_of_its_network(
         ("gradient_accumulation_steps=4", "each of 1 workers gets one image in a forward pass"),
         ("num_classes=7", "num_classes is 7, but the data set has 3 classes"),
         ("global_batch_size=16", "there are 15 training samples: choose a smaller batch"),
-        ("num_parallel_workers=4096", "num_parallel_workers is 4096, but this machine has"),
+        ("shuffle=blocks", "the global batch is 4, which shuffle_parts 8 don't divide"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_a_training_converts(

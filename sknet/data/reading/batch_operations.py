@@ -1,9 +1,10 @@
 """Operations on batches of pixels in NumPy: normalisation, random erasing, mixup and CutMix.
 
 Random erasing (Zhong et al. 2017) is a function of the sample's position in the epoch. mixup (Zhang
-et al. 2017) and CutMix (Yun et al. 2019) mix a batch with its own reverse, as MindCV's recipes ask
-for with `mixup`, `cutmix` and `cutmix_prob`: one mixing ratio for a batch, drawn from Beta(alpha,
-alpha). They are a function of (seed, epoch, step, rank). So a resumed run repeats all of them.
+et al. 2017) and CutMix (Yun et al. 2019) mix each sample with its neighbour in the order of the
+epoch, as MindCV's recipes ask for with `mixup`, `cutmix` and `cutmix_prob`: one mixing ratio for a
+step, drawn from Beta(alpha, alpha). (MindCV mixes a rank's batch with its own reverse.) They are a
+function of (seed, epoch, step), so that any number of ranks gets the same images.
 """
 
 import math
@@ -91,11 +92,6 @@ def _erase_one(
         return
 
 
-def mixes(recipe: Recipe) -> bool:
-    """Tell whether training mixes images, so that its labels are fractions of classes."""
-    return recipe.mixup > 0 or recipe.cutmix > 0
-
-
 def mix(
     images: Images,
     labels: Labels,
@@ -104,20 +100,20 @@ def mix(
     *,
     epoch: int,
     step: int,
-    rank: int,
 ) -> tuple[Images, Targets]:
-    """Return images mixed with those of the reversed batch, and their fractions of classes.
+    """Return images mixed with their neighbours, and their fractions of classes.
+
+    Neighbours are the first and the second, the third and the fourth, and so on.
 
     Args:
-        images: Images (N, C, H, W).
+        images: Images (N, C, H, W); N is even.
         labels: Labels (N,).
         num_classes: Number of classes.
         recipe: The recipe.
         epoch: The epoch.
         step: The step, counted from the start of the epoch.
-        rank: The rank that trains on the batch.
     """
-    numbers = generator(_MIXING_STREAM, recipe.seed, epoch, step, rank)
+    numbers = generator(_MIXING_STREAM, recipe.seed, epoch, step)
     own = 1.0
     if numbers.random() < recipe.cutmix_prob:
         cuts = not recipe.mixup or (recipe.cutmix > 0 and numbers.random() < _CUTMIX_PROBABILITY)
@@ -160,28 +156,34 @@ def draw_box(height: int, width: int, own: float, numbers: np.random.Generator) 
 
 
 def cut_and_paste(images: Images, box: Box) -> tuple[Images, float]:
-    """Return the images with the box taken from the reversed batch.
+    """Return the images with the box taken from their neighbours.
 
     Returns:
         The images, and the fraction of the pixels that each has of its own.
     """
     inside = np.s_[:, :, box.top : box.bottom, box.left : box.right]
     mixed = images.copy()
-    mixed[inside] = images[::-1][inside]
+    mixed[inside] = images[inside][_neighbours(len(images))]
     return mixed, 1 - box.area / (images.shape[2] * images.shape[3])
 
 
 def blend(images: Images, own: float) -> Images:
-    """Return `own` times each image plus 1 - `own` times its counterpart in the reversed batch."""
+    """Return `own` times each image plus 1 - `own` times its neighbour."""
     mixed = images * np.float32(own)
-    mixed += images[::-1] * np.float32(1 - own)
+    others = images * np.float32(1 - own)
+    mixed += others[_neighbours(len(images))]
     return mixed
 
 
 def soft_targets(labels: Labels, num_classes: int, own: float) -> Targets:
-    """Return `own` for each label's class plus 1 - `own` for that of its counterpart."""
+    """Return `own` for each label's class plus 1 - `own` for that of its neighbour."""
     targets = np.zeros((len(labels), num_classes), np.float32)
     rows = np.arange(len(labels))
     targets[rows, labels] = own
-    targets[rows, labels[::-1]] += np.float32(1 - own)
+    targets[rows, labels[_neighbours(len(labels))]] += np.float32(1 - own)
     return targets
+
+
+def _neighbours(count: int) -> npt.NDArray[np.intp]:
+    """Return the row of each row's neighbour: 1, 0, 3, 2, …"""
+    return np.arange(count) ^ 1

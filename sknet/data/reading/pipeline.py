@@ -1,8 +1,10 @@
-"""Pipelines over shards: exactly the requested samples, in the requested order."""
+"""Pipelines over shards: exactly the requested samples, in the requested order.
+
+Those of training are yielded as they are stored, those of evaluations as the network sees them.
+"""
 
 import io
 import math
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import pairwise
@@ -22,10 +24,9 @@ from sknet.data.images import (
     undecodable,
 )
 from sknet.data.order import Indices
-from sknet.data.reading.augmentation import Operations, train_operations
 from sknet.data.reading.batch_operations import Images, Labels, Pixels, normalise
-from sknet.data.reading.preprocessing import eval_operations
-from sknet.data.reading.threads import read_pipeline
+from sknet.data.reading.preprocessing import Operations, eval_operations
+from sknet.data.reading.threads import num_threads, read_pipeline
 from sknet.data.shards import ShardSet
 from sknet.errors import SampleError
 from sknet.recipe import Recipe
@@ -38,42 +39,8 @@ default, after the batches are made, and as many samples or batches before."""
 MEMORY_OPTIONS = ["batch_size", "num_parallel_workers"]
 """What the user can lower so that reading needs less memory."""
 
-Batch = tuple[Pixels, Labels]
-"""Images (N, 3, R, R) and labels (N,)."""
-
 EvalBatch = tuple[tuple[Images, ...], Labels]
 """Normalised images (N, 3, R, R) for each resolution and scale, and labels (N,)."""
-
-
-def train_batches(
-    recipe: Recipe, shards: ShardSet, indices: Indices, batch_size: int, *, seed: int
-) -> Iterator[Batch]:
-    """Yield augmented training batches, not normalised.
-
-    The C++ operations draw from `seed` alone: the same arguments give the same pixels, whatever
-    was read before or is read at the same time.
-
-    Args:
-        recipe: The recipe.
-        shards: The shards.
-        indices: The samples to read, in this order.
-        batch_size: Number of samples of a batch.
-        seed: Seed of the augmentation.
-
-    Raises:
-        SampleError: A sample doesn't decode.
-    """
-    columns = {"image": train_operations(recipe)}
-    batches = _batches(
-        shards,
-        "train",
-        indices,
-        batch_size,
-        columns=columns,
-        num_workers=recipe.num_parallel_workers,
-        seed=seed,
-    )
-    return ((images, labels) for (images,), labels in batches)
 
 
 def eval_batches(
@@ -149,7 +116,7 @@ def preprocessed_batches(
             f"image-{number}": eval_operations(each) for number, each in enumerate(preprocessings)
         },
         # MindSpore refuses more workers than processors, and fewer give the same pixels.
-        num_workers=min(num_workers, os.cpu_count() or 1),
+        num_workers=num_threads(num_workers),
         seed=seed,
     )
     return (
@@ -162,6 +129,26 @@ def preprocessed_batches(
         )
         for images, labels in batches
     )
+
+
+def encoded_samples(
+    shards: ShardSet, split: str, indices: Indices, num_workers: int
+) -> Generator[tuple[bytes, int], None, None]:
+    """Yield samples as they are stored: the encoded image and the label.
+
+    Args:
+        shards: The shards.
+        split: The split to read.
+        indices: The samples to read, in this order.
+        num_workers: Threads that read, if the machine has as many processors.
+
+    Raises:
+        MemoryRefusedError: Memory was refused.
+    """
+    rows = _stored(shards, split, indices, ["image", "label"], num_threads(num_workers))
+    with closing(_explain_errors(rows, shards, split, indices, 1)) as explained_rows:
+        for image, label in explained_rows:
+            yield image.tobytes(), int(label)
 
 
 def sample_keys(shards: ShardSet, split: str, indices: Indices) -> list[str]:
@@ -223,7 +210,7 @@ def _explain_errors(
     split: str,
     indices: Indices,
     batch_size: int,
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...], None, None]:
     """Yield the rows; replace MindSpore's error by one that names the sample.
 
     Raises:
@@ -239,13 +226,30 @@ def _explain_errors(
     except RuntimeError as error:
         # MindSpore reads ahead, so the sample may be one of a later batch.
         if is_out_of_memory(error):
-            ahead = indices[num_read : num_read + MAX_BATCHES_AHEAD * batch_size]
-            refused = MemoryError(reason_of_mindspore(error))
-            largest = _largest(shards, split, ahead)
-            raise memory_refused(refused, largest, MEMORY_OPTIONS) or error from None
-        if damaged := _first_undecodable(shards, split, indices[num_read:]):
-            raise damaged from error
-        raise
+            indices = indices[: num_read + MAX_BATCHES_AHEAD * batch_size]
+        if (cause := explained(error, shards, split, indices[num_read:])) is error:
+            raise
+        raise cause from error
+
+
+def explained(error: Exception, shards: ShardSet, split: str, indices: Indices) -> Exception:
+    """Return an error that names the sample at which reading failed; else the error itself.
+
+    Args:
+        error: The error of a decoder or of MindSpore's reader.
+        shards: The shards.
+        split: The split that was read.
+        indices: The samples that were being read, of which one may be the cause.
+
+    Returns:
+        A SampleError for the first sample that doesn't decode, a MemoryRefusedError that names the
+        largest sample if memory was refused, or else the error.
+    """
+    if is_out_of_memory(error):
+        reason = reason_of_mindspore(error) if isinstance(error, RuntimeError) else str(error)
+        largest = _largest(shards, split, indices)
+        return memory_refused(MemoryError(reason), largest, MEMORY_OPTIONS) or error
+    return _first_undecodable(shards, split, indices) or error
 
 
 def _largest(shards: ShardSet, split: str, indices: Indices) -> str:
@@ -280,14 +284,14 @@ def _first_undecodable(shards: ShardSet, split: str, indices: Indices) -> Sample
 
 
 def _stored(
-    shards: ShardSet, split: str, indices: Indices, columns: list[str]
+    shards: ShardSet, split: str, indices: Indices, columns: list[str], num_workers: int = 1
 ) -> Generator[tuple[Any, ...], None, None]:
-    """Yield samples as they are stored, by one worker: most callers need only a few rows."""
+    """Yield samples as they are stored; most callers need only a few."""
     return read_pipeline(
         lambda: ds.MindDataset(
             shards.paths(split),
             columns_list=columns,
             sampler=ds.SubsetSampler(indices.tolist()),
-            num_parallel_workers=1,
+            num_parallel_workers=num_workers,
         ).create_tuple_iterator(num_epochs=1, output_numpy=True)
     )

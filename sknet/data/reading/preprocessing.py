@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from mindspore.dataset import vision
 from PIL import Image
 
-from sknet.data.reading.augmentation import INTERPOLATION, Operations
+from sknet.data.images import Image8
 from sknet.data.reading.batch_operations import Images, normalise
 from sknet.records.preprocessing import Preprocessing
 
-Image8 = npt.NDArray[np.uint8]
-"""A decoded image (height, width, 3)."""
+Operations = Sequence[object]
+"""Operations of MindSpore, which has no type information."""
+
+_INTERPOLATION = {
+    "nearest": vision.Inter.NEAREST,
+    "bilinear": vision.Inter.BILINEAR,
+    "bicubic": vision.Inter.BICUBIC,
+}
 
 
 def eval_operations(preprocessing: Preprocessing) -> Operations:
@@ -29,7 +34,7 @@ def eval_operations(preprocessing: Preprocessing) -> Operations:
         return [PillowCrop(preprocessing)]
     return [
         LimitAspect(preprocessing.max_aspect),
-        vision.Resize(preprocessing.resize, INTERPOLATION[preprocessing.interpolation]),
+        vision.Resize(preprocessing.resize, _INTERPOLATION[preprocessing.interpolation]),
         vision.CenterCrop(preprocessing.crop),
         vision.HWC2CHW(),
     ]

@@ -6,6 +6,7 @@ reports an error of any pipeline to the thread that made the first one, and kill
 setting of the whole process, which takes effect where a pipeline is made.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -41,6 +42,11 @@ def _rows(iterator: Any) -> Generator[tuple[Any, ...], None, None]:
             yield row
     finally:
         iterator.stop()
+
+
+def num_threads(wanted: int) -> int:
+    """Return how many threads shall read: those wanted, but no more than processors."""
+    return min(wanted, len(os.sched_getaffinity(0)))
 
 
 def in_order(

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from sknet.data.conversion.converter import reencode, reencoding_to
 from sknet.data.copies.fingerprint import eight_bits, open_image
-from sknet.data.images import decode, undecodable
+from sknet.data.images import decode, decode_quickly, undecodable
 from sknet.evaluation.examples import thumbnail
 
 rng = np.random.default_rng(5)
@@ -109,6 +109,15 @@ def test_accepted_images_have_the_same_pixels_in_pillow_and_mindspore(name: str)
         expected = np.asarray(image.convert("RGB"))
     decoded = vision.Decode()(np.frombuffer(content, np.uint8))
     assert (decoded == expected).all()
+
+
+def test_quick_decoding_has_mindspores_pixels_for_all_but_four_channels() -> None:
+    left = {name for name, content in ACCEPTED.items() if decode_quickly(content) is None}
+    assert left == {"cmyk", "ycck"}
+    for name in ACCEPTED.keys() - left:
+        content = ACCEPTED[name]
+        decoded = vision.Decode()(np.frombuffer(content, np.uint8))
+        assert np.array_equal(decode_quickly(content), decoded), name
 
 
 def test_exif_orientation_is_ignored_as_in_training_of_the_published_networks() -> None:

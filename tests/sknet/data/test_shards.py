@@ -9,7 +9,7 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 import sknet.data.shards
-from sknet.data.reading.pipeline import sample_keys, train_batches
+from sknet.data.reading.pipeline import encoded_samples, sample_keys
 from sknet.data.shards import (
     MindRecordSizes,
     Row,
@@ -21,7 +21,6 @@ from sknet.data.shards import (
     read_shards,
     write_shard,
 )
-from sknet.recipe import Recipe
 from tests.refusals import refusal
 
 
@@ -156,26 +155,12 @@ def test_directory_without_a_record_is_refused(tmp_path: Path) -> None:
     assert refusal(lambda: read_shards(tmp_path)).startswith(f"{tmp_path / 'shards.json'}")
 
 
-def test_batches_hold_the_requested_samples_in_order(converted: ShardSet, recipe: Recipe) -> None:
-    labels = [
-        row.label
+def test_samples_are_read_in_the_requested_order(converted: ShardSet) -> None:
+    rows = [
+        row
         for file in converted.record.files_of("train")
         for row in read_rows(converted.directory / file.name, range(file.num_samples))
     ]
     indices = np.array([14, 0, 7, 7, 9, 14])  # an order may repeat samples
-    batches = list(train_batches(recipe, converted, indices, 4, seed=1))
-    assert [images.shape for images, _ in batches] == [(4, 3, 32, 32), (2, 3, 32, 32)]
-    read = np.concatenate([part for _, part in batches]).tolist()
-    assert read == [labels[index] for index in indices]
-
-
-def test_augmentation_depends_on_the_seed_and_not_on_what_was_read_before(
-    converted: ShardSet, recipe: Recipe
-) -> None:
-    def pixels(seed: int) -> bytes:
-        batches = train_batches(recipe, converted, np.arange(12), 4, seed=seed)
-        return b"".join(images.tobytes() for images, _ in batches)
-
-    first, other, again = pixels(1), pixels(2), pixels(1)
-    assert first == again
-    assert first != other
+    read = list(encoded_samples(converted, "train", indices, 2))
+    assert read == [(rows[index].image, rows[index].label) for index in indices]

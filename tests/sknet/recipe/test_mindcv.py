@@ -147,7 +147,7 @@ def test_overrides_may_be_keys_of_mindcv_or_ours(loads: Loads) -> None:
     ("changes", "message"),
     [
         ({"shufle": True}, "unknown key 'shufle' (did you mean 'shuffle'?)"),
-        ({"shuffle": False}, "shuffle is False, only True is possible here"),
+        ({"shuffle": False}, "shuffle is False: training always shuffles: expected full or blocks"),
         ({"in_channels": 1}, "in_channels is 1, only 3 is possible here"),
         ({"aug_repeats": 3}, "aug_repeats is 3, only 0 or 1 is possible here"),
         ({"lr_epoch_stair": True}, "lr_epoch_stair is True, only False is possible here"),

@@ -29,6 +29,7 @@ OTHERS: dict[str, Any] = {
     "color_jitter": 0.3,
     "auto_augment": "randaug-m9-n2",
     "interpolation": "bicubic",
+    "antialias": True,
     "re_prob": 0.25,
     "re_scale": [0.1, 0.2],
     "re_ratio": [0.5, 2.0],
@@ -44,6 +45,9 @@ OTHERS: dict[str, Any] = {
     "std": [50.0, 50.0, 50.0],
     "normalise_on": "device",
     "num_parallel_workers": 3,
+    "shuffle": "blocks",
+    "shuffle_parts": 4,
+    "shuffle_window": 100,
     "batch_size": 8,
     "global_batch_size": 32,
     "reference_global_batch_size": 256,
@@ -449,7 +453,8 @@ def test_a_training_has_every_choice_but_those_that_change_nothing_in_its_checkp
 ) -> None:
     before, values = recipe(), {key: OTHERS[key]}
     of_training = before.model_copy(update=values).of_training() != before.of_training()
-    assert of_training == (key not in {"keep_checkpoint_max", "log_interval", "min_accuracy"})
+    besides = {"keep_checkpoint_max", "log_interval", "min_accuracy", "num_parallel_workers"}
+    assert of_training == (key not in besides)
     assert of_training == (key in before.all_choices())
 
 
@@ -465,6 +470,8 @@ def test_the_digest_changes_with_every_choice(key: str) -> None:
         "replace_head": {"ckpt_sha256": "0" * 64},
         "freeze": {"ckpt_sha256": "0" * 64},
         "loss_scale_type": {"drop_overflow_update": True},
+        "shuffle_parts": {"shuffle": "blocks"},
+        "shuffle_window": {"shuffle": "blocks"},
     }
     common = needs.get(key, {})
     before = recipe() if key == "batch_size" else recipe(**common)

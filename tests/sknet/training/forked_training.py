@@ -116,6 +116,7 @@ def train(job: dict[str, Any], shards_dir: Path) -> int:
         report=report,
         log_interval=recipe.log_interval,
         keep_checkpoint_max=recipe.keep_checkpoint_max,
+        num_workers=recipe.num_parallel_workers,
         tensorboard=Path(job["tensorboard"]) if "tensorboard" in job else None,
     )
 

@@ -9,6 +9,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from sknet.models.weights import load_weights
+from sknet.records import Checkpoint
 from sknet.training import checkpoint
 from tests.refusals import refusal
 from tests.sknet.training.checkpoints import (
@@ -129,13 +130,28 @@ def test_checkpoint_without_a_valid_state_is_skipped(
     assert [name for name, _ in skipped] == ["step-00000009"]
 
 
-@pytest.mark.parametrize(("version", "age"), [(3, "a newer"), (1, "an older")])
+@pytest.mark.parametrize(("version", "age"), [(4, "a newer"), (1, "an older")])
 def test_checkpoint_of_another_format_is_refused(saved: Path, version: int, age: str) -> None:
     state = saved / "step-00000009/state.json"
-    changed = state.read_text().replace('"format_version": 2', f'"format_version": {version}')
-    state.write_text(changed)
+    set_format(state, version)
     message = refusal(lambda: checkpoint.newest_valid(saved, make_run(), never))
     assert f"step-00000009 was written by {age} version (format {version}" in message
+
+
+def test_a_training_that_augmented_otherwise_cannot_go_on_but_can_be_read(saved: Path) -> None:
+    path = saved / "step-00000009"
+    set_format(path / "state.json", 2)
+    message = refusal(lambda: checkpoint.newest_valid(saved, make_run(), never))
+    assert "step-00000009 was trained by an older version, which augmented images oth" in message
+    assert message.endswith("or give another --ckpt_save_dir to train anew")
+    assert Checkpoint.read(path / "state.json").step == 9
+
+
+def set_format(state: Path, version: int) -> None:
+    written = state.read_text()
+    changed = written.replace('"format_version": 3', f'"format_version": {version}')
+    assert changed != written
+    state.write_text(changed)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sknet.data.reading.segments import batches_of, segments_from
+from sknet.data.reading.training_batches import TrainingBatches
 from sknet.data.shards import ShardSet
 from sknet.planning import plan_run
 from sknet.recipe import load_recipe
@@ -42,7 +42,7 @@ def test_a_published_step_takes_a_quarter_of_the_bytes_of_float32_to_a_card(
     published = load_recipe("skresnet18_ascend", ["num_classes=null", "num_parallel_workers=1"])
     small = published.model_copy(update={"batch_size": 8})
     run = plan_run(small, converted.record, 1, "Ascend")
-    batch = next(batches_of(segments_from(run, 0), run, converted, ALONE))
+    batch = next(TrainingBatches(run, converted, ALONE, 1).after(0))
     ((images, labels, _),) = InputMaker(ThreeLayers(3), run.recipe, ALONE)(batch, 0)
     of_a_sample = (images.nbytes + labels.nbytes) / 8
     flag = 4

@@ -119,7 +119,7 @@ def test_ranks_that_stop_and_hang_end_with_the_files_of_uninterrupted_ones(
     assert result.status is Outcome.DONE, printed
     assert "resuming from step-00000006: 6 of 9 steps are done" in printed
     assert files(tmp_path / "disturbed") == files(tmp_path / "uninterrupted")
-    assert scale_and_updates(tmp_path / "disturbed/step-00000009") == (1 << 13, 6)
+    assert scale_and_updates(tmp_path / "disturbed/step-00000009") == (1 << 14, 7)
 
     result, printed = continued_by_one.result()
     assert result.status is Outcome.DONE, printed

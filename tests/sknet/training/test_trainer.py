@@ -56,7 +56,16 @@ def test_a_run_has_as_many_steps_as_fill_a_batch(recipe: Recipe, converted: Shar
             "choose fewer workers",
         ),
         ({}, 3, "global_batch_size 4 can't be divided among 3 workers"),
-        ({"num_parallel_workers": 4096}, 1, "num_parallel_workers is 4096, but this machine has "),
+        (
+            {"global_batch_size": 6, "mixup": 0.2},
+            2,
+            "each of 2 workers gets 3 images of a step, but mixup and cutmix mix two at a time",
+        ),
+        (
+            {"shuffle": "blocks", "shuffle_parts": 3},
+            1,
+            "the global batch is 4, which shuffle_parts 3 don't divide",
+        ),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_data_or_the_ranks_is_refused(
@@ -76,7 +85,9 @@ def test_two_trainings_in_one_directory_are_refused(
 ) -> None:
     monkeypatch.setattr(trainer, "LOCK_SECONDS", 0)
     run = plan_run(recipe, converted.record, 1, "CPU")
-    options = Options(directory=tmp_path, report=print, log_interval=1, keep_checkpoint_max=2)
+    options = Options(
+        directory=tmp_path, report=print, log_interval=1, keep_checkpoint_max=2, num_workers=1
+    )
     with (tmp_path / ".rank-0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training has been at work"):

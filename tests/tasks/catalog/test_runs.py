@@ -181,7 +181,7 @@ def test_an_older_state_is_a_row_and_its_run_is_left_out(root: Path) -> None:
     change_json(directory, "state.json", format_version=1)
     reasons = faults(root)
     assert reasons[f"checkpoint/{directory.name}/state.json"] == (
-        "is no valid Checkpoint: format_version: Input should be 2"
+        "is no valid Checkpoint: format_version: Input should be 2 or 3"
     )
     assert len(found(root).runs) == 2
 

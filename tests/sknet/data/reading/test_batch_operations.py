@@ -25,7 +25,6 @@ from sknet.data.reading.batch_operations import (
     draw_box,
     erase,
     mix,
-    mixes,
     normalise,
     soft_targets,
 )
@@ -163,19 +162,19 @@ def test_erasing_leaves_its_input() -> None:
 
 # mixup and CutMix
 
-LABELS = np.array([0, 2, 2, 1], np.int32)
+LABELS = np.array([0, 1, 2, 2], np.int32)
 IMAGES = np.random.default_rng(1).standard_normal((4, 3, 6, 8)).astype(np.float32)
 
 
 def mixed(
-    epoch: int = 0, step: int = 0, rank: int = 0, images: Images = IMAGES, **changes: Any
+    epoch: int = 0, step: int = 0, images: Images = IMAGES, **changes: Any
 ) -> tuple[Images, Targets]:
-    recipe = make_recipe(**changes)
-    return mix(images, LABELS, 3, recipe, epoch=epoch, step=step, rank=rank)
+    labels = LABELS[: len(images)]
+    return mix(images, labels, 3, make_recipe(**changes), epoch=epoch, step=step)
 
 
 def own_fractions(**changes: Any) -> npt.NDArray[np.float32]:
-    """The first image's fraction of its own class, which its counterpart lacks, in many steps."""
+    """The first image's fraction of its own class, which its neighbour lacks, in many steps."""
     small = IMAGES[..., :2, :2]
     targets = [mixed(step=step, images=small, **changes)[1] for step in range(NUM_DRAWS)]
     return np.array([each[0, 0] for each in targets])
@@ -185,7 +184,7 @@ def test_blended_pixels_and_targets_are_the_weighted_sums() -> None:
     own = 0.3
     images, targets = blend(IMAGES, own), soft_targets(LABELS, 3, own)
     for index in range(4):
-        other = 3 - index
+        other = index ^ 1
         expected = own * IMAGES[index].astype(float) + (1 - own) * IMAGES[other].astype(float)
         np.testing.assert_allclose(images[index], expected, rtol=1e-5, atol=1e-6)
         fractions = [0.0, 0.0, 0.0]
@@ -196,7 +195,7 @@ def test_blended_pixels_and_targets_are_the_weighted_sums() -> None:
 
 
 @given(st.data())
-def test_pasted_pixels_are_the_counterparts_and_the_own_fraction_is_the_rest(
+def test_pasted_pixels_are_the_neighbours_and_the_own_fraction_is_the_rest(
     data: st.DataObject,
 ) -> None:
     top, left = data.draw(st.integers(0, 6)), data.draw(st.integers(0, 8))
@@ -207,7 +206,7 @@ def test_pasted_pixels_are_the_counterparts_and_the_own_fraction_is_the_rest(
         pasted = box.top <= y < box.bottom and box.left <= x < box.right
         inside += pasted
         for index in range(4):
-            source = IMAGES[3 - index] if pasted else IMAGES[index]
+            source = IMAGES[index ^ 1] if pasted else IMAGES[index]
             assert images[index, :, y, x].tolist() == source[:, y, x].tolist()
     assert own == pytest.approx(1 - inside / 48)
 
@@ -237,17 +236,17 @@ def test_mixup_fractions_have_the_beta_distribution(alpha: float) -> None:
     assert fractions.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
 
-def test_mixup_and_cutmix_have_half_of_the_batches_each_if_both_are_on() -> None:
+def test_mixup_and_cutmix_have_half_of_the_steps_each_if_both_are_on() -> None:
     def is_cut(step: int) -> bool:
         """Whether pixels are copied, not blended."""
         images, _ = mixed(step=step, mixup=1.0, cutmix=1.0)
-        return bool(((images == IMAGES) | (images == IMAGES[::-1])).all())
+        return bool(((images == IMAGES) | (images == IMAGES[[1, 0, 3, 2]])).all())
 
     assert np.mean([is_cut(step) for step in range(NUM_DRAWS)]) == pytest.approx(0.5, abs=0.04)
 
 
 @pytest.mark.parametrize("kind", [{"mixup": 1.0}, {"cutmix": 1.0}])
-def test_fraction_of_mixed_batches_is_the_probability(kind: dict[str, float]) -> None:
+def test_fraction_of_mixed_steps_is_the_probability(kind: dict[str, float]) -> None:
     def is_mixed(step: int) -> bool:
         return not np.array_equal(mixed(step=step, cutmix_prob=0.25, **kind)[0], IMAGES)
 
@@ -265,25 +264,25 @@ def test_cutmix_targets_are_the_fractions_of_the_pixels() -> None:
     for step in range(50):
         images, targets = mixed(step=step, cutmix=1.0)
         own = (images[0, 0] == IMAGES[0, 0]).mean()
-        # The first image is of class 0 and its counterpart of class 1.
+        # The first image is of class 0 and its neighbour of class 1.
         np.testing.assert_allclose(targets[0], [own, 1 - own, 0], atol=1e-6)
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
 
 
-def test_middle_of_an_odd_batch_stays_itself() -> None:
-    odd = IMAGES[:3]
-    images, targets = blend(odd, 0.3), soft_targets(LABELS[:3], 3, 0.3)
-    np.testing.assert_allclose(images[1], odd[1], rtol=1e-6)
-    np.testing.assert_allclose(targets[1], [0, 0, 1], atol=1e-6)
-
-
-def test_mixing_depends_on_seed_epoch_step_and_rank() -> None:
-    arguments = [(1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)]
+def test_mixing_depends_on_seed_epoch_and_step() -> None:
+    arguments = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
     drawn = {
-        mixed(epoch, step, rank, seed=seed, mixup=1.0)[0].tobytes()
-        for seed, epoch, step, rank in arguments
+        mixed(epoch, step, seed=seed, mixup=1.0)[0].tobytes() for seed, epoch, step in arguments
     }
     assert len(drawn) == len(arguments)
+
+
+@pytest.mark.parametrize("kind", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_half_of_a_batch_is_mixed_as_in_the_whole_one(kind: dict[str, float]) -> None:
+    images, targets = mixed(step=3, **kind)
+    first, its_targets = mixed(step=3, images=IMAGES[:2], **kind)
+    assert np.array_equal(first, images[:2])
+    assert np.array_equal(its_targets, targets[:2])
 
 
 def test_mixing_leaves_its_input() -> None:
@@ -291,9 +290,3 @@ def test_mixing_leaves_its_input() -> None:
     for step in range(10):
         mixed(step=step, mixup=1.0, cutmix=1.0)
     assert IMAGES.tobytes() == before
-
-
-def test_targets_are_soft_only_if_a_recipe_mixes() -> None:
-    assert not mixes(make_recipe())
-    assert mixes(make_recipe(mixup=0.2))
-    assert mixes(make_recipe(cutmix=1.0))

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,16 @@ from PIL import Image
 
 from infra.base.files import file_sha256
 from sknet import train
-from sknet.data.reading.pipeline import eval_batches, sample_images, sample_keys, train_batches
+from sknet.data.order import epoch_order
+from sknet.data.reading.pipeline import eval_batches, sample_images, sample_keys
+from sknet.data.reading.training_batches import TrainBatch, TrainingBatches
+from sknet.data.reading.training_images import TrainingImages
 from sknet.data.shards import SCHEMA, ShardSet, read_shards
 from sknet.errors import MemoryRefusedError, SampleError, UserError
+from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.records import Dataset, ShardFile, Shards
+from sknet.world import ALONE
 from tests.sknet.tiny_networks import ThreeLayers
 
 CLASSES = ("cat", "dog", "emu")
@@ -95,7 +100,8 @@ def test_sample_that_does_not_decode_is_named_with_shard_class_and_reason(
     recipe = load_recipe(str(recipe_file), ["num_parallel_workers=2"])
     indices = np.arange(shards.num_samples(split))
     if split == "train":
-        batches = train_batches(recipe, shards, indices, 2, seed=1)
+        run = plan_run(recipe, record, 1, "CPU")
+        batches = TrainingBatches(run, shards, ALONE, 2).after(0)
     else:
         batches = eval_batches(recipe, shards, split, indices, 2, [32])
     with pytest.raises(SampleError) as caught:
@@ -117,6 +123,7 @@ from sknet.data.reading.threads import read_ahead
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import read_rows, read_shards
 from sknet.errors import SampleError
+from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 
 recipe, directory = load_recipe(sys.argv[1], ["num_parallel_workers=2"]), Path("shards")
@@ -150,30 +157,48 @@ def test_damaged_sample_is_named_although_another_thread_read_a_pipeline_before(
     assert result.returncode == 0
 
 
+def training_batches(converted: ShardSet, recipe_file: Path) -> Iterator[TrainBatch]:
+    run = plan_run(load_recipe(str(recipe_file)), converted.record, 1, "CPU")
+    return TrainingBatches(run, converted, ALONE, 2).after(0)
+
+
 def test_error_that_no_sample_explains_is_raised_as_it_is(
     converted: ShardSet, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sknet.data.reading.pipeline.train_operations", lambda _: [lambda _: 1 / 0])
+    monkeypatch.setattr(TrainingImages, "pixels", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(training_batches(converted, recipe_file))
+
+
+def test_refused_memory_names_the_sample_of_training_that_was_being_read(
+    converted: ShardSet, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError("Unable to allocate 3 GiB")
+
+    monkeypatch.setattr(TrainingImages, "pixels", refuse)
     recipe = load_recipe(str(recipe_file))
-    batches = train_batches(recipe, converted, np.arange(4), 2, seed=1)
-    with pytest.raises(RuntimeError, match="division by zero"):
-        next(batches)
+    first = epoch_order(converted.num_samples("train"), recipe.seed, 0)[:1]
+    (key,) = sample_keys(converted, "train", first)
+    with pytest.raises(MemoryRefusedError) as caught:
+        next(training_batches(converted, recipe_file))
+    assert str(caught.value).startswith(f"out of memory: sample {key} of ")
 
 
-def test_refused_memory_names_the_largest_of_the_samples_that_were_being_read(
+def test_refused_memory_names_the_largest_of_the_samples_that_were_being_evaluated(
     converted: ShardSet, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
         raise RuntimeError("Failed to allocate memory for tensor.")
 
-    monkeypatch.setattr("sknet.data.reading.pipeline.train_operations", lambda _: [refuse])
-    indices = np.arange(converted.num_samples("train"))
-    images = sample_images(converted, "train", indices)
+    monkeypatch.setattr("sknet.data.reading.pipeline.eval_operations", lambda _: [refuse])
+    indices = np.arange(converted.num_samples("val"))
+    images = sample_images(converted, "val", indices)
     sizes = [Image.open(io.BytesIO(image)).size for image in images]
     largest = max(range(len(sizes)), key=lambda each: math.prod(sizes[each]))
-    (key,) = sample_keys(converted, "train", indices[[largest]])
+    (key,) = sample_keys(converted, "val", indices[[largest]])
     width, height = sizes[largest]
-    batches = train_batches(load_recipe(str(recipe_file)), converted, indices, 2, seed=1)
+    batches = eval_batches(load_recipe(str(recipe_file)), converted, "val", indices, 2, [32])
     with pytest.raises(MemoryRefusedError) as caught:
         next(batches)
     assert str(caught.value).startswith(
