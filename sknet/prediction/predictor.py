@@ -1,6 +1,5 @@
 """A trained network that predicts images, with the preprocessing of its evaluation."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -10,7 +9,13 @@ from typing import Self
 import numpy as np
 
 from sknet.data.reading.preprocessing import network_input
-from sknet.data.reading.threads import BATCHES_AHEAD, DECODING_THREADS, in_order, read_ahead
+from sknet.data.reading.threads import (
+    BATCHES_AHEAD,
+    DECODING_THREADS,
+    in_order,
+    num_threads,
+    read_ahead,
+)
 from sknet.device import choose_device
 from sknet.errors import NonFiniteLossError, SampleError, UserError
 from sknet.evaluation.calibration import scaled_top
@@ -186,7 +191,7 @@ class Predictor:
             given.classes,
             source=source or str(path),
             calibration=calibration,
-            num_threads=min(recipe.num_parallel_workers, os.cpu_count() or 1),
+            num_threads=num_threads(DECODING_THREADS),
             world=world,
         )
 
@@ -214,7 +219,7 @@ class Predictor:
             exported.record,
             classes_of(exported, classes),
             source=str(exported.file),
-            num_threads=min(DECODING_THREADS, os.cpu_count() or 1),
+            num_threads=num_threads(DECODING_THREADS),
         )
 
     def __call__(
@@ -251,7 +256,7 @@ class Predictor:
     ) -> Iterator[Prediction | Unreadable]:
         """Yield a prediction for each image, or why it can't be read, in their order.
 
-        Threads read ahead, as many as the recipe's num_parallel_workers. The results depend
+        Up to `DECODING_THREADS` threads read ahead. The results depend
         neither on their number nor on what else is predicted.
 
         Args:
