@@ -124,6 +124,33 @@ class BlockOrder:
                 needed[shard] = min(needed.get(shard, reached), reached)
         return sorted(needed, key=lambda shard: (needed[shard] // self.window, needed[shard]))
 
+    def steps_of_window(self) -> int:
+        """Return how many steps a window lasts, at least one."""
+        return max(1, self.window * self.parts // self.batch)
+
+    def parts_of(self, rank: int, world: int) -> tuple[int, int]:
+        """Return the first part of which a rank reads samples, and the one after the last."""
+        own, of_part = self.batch // world, self.batch // self.parts
+        return rank * own // of_part, -(-(rank + 1) * own // of_part)
+
+    def within(self, numbers: Sequence[int], samples: Indices) -> Indices:
+        """Return the numbers that samples (N,) have if there are no shards but some.
+
+        Args:
+            numbers: The shards that are left, to which all samples belong.
+            samples: Numbers of samples among those of all shards, (N,).
+        """
+        left = np.zeros(len(self.shards), bool)
+        left[list(numbers)] = True
+        by_number = np.argsort(self.shards)
+        firsts = self.firsts[by_number]
+        sizes = np.diff(np.append(0, self.ends))[by_number]
+        missing_before = firsts - (np.cumsum(sizes * left) - sizes * left)
+        # Empty shards begin where the next one does, which comes after them.
+        shards = np.searchsorted(firsts, samples, side="right") - 1
+        result: Indices = samples - missing_before[shards]
+        return result
+
     def _bound(self, part: int) -> int:
         """Return where a part begins in the sequence of all samples."""
         return part * self.num_samples // self.parts

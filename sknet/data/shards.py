@@ -59,6 +59,17 @@ class ShardSet:
         """Return the paths of a split's shard files, in the order of their samples."""
         return [str(self.directory / file.name) for file in self.record.files_of(split)]
 
+    def with_files(self, split: str, numbers: Sequence[int]) -> "ShardSet":
+        """Return the set in which a split has only some of its files, in the order of all of them.
+
+        Args:
+            split: The split.
+            numbers: The files, by their place among those of the split.
+        """
+        files = self.record.files_of(split)
+        kept = tuple(files[number] for number in sorted(numbers))
+        return ShardSet(self.record.model_copy(update={"files": kept}), self.directory)
+
     @cached_property
     def by_class(self) -> SamplesByClass:
         """The training samples by class, from the indexes of the shards.

@@ -48,7 +48,7 @@ def limits(units: Units) -> list[Limit]:
         (
             memory / costs.CARDS_PER_HOST / units["open_peak_bytes_per_row"],
             "rows in the memory of eight ranks, if MindRecord held all of them",
-            "ranks would have to open only the shards that they need next",
+            "`shuffle: blocks`, with which a rank opens the shards of one window",
         ),
         (
             costs.MAX_VALUES / units["manifest_values_per_file"] * images_per_file,

@@ -208,8 +208,8 @@ CONCLUSIONS = """\
 - **A billion images** do not fit this design. Four things would have to change, in this order:
   1. Shards become an artifact per part. Today one host commits all of them as one artifact, with
      one manifest and one `shards.json`.
-  2. Ranks open only the shards of their parts (`shuffle: blocks`), a window at a time. The order
-     exists; the ranks still open all shards.
+  2. Hosts fetch only the shards of their parts. With `shuffle: blocks`, ranks already open only
+     those, a window at a time.
   3. The index is staged in parts and merged.
   4. The source is read as archives and not as files.
 

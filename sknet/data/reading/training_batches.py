@@ -93,7 +93,10 @@ class _Batch:
     """From the start of the epoch."""
     first: int
     """Position of its first sample in the epoch."""
+    shards: ShardSet
+    """The shards that are open."""
     indices: Indices
+    """Its samples, by their number among those of the open shards."""
     contents: list[bytes]
     """Encoded images."""
     labels: Labels
@@ -152,19 +155,43 @@ class TrainingBatches:
 
     def _read(self, step: int) -> Generator[_Batch, None, None]:
         """Yield the encoded images of all steps after the first `step` ones."""
-        run, size = self._run, self._size
-        steps_opened = max(1, MAX_SAMPLES_OPENED // size)
+        run = self._run
         for epoch in range(step // run.steps_per_epoch, run.recipe.epoch_size):
             begin = max(0, step - epoch * run.steps_per_epoch)
-            for start in range(begin, run.steps_per_epoch, steps_opened):
-                stop = min(start + steps_opened, run.steps_per_epoch)
-                indices = rank_samples(run, self._shards, epoch, start, stop, self._world)
-                samples = encoded_samples(self._shards, "train", indices, self._threads)
+            while begin < run.steps_per_epoch:
+                shards, indices = self._next(epoch, begin)
+                samples = encoded_samples(shards, "train", indices, self._threads)
                 with closing(samples):
-                    yield from self._in_batches(samples, indices, epoch, start)
+                    yield from self._in_batches(samples, shards, indices, epoch, begin)
+                begin += len(indices) // self._size
+
+    def _next(self, epoch: int, begin: int) -> tuple[ShardSet, Indices]:
+        """Return the samples that are read next, and the shards that are opened for them.
+
+        Args:
+            epoch: The epoch.
+            begin: The first step, from the start of the epoch.
+        """
+        run, shards, world = self._run, self._shards, self._world
+        num_steps = max(1, MAX_SAMPLES_OPENED // self._size)
+        if run.recipe.shuffle == "full":
+            stop = min(begin + num_steps, run.steps_per_epoch)
+            return shards, rank_samples(run, shards, epoch, begin, stop, world)
+        order = block_order(run, shards, epoch)
+        # Up to the end of the window, so that the shards of few windows are open.
+        window = order.steps_of_window()
+        stop = min(begin + num_steps, (begin // window + 1) * window, run.steps_per_epoch)
+        numbers = order.shards_of(*order.parts_of(world.rank, world.size), begin, stop)
+        samples = rank_samples(run, shards, epoch, begin, stop, world)
+        return shards.with_files("train", numbers), order.within(numbers, samples)
 
     def _in_batches(
-        self, samples: Iterator[tuple[bytes, int]], indices: Indices, epoch: int, start: int
+        self,
+        samples: Iterator[tuple[bytes, int]],
+        shards: ShardSet,
+        indices: Indices,
+        epoch: int,
+        start: int,
     ) -> Iterator[_Batch]:
         for number, part in enumerate(indices.reshape(-1, self._size)):
             contents, labels = zip(*(next(samples) for _ in part), strict=True)
@@ -173,6 +200,7 @@ class TrainingBatches:
                 epoch=epoch,
                 step=step,
                 first=step * self._run.global_batch_size + self._world.rank * self._size,
+                shards=shards,
                 indices=part,
                 contents=list(contents),
                 labels=np.array(labels, np.int32),
@@ -199,7 +227,7 @@ class TrainingBatches:
                 pixels = self._images.pixels(batch.contents[row], draws, row)
             except Exception as error:
                 index = batch.indices[row : row + 1]
-                if (cause := explained(error, self._shards, "train", index)) is error:
+                if (cause := explained(error, batch.shards, "train", index)) is error:
                     raise
                 raise cause from error
             if self._normalise:

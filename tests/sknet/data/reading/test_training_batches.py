@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sknet.data.balanced_order import balanced_slice
-from sknet.data.order import epoch_order
+from sknet.data.order import Indices, epoch_order
 from sknet.data.reading import training_batches
 from sknet.data.reading.batch_operations import normalise
-from sknet.data.reading.pipeline import eval_batches, sample_keys
+from sknet.data.reading.pipeline import encoded_samples, eval_batches, sample_keys
 from sknet.data.reading.threads import read_ahead
 from sknet.data.reading.training_batches import TrainBatch, TrainingBatches
 from sknet.data.shards import ShardSet
@@ -22,6 +22,7 @@ from sknet.planning import plan_run
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Run, Shards
 from sknet.world import ALONE, World
+from tests.sknet.conversions import convert
 
 # Two epochs of 3 steps, from 15 samples.
 EVERYTHING = {
@@ -58,6 +59,13 @@ def hashes(batches: Iterable[TrainBatch]) -> list[str]:
         hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         for images, labels in batches
     ]
+
+
+@pytest.fixture(scope="module")
+def many_shards(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """The tiny images in seven training shards."""
+    directory = tmp_path_factory.mktemp("many") / "shards"
+    return ShardSet(convert(folders, directory, num_shards=7), directory)
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +111,55 @@ def test_batches_do_not_depend_on_how_many_samples_are_opened_at_once(
     for samples in (1, 8):
         monkeypatch.setattr(training_batches, "MAX_SAMPLES_OPENED", samples)
         assert hashes(batches_of(run, converted)) == expected
+
+
+BLOCKS = {"shuffle": "blocks", "shuffle_parts": 2, "shuffle_window": 3}
+
+
+def test_an_order_by_blocks_gives_the_same_tensors_from_any_step_on_any_ranks(
+    recipe_file: Path, many_shards: ShardSet
+) -> None:
+    run = plan(recipe_file, many_shards.record, **BLOCKS)
+    expected = list(batches_of(run, many_shards))
+    assert len(expected) == 6
+    for start in range(1, 6):
+        assert hashes(batches_of(run, many_shards, start=start)) == hashes(expected[start:])
+    for size in (2, 4):
+        changed = {"mixup": 0.0, "cutmix": 0.0} if size == 4 else {}
+        run = plan(recipe_file, many_shards.record, **BLOCKS, **changed)
+        whole = list(batches_of(run, many_shards))
+        ranks = [batches_of(run, many_shards, World(rank, size)) for rank in range(size)]
+        for together, *parts in zip(whole, *ranks, strict=True):
+            for one, *pieces in zip(together, *parts, strict=True):
+                assert np.array_equal(np.concatenate(pieces), one)
+
+
+def test_a_rank_opens_the_shards_of_its_windows_alone(
+    recipe_file: Path, many_shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[set[str]] = []
+
+    def record(shards: ShardSet, split: str, indices: Indices, num_workers: int) -> Any:
+        opened.append({*shards.paths(split)})
+        return encoded_samples(shards, split, indices, num_workers)
+
+    monkeypatch.setattr(training_batches, "encoded_samples", record)
+    changes = {**BLOCKS, **NOT_MIXED, "shuffle_window": 2, "epoch_size": 1, "warmup_epochs": 0}
+    run = plan(recipe_file, many_shards.record, **changes)
+    of_ranks = []
+    for rank in (0, 1):
+        opened.clear()
+        labels = [labels for _, labels in batches_of(run, many_shards, World(rank, 2))]
+        positions = np.arange(12).reshape(3, 2, 2)[:, rank].reshape(-1)
+        order = training_batches.block_order(run, many_shards, 0).slice(0, 12)
+        keys = sample_keys(many_shards, "train", order[positions])
+        classes = [run.classes[label] for label in np.concatenate(labels)]
+        assert classes == [key.split("/")[-2] for key in keys]
+        # A window of two samples lasts a step, and lies in two shards at most.
+        assert len(opened) == 3
+        assert max(map(len, opened)) <= 2
+        of_ranks.append(set.union(*opened))
+    assert len(of_ranks[0] & of_ranks[1]) <= 1
 
 
 def test_batches_read_at_the_same_time_do_not_influence_each_other(
