@@ -288,11 +288,7 @@ def _line(evaluation: Evaluation, calibration: "Calibration | None") -> str:
             f"accuracy@5 {evaluation.accuracy_top5:.2%} "
             f"({evaluation.correct_top5}/{evaluation.seen})"
         )
-    for name, value in (
-        ("balanced accuracy", evaluation.balanced_accuracy),
-        ("macro-F1", evaluation.macro_f1),
-        ("mean average precision", evaluation.mean_average_precision),
-    ):
+    for name, value in evaluation.means.items():
         if value:
             parts.append(f"{name} {value.value:.2%}")
     parts.append(f"loss {evaluation.loss:.4f}")

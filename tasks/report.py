@@ -22,7 +22,7 @@ from infra.artifacts import Artifact, ArtifactSpec, BuildOutput, open_store
 from tasks.pages import link_to, worth_no_failure
 from tasks.results import TaskResult, finish, pipeline_task, resolve_artifact
 
-REPORT_VERSION = 7
+REPORT_VERSION = 8
 """Raised whenever the same contents would give other pages."""
 
 LIBRARIES = ("jinja2", "matplotlib", "pandas", "pyarrow", "tabulate")

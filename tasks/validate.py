@@ -190,11 +190,7 @@ def _table_row(evaluation: Evaluation) -> dict[str, object]:
         row["without leaked images"] = f"{without[0] / without[1]:.2%} ({without[0]}/{without[1]})"
     if evaluation.is_top5_telling:
         row["accuracy@5"] = f"{evaluation.accuracy_top5:.2%}"
-    for name, interval in (
-        ("balanced accuracy", evaluation.balanced_accuracy),
-        ("macro-F1", evaluation.macro_f1),
-        ("mean average precision", evaluation.mean_average_precision),
-    ):
+    for name, interval in evaluation.means.items():
         if interval:
             row[name] = f"{interval.value:.2%} ({interval.low:.2%} to {interval.high:.2%})"
     row["loss"] = round(evaluation.loss, 4)

@@ -4,7 +4,6 @@ Manifests, refs, leases and the like are documents. Where a store keeps them is 
 (`Documents`).
 """
 
-import hashlib
 import json
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Any, Protocol, Self
 from pydantic import ConfigDict, ValidationError, model_validator
 
 from infra.base.outcomes import UserError
-from infra.base.records import Record, Sha256
+from infra.base.records import Record, Sha256, sha256_of_json
 
 MAX_DOCUMENT_BYTES = 32 * 2**20
 """Largest document that is read."""
@@ -35,23 +34,6 @@ def one_line(error: ValidationError) -> str:
     findings = error.errors(include_url=False, include_input=False)
     texts = [f"{'.'.join(map(str, each['loc'])) or 'document'}: {each['msg']}" for each in findings]
     return " ".join("; ".join(texts[:3]).split())
-
-
-def canonical_json(value: Any) -> bytes:
-    """Return the one JSON text of a value: sorted keys, no white space, UTF-8.
-
-    Raises:
-        ValueError: The value holds NaN, an infinity or text that is not Unicode.
-    """
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
-
-
-def sha256_of_json(value: Any) -> str:
-    """Return the SHA-256 of a value's canonical JSON, in lower-case hex."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 class SealedRecord(Record):

@@ -25,12 +25,10 @@ from pydantic import (
 from infra.artifacts.documents import (
     SealedRecord,
     StoreError,
-    canonical_json,
     one_line,
-    sha256_of_json,
 )
 from infra.base import progress
-from infra.base.records import Record, Sha256
+from infra.base.records import Record, Sha256, canonical_json, sha256_of_json
 
 
 class DamagedArtifactError(StoreError):

@@ -7,7 +7,6 @@ parameter can change without breaking the chain, and none of it without the priv
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
-from infra.base.records import Record, Sha256
+from infra.base.records import Record, Sha256, canonical_json, sha256_of_json
 from sknet.passport.signing import PublicKey, SigningKey, TamperedError
 from sknet.records.fields import NonNegativeInt, PositiveInt
 
@@ -81,7 +80,7 @@ class Link(Record):
     @property
     def key(self) -> str:
         """The artifact's name in a store."""
-        return _sha256(
+        return sha256_of_json(
             {
                 "kind": self.kind,
                 "format_version": self.format_version,
@@ -93,7 +92,7 @@ class Link(Record):
     @property
     def digest(self) -> str:
         """The artifact's digest."""
-        return _sha256(sorted([file.path, file.size, file.sha256] for file in self.files))
+        return sha256_of_json(sorted([file.path, file.size, file.sha256] for file in self.files))
 
     @property
     def statement(self) -> bytes:
@@ -127,7 +126,7 @@ class Link(Record):
                 "runDetails": {"builder": {"id": BUILDER}},
             },
         }
-        return _canonical(statement)
+        return canonical_json(statement)
 
     @classmethod
     def of_statement(cls, payload: bytes, where: str) -> Self:
@@ -273,18 +272,6 @@ def _parsed(payload: bytes) -> dict[str, Any]:
             for subject in statement["subject"][1:]
         ),
     }
-
-
-def _canonical(value: object) -> bytes:
-    """Return canonical JSON as the store writes it: sorted keys, no white space, UTF-8."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
-
-
-def _sha256(value: object) -> str:
-    return hashlib.sha256(_canonical(value)).hexdigest()
 
 
 def _line(error: Exception) -> str:

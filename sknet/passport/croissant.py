@@ -162,41 +162,40 @@ def _splits(dataset: Dataset) -> dict[str, Any]:
         for split in dataset.splits
         if split in SPLITS
     ]
-    return {
-        "@type": "cr:RecordSet",
-        "@id": "splits",
-        "name": "splits",
-        "dataType": "cr:Split",
-        "key": {"@id": "splits/name"},
-        "field": [
-            _field("splits", "name", "sc:Text", "Name of the split"),
-            _field("splits", "url", "sc:URL", "Meaning of the split"),
-        ],
-        "data": rows,
-    }
+    columns = [("name", "sc:Text", "Name of the split"), ("url", "sc:URL", "Meaning of the split")]
+    return _listed("splits", "cr:Split", "name", columns, rows)
 
 
 def _classes(dataset: Dataset) -> dict[str, Any]:
+    rows = [
+        {"classes/label": label, "classes/name": name, "classes/title": title}
+        for label, (name, title) in enumerate(zip(dataset.classes, dataset.titles, strict=True))
+    ]
+    columns = [
+        ("label", "sc:Integer", "Position of the class, from 0"),
+        ("name", "sc:Text", "Name of the class in the source"),
+        ("title", "sc:Text", "Readable name of the class"),
+    ]
+    return _listed("classes", "sc:Enumeration", "label", columns, rows)
+
+
+def _listed(
+    name: str,
+    data_type: str,
+    key: str,
+    columns: Sequence[tuple[str, str, str]],
+    rows: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return a record set whose records stand in the metadata themselves."""
     return {
         "@type": "cr:RecordSet",
-        "@id": "classes",
-        "name": "classes",
-        "dataType": "sc:Enumeration",
-        "key": {"@id": "classes/label"},
-        "field": [
-            _field("classes", "label", "sc:Integer", "Position of the class, from 0"),
-            _field("classes", "name", "sc:Text", "Name of the class in the source"),
-            _field("classes", "title", "sc:Text", "Readable name of the class"),
-        ],
-        "data": _rows(dataset.classes, dataset.titles),
+        "@id": name,
+        "name": name,
+        "dataType": data_type,
+        "key": {"@id": f"{name}/{key}"},
+        "field": [_field(name, *column) for column in columns],
+        "data": rows,
     }
-
-
-def _rows(classes: Sequence[str], titles: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {"classes/label": label, "classes/name": name, "classes/title": title}
-        for label, (name, title) in enumerate(zip(classes, titles, strict=True))
-    ]
 
 
 def _samples() -> dict[str, Any]:

@@ -176,11 +176,7 @@ def _results(facts: ModelFacts) -> Iterable[str]:
             rows.append((where, "accuracy@1 without leaked images", told, without[1]))
         if counts.is_top5_telling:
             rows.append((where, "accuracy@5", f"{counts.accuracy_top5:.2%}", counts.seen))
-        for name, value in (
-            ("balanced accuracy", counts.balanced_accuracy),
-            ("macro-F1", counts.macro_f1),
-            ("mean average precision", counts.mean_average_precision),
-        ):
+        for name, value in counts.means.items():
             if value is not None:
                 rows.append((where, name, _percent(value), counts.seen))
     yield _table(rows, ("evaluated on", "number", "value and 95 % interval", "images"))

@@ -48,10 +48,7 @@ class SigningKey:
                 "as `sknet passport new-key` makes it"
             ) from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise UserError(
-                f"signing key {path} is of type {type(key).__name__}: expected Ed25519, as "
-                "`sknet passport new-key` makes it"
-            )
+            raise _other_type(f"signing key {path}", key)
         return cls(CryptoSigner(key))
 
     @property
@@ -94,10 +91,7 @@ class PublicKey:
                 "`sknet passport new-key` makes it"
             ) from None
         if not isinstance(key, Ed25519PublicKey):
-            raise UserError(
-                f"public key {path} is of type {type(key).__name__}: expected Ed25519, as "
-                "`sknet passport new-key` makes it"
-            )
+            raise _other_type(f"public key {path}", key)
         return cls(SSlibKey.from_crypto(key))
 
     @property
@@ -185,6 +179,13 @@ def _content(path: Path) -> bytes:
     if len(content) > MAX_KEY_BYTES:
         raise UserError(f"key {path} is larger than {MAX_KEY_BYTES} bytes: expected PEM")
     return content
+
+
+def _other_type(what: str, key: object) -> UserError:
+    return UserError(
+        f"{what} is of type {type(key).__name__}: expected Ed25519, as `sknet passport new-key` "
+        "makes it"
+    )
 
 
 def _line(error: Exception) -> str:

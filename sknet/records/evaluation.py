@@ -251,6 +251,15 @@ class Evaluation(Record):
         return Interval(math.fsum(known) / len(known), *self.macro_f1_interval)
 
     @property
+    def means(self) -> dict[str, Interval | None]:
+        """The means over classes by their names in tables; None if the counts don't give one."""
+        return {
+            "balanced accuracy": self.balanced_accuracy,
+            "macro-F1": self.macro_f1,
+            "mean average precision": self.mean_average_precision,
+        }
+
+    @property
     def mean_average_precision(self) -> Interval | None:
         """Mean average precision of the classes that have samples.
 

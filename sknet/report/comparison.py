@@ -1,15 +1,15 @@
 """Runs side by side: how their choices differ, and how their accuracy and speed do."""
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 import pandas as pd
 
 from sknet.errors import UserError
 from sknet.records import Evaluation
 from sknet.report.cells import resolution_text
+from sknet.report.changes import Change, changes_between
 from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, ReportRecord, TrainedRun
-from sknet.report.speed import load_text, speed_sentences
+from sknet.report.speed import speed_sentences
 from sknet.report.text import accuracy_text
 from sknet.significance import (
     Interval,
@@ -21,17 +21,6 @@ from sknet.significance import (
 
 MIN_KEY_DIGITS = 4
 """Fewest digits of a key that may name a run."""
-
-Part = Literal["recipe", "data", "software", "run", "machine"]
-
-
-class Change(ReportRecord):
-    """A property in which two runs differ."""
-
-    part: Part
-    name: str
-    first: str
-    second: str
 
 
 class AccuracyChange(ReportRecord):
@@ -120,7 +109,7 @@ def conclusions(comparison: RunComparison) -> list[str]:
     sentences = [_accuracy_sentence(change) for change in comparison.accuracies]
     if not sentences:
         sentences.append("Accuracy can't be compared: no resolution at which both were evaluated.")
-    sentences += speed_sentences(comparison.first, comparison.second)
+    sentences += speed_sentences(comparison.first, comparison.second, comparison.changes)
     if not comparison.changes:
         sentences.append("Nothing differs in recipe, data, software, layout or machine.")
     return sentences
@@ -189,53 +178,6 @@ def _accuracy_change(
         paired=paired,
         p_value=None if paired is None else mcnemar_p_value(paired),
     )
-
-
-def changes_between(first: TrainedRun, second: TrainedRun) -> Iterator[Change]:
-    """Yield the properties in which two runs differ, those of the recipe first."""
-    parts: tuple[tuple[Part, Mapping[str, object], Mapping[str, object]], ...] = (
-        ("recipe", first.recipe.all_choices(), second.recipe.all_choices()),
-        ("data", _data(first), _data(second)),
-        ("software", first.software, second.software),
-        ("run", _layout(first), _layout(second)),
-        ("machine", _machine(first), _machine(second)),
-    )
-    for part, of_first, of_second in parts:
-        for name in sorted(of_first.keys() | of_second.keys()):
-            one, two = str(of_first.get(name, "absent")), str(of_second.get(name, "absent"))
-            if one != two:
-                yield Change(part=part, name=name, first=one, second=two)
-
-
-def _data(run: TrainedRun) -> dict[str, object]:
-    if run.data is None:
-        return {}
-    return {
-        "source": run.data.source,
-        "samples": run.data.digest,
-        "shards": run.data.shards,
-        "quarantined": len(run.data.quarantined),
-        **{f"{split} samples": count for split, count in run.data.splits.items()},
-    }
-
-
-def _layout(run: TrainedRun) -> dict[str, object]:
-    return {
-        "model": run.model,
-        "parameters": run.params,
-        "ranks": run.world_size,
-        "global batch": run.global_batch_size,
-        "device": run.device_target,
-        "steps": run.steps,
-    }
-
-
-def _machine(run: TrainedRun) -> dict[str, object]:
-    return {
-        "name": run.machine or "unknown",
-        "processor": run.processor or "unknown",
-        "load by others": load_text(run),
-    }
 
 
 def _accuracy_sentence(change: AccuracyChange) -> str:

@@ -258,7 +258,6 @@ def _changed(run: TrainedRun, contents: ReportContents) -> dict[str, Any] | None
     choices = changes[changes["part"] == "recipe"] if len(changes) else changes
     return {
         "title": previous.title,
-        "table": changes,
         "choices": [
             {"name": name, "before": before, "now": now}
             for _, name, before, now in choices.to_numpy().tolist()

@@ -100,9 +100,15 @@ function sideBySide(table, runs) {
 
 for (const table of document.querySelectorAll("table.results")) if (table.tBodies[0].rows.length > 1) controls(table);
 
-// On paper nothing can be opened.
+// On paper nothing can be opened. What was closed is closed again after printing.
+let opened = [];
 addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details")) each.open = true;
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const each of opened) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of opened) each.open = false;
+  opened = [];
 });
 
 // A link to something in a closed <details> opens it.

@@ -1,23 +1,14 @@
 """The speeds of two runs: the difference, how sure it is, and what else differs between them."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
+from sknet.report.changes import Change
 from sknet.report.contents import TrainedRun
 from sknet.significance import Z_95, Interval
 
-
-class Difference(NamedTuple):
-    """A circumstance of the speed in which two runs differ, or may."""
-
-    name: str
-    first: str
-    second: str
-
-
-BUSY = 0.1
-"""Load by others, as a fraction of the processor's cores, from which a machine counts as busy."""
+RESULTS = ("parameters", "steps")
+"""Properties of a run's layout on which the time of a step doesn't depend."""
 
 
 def median_step(run: TrainedRun) -> Interval | None:
@@ -42,34 +33,24 @@ def median_step(run: TrainedRun) -> Interval | None:
     return Interval(middle, times[low], times[high])
 
 
-def circumstances(first: TrainedRun, second: TrainedRun) -> list[Difference]:
-    """Return what differs between two runs that a speed depends on."""
-    return [each for each in _circumstances(first, second) if each.first != each.second]
+def circumstances(changes: Iterable[Change]) -> list[Change]:
+    """Return those differences of two runs on which a speed depends."""
+    return [
+        each
+        for each in changes
+        if (each.part in ("software", "run", "machine") and each.name not in RESULTS)
+        or (each.part, each.name) == ("recipe", "image_resize")
+    ]
 
 
-def _circumstances(first: TrainedRun, second: TrainedRun) -> Iterator[Difference]:
-    runs = (first, second)
-    yield Difference("machine", *(run.machine or "unknown" for run in runs))
-    yield Difference("processor", *(run.processor or "unknown" for run in runs))
-    yield Difference("load by others", *(load_text(run) for run in runs))
-    for name in sorted(first.software.keys() | second.software.keys()):
-        yield Difference(name, *(run.software.get(name, "unknown") for run in runs))
-    yield Difference("model", *(run.model for run in runs))
-    yield Difference("ranks", *(str(run.world_size) for run in runs))
-    yield Difference("global batch", *(str(run.global_batch_size) for run in runs))
-    yield Difference("device", *(run.device_target for run in runs))
-    yield Difference("resolution", *(str(run.recipe.image_resize) for run in runs))
+def speed_sentences(first: TrainedRun, second: TrainedRun, changes: Iterable[Change]) -> list[str]:
+    """Return what can be said of the speeds of two runs, without more than was measured.
 
-
-def load_text(run: TrainedRun) -> str:
-    """Return how busy other programs kept the machine during the training, in words."""
-    if run.load is None:
-        return "not recorded"
-    return "idle" if run.load < BUSY else f"{100 * run.load:.0f} % of the cores"
-
-
-def speed_sentences(first: TrainedRun, second: TrainedRun) -> list[str]:
-    """Return what can be said of the speeds of two runs, without more than was measured."""
+    Args:
+        first: The run to compare with.
+        second: The run that is compared.
+        changes: In what they differ.
+    """
     ends = (first.history.end.ms_per_step_p50, second.history.end.ms_per_step_p50)
     if not all(each is not None and math.isfinite(each) and each > 0 for each in ends):
         return ["Speed can't be compared: a run logged no step times."]
@@ -78,7 +59,7 @@ def speed_sentences(first: TrainedRun, second: TrainedRun) -> list[str]:
         f"Median step: {_text(ends[1], of_second)} against {_text(ends[0], of_first)}: "
         f"{_verdict(of_first, of_second)}."
     ]
-    differing = circumstances(first, second)
+    differing = circumstances(changes)
     if differing:
         listed = ", ".join(f"{each.name} ({each.first} → {each.second})" for each in differing)
         sentences.append(f"The speeds were measured under other circumstances: {listed}.")

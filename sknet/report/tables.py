@@ -335,15 +335,16 @@ def _evaluation_rows(run: TrainedRun) -> Iterator[Row]:
 
 def _evaluation_row(run: TrainedRun, counts: Evaluation) -> Row:
     leaked = counts.leaked
+    means: dict[str, object] = {}
+    for name, mean in counts.means.items():
+        means |= interval_cells(name, mean)
     return {
         "run": run.short_key,
         "recipe": run.recipe.name,
         "split": counts.split,
         "resolution": resolution_text(counts.resolution),
         **_accuracy_cells(counts),
-        **interval_cells("balanced accuracy", counts.balanced_accuracy),
-        **interval_cells("macro-F1", counts.macro_f1),
-        **interval_cells("mean average precision", counts.mean_average_precision),
+        **means,
         "leaked": leaked.seen if leaked else None,
         "leaked correct@1": leaked.correct_top1 if leaked else None,
         "loss": counts.loss,
@@ -377,18 +378,13 @@ def _task_row(run: TrainedRun, task: TaskOutput) -> Row:
 def _accuracy_cells(counts: Evaluation) -> Row:
     low, high = counts.interval_top1
     correct_top5 = counts.correct_top5 if counts.is_top5_telling else None
-    means = {
-        "balanced accuracy": counts.balanced_accuracy,
-        "macro-F1": counts.macro_f1,
-        "mean average precision": counts.mean_average_precision,
-    }
     return {
         "accuracy@1": percent(counts.correct_top1, counts.seen),
         "95 % from": round(100 * low, 2),
         "95 % to": round(100 * high, 2),
         "without leaked": percent(*(counts.without_leaked or (None, None))),
         "accuracy@5": percent(correct_top5, counts.seen),
-        **{name: interval_cells(name, mean)[name] for name, mean in means.items()},
+        **{name: interval_cells(name, mean)[name] for name, mean in counts.means.items()},
         "correct@1": counts.correct_top1,
         "correct@5": correct_top5,
         "seen": counts.seen,

@@ -1,6 +1,7 @@
 """Runs of a store as MLflow shows them: parameters, metrics, tags and files."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -125,12 +126,9 @@ def _results(run: TrainedRun) -> Iterator[Point]:
         }
         if without := counts.without_leaked:
             values["accuracy_top1_without_leaked"] = without[0] / without[1]
-        for name, interval in (
-            ("balanced_accuracy", counts.balanced_accuracy),
-            ("macro_f1", counts.macro_f1),
-            ("mean_average_precision", counts.mean_average_precision),
-        ):
-            values[name] = interval.value if interval else None
+        for mean, interval in counts.means.items():
+            metric = re.sub(r"\W", "_", mean.lower())
+            values[metric] = interval.value if interval else None
         for name, value in values.items():
             if value is not None:
                 yield Point(f"{where}/{name}", value, run.steps)

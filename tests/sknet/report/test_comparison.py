@@ -39,7 +39,7 @@ def test_steps_are_compared_by_intervals_and_never_by_a_bare_factor() -> None:
         ({"processor": "arm"}, "processor (x86 → arm)"),
         ({"load": 0.69}, "load by others (idle → 69 % of the cores)"),
         ({"load": None}, "load by others (idle → not recorded)"),
-        ({"software": {"mindspore": "2.9"}}, "mindspore (unknown → 2.9)"),
+        ({"software": {"mindspore": "2.9"}}, "mindspore (absent → 2.9)"),
         ({"world_size": 4}, "ranks (2 → 4)"),
     ],
 )
@@ -70,4 +70,4 @@ def test_the_interval_of_a_median_needs_six_lines() -> None:
 
 def test_the_machine_is_among_the_differences() -> None:
     table = changes_table(compare_runs(timed(600), timed(600, machine="b", load=0.5)))
-    assert table[table["part"] == "machine"]["name"].tolist() == [*("load by others", "name")]
+    assert table[table["part"] == "machine"]["name"].tolist() == ["load by others", "machine"]

@@ -28,6 +28,7 @@ A4 = 703
 """Width that A4 leaves between the page's margins, in pixels of CSS."""
 
 OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true;"
+CLOSED = "return document.querySelectorAll('details:not([open])').length"
 # The cells of the column with a name, in the first sortable table.
 CELLS = """
 const table = document.querySelector('table.sortable');
@@ -245,13 +246,15 @@ def test_each_row_of_runs_keeps_its_name_in_view(browser: Browser, page: Path, w
 
 def test_the_page_prints_in_full_within_its_sheets(browser: Browser, page: Path) -> None:
     browser.open(page)
+    closed = browser.script(CLOSED)
     pages = browser.pdf().count(b"/Type /Page\n")
+    assert browser.script(CLOSED) == closed > 0, "after printing, the page isn't as it was"
     browser.script(OPEN_ALL)
     assert pages == browser.pdf().count(b"/Type /Page\n") > 4, "something was closed on paper"
     browser.open(page, width=A4)
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     browser.script("dispatchEvent(new Event('beforeprint'))")
-    closed = browser.script("return document.querySelectorAll('details:not([open])').length")
+    closed = browser.script(CLOSED)
     scrolling = browser.script(
         "return [...document.querySelectorAll('.scroll')]"
         ".filter(box => box.scrollHeight > box.clientHeight + 2).length"
