@@ -3,18 +3,13 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from infra.artifacts import Artifact, ArtifactStore, Manifest, Ref, StoreError
 from infra.base.progress import work
-from infra.base.records import Record
-from sknet.errors import UserError
 from sknet.records import (
     Attention,
     Checkpoint,
@@ -27,7 +22,7 @@ from sknet.records import (
     Shards,
 )
 from sknet.records.calibration import CALIBRATION_FILE, Calibration
-from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun, Unreadable
+from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun
 from sknet.report.contents import DataSetFacts, MeasuredSample, read_log
 from sknet.report.data_contents import (
     MEASURES_FILE,
@@ -38,23 +33,16 @@ from sknet.report.data_contents import (
 )
 from sknet.report.data_section import measured_table
 from tasks.catalog.production import PRODUCTION, created_at, newest
-
-MAX_FILE_BYTES = 1 << 28
-"""Largest record or log that is read. A log of 300 epochs with a line a step stays far below it."""
+from tasks.catalog.reading import StoreReader, name_of
 
 MAX_THUMBNAIL_BYTES = 64 * 1024
 """Largest thumbnail that a page shows, as it shows dozens of them."""
-
-RECORDS = (".json", ".jsonl")
 
 INDEX_FILE = "samples.parquet"
 """File of a data set with the split and the label of each sample."""
 
 OTHER_RESOLUTION = re.compile(r"evaluation-\d+\.json")
 """Name of the counts at another resolution than the recipe's own."""
-
-T = TypeVar("T")
-R = TypeVar("R", bound=Record)
 
 
 def collect(store: ArtifactStore, *, price: float | None = None) -> ReportContents:
@@ -64,7 +52,7 @@ def collect(store: ArtifactStore, *, price: float | None = None) -> ReportConten
         store: The store to read.
         price: Price of a device-hour, in whatever currency.
     """
-    reader = _Reader(store)
+    reader = StoreReader(store)
     collector = _Collector(reader)
     checkpoints = reader.manifests("checkpoint")
     production = reader.attempt(f"refs/{PRODUCTION}.json", lambda: store.refs.get(PRODUCTION))
@@ -135,83 +123,10 @@ def _picture(path: Path, sha256: str) -> dict[str, bytes]:
     return {sha256: content} if hashlib.sha256(content).hexdigest() == sha256 else {}
 
 
-class _Reader:
-    """Reads artifacts of a store, and lists what can't be read instead of raising."""
-
-    def __init__(self, store: ArtifactStore) -> None:
-        self.unreadable: list[Unreadable] = []
-        self._store = store
-        self._directories: dict[str, Path | None] = {}
-
-    def manifests(self, kind: str) -> list[Manifest]:
-        """Return the valid manifests of a kind, sorted by key."""
-        addresses = {*self._store.addresses(kind, on_unreadable=self._report_unreadable)}
-        valid = list(self._store.list(kind, on_unreadable=lambda *_: None))
-        for damaged in sorted(addresses - {(m.kind, m.key) for m in valid}):
-            self.attempt("/".join(damaged), partial(self._raise_damage, *damaged))
-        return valid
-
-    def _report_unreadable(self, path: str, error: OSError) -> None:
-        self.report(path, f"can't be read: {error.strerror}")
-
-    def _raise_damage(self, kind: str, key: str) -> None:
-        for damage in self._store.verify(kind, key, level="size")[:1]:
-            raise StoreError(str(damage))
-
-    def attempt(self, name: str, read: Callable[[], T]) -> T | None:
-        """Return what `read` returns; None if it raises, and list the reason under this name."""
-        try:
-            return read()
-        except ValidationError as error:
-            first = error.errors()[0]
-            self.report(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-        except OSError as error:
-            self.report(name, f"can't be read: {error.strerror or error}")
-        except (StoreError, UserError, ValueError, LookupError) as error:
-            self.report(name, str(error))
-        return None
-
-    def report(self, name: str, reason: str) -> None:
-        """List something as unreadable, with the reason in one line."""
-        self.unreadable.append(Unreadable(artifact=name, reason=" ".join(reason.split())[:400]))
-
-    def record(self, manifest: Manifest, name: str, model: type[R]) -> R | None:
-        """Return a record of an artifact; None, and list the reason, if it can't be read."""
-        directory = self.directory(manifest)
-        if directory is None:
-            return None
-        return self.attempt(
-            f"{_name_of(manifest)}/{name}", lambda: _read_record(directory / name, model)
-        )
-
-    def directory(self, manifest: Manifest) -> Path | None:
-        """Return where an artifact's records and logs are; None, listed once, if it is damaged."""
-        artifact = _name_of(manifest)
-        if artifact not in self._directories:
-            names = [entry.path for entry in manifest.files if entry.path.endswith(RECORDS)]
-            self._directories[artifact] = self.attempt(
-                artifact, lambda: self.bring(manifest, names)
-            )
-        return self._directories[artifact]
-
-    def bring(self, manifest: Manifest, names: Collection[str]) -> Path:
-        """Return the directory of an artifact, with these of its files.
-
-        Raises:
-            StoreError: The artifact is damaged, or a file too large.
-        """
-        artifact = self._store.load(manifest.kind, manifest.key)
-        wanted = tuple(entry for entry in manifest.files if entry.path in names)
-        for entry in wanted:
-            if entry.size > MAX_FILE_BYTES:
-                raise StoreError(f"{entry.path} is larger than {MAX_FILE_BYTES} bytes")
-        return artifact.fetch(wanted)
-
-
 class _Collector:
     """Finds what belongs to a run. What several runs share is read once."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
         self._shards = {manifest.digest: manifest for manifest in reader.manifests("shards")}
         self._datasets = {manifest.digest: manifest for manifest in reader.manifests("dataset")}
@@ -229,7 +144,7 @@ class _Collector:
         if state is None:
             return None
         return self._reader.attempt(
-            _name_of(checkpoint), lambda: self._run(checkpoint, state, production)
+            name_of(checkpoint), lambda: self._run(checkpoint, state, production)
         )
 
     def list_unfinished(self, checkpoints: set[str]) -> None:
@@ -315,7 +230,7 @@ class _Collector:
                 fields["attention"] = attention
             elif attention:
                 self._reader.report(
-                    f"{_name_of(evaluated)}/attention.json",
+                    f"{name_of(evaluated)}/attention.json",
                     "units have other numbers of differences than there are scales",
                 )
         if CALIBRATION_FILE in digests:
@@ -333,7 +248,7 @@ class _Collector:
         directory = self._reader.directory(log) if log else None
         if log is None or directory is None:
             return ()
-        name = f"{_name_of(log)}/metrics.jsonl"
+        name = f"{name_of(log)}/metrics.jsonl"
         content = self._reader.attempt(name, (directory / "metrics.jsonl").read_bytes)
         lines, fault = read_log(content or b"")
         if fault:
@@ -388,7 +303,7 @@ class _Collector:
                 for key in keys_with_pictures(measured_table(measured), dataset.copies)
                 if picture_name(key) in digests
             },
-            pictured_in=_name_of(survey) if survey else "",
+            pictured_in=name_of(survey) if survey else "",
         )
 
     def _measured(self, survey: Manifest) -> tuple[MeasuredSample, ...]:
@@ -401,13 +316,13 @@ class _Collector:
             rows = pd.read_parquet(path).to_dict("records")
             return tuple(MeasuredSample.model_validate(row) for row in rows)
 
-        return self._reader.attempt(f"{_name_of(survey)}/{MEASURES_FILE}", read) or ()
+        return self._reader.attempt(f"{name_of(survey)}/{MEASURES_FILE}", read) or ()
 
     def _class_counts(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
         """Return the number of samples by split and label, as the index of the samples says."""
         if not any(entry.path == INDEX_FILE for entry in staged.files):
             return {}
-        name = f"{_name_of(staged)}/{INDEX_FILE}"
+        name = f"{name_of(staged)}/{INDEX_FILE}"
         return self._reader.attempt(name, lambda: self._counted(staged, dataset)) or {}
 
     def _counted(self, staged: Manifest, dataset: Dataset) -> dict[str, tuple[int, ...]]:
@@ -428,7 +343,7 @@ class _Collector:
         for task, manifest in made.items():
             if manifest is None:
                 continue
-            name = _name_of(manifest)
+            name = name_of(manifest)
             seconds = manifest.provenance.get("seconds")
             outputs.append(
                 TaskOutput(
@@ -454,25 +369,13 @@ class _Collector:
             try:
                 groups.setdefault(str(by(manifest)), []).append(manifest)
             except KeyError as error:
-                self._reader.report(_name_of(manifest), f"its manifest does not name {error}")
+                self._reader.report(name_of(manifest), f"its manifest does not name {error}")
         return groups
 
 
 def _judged(promotion: Manifest) -> object:
     """Return the digest of the checkpoint that a promotion judged."""
     return promotion.params["checkpoint"]
-
-
-def _name_of(manifest: Manifest) -> str:
-    return f"{manifest.kind}/{manifest.key}"
-
-
-def _read_record(path: Path, model: type[R]) -> R:
-    """Return a record. Its errors leave the path out, as a report names the artifact."""
-    try:
-        return model.read(path)
-    except UserError as error:
-        raise UserError(str(error).replace(f"{path} ", "")) from None
 
 
 def _is_consistent(attention: Attention) -> bool:
