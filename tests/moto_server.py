@@ -20,7 +20,7 @@ def serving(log: Path) -> Iterator[Mapping[str, str]]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as moto:
         try:
-            wait_for(lambda: _listens(port))
+            wait_for(lambda: listens(port))
             yield {
                 "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
                 "AWS_ACCESS_KEY_ID": "anybody",
@@ -33,7 +33,7 @@ def serving(log: Path) -> Iterator[Mapping[str, str]]:
             moto.kill()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False

@@ -107,11 +107,21 @@ def like_minio(asked: Asked, ask: Ask) -> Answer:
 
 
 def like_ceph(asked: Asked, ask: Ask) -> Answer:
-    """Answers 412 to `If-Match` on an absent key; knows no conditions of multipart uploads."""
+    """Takes the quotation marks of an ETag in `If-Match` of PutObject for a part of it.
+
+    Answers 412 to `If-Match` on an absent key, ignores the conditions of CompleteMultipartUpload
+    and the checksums of SDKs.
+    """
+    if asked.method in ("PUT", "POST") and not asked.is_bulk_deletion:
+        asked.drop("x-amz-checksum-", "x-amz-sdk-checksum-")
     if asked.is_completion:
         asked.drop(*CONDITIONS)
-    answer = ask(asked)
-    if asked.is_put and "if-match" in asked.headers and answer.status == 404:
+    if not asked.is_put or "if-match" not in asked.headers:
+        return ask(asked)
+    bare = asked.headers["if-match"]
+    asked.headers["if-match"] = f'"{bare}"'
+    answer = ask(asked) if '"' not in bare else None
+    if answer is None or answer.status == 404:
         return Answer.refusal(412, "PreconditionFailed", "a condition does not hold")
     return answer
 
@@ -174,7 +184,7 @@ _DIFFERENCES: dict[str, dict[str, Any]] = {
         "replace_absent": "written",
     },
     "MinIO": {"replace_absent": "written", "complete": "ignored", "bulk_delete": False},
-    "Ceph": {"complete": "ignored"},
+    "Ceph": {"etags": "bare", "complete": "ignored", "put_sum": "md5", "part_sum": "md5"},
     "B2": {
         **_NO_SDK_SUMS,
         "create": "refused",

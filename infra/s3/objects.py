@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from infra.s3.attempts import Attempt, Operation, Request
 from infra.s3.errors import Absent, AnswerError
@@ -58,15 +58,15 @@ class StaleUpload:
     initiated: datetime
 
 
-def condition(expected: Expect | str) -> dict[str, str]:
-    """Return the parameters of a conditional write."""
+def condition(expected: Expect | str, etags: Literal["quoted", "bare"]) -> dict[str, str]:
+    """Return the parameters of a conditional write, for a server that takes ETags so."""
     match expected:
         case Expect.ABSENT:
             return {"IfNoneMatch": "*"}
         case Expect.ANY:
             return {}
         case etag:
-            return {"IfMatch": f'"{etag}"'}
+            return {"IfMatch": f'"{etag}"' if etags == "quoted" else etag}
 
 
 def head(operation: Operation, address: dict[str, str]) -> dict[str, Any] | None:

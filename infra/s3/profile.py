@@ -33,6 +33,8 @@ class Profile(Record, strict=True):
     """``If-None-Match: *`` of PutObject."""
     replace: Support
     """``If-Match`` of PutObject, with an object under the key."""
+    etags: Literal["quoted", "bare"]
+    """How `If-Match` of a write names an ETag: in quotation marks, as HTTP has it, or without."""
     replace_absent: Literal["refused", "written", "unclear"]
     """``If-Match`` of PutObject without an object under the key: the server refuses it (404, 412),
     writes all the same, or answers something else."""
@@ -134,6 +136,7 @@ class Profile(Record, strict=True):
 STANDARD = Profile(
     create="honoured",
     replace="honoured",
+    etags="quoted",
     replace_absent="refused",
     complete="honoured",
     put_sum="sha256",

@@ -109,7 +109,7 @@ class Writing:
             found = head(operation, target)
             if (etag_of(found) if found else ABSENT) != expected:
                 raise ConditionFailed
-        return condition(expected) if is_honoured else {}
+        return condition(expected, self.profile.etags) if is_honoured else {}
 
     def put_sum(self, sha256: str, md5: Callable[[], bytes]) -> dict[str, str]:
         """Return the parameters by which the server checks the bytes of PutObject."""

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from infra.artifacts import ArtifactStore, LocalStore, open_store
-from infra.s3 import STANDARD
+from infra.s3 import STANDARD, Profile
 from tests import moto_server
+from tests import radosgw as ceph
 from tests.s3_imitations import IMITATIONS, PROFILES, imitating
 from tests.store_roots import LocalRoot, S3Root, StoreRoot
 
@@ -33,7 +34,24 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]
         yield settings
 
 
-SERVERS = [*IMITATIONS, "moto"]
+@pytest.fixture(scope="session")
+def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """The AWS settings that lead to Ceph's server."""
+    with ceph.serving(tmp_path_factory.mktemp("ceph")) as settings:
+        yield settings
+
+
+REAL = {"moto": MOTO, "radosgw": PROFILES["Ceph"]}
+"""Name of the fixture of another real server → what the probe finds it to do."""
+SERVERS = [*IMITATIONS, *REAL]
+
+
+@pytest.fixture(params=REAL)
+def real_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """What the real server does to which the AWS settings lead."""
+    for name, value in request.getfixturevalue(request.param).items():
+        monkeypatch.setenv(name, value)
+    return REAL[request.param]
 
 
 @pytest.fixture(params=["local", "s3", *(pytest.param(s, marks=pytest.mark.long) for s in SERVERS)])
@@ -43,10 +61,10 @@ def store_root(
     """Of an empty store in a directory, then in buckets of servers that differ."""
     if request.param == "local":
         yield LocalRoot(tmp_path / "store")
-    elif request.param == "moto":
-        for name, value in request.getfixturevalue("moto").items():
+    elif request.param in REAL:
+        for name, value in request.getfixturevalue(request.param).items():
             monkeypatch.setenv(name, value)
-        yield S3Root(tmp_path / "hosts", profile=MOTO)
+        yield S3Root(tmp_path / "hosts", profile=REAL[request.param])
     else:
         server = request.getfixturevalue("s3_server")
         if request.param == "s3":

@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from artifact_examples import FILES, make_spec, read_files, reseal, write_files
 
 from infra.artifacts import ArtifactStore, RefConflictError, StoreError, open_store
 from infra.artifacts import opening as opening_module
-from infra.s3 import Bucket, Profile
+from infra.artifacts.s3_profile import StoreServer
+from infra.s3 import ABSENT, Bucket, Profile
 from infra.s3.server import RunningServer
 from tests.s3_imitations import IMITATIONS, PROFILES, Answer, Ask, Asked, imitating
 from tests.store_roots import BUCKET, S3Root
@@ -38,6 +41,7 @@ def imitation(
 
 @pytest.fixture
 def heedless(s3_server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(Bucket, "probe", lambda _: PROFILES["heedless"])
     with imitating(IMITATIONS["heedless"], s3_server) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
         yield
@@ -73,6 +77,13 @@ def test_a_store_works_on_each_server_and_only_the_first_use_probes_it(
     assert again.refs.history("production") == (one,)
     again.remove("shards", artifact.manifest.key)
     assert root.paths("shards/") == []
+
+
+@pytest.mark.long
+def test_the_probe_finds_out_what_other_real_servers_do(
+    real_server: Profile, tmp_path: Path
+) -> None:
+    assert Bucket(S3Root(tmp_path).uri).probe() == real_server
 
 
 def test_threads_that_count_through_a_ref_on_a_heedless_server_lose_no_count(
@@ -123,6 +134,25 @@ def test_where_only_a_lock_keeps_writers_apart_another_cache_may_read_but_not_wr
     monkeypatch.setenv("SKNET_CACHE", str(cache))
     with pytest.raises(StoreError, match="may be written only with the cache"):
         opened(root).refs.set("candidate", artifact.manifest, expected=None, reason="no more")
+
+
+def test_of_two_caches_that_come_first_at_the_same_time_one_may_write(
+    heedless: None, root: S3Root, tmp_path: Path
+) -> None:
+    opened(root)  # the profile is known to both
+    buckets = [StoreServer(Bucket(root.uri), tmp_path / name).bucket for name in ("a", "b")]
+
+    def may_write(bucket: Bucket) -> bool:
+        try:
+            bucket.put(f"key-{uuid4()}", b"content", expected=ABSENT)
+        except StoreError as error:
+            assert "may be written only with the cache" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(may_write, buckets))
+    assert sum(map(may_write, buckets)) == 1
 
 
 def with_other_values(document: bytes) -> bytes:

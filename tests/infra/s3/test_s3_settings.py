@@ -1,6 +1,7 @@
 """The settings of a bucket for artifacts, some of them applied to a real server."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import validate_parameters
 
+import infra
 import infra.s3
 from infra.s3.server import RunningServer
 
@@ -62,6 +64,13 @@ def test_the_policy_allows_the_requests_of_the_code_and_no_others():
     allowed = {action for rule in setting("iam-policy")["Statement"] for action in rule["Action"]}
     needed = set().union(*(ACTIONS[name] for name in requests_of_the_code()))
     assert allowed == needed
+
+
+def test_the_page_on_artifacts_names_every_request_of_the_code():
+    page = (Path(infra.__path__[0]).parent / "docs/artifacts.md").read_text("utf-8")
+    table = page.partition("\n## Servers\n")[2].partition("\n\nNo request carries")[0]
+    named = set(re.findall(r"[A-Z][A-Za-z]+V?2?", table)) & ACTIONS.keys()
+    assert named == requests_of_the_code()
 
 
 def test_the_policy_allows_no_other_prefix():
