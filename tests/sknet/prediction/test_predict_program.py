@@ -131,14 +131,13 @@ def test_results_do_not_depend_on_the_number_of_threads(
     trained: Trained, predictor: sknet.Predictor
 ) -> None:
     files = sorted((trained.images / "val").rglob("*.png"))
-    expected = predictor(files)
-    assert predictor.num_threads == 1
-    for number in (2, 5):
+    expected, usual = predictor(files), predictor.num_threads
+    for number in (1, 2, 5):
         predictor.num_threads = number
         try:
             assert predictor(files) == expected
         finally:
-            predictor.num_threads = 1
+            predictor.num_threads = usual
     assert [each.file for each in expected] == [str(file) for file in files]
 
 
