@@ -66,6 +66,7 @@ def main(arguments: "Options") -> None:
     names = read_classes(arguments.classes) if arguments.classes else None
     if arguments.out:
         prepare_output(arguments.out)
+    console().show(Progress(phase="looking for the checkpoint"))
     origin = find_origin(arguments, lambda line: print(line, flush=True))
     run = run_of(origin.weights)
     if device.target == "Ascend" and (warning := version_warning(os.environ)):

@@ -256,8 +256,8 @@ class Predictor:
     ) -> Iterator[Prediction | Unreadable]:
         """Yield a prediction for each image, or why it can't be read, in their order.
 
-        Up to `DECODING_THREADS` threads read ahead. The results depend
-        neither on their number nor on what else is predicted.
+        Up to `DECODING_THREADS` threads read ahead. The results depend neither on their number nor
+        on what else is predicted.
 
         Args:
             images: The images.
