@@ -130,8 +130,8 @@ class StoreServer:
             StoreError: Processes with another cache may write, those with this one may not.
         """
         self._locks.mkdir(parents=True, exist_ok=True)
-        where = f"{self._bucket.endpoint} {name}"
-        lock = f"{hashlib.sha256(where.encode()).hexdigest()[:32]}.lock"
+        # Without the endpoint: one server may have several.
+        lock = f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock"
         with exclusive(self._locks / lock):
             self._require_claim()
             yield

@@ -111,12 +111,16 @@ def check_store(facts: StoreProbe) -> list[CheckResult]:
         found = f"{facts.uri}: writes, and honours conditional writes"
         return [CheckResult("store", Status.OK, found), clock]
     found = f"{facts.uri}: writes, reads, lists, copies and removes"
-    if facts.has_changed:
-        found += "; its server has changed, which is recorded now: processes that use it go on as "
-        found += "before until they end"
-    status = Status.WARN if facts.has_changed else Status.OK
+    store = CheckResult.judge(
+        "store",
+        not facts.has_changed,
+        found=found + ("; its server has changed, which is recorded now" * facts.has_changed),
+        needed="does what the store has recorded" if facts.has_changed else "",
+        advice="end what writes the store, and start it again: until then it works as before",
+        otherwise=Status.WARN,
+    )
     return [
-        CheckResult("store", status, found),
+        store,
         *(_check_guarantee(each) for each in facts.profile.guarantees),
         clock,
     ]

@@ -1,5 +1,7 @@
 """A store probes its server once, records what it finds, and works by it from then on."""
 
+import hashlib
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from artifact_examples import FILES, make_spec, read_files, reseal, write_files
 from infra.artifacts import ArtifactStore, RefConflictError, StoreError, open_store
 from infra.artifacts import opening as opening_module
 from infra.artifacts.s3_profile import StoreServer
-from infra.s3 import ABSENT, Bucket, Profile
+from infra.s3 import ABSENT, ANY, Bucket, Limits, PreconditionError, Profile, Writing
 from infra.s3.server import RunningServer
 from tests.s3_imitations import IMITATIONS, PROFILES, Answer, Ask, Asked, imitating
 from tests.store_roots import BUCKET, S3Root
@@ -84,6 +86,24 @@ def test_the_probe_finds_out_what_other_real_servers_do(
     real_server: Profile, tmp_path: Path
 ) -> None:
     assert Bucket(S3Root(tmp_path).uri).probe() == real_server
+
+
+@pytest.mark.long
+def test_other_real_servers_keep_large_files(real_server: Profile, tmp_path: Path) -> None:
+    limits = Limits(part_bytes=5 << 20, copied_bytes=5 << 20)
+    bucket = Bucket(S3Root(tmp_path).uri, limits=limits, writing=Writing(lambda: real_server))
+    content = random.Random(0).randbytes(11_000_000)
+    (tmp_path / "file").write_bytes(content)
+    known = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    for key, expected in (("in parts", ANY), ("conditionally", ABSENT)):
+        bucket.upload(tmp_path / "file", key, **known, expected=expected)
+        bucket.copy(key, f"{key}, copied")
+        bucket.download(f"{key}, copied", tmp_path / key, **known)
+        assert bucket.sha256(key, size=len(content)) == known["sha256"]
+    with pytest.raises(PreconditionError):
+        bucket.put("conditionally", b"other", expected=ABSENT)
+    bucket.delete([listed.key for listed in bucket.list("")])
+    assert list(bucket.list("")) == []
 
 
 def test_threads_that_count_through_a_ref_on_a_heedless_server_lose_no_count(
