@@ -37,6 +37,7 @@ from sknet.device import Device
 from sknet.recipe import Recipe
 from sknet.recipe.keys import resolved
 from sknet.records import Shards
+from sknet.records.data import SHARDS_FILE
 from sknet.sizes import checkpoint_bytes
 from tasks.catalog.production import PRODUCTION, evaluation_spec
 from tasks.catalog.specs import checkpoint_spec, dataset_spec, shards_spec
@@ -187,7 +188,7 @@ def _convert(
     spec = shards_spec(images.digest, settings.shards, settings.reencoding)
     outlook, shards = foresee(store, spec)
     if shards:
-        refuse_quarantine_above(settings.max_quarantine, Shards.read(shards.path("shards.json")))
+        refuse_quarantine_above(settings.max_quarantine, Shards.read(shards.path(SHARDS_FILE)))
         return shards, _line("convert", outlook, spec, size_text(shards.manifest.num_bytes))
     wanted = None if settings.shards == "auto" else settings.shards
     num_files = sum(shard_counts(images.staged, wanted).values())
@@ -213,7 +214,7 @@ def _train(
         return None, Line(
             "train", "build", f"checkpoint, its key is known {when}", _joined(steps, size)
         )
-    steps = _steps(choices, Shards.read(shards.path("shards.json")).num_samples("train"))
+    steps = _steps(choices, Shards.read(shards.path(SHARDS_FILE)).num_samples("train"))
     if choices.device is None:
         when = "once the cluster says on which device"
         return None, Line(

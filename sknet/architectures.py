@@ -6,6 +6,9 @@ from typing import Literal
 
 from sknet.errors import UserError
 
+IMAGENET_CLASSES = 1000
+"""Number of classes of ImageNet-1K, for which the networks were published."""
+
 Padding = Literal["both", "end"]
 """Where the stem's pooling pads an even size. MindCV pads at the end only."""
 

@@ -16,6 +16,7 @@ from sknet.data.sources.trees import Skipped, SourceFile
 from sknet.errors import UserError
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Run, Shards
+from sknet.records.data import SHARDS_FILE
 
 LEAST_IMAGES = 2
 """Images of a forward pass: the attention of an SK unit normalises its means over pixels by
@@ -167,7 +168,7 @@ def open_data(data: str) -> Dataset | Source:
     Raises:
         UserError: There are no shards, and the source is missing or has none of the known forms.
     """
-    record = Path(data) / "shards.json"
+    record = Path(data) / SHARDS_FILE
     return Shards.read(record).dataset if is_file(record) else open_source(data)
 
 

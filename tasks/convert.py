@@ -17,6 +17,7 @@ from sknet.data.sources import absolute
 from sknet.data.staging import read_staged
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
+from sknet.records.data import SHARDS_FILE
 from tasks.catalog.specs import shards_spec
 from tasks.errors import LostWorkerError
 from tasks.programs import THIS_HOST, LaunchSettings, ProgressBar, run_program
@@ -79,7 +80,7 @@ def convert(
             _convert_here(source, staged, out, settings, num_workers, workspace, bar)
         else:
             _convert_on_cluster(source, staged, out, settings, launch.ray_address, bar)
-        shards = Shards.read(out / "shards.json")
+        shards = Shards.read(out / SHARDS_FILE)
         stats = {
             "bytes": sum(file.size + file.index_size for file in shards.files),
             "quarantined": len(shards.quarantined),
@@ -87,7 +88,7 @@ def convert(
         return BuildOutput(out, stats, {})
 
     resolution = resolve_artifact("convert", store, spec, build)
-    shards = Shards.read(resolution.artifact.path("shards.json"))
+    shards = Shards.read(resolution.artifact.path(SHARDS_FILE))
     # The limit is no part of the key, as it changes no byte, so it also holds for found shards.
     refuse_quarantine_above(settings.max_quarantine, shards)
     facts = {"files": len(shards.files), "quarantined": len(shards.quarantined)}

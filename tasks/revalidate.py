@@ -33,6 +33,7 @@ from infra.artifacts.transfer import push
 from sknet.data.sources import absolute
 from sknet.judgement import MAX_LISTED, judge_revalidation
 from sknet.records import Checkpoint, Counts, Evaluation, Repair, Revalidation
+from sknet.records.training import STATE_FILE
 from tasks.catalog.integrity import (
     CopySource,
     Examined,
@@ -352,7 +353,7 @@ def _rebuild_evaluation(
     Raises:
         StoreError: The damaged evaluation was made with other software.
     """
-    run = Checkpoint.read(checkpoint.path("state.json")).run
+    run = Checkpoint.read(checkpoint.path(STATE_FILE)).run
     device = device_here(run.device_target)
     spec = evaluation_spec(checkpoint.digest, shards.digest, device)
     if spec.key != wanted.key:
@@ -373,7 +374,7 @@ def _reevaluate(
     """Return the record with the outcome of evaluating production again."""
     checkpoint = store.load(ref.kind, ref.key)
     shards = store.find("shards", checkpoint.manifest.made_from("shards"))
-    run = Checkpoint.read(checkpoint.path("state.json")).run
+    run = Checkpoint.read(checkpoint.path(STATE_FILE)).run
     device = device_here(run.device_target)
     recorded_processor = recorded.manifest.provenance.get("processor", "unknown")
     before = {**recorded.manifest.params, "processor": recorded_processor}

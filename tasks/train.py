@@ -12,6 +12,7 @@ from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from infra.base.machine_load import OthersLoad
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
+from sknet.records.training import METRICS_FILE, STATE_FILE
 from tasks.catalog.production import processor
 from tasks.catalog.specs import checkpoint_spec, earlier_checkpoint_spec
 from tasks.pages import KEY_DIGITS, complete_run_name
@@ -85,7 +86,7 @@ def train(
                 bar=ProgressBar("training", "Fraction of the training's steps that are done"),
             )
         final = max(checkpoints.glob("step-*"))
-        state = Checkpoint.read(final / "state.json")
+        state = Checkpoint.read(final / STATE_FILE)
         load_by_others = None if gang else load.fraction()  # a gang has other hosts than this
         _store_log(store, spec, recipe.name, workspace)
         return BuildOutput(
@@ -95,7 +96,7 @@ def train(
         )
 
     resolution = resolve_artifact("train", store, spec, build)
-    state = Checkpoint.read(resolution.artifact.path("state.json"))
+    state = Checkpoint.read(resolution.artifact.path(STATE_FILE))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
 
 
@@ -128,7 +129,7 @@ def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Pa
     )
     with store.workspace(spec) as directory:
         shutil.copytree(workspace / "logs", directory / "logs")
-        shutil.copy2(workspace / "checkpoints" / "metrics.jsonl", directory)
+        shutil.copy2(workspace / "checkpoints" / METRICS_FILE, directory)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(spec, directory, stats={}, provenance={"created": created})
         shutil.rmtree(directory)

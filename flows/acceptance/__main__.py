@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.acceptance import results
-from flows.acceptance.bench import FULL, MINIATURE, SHARDS_FILE, Bench, Measured
+from flows.acceptance.bench import FULL, MINIATURE, Bench, Measured
 from flows.acceptance.checks import CHECKS
 from flows.acceptance.figures import PUBLISHED_CARDS, Line, Setting
 from flows.acceptance.lines import lines_of
@@ -40,6 +40,7 @@ from sknet.data.sources import absolute, open_source
 from sknet.device import CHOICES, choose_device, find_cards
 from sknet.recipe import load_recipe
 from sknet.records import Shards
+from sknet.records.data import SHARDS_FILE
 
 MINIATURE_CARDS = 2
 MINIATURE_DATA = "digits"

@@ -10,8 +10,7 @@ from flows.acceptance.trainings import Start, Training, TrainingReport, Training
 from infra.base.files import file_sha256
 from infra.base.outcomes import Outcome
 from infra.doctor.ascend_tools import Ascend
-
-SHARDS_FILE = "shards.json"
+from sknet.records.data import SHARDS_FILE
 
 UNDISTURBED_LEVEL = "O2"
 """The published jit level, at which all lines train but the one that compares levels."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flows.acceptance.bench import SHARDS_FILE, UNDISTURBED_LEVEL, Bench, Measured
+from flows.acceptance.bench import UNDISTURBED_LEVEL, Bench, Measured
 from flows.acceptance.trainings import (
     LineError,
     Start,
@@ -25,6 +25,7 @@ from infra.doctor.ascend import HEALTHY
 from infra.launch.environment import rank_environment
 from sknet.data.verification import damaged
 from sknet.records import Shards
+from sknet.records.data import SHARDS_FILE
 
 LEVELS = ("O0", "O1", "O2")
 

@@ -27,14 +27,13 @@ from infra.launch import Job, JobResult, Outcome, run
 from infra.launch.cluster import ClusterError, LostHostError
 from infra.launch.gang import Gang, run_on_hosts
 from sknet.recipe import load_recipe
-from sknet.records.training import MODEL_FILE
+from sknet.records.training import METRICS_FILE, MODEL_FILE
 from tasks.programs import SILENCE_SECONDS, LaunchSettings, gang_of
 
 RAY = "ray:auto"
 """The cluster that runs trainings on several hosts."""
 
 RECORD = "training.json"
-METRICS = "metrics.jsonl"
 
 MARK = "ACCEPTANCE_OUTCOME"
 """Variable that all processes of a program's run inherit: the file of its outcome."""
@@ -322,7 +321,7 @@ class _Watcher:
 def _run_start(
     training: Training, start: Start, number: int, shards: Path, directory: Path
 ) -> StartReport:
-    metrics = directory / "ckpt" / METRICS
+    metrics = directory / "ckpt" / METRICS_FILE
     watcher = _Watcher(start, number, metrics, training.cards - 1)
     options = {
         "config": training.recipe,

@@ -19,6 +19,7 @@ from sknet.data.staging import stage_source
 from sknet.data.survey import MAX_MEASURED, survey_shards, survey_source
 from sknet.errors import UserError
 from sknet.options import LaunchedOptions
+from sknet.records.data import SHARDS_FILE
 from sknet.report.data_contents import DataContents
 from sknet.report.data_page import render_data_page
 
@@ -36,7 +37,7 @@ def main(arguments: "Options") -> None:
 
 def _contents(arguments: "Options") -> DataContents:
     if arguments.data_dir:
-        if not is_file(arguments.data_dir / "shards.json"):
+        if not is_file(arguments.data_dir / SHARDS_FILE):
             raise UserError(
                 f"--data_dir {arguments.data_dir} has no shards.json: expected a directory that "
                 "sknet.convert wrote; for images, give --source"

@@ -15,6 +15,7 @@ from sknet.data.sources import SPLITS, open_source
 from sknet.data.staging import stage_source
 from sknet.outputs import make_directory
 from sknet.records import Dataset
+from sknet.records.data import SHARDS_FILE
 
 NUM_SHARDS = 8
 """Shards of each split."""
@@ -61,7 +62,7 @@ def shards_at(
             the data.
     """
     given = Path(data_dir)
-    if is_file(given / "shards.json"):
+    if is_file(given / SHARDS_FILE):
         shards = read_shards(given, splits)
         for line in copy_warnings(shards.record.dataset) if rank == 0 else ():
             report(line)

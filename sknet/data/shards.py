@@ -25,6 +25,7 @@ from sknet.data.sources import SPLITS
 from sknet.data.verification import damaged
 from sknet.errors import UserError
 from sknet.records import ShardFile, Shards
+from sknet.records.data import SHARDS_FILE
 
 SHARDS_FORMAT = 2
 """Version of the format. Raise it with every change to the bytes that the same data and settings
@@ -100,7 +101,7 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
     Raises:
         UserError: A file is missing or damaged, or shards.json is not valid.
     """
-    shards = Shards.read(directory / "shards.json")
+    shards = Shards.read(directory / SHARDS_FILE)
     files = [
         (directory / name, sha256)
         for file in shards.files

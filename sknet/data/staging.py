@@ -43,6 +43,7 @@ from sknet.data.sources.trees import Skipped, SourceFile, lasting_fault, printab
 from sknet.data.splitting import divided_groups, draw_splits, uneven_splits, ungrouped
 from sknet.errors import UserError
 from sknet.records import Dataset, QuarantinedSample
+from sknet.records.data import DATASET_FILE, INDEX_FILE
 
 if TYPE_CHECKING:
     # Functions import it when they need it: it takes a third of the time that Prefect's does.
@@ -73,8 +74,8 @@ class Staged:
 
     def write(self, directory: Path) -> None:
         """Write dataset.json and samples.parquet."""
-        self.dataset.write(directory / "dataset.json")
-        self.index.to_parquet(directory / "samples.parquet", index=False)
+        self.dataset.write(directory / DATASET_FILE)
+        self.index.to_parquet(directory / INDEX_FILE, index=False)
 
 
 def stage_source(
@@ -176,9 +177,9 @@ def read_staged(directory: Path) -> Staged:
     """
     from pyarrow import parquet
 
-    dataset = Dataset.read(directory / "dataset.json")
+    dataset = Dataset.read(directory / DATASET_FILE)
     try:
-        table = parquet.read_table(directory / "samples.parquet", columns=INDEX_COLUMNS)
+        table = parquet.read_table(directory / INDEX_FILE, columns=INDEX_COLUMNS)
         # In one piece: to take rows out of several pieces, pandas copies them all, once a shard.
         index = table.combine_chunks().to_pandas()
     except (OSError, ValueError) as error:

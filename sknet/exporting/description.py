@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sknet.architectures import IMAGENET_CLASSES
 from sknet.class_names import agreed, agreed_classes
 from sknet.errors import UserError
 from sknet.recipe import Recipe
@@ -12,8 +13,6 @@ from sknet.records.preprocessing import SOURCE_CHOICES, Preprocessing, resized_s
 
 if TYPE_CHECKING:
     from sknet.export import Options
-
-IMAGENET_CLASSES = 1000
 
 
 def describe(

@@ -11,7 +11,7 @@ from sknet.errors import UserError
 from sknet.planning import open_data
 from sknet.prediction.stores import REF, stored_checkpoint
 from sknet.recipe import Recipe
-from sknet.records.evaluation import SPLIT, predictions_file
+from sknet.records.evaluation import PREDICTIONS_FILE, SPLIT, predictions_file
 from sknet.records.exported import ExportedModel
 from sknet.records.training import MODEL_FILE, weights_file
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sknet.evaluation.predictions import StoredPredictions
     from sknet.export import Options
 
-PREDICTIONS = "predictions.parquet"
 """Name of an evaluation's predictions where its recipe isn't known."""
 
 
@@ -140,7 +139,9 @@ def kept_predictions(
         return None
     from sknet.evaluation.predictions import read_predictions
 
-    file = origin.evaluation / (predictions_file(recipe, model.crop) if recipe else PREDICTIONS)
+    file = origin.evaluation / (
+        predictions_file(recipe, model.crop) if recipe else PREDICTIONS_FILE
+    )
     if origin.is_stored and not file.is_file():
         return None  # no evaluation at this resolution
     return read_predictions(file)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sknet.architectures import IMAGENET_CLASSES
 from sknet.graph.ir import Node, read_nodes
 from sknet.recipe import Recipe
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from sknet.models.sknet import SKNet
 
-IMAGENET_CLASSES = 1000
 _VALIDATED = "*_validate_*.ir"
 """Files of the last stage of the frontend, after all its passes. Ranks under msrun write them into
 directories of their own."""

@@ -1,7 +1,8 @@
 """A data set's metadata in Croissant, the schema of MLCommons, as JSON-LD.
 
 It describes the index of the samples: split, name, label, size and SHA-256 of each image. The
-images themselves stay where they are; `data.url` of the card says where they can be had.
+images themselves stay where they are; `data.url` of the card says where they can be had. The index
+has to lie beside the metadata for the records to be read.
 """
 
 import json
@@ -10,12 +11,10 @@ from typing import Any
 
 from sknet.passport.fields import DataFields
 from sknet.records import Dataset, Shards
+from sknet.records.data import INDEX_FILE
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 CONFORMS_TO_RAI = "http://mlcommons.org/croissant/RAI/1.0"
-
-INDEX_FILE = "samples.parquet"
-"""The index of the samples. It has to lie beside the metadata for the records to be read."""
 
 SPLITS = {"train": "TrainingSplit", "val": "ValidationSplit", "test": "TestSplit"}
 """Our split → Croissant's name of it."""

@@ -8,6 +8,15 @@ from pydantic import Field, model_validator
 from infra.base.records import Record, Sha256
 from sknet.records.fields import FileName, NonNegativeInt, PositiveInt
 
+SHARDS_FILE = "shards.json"
+"""Name of the `Shards` record in a directory of shards."""
+
+DATASET_FILE = "dataset.json"
+"""Name of the `Dataset` record in a staged data set."""
+
+INDEX_FILE = "samples.parquet"
+"""Name of the index of a staged data set: split, name, label, size and SHA-256 of each image."""
+
 
 def _is_empty(value: Sized) -> bool:
     """Tell whether a field is left out of the JSON."""

@@ -15,6 +15,8 @@ EVALUATION_FILE = "evaluation.json"
 """The counts at the recipe's own resolution."""
 ATTENTION_FILE = "attention.json"
 EXAMPLES_FILE = "examples.json"
+PREDICTIONS_FILE = "predictions.parquet"
+"""The predictions at the recipe's own resolution."""
 
 SPLIT: Literal["val"] = "val"
 """The split by which networks are judged."""

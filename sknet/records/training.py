@@ -16,6 +16,9 @@ MODEL_FILE = "model.ckpt"
 STATE_FILE = "state.json"
 """Name of the `Checkpoint` record in a checkpoint's directory."""
 
+METRICS_FILE = "metrics.jsonl"
+"""Name of a training's log in the directory of its checkpoints."""
+
 
 class Run(Record):
     """A training as it is planned before it starts; its digest identifies it."""

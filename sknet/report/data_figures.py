@@ -9,6 +9,7 @@ import pandas as pd
 from sknet.report.figures import (
     BLUE,
     INK,
+    MAX_LABEL_LENGTH,
     ORANGE,
     RED,
     ROW_HEIGHT,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 MAX_BARS = 20
 """Most classes with a bar of their own; more are drawn as one curve."""
 
-MAX_LABEL_LENGTH = 44
 
 NUM_BINS = 40
 

@@ -30,6 +30,9 @@ WIDTH = 5.0
 """Inches. These are 360 units of the drawing, about as many pixels as a phone shows, so that text
 keeps its size there."""
 
+MAX_LABEL_LENGTH = 44
+"""Characters of a name beside a bar; longer ones are shortened."""
+
 HEIGHT = 4.4
 """Inches."""
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from sknet.architectures import IMAGENET_CLASSES
 from sknet.report.contents import SHORT_KEY_LENGTH, ReportContents, TrainedRun
 from sknet.report.published import IMAGENET_VALIDATION
 from sknet.report.published_table import published_table
 from sknet.report.tables import verdict
 from sknet.report.text import UNKNOWN, accuracy_text, as_text, interval_text
-
-IMAGENET_CLASSES = 1000
 
 
 def shows_published(contents: ReportContents) -> bool:

@@ -12,6 +12,7 @@ from sknet.report.contents import ReportContents, TrainedRun
 from sknet.report.figures import (
     BLUE,
     INK,
+    MAX_LABEL_LENGTH,
     ORANGE,
     RED,
     ROW_HEIGHT,
@@ -36,7 +37,6 @@ MAX_OWN_RUNS = 6
 MAX_REVALIDATIONS = 180
 """Most revalidations in their figure."""
 
-MAX_LABEL_LENGTH = 44
 
 # Outcomes differ in their marker too, for readers who don't see the colours.
 _OUTCOMES = {

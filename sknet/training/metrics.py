@@ -21,8 +21,6 @@ from sknet.errors import UserError
 from sknet.records import Evaluation, Run
 from sknet.training.pace import WINDOW, Pace
 
-METRICS_FILE = "metrics.jsonl"
-
 _MEBIBYTE = 1 << 20
 
 

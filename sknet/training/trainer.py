@@ -23,12 +23,11 @@ from sknet.models.weights import load_weights
 from sknet.planning import refuse_odd_mixing, refuse_single_images
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint, Layout, Run
-from sknet.records.training import run_of
+from sknet.records.training import METRICS_FILE, run_of
 from sknet.training import checkpoint
 from sknet.training.checkpoint import Saver
 from sknet.training.loop import Loop, Start
 from sknet.training.metrics import (
-    METRICS_FILE,
     MetricsLog,
     Sink,
     TensorBoard,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infra.artifacts import Artifact, ArtifactStore
+from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE
 from sknet.report.contents import TrainedRun
 from tasks.catalog.passports import passports_of
 from tasks.catalog.runs import evaluation_of
@@ -16,7 +17,7 @@ from tasks.catalog.runs import evaluation_of
 KEY_TAG = "sknet.key"
 """Key of the run's checkpoint, by which an export finds what it has exported."""
 
-EVALUATION_FILES = ("evaluation.json", "classes.csv", "confusion.csv", "checks.json")
+EVALUATION_FILES = (EVALUATION_FILE, "classes.csv", "confusion.csv", CHECKS_FILE)
 
 STEP_METRICS = ("loss", "lr", "images_per_second", "data_wait_share", "host_memory_mib")
 MAX_PARAM = 6000

@@ -36,11 +36,12 @@ from sknet.passport.chain import (
     read_chain,
     write_chain,
 )
-from sknet.passport.croissant import INDEX_FILE, croissant_metadata
+from sknet.passport.croissant import croissant_metadata
 from sknet.passport.fields import CardFields, read_card
 from sknet.passport.signing import PublicKey, SigningKey, TamperedError
 from sknet.records import Checkpoint, CheckpointChecks, Dataset, Evaluation, Promotion, Shards
 from sknet.records.calibration import CALIBRATION_FILE, Calibration
+from sknet.records.data import DATASET_FILE, INDEX_FILE, SHARDS_FILE
 from sknet.records.evaluation import CHECKS_FILE, evaluation_file
 from sknet.records.training import STATE_FILE
 from tasks.catalog.integrity import granting_promotion, recorded_evaluation
@@ -159,7 +160,7 @@ def build_passport(sources: Sources, issuer: Issuer, directory: Path) -> BuildOu
     for leftover in out.iterdir():
         leftover.unlink()
     index = _entry(sources.dataset.manifest, INDEX_FILE)
-    shards = Shards.read(sources.shards.path("shards.json"))
+    shards = Shards.read(sources.shards.path(SHARDS_FILE))
     signer = issuer.key.id if issuer.key else None
     documents = {
         CARD_FILE: model_card(_facts(sources), issuer.fields, signer),
@@ -327,7 +328,7 @@ def _link(kind: Kind, artifact: Artifact) -> Link:
     manifest = artifact.manifest
     images = None
     if kind == "dataset":
-        images = Dataset.read(artifact.path("dataset.json")).samples_digest
+        images = Dataset.read(artifact.path(DATASET_FILE)).samples_digest
     return Link(
         kind=kind,
         format_version=manifest.format_version,
@@ -376,7 +377,7 @@ def _facts(sources: Sources) -> "ModelFacts":
         evaluations=tuple(
             Evaluation.read(evaluation.path(evaluation_file(recipe, side))) for side in sides
         ),
-        shards=Shards.read(sources.shards.path("shards.json")),
+        shards=Shards.read(sources.shards.path(SHARDS_FILE)),
         promotion=Promotion.read(promotion.path(PROMOTION_FILE)) if promotion else None,
         calibration=(Calibration.read(evaluation.path(CALIBRATION_FILE)) if calibrated else None),
     )

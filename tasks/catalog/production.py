@@ -38,12 +38,13 @@ from sknet.records import (
     SealedResult,
     Shards,
 )
-from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE
+from sknet.records.data import SHARDS_FILE
+from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE, PREDICTIONS_FILE
+from sknet.records.training import STATE_FILE
 
 PRODUCTION = "production"
 """Name of the ref that points to the checkpoint in use."""
 
-PREDICTIONS = "predictions.parquet"
 """Name of the file with an evaluation's predictions at the recipe's own resolution."""
 
 PROMOTION_FILE = "promotion.json"
@@ -166,7 +167,7 @@ def sealed_split(
     Raises:
         StoreError: The data set of the shards isn't in the store any more.
     """
-    if not Shards.read(shards.path("shards.json")).num_samples(TEST):
+    if not Shards.read(shards.path(SHARDS_FILE)).num_samples(TEST):
         return None
     staged = read_staged(store.find("dataset", shards.manifest.made_from("dataset")).directory)
     test = staged.index[staged.index["split"] == TEST]
@@ -220,14 +221,14 @@ def candidate_of(
     """
     checks = CheckpointChecks.read(evaluation.path(CHECKS_FILE))
     shards = store.find("shards", evaluation.manifest.made_from("shards"))
-    dataset = Shards.read(shards.path("shards.json")).dataset
+    dataset = Shards.read(shards.path(SHARDS_FILE)).dataset
     return Candidate(
         checkpoint=checkpoint,
         classes=dataset.classes,
         titles=dataset.titles,
         checks=checks,
         evaluation=Evaluation.read(evaluation.path(EVALUATION_FILE)) if checks.passed else None,
-        predictions=read_predictions(evaluation.path(PREDICTIONS)) if checks.passed else None,
+        predictions=read_predictions(evaluation.path(PREDICTIONS_FILE)) if checks.passed else None,
         rolled_back=was_rolled_back([entry.digest for entry in history], checkpoint),
     )
 
@@ -270,7 +271,7 @@ def production_of(
 
     try:
         checkpoint = store.load(ref.kind, ref.key)
-        state = Checkpoint.read(checkpoint.path("state.json"))
+        state = Checkpoint.read(checkpoint.path(STATE_FILE))
     except UserError as error:
         return not_compared(None, f"production's checkpoint can't be read: {error}")
     if state.run.classes != classes:
@@ -280,7 +281,7 @@ def production_of(
         if evaluation is None:
             shards = store.find("shards", candidate.made_from("shards"))
             evaluation = evaluate(checkpoint, state, shards)
-        predictions = read_predictions(evaluation.path(PREDICTIONS))
+        predictions = read_predictions(evaluation.path(PREDICTIONS_FILE))
     except UserError as error:
         return not_compared(classes, f"production can't be evaluated on these samples: {error}")
     known = Production(ref.digest, classes, predictions, "", ref.suspect)
@@ -300,7 +301,7 @@ def _intact_evaluation(
         for manifest in store.list("evaluation")
         if manifest.inputs == inputs
         and manifest.format_version in COMPARABLE_FORMATS
-        and PREDICTIONS in {entry.path for entry in manifest.files}
+        and PREDICTIONS_FILE in {entry.path for entry in manifest.files}
     ]
     for manifest in sorted(manifests, key=lambda each: each.params != candidate.params):
         try:

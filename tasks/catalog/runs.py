@@ -22,6 +22,9 @@ from sknet.records import (
     Shards,
 )
 from sknet.records.calibration import CALIBRATION_FILE, Calibration
+from sknet.records.data import INDEX_FILE, SHARDS_FILE
+from sknet.records.evaluation import ATTENTION_FILE, CHECKS_FILE, EVALUATION_FILE, EXAMPLES_FILE
+from sknet.records.training import METRICS_FILE, STATE_FILE
 from sknet.report import DataFacts, ReportContents, ShownExample, TaskOutput, TrainedRun
 from sknet.report.contents import DataSetFacts, MeasuredSample, read_log
 from sknet.report.data_contents import (
@@ -37,9 +40,6 @@ from tasks.catalog.reading import StoreReader, name_of
 
 MAX_THUMBNAIL_BYTES = 64 * 1024
 """Largest thumbnail that a page shows, as it shows dozens of them."""
-
-INDEX_FILE = "samples.parquet"
-"""File of a data set with the split and the label of each sample."""
 
 OTHER_RESOLUTION = re.compile(r"evaluation-\d+\.json")
 """Name of the counts at another resolution than the recipe's own."""
@@ -140,7 +140,7 @@ class _Collector:
 
     def run(self, checkpoint: Manifest, production: Ref | None) -> TrainedRun | None:
         """Return all of a run that can be read; None if its checkpoint's state can't."""
-        state = self._reader.record(checkpoint, "state.json", Checkpoint)
+        state = self._reader.record(checkpoint, STATE_FILE, Checkpoint)
         if state is None:
             return None
         return self._reader.attempt(
@@ -210,7 +210,7 @@ class _Collector:
         others = sorted(name for name in names if OTHER_RESOLUTION.fullmatch(name))
         records = (
             self._reader.record(evaluated, name, Evaluation)
-            for name in (*(name for name in names if name == "evaluation.json"), *others)
+            for name in (*(name for name in names if name == EVALUATION_FILE), *others)
         )
         found = [record for record in records if record is not None]
         return sorted(found, key=lambda each: (each.resolution != side, each.resolution))
@@ -221,11 +221,11 @@ class _Collector:
             return {}
         digests = {entry.path: entry.sha256 for entry in evaluated.files}
         fields: dict[str, Any] = {}
-        if "checks.json" in digests:
-            checks = self._reader.record(evaluated, "checks.json", CheckpointChecks)
+        if CHECKS_FILE in digests:
+            checks = self._reader.record(evaluated, CHECKS_FILE, CheckpointChecks)
             fields["checks"] = checks.checks if checks else ()
-        if "attention.json" in digests:
-            attention = self._reader.record(evaluated, "attention.json", Attention)
+        if ATTENTION_FILE in digests:
+            attention = self._reader.record(evaluated, ATTENTION_FILE, Attention)
             if attention and _is_consistent(attention):
                 fields["attention"] = attention
             elif attention:
@@ -235,8 +235,8 @@ class _Collector:
                 )
         if CALIBRATION_FILE in digests:
             fields["calibration"] = self._reader.record(evaluated, CALIBRATION_FILE, Calibration)
-        if "examples.json" in digests:
-            listed = self._reader.record(evaluated, "examples.json", Examples)
+        if EXAMPLES_FILE in digests:
+            listed = self._reader.record(evaluated, EXAMPLES_FILE, Examples)
             fields["examples"] = tuple(
                 ShownExample(example=example, sha256=digests[example.file])
                 for example in (listed.examples if listed else ())
@@ -249,7 +249,7 @@ class _Collector:
         if log is None or directory is None:
             return ()
         name = f"{name_of(log)}/metrics.jsonl"
-        content = self._reader.attempt(name, (directory / "metrics.jsonl").read_bytes)
+        content = self._reader.attempt(name, (directory / METRICS_FILE).read_bytes)
         lines, fault = read_log(content or b"")
         if fault:
             self._reader.report(name, fault)
@@ -259,7 +259,7 @@ class _Collector:
         if shards is None:
             return None
         if shards.digest not in self._data:
-            record = self._reader.record(shards, "shards.json", Shards)
+            record = self._reader.record(shards, SHARDS_FILE, Shards)
             self._data[shards.digest] = (
                 DataFacts(
                     source=record.dataset.source,

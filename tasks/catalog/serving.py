@@ -9,8 +9,9 @@ from pathlib import Path
 from infra.artifacts import ArtifactStore, StoreError, default_store, open_store
 from sknet.prediction.stores import StoredCheckpoint
 from sknet.records.calibration import CALIBRATION_FILE
+from sknet.records.evaluation import PREDICTIONS_FILE
 from sknet.report import ReportContents
-from tasks.catalog.production import PREDICTIONS, newest
+from tasks.catalog.production import newest
 from tasks.catalog.runs import collect
 
 
@@ -45,7 +46,8 @@ def _evaluated(store: ArtifactStore, digest: str) -> Path | None:
         for manifest in store.list("evaluation")
         if manifest.inputs.get("checkpoint") == digest
     ]
-    for file in (CALIBRATION_FILE, PREDICTIONS):  # evaluations of earlier versions have no former
+    # Evaluations of earlier versions have no calibration.
+    for file in (CALIBRATION_FILE, PREDICTIONS_FILE):
         found = newest(each for each in manifests if file in {entry.path for entry in each.files})
         if found is not None:
             return store.load("evaluation", found.key).directory

@@ -36,6 +36,7 @@ from sknet.data.quarantine import Report, no_report, refuse_too_many, report_qua
 from sknet.data.staging import Staged
 from sknet.errors import LostProcessError, UserError
 from sknet.records import Reencoding, Shards
+from sknet.records.data import SHARDS_FILE
 
 TICK_SECONDS = 0.5
 """Time between two looks at the progress."""
@@ -131,7 +132,7 @@ def write_shards(
         )
         refuse_quarantine_above(max_quarantine, shards)
         _refuse_empty_classes(staged, shards, source)
-        replace_file(directory / "shards.json", shards.encode(), durable=True)
+        replace_file(directory / SHARDS_FILE, shards.encode(), durable=True)
         shutil.rmtree(directory / WORK)
     return shards
 

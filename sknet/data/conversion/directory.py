@@ -23,6 +23,7 @@ from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_names
 from sknet.data.staging import Staged
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, ShardFile, Shards
+from sknet.records.data import SHARDS_FILE
 
 WORK = ".conversion"
 LOCK = ".conversion.lock"
@@ -105,7 +106,7 @@ def _belongs_to(plan: str, path: Path) -> bool:
 def _reopen(directory: Path, plan: str, planned: Iterable[ShardPlan]) -> None:
     """Turn a finished conversion of this plan back into the records of its shards."""
     try:
-        shards = Shards.read(directory / "shards.json")
+        shards = Shards.read(directory / SHARDS_FILE)
     except UserError:
         return
     if shards.plan != plan:
