@@ -33,15 +33,16 @@ def copy_files(artifact: Artifact, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     copy = directory.absolute().with_name(f".{directory.absolute().name}.{uuid4()}")
     try:
-        for entry in artifact.manifest.files:
-            target = copy / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.path(entry.path), target)
-            if file_sha256(target) != entry.sha256:
-                raise DamagedArtifactError(
-                    f"{artifact.manifest.kind}/{artifact.manifest.key} is damaged: "
-                    f"{entry.path!r} isn't what its sha256 says; `repair` sets it aside"
-                )
+        with artifact.manifest.work("copying") as count:
+            for entry in artifact.manifest.files:
+                target = copy / entry.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(artifact.path(entry.path), target)
+                if file_sha256(target, count) != entry.sha256:
+                    raise DamagedArtifactError(
+                        f"{artifact.manifest.kind}/{artifact.manifest.key} is damaged: "
+                        f"{entry.path!r} isn't what its sha256 says; `repair` sets it aside"
+                    )
         copy.rename(directory)
     except BaseException:
         shutil.rmtree(copy, ignore_errors=True)

@@ -47,7 +47,7 @@ class ShowOptions(OneRecipe):
 
 
 def told(body: Callable[..., None]) -> Callable[..., int]:
-    """Make a command of a function; a wrong input is its last line, with exit code 2."""
+    """Make a command of a function that prints what it finds."""
 
     def run(*options: object) -> int:
         return run_interruptible(partial(_run, body, *options))
@@ -56,11 +56,7 @@ def told(body: Callable[..., None]) -> Callable[..., int]:
 
 
 def _run(body: Callable[..., None], *options: object) -> int:
-    try:
-        body(*options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.USER_ERROR
+    body(*options)
     return ExitCode.DONE
 
 

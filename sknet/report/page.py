@@ -335,16 +335,17 @@ def _pairs(run: TrainedRun, pictures: Pictures) -> Iterator[dict[str, Any]]:
     if counts is None:
         return
     for pair in counts.confused[:MAX_PAIRS]:
+        label, predicted = run.class_name(pair.label), run.class_name(pair.predicted)
         yield {
-            "label": run.class_name(pair.label),
-            "predicted": run.class_name(pair.predicted),
+            "label": label,
+            "predicted": predicted,
             "count": pair.count,
             "seen": counts.class_seen[pair.label] if pair.label < len(counts.class_seen) else 0,
             "examples": [
                 {
                     "uri": data_uri(pictures.get(shown.sha256, b"")),
-                    "key": shown.example.key,
-                    "probability": _percent(shown.example.probability),
+                    "words": f"{shown.example.key}: {label}, taken for {predicted} with "
+                    f"{_percent(shown.example.probability)}",
                 }
                 for shown in itertools.islice(_examples(run, pair), MAX_EXAMPLES_PER_PAIR)
             ],

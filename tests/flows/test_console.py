@@ -120,6 +120,14 @@ def test_the_help_of_a_command_has_one_example_which_it_understands(
     console().parse_args(words, exit_on_error=False, print_error=False)
 
 
+@pytest.mark.parametrize("words", ["", "run", "recipes", "store", "passport verify"])
+def test_the_help_has_a_short_option(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(console(), [*words.split(), "--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert start(console(), [*words.split(), "-h"]) == 0
+    assert capsys.readouterr().out == help_text
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_option_has_a_help_and_is_found_in_kebab_case_and_in_snake_case(name: str) -> None:
     arguments = [
