@@ -26,6 +26,7 @@ from sknet.prediction.inputs import Found, find_files
 from sknet.prediction.results import Prediction, Unreadable, document, table_file
 from sknet.prediction.stores import REF, stored_checkpoint
 from sknet.recipe import load_recipe
+from sknet.records.calibration import Calibration, threshold_of
 
 if TYPE_CHECKING:
     from sknet.prediction.predictor import Predictor
@@ -39,6 +40,7 @@ def main(options: "Options") -> None:
     distribute = program.is_distributed(options.distribute, "sknet/predict.py")
     _check(options, distribute=distribute)
     found = find_files(options.images)
+    _prepare_outputs(options)
     warnings: list[str] = []
     predictor = _predictor(options, warnings.append, distribute=distribute)
     is_first = predictor.world.rank == 0
@@ -93,6 +95,10 @@ def _check(options: "Options", *, distribute: bool) -> None:
         raise UserError(
             f"--error-rate is {options.error_rate}, expected at least 0 and less than 1"
         )
+
+
+def _prepare_outputs(options: "Options") -> None:
+    """Make the directories of the files for predictions, and refuse what can't be written."""
     files: dict[Path, str] = {}
     for name in OUTPUTS:
         path = getattr(options, name)
@@ -107,18 +113,24 @@ def _check(options: "Options", *, distribute: bool) -> None:
 def _predictor(
     options: "Options", warn: Callable[[str], object], *, distribute: bool
 ) -> "Predictor":
+    def tell(line: str) -> None:
+        warn(f"warning: {line}")
+
+    def refuse_rate(calibration: Calibration | None, source: str) -> None:
+        if options.error_rate is not None:
+            threshold_of(calibration, options.error_rate, source)
+
     recipe = load_recipe(options.config, warn=warn) if options.config else None
     classes = read_classes(options.classes) if options.classes else None
     if options.onnx:
         exported = read_exported(options.onnx)
         classes_of(exported, classes)
+        refuse_rate(None, str(options.onnx))
         return _predictor_class().from_exported(exported, classes=classes)
-
-    def tell(line: str) -> None:
-        warn(f"warning: {line}")
 
     if options.ckpt_path:
         describe(options.ckpt_path, recipe, classes)
+        refuse_rate(None, str(options.ckpt_path))
         return _predictor_class().from_checkpoint(
             options.ckpt_path,
             recipe=recipe,
@@ -129,6 +141,7 @@ def _predictor(
         )
     console().show(Progress(phase="looking into the store"))
     stored = stored_checkpoint(options.store, options.ref or REF)
+    refuse_rate(stored.calibration, stored.name)
     return _predictor_class().from_stored(
         stored,
         device_target=options.device_target,

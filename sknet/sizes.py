@@ -13,7 +13,7 @@ from infra.base.commands import OPTIONS, parsed_by
 from infra.base.options import whole_number
 from infra.base.progress import work
 from sknet import program
-from sknet.architectures import ARCHITECTURES, architecture
+from sknet.architectures import ARCHITECTURES, IMAGENET_CLASSES, architecture
 from sknet.errors import UserError
 from sknet.options import LaunchedOptions
 from sknet.recipe import Recipe
@@ -28,13 +28,9 @@ BYTES_PER_PARAMETER = 4
 """Weights are float32."""
 
 
-CLASSES = 1000
-"""Number of classes of the networks that are counted, ImageNet's."""
-
-
 @dataclass(frozen=True)
 class ModelProfile:
-    """The size of a network of CLASSES classes, and its work for one image."""
+    """The size of a network of ImageNet's classes, and its work for one image."""
 
     params: int
     """Number of trainable parameters."""
@@ -81,7 +77,7 @@ def checkpoint_bytes(recipe: Recipe, num_classes: int) -> int | None:
     if recipe.model not in SIZES:
         return None
     size = SIZES[recipe.model]
-    fewer = (CLASSES - num_classes) * (_FEATURES[architecture(recipe.model).block] + 1)
+    fewer = (IMAGENET_CLASSES - num_classes) * (_FEATURES[architecture(recipe.model).block] + 1)
     trained, all_values = size.params - fewer, size.params_with_statistics - fewer
     states = _STATES["sgd" if recipe.use_nesterov else recipe.opt]
     return BYTES_PER_PARAMETER * (all_values * (1 + recipe.ema) + states * trained)

@@ -29,7 +29,7 @@ from sknet.prediction.inputs import ImageInput, pixels_of, several
 from sknet.prediction.results import ClassProbability, Prediction, Unreadable
 from sknet.prediction.stores import REF, StoredCheckpoint, stored_checkpoint
 from sknet.recipe import Recipe
-from sknet.records.calibration import CALIBRATION_FILE, Calibration, Threshold
+from sknet.records.calibration import Calibration, Threshold, threshold_of
 from sknet.records.preprocessing import (
     Preprocessing,
     other_preprocessing,
@@ -127,11 +127,10 @@ class Predictor:
         """Load a checkpoint that was found in a store; see `from_store`."""
         if stored.suspect:
             warn(f"{stored.name} is marked as suspect: {stored.suspect}")
-        file = stored.evaluation / CALIBRATION_FILE if stored.evaluation else None
         return cls.from_checkpoint(
             stored.directory,
             device_target=device_target,
-            calibration=Calibration.read(file) if file and file.is_file() else None,
+            calibration=stored.calibration,
             source=stored.name,
             warn=warn,
             distribute=distribute,
@@ -302,14 +301,7 @@ class Predictor:
         Raises:
             UserError: There is no calibration, or no threshold keeps the rate.
         """
-        if not 0 <= error_rate < 1:
-            raise UserError(f"the error rate is {error_rate}, expected at least 0 and less than 1")
-        if self.calibration is None:
-            raise UserError(
-                f"{self.source} has no calibration, which an error rate needs: predict from the "
-                "store in which it was evaluated, after another run of its recipe there"
-            )
-        return self.calibration.threshold(error_rate)
+        return threshold_of(self.calibration, error_rate, self.source)
 
     def _batches(self, images: Iterable[ImageInput]) -> Iterator[list[Loaded]]:
         batch: list[Loaded] = []

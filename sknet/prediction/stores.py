@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sknet.errors import UserError
+from sknet.records.calibration import CALIBRATION_FILE, Calibration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,12 @@ class StoredCheckpoint:
     """Why the checkpoint is in doubt; None if it isn't."""
     shards: Callable[[], Path] | None = None
     """Returns the directory of the shards that it was trained on, which may have to be fetched."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """That of the evaluation, if it has one."""
+        file = self.evaluation / CALIBRATION_FILE if self.evaluation else None
+        return Calibration.read(file) if file and file.is_file() else None
 
 
 def stored_checkpoint(store: str | Path | None, ref: str) -> StoredCheckpoint:

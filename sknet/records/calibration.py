@@ -118,6 +118,27 @@ class Calibration(Record):
         )
 
 
+def threshold_of(calibration: Calibration | None, error_rate: float, source: str) -> Threshold:
+    """Return the threshold of a network for an error rate.
+
+    Args:
+        calibration: That of the network's evaluation, if there is one.
+        error_rate: Largest fraction of wrong predictions among those that are not unsure.
+        source: Where the network is from, for messages.
+
+    Raises:
+        UserError: There is no calibration, or no threshold keeps the rate.
+    """
+    if not 0 <= error_rate < 1:
+        raise UserError(f"the error rate is {error_rate}, expected at least 0 and less than 1")
+    if calibration is None:
+        raise UserError(
+            f"{source} has no calibration, which an error rate needs: predict from the store in "
+            "which it was evaluated, after another run of its recipe there"
+        )
+    return calibration.threshold(error_rate)
+
+
 def _fraction_wrong(counts: tuple[int, int]) -> Fraction:
     seen, wrong = counts
     return Fraction(wrong, seen) if seen else Fraction(0)

@@ -202,7 +202,12 @@ def test_a_file_is_hashed_once(
 
 
 def test_an_error_rate_needs_a_calibration_which_a_file_has_not(
-    trained: Trained, exported: Path, refused: Callable[..., str], away: Path
+    trained: Trained,
+    exported: Path,
+    refused: Callable[..., str],
+    away: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded MindSpore"))
     said = refused(predict, trained.images, "--onnx", exported, "--error-rate", 0.1, "--quiet")
     assert "has no calibration, which an error rate needs" in said

@@ -19,7 +19,7 @@ from sknet.errors import SampleError, UserError
 from sknet.evaluation.predictions import StoredPredictions, read_predictions
 from sknet.models.weights import save_safetensors
 from sknet.prediction.results import ClassProbability, Prediction
-from sknet.prediction.stores import stored_checkpoint
+from sknet.prediction.stores import StoredCheckpoint, stored_checkpoint
 from sknet.recipe import Recipe
 from sknet.records.calibration import CALIBRATION_FILE, Calibration
 from sknet.records.training import run_of
@@ -310,6 +310,31 @@ def test_other_preprocessing_than_that_of_the_weights_source_is_told(
         sknet.Predictor.from_checkpoint(
             away / "timm.safetensors", recipe=given, classes=["a", "b", "c"]
         )
+
+
+def test_an_error_rate_that_can_not_be_kept_is_refused_before_mindspore_is_loaded(
+    trained: Trained, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = stored_checkpoint(trained.store, "production").calibration
+    assert known is not None
+    all_wrong = tuple(
+        each.model_copy(update={"held_out": (each.held_out[0], each.held_out[0])})
+        for each in known.curve
+    )
+    monkeypatch.setattr(
+        StoredCheckpoint, "calibration", known.model_copy(update={"curve": all_wrong})
+    )
+    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
+    line = refused(predict, trained.images, "--store", trained.store, "--error-rate", 0.5)
+    assert "no threshold keeps an error rate of 0.5 on both halves of the 18 validation" in line
+
+
+def test_no_directory_is_made_for_predictions_of_no_images(
+    refused: Callable[..., str], away: Path
+) -> None:
+    line = refused(predict, "gone.png", "--ckpt_path", "gone", "--json", "out/found.json")
+    assert "gone.png does not exist" in line
+    assert not (away / "out").exists()
 
 
 def test_a_suspect_checkpoint_predicts_with_a_warning(
