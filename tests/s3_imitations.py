@@ -94,8 +94,13 @@ def like_obs(asked: Asked, ask: Ask) -> Answer:
 def like_minio(asked: Asked, ask: Ask) -> Answer:
     """Writes an absent key whatever `If-Match` says, and wants an MD5 with a bulk deletion.
 
-    It knows no conditions of CompleteMultipartUpload.
+    It knows no conditions of CompleteMultipartUpload, and lists no uploads below a prefix.
     """
+    if asked.method == "GET" and "uploads" in asked.query:
+        return Answer(
+            200,
+            b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>",
+        )
     if asked.is_bulk_deletion and "content-md5" not in asked.headers:
         return Answer.refusal(400, "MissingContentMD5", "Missing required header: Content-Md5.")
     if asked.is_completion:
@@ -137,6 +142,15 @@ def like_b2(asked: Asked, ask: Ask) -> Answer:
     return ask(asked)
 
 
+def conflicting(asked: Asked, ask: Ask) -> Answer:
+    """Answers 409 where a condition of a write does not hold, as AWS does if writers meet."""
+    answer = ask(asked)
+    is_conditional = any(name in asked.headers for name in CONDITIONS)
+    if asked.method in ("PUT", "POST") and is_conditional and answer.status in (404, 412):
+        return Answer.refusal(409, "ConditionalRequestConflict", "a conflicting operation occurred")
+    return answer
+
+
 def heedless(asked: Asked, ask: Ask) -> Answer:
     """Accepts all conditions and checksums of writes, and ignores them."""
     if asked.method in ("PUT", "POST"):
@@ -169,6 +183,7 @@ IMITATIONS: dict[str, Behaviour] = {
     "MinIO": like_minio,
     "Ceph": like_ceph,
     "B2": like_b2,
+    "conflicting": conflicting,
     "heedless": heedless,
     "racy": racy,
 }
@@ -192,6 +207,7 @@ _DIFFERENCES: dict[str, dict[str, Any]] = {
         "complete": "refused",
         "replace_absent": "unclear",
     },
+    "conflicting": {"replace_absent": "unclear"},
     "heedless": {
         "create": "ignored",
         "replace": "ignored",

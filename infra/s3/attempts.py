@@ -14,6 +14,7 @@ from botocore.exceptions import FlexibleChecksumError
 from infra.s3.client import Clients
 from infra.s3.errors import (
     AnswerError,
+    ConditionFailed,
     DamagedObjectError,
     Retry,
     S3Error,
@@ -151,14 +152,14 @@ class Operation:
                 retry = retry_of(error)
                 self._clients.discard(client)
                 failure = self._failure(error, tries)
-            doubtful += retry is Retry.A_FEW_TIMES
+            doubtful += retry in (Retry.A_FEW_TIMES, Retry.OF_CONFLICT)
             pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS)
             pause *= random.uniform(0.5, 1)
             is_last = retry is Retry.NEVER or doubtful == FEW
             if is_last or time.monotonic() + pause + LEAST_SECONDS >= self._deadline:
                 # Outside the except clause, so that its context isn't the original error, which
                 # may contain secrets.
-                raise failure
+                raise ConditionFailed if retry is Retry.OF_CONFLICT else failure
             if self.ended.wait(pause):
                 raise Abandoned
 

@@ -35,7 +35,6 @@ _ADVICE = {
     "BadDigest": "the bytes were damaged on the way, or the file changed",
 }
 _TEMPORARY = {
-    "ConditionalRequestConflict",
     "InternalError",
     "OperationAborted",
     "RequestTimeout",
@@ -123,6 +122,8 @@ class Retry(Enum):
     A_FEW_TIMES = 2
     """A flipped bit may be the reason, but hardly several times in a row."""
     NEVER = 3
+    OF_CONFLICT = 4
+    """A few times: another write was under way. After that, the condition counts as failed."""
 
 
 def retry_of(error: Exception) -> Retry:
@@ -164,6 +165,8 @@ def _retry_of_refusal(error: ClientError) -> Retry:
             raise ConditionFailed from None
         case "NotImplemented":
             return Retry.A_FEW_TIMES
+        case "ConditionalRequestConflict" | "ObjectAlreadyExists" | "FileAlreadyExists":
+            return Retry.OF_CONFLICT
     if code in _TEMPORARY or status >= 500 or status in (408, 429):
         return Retry.UNTIL_BUDGET_ENDS
     return Retry.A_FEW_TIMES
@@ -176,8 +179,6 @@ def is_of_request(error: ClientError) -> bool:
     """
     code = error.response["Error"].get("Code", "")
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-    if code == "ConditionalRequestConflict":
-        return True
     is_temporary = code in _TEMPORARY or status in (408, 429)
     is_of_server = is_temporary or (status >= 500 and status != NOT_IMPLEMENTED)
     return not (is_of_server or status in (401, 403) or code == "NoSuchBucket")

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +292,8 @@ def test_an_endpoint_that_answers_https_with_http_is_refused_soon_with_the_cure(
     ],
 )
 def test_a_fault_at_a_request_does_not_change_what_is_probed(every, proxy, direct, tmp_path):
-    probing = Call({}, lambda bucket, _: bucket.probe(), STANDARD, {})
+    limits = replace(LIMITS, attempt_seconds=3)
+    probing = Call({}, lambda bucket, _: bucket.probe(), STANDARD, {}, limits)
     whole = make(probing, proxy, direct, tmp_path)
     assert whole.returned == STANDARD
     cases = list(itertools.product(range(len(whole.injection.requests)), Fault))
