@@ -287,7 +287,7 @@ def test_an_endpoint_that_answers_https_with_http_is_refused_soon_with_the_cure(
     "every",
     [
         # 13 has no factor in common with the number of faults.
-        pytest.param(13 * 9, id="a few cases", marks=pytest.mark.slow),
+        pytest.param(13 * 13, id="a few cases", marks=pytest.mark.slow),
         pytest.param(7, id="every seventh case", marks=pytest.mark.long),
     ],
 )
