@@ -22,7 +22,7 @@ def cache_directory(name: str = "") -> Path:
 
 
 def is_file(path: str | Path) -> bool:
-    """Tell whether there is a file, which may be none that can be looked at.
+    """Tell whether a path is a file; False also for a path that can't be looked at.
 
     `Path.is_file` raises OSError for a name that is too long, and in a forbidden directory.
     """
@@ -30,7 +30,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def is_directory(path: str | Path) -> bool:
-    """Tell whether there is a directory; see `is_file`."""
+    """Tell whether a path is a directory; see `is_file`."""
     return os.path.isdir(path)  # noqa: PTH112
 
 

@@ -132,7 +132,7 @@ class Predictions(TopClasses):
 
 
 def in_batch(forward: Forward, images: Floats, size: int) -> Floats:
-    """Return the logits (N, classes) of at most `size` images, with which zeros fill a batch.
+    """Return the logits (N, classes) of at most `size` images, which zeros complete to a batch.
 
     Args:
         forward: The network, which is given `size` images.

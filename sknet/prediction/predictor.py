@@ -154,7 +154,7 @@ class Predictor:
         Args:
             path: The directory, or the file.
             recipe: Model and preprocessing; needed if there is no state.json beside the weights.
-            classes: Names of the classes; needed in the same case, and else the same ones.
+            classes: Names of the classes; needed in the same case. A checkpoint takes its own only.
             device_target: CPU, Ascend or auto; None: what the recipe says.
             calibration: That of the checkpoint's evaluation, if there is one.
             source: Names the checkpoint in messages; None: its path.

@@ -30,8 +30,8 @@ SOURCE_CHOICES: Mapping[str, Mapping[str, str]] = {
     "timm": {"interpolation": "bicubic", "eval_preprocessing": "pillow"},
     "mindcv": {"eval_preprocessing": "mindcv"},
 }
-"""Source of weights → what its networks are evaluated with where no recipe says it: timm's by
-models/sknet.py of timm 1.0. Of ours without state.json, this is only what recipe files say."""
+"""Source of weights → the choices with which its networks are evaluated if no recipe names others.
+Those of timm are in models/sknet.py of timm 1.0. Ours are the defaults of recipe files."""
 
 Three = tuple[float, float, float]
 
@@ -73,7 +73,7 @@ def other_than_source(recipe: Recipe, source: str) -> str | None:
         source: Whose names the weights have, as `sknet.models.weights.source_of` says.
     """
     if source == "sknet":
-        return None  # any training of ours
+        return None  # a training of ours may have had any choices
     differing = _differing(recipe, SOURCE_CHOICES[source])
     return f"other preprocessing than {source}'s networks have: {differing}" if differing else None
 
