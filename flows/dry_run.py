@@ -40,7 +40,13 @@ from sknet.records import Shards
 from sknet.records.data import SHARDS_FILE
 from sknet.sizes import checkpoint_bytes
 from tasks.catalog.production import PRODUCTION, evaluation_spec
-from tasks.catalog.specs import checkpoint_spec, dataset_spec, shards_spec
+from tasks.catalog.specs import (
+    about_earlier,
+    checkpoint_spec,
+    dataset_spec,
+    earlier_checkpoint_spec,
+    shards_spec,
+)
 from tasks.convert import ConversionSettings
 from tasks.programs import device_here
 
@@ -222,6 +228,11 @@ def _train(
         )
     spec = checkpoint_spec(recipe, shards.digest, choices.asked.workers, choices.device.target)
     outlook, checkpoint = foresee(store, spec)
+    earlier = earlier_checkpoint_spec(
+        recipe, shards.digest, choices.asked.workers, choices.device.target
+    )
+    if outlook == "built" and (line := about_earlier(store, earlier)):
+        show_warning(line)
     if checkpoint:
         size = size_text(checkpoint.manifest.num_bytes)
     return checkpoint, _line("train", outlook, spec, _joined(steps, size))

@@ -3,6 +3,7 @@
 It needs no MindSpore, so that a flow checks everything where it runs.
 """
 
+import math
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -114,13 +115,20 @@ def check_samples(recipe: Recipe, world_size: int, num_samples: int) -> None:
     if num_samples >= global_batch:
         return
     passes = world_size * recipe.gradient_accumulation_steps
-    if (fitting := num_samples // passes) < LEAST_IMAGES:
+    unit = math.lcm(
+        passes,
+        2 * world_size if recipe.mixes else 1,
+        recipe.shuffle_parts if recipe.shuffle == "blocks" else 1,
+    )
+    fitting = num_samples // unit * unit
+    if fitting < LEAST_IMAGES * passes:
+        least = -(-LEAST_IMAGES * passes // unit) * unit
         raise UserError(
             f"there are {num_samples} training samples for {world_size} workers, expected "
-            f"{LEAST_IMAGES * passes} or more: add images, or choose fewer workers"
+            f"{least} or more: add images, or choose fewer workers"
         )
     smaller = (
-        f"batch_size={fitting}" if recipe.batch_size else f"global_batch_size={fitting * passes}"
+        f"batch_size={fitting // passes}" if recipe.batch_size else f"global_batch_size={fitting}"
     )
     raise UserError(
         f"the global batch is {global_batch}, but there are {num_samples} training samples: "
@@ -179,6 +187,12 @@ def _may_be_trained_on(file: SourceFile | Skipped, source: Source) -> bool:
     return isinstance(assigned, Assignment) and assigned.split == "train"
 
 
+def image_libraries(recipe: Recipe) -> str:
+    """Return the versions of the libraries that make the images of a recipe's training."""
+    names = ["opencv-python-headless", "simplejpeg", *(["pillow"] if recipe.antialias else [])]
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:
     """Return the run of a recipe on a data set, planned for `world_size` ranks.
 
@@ -199,4 +213,5 @@ def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str
         steps_per_epoch=num_samples // global_batch,
         device_target=device_target,
         mindspore=version("mindspore"),
+        image_libraries=image_libraries(recipe),
     )

@@ -121,7 +121,7 @@ def _recipe_and_run(
         )
         return given, None
     where = f"recipe of {arguments.ckpt_path}"
-    recipe = given or changed_recipe(run.recipe, arguments.set, where=where)
+    recipe = given or changed_recipe(run.evaluated_recipe, arguments.set, where=where)
     check_model(recipe, run, arguments.ckpt_path)
     if other := other_preprocessing(recipe, run.recipe):
         warn(f"warning: {other}")

@@ -362,7 +362,7 @@ def _rebuild_evaluation(
         )
 
     def build(workspace: Path) -> BuildOutput:
-        out = evaluate_checkpoint(run.recipe, checkpoint, shards, device, workspace)
+        out = evaluate_checkpoint(run.evaluated_recipe, checkpoint, shards, device, workspace)
         return BuildOutput(out, {}, {"processor": processor(device)})
 
     return resolve(open_store(str(scratch)), spec, build).artifact
@@ -386,7 +386,7 @@ def _reevaluate(
         }
     )
     try:
-        out = evaluate_checkpoint(run.recipe, checkpoint, shards, device, scratch)
+        out = evaluate_checkpoint(run.evaluated_recipe, checkpoint, shards, device, scratch)
         pairs = read_pairs(run.recipe, recorded, out)
     except PERMANENT as error:
         said = f"it can't be evaluated any more: {error}"

@@ -14,7 +14,7 @@ from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from sknet.records.training import METRICS_FILE, STATE_FILE
 from tasks.catalog.production import processor
-from tasks.catalog.specs import checkpoint_spec, earlier_checkpoint_spec
+from tasks.catalog.specs import about_earlier, checkpoint_spec, earlier_checkpoint_spec
 from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
@@ -61,7 +61,8 @@ def train(
     earlier = earlier_checkpoint_spec(recipe, shards.digest, num_workers, device_target)
 
     def build(workspace: Path) -> BuildOutput:
-        if line := about_earlier(store, earlier, workspace):
+        is_new = not any(workspace.iterdir())
+        if is_new and (line := about_earlier(store, earlier)):
             get_run_logger().warning("train: %s", line)
         checkpoints = workspace / "checkpoints"
         gang = gang_of(launch, recipe, num_workers, device_target)
@@ -98,22 +99,6 @@ def train(
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path(STATE_FILE))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
-
-
-def about_earlier(store: ArtifactStore, earlier: ArtifactSpec, workspace: Path) -> str | None:
-    """Return what to say of a training that an earlier version has begun, if this one is new.
-
-    Args:
-        store: The artifact store.
-        earlier: The spec that the training had for the earlier version.
-        workspace: The workspace of this training; empty if it has yet to begin.
-    """
-    if any(workspace.iterdir()) or not store.is_begun(earlier):
-        return None
-    return (
-        "an earlier version has begun this training, but it augmented images otherwise, so that it "
-        "can't go on here: training from the first step"
-    )
 
 
 def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:

@@ -93,7 +93,11 @@ class BlockOrder:
         """
         if not 0 <= start <= stop <= self.num_positions:
             raise ValueError(f"slice {start}:{stop} is not within 0:{self.num_positions}")
-        steps, within = np.divmod(np.arange(start, stop), self.batch)
+        return self.at(np.arange(start, stop))
+
+    def at(self, positions: Indices) -> Indices:
+        """Return the samples at positions (N,) of the epoch, each below `num_positions`."""
+        steps, within = np.divmod(positions, self.batch)
         of_part = self.batch // self.parts
         parts, offsets = np.divmod(within, of_part)
         return self._samples(self._places(parts, steps * of_part + offsets))

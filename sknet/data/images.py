@@ -11,14 +11,9 @@ import struct
 import warnings
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 from PIL import Image, UnidentifiedImageError
-
-# Each thread that reads works on an image of its own; threads of OpenCV's would compete with them.
-cv2.setNumThreads(1)
 
 Image8 = npt.NDArray[np.uint8]
 """A decoded image (height, width, 3), as RGB."""
@@ -35,8 +30,8 @@ _OUT_OF_MEMORY = re.compile(
     "insufficient memory|out of memory|memory not enough|failed to allocate|bad.alloc",
     re.IGNORECASE,
 )
-_COLOURS_OF_JPEG = ("Gray", "YCbCr", "RGB")
-_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_COLOURS_OF_JPEG = ("Gray", "YCbCr", "RGB")  # of others, the pixels are a level from MindSpore's
+_PNG, _BMP = b"\x89PNG\r\n\x1a\n", b"BM"
 _BYTES_PER_PIXEL = 16
 """No decoder takes more: Pillow's pixels have 4 bytes, the coefficients of a progressive JPEG up to
 8, MindSpore's pixels 3."""
@@ -131,18 +126,24 @@ def decode_quickly(content: bytes) -> Image8 | None:
     end the process in MindSpore: `undecodable` finds them.
 
     Raises:
-        MemoryError: Memory for the pixels was refused.
+        MemoryError: Memory for the pixels of a JPEG was refused.
     """
+    import cv2
+    import simplejpeg
+
     if content[:2] == bytes((0xFF, _SOI)):
         try:
             _, _, colours, *_ = simplejpeg.decode_jpeg_header(content)
             if colours in _COLOURS_OF_JPEG:
                 return np.asarray(simplejpeg.decode_jpeg(content, "RGB", strict=True), np.uint8)
-        except ValueError:
+        except (ValueError, KeyError):  # KeyError: it has no name for the sampling
             pass
         return None
+    if not content.startswith((_PNG, _BMP)):
+        return None
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED)
+        as_stored = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), as_stored)
         return None if pixels is None else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
     except cv2.error:
         return None

@@ -13,8 +13,8 @@ from sknet.data.reading.threads import (
     BATCHES_AHEAD,
     DECODING_THREADS,
     in_order,
-    num_threads,
     read_ahead,
+    usable_threads,
 )
 from sknet.device import choose_device
 from sknet.errors import NonFiniteLossError, SampleError, UserError
@@ -190,7 +190,7 @@ class Predictor:
             given.classes,
             source=source or str(path),
             calibration=calibration,
-            num_threads=num_threads(DECODING_THREADS),
+            num_threads=usable_threads(DECODING_THREADS),
             world=world,
         )
 
@@ -218,7 +218,7 @@ class Predictor:
             exported.record,
             classes_of(exported, classes),
             source=str(exported.file),
-            num_threads=num_threads(DECODING_THREADS),
+            num_threads=usable_threads(DECODING_THREADS),
         )
 
     def __call__(

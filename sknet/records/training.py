@@ -20,6 +20,10 @@ METRICS_FILE = "metrics.jsonl"
 """Name of a training's log in the directory of its checkpoints."""
 
 
+EVALUATION_THREADS = 8
+"""Threads that read in evaluations, if the machine has as many processors."""
+
+
 class Run(Record):
     """A training as it is planned before it starts; its digest identifies it."""
 
@@ -33,6 +37,17 @@ class Run(Record):
     device_target: str
     mindspore: str
     """Version of MindSpore; other versions may compute other bits."""
+    image_libraries: str = ""
+    """Versions of the libraries that make images of files; others may make other pixels. Empty in
+    trainings that are older than this field, whose images MindSpore made."""
+
+    @property
+    def evaluated_recipe(self) -> Recipe:
+        """The recipe, with as many reading threads as an evaluation makes use of.
+
+        A run doesn't record their number, which changes nothing in what is trained.
+        """
+        return self.recipe.model_copy(update={"num_parallel_workers": EVALUATION_THREADS})
 
     @property
     def total_steps(self) -> int:

@@ -7,8 +7,9 @@ evaluates.
 from importlib.metadata import version
 from typing import Any, Literal
 
-from infra.artifacts import ArtifactSpec
+from infra.artifacts import ArtifactSpec, ArtifactStore
 from sknet.data.shards import SHARDS_FORMAT
+from sknet.planning import image_libraries
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Reencoding
 
@@ -62,7 +63,9 @@ def checkpoint_spec(
         device_target: CPU or Ascend.
     """
     choices = recipe.of_training().choices()
-    return _checkpoint_spec(CHECKPOINT_FORMAT, choices, shards, num_workers, device_target)
+    spec = _checkpoint_spec(CHECKPOINT_FORMAT, choices, shards, num_workers, device_target)
+    params = spec.params | {"image_libraries": image_libraries(recipe)}
+    return spec.model_copy(update={"params": params})
 
 
 def earlier_checkpoint_spec(
@@ -75,6 +78,27 @@ def earlier_checkpoint_spec(
     choices = recipe.of_training().choices()
     choices["num_parallel_workers"] = recipe.num_parallel_workers
     return _checkpoint_spec(4, choices, shards, num_workers, device_target)
+
+
+def about_earlier(store: ArtifactStore | None, earlier: ArtifactSpec) -> str | None:
+    """Return what to say of a training that an earlier version has done or begun, if it has.
+
+    Args:
+        store: The artifact store; None: it doesn't exist yet.
+        earlier: The spec that the training had for the earlier version.
+    """
+    if store is None:
+        return None
+    if (earlier.kind, earlier.key) in store.addresses(earlier.kind):
+        done = f"done this training ({earlier.kind}/{earlier.key[:12]})"
+    elif store.is_begun(earlier):
+        done = "begun this training"
+    else:
+        return None
+    return (
+        f"an earlier version has {done}, but it augmented images otherwise, so that it can't go on "
+        "or be reused here: training from the first step"
+    )
 
 
 def _checkpoint_spec(

@@ -14,13 +14,25 @@ from sknet.data.images import Image8
 
 _LEVELS = np.arange(256, dtype=np.float64)
 _LARGEST_HUE = 255  # MindSpore turns hues by a fraction of this
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # Pillow's SMOOTH
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # Pillow's SMOOTH
+_SMOOTH_SUM = 13
 
 
 def _looked_up(image: Image8, table: npt.NDArray[np.float64]) -> Image8:
     """Return the image with each value replaced by the rounded one of a table (256,)."""
     rounded = np.clip(np.rint(table), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(image, rounded), np.uint8)
+
+
+def _blended(image: Image8, other: Image8, factor: float) -> Image8:
+    """Return `factor` times an image plus 1 - `factor` times another one, rounded.
+
+    Products come from tables, and each sum is rounded once, so that all processors give the same
+    bits. OpenCV's addWeighted doesn't: some processors multiply and add in one step.
+    """
+    own = cv2.LUT(image, (_LEVELS * factor).astype(np.float32))
+    rest = cv2.LUT(other, (_LEVELS * (1 - factor)).astype(np.float32))
+    return np.asarray(cv2.add(own, rest, dtype=cv2.CV_8U), np.uint8)
 
 
 def brightness(image: Image8, factor: float) -> Image8:
@@ -37,11 +49,14 @@ def contrast(image: Image8, factor: float) -> Image8:
 def saturation(image: Image8, factor: float) -> Image8:
     """Return the image blended with its grey."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, 0), np.uint8)
+    return _blended(image, np.asarray(grey, np.uint8), factor)
 
 
 def hue(image: Image8, turn: float) -> Image8:
-    """Return the image with all hues turned, by a fraction of the circle."""
+    """Return the image with all hues turned, by a fraction of the circle.
+
+    OpenCV's conversion to hues may differ by one level between kinds of processors.
+    """
     turned = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     shift = np.uint8(int(turn * _LARGEST_HUE) % 256)
     turned[..., 0] = turned[..., 0] + shift  # uint8 goes round the circle
@@ -51,8 +66,9 @@ def hue(image: Image8, turn: float) -> Image8:
 def sharpness(image: Image8, factor: float) -> Image8:
     """Return the image blended with a smoothed one; its outermost pixels stay."""
     smoothed = image.copy()
-    smoothed[1:-1, 1:-1] = cv2.filter2D(image, -1, _SMOOTH)[1:-1, 1:-1]
-    return np.asarray(cv2.addWeighted(image, factor, smoothed, 1 - factor, 0), np.uint8)
+    sums = cv2.filter2D(image, cv2.CV_16S, _SMOOTH)[1:-1, 1:-1]
+    smoothed[1:-1, 1:-1] = (sums + _SMOOTH_SUM // 2) // _SMOOTH_SUM
+    return _blended(image, smoothed, factor)
 
 
 def posterize(image: Image8, bits: float) -> Image8:

@@ -26,7 +26,7 @@ from sknet.data.images import (
 from sknet.data.order import Indices
 from sknet.data.reading.batch_operations import Images, Labels, Pixels, normalise
 from sknet.data.reading.preprocessing import Operations, eval_operations
-from sknet.data.reading.threads import num_threads, read_pipeline
+from sknet.data.reading.threads import read_pipeline, usable_threads
 from sknet.data.shards import ShardSet
 from sknet.errors import SampleError
 from sknet.recipe import Recipe
@@ -35,6 +35,8 @@ from sknet.records.preprocessing import Preprocessing
 MAX_BATCHES_AHEAD = 32
 """MindSpore's operations are at most this many batches ahead of the one that is yielded: 16, its
 default, after the batches are made, and as many samples or batches before."""
+
+_ROWS_AT_ONCE = 32  # a row alone would cost 0.2 ms of calls between threads
 
 MEMORY_OPTIONS = ["batch_size", "num_parallel_workers"]
 """What the user can lower so that reading needs less memory."""
@@ -75,7 +77,6 @@ def eval_batches(
         indices,
         batch_size,
         num_workers=recipe.num_parallel_workers,
-        seed=recipe.seed,
     )
 
 
@@ -87,7 +88,6 @@ def preprocessed_batches(
     batch_size: int,
     *,
     num_workers: int,
-    seed: int = 0,
 ) -> Iterator[EvalBatch]:
     """Yield batches of the same images after each of several preprocessings.
 
@@ -100,8 +100,6 @@ def preprocessed_batches(
         indices: The samples to read, in this order.
         batch_size: Number of samples of a batch; the last batch may be smaller.
         num_workers: Decoding threads.
-        seed: Seed of MindSpore's data operations, which is a setting of the whole process. Nothing
-            is drawn here.
 
     Raises:
         SampleError: A sample doesn't decode.
@@ -116,8 +114,7 @@ def preprocessed_batches(
             f"image-{number}": eval_operations(each) for number, each in enumerate(preprocessings)
         },
         # MindSpore refuses more workers than processors, and fewer give the same pixels.
-        num_workers=num_threads(num_workers),
-        seed=seed,
+        num_workers=usable_threads(num_workers),
     )
     return (
         (
@@ -145,10 +142,20 @@ def encoded_samples(
     Raises:
         MemoryRefusedError: Memory was refused.
     """
-    rows = _stored(shards, split, indices, ["image", "label"], num_threads(num_workers))
-    with closing(_explain_errors(rows, shards, split, indices, 1)) as explained_rows:
-        for image, label in explained_rows:
-            yield image.tobytes(), int(label)
+    columns, num_workers = ["image", "label"], usable_threads(num_workers)
+    num_read = 0
+    try:
+        rows = _stored(shards, split, indices, columns, num_workers, at_once=_ROWS_AT_ONCE)
+        with closing(rows):
+            for image, label in rows:
+                yield image.tobytes(), int(label)
+                num_read += 1
+    except RuntimeError as error:
+        # Nothing is decoded here, so no other error is a sample's.
+        if not is_out_of_memory(error):
+            raise
+        ahead = indices[num_read : num_read + _ROWS_AT_ONCE]
+        raise explained(error, shards, split, ahead) from error
 
 
 def sample_keys(shards: ShardSet, split: str, indices: Indices) -> list[str]:
@@ -173,13 +180,11 @@ def _batches(
     first: Operations = (),
     columns: Mapping[str, Operations],
     num_workers: int,
-    seed: int,
 ) -> Iterator[tuple[tuple[Pixels, ...], Labels]]:
     """Yield batches with one column for each of `columns`, all after the `first` operations."""
     names = list(columns)
 
     def make() -> object:
-        ds.config.set_seed(seed)
         data = ds.MindDataset(
             shards.paths(split),
             columns_list=["image", "label"],
@@ -284,7 +289,13 @@ def _first_undecodable(shards: ShardSet, split: str, indices: Indices) -> Sample
 
 
 def _stored(
-    shards: ShardSet, split: str, indices: Indices, columns: list[str], num_workers: int = 1
+    shards: ShardSet,
+    split: str,
+    indices: Indices,
+    columns: list[str],
+    num_workers: int = 1,
+    *,
+    at_once: int = 1,
 ) -> Generator[tuple[Any, ...], None, None]:
     """Yield samples as they are stored; most callers need only a few."""
     return read_pipeline(
@@ -293,5 +304,6 @@ def _stored(
             columns_list=columns,
             sampler=ds.SubsetSampler(indices.tolist()),
             num_parallel_workers=num_workers,
-        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+        ).create_tuple_iterator(num_epochs=1, output_numpy=True),
+        at_once,
     )

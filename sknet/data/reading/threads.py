@@ -1,9 +1,8 @@
 """Threads that read: one for MindSpore's pipelines, one that reads ahead, several that decode.
 
-One thread makes and reads all pipelines, one call after the other, for two reasons. MindSpore
-reports an error of any pipeline to the thread that made the first one, and kills the process
-(SIGSEGV) if another thread reads the pipeline that failed. And the seed of the operations is a
-setting of the whole process, which takes effect where a pipeline is made.
+One thread makes and reads all pipelines, one call after the other: MindSpore reports an error of
+any pipeline to the thread that made the first one, and kills the process (SIGSEGV) if another
+thread reads the pipeline that failed.
 """
 
 import os
@@ -11,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -27,25 +27,34 @@ Item = TypeVar("Item")
 Argument = TypeVar("Argument")
 
 
-def read_pipeline(make: Callable[[], Any]) -> Generator[tuple[Any, ...], None, None]:
+def read_pipeline(
+    make: Callable[[], Any], at_once: int = 1
+) -> Generator[tuple[Any, ...], None, None]:
     """Make a pipeline at once, and yield its rows.
 
     Args:
         make: Makes the pipeline and returns MindSpore's iterator over its rows.
+        at_once: Rows that are fetched with one call to the thread that reads.
     """
-    return _rows(_PIPELINES.submit(make).result())
+    return _rows(_PIPELINES.submit(make).result(), at_once)
 
 
-def _rows(iterator: Any) -> Generator[tuple[Any, ...], None, None]:
+def _rows(iterator: Any, at_once: int) -> Generator[tuple[Any, ...], None, None]:
+    def fetch() -> list[tuple[Any, ...]]:
+        return list(islice(iterator, at_once))
+
     try:
-        while (row := _PIPELINES.submit(next, iterator, None).result()) is not None:
-            yield row
+        while True:
+            rows = _PIPELINES.submit(fetch).result()
+            yield from rows
+            if len(rows) < at_once:  # the iterator raises an error if it is asked again
+                return
     finally:
         iterator.stop()
 
 
-def num_threads(wanted: int) -> int:
-    """Return how many threads shall read: those wanted, but no more than processors."""
+def usable_threads(wanted: int) -> int:
+    """Return how many threads shall read: as many as are wanted, but no more than processors."""
     return min(wanted, len(os.sched_getaffinity(0)))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from sknet.data.block_order import BlockOrder
 from sknet.data.order import Indices, order_slice, rank_indices
 from sknet.data.reading.batch_operations import Images, Labels, Pixels, Targets, erase, mix
 from sknet.data.reading.pipeline import encoded_samples, explained
-from sknet.data.reading.threads import num_threads
+from sknet.data.reading.threads import usable_threads
 from sknet.data.reading.training_images import Normalisation, SampleDraws, TrainingImages
 from sknet.data.shards import ShardSet
 from sknet.recipe import Recipe
@@ -43,8 +44,9 @@ def rank_samples(
     recipe, batch = run.recipe, run.global_batch_size
     first, last = start * batch, stop * batch
     if recipe.shuffle == "blocks":
-        order = block_order(run, shards, epoch).slice(first, last)
-    elif recipe.sampler == "uniform":
+        own = rank_indices(np.arange(first, last), batch, world.rank, world.size)
+        return block_order(run, shards, epoch).at(own)
+    if recipe.sampler == "uniform":
         order = order_slice(shards.num_samples("train"), recipe.seed, epoch, first, last)
     else:
         order = balanced_slice(
@@ -124,7 +126,7 @@ class TrainingBatches:
             num_workers: Threads that decode and augment, if the machine has as many processors.
         """
         self._run, self._shards, self._world = run, shards, world
-        self._threads = num_threads(num_workers)
+        self._threads = usable_threads(num_workers)
         self._images = TrainingImages(run.recipe)
         self._normalise: Normalisation | None = None
         if not normalises_on_device(run.recipe, run.device_target):
@@ -194,7 +196,10 @@ class TrainingBatches:
         start: int,
     ) -> Iterator[_Batch]:
         for number, part in enumerate(indices.reshape(-1, self._size)):
-            contents, labels = zip(*(next(samples) for _ in part), strict=True)
+            read = list(islice(samples, self._size))
+            if len(read) < self._size:
+                raise RuntimeError(f"MindRecord left samples out of {shards.paths('train')}")
+            contents, labels = zip(*read, strict=True)
             step = start + number
             yield _Batch(
                 epoch=epoch,

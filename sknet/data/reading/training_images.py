@@ -2,7 +2,7 @@
 
 It is a function of the image and of the sample's random numbers, which follow from (seed, epoch,
 position). OpenCV does the work: it lets other threads run meanwhile, and resizes as MindSpore does,
-to the bit or, if bicubic, to one level of 255.
+to the bit.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,9 @@ from sknet.data.reading.colours import jitter
 from sknet.data.reading.crop_box import NUM_DRAWS, crop_box
 from sknet.data.reading.draws import Draws, draws
 from sknet.recipe import Recipe
+
+# Each thread that reads works on an image of its own; threads of OpenCV's would compete with them.
+cv2.setNumThreads(1)
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,

@@ -120,6 +120,20 @@ def test_quick_decoding_has_mindspores_pixels_for_all_but_four_channels() -> Non
         assert np.array_equal(decode_quickly(content), decoded), name
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", "TIFF", "PPM", "GIF"])
+def test_quick_decoding_leaves_what_mindspore_refuses(kind: str) -> None:
+    assert decode_quickly(encoded(PHOTO, kind)) is None
+
+
+def test_a_jpeg_of_an_unusual_sampling_is_left_to_mindspore() -> None:
+    content = bytearray(encoded(PHOTO.convert("L"), "JPEG"))
+    expected = decode(bytes(content))
+    # 1x4, for which simplejpeg has no name; it changes nothing in a grey image.
+    content[content.index(b"\xff\xc0") + 11] = 0x14
+    assert undecodable(bytes(content)) is None
+    assert np.array_equal(decode(bytes(content)), expected)
+
+
 def test_exif_orientation_is_ignored_as_in_training_of_the_published_networks() -> None:
     decoded = vision.Decode()(np.frombuffer(ACCEPTED["exif-rotated"], np.uint8))
     assert decoded.shape == PIXELS.shape

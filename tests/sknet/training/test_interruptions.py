@@ -112,7 +112,7 @@ def test_killed_anywhere_several_times(
 @pytest.mark.parametrize(
     ("name", "number", "step"),
     [("plain", "SIGTERM", 2), ("everything", "SIGUSR1", 7)],
-    ids=["at the end of a segment", "within a segment"],
+    ids=["at a planned checkpoint", "between two of them"],
 )
 def test_stopped_after_a_step(
     uninterrupted: Callable[[str], Path],

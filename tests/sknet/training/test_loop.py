@@ -131,7 +131,7 @@ def test_a_step_reads_the_device_once_when_the_next_has_begun_on_inputs_made_ahe
     log = tmp_path / "host.log"
     assert forked(tmp_path / "ckpt", recipe=choices, host_log=str(log)) == 0
     num_reads, makers = zip(*map(json.loads, log.read_text().splitlines()), strict=True)
-    # Seven steps in one segment, of which the first compiles.
+    # Seven steps up to one checkpoint, of which the first compiles.
     assert [count - num_reads[1] for count in num_reads[1:]] == [0, 1, 2, 3, 4, 5]
     assert set(makers) == {"read-ahead"}
 
@@ -154,7 +154,7 @@ def test_the_times_of_steps_sum_up_to_the_time_that_passed(
     # The first compiles.
     times = [entry["ms_per_step"] / 1000 for entry in steps[1:]]
     assert len(times) == 6
-    # What the host notes of the step before is in each but the last, which ends its segment.
+    # What the host notes of the step before is in each but the last, which a checkpoint follows.
     assert min(times[:-1]) >= 0.2
     first = compiled["first_batch_seconds"] + compiled["compile_seconds"]
     assert first + sum(times) <= epoch["seconds"]

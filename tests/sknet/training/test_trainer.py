@@ -55,6 +55,16 @@ def test_a_run_has_as_many_steps_as_fill_a_batch(recipe: Recipe, converted: Shar
             "there are 15 training samples for 8 workers, expected 16 or more: add images, or "
             "choose fewer workers",
         ),
+        (
+            {"global_batch_size": 16, "cutmix": 1.0},
+            1,
+            "choose a smaller batch, such as --set global_batch_size=14",
+        ),
+        (
+            {"global_batch_size": 18, "shuffle": "blocks", "shuffle_parts": 6},
+            1,
+            "choose a smaller batch, such as --set global_batch_size=12",
+        ),
         ({}, 3, "global_batch_size 4 can't be divided among 3 workers"),
         (
             {"global_batch_size": 6, "mixup": 0.2},

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import sknet.planning
 import tasks.catalog.specs
 from infra.artifacts import ArtifactSpec, open_store
 from sknet.recipe import Recipe, load_recipe
-from tasks.catalog.specs import checkpoint_spec, earlier_checkpoint_spec
-from tasks.train import about_earlier
+from tasks.catalog.specs import about_earlier, checkpoint_spec, earlier_checkpoint_spec
 
 SHARDS = "5" * 64
 
@@ -25,7 +25,7 @@ def test_how_a_training_is_read_logged_kept_and_judged_is_not_in_its_key() -> No
     assert spec(changed) != spec(load_recipe("skresnet18_digits", ["lr=0.07"]))
 
 
-def test_a_training_that_an_earlier_version_has_begun_is_told_of_once(
+def test_a_training_that_an_earlier_version_has_begun_or_done_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks.catalog.specs, "version", lambda _: "2.9.0")
@@ -34,12 +34,28 @@ def test_a_training_that_an_earlier_version_has_begun_is_told_of_once(
     # The key that the last version of that format gave it.
     assert earlier.key == "ed14830a455071eaed87508d74b0e2f3a61f8ec7ff2151ce4b3975e9bb0e0fcb"
     store = open_store(str(tmp_path / "store"))
-    with store.workspace(spec(recipe)) as workspace:
-        assert about_earlier(store, earlier, workspace) is None
-        with store.workspace(earlier):
-            pass  # it was interrupted
-        line = about_earlier(store, earlier, workspace)
-        assert line is not None
-        assert line.endswith("can't go on here: training from the first step")
-        (workspace / "checkpoints").mkdir()
-        assert about_earlier(store, earlier, workspace) is None
+    assert about_earlier(None, earlier) is about_earlier(store, earlier) is None
+    with store.workspace(earlier) as workspace:
+        (workspace / "model.ckpt").write_bytes(b"weights")  # and it was interrupted
+    line = about_earlier(store, earlier)
+    assert line is not None
+    assert line.startswith(
+        "an earlier version has begun this training, but it augmented images oth"
+    )
+    store.put(earlier, workspace, stats={}, provenance={})
+    line = about_earlier(store, earlier)
+    assert line is not None
+    assert line.startswith(
+        "an earlier version has done this training (checkpoint/ed14830a4550), but"
+    )
+
+
+def test_other_libraries_of_images_make_another_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("skresnet18_digits")
+    now = spec(recipe)
+    assert "opencv-python-headless" in str(now.params["image_libraries"])
+    assert "pillow" not in str(now.params["image_libraries"])
+    monkeypatch.setattr(sknet.planning, "version", lambda _: "9.9")
+    assert spec(recipe) != now
+    antialiased = load_recipe("skresnet18_digits", ["antialias=true"])
+    assert str(spec(antialiased).params["image_libraries"]).endswith("pillow 9.9")

@@ -71,7 +71,7 @@ def many_shards(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Shar
 @pytest.fixture(autouse=True)
 def many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many threads as are asked for, whatever the machine has."""
-    monkeypatch.setattr(training_batches, "num_threads", lambda wanted: wanted)
+    monkeypatch.setattr(training_batches, "usable_threads", lambda wanted: wanted)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda each: next(iter(each.values())))
