@@ -152,7 +152,7 @@ def _promote(
             current,
             evaluation.manifest,
             candidate.classes,
-            evaluate=partial(_evaluate, store, str(evaluation.manifest.params["device_target"])),
+            evaluate=partial(_evaluate, store, str(evaluation.manifest.made_with("device_target"))),
             warn=lambda line: logger.warning("promote: %s", line),
         )
     production = compared.production if compared else None
@@ -231,7 +231,7 @@ def _evaluate_sealed(
     recipe: Recipe, checkpoint: TaskResult, evaluation: Artifact, store: ArtifactStore
 ) -> SealedResult | None:
     """Evaluate a checkpoint on the sealed test split; None if its data has none."""
-    device_target = str(evaluation.manifest.params["device_target"])
+    device_target = str(evaluation.manifest.made_with("device_target"))
     shards = store.find("shards", evaluation.manifest.made_from("shards"))
     sealed = sealed_split(store, checkpoint.digest, shards, device_target)
     if sealed is None:

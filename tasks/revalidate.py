@@ -327,8 +327,8 @@ def _staged_as_recorded(store: ArtifactStore, dataset: str, data: str, scratch: 
 
 def _settings_of(recorded: Manifest) -> ConversionSettings:
     """Return the settings of recorded shards, without their limit of unreadable images."""
-    reencoding = recorded.params["reencoding"]
-    chosen = {"shards": recorded.params["num_shards"], "max_quarantine": 1.0}
+    reencoding = recorded.made_with("reencoding")
+    chosen = {"shards": recorded.made_with("num_shards"), "max_quarantine": 1.0}
     if isinstance(reencoding, dict):
         chosen |= {name: reencoding[name] for name in ("shorter_side", "quality")}
     return ConversionSettings.model_validate(chosen)

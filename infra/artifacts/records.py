@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,8 @@ from infra.artifacts.documents import (
 )
 from infra.base import progress
 from infra.base.records import Record, Sha256, canonical_json, sha256_of_json
+
+T = TypeVar("T")
 
 
 class DamagedArtifactError(StoreError):
@@ -211,12 +213,22 @@ class Manifest(SealedRecord):
         Raises:
             StoreError: It names no such input: another program than the pipeline has made it.
         """
-        if name not in self.inputs:
+        return self._named(self.inputs, name)
+
+    def made_with(self, name: str) -> JsonValue:
+        """Return a parameter.
+
+        Raises:
+            StoreError: It names no such parameter: another program than the pipeline has made it.
+        """
+        return self._named(self.params, name)
+
+    def _named(self, values: Mapping[str, T], name: str) -> T:
+        if name not in values:
             raise StoreError(
-                f"{self.kind}/{self.key} names no {name} that it was made from: it is none of the "
-                "pipeline's"
+                f"{self.kind}/{self.key} does not say its {name}: it is none of the pipeline's"
             )
-        return self.inputs[name]
+        return values[name]
 
     def work(
         self, what: str, entries: Iterable[FileEntry] | None = None

@@ -188,7 +188,7 @@ def recorded_evaluation(store: ArtifactStore, checkpoint: str, shards: str) -> W
         The oldest evaluation of a checkpoint that was promoted by hand; None if there is none.
     """
     if promotion := granting_promotion(store, checkpoint):
-        key = str(promotion.params["evaluation"])
+        key = str(promotion.made_with("evaluation"))
         return Wanted("evaluation", promotion.made_from("candidate"), key)
     evaluations = [
         manifest

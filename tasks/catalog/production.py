@@ -358,9 +358,9 @@ def revalidation_since(store: ArtifactStore, time: datetime) -> Manifest | None:
     later = [
         manifest
         for manifest in store.list("revalidation")
-        if datetime.fromisoformat(str(manifest.params["began"])) >= time
+        if datetime.fromisoformat(str(manifest.made_with("began"))) >= time
     ]
-    return max(later, key=lambda manifest: str(manifest.params["began"]), default=None)
+    return max(later, key=lambda manifest: str(manifest.made_with("began")), default=None)
 
 
 def created_at(manifest: Manifest) -> str:

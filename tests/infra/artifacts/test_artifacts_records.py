@@ -203,3 +203,15 @@ def test_the_checksum_is_sha256_over_the_canonical_json_of_the_other_fields():
     checksum = document.pop("checksum")
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     assert checksum == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_an_input_or_a_parameter_that_a_manifest_does_not_have_is_named():
+    spec = ArtifactSpec(
+        kind="shards", format_version=1, params={"number": 4}, inputs={"dataset": "f" * 64}
+    )
+    entry = FileEntry(path="file", size=1, sha256="a" * 64)
+    manifest = Manifest.describe(spec, (entry,), stats={}, provenance={})
+    assert (manifest.made_from("dataset"), manifest.made_with("number")) == ("f" * 64, 4)
+    for missing in (manifest.made_from, manifest.made_with):
+        with pytest.raises(StoreError, match=f"^shards/{spec.key} does not say its colour: "):
+            missing("colour")

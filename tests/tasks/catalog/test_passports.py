@@ -224,7 +224,7 @@ def test_a_checkpoint_that_names_no_shards_is_refused_in_one_line(
     store.put(spec, tmp_path / "files", stats={}, provenance={})
     assert run(store, "make", "--ref", f"checkpoint/{spec.key}") == 2
     said = capsys.readouterr().err
-    assert f"error: checkpoint/{spec.key} names no shards" in said
+    assert f"error: checkpoint/{spec.key} does not say its shards" in said
     assert said.count("\n") == 1
 
 
