@@ -22,7 +22,6 @@ from infra.artifacts import absolute_uri, default_store, open_store
 from infra.base.commands import OPTIONS, STORE, ConsoleOptions, Flag, app_of, parsed_by, start
 from infra.base.options import non_negative_float
 from sknet.errors import UserError
-from tasks.catalog.comparison import check_names
 from tasks.pages import run_name
 from tasks.results import TaskResult, artifact_of
 
@@ -135,7 +134,12 @@ def main(arguments: "Options") -> None:
     store = arguments.store or default_store()
     open_store(store, create=False)
     # The report is stored there, too: that it can be written is checked here.
-    check_names(open_store(store), arguments.compare or ())
+    opened = open_store(store)
+    if arguments.compare:
+        # pandas, which comes with it, takes a second.
+        from tasks.catalog.comparison import check_names
+
+        check_names(opened, arguments.compare)
     check_directory(arguments.out)
     out = Path(arguments.out)
     prepare()

@@ -18,6 +18,7 @@ from sknet.errors import UserError
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Run, Shards
 from sknet.records.data import SHARDS_FILE
+from sknet.records.training import image_libraries
 
 LEAST_IMAGES = 2
 """Images of a forward pass: the attention of an SK unit normalises its means over pixels by
@@ -185,12 +186,6 @@ def _may_be_trained_on(file: SourceFile | Skipped, source: Source) -> bool:
         return False
     assigned = source.assign(file.path, "")
     return isinstance(assigned, Assignment) and assigned.split == "train"
-
-
-def image_libraries(recipe: Recipe) -> str:
-    """Return the versions of the libraries that make the images of a recipe's training."""
-    names = ["opencv-python-headless", "simplejpeg", *(["pillow"] if recipe.antialias else [])]
-    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def plan_run(recipe: Recipe, shards: Shards, world_size: int, device_target: str) -> Run:

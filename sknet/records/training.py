@@ -1,5 +1,6 @@
 """A training run, and the checkpoints that it saves."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -127,3 +128,9 @@ def run_of(weights: Path) -> Run | None:
     """Return the training that a file of weights is from; see `state_of`."""
     state = state_of(weights)
     return state.run if state else None
+
+
+def image_libraries(recipe: Recipe) -> str:
+    """Return the versions of the libraries that make the images of a recipe's training."""
+    names = ["opencv-python-headless", "simplejpeg", *(["pillow"] if recipe.antialias else [])]
+    return ", ".join(f"{name} {version(name)}" for name in names)

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from infra.artifacts import ArtifactSpec, ArtifactStore
 from sknet.data.shards import SHARDS_FORMAT
-from sknet.planning import image_libraries
 from sknet.recipe import Recipe
 from sknet.records import Dataset, Reencoding
+from sknet.records.training import image_libraries
 
 CHECKPOINT_FORMAT = 5
 """Format 2: other names of parameters, and a loss that rounds differently; 3: format 2 of

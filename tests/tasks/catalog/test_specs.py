@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import sknet.planning
+import sknet.records.training
 import tasks.catalog.specs
 from infra.artifacts import ArtifactSpec, open_store
 from sknet.recipe import Recipe, load_recipe
@@ -55,7 +55,7 @@ def test_other_libraries_of_images_make_another_training(monkeypatch: pytest.Mon
     now = spec(recipe)
     assert "opencv-python-headless" in str(now.params["image_libraries"])
     assert "pillow" not in str(now.params["image_libraries"])
-    monkeypatch.setattr(sknet.planning, "version", lambda _: "9.9")
+    monkeypatch.setattr(sknet.records.training, "version", lambda _: "9.9")
     assert spec(recipe) != now
     antialiased = load_recipe("skresnet18_digits", ["antialias=true"])
     assert str(spec(antialiased).params["image_libraries"]).endswith("pillow 9.9")
