@@ -5,3 +5,4 @@ import os
 # Read when OpenCV is first used. With Intel's library, its bicubic resizing and its hues would have
 # other pixels on other processors, and others than MindSpore's.
 os.environ["OPENCV_IPP"] = "disabled"
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # it would warn of that
