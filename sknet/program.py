@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from infra.base.console import opened, show_work
 from infra.base.interrupts import run_interruptible
+from infra.base.on_demand import SupplyError
 from infra.base.outcomes import ExitCode, Outcome, write_outcome
 from infra.base.progress import watching
 from infra.base.shortages import is_disk_full, memory_refused
@@ -62,7 +63,7 @@ def _run(main: Callable[[Options], None], arguments: Options) -> int:
         return _end(arguments, Outcome.STOPPED, str(error), ExitCode.FAILED)
     except (CheckpointError, ExportError, GraphError, SampleError) as error:
         return _end(arguments, Outcome.FAILED, str(error), ExitCode.FAILED)
-    except (LostProcessError, SourceReadError) as error:
+    except (LostProcessError, SourceReadError, SupplyError) as error:
         # Without an outcome, a launcher treats the job as lost and starts it again.
         print(f"error: {error}", file=sys.stderr, flush=True)
         return ExitCode.FAILED

@@ -26,6 +26,7 @@ from sknet.planning import (
     plan_run,
 )
 from sknet.recipe import load_recipe
+from sknet.records.evaluation import SPLIT
 from sknet.training.stopping import StopRequest
 from sknet.training.watchdog import FLOOR_SECONDS
 
@@ -71,6 +72,7 @@ def main(arguments: "Options") -> None:
         check=lambda dataset: check_samples(recipe, planned, dataset.splits["train"]),
         report=report,
     )
+    shards.keep(SPLIT)
     run = plan_run(recipe, shards.record, planned, device.target)
     options = TrainerOptions(
         directory=arguments.ckpt_save_dir,

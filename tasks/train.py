@@ -26,6 +26,7 @@ from tasks.programs import (
     write_recipe,
 )
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
+from tasks.supply import shards_for
 
 
 @pipeline_task("train")
@@ -67,14 +68,15 @@ def train(
         checkpoints = workspace / "checkpoints"
         gang = gang_of(launch, recipe, num_workers, device_target)
         load = OthersLoad()
-        options = {
-            "config": write_recipe(recipe, workspace),
-            "data_dir": artifact_of(store, shards).directory,
-            "ckpt_save_dir": checkpoints,
-            "device_target": device_target,
-            "planned_workers": num_workers,
-        }
-        with store.uploading_parts(spec, checkpoints):
+        data = shards_for(recipe, artifact_of(store, shards), workspace, on_this_host=gang is None)
+        with data as data_dir, store.uploading_parts(spec, checkpoints):
+            options = {
+                "config": write_recipe(recipe, workspace),
+                "data_dir": data_dir,
+                "ckpt_save_dir": checkpoints,
+                "device_target": device_target,
+                "planned_workers": num_workers,
+            }
             run_program(
                 "train",
                 options,

@@ -12,12 +12,13 @@ from infra.artifacts import Artifact, BuildOutput, open_store
 from sknet.data.sources import TEST
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
-from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE, evaluation_file
+from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE, SPLIT, evaluation_file
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
 from tasks.pages import worth_no_failure
 from tasks.programs import ProgressBar, device_here, run_program, write_recipe
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
+from tasks.supply import directory_of_split
 
 
 @pipeline_task("validate")
@@ -91,7 +92,7 @@ def evaluate_checkpoint(
     out = workspace / "out"
     options = {
         "config": write_recipe(recipe, workspace),
-        "data_dir": shards.directory,
+        "data_dir": directory_of_split(shards, SPLIT),
         "ckpt_path": checkpoint.directory / ("" if own_shards else "model.ckpt"),
         "device_target": device_target,
         "out": out,
@@ -128,7 +129,7 @@ def evaluate_sealed(
     out = workspace / "out"
     options = {
         "config": write_recipe(recipe, workspace),
-        "data_dir": shards.directory,
+        "data_dir": directory_of_split(shards, TEST),
         "ckpt_path": checkpoint.directory / "model.ckpt",
         "device_target": device_target,
         "split": TEST,

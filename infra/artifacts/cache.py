@@ -77,6 +77,11 @@ class Cache:
             os.utime(directory)
         return directory / "files"
 
+    def has(self, manifest: Manifest, entry: FileEntry) -> bool:
+        """Tell whether a file of an artifact is here, verified or not."""
+        status = _status(self.root / manifest.digest / "files" / entry.path)
+        return status is not None and status.size == entry.size
+
     def check(self, manifest: Manifest, download: Download) -> tuple[Damage, ...]:
         """Read the files of an artifact that are here, and fetch damaged ones again.
 

@@ -12,6 +12,7 @@ from infra.artifacts.documents import StoreError
 from infra.artifacts.local import LocalStore
 from infra.artifacts.store import ArtifactStore
 from infra.base.files import cache_directory, is_directory
+from infra.base.on_demand import LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from infra.artifacts.s3_profile import StoreServer
@@ -35,7 +36,8 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
 
     For S3, endpoint, region, credentials and certificates come from the standard AWS settings.
     This host's copies are below ``SKNET_CACHE`` (default: ``sknet`` in the user's cache), at most
-    ``SKNET_CACHE_GB`` of them (default: half of that disk).
+    ``SKNET_CACHE_GB`` of them (default: half of that disk). Beside them there are at most
+    ``SKNET_ON_DEMAND_GB`` of files that come on demand (default: half of what is free then).
 
     Args:
         uri: Where the store is; a relative path is relative to the working directory.
@@ -70,12 +72,17 @@ def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
     from infra.artifacts.s3 import S3Store
     from infra.s3 import S3Error
 
-    cache_limit = _cache_limit()
+    cache_limit, on_demand_limit = _gigabytes("SKNET_CACHE_GB"), _gigabytes(LIMIT_VARIABLE)
     try:
         server = _server(uri, cache_directory())
         if create:
             server.profile()
-        return S3Store(server.bucket, cache_directory(), cache_limit=cache_limit)
+        return S3Store(
+            server.bucket,
+            cache_directory(),
+            cache_limit=cache_limit,
+            on_demand_limit=on_demand_limit,
+        )
     except S3Error as error:
         raise StoreError(f"store {uri!r} can't be used: {error.strerror}") from None
 
@@ -91,12 +98,13 @@ def _server(uri: str, directory: Path) -> "StoreServer":
     return StoreServer(bucket, directory)
 
 
-def _cache_limit() -> int | None:
-    text = os.environ.get("SKNET_CACHE_GB")
+def _gigabytes(variable: str) -> int | None:
+    """Return the bytes that a variable of the environment allows; None if it isn't set."""
+    text = os.environ.get(variable)
     if text is None:
         return None
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
-        raise StoreError(f"SKNET_CACHE_GB is {text!r}, expected a number of gigabytes")
+        raise StoreError(f"{variable} is {text!r}, expected a number of gigabytes")
     return int(float(text) * _GIGABYTE)
 
 

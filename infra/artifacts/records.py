@@ -4,7 +4,7 @@ The key of an artifact is known before it is built (`ArtifactSpec.key`), its dig
 (`Manifest.digest`). Both are SHA-256 over canonical JSON, so that any language can recompute them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from infra.artifacts.documents import (
     one_line,
 )
 from infra.base import progress
+from infra.base.on_demand import Supplier
 from infra.base.records import Record, Sha256, canonical_json, sha256_of_json
 
 T = TypeVar("T")
@@ -298,6 +299,11 @@ class Artifact:
     check_copies: Callable[[], tuple[Damage, ...]] = field(compare=False, repr=False)
     """Reads this host's copies of the files of a remote store, and fetches damaged ones again.
     Returns the damage found; none for a store whose files are read in place."""
+    supplier: Callable[[Path, Collection[str]], Supplier] | None = field(
+        default=None, compare=False, repr=False
+    )
+    """Returns what brings single files into a directory on demand, and leaves those of the given
+    paths in this host's cache, too. None for a store whose files are read in place."""
 
     @property
     def digest(self) -> str:

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -60,6 +60,7 @@ from infra.artifacts.store import (
 )
 from infra.base.files import status_of_new_file
 from infra.base.locks import exclusive
+from infra.base.on_demand import Supplier
 from infra.base.progress import Count
 from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
@@ -127,6 +128,7 @@ class S3Store(ArtifactStore):
         cache: Path,
         *,
         cache_limit: int | None = None,
+        on_demand_limit: int | None = None,
         lease_expiry: float = EXPIRY_SECONDS,
     ) -> None:
         """Open a store.
@@ -135,6 +137,7 @@ class S3Store(ArtifactStore):
             bucket: The prefix of a bucket.
             cache: A directory on this host, for copies of files and for workspaces.
             cache_limit: Bytes of files in the cache; see `Cache`.
+            on_demand_limit: Bytes of files that come on demand; see `Supplier`.
             lease_expiry: Seconds without a heartbeat after which a builder counts as dead.
         """
         super().__init__(bucket.location, BucketDocuments(bucket))
@@ -142,6 +145,7 @@ class S3Store(ArtifactStore):
         self._builders = Builders(bucket)
         self._lease_expiry = lease_expiry
         self._cache = Cache(cache / "artifacts", cache_limit)
+        self._on_demand_limit = on_demand_limit
         where = f"{bucket.endpoint} {bucket.location}"
         self._work = cache / "work" / hashlib.sha256(where.encode()).hexdigest()[:16]
         self._leases: dict[tuple[int, Address], Lease] = {}
@@ -164,7 +168,24 @@ class S3Store(ArtifactStore):
             manifest,
             fetch=lambda entries: self._cache.fetch(manifest, entries, download),
             check_copies=lambda: self._cache.check(manifest, download),
+            supplier=lambda directory, cached: self._supplier(manifest, directory, cached),
         )
+
+    def _supplier(self, manifest: Manifest, directory: Path, cached: Collection[str]) -> Supplier:
+        """Return what brings single files of an artifact into a directory; see `Artifact`."""
+        entries = {entry.path: entry for entry in manifest.files if "/" not in entry.path}
+        download = self._download(manifest)
+
+        def fetch(name: str, path: Path, count: Count) -> None:
+            entry = entries[name]
+            if name in cached or self._cache.has(manifest, entry):
+                copy = self._cache.fetch(manifest, (entry,), download) / name
+                link_or_copy(copy, path, status_of_new_file(path.parent))
+            else:
+                download(entry, path, count)
+
+        sizes = {name: entry.size for name, entry in entries.items()}
+        return Supplier(directory, sizes, fetch, self._on_demand_limit)
 
     def _download(self, manifest: Manifest) -> Download:
         prefix = f"{manifest.kind}/{manifest.key}"

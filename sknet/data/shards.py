@@ -9,9 +9,9 @@ files are hashed.
 import itertools
 import random
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.base.files import file_sha256, set_access, status_of_new_file
+from infra.base.on_demand import Demands, is_on_demand
 from sknet.data.balanced_order import SamplesByClass
+from sknet.data.order import Indices
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.sources import SPLITS
 from sknet.data.verification import damaged
@@ -46,6 +48,8 @@ class ShardSet:
 
     record: Shards
     directory: Path
+    demands: Demands | None = field(default=None, compare=False, repr=False)
+    """What this process needs of the directory, if its files come on demand."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,6 +64,29 @@ class ShardSet:
         """Return the paths of a split's shard files, in the order of their samples."""
         return [str(self.directory / file.name) for file in self.record.files_of(split)]
 
+    @contextmanager
+    def available(self, split: str) -> Iterator[list[str]]:
+        """Yield the paths of a split's shard files, when they are there. They stay meanwhile.
+
+        Every reader gets its files here.
+
+        Raises:
+            SupplyError: The files come on demand, and don't come.
+        """
+        with self._holding(_names(self.record.files_of(split))):
+            yield self.paths(split)
+
+    def keep(self, split: str) -> None:
+        """Say that a split will be read again and again, so that its files shall come and stay."""
+        if self.demands:
+            self.demands.keep(_names(self.record.files_of(split)))
+
+    def announce(self, split: str, numbers: Sequence[int]) -> None:
+        """Say which files of a split will be read after those that are read now, in this order."""
+        if self.demands:
+            files = self.record.files_of(split)
+            self.demands.announce(_names(files[number] for number in numbers))
+
     def with_files(self, split: str, numbers: Sequence[int]) -> "ShardSet":
         """Return the set in which a split has only some of its files, in the order of all of them.
 
@@ -69,7 +96,23 @@ class ShardSet:
         """
         files = self.record.files_of(split)
         kept = tuple(files[number] for number in sorted(numbers))
-        return ShardSet(self.record.model_copy(update={"files": kept}), self.directory)
+        record = self.record.model_copy(update={"files": kept})
+        return ShardSet(record, self.directory, self.demands)
+
+    def of_samples(self, split: str, samples: Indices) -> tuple["ShardSet", Indices]:
+        """Return the set that has only the files of some samples of a split, and their new numbers.
+
+        Args:
+            split: The split.
+            samples: Numbers of samples of the split, (N,).
+        """
+        sizes = np.array([file.num_samples for file in self.record.files_of(split)], np.int64)
+        ends = np.cumsum(sizes)
+        files = np.searchsorted(ends, samples, side="right")
+        kept, places = np.unique(files, return_inverse=True)
+        firsts = np.cumsum(sizes[kept]) - sizes[kept]
+        numbers: Indices = samples - (ends - sizes)[files] + firsts[places]
+        return self.with_files(split, kept.tolist()), numbers
 
     @cached_property
     def by_class(self) -> SamplesByClass:
@@ -79,7 +122,9 @@ class ShardSet:
             UserError: A label is not one of the classes.
         """
         num_classes = len(self.classes)
-        labels = np.concatenate([read_labels(Path(path)) for path in self.paths("train")])
+        indexes = [file.index_name for file in self.record.files_of("train")]
+        with self._holding(indexes):
+            labels = np.concatenate([read_labels(Path(path)) for path in self.paths("train")])
         if not 0 <= labels.min() <= labels.max() < num_classes:
             raise UserError(
                 f"the shards in {self.directory} have labels of {labels.min()} to {labels.max()} "
@@ -87,12 +132,22 @@ class ShardSet:
             )
         return SamplesByClass.of(labels, num_classes)
 
+    def _holding(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Wait for files of the directory, and keep them there in this context."""
+        return self.demands.holding(names) if self.demands else nullcontext()
+
+
+def _names(shards: Iterable[ShardFile]) -> list[str]:
+    """Return the names of the files of shards, in their order."""
+    return [name for file in shards for name in (file.name, file.index_name)]
+
 
 def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
     """Return the shards in a directory, after their files were verified by SHA-256.
 
     Nothing is opened before: a damaged index would crash MindSpore, and damaged data would be read
-    without an error. Each host verifies a file once, until the file changes.
+    without an error. Each host verifies a file once, until the file changes. Files that come on
+    demand were verified by whoever supplies them.
 
     Args:
         directory: The directory, with shards.json.
@@ -102,6 +157,8 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
         UserError: A file is missing or damaged, or shards.json is not valid.
     """
     shards = Shards.read(directory / SHARDS_FILE)
+    if is_on_demand(directory):
+        return ShardSet(shards, directory, Demands(directory))
     files = [
         (directory / name, sha256)
         for file in shards.files

@@ -270,7 +270,8 @@ def divergence(
     """
     epoch, position = divmod(step - 1, run.steps_per_epoch)
     indices = rank_samples(run, shards, epoch, position, position + 1, world)
-    keys = sample_keys(shards, "train", indices[:KEYS_SHOWN])
+    few, numbers = shards.of_samples("train", indices[:KEYS_SHOWN])
+    keys = sample_keys(few, "train", numbers)
     more = len(indices) - len(keys)
     return NonFiniteLossError(
         f"{what} step {step} (epoch {epoch + 1}, learning rate {rate:.6g}): lower lr or lengthen "

@@ -5,8 +5,9 @@ Those of training are yielded as they are stored, those of evaluations as the ne
 
 import io
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -184,9 +185,9 @@ def _batches(
     """Yield batches with one column for each of `columns`, all after the `first` operations."""
     names = list(columns)
 
-    def make() -> object:
+    def make(paths: list[str]) -> object:
         data = ds.MindDataset(
-            shards.paths(split),
+            paths,
             columns_list=["image", "label"],
             sampler=ds.SubsetSampler(indices.tolist()),
             num_parallel_workers=num_workers,
@@ -202,7 +203,7 @@ def _batches(
         data = data.project([*names, "label"]).batch(batch_size, num_parallel_workers=num_workers)
         return data.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
-    rows = read_pipeline(make)
+    rows = _rows(shards, split, make)
     return (
         (tuple(images), labels.reshape(-1))
         for *images, labels in _explain_errors(rows, shards, split, indices, batch_size)
@@ -250,6 +251,7 @@ def explained(error: Exception, shards: ShardSet, split: str, indices: Indices) 
         A SampleError for the first sample that doesn't decode, a MemoryRefusedError that names the
         largest sample if memory was refused, or else the error.
     """
+    shards, indices = shards.of_samples(split, indices)
     if is_out_of_memory(error):
         reason = reason_of_mindspore(error) if isinstance(error, RuntimeError) else str(error)
         largest = _largest(shards, split, indices)
@@ -298,12 +300,31 @@ def _stored(
     at_once: int = 1,
 ) -> Generator[tuple[Any, ...], None, None]:
     """Yield samples as they are stored; most callers need only a few."""
-    return read_pipeline(
-        lambda: ds.MindDataset(
-            shards.paths(split),
+
+    def make(paths: list[str]) -> object:
+        return ds.MindDataset(
+            paths,
             columns_list=columns,
             sampler=ds.SubsetSampler(indices.tolist()),
             num_parallel_workers=num_workers,
-        ).create_tuple_iterator(num_epochs=1, output_numpy=True),
-        at_once,
-    )
+        ).create_tuple_iterator(num_epochs=1, output_numpy=True)
+
+    return _rows(shards, split, make, at_once)
+
+
+def _rows(
+    shards: ShardSet, split: str, make: Callable[[list[str]], object], at_once: int = 1
+) -> Generator[tuple[Any, ...], None, None]:
+    """Yield the rows of a pipeline over the files of a split, which are held until its end.
+
+    Args:
+        shards: The shards.
+        split: The split.
+        make: Makes the pipeline from the files' paths; returns MindSpore's iterator over its rows.
+        at_once: Rows that are read in one call.
+    """
+    with (
+        shards.available(split) as paths,
+        closing(read_pipeline(partial(make, paths), at_once)) as rows,
+    ):
+        yield from rows

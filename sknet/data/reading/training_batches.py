@@ -33,6 +33,9 @@ TrainBatch = tuple[Pixels | Images, Labels | Targets]
 MAX_SAMPLES_OPENED = 1 << 16
 """Samples of a rank for which MindSpore's reader is opened at once: it makes a list of them."""
 
+WINDOWS_AHEAD = 2
+"""Windows whose shards are announced before they are needed, where shards come on demand."""
+
 _BATCHES_AT_WORK = 2  # while one is finished, no thread waits for the next
 _TASKS_PER_THREAD = 4  # parts of a batch, so that no thread waits for a slow image of another one
 
@@ -181,11 +184,38 @@ class TrainingBatches:
             return shards, rank_samples(run, shards, epoch, begin, stop, world)
         order = block_order(run, shards, epoch)
         # Up to the end of the window, so that the shards of few windows are open.
-        window = order.steps_of_window()
-        stop = min(begin + num_steps, (begin // window + 1) * window, run.steps_per_epoch)
+        stop = min(begin + num_steps, self._end_of_window(order, begin))
         numbers = order.shards_of(*order.parts_of(world.rank, world.size), begin, stop)
         samples = rank_samples(run, shards, epoch, begin, stop, world)
+        shards.announce("train", self._following(order, epoch, stop))
         return shards.with_files("train", numbers), order.within(numbers, samples)
+
+    def _end_of_window(self, order: BlockOrder, step: int) -> int:
+        """Return the step of an epoch after the last one of the window in which a step lies."""
+        window = order.steps_of_window()
+        return min((step // window + 1) * window, self._run.steps_per_epoch)
+
+    def _following(self, order: BlockOrder, epoch: int, step: int) -> list[int]:
+        """Return the shards of the next windows, in the order of need.
+
+        Args:
+            order: The order of the epoch.
+            epoch: The epoch.
+            step: The step of the epoch with which these windows begin.
+        """
+        run, world = self._run, self._world
+        numbers: dict[int, None] = {}
+        for _ in range(WINDOWS_AHEAD):
+            if step == run.steps_per_epoch:
+                epoch, step = epoch + 1, 0
+                if epoch == run.recipe.epoch_size:
+                    break
+                order = block_order(run, self._shards, epoch)
+            stop = self._end_of_window(order, step)
+            parts = order.parts_of(world.rank, world.size)
+            numbers |= dict.fromkeys(order.shards_of(*parts, step, stop))
+            step = stop
+        return [*numbers]
 
     def _in_batches(
         self,

@@ -118,10 +118,11 @@ def test_a_bucket_has_to_be_there(s3_server):
         open_store("s3://no-such-bucket/x")
 
 
+@pytest.mark.parametrize("variable", ["SKNET_CACHE_GB", "SKNET_ON_DEMAND_GB"])
 @pytest.mark.parametrize("text", ["", "many", "-1", "nan", "1e3"])
-def test_a_limit_of_the_cache_that_is_no_number_is_refused(s3_server, monkeypatch, tmp_path, text):
-    monkeypatch.setenv("SKNET_CACHE_GB", text)
-    with pytest.raises(StoreError, match=f"SKNET_CACHE_GB is '{text}', expected a number"):
+def test_a_limit_that_is_no_number_is_refused(s3_server, monkeypatch, tmp_path, variable, text):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(StoreError, match=f"{variable} is '{text}', expected a number"):
         open_store(S3Root(tmp_path).uri)
 
 
