@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.base.files import replace_file
+from infra.base.locks import exclusive
 from infra.base.on_demand import (
+    POLL_SECONDS,
     Demand,
     Demands,
     Supplier,
@@ -156,6 +158,58 @@ def test_a_file_is_fetched_once_for_all_and_again_after_it_was_removed(tmp_path)
             assert source.fetched == names(0, 1, 2)
         with one.holding(["f0"]), other.holding([]):
             assert source.fetched == names(0, 1, 2, 0)
+
+
+def test_demands_and_files_change_only_under_the_lock(tmp_path):
+    directory = tmp_path / "files"
+    with supplied(directory, Source(), 15), ThreadPoolExecutor(1) as other:
+        with Demands(directory).holding([]), Demands(directory).holding([]):
+            pass
+        path = directory / ".demands/x.json"
+        replace_file(path, Demand(now=("f0",), next=(), later=()).encode())
+        wait_for((directory / "f0").is_file)
+        with exclusive(directory / ".demands/lock"):
+            before = {*path.parent.glob("*.json")}
+            # There is room for one of them.
+            replace_file(path, Demand(now=("f1",), next=(), later=()).encode())
+            told = other.submit(lambda: Demands(directory).holding([]).__enter__())
+            time.sleep(5 * POLL_SECONDS)
+            assert (directory / "f0").is_file()
+            assert {*path.parent.glob("*.json")} == before
+        told.result(60)
+        wait_for((directory / "f1").is_file)
+        assert not (directory / "f0").exists()
+        assert len([*path.parent.glob("*.json")]) == len(before) + 1
+
+
+def test_no_held_file_makes_room_while_a_fetch_ends_that_nobody_wants_any_more(tmp_path):
+    directory, released = tmp_path / "files", threading.Event()
+    fetched: list[str] = []
+
+    def fetch(name: str, path: Path, count: Count) -> None:
+        fetched.append(name)
+        if name == "slow":
+            released.wait(60)
+        path.write_bytes(bytes(10))
+
+    sizes = dict.fromkeys(("held", "slow", "late"), 10)
+    with Supplier(directory, sizes, fetch, 20), ThreadPoolExecutor(1) as other:
+        one, two = Demands(directory), Demands(directory)
+        one.announce(["slow"])
+        with one.holding(["held"]):
+            wait_for(lambda: "slow" in fetched)
+            one.announce([])
+            with one.holding(["held"]):
+                late = other.submit(lambda: two.holding(["late"]).__enter__())
+                time.sleep(5 * POLL_SECONDS)
+                assert "late" not in fetched
+                assert (directory / "held").is_file()
+                released.set()
+                late.result(60)
+                assert {path.name for path in directory.glob("*")} == {"held", "late"} | {
+                    ".demands",
+                    ".incoming",
+                }
 
 
 def test_what_somebody_waits_for_is_fetched_before_what_is_announced(tmp_path):
