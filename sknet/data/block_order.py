@@ -137,24 +137,6 @@ class BlockOrder:
         own, of_part = self.batch // world, self.batch // self.parts
         return rank * own // of_part, -(-(rank + 1) * own // of_part)
 
-    def within(self, numbers: Sequence[int], samples: Indices) -> Indices:
-        """Return the numbers that samples (N,) have if there are no shards but some.
-
-        Args:
-            numbers: The shards that are left, to which all samples belong.
-            samples: Numbers of samples among those of all shards, (N,).
-        """
-        left = np.zeros(len(self.shards), bool)
-        left[list(numbers)] = True
-        by_number = np.argsort(self.shards)
-        firsts = self.firsts[by_number]
-        sizes = np.diff(np.append(0, self.ends))[by_number]
-        missing_before = firsts - (np.cumsum(sizes * left) - sizes * left)
-        # Empty shards begin where the next one does, which comes after them.
-        shards = np.searchsorted(firsts, samples, side="right") - 1
-        result: Indices = samples - missing_before[shards]
-        return result
-
     def _bound(self, part: int) -> int:
         """Return where a part begins in the sequence of all samples."""
         return part * self.num_samples // self.parts

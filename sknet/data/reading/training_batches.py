@@ -185,10 +185,8 @@ class TrainingBatches:
         order = block_order(run, shards, epoch)
         # Up to the end of the window, so that the shards of few windows are open.
         stop = min(begin + num_steps, self._end_of_window(order, begin))
-        numbers = order.shards_of(*order.parts_of(world.rank, world.size), begin, stop)
-        samples = rank_samples(run, shards, epoch, begin, stop, world)
         shards.announce("train", self._following(order, epoch, stop))
-        return shards.with_files("train", numbers), order.within(numbers, samples)
+        return shards.of_samples("train", rank_samples(run, shards, epoch, begin, stop, world))
 
     def _end_of_window(self, order: BlockOrder, step: int) -> int:
         """Return the step of an epoch after the last one of the window in which a step lies."""

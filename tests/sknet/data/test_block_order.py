@@ -120,20 +120,6 @@ def test_a_host_reads_the_shards_of_its_parts_alone(epoch: Epoch, data: st.DataO
 
 
 @given(epochs(), st.data())
-def test_samples_keep_their_shard_and_place_if_only_their_shards_are_left(
-    epoch: Epoch, data: st.DataObject
-) -> None:
-    order, total = epoch.order, sum(epoch.sizes)
-    samples = np.array(data.draw(st.lists(st.integers(0, total - 1), max_size=20)), np.int64)
-    others = data.draw(st.lists(st.integers(0, len(epoch.sizes) - 1), max_size=5))
-    numbers = sorted({*epoch.owners[samples].tolist(), *others})
-    left = np.concatenate(
-        [np.empty(0, np.int64)] + [np.flatnonzero(epoch.owners == number) for number in numbers]
-    )
-    assert np.array_equal(left[order.within(numbers, samples)], samples)
-
-
-@given(epochs(), st.data())
 def test_the_parts_of_a_rank_have_all_its_samples(epoch: Epoch, data: st.DataObject) -> None:
     world = data.draw(
         st.sampled_from([size for size in range(1, epoch.batch + 1) if epoch.batch % size == 0])

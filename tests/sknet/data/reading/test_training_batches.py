@@ -162,6 +162,19 @@ def test_a_rank_opens_the_shards_of_its_windows_alone(
     assert len(of_ranks[0] & of_ranks[1]) <= 1
 
 
+@pytest.mark.parametrize("samples", [[], [0], [14], [3, 3, 2], [14, 0, 7, 8, 9, 1], [*range(15)]])
+def test_samples_keep_their_keys_in_the_set_of_their_own_files(
+    samples: list[int], many_shards: ShardSet
+) -> None:
+    few, numbers = many_shards.of_samples("train", np.array(samples, np.int64))
+    keys = sample_keys(many_shards, "train", np.array(samples, np.int64)) if samples else []
+    assert (sample_keys(few, "train", numbers) if samples else []) == keys
+    ends = np.cumsum([file.num_samples for file in many_shards.record.files_of("train")])
+    owners = {int(np.searchsorted(ends, sample, side="right")) for sample in samples}
+    paths = many_shards.paths("train")
+    assert few.paths("train") == [paths[number] for number in sorted(owners)]
+
+
 def test_batches_read_at_the_same_time_do_not_influence_each_other(
     recipe_file: Path, converted: ShardSet
 ) -> None:
