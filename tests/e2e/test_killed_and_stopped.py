@@ -38,14 +38,8 @@ def test_a_seed_draws_every_victim_in_turn_and_always_the_same_points() -> None:
     assert {point.store for point in points} == {"directory", "S3"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param(SERVER, id=SERVER.name),
-        pytest.param(WORKER, id=WORKER.name, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("point", [SERVER, WORKER], ids=lambda point: point.name)
 def test_a_run_of_which_something_is_killed_ends_like_an_uninterrupted_one(
     point: Point, testbed: Testbed, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def downloads(injection: Injection) -> list[str]:
     return [asked.path for asked in injection.requests if asked.method == "GET"]
 
 
+@pytest.mark.long
 def test_a_training_with_a_third_of_the_shards_at_a_time_gives_the_bytes_of_a_local_one(
     case: Case, proxy: FaultProxy, limit: Callable[[float], int]
 ) -> None:

@@ -161,7 +161,10 @@ def encoded_samples(
 
 def sample_keys(shards: ShardSet, split: str, indices: Indices) -> list[str]:
     """Return the keys that samples have in the source, in the order of the indices."""
-    return [str(key) for (key,) in _stored(shards, split, indices, ["key"])]
+    # MindSpore refuses to read samples more often than there are samples.
+    once, places = np.unique(indices, return_inverse=True)
+    keys = [str(key) for (key,) in _stored(shards, split, once, ["key"])]
+    return [keys[place] for place in places]
 
 
 def sample_images(shards: ShardSet, split: str, indices: Indices) -> list[bytes]:
@@ -251,7 +254,7 @@ def explained(error: Exception, shards: ShardSet, split: str, indices: Indices) 
         A SampleError for the first sample that doesn't decode, a MemoryRefusedError that names the
         largest sample if memory was refused, or else the error.
     """
-    shards, indices = shards.of_samples(split, indices)
+    shards, indices = shards.of_samples(split, np.unique(indices))
     if is_out_of_memory(error):
         reason = reason_of_mindspore(error) if isinstance(error, RuntimeError) else str(error)
         largest = _largest(shards, split, indices)

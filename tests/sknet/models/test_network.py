@@ -145,7 +145,7 @@ def test_a_resolution_out_of_range_is_refused(
     refused: Callable[..., str], program_state: None
 ) -> None:
     line = refused(sizes, "--resolution", 8)
-    assert line == "error: resolution is 8, expected 32 to 2048 pixels"
+    assert line == "error: --resolution: '8' is not a whole number from 32 to 2048"
 
 
 @pytest.mark.long
