@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,7 @@ class ObjectReader:
         count: Count,
     ) -> None:
         self._count = count
+        self._counting, self._num_counted = threading.Lock(), 0
         self._operation = operation
         self._address = address
         self._size = size
@@ -222,8 +224,10 @@ class ObjectReader:
     def sha256(self) -> str:
         """Return the SHA-256 of the stored bytes, in hexadecimal digits."""
         found, written = self._twice(self._digest)
-        # If they differ, the reason may be the connection: read it once more.
-        return found if written in (None, found) else self._twice(self._digest)[0]
+        if written in (None, found):
+            return found
+        self._uncount()  # the reason may be the connection: read it once more
+        return self._twice(self._digest)[0]
 
     def _twice(self, read: Callable[[], R]) -> R:
         for _ in range(2):
@@ -236,6 +240,7 @@ class ObjectReader:
                 finding = "it was replaced while it was read"
             except AnswerError as error:
                 finding = str(error)
+            self._uncount()
         raise DamagedObjectError(number, f"{self._operation.problem}: {finding}")
 
     def _fill(self, file: int, sha256: str) -> None:
@@ -310,13 +315,22 @@ class ObjectReader:
         def count(more: int) -> None:
             nonlocal num_bytes
             num_bytes += more
-            self._count(more)
+            self._add(more)
 
         try:
             yield count
         except BaseException:
-            self._count(-num_bytes)
+            self._add(-num_bytes)
             raise
+
+    def _add(self, num_bytes: int) -> None:
+        with self._counting:
+            self._num_counted += num_bytes
+        self._count(num_bytes)
+
+    def _uncount(self) -> None:
+        """Take back what was counted, because all of it is read again."""
+        self._add(-self._num_counted)
 
     def _get(self, client: Any, version: dict[str, str], part: Part) -> dict[str, Any]:
         span = {} if len(self._parts) == 1 else {"Range": part.range}
