@@ -39,7 +39,6 @@ _TRIVIAL_BINS = 31
 _TRANSLATION = 150 / 331
 """Largest translation, as a fraction of the side: 150 pixels of images of 331 in the papers."""
 
-
 Matrix = list[list[float]]
 """An affine map of an image's pixels (x, y), in two rows of three numbers."""
 
@@ -55,10 +54,10 @@ def _rotation(degrees: float, side: int) -> Matrix:
 
 
 _MOVES: Mapping[str, Callable[[float, int], Matrix]] = {
-    "ShearX": lambda slope, side: [[1, slope, 0], [0, 1, 0]],  # noqa: ARG005
-    "ShearY": lambda slope, side: [[1, 0, 0], [slope, 1, 0]],  # noqa: ARG005
-    "TranslateX": lambda pixels, side: [[1, 0, int(pixels)], [0, 1, 0]],  # noqa: ARG005
-    "TranslateY": lambda pixels, side: [[1, 0, 0], [0, 1, int(pixels)]],  # noqa: ARG005
+    "ShearX": lambda slope, _: [[1, slope, 0], [0, 1, 0]],
+    "ShearY": lambda slope, _: [[1, 0, 0], [slope, 1, 0]],
+    "TranslateX": lambda pixels, _: [[1, 0, int(pixels)], [0, 1, 0]],
+    "TranslateY": lambda pixels, _: [[1, 0, 0], [0, 1, int(pixels)]],
     "Rotate": _rotation,
 }
 """Changes that move pixels: the map, given the strength and the side of a square image."""

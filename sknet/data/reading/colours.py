@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from sknet.data.images import Image8
 
+NUM_JITTER_DRAWS = 8
+"""Random numbers that jitter takes: a strength for each of four changes, then a place for each."""
+
 _LEVELS = np.arange(256, dtype=np.float64)
 _LARGEST_HUE = 255  # MindSpore turns hues by a fraction of this
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # Pillow's SMOOTH
@@ -136,13 +139,12 @@ def jitter(
         image: The image.
         ranges: Brightness, contrast and saturation are multiplied by 1 ± this, at least 0; the hue
             is turned by ± the last one, a fraction of the circle.
-        numbers: Eight random numbers from [0, 1): a strength for each change, then its place.
+        numbers: `NUM_JITTER_DRAWS` random numbers from [0, 1).
     """
     changes = (brightness, contrast, saturation, hue)
     for index in sorted(range(4), key=lambda each: numbers[4 + each]):
-        reach, neutral = ranges[index], 0.0 if changes[index] is hue else 1.0
-        low = -reach if changes[index] is hue else max(0.0, 1 - reach)
+        change, reach = changes[index], ranges[index]
+        low, high = (-reach, reach) if change is hue else (max(0.0, 1 - reach), 1 + reach)
         if reach:
-            strength = low + (neutral + reach - low) * numbers[index]
-            image = changes[index](image, strength)
+            image = change(image, low + (high - low) * numbers[index])
     return image

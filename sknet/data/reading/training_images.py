@@ -15,7 +15,7 @@ from PIL import Image
 
 from sknet.data.images import Image8, decode, decode_quickly, undecodable
 from sknet.data.reading.auto_augment import Policy
-from sknet.data.reading.colours import jitter
+from sknet.data.reading.colours import NUM_JITTER_DRAWS, jitter
 from sknet.data.reading.crop_box import NUM_DRAWS, crop_box
 from sknet.data.reading.draws import Draws, draws
 from sknet.recipe import Recipe
@@ -28,8 +28,6 @@ _INTERPOLATION = {
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
 }
-
-_NUM_JITTER_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class TrainingImages:
         self._side = recipe.image_resize
         self._interpolation = _INTERPOLATION[recipe.interpolation]
         self._policy: Policy | None = None
-        self._num_colour_draws = _NUM_JITTER_DRAWS if recipe.color_jitter else 0
+        self._num_colour_draws = NUM_JITTER_DRAWS if recipe.color_jitter else 0
         if recipe.auto_augment:
             # As in MindCV, pixels that a rotation or a shift leaves empty get the mean colour.
             red, green, blue = (min(255, max(0, round(mean))) for mean in recipe.mean)
@@ -80,17 +78,13 @@ class TrainingImages:
             RuntimeError: MindSpore refuses it.
             MemoryError: Memory was refused.
         """
-        recipe, crop_numbers = self._recipe, numbers.crop[row].tolist()
-        image = self._cropped(_decoded(content), crop_numbers[:NUM_DRAWS])
-        flips = [
-            chance < limit
-            for chance, limit in zip(
-                crop_numbers[NUM_DRAWS:], (recipe.hflip, recipe.vflip), strict=True
-            )
-        ]
-        if any(flips):
-            # OpenCV's codes: 1 swaps left and right, 0 top and bottom, -1 both.
-            image = np.asarray(cv2.flip(image, {(1, 0): 1, (0, 1): 0}.get(tuple(flips), -1)))
+        recipe = self._recipe
+        *crop_numbers, sideways, upside_down = numbers.crop[row].tolist()
+        image = self._cropped(_decoded(content), crop_numbers)
+        if sideways < recipe.hflip:
+            image = np.asarray(cv2.flip(image, 1), np.uint8)
+        if upside_down < recipe.vflip:
+            image = np.asarray(cv2.flip(image, 0), np.uint8)
         colour_numbers = numbers.colours[row].tolist()
         if self._policy:
             return self._policy(image, colour_numbers)
