@@ -250,7 +250,7 @@ def test_a_place_where_no_page_can_be_is_refused(
     refused: Callable[[ModuleType, object], str], folders: Path, tmp_path: Path
 ) -> None:
     line = refused(data_program, *("--source", folders, "--out", tmp_path))
-    assert line == (f"error: --out {tmp_path} is a directory, expected a file")
+    assert line == f"error: --out {tmp_path} is a directory, expected a file"
     line = refused(data_program, *("--data_dir", folders, "--out", tmp_path / "data.html"))
     assert line.startswith(f"error: --data_dir {folders} has no shards.json: expected")
     (tmp_path / "file").touch()

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import mindspore.dataset as ds
@@ -12,7 +12,6 @@ from mindspore.dataset import vision
 from scipy import stats
 
 from sknet.data.images import Image8
-from sknet.data.reading import auto_augment
 from sknet.data.reading.auto_augment import CHOSEN, NUM_BINS, Policy, strength
 from sknet.data.reading.draws import draws
 from sknet.data.reading.threads import read_pipeline
@@ -35,62 +34,71 @@ def numbers_for(wanted: Policy, count: int) -> list[list[float]]:
     return draws("colours", 7, 0, 0, count, wanted.num_draws).tolist()
 
 
-@pytest.fixture
-def changes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int, bool]]:
-    """What policies do to images while this test runs: change, bin, number of bins, sign."""
-    made: list[tuple[str, int, int, bool]] = []
+class Made(NamedTuple):
+    """A change that a policy makes to an image."""
+
+    change: str
+    bin: int
+    num_bins: int
+    is_negative: bool
+
+
+def changes_of(wanted: Policy, count: int, monkeypatch: pytest.MonkeyPatch) -> list[Made]:
+    """Return the changes that a policy chooses for so many images."""
+    made: list[Made] = []
 
     def record(
         self: Policy, image: Image8, change: str, number: int, num_bins: int, sign: float
     ) -> Image8:
         del self
-        made.append((change, number, num_bins, sign < 0.5))
+        made.append(Made(change, number, num_bins, sign < 0.5))
         return image
 
-    monkeypatch.setattr(auto_augment.Policy, "_changed", record)
+    monkeypatch.setattr(Policy, "_changed", record)
+    image = photo()
+    for numbers in numbers_for(wanted, count):
+        wanted(image, numbers)
     return made
 
 
 def test_randaugment_chooses_all_changes_and_signs_equally_often(
-    changes: list[tuple[str, int, int, bool]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, count = policy("randaug-m9-n2"), 7000
-    for numbers in numbers_for(wanted, count):
-        wanted(photo(), numbers)
+    count = 7000
+    changes = changes_of(policy("randaug-m9-n2"), count, monkeypatch)
     assert len(CHOSEN) == 14
-    chosen = Counter(change for change, *_ in changes)
+    chosen = Counter(each.change for each in changes)
     assert stats.chisquare([chosen[name] for name in CHOSEN]).pvalue > 1e-3
-    assert {(number, bins) for _, number, bins, _ in changes} == {(9, NUM_BINS)}
-    negative = sum(is_negative for *_, is_negative in changes)
+    assert {(each.bin, each.num_bins) for each in changes} == {(9, NUM_BINS)}
+    negative = sum(each.is_negative for each in changes)
     assert stats.binomtest(negative, 2 * count).pvalue > 1e-3
 
 
 def test_trivialaugment_makes_one_change_of_any_of_its_31_bins(
-    changes: list[tuple[str, int, int, bool]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, count = policy("trivialaugwide"), 7000
-    for numbers in numbers_for(wanted, count):
-        wanted(photo(), numbers)
+    count = 7000
+    changes = changes_of(policy("trivialaugwide"), count, monkeypatch)
     assert len(changes) == count
-    assert stats.chisquare(list(Counter(name for name, *_ in changes).values())).pvalue > 1e-3
-    bins = Counter(number for _, number, *_ in changes)
+    chosen = Counter(each.change for each in changes)
+    assert stats.chisquare([chosen[name] for name in CHOSEN]).pvalue > 1e-3
+    bins = Counter(each.bin for each in changes)
     assert set(bins) == set(range(31))
     assert stats.chisquare(list(bins.values())).pvalue > 1e-3
 
 
 def test_autoaugment_makes_each_change_with_its_probability(
-    changes: list[tuple[str, int, int, bool]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, count = policy("autoaug"), 10_000
-    for numbers in numbers_for(wanted, count):
-        wanted(photo(), numbers)
+    count = 10_000
+    changes = changes_of(policy("autoaug"), count, monkeypatch)
     # Summed over the 25 pairs of the paper.
     expected = {"Equalize": 11.2, "Posterize": 2.8, "Invert": 1.8, "ShearX": 0.6, "Rotate": 3.6}
-    chosen = Counter(change for change, *_ in changes)
+    chosen = Counter(each.change for each in changes)
     for name, probability in expected.items():
         error = math.sqrt(count * probability / 25)
         assert chosen[name] == pytest.approx(count * probability / 25, abs=4 * error), name
-    assert {bins for _, _, bins, _ in changes} == {10}
+    assert {each.num_bins for each in changes} == {10}
 
 
 @pytest.mark.parametrize(

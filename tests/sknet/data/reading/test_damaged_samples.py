@@ -123,7 +123,6 @@ from sknet.data.reading.threads import read_ahead
 from sknet.data.reading.pipeline import eval_batches
 from sknet.data.shards import read_rows, read_shards
 from sknet.errors import SampleError
-from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 
 recipe, directory = load_recipe(sys.argv[1], ["num_parallel_workers=2"]), Path("shards")
