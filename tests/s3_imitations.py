@@ -263,7 +263,7 @@ def imitating(behave: Behaviour, server: RunningServer) -> Iterator[str]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 (http.server calls these names)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sknet.evaluation.predictions import StoredPredictions
     from sknet.export import Options
 
-"""Name of an evaluation's predictions where its recipe isn't known."""
-
 
 @dataclass(frozen=True)
 class Origin:

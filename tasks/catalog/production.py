@@ -45,8 +45,6 @@ from sknet.records.training import STATE_FILE
 PRODUCTION = "production"
 """Name of the ref that points to the checkpoint in use."""
 
-"""Name of the file with an evaluation's predictions at the recipe's own resolution."""
-
 PROMOTION_FILE = "promotion.json"
 
 EVALUATION_FORMAT = 4

@@ -230,7 +230,7 @@ class _Collector:
                 fields["attention"] = attention
             elif attention:
                 self._reader.report(
-                    f"{name_of(evaluated)}/attention.json",
+                    f"{name_of(evaluated)}/{ATTENTION_FILE}",
                     "units have other numbers of differences than there are scales",
                 )
         if CALIBRATION_FILE in digests:
@@ -248,7 +248,7 @@ class _Collector:
         directory = self._reader.directory(log) if log else None
         if log is None or directory is None:
             return ()
-        name = f"{name_of(log)}/metrics.jsonl"
+        name = f"{name_of(log)}/{METRICS_FILE}"
         content = self._reader.attempt(name, (directory / METRICS_FILE).read_bytes)
         lines, fault = read_log(content or b"")
         if fault:
