@@ -25,6 +25,18 @@ def make_directory(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} can't be made: {error.strerror}") from None
 
 
+def prepare_directory(path: Path, option: str) -> None:
+    """Make the directory that an option names; an existing one has to be empty.
+
+    Raises:
+        UserError: It has files, or can't be made or read.
+    """
+    make_directory(path, option)
+    with writing(path, option):
+        if next(path.iterdir(), None):
+            raise UserError(f"{option} {path} is not empty: give another directory")
+
+
 def prepare_file(path: Path | None, option: str) -> None:
     """Make the directory of the file that an option names, if it was given, before the work starts.
 

@@ -156,9 +156,7 @@ def _refuse_other_classes(recipe: Recipe, run: Run | None, classes: tuple[str, .
 def _prepare_outputs(arguments: "Options") -> None:
     outputs.prepare_file(arguments.json, "--json")
     if arguments.out:
-        outputs.make_directory(arguments.out, "--out")
-        if any(arguments.out.iterdir()):
-            raise UserError(f"--out {arguments.out} is not empty: give another directory")
+        outputs.prepare_directory(arguments.out, "--out")
 
 
 def _check(

@@ -24,7 +24,7 @@ from infra.base.files import file_sha256, is_directory, status_of_new_file
 from infra.base.progress import work
 from sknet.data.staging import read_staged
 from sknet.errors import UserError
-from sknet.outputs import make_directory, writing
+from sknet.outputs import prepare_directory, writing
 from sknet.passport.chain import (
     CARD_FILE,
     CHAIN_FILE,
@@ -203,10 +203,8 @@ def prepare_copy(out: Path) -> None:
     Raises:
         UserError: The directory has files, or can't be written.
     """
-    make_directory(out, "--out")
+    prepare_directory(out, "--out")
     with writing(out, "--out"):
-        if next(out.iterdir(), None):
-            raise UserError(f"--out {out} is not empty: give another directory")
         status_of_new_file(out)  # the file system may be full or read-only
 
 
