@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from infra.base.commands import HIDDEN, OPTIONS, app_of, start
 from infra.base.console import console
-from infra.base.files import is_directory, is_file
+from infra.base.files import is_directory
 from infra.base.progress import Progress
 from sknet import outputs, program
 from sknet.device import choose_device
@@ -26,7 +26,7 @@ from sknet.recipe import Recipe, changed_recipe, load_recipe
 from sknet.records import CheckpointChecks, Evaluation, Run
 from sknet.records.evaluation import SPLIT
 from sknet.records.preprocessing import other_preprocessing, other_than_source
-from sknet.records.training import STATE_FILE, run_of, weights_file
+from sknet.records.training import STATE_FILE, run_of, state_file, weights_file
 
 if TYPE_CHECKING:
     from sknet.data.shards import ShardSet
@@ -166,7 +166,7 @@ def _check(
     shards: "ShardSet",
     world: "World",
 ) -> None:
-    """Make all checks of a checkpoint for --out; otherwise verify the files beside the weights.
+    """Make all checks of a checkpoint for --out; otherwise verify that its files are undamaged.
 
     Raises:
         CheckpointError: A check failed.
@@ -183,10 +183,8 @@ def _check(
             with outputs.writing(arguments.out, "--out"):
                 checks.write(arguments.out / CHECKS_FILE)
         _refuse_failed(checks, given)
-    else:
-        directory = given if is_directory(given) else given.parent
-        if is_file(directory / STATE_FILE):
-            read_state(directory)
+    elif state := state_file(weights_file(given)):
+        read_state(state.parent)
 
 
 def _refuse_failed(checks: CheckpointChecks, checkpoint: Path) -> None:

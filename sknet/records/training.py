@@ -114,20 +114,20 @@ def weights_file(checkpoint: Path) -> Path:
     return file
 
 
-def state_of(weights: Path) -> Checkpoint | None:
-    """Return the state.json beside a checkpoint's weights, if any; it describes no other file.
-
-    Raises:
-        UserError: It can't be read.
-    """
+def state_file(weights: Path) -> Path | None:
+    """Return the state.json beside a checkpoint's weights, if any; it describes no other file."""
     state = weights.with_name(STATE_FILE)
-    return Checkpoint.read(state) if weights.name == MODEL_FILE and is_file(state) else None
+    return state if weights.name == MODEL_FILE and is_file(state) else None
 
 
 def run_of(weights: Path) -> Run | None:
-    """Return the training that a file of weights is from; see `state_of`."""
-    state = state_of(weights)
-    return state.run if state else None
+    """Return the training that a file of weights is from, if a state.json describes it.
+
+    Raises:
+        UserError: The state.json can't be read.
+    """
+    state = state_file(weights)
+    return Checkpoint.read(state).run if state else None
 
 
 def image_libraries(recipe: Recipe) -> str:

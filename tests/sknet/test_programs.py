@@ -63,11 +63,13 @@ def test_validating_weights_prints_and_writes_the_counts(
     checkpoints: dict[int, Path],
     away: Path,
 ) -> None:
-    code, output, _ = call(
+    shutil.copy(checkpoints[3], "weights.ckpt")
+    Path("state.json").write_text("{}")  # it describes model.ckpt, and no other file
+    code, output, errors = call(
         *(validate, *config, "--data_dir", converted.directory),
-        *("--ckpt_path", checkpoints[3], "--json", "evaluation.json"),
+        *("--ckpt_path", "weights.ckpt", "--json", "evaluation.json"),
     )
-    assert code == 0
+    assert code == 0, errors
     record = Evaluation.read(away / "evaluation.json")
     assert (record.split, record.resolution, record.seen) == ("val", 32, 6)
     assert record.class_seen == (2, 2, 2)
