@@ -14,7 +14,6 @@ from infra.base.options import whole_number
 from infra.base.progress import work
 from sknet import program
 from sknet.architectures import ARCHITECTURES, IMAGENET_CLASSES, architecture
-from sknet.errors import UserError
 from sknet.options import LaunchedOptions
 from sknet.recipe import Recipe
 
@@ -124,18 +123,6 @@ def profiles(resolution: int) -> Iterator[tuple[str, ModelProfile]]:
 
             set_device("CPU")
             yield name, profile(name, resolution)
-
-
-def check_resolution(resolution: int) -> None:
-    """Check that the networks take images of so many pixels a side.
-
-    Raises:
-        UserError: They don't.
-    """
-    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        raise UserError(
-            f"resolution is {resolution}, expected {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels"
-        )
 
 
 def command(options: Annotated[Options, OPTIONS] = DEFAULTS) -> int:

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 
 from sknet.models.registry import create_model
 from sknet.models.sknet import SelectiveKernelAttention, SKNet
-from sknet.sizes import RESOLUTION, ModelProfile, check_resolution
+from sknet.sizes import RESOLUTION, ModelProfile
 
 Watcher = Callable[[str, nn.Cell, Tensor], None]
 PathWeights = dict[str, npt.NDArray[np.float64]]
@@ -47,9 +47,8 @@ def profile(name: str, resolution: int = RESOLUTION) -> ModelProfile:
     """Count a model of 1000 classes, layer by layer, on one image of `resolution` pixels a side.
 
     Raises:
-        UserError: The name is unknown, or the resolution is out of range.
+        UserError: The name is unknown.
     """
-    check_resolution(resolution)
     network = create_model(name)
     macs = 0
 

@@ -141,13 +141,6 @@ def test_the_table_has_the_sizes_of_each_model(
     assert printed["sknet26"][0] == PUBLISHED["sknet26"][0]
 
 
-def test_a_resolution_out_of_range_is_refused(
-    refused: Callable[..., str], program_state: None
-) -> None:
-    line = refused(sizes, "--resolution", 8)
-    assert line == "error: --resolution: '8' is not a whole number from 32 to 2048"
-
-
 @pytest.mark.long
 def test_the_table_for_another_resolution_has_the_published_sizes() -> None:
     # PYTHONPATH has a model for tests.
