@@ -133,10 +133,9 @@ def main(arguments: "Options") -> None:
         check_compared(arguments.compare)
     store = arguments.store or default_store()
     open_store(store, create=False)
-    # The report is stored there, too: that it can be written is checked here.
-    opened = open_store(store)
+    opened = open_store(store)  # refused if the report can't be stored there
     if arguments.compare:
-        # pandas, which comes with it, takes a second.
+        # Its import takes a second, for pandas.
         from tasks.catalog.comparison import check_names
 
         check_names(opened, arguments.compare)

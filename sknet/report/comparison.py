@@ -1,6 +1,6 @@
 """Runs side by side: how their choices differ, and how their accuracy and speed do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -63,20 +63,50 @@ def find_run(contents: ReportContents, name: str, refs: Mapping[str, str]) -> Tr
         if not found:
             raise UserError(f"refs/{name} points to no run that the report can read")
         return found[0]
-    found = [run for run in contents.runs if run.key.startswith(name)]
-    if len(found) == 1 and len(name) >= MIN_KEY_DIGITS:
-        return found[0]
-    some_runs = ", ".join(run.short_key for run in (found or contents.runs)[:5]) or "none"
-    if found:
-        raise UserError(
-            f"{name!r} is the beginning of {len(found)} runs ({some_runs}): give more digits of "
-            f"the key, at least {MIN_KEY_DIGITS}"
-        )
+    runs = {run.key: run for run in contents.runs}
+    if key := key_beginning_with(name, runs):
+        return runs[key]
+    some_runs = ", ".join(run.short_key for run in contents.runs[:5]) or "none"
     known_refs = f"; refs: {', '.join(sorted(refs))}" if refs else ""
     raise UserError(
         f"no run or ref {name!r}: expected the beginning of a run's key; the newest runs are "
         f"{some_runs}{known_refs}"
     )
+
+
+def key_beginning_with(name: str, keys: Iterable[str]) -> str | None:
+    """Return the key of a run that begins with a name; None if there is none.
+
+    Raises:
+        UserError: Several do, or the name has too few digits to stay unique in a growing store.
+    """
+    found = [key for key in keys if key.startswith(name)]
+    if len(found) > 1 or (found and len(name) < MIN_KEY_DIGITS):
+        shown = ", ".join(key[:SHORT_KEY_LENGTH] for key in found[:5])
+        raise UserError(
+            f"{name!r} is the beginning of {len(found)} runs ({shown}): give more digits of "
+            f"the key, at least {MIN_KEY_DIGITS}"
+        )
+    return found[0] if found else None
+
+
+def refuse_same_run(chosen: Iterable[tuple[str, str]]) -> None:
+    """Check that names stand for different runs.
+
+    Args:
+        chosen: Each name, and the key of the run that it stands for.
+
+    Raises:
+        UserError: Two stand for the same run.
+    """
+    names: dict[str, str] = {}
+    for name, key in chosen:
+        if key in names:
+            raise UserError(
+                f"{names[key]!r} and {name!r} are the same run, {key[:SHORT_KEY_LENGTH]}: name "
+                "different ones"
+            )
+        names[key] = name
 
 
 def compare_runs(

@@ -10,6 +10,7 @@ from sknet.evaluation.classes import Confusion
 from sknet.evaluation.predictions import StoredPredictions, pair, read_predictions
 from sknet.records.evaluation import predictions_file
 from sknet.report import ReportContents, RunComparison, TrainedRun, compare_runs, find_run
+from sknet.report.comparison import key_beginning_with, refuse_same_run
 from sknet.report.contents import DataSetFacts
 from sknet.report.data_section import measured_table
 from sknet.significance import PairedCounts
@@ -20,19 +21,25 @@ if TYPE_CHECKING:
 
 
 def check_names(store: ArtifactStore, names: Iterable[str]) -> None:
-    """Check, before any run is read, that each name is a ref or the beginning of a key.
+    """Check, before any run is read, that names stand for different runs.
 
     Raises:
-        UserError: One of them is neither.
+        UserError: One of them is neither a ref nor the beginning of one key, or two stand for the
+            same run.
     """
     keys = [key for _, key in store.addresses("checkpoint")]
     refs = store.refs.names()
+    chosen = []
     for name in names:
-        if name not in refs and not any(key.startswith(name) for key in keys):
+        ref = store.refs.get(name) if name in refs else None
+        key = ref.key if ref else key_beginning_with(name, keys)
+        if key is None:
             raise UserError(
                 f"no run or ref {name!r}: expected the beginning of a run's key, as `sknet store "
                 f"ls checkpoint` lists them, or a ref ({', '.join(refs) or 'there is none'})"
             )
+        chosen.append((name, key))
+    refuse_same_run(chosen)
 
 
 def compare_named(
@@ -52,16 +59,9 @@ def compare_named(
     if len(names) < 2:
         raise UserError(f"one run to compare, {', '.join(names)!r}: name at least two")
     refs = {name: ref.digest for name in store.refs.names() if (ref := store.refs.get(name))}
-    found: dict[str, tuple[str, TrainedRun]] = {}
-    for name in names:
-        run = find_run(contents, name, refs)
-        if run.key in found:
-            first = found[run.key][0]
-            raise UserError(
-                f"{first!r} and {name!r} are the same run, {run.short_key}: name different ones"
-            )
-        found[run.key] = (name, run)
-    first_run, *others = (run for _, run in found.values())
+    runs = [find_run(contents, name, refs) for name in names]
+    refuse_same_run((name, run.key) for name, run in zip(names, runs, strict=True))
+    first_run, *others = runs
     return tuple(_compared(store, first_run, other) for other in others)
 
 

@@ -113,7 +113,7 @@ def test_each_choice_and_each_change_of_the_store_makes_a_report_of_its_own(
     assert len(keys_of_reports(root)) == before + 1
 
 
-def test_a_name_that_stands_for_no_run_is_refused_before_any_run_is_read(
+def test_a_name_that_stands_for_no_other_run_is_refused_before_any_run_is_read(
     refused: Callable[..., str], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "prepare", lambda: pytest.fail("a server was started"))
@@ -121,6 +121,12 @@ def test_a_name_that_stands_for_no_run_is_refused_before_any_run_is_read(
     line = refused(report, *options, "nothing")
     assert line.startswith("error: no run or ref 'nothing': expected the beginning of a run's key")
     assert line.endswith("or a ref (production)")
+    production = open_store(str(root)).refs.get("production")
+    assert production is not None
+    line = refused(report, *options, production.key[:3])
+    assert line.endswith("give more digits of the key, at least 4")
+    line = refused(report, *options, production.key)
+    assert f"'production' and '{production.key}' are the same run" in line
     assert not (tmp_path / "out").exists()
 
 
