@@ -50,7 +50,7 @@ from infra.s3.objects import (
 from infra.s3.probe import measure
 from infra.s3.profile import Profile
 from infra.s3.transfers import LocalFile, ObjectReader, upload
-from infra.s3.writing import Writing
+from infra.s3.writing import Writing, put_sum
 
 MAX_DELETED = 1000
 """Number of keys that one request may delete."""
@@ -135,8 +135,7 @@ class Bucket:
         Raises:
             S3Error: It refuses what a user of the store has to be allowed, or can't be reached.
         """
-        problem = "can't be probed"
-        return measure(lambda: self._operation(problem), self._bucket, self._prefix)
+        return measure(lambda: self._operation("can't be probed"), self._bucket, self._prefix)
 
     def get(self, key: str, *, max_bytes: int) -> StoredObject | None:
         """Read a small object; None if there is no such object.
@@ -160,8 +159,10 @@ class Bucket:
         sha256 = hashlib.sha256(content).hexdigest()
         options = {
             "Metadata": {SHA256_NAME: sha256},
-            **self._writing.put_sum(
-                sha256, lambda: hashlib.md5(content, usedforsecurity=False).digest()
+            **put_sum(
+                self._writing.profile.put_sum,
+                sha256,
+                lambda: hashlib.md5(content, usedforsecurity=False).digest(),
             ),
         }
         address = self._address(key)

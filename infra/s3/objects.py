@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from infra.s3.attempts import Attempt, Operation, Request
 from infra.s3.errors import Absent, AnswerError
+from infra.s3.profile import Etags
 
 SHA256_NAME = "sha256"
 """User-defined metadata of every object that is written here: x-amz-meta-sha256."""
@@ -58,7 +59,7 @@ class StaleUpload:
     initiated: datetime
 
 
-def condition(expected: Expect | str, etags: Literal["quoted", "bare"]) -> dict[str, str]:
+def condition(expected: Expect | str, etags: Etags) -> dict[str, str]:
     """Return the parameters of a conditional write, for a server that takes ETags so."""
     match expected:
         case Expect.ABSENT:
@@ -118,9 +119,9 @@ def sha256_of(answer: dict[str, Any]) -> str | None:
     return None if value is None else str(value)
 
 
-def checksum(sha256: str) -> str:
-    """Return a SHA-256 in the form of S3's headers, base64."""
-    return base64.b64encode(bytes.fromhex(sha256)).decode()
+def as_header(digest: bytes) -> str:
+    """Return a digest in the form of S3's headers, base64."""
+    return base64.b64encode(digest).decode()
 
 
 def check_content(answer: dict[str, Any], content: bytes) -> None:

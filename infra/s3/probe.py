@@ -4,12 +4,10 @@ After each write, the object is read: what counts is what the server has done, n
 So a server that accepts a condition and ignores it is told from one that honours it.
 """
 
-import base64
 import contextlib
 import hashlib
 import threading
 import uuid
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -18,8 +16,9 @@ from botocore.exceptions import ClientError
 
 from infra.s3.attempts import Attempt, Operation
 from infra.s3.errors import Absent, AnswerError, S3Error, UploadGone, is_of_request
-from infra.s3.objects import ABSENT, SHA256_NAME, Expect, checksum, condition, etag_of
-from infra.s3.profile import STANDARD, Profile, Support
+from infra.s3.objects import ABSENT, SHA256_NAME, Expect, condition, etag_of, head, sha256_of
+from infra.s3.profile import STANDARD, Etags, PartSum, Profile, PutSum, Support
+from infra.s3.writing import of_parts, part_sum, put_sum
 
 SCRATCH = ".probe-"
 """Begins the keys of scratch objects, which only a probe that was killed leaves."""
@@ -28,10 +27,6 @@ TRIES = 3
 WRITERS = 8
 """Writers that race for one key: a server that decides on one after the other has one winner."""
 _NO_ETAG = "0" * 32  # the ETag of no object
-
-Answer = Literal["done", "refused", "other"]
-"""What a write came to: the object is there; its condition did not hold (404, 409, 412), and the
-object is as it was; or neither."""
 
 
 def measure(begin: Callable[[], Operation], bucket: str, prefix: str) -> Profile:
@@ -71,78 +66,59 @@ def measure(begin: Callable[[], Operation], bucket: str, prefix: str) -> Profile
         scratch.clear()
 
 
-def _put_sum(scratch: "_Scratch") -> Literal["sha256", "md5", "none"]:
-    good, bad = b"right", b"wrong"
-    if _is_compared(
-        scratch,
-        "put-sha256",
-        {"ChecksumSHA256": checksum(hashlib.sha256(good).hexdigest())},
-        {"ChecksumSHA256": checksum(hashlib.sha256(bad).hexdigest())},
-    ):
-        return "sha256"
-    sums = ({"ContentMD5": _md5(good)}, {"ContentMD5": _md5(bad)})
-    return "md5" if _is_compared(scratch, "put-md5", *sums) else "none"
+def _put_sum(scratch: "_Scratch") -> PutSum:
+    def put(kind: PutSum, key: str, summed: bytes) -> bool:
+        md5 = hashlib.md5(summed, usedforsecurity=False)
+        total = put_sum(kind, hashlib.sha256(summed).hexdigest(), md5.digest)
+        return scratch.put(key, b"right", total)
+
+    kinds: tuple[PutSum, ...] = ("sha256", "md5")
+    for kind in kinds:
+        if put(kind, kind, b"right") and not put(kind, f"{kind}-damaged", b"wrong"):
+            return kind
+    return "none"
 
 
-def _is_compared(scratch: "_Scratch", key: str, good: dict[str, str], bad: dict[str, str]) -> bool:
-    """Tell whether ``right`` is written with its own checksum, and not with another one."""
-    return (
-        scratch.put(key, b"right", good) == "done"
-        and scratch.put(f"{key}-damaged", b"right", bad) != "done"
-    )
+def _part_sum(scratch: "_Scratch") -> PartSum:
+    def put(kind: PartSum, key: str, summed: bytes) -> bool:
+        total = part_sum(kind, [summed])
+        return scratch.put_in_parts(key, b"right", creation=of_parts(kind), total=total)
 
-
-def _part_sum(scratch: "_Scratch") -> Literal["crc32", "md5", "none"]:
-    good, bad = b"right", b"wrong"
-    crc = [
-        {"ChecksumCRC32": base64.b64encode(zlib.crc32(each).to_bytes(4, "big")).decode()}
-        for each in (good, bad)
-    ]
-    algorithm = {"ChecksumAlgorithm": "CRC32"}
-    if (
-        scratch.put_in_parts("part-crc32", good, creation=algorithm, total=crc[0]) == "done"
-        and scratch.put_in_parts("part-crc32-damaged", good, creation=algorithm, total=crc[1])
-        != "done"
-    ):
-        return "crc32"
-    sums = [{"ContentMD5": _md5(each)} for each in (good, bad)]
-    if (
-        scratch.put_in_parts("part-md5", good, total=sums[0]) == "done"
-        and scratch.put_in_parts("part-md5-damaged", good, total=sums[1]) != "done"
-    ):
-        return "md5"
-    if scratch.put_in_parts("part", good) != "done":
+    kinds: tuple[PartSum, ...] = ("crc32", "md5")
+    for kind in kinds:
+        if put(kind, kind, b"right") and not put(kind, f"{kind}-damaged", b"wrong"):
+            return kind
+    if not scratch.put_in_parts("plain", b"right"):
         raise S3Error(0, f"{scratch.problem}: it does not write multipart uploads")
     return "none"
 
 
 def _create(scratch: "_Scratch") -> Support:
-    if scratch.put("create", b"first", scratch.condition(ABSENT)) != "done":
+    if not scratch.put("create", b"first", scratch.condition(ABSENT)):
         return "refused"
-    if scratch.put("create", b"second", scratch.condition(ABSENT)) == "done":
+    if scratch.put("create", b"second", scratch.condition(ABSENT)):
         return "ignored"
     return "honoured" if scratch.num_winners("create-race", ABSENT) <= 1 else "not atomic"
 
 
-def _etags(scratch: "_Scratch") -> Literal["quoted", "bare"]:
+def _etags(scratch: "_Scratch") -> Etags:
     """Find out how to name an ETag: Ceph 16 takes the quotation marks for a part of it."""
     scratch.etags = "quoted"
     etag = scratch.etag_of_new("etags", b"first")
-    if scratch.put("etags", b"second", scratch.condition(etag)) == "done":
+    if scratch.put("etags", b"second", scratch.condition(etag)):
         return "quoted"
     scratch.etags = "bare"
-    is_bare = scratch.put("etags", b"second", scratch.condition(etag)) == "done"
+    is_bare = scratch.put("etags", b"second", scratch.condition(etag))
     return "bare" if is_bare else "quoted"
 
 
 def _replace(scratch: "_Scratch") -> Support:
     etag = scratch.etag_of_new("replace", b"first")
-    if scratch.put("replace", b"second", scratch.condition(etag)) != "done":
+    if not scratch.put("replace", b"second", scratch.condition(etag)):
         return "refused"
     # The ETag of what has been replaced, and one that no object has.
     if any(
-        scratch.put("replace", b"third", scratch.condition(wrong)) == "done"
-        for wrong in (etag, _NO_ETAG)
+        scratch.put("replace", b"third", scratch.condition(wrong)) for wrong in (etag, _NO_ETAG)
     ):
         return "ignored"
     etag = scratch.etag_of_new("replace-race", b"first")
@@ -150,26 +126,23 @@ def _replace(scratch: "_Scratch") -> Support:
 
 
 def _replace_absent(scratch: "_Scratch") -> Literal["refused", "written", "unclear"]:
-    match scratch.put(
-        "replace-absent", b"content", scratch.condition(_NO_ETAG), is_conflict_clear=False
-    ):
-        case "done":
-            return "written"
-        case "refused":
-            return "refused"
-        case "other":
-            return "unclear"
+    address, content = scratch.address("replace-absent"), b"content"
+    options = scratch.condition(_NO_ETAG)
+    status = scratch.answer(lambda client: client.put_object(**address, Body=content, **options))
+    if scratch.read("replace-absent") == content:
+        return "written"
+    return "refused" if status in (404, 412) else "unclear"
 
 
 def _complete(scratch: "_Scratch") -> Support:
-    if scratch.put_in_parts("complete", b"first", condition=scratch.condition(ABSENT)) != "done":
+    if not scratch.put_in_parts("complete", b"first", condition=scratch.condition(ABSENT)):
         return "refused"
-    if scratch.put_in_parts("complete", b"second", condition=scratch.condition(ABSENT)) == "done":
+    if scratch.put_in_parts("complete", b"second", condition=scratch.condition(ABSENT)):
         return "ignored"
     etag = scratch.etag("complete")
-    if scratch.put_in_parts("complete", b"third", condition=scratch.condition(etag)) != "done":
+    if not scratch.put_in_parts("complete", b"third", condition=scratch.condition(etag)):
         return "refused"
-    if scratch.put_in_parts("complete", b"fourth", condition=scratch.condition(etag)) == "done":
+    if scratch.put_in_parts("complete", b"fourth", condition=scratch.condition(etag)):
         return "ignored"
     return "honoured"
 
@@ -197,8 +170,7 @@ def _metadata(scratch: "_Scratch") -> bool:
     scratch.put("metadata", b"content", metadata)
     scratch.put_in_parts("metadata-parts", b"content", creation=metadata)
     return all(
-        scratch.head(key).get("Metadata", {}).get(SHA256_NAME) == "0" * 64
-        for key in ("metadata", "metadata-parts")
+        sha256_of(scratch.head(key) or {}) == "0" * 64 for key in ("metadata", "metadata-parts")
     )
 
 
@@ -236,10 +208,6 @@ _MEASUREMENTS: dict[str, Callable[["_Scratch"], Any]] = {
 """Field of the profile → what measures it."""
 
 
-def _md5(content: bytes) -> str:
-    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
-
-
 def _keys(client: Any, bucket: str, prefix: str) -> set[str]:
     page = client.list_objects_v2(Bucket=bucket, Prefix=prefix)
     return {item["Key"] for item in page.get("Contents", [])}
@@ -252,7 +220,7 @@ class _Scratch:
         self.bucket = bucket
         self._begin = begin
         self._prefix = prefix
-        self.etags: Literal["quoted", "bare"] = "quoted"
+        self.etags: Etags = "quoted"
         """How `If-Match` names an ETag."""
 
     @property
@@ -272,19 +240,12 @@ class _Scratch:
     def address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._prefix + key}
 
-    def put(
-        self,
-        key: str,
-        content: bytes,
-        options: dict[str, Any] | None = None,
-        *,
-        is_conflict_clear: bool = True,
-    ) -> Answer:
-        """Write an object, and tell what has come of it."""
-        status = self.answer(
+    def put(self, key: str, content: bytes, options: dict[str, Any] | None = None) -> bool:
+        """Write an object, and tell whether it is there."""
+        self.answer(
             lambda client: client.put_object(**self.address(key), Body=content, **(options or {}))
         )
-        return self._outcome(key, content, status, is_conflict_clear=is_conflict_clear)
+        return self.read(key) == content
 
     def put_plainly(self, key: str, content: bytes) -> None:
         """Write an object without any condition or checksum.
@@ -292,7 +253,7 @@ class _Scratch:
         Raises:
             S3Error: It is not there.
         """
-        if not any(self.put(key, content) == "done" for _ in range(TRIES)):
+        if not any(self.put(key, content) for _ in range(TRIES)):
             raise S3Error(0, f"{self.problem}: it does not store what is written")
 
     def put_in_parts(
@@ -303,14 +264,14 @@ class _Scratch:
         creation: dict[str, Any] | None = None,
         total: dict[str, str] | None = None,
         condition: dict[str, str] | None = None,
-    ) -> Answer:
-        """Write an object as an upload of one part, and tell what has come of it."""
+    ) -> bool:
+        """Write an object as an upload of one part, and tell whether it is there."""
         address = self.address(key)
         status, begun = self._ask(
             lambda client: client.create_multipart_upload(**address, **(creation or {}))
         )
         if status is not None:
-            return self._outcome(key, content, status)
+            return False
         upload = {**address, "UploadId": begun["UploadId"]}
         status, sent = self._ask(
             lambda client: client.upload_part(**upload, PartNumber=1, Body=content, **(total or {}))
@@ -326,7 +287,7 @@ class _Scratch:
         if status is not None:
             with contextlib.suppress(S3Error, UploadGone, Absent), self._begin() as operation:
                 operation.run(lambda client, _: client.abort_multipart_upload(**upload))
-        return self._outcome(key, content, status)
+        return self.read(key) == content
 
     def num_winners(self, key: str, expected: Expect | str) -> int:
         """Let several writers write under one condition, and count those that may."""
@@ -347,20 +308,20 @@ class _Scratch:
         return self.etag(key)
 
     def etag(self, key: str) -> str:
-        return etag_of(self.head(key))
+        """Return the ETag of an object that has been written.
 
-    def head(self, key: str) -> dict[str, Any]:
-        """Return the server's answer about an object; nothing if there is none."""
+        Raises:
+            S3Error: It is not there.
+        """
+        found = self.head(key)
+        if found is None:
+            raise S3Error(0, f"{self.problem}: it does not store what is written")
+        return etag_of(found)
 
-        def request(client: Any, _: Attempt) -> dict[str, Any]:
-            answer: dict[str, Any] = client.head_object(**self.address(key))
-            return answer
-
-        try:
-            with self._begin() as operation:
-                return operation.run(request)
-        except Absent:
-            return {}
+    def head(self, key: str) -> dict[str, Any] | None:
+        """Return the server's answer about an object; None if there is none."""
+        with self._begin() as operation:
+            return head(operation, self.address(key))
 
     def read(self, key: str, **options: str) -> bytes | None:
         """Return the content of an object; None if there is none."""
@@ -422,11 +383,3 @@ class _Scratch:
                 keys = operation.run(lambda client, _: _keys(client, self.bucket, self._prefix))
             for key in keys:
                 self.delete(key.removeprefix(self._prefix))
-
-    def _outcome(
-        self, key: str, content: bytes, status: int | None, *, is_conflict_clear: bool = True
-    ) -> Answer:
-        if self.read(key) == content:
-            return "done"
-        clear = (404, 412, 409) if is_conflict_clear else (404, 412)
-        return "refused" if status in clear else "other"

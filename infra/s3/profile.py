@@ -10,6 +10,15 @@ Support = Literal["honoured", "not atomic", "ignored", "refused"]
 (`honoured`); it decides, but not between those (`not atomic`); the write happens whether it holds
 or not (`ignored`); the server refuses such a request (`refused`)."""
 
+Etags = Literal["quoted", "bare"]
+"""How `If-Match` of a write names an ETag: in quotation marks, as HTTP has it, or without."""
+
+PutSum = Literal["sha256", "md5", "none"]
+"""The strongest checksum of PutObject that a server compares with what arrived."""
+
+PartSum = Literal["crc32", "md5", "none"]
+"""The strongest checksum of UploadPart that a server compares with what arrived."""
+
 MAX_PUT_BYTES = 5 << 30
 """Largest object that S3 takes in one request."""
 
@@ -33,17 +42,14 @@ class Profile(Record, strict=True):
     """``If-None-Match: *`` of PutObject."""
     replace: Support
     """``If-Match`` of PutObject, with an object under the key."""
-    etags: Literal["quoted", "bare"]
-    """How `If-Match` of a write names an ETag: in quotation marks, as HTTP has it, or without."""
+    etags: Etags
     replace_absent: Literal["refused", "written", "unclear"]
     """``If-Match`` of PutObject without an object under the key: the server refuses it (404, 412),
     writes all the same, or answers something else."""
     complete: Support
     """Both conditions of CompleteMultipartUpload: the weaker one."""
-    put_sum: Literal["sha256", "md5", "none"]
-    """The strongest checksum of PutObject that the server compares with what arrived."""
-    part_sum: Literal["crc32", "md5", "none"]
-    """The same of UploadPart."""
+    put_sum: PutSum
+    part_sum: PartSum
     bulk_delete: bool
     """Whether DeleteObjects works with the CRC-32 that SDKs send."""
     listings: bool

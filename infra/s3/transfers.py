@@ -24,7 +24,7 @@ from infra.s3.errors import (
 )
 from infra.s3.multipart import MultipartWrite, Part, map_in_order, parts_of
 from infra.s3.objects import SHA256_NAME, Expect, etag_of, head, length_of, sha256_of
-from infra.s3.writing import Writing, blocks
+from infra.s3.writing import Writing, blocks, of_parts, part_sum, put_sum
 
 DOWNLOAD_BLOCK = 256 << 10
 """Bytes per read and write. Larger blocks of page cache are memory that was rarely in use before,
@@ -134,7 +134,7 @@ def _put(
     writing: Writing,
 ) -> None:
     # The server computes the checksum of what it stores, and refuses it if it differs.
-    total = writing.put_sum(file.sha256, lambda: file.md5(operation.problem))
+    total = put_sum(writing.profile.put_sum, file.sha256, lambda: file.md5(operation.problem))
 
     def request(client: Any, _: Attempt) -> None:
         with file.open_part(whole) as body:
@@ -146,7 +146,7 @@ def _put(
 class _LargeUpload(MultipartWrite):
     """An upload in parts. The server checks each part's sum; the file's SHA-256 is checked here.
 
-    The parts are read once more for each of that.
+    Each of these checks reads the parts once more.
     """
 
     def __init__(
@@ -159,18 +159,16 @@ class _LargeUpload(MultipartWrite):
         threads: int,
         writing: Writing,
     ) -> None:
-        creation: dict[str, Any] = {"Metadata": file.metadata}
-        if writing.profile.part_sum == "crc32":
-            creation["ChecksumAlgorithm"] = "CRC32"
+        self._sum = writing.profile.part_sum
+        creation = {"Metadata": file.metadata, **of_parts(self._sum)}
         super().__init__(
             operation, target, parts, threads=threads, creation=creation, condition=condition
         )
         self._file = file
-        self._writing = writing
 
     def send(self, client: Any, upload_id: str, part: Part) -> dict[str, Any]:
         # As a header: the trailer that an SDK sends is more than many servers understand.
-        total = self._writing.part_sum(self._file.path, part.start, part.stop)
+        total = part_sum(self._sum, blocks(self._file.path, part.start, part.stop))
         with self._file.open_part(part) as body:
             answer: dict[str, Any] = client.upload_part(
                 **self._target, UploadId=upload_id, PartNumber=part.number, Body=body, **total

@@ -1,17 +1,16 @@
 """Which conditions and checksums a write carries, so that it is safe on its server."""
 
-import base64
 import errno
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from infra.s3.attempts import Operation
 from infra.s3.errors import ConditionFailed, S3Error
-from infra.s3.objects import ABSENT, ANY, Expect, checksum, condition, etag_of, head
-from infra.s3.profile import MAX_PUT_BYTES, STANDARD, Profile
+from infra.s3.objects import ABSENT, ANY, Expect, as_header, condition, etag_of, head
+from infra.s3.profile import MAX_PUT_BYTES, STANDARD, PartSum, Profile, PutSum
 
 BLOCK = 1 << 20
 
@@ -77,8 +76,8 @@ class Writing:
         if self._exclusive is None:
             raise S3Error(
                 errno.ENOTSUP,
-                f"{key}: the server ignores the conditions of writes (If-Match, If-None-Match), "
-                "without which two writers could overwrite each other",
+                f"{key}: the server does not honour the conditions of writes (If-Match, "
+                "If-None-Match), without which two writers could overwrite each other",
             )
         return self._exclusive(key)
 
@@ -111,38 +110,56 @@ class Writing:
                 raise ConditionFailed
         return condition(expected, self.profile.etags) if is_honoured else {}
 
-    def put_sum(self, sha256: str, md5: Callable[[], bytes]) -> dict[str, str]:
-        """Return the parameters by which the server checks the bytes of PutObject."""
-        match self.profile.put_sum:
-            case "sha256":
-                return {"ChecksumSHA256": checksum(sha256)}
-            case "md5":
-                return {"ContentMD5": base64.b64encode(md5()).decode()}
-            case "none":
-                return {}
-
-    def part_sum(self, path: Path, start: int, stop: int) -> dict[str, str]:
-        """Return the parameters by which the server checks the bytes of UploadPart."""
-        match self.profile.part_sum:
-            case "crc32":
-                crc = 0
-                for block in blocks(path, start, stop):
-                    crc = zlib.crc32(block, crc)
-                return {"ChecksumCRC32": base64.b64encode(crc.to_bytes(4, "big")).decode()}
-            case "md5":
-                digest = hashlib.md5(usedforsecurity=False)
-                for block in blocks(path, start, stop):
-                    digest.update(block)
-                return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
-            case "none":
-                return {}
-
     def _is_honoured(self, expected: Expect | str, *, in_parts: bool) -> bool:
         if expected is ANY:
             return True
         profile = self.profile
         support = profile.create if expected is ABSENT else profile.replace
         return support == "honoured" and (not in_parts or profile.complete == "honoured")
+
+
+def put_sum(kind: PutSum, sha256: str, md5: Callable[[], bytes]) -> dict[str, str]:
+    """Return the parameters by which the server checks the bytes of PutObject.
+
+    Args:
+        kind: The checksum that the server compares.
+        sha256: SHA-256 of the bytes, in hexadecimal digits.
+        md5: Returns their MD5; called only if that is compared.
+    """
+    match kind:
+        case "sha256":
+            return {"ChecksumSHA256": as_header(bytes.fromhex(sha256))}
+        case "md5":
+            return {"ContentMD5": as_header(md5())}
+        case "none":
+            return {}
+
+
+def part_sum(kind: PartSum, content: Iterable[bytes]) -> dict[str, str]:
+    """Return the parameters by which the server checks the bytes of UploadPart.
+
+    Args:
+        kind: The checksum that the server compares.
+        content: The bytes, some at a time; read only if they are compared.
+    """
+    match kind:
+        case "crc32":
+            crc = 0
+            for block in content:
+                crc = zlib.crc32(block, crc)
+            return {"ChecksumCRC32": as_header(crc.to_bytes(4, "big"))}
+        case "md5":
+            digest = hashlib.md5(usedforsecurity=False)
+            for block in content:
+                digest.update(block)
+            return {"ContentMD5": as_header(digest.digest())}
+        case "none":
+            return {}
+
+
+def of_parts(kind: PartSum) -> dict[str, str]:
+    """Return the parameters of CreateMultipartUpload that announce the checksum of its parts."""
+    return {"ChecksumAlgorithm": "CRC32"} if kind == "crc32" else {}
 
 
 def blocks(path: Path, start: int, stop: int) -> Iterator[bytes]:

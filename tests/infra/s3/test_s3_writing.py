@@ -101,7 +101,7 @@ def test_without_a_lock_a_write_that_needs_one_is_refused(
         lambda: bucket.upload(path, "file", size=1000, sha256=sha256, expected=ABSENT),
         lambda: bucket.put("file", b"content", expected="0" * 32),
     ):
-        with pytest.raises(S3Error, match="ignores the conditions of writes"):
+        with pytest.raises(S3Error, match="does not honour the conditions of writes"):
             write()
     assert bucket.head("file") is None
 
