@@ -167,9 +167,7 @@ def _retry_of_refusal(error: ClientError) -> Retry:
             return Retry.A_FEW_TIMES
         case "ConditionalRequestConflict" | "ObjectAlreadyExists" | "FileAlreadyExists":
             return Retry.OF_CONFLICT
-    if code in _TEMPORARY or status >= 500 or status in (408, 429):
-        return Retry.UNTIL_BUDGET_ENDS
-    return Retry.A_FEW_TIMES
+    return Retry.UNTIL_BUDGET_ENDS if _is_temporary(code, status) else Retry.A_FEW_TIMES
 
 
 def is_of_request(error: ClientError) -> bool:
@@ -179,9 +177,14 @@ def is_of_request(error: ClientError) -> bool:
     """
     code = error.response["Error"].get("Code", "")
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-    is_temporary = code in _TEMPORARY or status in (408, 429)
-    is_of_server = is_temporary or (status >= 500 and status != NOT_IMPLEMENTED)
-    return not (is_of_server or status in (401, 403) or code == "NoSuchBucket")
+    is_of_user = status in (401, 403) or code == "NoSuchBucket"
+    return not (_is_temporary(code, status) or is_of_user)
+
+
+def _is_temporary(code: str, status: int) -> bool:
+    """Tell whether a later request may succeed, as the server is busy or broken."""
+    is_of_server = status >= 500 and status != NOT_IMPLEMENTED
+    return code in _TEMPORARY or status in (408, 429) or is_of_server
 
 
 def error_number(error: Exception) -> int:
