@@ -1,14 +1,13 @@
 """Moto's S3 server: a second implementation of the protocol that shares no code with the first."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from infra.s3.server import REGION
+from infra.s3.server import settings
 from tests.prefect_services import free_port
 from tests.waiting import wait_for
 
@@ -21,14 +20,7 @@ def serving(log: Path) -> Iterator[Mapping[str, str]]:
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as moto:
         try:
             wait_for(lambda: listens(port))
-            yield {
-                "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
-                "AWS_ACCESS_KEY_ID": "anybody",
-                "AWS_SECRET_ACCESS_KEY": "anything",
-                "AWS_DEFAULT_REGION": REGION,
-                "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            }
+            yield settings(port, "anybody", "anything")
         finally:
             moto.kill()
 

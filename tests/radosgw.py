@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.s3.server import REGION
+from infra.s3.server import settings
 from tests.moto_server import listens
 from tests.prefect_services import free_port
 from tests.waiting import wait_for
@@ -57,7 +57,7 @@ def serving(directory: Path) -> Iterator[Mapping[str, str]]:
         CONFIGURATION.format(fsid=fsid, mon_port=mon_port, port=port, directory=directory)
     )
     environment = {**os.environ, "CEPH_CONF": str(configuration)}
-    environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONPATH", None)  # `ceph` is a program of the system's Python
 
     def run(*command: str) -> None:
         subprocess.run(
@@ -91,11 +91,4 @@ def serving(directory: Path) -> Iterator[Mapping[str, str]]:
         key, secret = KEYS
         names = ("--uid", "tests", "--display-name", "tests")
         run("radosgw-admin", "user", "create", *names, "--access-key", key, "--secret-key", secret)
-        yield {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": key,
-            "AWS_SECRET_ACCESS_KEY": secret,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
+        yield settings(port, key, secret)

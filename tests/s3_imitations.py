@@ -22,7 +22,10 @@ from infra.s3 import STANDARD
 from infra.s3.server import REGION, RunningServer
 
 CONDITIONS = ("if-match", "if-none-match")
+OF_AN_ANSWER = ("connection", "transfer-encoding", "content-length", "date")
+"""Headers that the proxy writes itself into an answer."""
 OF_THIS_HOP = ("authorization", "connection", "content-length", "expect", "host", "x-amz-date")
+"""Headers of a request that the proxy writes itself."""
 RACE_SECONDS = 0.05
 """Between the look at a key and the write, on a server that doesn't do both at once."""
 
@@ -52,6 +55,10 @@ class Asked:
     @property
     def is_bulk_deletion(self) -> bool:
         return self.method == "POST" and "delete" in self.query
+
+    @property
+    def is_conditional(self) -> bool:
+        return any(name in self.headers for name in CONDITIONS)
 
     @property
     def has_sdk_sum(self) -> bool:
@@ -135,7 +142,7 @@ def like_b2(asked: Asked, ask: Ask) -> Answer:
     """Refuses conditions of writes, and the checksums of SDKs."""
     if asked.has_sdk_sum:
         return Answer.refusal(400, "InvalidArgument", "Unsupported header received for this call")
-    if asked.method in ("PUT", "POST") and any(name in asked.headers for name in CONDITIONS):
+    if asked.method in ("PUT", "POST") and asked.is_conditional:
         return Answer.refusal(
             501, "NotImplemented", "A header you provided implies functionality not implemented"
         )
@@ -145,8 +152,7 @@ def like_b2(asked: Asked, ask: Ask) -> Answer:
 def conflicting(asked: Asked, ask: Ask) -> Answer:
     """Answers 409 where a condition of a write does not hold, as AWS does if writers meet."""
     answer = ask(asked)
-    is_conditional = any(name in asked.headers for name in CONDITIONS)
-    if asked.method in ("PUT", "POST") and is_conditional and answer.status in (404, 412):
+    if asked.method in ("PUT", "POST") and asked.is_conditional and answer.status in (404, 412):
         return Answer.refusal(409, "ConditionalRequestConflict", "a conflicting operation occurred")
     return answer
 
@@ -254,7 +260,7 @@ def imitating(behave: Behaviour, server: RunningServer) -> Iterator[str]:
             headers = {n: v for n, v in headers.items() if n not in OF_THIS_HOP}
             answer = behave(Asked(self.command, self.path, headers, body), ask)
             self.send_response_only(answer.status)
-            kept = [(n, v) for n, v in answer.headers if n.lower() not in _OF_AN_ANSWER]
+            kept = [(n, v) for n, v in answer.headers if n.lower() not in OF_AN_ANSWER]
             # The answer to HEAD has a length, but no body.
             length = dict(answer.headers).get("Content-Length") if self.command == "HEAD" else None
             for each in [*kept, ("Content-Length", length or str(len(answer.body)))]:
@@ -278,6 +284,3 @@ def imitating(behave: Behaviour, server: RunningServer) -> Iterator[str]:
         proxy.shutdown()
         thread.join()
         proxy.server_close()
-
-
-_OF_AN_ANSWER = ("connection", "transfer-encoding", "content-length", "date")

@@ -81,15 +81,7 @@ class RunningServer(BaseModel):
     @property
     def environment(self) -> Mapping[str, str]:
         """The AWS settings of a client."""
-        return {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.port}",
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": REGION,
-            # Ignore what this user has configured for other services.
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
+        return settings(self.port, self.access_key, self.secret_key)
 
     @property
     def process(self) -> psutil.Process | None:
@@ -101,6 +93,19 @@ class RunningServer(BaseModel):
         except psutil.NoSuchProcess:
             pass
         return None
+
+
+def settings(port: int, access_key: str, secret_key: str) -> Mapping[str, str]:
+    """Return the AWS settings of a client of a server on this machine."""
+    return {
+        "AWS_ENDPOINT_URL_S3": f"http://{LOOPBACK}:{port}",
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "AWS_DEFAULT_REGION": REGION,
+        # Ignore what this user has configured for other services.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
 
 
 def start(
