@@ -1,19 +1,19 @@
 """An order by blocks: at any time, an epoch reads a few shards, and each host only some of them.
 
-Like the full order, it is a function of (seed, epoch), of which any slice can be computed alone,
-and it doesn't depend on the number of ranks:
+Like the full order, it is a function of (seed, epoch), so that any samples of an epoch can
+be computed without the others, and it doesn't depend on the number of ranks:
 
 - The shards are permuted. Laid one after the other, they are cut into `parts` equal runs of
   samples.
 - Each part is shuffled in windows: runs of `window` samples, one after the other, each permuted. So
   a part needs the shards of one window at a time, in the order in which they lie.
-- Each step takes the same number of samples of every part, one part after the other. So hosts
-  whose number divides `parts` each read whole parts, whatever their number.
+- Each step takes the same number of samples of every part, one part after the other. So each host
+  reads whole parts, if the number of hosts divides `parts`.
 
 As in the full order, an epoch has as many steps as there are whole global batches. What is left at
 the end of a part isn't read in this epoch.
 
-The time for a slice grows with its length and the logarithm of the number of shards.
+The time for some samples grows with their number and the logarithm of the number of shards.
 """
 
 from collections.abc import Sequence
@@ -80,23 +80,8 @@ class BlockOrder:
         """Number of samples of all shards."""
         return int(self.ends[-1])
 
-    @property
-    def num_positions(self) -> int:
-        """Number of positions of the epoch: whole batches."""
-        return self.num_samples // self.batch * self.batch
-
-    def slice(self, start: int, stop: int) -> Indices:
-        """Return the samples at positions [start, stop) of the epoch.
-
-        Raises:
-            ValueError: Not 0 <= start <= stop <= num_positions.
-        """
-        if not 0 <= start <= stop <= self.num_positions:
-            raise ValueError(f"slice {start}:{stop} is not within 0:{self.num_positions}")
-        return self.at(np.arange(start, stop))
-
     def at(self, positions: Indices) -> Indices:
-        """Return the samples at positions (N,) of the epoch, each below `num_positions`."""
+        """Return the samples at positions (N,) of the epoch, all of which are in whole batches."""
         steps, within = np.divmod(positions, self.batch)
         of_part = self.batch // self.parts
         parts, offsets = np.divmod(within, of_part)
@@ -112,21 +97,18 @@ class BlockOrder:
             stop: The step after the last one.
         """
         of_part = self.batch // self.parts
-        spans = []
+        reached: dict[int, int] = {}  # shard → samples of a part that come before it
         for part in range(first_part, last_part):
             begin, end = self._bound(part), self._bound(part + 1)
             # A step needs the window in which it lies; the windows before are done.
             low = begin + start * of_part // self.window * self.window
-            high = begin + -(-stop * of_part // self.window) * self.window
-            spans.append((low, min(high, end)))
-        needed: dict[int, int] = {}
-        for low, high in spans:
+            high = min(begin - (-stop * of_part // self.window) * self.window, end)
             first, last = np.searchsorted(self.ends, [low, high - 1], side="right")
             for place in range(int(first), int(last) + 1):
-                reached = max(low, int(self.ends[place - 1]) if place else 0) - low
+                before = max(low, int(self.ends[place - 1]) if place else 0) - low
                 shard = int(self.shards[place])
-                needed[shard] = min(needed.get(shard, reached), reached)
-        return sorted(needed, key=lambda shard: (needed[shard] // self.window, needed[shard]))
+                reached[shard] = min(reached.get(shard, before), before)
+        return sorted(reached, key=reached.__getitem__)
 
     def steps_of_window(self) -> int:
         """Return how many steps a window lasts, at least one."""

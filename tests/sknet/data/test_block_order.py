@@ -34,6 +34,15 @@ class Epoch:
         )
 
     @property
+    def num_positions(self) -> int:
+        """Number of samples in whole batches."""
+        return sum(self.sizes) // self.batch * self.batch
+
+    def samples(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The samples at positions [start, stop), by default all."""
+        return self.order.at(np.arange(start, self.num_positions if stop is None else stop))
+
+    @property
     def owners(self) -> np.ndarray:
         """Number of the shard of each sample."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
@@ -56,49 +65,45 @@ def epochs(draw: st.DrawFn) -> Epoch:
 
 @given(epochs())
 def test_every_position_has_another_sample_and_only_a_rest_is_left_out(epoch: Epoch) -> None:
-    order, total = epoch.order, sum(epoch.sizes)
-    samples = order.slice(0, order.num_positions)
-    assert len(samples) == total // epoch.batch * epoch.batch
+    samples, total = epoch.samples(), sum(epoch.sizes)
     assert len(np.unique(samples)) == len(samples)
     assert not len(samples) or 0 <= samples.min() <= samples.max() < total
 
 
 @given(epochs(), st.data())
-def test_any_slice_is_that_of_the_whole(epoch: Epoch, data: st.DataObject) -> None:
-    order = epoch.order
-    start = data.draw(st.integers(0, order.num_positions))
-    stop = data.draw(st.integers(start, order.num_positions))
-    whole = order.slice(0, order.num_positions)
-    assert np.array_equal(epoch.order.slice(start, stop), whole[start:stop])
+def test_any_positions_have_the_samples_that_they_have_among_all(
+    epoch: Epoch, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, epoch.num_positions))
+    stop = data.draw(st.integers(start, epoch.num_positions))
+    assert np.array_equal(epoch.samples(start, stop), epoch.samples()[start:stop])
 
 
 @given(epochs(), st.data())
 def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
     epoch: Epoch, data: st.DataObject
 ) -> None:
-    order = epoch.order
-    whole = order.slice(0, order.num_positions)
-    steps = order.num_positions // epoch.batch
+    steps = epoch.num_positions // epoch.batch
     change = data.draw(st.integers(0, steps))
     worlds = [size for size in range(1, epoch.batch + 1) if epoch.batch % size == 0]
     before, after = data.draw(st.sampled_from(worlds)), data.draw(st.sampled_from(worlds))
     read = []
     for world, first, last in ((before, 0, change), (after, change, steps)):
-        part = order.slice(first * epoch.batch, last * epoch.batch)
+        part = epoch.samples(first * epoch.batch, last * epoch.batch)
         ranks = [rank_indices(part, epoch.batch, rank, world) for rank in range(world)]
         by_step = [each.reshape(last - first, epoch.batch // world) for each in ranks]
         read.append(np.concatenate(by_step, axis=1).reshape(-1))
-    assert np.array_equal(np.concatenate(read), whole)
+    assert np.array_equal(np.concatenate(read), epoch.samples())
 
 
 @given(epochs(), st.data())
 def test_a_host_reads_the_shards_of_its_parts_alone(epoch: Epoch, data: st.DataObject) -> None:
     order = epoch.order
-    steps = order.num_positions // epoch.batch
+    steps = epoch.num_positions // epoch.batch
     hosts = data.draw(st.sampled_from([n for n in range(1, 13) if epoch.parts % n == 0]))
     start = data.draw(st.integers(0, steps))
     stop = data.draw(st.integers(start, steps))
-    samples = order.slice(start * epoch.batch, stop * epoch.batch)
+    samples = epoch.samples(start * epoch.batch, stop * epoch.batch)
     for host in range(hosts):
         own = rank_indices(samples, epoch.batch, host, hosts)
         width = epoch.parts // hosts
@@ -134,7 +139,7 @@ def test_the_parts_of_a_rank_have_all_its_samples(epoch: Epoch, data: st.DataObj
 def test_a_window_is_read_before_the_next_one_begins() -> None:
     epoch = Epoch(sizes=[100] * 20, parts=2, window=250, batch=20, seed=3, epoch=0)
     order = epoch.order
-    samples = order.slice(0, order.num_positions).reshape(-1, 2, 10)
+    samples = epoch.samples().reshape(-1, 2, 10)
     for part in range(2):
         lying = np.concatenate([np.arange(100) + order.shards[place] * 100 for place in range(20)])
         places = np.argsort(lying)[samples[:, part].reshape(-1)] - 1000 * part
@@ -156,7 +161,7 @@ def test_shards_come_in_the_order_of_need() -> None:
 def test_seeds_and_epochs_have_other_orders() -> None:
     first = Epoch(sizes=[50] * 8, parts=2, window=80, batch=10, seed=1, epoch=0)
     orders = {
-        Epoch(**{**first.__dict__, **change}).order.slice(0, 400).tobytes()
+        Epoch(**{**first.__dict__, **change}).samples().tobytes()
         for change in ({}, {"seed": 2}, {"epoch": 1}, {"window": 81}, {"parts": 1})
     }
     assert len(orders) == 5
@@ -167,8 +172,7 @@ def test_parts_that_do_not_divide_the_batch_are_refused() -> None:
         BlockOrder.of([50], parts=4, window=8, batch=10, seed=1, epoch=0)
 
 
-def test_a_slice_of_a_billion_samples_takes_no_memory_for_the_others() -> None:
+def test_a_batch_of_a_billion_samples_takes_no_memory_for_the_others() -> None:
     order = BlockOrder.of([100_000] * 10_000, parts=64, window=1 << 20, batch=4096, seed=1, epoch=0)
-    middle = order.num_positions // 2
-    samples = order.slice(middle, middle + 4096)
+    samples = order.at(np.arange(500_000_000, 500_004_096))
     assert len(np.unique(samples)) == 4096
