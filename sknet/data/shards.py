@@ -87,32 +87,24 @@ class ShardSet:
             files = self.record.files_of(split)
             self.demands.announce(_names(files[number] for number in numbers))
 
-    def with_files(self, split: str, numbers: Sequence[int]) -> "ShardSet":
-        """Return the set in which a split has only some of its files, in the order of all of them.
-
-        Args:
-            split: The split.
-            numbers: The files, by their place among those of the split.
-        """
-        files = self.record.files_of(split)
-        kept = tuple(files[number] for number in sorted(numbers))
-        record = self.record.model_copy(update={"files": kept})
-        return ShardSet(record, self.directory, self.demands)
-
     def of_samples(self, split: str, samples: Indices) -> tuple["ShardSet", Indices]:
-        """Return the set that has only the files of some samples of a split, and their new numbers.
+        """Return a set of only the files in which some samples of a split are, and their numbers.
+
+        Its files are in the order of all of the split; it has none of other splits.
 
         Args:
             split: The split.
             samples: Numbers of samples of the split, (N,).
         """
-        sizes = np.array([file.num_samples for file in self.record.files_of(split)], np.int64)
+        files = self.record.files_of(split)
+        sizes = np.array([file.num_samples for file in files], np.int64)
         ends = np.cumsum(sizes)
-        files = np.searchsorted(ends, samples, side="right")
-        kept, places = np.unique(files, return_inverse=True)
+        owners = np.searchsorted(ends, samples, side="right")
+        kept, places = np.unique(owners, return_inverse=True)
         firsts = np.cumsum(sizes[kept]) - sizes[kept]
-        numbers: Indices = samples - (ends - sizes)[files] + firsts[places]
-        return self.with_files(split, kept.tolist()), numbers
+        numbers: Indices = samples - (ends - sizes)[owners] + firsts[places]
+        record = self.record.model_copy(update={"files": tuple(files[each] for each in kept)})
+        return ShardSet(record, self.directory, self.demands), numbers
 
     @cached_property
     def by_class(self) -> SamplesByClass:
