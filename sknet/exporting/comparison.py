@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 
 from sknet.data.reading.pipeline import preprocessed_batches, sample_keys
-from sknet.data.reading.threads import BATCHES_AHEAD, DECODING_THREADS, read_ahead
+from sknet.data.reading.threads import BATCHES_AHEAD, read_ahead
 from sknet.data.shards import ShardSet
 from sknet.errors import ExportError, UserError
 from sknet.evaluation.predictions import (
@@ -18,6 +18,7 @@ from sknet.evaluation.predictions import (
 )
 from sknet.records.evaluation import SPLIT
 from sknet.records.exported import DifferingPrediction, ExportComparison, ExportedModel, Precision
+from sknet.records.training import DECODING_THREADS
 
 MAX_DIFFERENCES: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-2}
 """Largest difference between logits of the file and of the network, as a fraction of the largest

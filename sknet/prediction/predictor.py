@@ -9,13 +9,7 @@ from typing import Self
 import numpy as np
 
 from sknet.data.reading.preprocessing import network_input
-from sknet.data.reading.threads import (
-    BATCHES_AHEAD,
-    DECODING_THREADS,
-    in_order,
-    read_ahead,
-    usable_threads,
-)
+from sknet.data.reading.threads import BATCHES_AHEAD, in_order, read_ahead, usable_threads
 from sknet.device import choose_device
 from sknet.errors import NonFiniteLossError, SampleError, UserError
 from sknet.evaluation.calibration import scaled_top
@@ -35,6 +29,7 @@ from sknet.records.preprocessing import (
     other_preprocessing,
     other_than_source,
 )
+from sknet.records.training import DECODING_THREADS
 from sknet.training.checkpoint import read_state
 from sknet.world import ALONE, World, join_world, set_device
 

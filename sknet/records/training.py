@@ -20,9 +20,8 @@ STATE_FILE = "state.json"
 METRICS_FILE = "metrics.jsonl"
 """Name of a training's log in the directory of its checkpoints."""
 
-
-EVALUATION_THREADS = 8
-"""Threads that read in evaluations, if the machine has as many processors."""
+DECODING_THREADS = 8
+"""Threads that decode where no recipe says how many, if the machine has as many processors."""
 
 
 class Run(Record):
@@ -44,11 +43,11 @@ class Run(Record):
 
     @property
     def evaluated_recipe(self) -> Recipe:
-        """The recipe, with as many reading threads as an evaluation makes use of.
+        """The recipe, with `DECODING_THREADS`.
 
-        A run doesn't record their number, which changes nothing in what is trained.
+        A run doesn't record the number of threads, which changes nothing in what is trained.
         """
-        return self.recipe.model_copy(update={"num_parallel_workers": EVALUATION_THREADS})
+        return self.recipe.model_copy(update={"num_parallel_workers": DECODING_THREADS})
 
     @property
     def total_steps(self) -> int:
@@ -115,7 +114,10 @@ def weights_file(checkpoint: Path) -> Path:
 
 
 def state_file(weights: Path) -> Path | None:
-    """Return the state.json beside a checkpoint's weights, if any; it describes no other file."""
+    """Return the state.json beside a checkpoint's weights, if there is one.
+
+    None for any other file of weights that lies in the directory: state.json doesn't describe it.
+    """
     state = weights.with_name(STATE_FILE)
     return state if weights.name == MODEL_FILE and is_file(state) else None
 

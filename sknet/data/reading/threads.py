@@ -20,9 +20,6 @@ BATCHES_AHEAD = 2
 """Batches that are ready while the network computes another one. A pipeline of MindSpore holds more
 before them."""
 
-DECODING_THREADS = 8
-"""Threads that decode where no recipe says how many, if the machine has as many processors."""
-
 Item = TypeVar("Item")
 Argument = TypeVar("Argument")
 
