@@ -6,7 +6,6 @@ python -m sknet.recipe [list | show NAME [--set KEY=VALUE] | --explain KEY]
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 from typing import Annotated
 
@@ -50,14 +49,13 @@ def told(body: Callable[..., None]) -> Callable[..., int]:
     """Make a command of a function that prints what it finds."""
 
     def run(*options: object) -> int:
-        return run_interruptible(partial(_run, body, *options))
+        def work() -> int:
+            body(*options)
+            return ExitCode.DONE
+
+        return run_interruptible(work)
 
     return as_command(run, body)
-
-
-def _run(body: Callable[..., None], *options: object) -> int:
-    body(*options)
-    return ExitCode.DONE
 
 
 # The commands. The docstring of each function is the help text.
