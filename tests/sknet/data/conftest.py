@@ -1,4 +1,4 @@
-"""Copies of the tiny data that tests may change."""
+"""The tiny data in many shards, and copies of it that tests may change."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,14 @@ import pytest
 
 from sknet.data.shards import ShardSet
 from sknet.recipe import Recipe, load_recipe
+from tests.sknet.conversions import convert
+
+
+@pytest.fixture(scope="session")
+def many_shards(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """The images of `folders` in seven shards of each split; don't change them."""
+    directory = tmp_path_factory.mktemp("many-shards")
+    return ShardSet(convert(folders, directory, num_shards=7), directory)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 import sknet.train
 from infra.base.on_demand import Supplier
@@ -22,18 +21,10 @@ from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.records import Run
 from sknet.world import World
-from tests.sknet.conversions import convert
 from tests.waiting import wait_for
 
 # A window of two samples lasts a step, and lies in two shards at most.
 BLOCKS = {"shuffle": "blocks", "shuffle_parts": 2, "shuffle_window": 2}
-
-
-@pytest.fixture(scope="module")
-def stored(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    """The tiny images in seven shards of each split."""
-    directory = tmp_path_factory.mktemp("many") / "shards"
-    return ShardSet(convert(folders, directory, num_shards=7), directory)
 
 
 def plan(recipe_file: Path, shards: ShardSet, **changes: Any) -> Run:
@@ -92,10 +83,10 @@ def hashes(run: Run, shards: ShardSet, world: World) -> list[str]:
 
 
 def test_two_ranks_read_the_same_batches_from_a_few_shards_at_a_time(
-    recipe_file: Path, stored: ShardSet, tmp_path: Path
+    recipe_file: Path, many_shards: ShardSet, tmp_path: Path
 ) -> None:
-    run = plan(recipe_file, stored, **BLOCKS)
-    supplied = Supplied(stored, tmp_path / "host", 4, val=True)
+    run = plan(recipe_file, many_shards, **BLOCKS)
+    supplied = Supplied(many_shards, tmp_path / "host", 4, val=True)
     worlds = [World(rank, 2) for rank in (0, 1)]
     with supplied.supplier(), ThreadPoolExecutor(2) as ranks:
         shards = [read_shards(tmp_path / "host") for _ in worlds]
@@ -106,22 +97,22 @@ def test_two_ranks_read_the_same_batches_from_a_few_shards_at_a_time(
             for of_rank, world in zip(shards, worlds, strict=True)
         ]
         assert [each.result(300) for each in found] == [
-            hashes(run, stored, world) for world in worlds
+            hashes(run, many_shards, world) for world in worlds
         ]
         evaluated = [
             next(eval_batches(run.recipe, each, "val", np.arange(6), 6, [32]))[0][0]
-            for each in (shards[0], stored)
+            for each in (shards[0], many_shards)
         ]
         assert np.array_equal(*evaluated)
     assert supplied.num_train > 7  # some were removed in between
 
 
 def test_the_first_batch_waits_for_the_shards_of_the_first_windows_alone(
-    recipe_file: Path, stored: ShardSet, tmp_path: Path
+    recipe_file: Path, many_shards: ShardSet, tmp_path: Path
 ) -> None:
-    run = plan(recipe_file, stored, **BLOCKS, global_batch_size=2)
-    supplied = Supplied(stored, tmp_path / "host", 20)
-    order, files = block_order(run, stored, 0), stored.record.files_of("train")
+    run = plan(recipe_file, many_shards, **BLOCKS, global_batch_size=2)
+    supplied = Supplied(many_shards, tmp_path / "host", 20)
+    order, files = block_order(run, many_shards, 0), many_shards.record.files_of("train")
 
     def first_windows(number: int) -> set[str]:
         shards = order.shards_of(0, 2, 0, number * order.steps_of_window())
@@ -143,15 +134,15 @@ def test_the_first_batch_waits_for_the_shards_of_the_first_windows_alone(
 
 
 def test_the_full_order_needs_all_shards_and_rare_classes_only_the_indexes(
-    recipe_file: Path, stored: ShardSet, tmp_path: Path
+    recipe_file: Path, many_shards: ShardSet, tmp_path: Path
 ) -> None:
-    supplied = Supplied(stored, tmp_path / "host", 7)
+    supplied = Supplied(many_shards, tmp_path / "host", 7)
     with supplied.supplier():
         shards = read_shards(tmp_path / "host")
         assert shards.by_class.counts.tolist() == [5, 5, 5]
         assert all(name.endswith(".db") for name in supplied.copied)
-        run = plan(recipe_file, stored)
-        assert hashes(run, shards, World(0, 1)) == hashes(run, stored, World(0, 1))
+        run = plan(recipe_file, many_shards)
+        assert hashes(run, shards, World(0, 1)) == hashes(run, many_shards, World(0, 1))
         assert supplied.num_train == 7
 
 
@@ -159,10 +150,10 @@ def test_a_training_whose_shards_do_not_come_ends_with_one_line_and_is_worth_a_r
     call: Callable[..., tuple[int, str, str]],
     program_state: None,
     recipe_file: Path,
-    stored: ShardSet,
+    many_shards: ShardSet,
     away: Path,
 ) -> None:
-    supplied = Supplied(stored, away / "host", 1)
+    supplied = Supplied(many_shards, away / "host", 1)
     changes = {**BLOCKS, "model": "tiny"}
     with supplied.supplier():
         code, _, errors = call(
@@ -179,10 +170,10 @@ def test_a_training_whose_shards_do_not_come_ends_with_one_line_and_is_worth_a_r
 
 
 def test_the_names_of_a_few_samples_need_only_their_shards(
-    stored: ShardSet, tmp_path: Path
+    many_shards: ShardSet, tmp_path: Path
 ) -> None:
     samples = np.array([14, 0, 7])
-    supplied = Supplied(stored, tmp_path / "host", 3)
+    supplied = Supplied(many_shards, tmp_path / "host", 3)
     with supplied.supplier():
         few, numbers = read_shards(tmp_path / "host").of_samples("train", samples)
-        assert sample_keys(few, "train", numbers) == sample_keys(stored, "train", samples)
+        assert sample_keys(few, "train", numbers) == sample_keys(many_shards, "train", samples)
