@@ -86,7 +86,7 @@ def local_directory(uri: str) -> Path | None:
 
 
 def try_store(uri: str, directory: Path | None) -> StoreProbe:
-    """Write, read back, and try what a store needs: conditional writes that must be refused, …
+    """Write into the store, read it back, and try the conditions that it needs of writes.
 
     Args:
         uri: The store.
@@ -111,19 +111,16 @@ def check_store(facts: StoreProbe) -> list[CheckResult]:
         found = f"{facts.uri}: writes, and honours conditional writes"
         return [CheckResult("store", Status.OK, found), clock]
     found = f"{facts.uri}: writes, reads, lists, copies and removes"
-    store = CheckResult.judge(
-        "store",
-        not facts.has_changed,
-        found=found + ("; its server has changed, which is recorded now" * facts.has_changed),
-        needed="does what the store has recorded" if facts.has_changed else "",
-        advice="end what writes the store, and start it again: until then it works as before",
-        otherwise=Status.WARN,
-    )
-    return [
-        store,
-        *(_check_guarantee(each) for each in facts.profile.guarantees),
-        clock,
-    ]
+    store = CheckResult("store", Status.OK, found)
+    if facts.has_changed:
+        store = CheckResult(
+            "store",
+            Status.WARN,
+            f"{found}; its server has changed, which is recorded now",
+            "does what the store has recorded",
+            "start again what writes the store now: it relies on the former record",
+        )
+    return [store, *(_check_guarantee(each) for each in facts.profile.guarantees), clock]
 
 
 def _check_guarantee(guarantee: "Guarantee") -> CheckResult:
