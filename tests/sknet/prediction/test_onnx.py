@@ -158,11 +158,10 @@ def test_wrong_options_end_in_one_line(
     trained: Trained,
     refused: Callable[..., str],
     away: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    without_mindspore: None,
     options: list[str],
     said: str,
 ) -> None:
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded MindSpore"))
     for name in ("alone.onnx", "broken.onnx"):
         Path(name).write_text("no model")
     Path("broken.onnx.json").write_text("{}")
@@ -173,17 +172,15 @@ def test_a_file_that_can_not_be_used_is_refused_before_mindspore_is_loaded(
     trained: Trained,
     refused: Callable[..., str],
     copied: Path,
+    without_mindspore: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded MindSpore"))
-    monkeypatch.setattr(of_exported, "find_spec", lambda _: None)
-    line = refused(predict, trained.images, "--onnx", copied)
-    assert line == "error: --onnx needs the package onnxruntime: pip install 'sknet[export]'"
-    monkeypatch.undo()
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded MindSpore"))
     changed_record(copied, classes=None)
     line = refused(predict, trained.images, "--onnx", copied)
     assert "comes without names of its classes" in line
+    monkeypatch.setattr(of_exported, "find_spec", lambda _: None)
+    line = refused(predict, trained.images, "--onnx", copied)
+    assert line == "error: --onnx needs the package onnxruntime: pip install 'sknet[export]'"
 
 
 def test_a_file_is_hashed_once(
@@ -206,8 +203,7 @@ def test_an_error_rate_needs_a_calibration_which_a_file_has_not(
     exported: Path,
     refused: Callable[..., str],
     away: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    without_mindspore: None,
 ) -> None:
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded MindSpore"))
     said = refused(predict, trained.images, "--onnx", exported, "--error-rate", 0.1, "--quiet")
     assert "has no calibration, which an error rate needs" in said

@@ -237,10 +237,9 @@ def test_a_name_that_stands_for_nothing_is_refused_before_mindspore_is_loaded(
     trained: Trained,
     refused: Callable[..., str],
     away: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    without_mindspore: None,
     options: list[str],
 ) -> None:
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
     given = ["--ckpt_path", "gone"] if "--config" in options else []
     assert "gone" in refused(predict, trained.images, *options, *given, "--quiet")
 
@@ -253,9 +252,8 @@ def weights(trained: Trained, away: Path) -> Path:
 
 
 def test_weights_alone_are_refused_before_mindspore_is_loaded(
-    trained: Trained, refused: Callable[..., str], weights: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, refused: Callable[..., str], weights: Path, without_mindspore: None
 ) -> None:
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
     Path("classes.txt").write_text("a\nb\nc\n")
     for given in ([], ["--classes", "classes.txt"], ["--config", "skresnet18_digits"]):
         line = refused(predict, trained.images, "--ckpt_path", weights, *given)
@@ -313,7 +311,10 @@ def test_other_preprocessing_than_that_of_the_weights_source_is_told(
 
 
 def test_an_error_rate_that_can_not_be_kept_is_refused_before_mindspore_is_loaded(
-    trained: Trained, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    trained: Trained,
+    refused: Callable[..., str],
+    without_mindspore: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = stored_checkpoint(trained.store, "production").calibration
     assert known is not None
@@ -324,7 +325,6 @@ def test_an_error_rate_that_can_not_be_kept_is_refused_before_mindspore_is_loade
     monkeypatch.setattr(
         StoredCheckpoint, "calibration", known.model_copy(update={"curve": all_wrong})
     )
-    monkeypatch.setattr(predict, "_predictor_class", lambda: pytest.fail("loaded"))
     line = refused(predict, trained.images, "--store", trained.store, "--error-rate", 0.5)
     assert "no threshold keeps an error rate of 0.5 on both halves of the 18 validation" in line
 
