@@ -36,6 +36,7 @@ from infra.s3.errors import (
 )
 from infra.s3.multipart import abort, copy, map_in_order
 from infra.s3.objects import (
+    ANY,
     SHA256_NAME,
     Expect,
     ListedObject,
@@ -155,6 +156,7 @@ class Bucket:
 
         Raises:
             PreconditionError: Something else is there than expected, and not this content.
+            DamagedObjectError: The server compares no checksum, and has stored other bytes.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         options = {
@@ -179,12 +181,15 @@ class Bucket:
                 etag = operation.run(request, len(content))
                 if self._writing.profile.put_sum != "none":
                     return etag
+                is_written = True
             except (ConditionFailed, Absent):
-                pass
+                is_written = False
             found = self._content_or_etag(operation, key, len(content))
-        if isinstance(found, StoredObject) and found.content == content:
-            return found.etag
         etag_found = found.etag if isinstance(found, StoredObject) else found
+        is_ours = isinstance(found, StoredObject) and found.content == content
+        is_later = is_written and expected is ANY  # another writer may overwrite it at once
+        if etag_found is not None and (is_ours or is_later):
+            return etag_found
         raise PreconditionError.found(operation.problem, etag_found)
 
     def link(self, key: str, *, seconds: int, content_type: str) -> str:

@@ -10,10 +10,20 @@ from pathlib import Path
 import pytest
 
 from infra.base.locks import exclusive
-from infra.s3 import ABSENT, ANY, STANDARD, Bucket, Limits, PreconditionError, S3Error, Writing
+from infra.s3 import (
+    ABSENT,
+    ANY,
+    STANDARD,
+    Bucket,
+    DamagedObjectError,
+    Limits,
+    PreconditionError,
+    S3Error,
+    Writing,
+)
 from infra.s3.profile import MAX_PUT_BYTES
 from infra.s3.server import RunningServer
-from tests.s3_imitations import IMITATIONS, PROFILES, imitating
+from tests.s3_imitations import IMITATIONS, PROFILES, Answer, Ask, Asked, heedless, imitating
 
 SIZES = [1000, 6_000_000]
 """Bytes of a file that is sent whole, and of one that is sent in parts where that is safe."""
@@ -87,6 +97,34 @@ def test_conditions_and_checksums_of_files_hold(guarded: Bucket, tmp_path: Path,
     with pytest.raises(S3Error, match=r"the file changed|has SHA-256|read back"):
         guarded.upload(other, "damaged", size=size, sha256=sha256, expected=ABSENT)
     assert guarded.stale_uploads(timedelta(0)) == []
+
+
+def test_what_a_server_does_not_compare_is_read_back_and_a_later_write_is_no_damage(
+    location: str, s3_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(asked: Asked, ask: Ask) -> Answer:
+        answer = heedless(asked, ask)
+        if asked.is_put:
+            sha256 = hashlib.sha256(b"what came later").hexdigest()
+            ask(Asked("PUT", asked.target, {"x-amz-meta-sha256": sha256}, b"what came later"))
+        return answer
+
+    def damaging(asked: Asked, ask: Ask) -> Answer:
+        asked.body = asked.body.upper()
+        return heedless(asked, ask)
+
+    writing = Writing(lambda: PROFILES["heedless"])
+    with imitating(overtaken, s3_server) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        bucket = Bucket(location, writing=writing)
+        assert bucket.put("key", b"content", expected=ANY)
+        stored = bucket.get("key", max_bytes=20)
+    assert stored is not None
+    assert stored.content == b"what came later"
+    with imitating(damaging, s3_server) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        with pytest.raises(DamagedObjectError, match="don't have the checksum of the object"):
+            Bucket(location, writing=writing).put("key", b"content", expected=ANY)
 
 
 def test_without_a_lock_a_write_that_needs_one_is_refused(
