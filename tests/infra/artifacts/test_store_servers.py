@@ -217,20 +217,26 @@ def test_writers_that_are_not_valid_are_named(heedless: None, root: S3Root, tmp_
         put(store, tmp_path / "source")
 
 
-def without_metadata(asked: Asked, ask: Ask) -> Answer:
-    asked.drop("x-amz-meta-")
+def lacking_everything(asked: Asked, ask: Ask) -> Answer:
+    """Forgets metadata, sends whole objects, copies nothing, and lists nothing but folders."""
+    asked.drop("x-amz-meta-", "range")
+    if "x-amz-copy-source" in asked.headers:
+        return Answer.refusal(501, "NotImplemented", "not implemented")
+    if "list-type" in asked.query and not asked.query["prefix"][0].endswith("/"):
+        return Answer(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
     return ask(asked)
 
 
 def test_a_server_on_which_no_store_can_be_is_refused_in_one_line(
     root: S3Root, s3_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with imitating(without_metadata, s3_server) as address:
+    with imitating(lacking_everything, s3_server) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
         with pytest.raises(StoreError) as refused:
             opened(root)
     assert str(refused.value) == (
-        f"s3://{BUCKET}/{root.prefix}: its server lacks user-defined metadata, without which no "
-        "store can be there: use another server"
+        f"s3://{BUCKET}/{root.prefix}: its server lacks listings that show each write at once, "
+        "reads of a part of an object (Range), user-defined metadata, copies within the server "
+        "(CopyObject), without which no store can be there: use another server"
     )
     assert root.paths("") == []
