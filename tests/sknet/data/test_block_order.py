@@ -1,6 +1,6 @@
 """The order by blocks loses, doubles and moves nothing, and each host reads only its own parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -156,12 +156,15 @@ def test_shards_come_in_the_order_of_need() -> None:
     assert order.shards_of(0, 1, 0, 120) == order.shards.tolist()
     assert order.shards_of(0, 1, 30, 60) == order.shards.tolist()[3:6]
     assert order.shards_of(0, 1, 45, 46) == order.shards.tolist()[3:6]
+    halves = replace(epoch, parts=2).order
+    in_turn = halves.shards.reshape(2, 6).T.reshape(-1)
+    assert halves.shards_of(0, 2, 0, 120) == in_turn.tolist()
 
 
 def test_seeds_and_epochs_have_other_orders() -> None:
     first = Epoch(sizes=[50] * 8, parts=2, window=80, batch=10, seed=1, epoch=0)
     orders = {
-        Epoch(**{**first.__dict__, **change}).samples().tobytes()
+        replace(first, **change).samples().tobytes()
         for change in ({}, {"seed": 2}, {"epoch": 1}, {"window": 81}, {"parts": 1})
     }
     assert len(orders) == 5
