@@ -35,9 +35,10 @@ def check_ranks(recipe: Recipe, world_size: int) -> None:
         UserError: They can't divide its global batch, get one image at a time, or an odd number
             where two are mixed; or the batch can't be divided among the parts of its order.
     """
-    refuse_single_images(recipe, recipe.global_batch(world_size), world_size)
-    refuse_odd_mixing(recipe, recipe.global_batch(world_size), world_size)
-    refuse_undivided_parts(recipe, recipe.global_batch(world_size))
+    global_batch = recipe.global_batch(world_size)
+    refuse_single_images(recipe, global_batch, world_size)
+    refuse_odd_mixing(recipe, global_batch, world_size)
+    refuse_undivided_parts(recipe, global_batch)
 
 
 def refuse_single_images(recipe: Recipe, global_batch: int, world_size: int) -> None:

@@ -54,8 +54,11 @@ be called by several threads; `Count` raises an error when the file is no longer
 
 
 class SupplyError(RuntimeError):
-    """The files that a process waits for don't come. Exit code 1, without an outcome, so that a
-    launcher retries; who runs the supplier knows the cause."""
+    """The files that a process waits for don't come.
+
+    The process ends with exit code 1 and no outcome, which is worth a retry. Whoever runs the
+    supplier knows the cause.
+    """
 
 
 class LimitError(UserError):
@@ -68,7 +71,7 @@ class Demand(Record):
     now: Names
     """Files that it reads, or waits for."""
     next: Names
-    """Files that it will read after these, in this order. They come as far as there is room."""
+    """Files that it will read after these, in this order. As many come as there is room for."""
     later: Names
     """Files that it will need at some time and then keep, for which room is kept."""
 
@@ -81,8 +84,8 @@ def is_on_demand(directory: Path) -> bool:
 class Demands:
     """What this process needs of a directory. Any thread may use it.
 
-    What is no longer needed is told with the next demand, so that a demand can be given up anywhere
-    without waiting.
+    The supplier hears that a file is no longer needed only with the next demand, so that a demand
+    can be given up anywhere without waiting for the lock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -229,7 +232,7 @@ class Supplier:
         self._limit = limit
         self._here: dict[str, int] = {}  # name → number of the look at which it was last wanted
         self._fetching: dict[str, _Fetching] = {}
-        self._not_ahead: set[str] = set()  # failed when nobody waited for them: tried again then
+        self._not_ahead: set[str] = set()  # failed; tried again once a process waits for one
         self._looks = 0
         self._ended, self._woken = threading.Event(), threading.Event()
         self._stack = ExitStack()
