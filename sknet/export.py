@@ -119,7 +119,7 @@ def main(arguments: "Options") -> None:
         publish(file, record, out)
     count, *sides = model.input_shape
     shape = ", ".join(str(size) for size in (count or "N", *sides))
-    print(f"wrote {out} for input ({shape}), and {out}.json; {verdict}")
+    print(f"wrote {out} for input ({shape}), and {record_of(out)}; {verdict}")
 
 
 def _write(network: "SKNet", model: ExportedModel, file: Path) -> ExportedModel:

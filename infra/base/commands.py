@@ -80,7 +80,7 @@ class ConsoleOptions:
     quiet: Flag = False
     """Show no progress: results, warnings and errors alone."""
     verbose: Flag = False
-    """Show progress, and every line of a log, as lines, also in a terminal."""
+    """Show progress as lines, also in a terminal, and every line of the log."""
 
 
 EVERYWHERE = ("--device-target", "--quiet", "--verbose")

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 MAX_BARS = 20
 """Most classes with a bar of their own; more are drawn as one curve."""
 
-
 NUM_BINS = 40
 
 # Splits differ in their line too, for readers who don't see the colours.

@@ -7,8 +7,9 @@ from sknet.report.changes import Change
 from sknet.report.contents import TrainedRun
 from sknet.significance import Z_95, Interval
 
-RESULTS = ("parameters", "steps")
-"""Properties of a run's layout on which the time of a step doesn't depend."""
+NO_CAUSES = ("parameters", "steps")
+"""Differences of layout that explain no speed: a step takes as long however many there are, and the
+model says more than the number of its parameters."""
 
 
 def median_step(run: TrainedRun) -> Interval | None:
@@ -38,7 +39,7 @@ def circumstances(changes: Iterable[Change]) -> list[Change]:
     return [
         each
         for each in changes
-        if (each.part in ("software", "run", "machine") and each.name not in RESULTS)
+        if (each.part in ("software", "run", "machine") and each.name not in NO_CAUSES)
         or (each.part, each.name) == ("recipe", "image_resize")
     ]
 

@@ -37,7 +37,6 @@ MAX_OWN_RUNS = 6
 MAX_REVALIDATIONS = 180
 """Most revalidations in their figure."""
 
-
 # Outcomes differ in their marker too, for readers who don't see the colours.
 _OUTCOMES = {
     "as recorded": ("o", BLUE),
