@@ -13,6 +13,7 @@ from sknet.data.sources import TEST
 from sknet.recipe import Recipe
 from sknet.records import CheckpointChecks, Evaluation
 from sknet.records.evaluation import CHECKS_FILE, EVALUATION_FILE, SPLIT, evaluation_file
+from sknet.records.training import MODEL_FILE
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
 from tasks.pages import worth_no_failure
@@ -93,7 +94,7 @@ def evaluate_checkpoint(
     options = {
         "config": write_recipe(recipe, workspace),
         "data_dir": directory_of_split(shards, SPLIT),
-        "ckpt_path": checkpoint.directory / ("" if own_shards else "model.ckpt"),
+        "ckpt_path": checkpoint.directory / ("" if own_shards else MODEL_FILE),
         "device_target": device_target,
         "out": out,
     }
@@ -130,7 +131,7 @@ def evaluate_sealed(
     options = {
         "config": write_recipe(recipe, workspace),
         "data_dir": directory_of_split(shards, TEST),
-        "ckpt_path": checkpoint.directory / "model.ckpt",
+        "ckpt_path": checkpoint.directory / MODEL_FILE,
         "device_target": device_target,
         "split": TEST,
         "json": out / EVALUATION_FILE,
