@@ -229,18 +229,19 @@ def _refuse_other_format(checkpoint: Path) -> None:
         version = json.loads(path.read_bytes())["format_version"]
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return  # damaged, which read_state reports
-    if isinstance(version, int) and version in _READ_FORMATS and version < FORMAT:
+    if not isinstance(version, int) or version == FORMAT:
+        return
+    if version in _READ_FORMATS:
         raise UserError(
             f"{checkpoint} was trained by an older version, which augmented images otherwise "
             f"(format {version}, this one trains on {FORMAT}): finish the training with that "
             "version, or give another --ckpt_save_dir to train anew"
         )
-    if isinstance(version, int) and version != FORMAT:
-        raise UserError(
-            f"{checkpoint} was written by {'a newer' if version > FORMAT else 'an older'} version "
-            f"(format {version}, this one reads {FORMAT}): use that version, or give "
-            "another --ckpt_save_dir"
-        )
+    raise UserError(
+        f"{checkpoint} was written by {'a newer' if version > FORMAT else 'an older'} version "
+        f"(format {version}, this one reads {FORMAT}): use that version, or give "
+        "another --ckpt_save_dir"
+    )
 
 
 def remove_old(directory: Path, keep: int, best_step: int | None) -> None:
