@@ -42,8 +42,8 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     Args:
         uri: Where the store is; a relative path is relative to the working directory.
         create: Whether to make a missing directory, and to check that the store can be written. A
-            bucket has to exist; its server is probed at the first use. Without, an existing store
-            is opened for reading.
+            bucket has to exist; its server is probed unless the store has recorded what it does.
+            Without, an existing store is opened for reading.
 
     Raises:
         StoreError: The URI has another form, or the store can't be used.
@@ -73,15 +73,13 @@ def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
     from infra.s3 import S3Error
 
     cache_limit, on_demand_limit = _gigabytes("SKNET_CACHE_GB"), _gigabytes(LIMIT_VARIABLE)
+    directory = cache_directory()
     try:
-        server = _server(uri, cache_directory())
+        server = _server(uri, directory)
         if create:
             server.profile()
         return S3Store(
-            server.bucket,
-            cache_directory(),
-            cache_limit=cache_limit,
-            on_demand_limit=on_demand_limit,
+            server.bucket, directory, cache_limit=cache_limit, on_demand_limit=on_demand_limit
         )
     except S3Error as error:
         raise StoreError(f"store {uri!r} can't be used: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""What the server of a store does: probed at the first write, recorded in the store, read then.
+"""What the server of a store does: probed at the first write, recorded in the store, read later.
 
     <prefix>/.server/<endpoint>.json   the profile of the server, by the SHA-256 of its address
     <prefix>/.server/writers.json      who may write, where the server can't keep writers apart
