@@ -52,6 +52,8 @@ class Injection:
     lasting: bool
     """Whether all later requests have the fault, too."""
     requests: list[Asked] = field(default_factory=list)
+    num_bytes: int = 0
+    """Bytes of the bodies of the server's answers to them."""
 
     @property
     def hit(self) -> bool:
@@ -76,9 +78,15 @@ class _Answer:
 class FaultProxy:
     """Listens on `port` until `close`."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, listener: socket.socket | None = None) -> None:
+        """Begin to listen.
+
+        Args:
+            target: The server's port on this machine.
+            listener: Where to listen; None: at a free port of this machine.
+        """
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._injections: list[Injection] = []
@@ -143,7 +151,7 @@ class FaultProxy:
 
     def _pass_on(self, request: _Request, client: socket.socket) -> bool:
         """Answer a request; return whether the connection can be used for another one."""
-        fault = self._fault(request)
+        injection, fault = self._noted(request)
         match fault:
             case Fault.RESET_BEFORE:
                 return False
@@ -159,6 +167,9 @@ class FaultProxy:
             case Fault.FLIP_REQUEST:
                 _flip_request(request)
         answer = self._ask(request)
+        if injection is not None:
+            with self._lock:
+                injection.num_bytes += len(answer.body)
         match fault:
             case Fault.RESET_AFTER:
                 return False
@@ -180,7 +191,8 @@ class FaultProxy:
         client.sendall(answer.head + answer.body)
         return True
 
-    def _fault(self, request: _Request) -> Fault | None:
+    def _noted(self, request: _Request) -> tuple[Injection | None, Fault | None]:
+        """Record a request with the injection that has its name; return this one, and the fault."""
         text = unquote(request.target) + request.body[:2000].decode("latin-1")
         with self._lock:
             for injection in self._injections:
@@ -189,8 +201,8 @@ class FaultProxy:
                     number = len(injection.requests)
                     injection.requests.append(Asked(request.method, url.path, url.query))
                     hit = number == injection.at or (injection.lasting and number > injection.at)
-                    return injection.fault if hit else None
-        return None
+                    return injection, injection.fault if hit else None
+        return None, None
 
     def _stall(self, client: socket.socket) -> None:
         """Wait until the client gives up, or the test ends."""
