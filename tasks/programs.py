@@ -1,6 +1,5 @@
 """Programs of sknet as supervised jobs, on one host or several; their output is logged."""
 
-import json
 import logging
 import re
 import threading
@@ -24,7 +23,7 @@ import sknet
 from infra.base.console import FRAMES_PER_SECOND, console
 from infra.base.outcomes import read_outcome
 from infra.base.progress import Progress
-from infra.launch import Job, JobResult, Outcome, run
+from infra.launch import Job, JobResult, Outcome, Preparation, run
 from infra.launch.cluster import ClusterError, LostHostError, connect
 from infra.launch.environment import seconds
 from infra.launch.gang import Gang, run_on_hosts
@@ -299,6 +298,7 @@ def run_program(
     *,
     workspace: Path,
     ranks: Ranks = ONE_RANK,
+    prepare: Preparation | None = None,
     bar: ProgressBar | None = None,
 ) -> None:
     """Run a program of sknet under the supervisor, and log the lines that it prints.
@@ -308,10 +308,11 @@ def run_program(
         options: Its options, without the leading dashes.
         workspace: Directory for its logs and for the files by which it reports.
         ranks: The processes that run it.
+        prepare: Prepares the hosts, each in a directory of its own; this host in the workspace.
         bar: Shows on Prefect's page how far the program is; the console shows it in any case.
 
     Raises:
-        UserError: The program refused its input, or the cluster can't run it.
+        UserError: The program refused its input, a host refused it, or the cluster can't run it.
         NonFiniteLossError: The loss became NaN or infinite.
         LostWorkerError: A rank or a host was lost; OutOfMemoryError if the kernel killed it.
         DiskFullError: The disk is full.
@@ -336,6 +337,7 @@ def run_program(
         workers=ranks.workers,
         log_dir=workspace / "logs" / f"{module}-{uuid.uuid4().hex[:8]}",
         outcome_file=outcome_file,
+        progress_file=progress_file,
         cwd=scratch,
         env={"PREFECT_PLUGINS_ENABLED": "false"},
         deadline=None,
@@ -356,9 +358,9 @@ def run_program(
                     bar.update(known.fraction)
 
             if ranks.gang is None:
-                result = run(job, on_line=on_line)
+                result = _run_here(job, prepare, workspace, on_line)
             else:
-                result = run_on_hosts(job, ranks.gang, on_line=on_line)
+                result = run_on_hosts(job, ranks.gang, on_line=on_line, prepare=prepare)
     except ClusterError as error:
         raise UserError(str(error)) from None
     except LostHostError as error:
@@ -366,6 +368,25 @@ def run_program(
     raise_unless_done(result, module)
     if bar:
         bar.update(1.0)  # its last line may have come before its last report
+
+
+def _run_here(
+    job: Job, prepare: Preparation | None, workspace: Path, on_line: Callable[[str], None]
+) -> JobResult:
+    """Run a job on this host, once it is prepared.
+
+    Raises:
+        Exception: The ranks have ended because what served them has failed.
+    """
+    if prepare is None:
+        return run(job, on_line=on_line)
+    with prepare(workspace, 0) as prepared:
+        result = run(job.with_options(prepared.options), on_line=on_line)
+        if result.status in (Outcome.LOST_WORKER, Outcome.FAILED) and (
+            failure := prepared.failure()
+        ):
+            raise failure
+        return result
 
 
 def raise_unless_done(result: JobResult, module: str) -> None:
@@ -390,10 +411,3 @@ def raise_unless_done(result: JobResult, module: str) -> None:
             raise JobStoppedError(result.message)
         case Outcome.FAILED:
             raise JobFailedError(result.message)
-
-
-def write_recipe(recipe: Recipe, workspace: Path) -> Path:
-    """Write a resolved recipe as a program's `--config`, and return its path. JSON is YAML."""
-    path = workspace / "recipe.yaml"
-    path.write_text(json.dumps(recipe.file_values(), indent=1), "utf-8")
-    return path

@@ -10,11 +10,13 @@ from prefect.client.schemas.objects import State
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from infra.base.machine_load import OthersLoad
+from infra.launch import Preparation
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
 from sknet.records.training import METRICS_FILE, STATE_FILE
 from tasks.catalog.production import processor
 from tasks.catalog.specs import about_earlier, checkpoint_spec, earlier_checkpoint_spec
+from tasks.errors import LostWorkerError
 from tasks.pages import KEY_DIGITS, complete_run_name
 from tasks.programs import (
     THIS_HOST,
@@ -23,10 +25,15 @@ from tasks.programs import (
     Ranks,
     gang_of,
     run_program,
-    write_recipe,
 )
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
-from tasks.supply import shards_for
+from tasks.training_host import (
+    ATTEMPT,
+    CHECKPOINTS,
+    RECIPE,
+    SharedWorkspace,
+    TrainingHost,
+)
 
 
 @pipeline_task("train")
@@ -46,8 +53,8 @@ def train(
         store_uri: The artifact store.
         num_workers: Number of ranks on all hosts. Global batch and learning rate follow from it.
         device_target: CPU or Ascend.
-        launch: The hosts. Those of a cluster need the store as a shared file system, mounted at
-            the same path. After the loss of a host a retry resumes on the remaining ones.
+        launch: The hosts. They share a store on S3 and nothing else, or the directory of another
+            store under the same path. After the loss of a host a retry resumes on the others.
 
     Raises:
         UserError: Recipe, data and hosts don't fit each other.
@@ -65,31 +72,24 @@ def train(
         is_new = not any(workspace.iterdir())
         if is_new and (line := about_earlier(store, earlier)):
             get_run_logger().warning("train: %s", line)
-        checkpoints = workspace / "checkpoints"
+        checkpoints = workspace / CHECKPOINTS
         gang = gang_of(launch, recipe, num_workers, device_target)
         load = OthersLoad()
-        data = shards_for(recipe, artifact_of(store, shards), workspace, on_this_host=gang is None)
-        with data as data_dir, store.uploading_parts(spec, checkpoints):
-            options = {
-                "config": write_recipe(recipe, workspace),
-                "data_dir": data_dir,
-                "ckpt_save_dir": checkpoints,
-                "device_target": device_target,
-                "planned_workers": num_workers,
-            }
-            run_program(
-                "train",
-                options,
-                workspace=workspace,
-                ranks=Ranks(
-                    workers=num_workers,
-                    bind_core=device_target == "Ascend",
-                    gang=gang,
-                ),
-                bar=ProgressBar("training", "Fraction of the training's steps that are done"),
-            )
-        final = max(checkpoints.glob("step-*"))
-        state = Checkpoint.read(final / STATE_FILE)
+        run_program(
+            "train",
+            {"device_target": device_target, "planned_workers": num_workers},
+            workspace=workspace,
+            ranks=Ranks(
+                workers=num_workers,
+                bind_core=device_target == "Ascend",
+                gang=gang,
+            ),
+            prepare=preparation(workspace, is_gang=gang is not None),
+            bar=ProgressBar("training", "Fraction of the training's steps that are done"),
+        )
+        if gang:
+            store.download_parts(spec, workspace)  # the host of rank 0 has uploaded them
+        final, state = _last(checkpoints)
         load_by_others = None if gang else load.fraction()  # a gang has other hosts than this
         _store_log(store, spec, recipe.name, workspace)
         return BuildOutput(
@@ -98,9 +98,33 @@ def train(
             {"processor": processor(device_target), "load_by_others": load_by_others},
         )
 
+    def preparation(workspace: Path, *, is_gang: bool) -> Preparation:
+        """Return what prepares each host for its ranks."""
+        if not (is_gang and store.is_shared_directory):
+            return TrainingHost(
+                store_uri, spec, (shards.kind, shards.key), recipe, is_temporary=is_gang
+            )
+        recipe.write(workspace / RECIPE)
+        attempt = uuid.uuid4().hex
+        (workspace / ATTEMPT).write_text(attempt, "ascii")
+        return SharedWorkspace(workspace, artifact_of(store, shards).directory, attempt)
+
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path(STATE_FILE))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
+
+
+def _last(checkpoints: Path) -> tuple[Path, Checkpoint]:
+    """Return the last checkpoint of a training.
+
+    Raises:
+        LostWorkerError: It did not come from the host that saved it.
+    """
+    for path in sorted(checkpoints.glob("step-*"), reverse=True)[:1]:
+        state = Checkpoint.read(path / STATE_FILE)
+        if state.step == state.run.total_steps:
+            return path, state
+    raise LostWorkerError("the last checkpoint is not in the store, whose copy is damaged or lost")
 
 
 def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Path) -> None:

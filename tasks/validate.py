@@ -17,9 +17,9 @@ from sknet.records.training import MODEL_FILE
 from tasks.catalog.production import evaluation_spec, processor
 from tasks.errors import JobFailedError
 from tasks.pages import worth_no_failure
-from tasks.programs import ProgressBar, device_here, run_program, write_recipe
+from tasks.programs import ProgressBar, device_here, run_program
 from tasks.results import TaskResult, artifact_of, finish, pipeline_task, resolve_artifact
-from tasks.supply import directory_of_split
+from tasks.training_host import RECIPE, directory_of_split
 
 
 @pipeline_task("validate")
@@ -92,7 +92,7 @@ def evaluate_checkpoint(
     """
     out = workspace / "out"
     options = {
-        "config": write_recipe(recipe, workspace),
+        "config": recipe.write(workspace / RECIPE),
         "data_dir": directory_of_split(shards, SPLIT),
         "ckpt_path": checkpoint.directory / ("" if own_shards else MODEL_FILE),
         "device_target": device_target,
@@ -129,7 +129,7 @@ def evaluate_sealed(
     """
     out = workspace / "out"
     options = {
-        "config": write_recipe(recipe, workspace),
+        "config": recipe.write(workspace / RECIPE),
         "data_dir": directory_of_split(shards, TEST),
         "ckpt_path": checkpoint.directory / MODEL_FILE,
         "device_target": device_target,

@@ -256,6 +256,11 @@ class LocalStore(ArtifactStore):
                 ) from None
             yield directory
 
+    @property
+    def is_shared_directory(self) -> bool:
+        """Whether hosts share workspaces; see `ArtifactStore`."""
+        return True
+
     def is_begun(self, spec: ArtifactSpec) -> bool:
         """Tell whether there is a workspace; see `ArtifactStore`."""
         return (self.root / WORK / spec.kind / spec.key).is_dir()

@@ -1,17 +1,21 @@
 """Uploads the finished parts of a build under way to S3, so that another host can resume it.
 
-    .work/<kind>/<key>/kept.json         which files there are
+    .work/<kind>/<key>/kept.json         which files there are, and who uploads them
     .work/<kind>/<key>/objects/<sha256>  the files
 
 A part is a directory that is renamed to its final name once it is finished, and never changes after
 that. The list of files is replaced when the files are there, and files that it no longer names are
 removed afterwards: at any moment, everything that the list names is there.
+
+Each uploader writes its name into the list before it begins, and replaces only its own lists. So
+one that was cut off, and comes back when another one has taken over, changes nothing any more.
 """
 
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -20,7 +24,7 @@ from infra.artifacts.documents import MAX_DOCUMENT_BYTES, SealedRecord, StoreErr
 from infra.artifacts.records import FileEntry, FilePath
 from infra.base.files import file_sha256, scan
 from infra.base.interrupts import saving
-from infra.s3 import Bucket, DamagedObjectError, Expect
+from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
 
 logger = logging.getLogger(__name__)
 
@@ -33,25 +37,48 @@ class UploadedParts(SealedRecord):
     place: FilePath
     """The directory of the parts, relative to the workspace."""
     newest: str
-    """The last of the parts by name."""
+    """The last of the parts by name; empty if there is none."""
     files: tuple[FileEntry, ...]
     """The files, relative to the directory of the parts."""
+    uploader: str = ""
+    """Random name of the uploader, which alone replaces this list."""
 
 
 class PartUploader:
     """Uploads a directory's parts while its context is open, and once more at the end."""
 
-    def __init__(self, bucket: Bucket, prefix: str, workspace: Path, directory: Path) -> None:
-        """Prepare for the parts in `directory`, a directory of the workspace."""
+    def __init__(
+        self, bucket: Bucket, prefix: str, workspace: Path, directory: Path, *, is_only_copy: bool
+    ) -> None:
+        """Prepare for the parts in `directory`, a directory of the workspace.
+
+        Args:
+            bucket: The store.
+            prefix: Where the parts go.
+            workspace: The workspace.
+            directory: Where the parts appear.
+            is_only_copy: Whether the workspace vanishes with the context, so that what can't be
+                uploaded is lost, which is an error.
+        """
         self._bucket, self._prefix = bucket, prefix
         self._workspace, self._directory = workspace, directory
+        self._is_only_copy = is_only_copy
+        self._name, self._etag = uuid4().hex, ""
         self._sha256s: dict[tuple[int, int, int], str] = {}
         self._uploaded: tuple[str, ...] = ()
+        self._failure: OSError | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="part uploader", daemon=True)
 
     def __enter__(self) -> None:
+        """Take over from an earlier uploader.
+
+        Raises:
+            S3Error: The bucket can't be reached.
+            StoreError: This host may not write it.
+        """
         self._uploaded = _parts(self._directory)
+        self._take_over()
         self._thread.start()
 
     def __exit__(
@@ -63,6 +90,26 @@ class PartUploader:
         self._ended.set()
         with saving():  # what was saved last is on this host only
             self._thread.join()
+        if self._is_only_copy and self._failure and error is None:
+            raise self._failure
+
+    def _take_over(self) -> None:
+        key = f"{self._prefix}kept.json"
+        place = self._directory.relative_to(self._workspace).as_posix()
+        while True:
+            stored = self._bucket.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+            listed = UploadedParts(place=place, newest="", files=())
+            if stored is not None:
+                # What is not valid lists nothing.
+                with suppress(StoreError):
+                    listed = UploadedParts.decode(stored.content)
+            mine = UploadedParts(
+                place=listed.place, newest=listed.newest, files=listed.files, uploader=self._name
+            )
+            expected = Expect.ABSENT if stored is None else stored.etag
+            with suppress(PreconditionError):  # the other one has written meanwhile
+                self._etag = self._bucket.put(key, mine.encode(), expected=expected)
+                return
 
     def _work(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
@@ -77,12 +124,23 @@ class PartUploader:
             self._upload(parts)
         except FileNotFoundError:
             return  # an old part has just been removed: look again later
+        except PreconditionError as error:
+            logger.warning("%s is not uploaded, another host has taken over", parts[-1])
+            self._failure = error
         except OSError as error:
             logger.warning("%s is on this host only for now: %s", parts[-1], error)
+            self._failure = error
             return
+        else:
+            self._failure = None
         self._uploaded = parts
 
     def _upload(self, parts: tuple[str, ...]) -> None:
+        """Upload parts and list them.
+
+        Raises:
+            PreconditionError: Another uploader has taken over.
+        """
         copies = self._workspace / f".kept-{uuid4().hex}"
         copies.mkdir()
         try:
@@ -92,10 +150,13 @@ class PartUploader:
         finally:
             shutil.rmtree(copies)
         place = self._directory.relative_to(self._workspace).as_posix()
-        listed = UploadedParts(place=place, newest=parts[-1], files=files)
-        self._bucket.put(f"{self._prefix}kept.json", listed.encode(), expected=Expect.ANY)
-        wanted = {f"{self._prefix}objects/{file.sha256}" for file in files}
+        listed = UploadedParts(place=place, newest=parts[-1], files=files, uploader=self._name)
+        # Before the list is replaced: what comes later may be another uploader's.
         present = [found.key for found in self._bucket.list(f"{self._prefix}objects/")]
+        self._etag = self._bucket.put(
+            f"{self._prefix}kept.json", listed.encode(), expected=self._etag
+        )
+        wanted = {f"{self._prefix}objects/{file.sha256}" for file in files}
         self._bucket.delete(key for key in present if key not in wanted)
 
     def _files(self, parts: tuple[str, ...], copies: Path) -> Iterator[tuple[str, Path]]:
@@ -123,10 +184,10 @@ class PartUploader:
 
 
 def download_parts(bucket: Bucket, prefix: str, workspace: Path) -> None:
-    """Download uploaded parts into a workspace, unless what is there is as new.
+    """Download the newest uploaded part into a workspace, unless what is there is as new.
 
-    Damaged parts are left out with a warning: the build then resumes from an older one, or starts
-    again.
+    If it is damaged, a warning says so, and the newest one that isn't comes instead; if all are,
+    none comes, and the build starts again.
 
     Raises:
         S3Error: The bucket can't be reached.
@@ -139,39 +200,66 @@ def download_parts(bucket: Bucket, prefix: str, workspace: Path) -> None:
     except StoreError as error:
         logger.warning("%skept.json is not valid, its parts are lost: %s", prefix, error)
         return
+    if not uploaded.newest:
+        return
     directory = workspace / uploaded.place
     if (here := _parts(directory)) and here[-1] >= uploaded.newest:
         return
     coming = workspace / f".coming-{uuid4().hex}"
     try:
-        _download(bucket, prefix, uploaded, coming)
+        newest = _download(bucket, prefix, uploaded, coming)
         directory.mkdir(parents=True, exist_ok=True)
         for path in sorted(coming.iterdir()):
             target = directory / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             path.rename(target)
-        logger.info("resuming from %s, uploaded by another host", uploaded.newest)
+        if newest:
+            logger.info("resuming from %s, uploaded by another host", newest)
     finally:
         shutil.rmtree(coming, ignore_errors=True)
 
 
-def _download(bucket: Bucket, prefix: str, uploaded: UploadedParts, coming: Path) -> None:
+def _download(bucket: Bucket, prefix: str, uploaded: UploadedParts, coming: Path) -> str:
+    """Download the newest part that is whole, and the files beside the parts; return its name."""
     coming.mkdir()
-    left_out = set()
+    of_part: dict[str, list[FileEntry]] = {}
+    beside = []
     for file in uploaded.files:
-        part = file.path.partition("/")[0]
-        if part in left_out:
-            continue
+        part, slash, _ = file.path.partition("/")
+        if slash:
+            of_part.setdefault(part, []).append(file)
+        else:
+            beside.append(file)
+    newest = ""
+    for part in sorted(of_part, reverse=True):
+        try:
+            _download_files(bucket, prefix, of_part[part], coming)
+        except DamagedObjectError as error:
+            logger.warning("the uploaded part %s is damaged and left out: %s", part, error)
+            shutil.rmtree(coming / part, ignore_errors=True)
+        else:
+            newest = part
+            break
+    for file in beside:
+        try:
+            _download_files(bucket, prefix, [file], coming)
+        except DamagedObjectError as error:
+            logger.warning("the uploaded file %s is damaged and left out: %s", file.path, error)
+    return newest
+
+
+def _download_files(bucket: Bucket, prefix: str, files: Sequence[FileEntry], coming: Path) -> None:
+    """Download files of the list.
+
+    Raises:
+        DamagedObjectError: One is missing, or has other bytes.
+    """
+    for file in files:
         path = coming / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         key = f"{prefix}objects/{file.sha256}"
-        try:
-            bucket.download(key, path, size=file.size, sha256=file.sha256)
-        except DamagedObjectError as error:
-            logger.warning("the uploaded part %s is damaged and left out: %s", part, error)
-            left_out.add(part)
-            shutil.rmtree(coming / part, ignore_errors=True)
+        bucket.download(key, path, size=file.size, sha256=file.sha256)
 
 
 def _parts(directory: Path) -> tuple[str, ...]:

@@ -311,14 +311,14 @@ class S3Store(ArtifactStore):
             self._lease(spec.kind, spec.key, spec.inputs),
         ):
             directory.mkdir(exist_ok=True)
-            download_parts(self._bucket, _parts_prefix(spec), directory)
+            self.download_parts(spec, directory)
             yield directory
 
     def is_begun(self, spec: ArtifactSpec) -> bool:
         """Tell whether there is a workspace here, or parts in the bucket; see `ArtifactStore`."""
         if self._workspace(spec).is_dir():
             return True
-        return next(iter(self._bucket.list(_parts_prefix(spec))), None) is not None
+        return next(iter(self._bucket.list(f"{_parts_prefix(spec)}objects/")), None) is not None
 
     @contextmanager
     def parallel(self) -> Iterator[Callable[[Callable[[T], None], Iterable[T]], Iterable[None]]]:
@@ -326,9 +326,21 @@ class S3Store(ArtifactStore):
         with ThreadPoolExecutor(REQUESTS) as pool:
             yield pool.map
 
-    def uploading_parts(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+    @property
+    def is_shared_directory(self) -> bool:
+        """Whether hosts share workspaces; see `ArtifactStore`."""
+        return False
+
+    def uploading_parts(
+        self, spec: ArtifactSpec, workspace: Path, directory: Path, *, is_only_copy: bool
+    ) -> AbstractContextManager[None]:
         """Upload finished parts in the background; see `ArtifactStore`."""
-        return PartUploader(self._bucket, _parts_prefix(spec), self._workspace(spec), directory)
+        prefix = _parts_prefix(spec)
+        return PartUploader(self._bucket, prefix, workspace, directory, is_only_copy=is_only_copy)
+
+    def download_parts(self, spec: ArtifactSpec, workspace: Path) -> None:
+        """Download what is uploaded of a build; see `ArtifactStore`."""
+        download_parts(self._bucket, _parts_prefix(spec), workspace)
 
     def held(self) -> Iterator[Build]:
         """Yield the builds whose leases may be those of living builders."""

@@ -376,16 +376,47 @@ class ArtifactStore(ABC):
         """Provide what works like `map`, with as many calls at a time as the store is faster by."""
         yield map
 
-    def uploading_parts(self, spec: ArtifactSpec, directory: Path) -> AbstractContextManager[None]:
+    @property
+    @abstractmethod
+    def is_shared_directory(self) -> bool:
+        """Whether hosts work on one build in one workspace, which they have to share.
+
+        Otherwise they share nothing but the store itself: each needs a workspace of its own.
+        """
+
+    def uploading_parts(
+        self, spec: ArtifactSpec, workspace: Path, directory: Path, *, is_only_copy: bool
+    ) -> AbstractContextManager[None]:
         """Let builders on other hosts resume a build, as far as its parts are finished.
 
-        A part is a directory that has been renamed to its final name in `directory`, which is
-        itself a directory of the workspace. While the context is open, finished parts are uploaded;
-        `workspace` downloads them if they are newer than what is there. Faults of the store don't
-        disturb the build. Where hosts share the workspace there is nothing to do.
+        A part is a directory that has been renamed to its final name in `directory`. While the
+        context is open, finished parts are uploaded; `download_parts` brings them to other hosts.
+        Meanwhile, faults of the store don't disturb the build. Where hosts share the workspace
+        there is nothing to do.
+
+        Args:
+            spec: What is built.
+            workspace: The workspace of the build on this host.
+            directory: A directory of the workspace.
+            is_only_copy: Whether the workspace vanishes with the context, so that what can't be
+                uploaded at the end is an error.
+
+        Raises:
+            StoreError: This host may not write the store.
+            OSError: The store can't be reached.
         """
-        del spec, directory
+        del spec, workspace, directory, is_only_copy
         return nullcontext()
+
+    def download_parts(self, spec: ArtifactSpec, workspace: Path) -> None:
+        """Bring the newest uploaded part of a build here, unless what is there is as new.
+
+        In place of a damaged one the newest comes that isn't. `workspace` does this by itself.
+
+        Raises:
+            OSError: The store can't be reached.
+        """
+        del spec, workspace
 
     @abstractmethod
     def held(self) -> Iterator[Build]:

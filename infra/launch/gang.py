@@ -1,34 +1,39 @@
 """Run a program as ranks on several hosts of a Ray cluster: on all of them, or on none.
 
-A placement group reserves the hosts; an actor on each host runs msrun for that host's ranks, under
-the same supervisor as a job on one host. Whatever ends the ranks of one host ends all others: a
-lost rank, a lost host, a cut link, or the loss of the caller. If a host is told to leave the
-cluster, all ranks save and stop, and the job goes on with the hosts that are left.
+A placement group reserves the hosts; an actor on each host prepares it and, once all hosts are
+prepared, runs msrun for its ranks, under the same supervisor as a job on one host. Whatever ends
+the ranks of one host ends all others: a lost rank, a lost host, a cut link, or the loss of the
+caller. If a host is told to leave the cluster, all ranks save and stop, and the job goes on with
+the hosts that are left.
 
-The hosts need the same installation under the same paths, and a shared file system for the
-program's inputs and checkpoints. Logs and the outcome need none: Ray carries them.
+The hosts need the same installation under the same paths. Ray carries commands, log lines, progress
+and the outcome, and nothing else: what the program reads and writes is what the preparation of each
+host has brought there, or a file system that the hosts share.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from itertools import count as count_from
 from types import ModuleType
 from typing import Any, Literal
 
+from infra.base.files import replace_file
 from infra.base.outcomes import Outcome
 from infra.launch.cluster import ClusterError, LostHostError, connect, leaving_hosts
 from infra.launch.environment import seconds, travelling_environment
 from infra.launch.host_agent import HostAddress, HostAgent
-from infra.launch.job import Control, Job, JobResult, Rendezvous, run_to_end
+from infra.launch.job import Control, Job, JobResult, Preparation, Rendezvous, run_to_end
 
 POLL_SECONDS = 0.5
 # Wait for the outcome of rank 0 when another rank has failed first.
 OUTCOME_SECONDS = 3.0
 # Wait for hosts that answer to report that their ranks have ended, including SIGKILL.
 END_SECONDS = 8.0
+# Wait for hosts that bring to safety what their ranks have saved: as long as S3 is tried.
+SAVE_SECONDS = 150.0
 # Ray itself looks for a new set of hosts as soon as one joins or leaves.
 RETRY_SECONDS = 2.0
 
@@ -51,7 +56,13 @@ class Gang:
     """Seconds to wait for missing hosts before fewer are taken."""
 
 
-def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> JobResult:
+def run_on_hosts(
+    job: Job,
+    gang: Gang,
+    *,
+    on_line: Callable[[str], None],
+    prepare: Preparation | None = None,
+) -> JobResult:
     """Run `job` on hosts of the cluster to its end and return how it ended.
 
     SIGUSR1 and interruptions let all ranks save and stop, as in `infra.launch.msrun.run`.
@@ -63,10 +74,12 @@ def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> Job
     Args:
         job: The job. `workers` is replaced by the gang's slots. `log_dir` gets the lines of all
             ranks, and msrun's logs; `log_dir` with `-1`, `-2`, …, those after a host has left.
-            `cwd` and `outcome_file` are replaced by paths of each host, the latter also in `args`.
+            `cwd`, `outcome_file` and `progress_file` are replaced by paths of each host, the last
+            two also in `args`; this host's `progress_file` follows that of rank 0.
         gang: The hosts.
         on_line: Called for each line that a rank prints, with `[<host>] [rank <rank>] <line>`, and
             for each of the launcher on a host, with `[<host>] [launcher] <line>`.
+        prepare: Prepares each host, before any rank starts; None: there is nothing to prepare.
 
     Raises:
         ClusterError: The cluster doesn't exist, or can never run such a job.
@@ -81,7 +94,7 @@ def run_on_hosts(job: Job, gang: Gang, *, on_line: Callable[[str], None]) -> Job
             log_dir.mkdir(parents=True, exist_ok=True)
             placed_job = replace(job, workers=gang.slots, env=environment, log_dir=log_dir)
             with _placed(ray, gang, on_line) as hosts:
-                attempt = _GangRun(placed_job, hosts, on_line)
+                attempt = _GangRun(placed_job, prepare, hosts, on_line)
                 result = attempt.run()
             if not attempt.must_go_on(result):
                 break
@@ -110,6 +123,10 @@ class _Host:
         self.lost: str | None = None
         """Why the host counts as lost."""
         self.launch_logs: dict[str, str] = {}
+        self.port: int | None = None
+        """A free port of the host, once it is prepared."""
+        self.progress: bytes | None = None
+        self.is_saving = False
         self.must_leave = False
         """Whether it has been told to leave the cluster."""
         self._ray, self._actor = ray, actor
@@ -136,9 +153,12 @@ class _Host:
             return None
         return self.result
 
-    def start(self, job: Job) -> None:
-        self._actor.start.remote(job)
+    def prepare(self, job: Job, prepare: Preparation | None, number: int) -> None:
+        self._actor.prepare.remote(job, prepare, number)
         self._ask()
+
+    def begin(self, rendezvous: Rendezvous) -> None:
+        self._actor.begin.remote(rendezvous)
 
     def stop(self) -> None:
         self._actor.stop.remote()
@@ -161,6 +181,8 @@ class _Host:
             self.lost = str(error).strip().partition("\n")[0]
             return ()
         self.result, self.launch_logs = report.result, report.launch_logs
+        self.port, self.progress = report.port, report.progress
+        self.is_saving = report.is_saving
         self.must_leave = report.must_leave
         if not self.has_ended:
             self._ask()
@@ -174,37 +196,42 @@ class _Host:
 class _GangRun:
     """One attempt, from the start of the first rank to the end of the last."""
 
-    def __init__(self, job: Job, hosts: list[_Host], on_line: Callable[[str], None]) -> None:
-        self._job, self._hosts, self._on_line = job, hosts, on_line
+    def __init__(
+        self,
+        job: Job,
+        prepare: Preparation | None,
+        hosts: list[_Host],
+        on_line: Callable[[str], None],
+    ) -> None:
+        self._job, self._prepare = job, prepare
+        self._hosts, self._on_line = hosts, on_line
         self._logs: dict[int, TextIOWrapper] = {}
         self._control = Control()
         self._stop_sent = False
+        self._has_begun = False
+        self._progress: bytes | None = None
         self._leaving: _Host | None = None
         self._last_line = time.monotonic()
         self._is_hung = False
 
     def run(self) -> JobResult:
         began = time.monotonic()
-        num_workers = len(self._hosts) * self._job.workers
-        leader = self._hosts[0].address
         with ExitStack() as stack:
-            for rank in range(num_workers):
+            for rank in range(self._num_workers):
                 path = self._job.log_dir / f"worker_{rank}.log"
                 self._logs[rank] = stack.enter_context(path.open("w", encoding="utf-8"))
-            for node_rank, host in enumerate(self._hosts):
-                rendezvous = Rendezvous(
-                    num_workers=num_workers,
-                    address=leader.address,
-                    port=leader.port,
-                    node_rank=node_rank,
-                )
+            for number, host in enumerate(self._hosts):
                 # The limit holds for the silence of all ranks, which only the caller can see.
-                host.start(replace(self._job, rendezvous=rendezvous, silence=None))
+                host.prepare(replace(self._job, silence=None), self._prepare, number)
             run_to_end(self._control, self._follow, self._end_all)
         for host in self._hosts:
             for name, text in host.launch_logs.items():
                 (self._job.log_dir / f"{host.address.address}-{name}").write_text(text, "utf-8")
         return self._result(time.monotonic() - began)
+
+    @property
+    def _num_workers(self) -> int:
+        return len(self._hosts) * self._job.workers
 
     def must_go_on(self, result: JobResult) -> bool:
         """Tell whether all ranks have stopped only because a host has to leave."""
@@ -227,6 +254,8 @@ class _GangRun:
                 for host in self._hosts:
                     host.stop()
             self._pass_lines_on()
+            if not self._has_begun:
+                self._begin_once_all_are_prepared()
             silent = time.monotonic() - self._last_line
             if self._job.silence is not None and silent > self._job.silence:
                 self._is_hung = True
@@ -239,14 +268,34 @@ class _GangRun:
                     return
             time.sleep(POLL_SECONDS)
 
+    def _begin_once_all_are_prepared(self) -> None:
+        """Start the ranks, which wait for each other only for a limited time, on all hosts."""
+        self._last_line = time.monotonic()  # preparations have their own limits
+        leader = self._hosts[0]
+        if leader.port is None or not all(host.port for host in self._hosts):
+            return
+        self._has_begun = True
+        for node_rank, host in enumerate(self._hosts):
+            host.begin(
+                Rendezvous(
+                    num_workers=self._num_workers,
+                    address=leader.address.address,
+                    port=leader.port,
+                    node_rank=node_rank,
+                )
+            )
+
     def _end_all(self) -> None:
         """End the ranks of all hosts that answer; others end theirs when they miss the caller."""
         because = next((f"host {h.name} was lost" for h in self._hosts if h.lost), "the job ended")
         for host in self._hosts:
             if not host.has_ended:
                 host.end(because)
-        deadline = time.monotonic() + END_SECONDS
-        while not all(host.has_ended for host in self._hosts) and time.monotonic() < deadline:
+        began = time.monotonic()
+        while at_work := [host for host in self._hosts if not host.has_ended]:
+            is_saving = any(host.is_saving for host in at_work)
+            if time.monotonic() - began > (SAVE_SECONDS if is_saving else END_SECONDS):
+                return
             self._pass_lines_on()
             time.sleep(POLL_SECONDS / 5)
 
@@ -258,6 +307,11 @@ class _GangRun:
                     rank, _, text = line.removeprefix("[rank ").partition("] ")
                     self._logs[int(rank)].write(f"{text}\n")
                 self._on_line(f"[{host.name}] {line}")
+        progress = self._hosts[0].progress
+        if self._job.progress_file is not None and progress not in (None, self._progress):
+            self._progress = progress
+            with suppress(OSError):  # nothing fails because its progress can't be shown
+                replace_file(self._job.progress_file, progress)
 
     def _result(self, took: float) -> JobResult:
         """Return what a rank reported, else what was lost first."""

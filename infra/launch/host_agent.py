@@ -1,4 +1,4 @@
-"""A Ray actor that runs one host's part of a gang.
+"""A Ray actor that prepares one host of a gang, and runs its part.
 
 It tells the caller when its host has to leave the cluster, and ends the ranks when the caller falls
 silent. When the actor itself ends, for whatever reason, the ranks end with it, because their
@@ -6,22 +6,28 @@ supervisor sees its stdin close.
 """
 
 import dataclasses
+import logging
 import os
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from uuid import uuid4
 
-from infra.base.outcomes import Outcome
+from infra.base.files import cache_directory
+from infra.base.locks import exclusive
+from infra.base.outcomes import Outcome, UserError
+from infra.base.progress import Progress, Sink, watching
+from infra.base.shortages import is_disk_full
 from infra.launch.cluster import leaving_hosts
 from infra.launch.environment import HOST_ADDRESS, is_foreign_address, seconds
-from infra.launch.job import Control, Job, JobResult
+from infra.launch.job import Control, Job, JobResult, Preparation, PreparedHost, Rendezvous
 from infra.launch.msrun import free_port, run
 
 # Returned at the end; the lines of the ranks' logs are returned while the job runs.
@@ -31,11 +37,10 @@ TICK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class HostAddress:
-    """The host of an agent, and a free port of it."""
+    """The host of an agent."""
 
     name: str
     address: str
-    port: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Report:
     """What happened on a host since the last report."""
 
     lines: tuple[str, ...]
+    port: int | None
+    """A free port of the host; None until it is prepared."""
+    progress: bytes | None
+    """What is known of how far the host's part is, as in a job's `progress_file`."""
+    is_saving: bool
+    """Whether the ranks have ended, and what they have saved is being brought to safety."""
     result: JobResult | None
     """None while the job runs."""
     launch_logs: dict[str, str]
@@ -59,24 +70,35 @@ class HostAgent:
         os.environ.pop("OMP_NUM_THREADS", None)
         self._control = Control()
         self._lines: deque[str] = deque()
+        self._address = ""
+        self._port: int | None = None
+        self._rendezvous: Rendezvous | None = None
+        self._progress: bytes | None = None
+        self._progress_file: Path | None = None
+        self._is_saving = False
         self._result: JobResult | None = None
         self._launch_logs: dict[str, str] = {}
         self._last_asked = time.monotonic()
         self._must_leave = False
 
     def locate(self, address: str) -> HostAddress:
-        """Return this host's name and a free port; `address` is this host's, as Ray knows it."""
-        return HostAddress(socket.gethostname(), address, free_port(address))
+        """Return this host's name and address, which is `address`, as Ray knows it."""
+        self._address = address
+        return HostAddress(socket.gethostname(), address)
 
-    def start(self, job: Job) -> None:
-        """Start the job, with its files in a temporary directory of this host."""
+    def prepare(self, job: Job, prepare: Preparation | None, number: int) -> None:
+        """Begin to prepare this host, host `number` of the gang; `begin` starts the ranks then."""
         self._last_asked = time.monotonic()
         for work in (
-            lambda: self._run(job),
+            lambda: self._run(job, prepare or _nothing, number),
             self._end_when_caller_is_silent,
             self._notice_that_the_host_must_leave,
         ):
             threading.Thread(target=work, daemon=True).start()
+
+    def begin(self, rendezvous: Rendezvous) -> None:
+        """Start the ranks: all hosts are prepared."""
+        self._rendezvous = rendezvous
 
     def report(self) -> Report:
         """Return what happened since the last call; the caller must call often (see above)."""
@@ -85,8 +107,18 @@ class HostAgent:
         lines = []
         while self._lines:
             lines.append(self._lines.popleft())
-        logs = self._launch_logs if result else {}
-        return Report(tuple(lines), result, logs, self._must_leave)
+        if self._progress_file is not None:
+            with suppress(OSError):
+                self._progress = self._progress_file.read_bytes()
+        return Report(
+            lines=tuple(lines),
+            port=self._port,
+            progress=self._progress,
+            is_saving=self._is_saving,
+            result=result,
+            launch_logs=self._launch_logs if result else {},
+            must_leave=self._must_leave,
+        )
 
     def stop(self) -> None:
         """Let the ranks save and stop."""
@@ -96,35 +128,65 @@ class HostAgent:
         """End the ranks at once."""
         self._control.end_because = because
 
-    def _run(self, job: Job) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="gang-"))
+    def _run(self, job: Job, prepare: Preparation, number: int) -> None:
         try:
-            self._run_in(directory, job)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            with (
+                _own_directory() as directory,
+                _lines_of_log(self._say),
+                watching(self._show),
+                prepare(directory, number) as prepared,
+            ):
+                result = self._run_prepared(directory, job, prepared)
+                self._is_saving = True
+        except Exception as error:  # noqa: BLE001 (the caller raises it again)
+            result = _failed(error)
+        self._result = result
 
-    def _run_in(self, directory: Path, job: Job) -> None:
+    def _run_prepared(self, directory: Path, job: Job, prepared: PreparedHost) -> JobResult:
+        """Wait until all hosts are prepared, then run the ranks of this one.
+
+        Raises:
+            Exception: What serves the ranks has failed.
+        """
         job = self._without_foreign_address(_with_files_in(directory, job))
+        self._port = free_port(self._address)
+        while self._rendezvous is None:
+            if self._control.end_because is not None:
+                return _ended(Outcome.LOST_WORKER, self._control.end_because)
+            if self._control.stop:
+                return _ended(Outcome.STOPPED, "stopped before the first step")
+            time.sleep(TICK_SECONDS)
+        self._progress_file = job.progress_file
+        job = dataclasses.replace(job.with_options(prepared.options), rendezvous=self._rendezvous)
         try:
             result = run(job, on_line=self._lines.append, control=self._control)
         except (OSError, ValueError) as error:  # such as a program missing on this host
-            text = f"{type(error).__name__}: {error}"
-            result = JobResult(
-                status=Outcome.FAILED, message=text, return_code=1, seconds=0.0, log_tail=()
-            )
+            result = _ended(Outcome.FAILED, f"{type(error).__name__}: {error}")
         for path in map(job.log_dir.joinpath, LAUNCH_LOGS):
             if path.is_file():
                 self._launch_logs[path.name] = path.read_text("utf-8", "replace")
-        self._result = result
+        ended_badly = result.status in (Outcome.LOST_WORKER, Outcome.FAILED)
+        if ended_badly and (failure := prepared.failure()):
+            raise failure
+        return result
+
+    def _say(self, line: str) -> None:
+        self._lines.append(f"[launcher] {line}")
+
+    def _show(self, work: str) -> Sink:
+        """Report how far the preparation is."""
+
+        def sink(fraction: float) -> None:
+            self._progress = Progress(phase=work, fraction=fraction).model_dump_json().encode()
+
+        return sink
 
     def _without_foreign_address(self, job: Job) -> Job:
         """Leave out the caller's HCCL_IF_IP if it isn't this host's, which may have set its own."""
         address = job.env.get(HOST_ADDRESS)
         if address is None or not is_foreign_address(address):
             return job
-        self._lines.append(
-            f"[launcher] {HOST_ADDRESS}={address} is no address of this host, and is left out"
-        )
+        self._say(f"{HOST_ADDRESS}={address} is no address of this host, and is left out")
         environment = {name: value for name, value in job.env.items() if name != HOST_ADDRESS}
         return dataclasses.replace(job, env=environment)
 
@@ -144,15 +206,89 @@ class HostAgent:
             time.sleep(TICK_SECONDS)
 
 
+@contextmanager
+def _own_directory() -> Iterator[Path]:
+    """Make a directory in this host's cache; remove it, and those of agents that were killed."""
+    # Hosts may share the cache, and not the locks in it.
+    parent = cache_directory("hosts") / socket.gethostname()
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in [path for path in parent.iterdir() if path.is_dir()]:
+        with suppress(BlockingIOError), exclusive(left.with_suffix(".lock"), wait=False):
+            shutil.rmtree(left, ignore_errors=True)
+    directory = parent / uuid4().hex
+    with exclusive(directory.with_suffix(".lock")):
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class _LineHandler(logging.Handler):
+    """Passes the lines of a log on."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a line on."""
+        self._say(record.getMessage())
+
+
+@contextmanager
+def _lines_of_log(say: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the store and others of `infra` log on this host, which the caller shows."""
+    logger, handler = logging.getLogger("infra"), _LineHandler(say)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _nothing(directory: Path, host: int) -> AbstractContextManager[PreparedHost]:
+    """Prepare nothing; see `Preparation`."""
+    del directory, host
+    return nullcontext(PreparedHost(options={}))
+
+
+def _failed(error: Exception) -> JobResult:
+    """Return the result of a host that could not be prepared, or whose ranks were not served."""
+    line = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return _ended(Outcome.USER_ERROR, _refused(line))
+    if isinstance(error, OSError):
+        status = Outcome.DISK_FULL if is_disk_full(error) else Outcome.LOST_WORKER
+        return _ended(status, line)
+    return _ended(Outcome.FAILED, f"{type(error).__name__}: {line}")
+
+
+def _refused(line: str) -> str:
+    return f"host {socket.gethostname()} can't be prepared: {line}"
+
+
+def _ended(status: Outcome, message: str) -> JobResult:
+    """Return the result of a host on which no rank reported anything."""
+    return JobResult(status=status, message=message, return_code=1, seconds=0.0, log_tail=())
+
+
 def _with_files_in(directory: Path, job: Job) -> Job:
     """Return the job with its local files in `directory`, and its arguments changed to match."""
-    outcome_file = directory / "outcome.json"
+    moved = {job.outcome_file: directory / "outcome.json"}
+    if job.progress_file is not None:
+        moved[job.progress_file] = directory / "progress"
     scratch = directory / "scratch"
     scratch.mkdir()
+    args = job.args
+    for old, new in moved.items():
+        args = tuple(arg.replace(str(old), str(new)) for arg in args)
     return dataclasses.replace(
         job,
         log_dir=directory / "logs",
-        outcome_file=outcome_file,
+        outcome_file=moved[job.outcome_file],
+        progress_file=moved[job.progress_file] if job.progress_file is not None else None,
         cwd=scratch,
-        args=tuple(arg.replace(str(job.outcome_file), str(outcome_file)) for arg in job.args),
+        args=args,
     )

@@ -3,11 +3,11 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 from infra.base.interrupts import saving
 from infra.base.outcomes import Outcome
@@ -55,6 +55,8 @@ class Job:
     """Where rank 0 writes how the job ended; removed before the start."""
     cwd: Path
     """An existing directory, in which MindSpore may leave files."""
+    progress_file: Path | None = None
+    """Where rank 0 writes how far it is, if the program does; its path is in the `args`, too."""
     env: Mapping[str, str]
     """Variables to add to the environment."""
     deadline: float | None
@@ -71,6 +73,11 @@ class Job:
     rendezvous: Rendezvous | None = None
     """How this host joins the others; None: all ranks are on this host."""
 
+    def with_options(self, options: Mapping[str, object]) -> Self:
+        """Return the same job with more options of the program."""
+        words = (f"--{name}={value}" for name, value in options.items())
+        return replace(self, args=(*words, *self.args))
+
     @property
     def num_workers(self) -> int:
         """The number of ranks on all hosts."""
@@ -86,6 +93,32 @@ class Job:
         """The ranks on this host."""
         first = self.rendezvous.node_rank * self.workers if self.rendezvous else 0
         return range(first, first + self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedHost:
+    """What a host has for the ranks on it."""
+
+    options: Mapping[str, object]
+    """Options of the program that name files of this host, without the leading dashes."""
+    failure: Callable[[], Exception | None] = lambda: None
+    """Returns why ranks have ended, if what serves them on this host is the cause."""
+
+
+class Preparation(Protocol):
+    """Prepares a host for the ranks on it. It is sent to hosts, so it can be pickled."""
+
+    def __call__(self, directory: Path, host: int) -> AbstractContextManager[PreparedHost]:
+        """Prepare a host, and serve its ranks while the context is open.
+
+        Args:
+            directory: An existing directory of the host.
+            host: Number of the host; rank 0 is on host 0.
+
+        Raises:
+            UserError: The host can't be prepared; a retry can't help.
+            OSError: The host can't be prepared now.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,11 @@ class Recipe(
             **self.model_dump(mode="json"),
         }
 
+    def write(self, path: Path) -> Path:
+        """Write these values as a recipe file, and return its path. JSON is YAML."""
+        path.write_text(json.dumps(self.file_values(), indent=1), "utf-8")
+        return path
+
     def of_training(self) -> Self:
         """Return the recipe with the default of everything that changes nothing in a checkpoint.
 

@@ -28,6 +28,7 @@ from sknet.models.weight_files import read_weights
 from sknet.models.weights import set_exactly
 from sknet.records import Checkpoint, CheckpointFile, Run
 from sknet.records.training import MODEL_FILE, STATE_FILE
+from sknet.world import World
 
 STATISTICS_FILE = "statistics.npy"
 FORMAT: int = Checkpoint.model_fields["format_version"].default
@@ -174,7 +175,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def newest_valid(
-    directory: Path, run: Run, on_skip: Callable[[Path, str], None]
+    directory: Path, run: Run, on_skip: Callable[[Path, str], None], *, last: int | None = None
 ) -> tuple[Path, Checkpoint] | None:
     """Return the newest checkpoint of a run that is not damaged, if there is one.
 
@@ -182,12 +183,16 @@ def newest_valid(
         directory: The directory of checkpoints.
         run: The run. Its checkpoints may have been planned for another number of ranks.
         on_skip: Called with the path and the fault of each newer checkpoint that is damaged.
+        last: Largest step that counts; None: any.
 
     Raises:
         UserError: A checkpoint belongs to another run, so that resuming would mix two trainings, or
             has another format, in which it may be valid.
     """
-    for path in reversed(list_checkpoints(directory)):
+    found = list_checkpoints(directory)
+    if last is not None:
+        found = [path for path in found if path.name <= checkpoint_name(last)]
+    for path in reversed(found):
         _refuse_other_format(path)
         try:
             state = read_state(path)
@@ -195,20 +200,57 @@ def newest_valid(
             on_skip(path, str(error))
             continue
         # Earlier versions recorded choices that change nothing in a checkpoint.
-        found, wanted = (
+        there, wanted = (
             each.model_copy(update={"recipe": each.recipe.of_training()})
             for each in (state.run, run)
         )
         changed = [
-            name for name in Run.model_fields if getattr(found, name) != getattr(wanted, name)
+            name for name in Run.model_fields if getattr(there, name) != getattr(wanted, name)
         ]
         if set(changed) - _WORLD_FIELDS:
             raise UserError(
-                f"{directory} holds checkpoints of another run ({_described(found, wanted)}): "
+                f"{directory} holds checkpoints of another run ({_described(there, wanted)}): "
                 "give another --ckpt_save_dir or remove them"
             )
         return path, state
     return None
+
+
+def newest_of_all(
+    directory: Path,
+    run: Run,
+    world: World,
+    on_skip: Callable[[Path, str], None],
+    report: Callable[[str], None],
+) -> tuple[Path, Checkpoint] | None:
+    """Return the newest checkpoint that all ranks have, each in its host's directory.
+
+    A rank on another host may find one damaged, which the others then don't use either.
+
+    Args:
+        directory: The directory of checkpoints.
+        run: The run.
+        world: The ranks, all of which have to call this.
+        on_skip: As for `newest_valid`.
+        report: Told if a rank lacks the newest one.
+
+    Raises:
+        UserError: As of `newest_valid`; or some ranks have a checkpoint, and others have none.
+    """
+    newest = newest_valid(directory, run, on_skip)
+    while True:
+        step = newest[1].step if newest else 0
+        steps = [int(each) for each in world.gather(b"%d" % step)]
+        common = min(steps)
+        if max(steps) == common:
+            return newest
+        if not common:
+            raise UserError(
+                f"rank {world.rank} finds step {step} in {directory}, other ranks find another "
+                "one: all need the same --ckpt_save_dir on a shared file system"
+            )
+        report(f"rank {steps.index(common)} has only {checkpoint_name(common)}: all start there")
+        newest = newest_valid(directory, run, on_skip, last=common)
 
 
 def _described(found: Run, wanted: Run) -> str:

@@ -42,8 +42,6 @@ from sknet.world import World
 
 # The ranks of a job that was just killed get this time to end.
 LOCK_SECONDS = 60
-# Ranks compare their step modulo this, so that a float32 sum over any number of ranks is exact.
-_COMPARED_STEPS = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +109,17 @@ class Trainer:
             self._report(f"skipping {path.name}: {fault}")
             damaged.append(path)
 
-        newest = checkpoint.newest_valid(self._directory, self._planned, skip)
-        step = newest[1].step if newest else 0
-        compared = step % _COMPARED_STEPS
-        if self._world.sum(compared) != compared * self._world.size:
-            raise UserError(
-                f"rank {self._world.rank} finds step {step} in {self._directory}, other ranks find "
-                "another one: all need the same --ckpt_save_dir on a shared file system"
-            )
+        newest = checkpoint.newest_of_all(
+            self._directory, self._planned, self._world, skip, self._report
+        )
         if self._world.rank == 0:
             # As the newest checkpoints, they would make remove_old remove valid ones.
             for path in damaged:
                 checkpoint.set_aside(path)
         if newest:
             self._report(
-                f"resuming from {newest[0].name}: {step} of {newest[1].run.total_steps} steps "
-                "are done"
+                f"resuming from {newest[0].name}: {newest[1].step} of {newest[1].run.total_steps} "
+                "steps are done"
             )
         return newest
 

@@ -26,6 +26,7 @@ TEXT_FUNCTIONS = {
     "infra/base/commands.py": ("_explained", "_no_option"),
     "infra/launch/msrun.py": ("follow", "_outcome"),
     "infra/launch/gang.py": ("_losses",),
+    "infra/launch/host_agent.py": ("_refused",),
 }
 TABLES = {"infra/s3/errors.py": ("_ADVICE",)}
 # Errors that users don't see, and a class of botocore that takes the name of an operation.

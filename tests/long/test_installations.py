@@ -213,7 +213,7 @@ NOT_HERE = ("useradd", "usermod", "python3 -m venv", "/opt/sknet/bin/pip", "syst
 def units(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """The files that the page's commands install, below another root."""
     root = tmp_path_factory.mktemp("systemd")
-    named = ("/etc/sknet", "/etc/systemd/system", "/var/lib/sknet", "/srv/sknet-cache")
+    named = ("/etc/sknet", "/etc/systemd/system", "/var/lib/sknet")
     here = {name: root / name[1:] for name in named}
     for path in here.values():
         path.mkdir(parents=True)

@@ -16,11 +16,10 @@ from sknet.errors import UserError
 from sknet.recipe import Recipe, load_recipe
 from sknet.records import Shards
 from tasks.convert import ConversionSettings, convert
-from tasks.errors import LostWorkerError
 from tasks.results import TaskResult
 from tasks.stage import stage
-from tasks.supply import shards_for
 from tasks.train import train
+from tasks.training_host import shards_for
 from tasks.validate import validate
 from tests.fault_proxy import FaultProxy, Injection, running_proxy
 from tests.store_roots import S3Root
@@ -150,16 +149,16 @@ def test_a_task_whose_ranks_ended_for_want_of_a_shard_says_why(
     content = case.root.read(path)
     case.root.rot(path, bytes(len(content)))
     try:
-        with (
-            pytest.raises(DamagedArtifactError, match=name) as caught,
-            shards_for(case.recipe, case.artifact, tmp_path, on_this_host=True) as directory,
-        ):
+        with shards_for(case.recipe, case.artifact, tmp_path) as (directory, failure):
+            assert failure() is None
             with pytest.raises(SupplyError, match=name), Demands(directory).holding([name]):
                 pass
-            raise LostWorkerError("a rank has ended")
+            found = failure()
     finally:
         case.root.rot(path, content)
-    assert "\n" not in str(caught.value)
+    assert isinstance(found, DamagedArtifactError)
+    assert name in str(found)
+    assert "\n" not in str(found)
 
 
 def test_too_small_a_limit_says_what_the_ranks_need(
@@ -167,22 +166,20 @@ def test_too_small_a_limit_says_what_the_ranks_need(
 ) -> None:
     limit(0.5)
     first = case.record.files_of("train")[0].name
-    with (
-        pytest.raises(UserError, match=r"raise SKNET_ON_DEMAND_GB, or choose a smaller shuffle_w"),
-        shards_for(case.recipe, case.artifact, tmp_path, on_this_host=True) as directory,
-    ):
+    with shards_for(case.recipe, case.artifact, tmp_path) as (directory, failure):
         demands = Demands(directory)
         demands.keep(file.name for file in case.record.files_of("val"))
         with pytest.raises(SupplyError), demands.holding([first]):
             pass
-        raise LostWorkerError("a rank has ended")
+        found = failure()
+    assert isinstance(found, UserError)
+    assert str(found).endswith("raise SKNET_ON_DEMAND_GB, or choose a smaller shuffle_window")
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("shuffle", "on_this_host"), [("full", True), ("blocks", False)])
-def test_the_cache_has_all_shards_of_a_training_in_the_full_order_or_on_several_hosts(
-    shuffle: str, on_this_host: bool, case: Case, tmp_path: Path
+def test_the_cache_has_all_shards_of_a_training_in_the_full_order(
+    case: Case, tmp_path: Path
 ) -> None:
-    recipe = case.recipe.model_copy(update={"shuffle": shuffle})
-    with shards_for(recipe, case.artifact, tmp_path, on_this_host=on_this_host) as directory:
+    recipe = case.recipe.model_copy(update={"shuffle": "full"})
+    with shards_for(recipe, case.artifact, tmp_path) as (directory, _):
         assert len([*directory.glob("train-*")]) == 2 * NUM_SHARDS

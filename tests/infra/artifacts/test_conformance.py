@@ -288,9 +288,10 @@ def test_what_was_used_lately_stays(store, tmp_path):
 
 def test_what_dead_builders_and_repairs_left_is_cleared(store_root, store, tmp_path):
     with pytest.raises(KilledError), store.workspace(make_spec(5)) as workspace:
-        (workspace / "checkpoints").mkdir()
-        with store.uploading_parts(make_spec(5), workspace / "checkpoints"):
-            write_files(workspace / "checkpoints" / "step-1")
+        parts = workspace / "checkpoints"
+        parts.mkdir()
+        with store.uploading_parts(make_spec(5), workspace, parts, is_only_copy=False):
+            write_files(parts / "step-1")
             raise KilledError
     commit(store, tmp_path / "source")
     store_root.write(address("index.json"), b"[")

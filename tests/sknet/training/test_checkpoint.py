@@ -1,16 +1,21 @@
 """A checkpoint is complete or absent, and belongs to its run; damage is reported and skipped."""
 
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from sknet.errors import UserError
 from sknet.models.weights import load_weights
 from sknet.records import Checkpoint
 from sknet.training import checkpoint
+from sknet.world import World
 from tests.refusals import refusal
 from tests.sknet.training.checkpoints import (
     RECIPE,
@@ -128,6 +133,73 @@ def test_checkpoint_without_a_valid_state_is_skipped(
     assert newest is not None
     assert newest[0].name == "step-00000006"
     assert [name for name, _ in skipped] == ["step-00000009"]
+
+
+def newest_of_hosts(*directories: Path) -> tuple[list[int | str], list[str]]:
+    """Let a rank on each host look for checkpoints in its host's directory.
+
+    Returns:
+        The step that each rank finds, or why it refuses; and what rank 0 reports.
+    """
+    reports: list[str] = []
+    contents = [b""] * len(directories)
+    barrier = Barrier(len(directories), timeout=60)
+
+    class ThreadRank(World):
+        """A rank in a thread."""
+
+        def gather(self, content: bytes) -> list[bytes]:
+            contents[self.rank] = content
+            barrier.wait()
+            gathered = [*contents]
+            barrier.wait()
+            return gathered
+
+    def find(rank: int) -> int | str:
+        world = ThreadRank(rank, len(directories))
+        report = reports.append if rank == 0 else len
+        try:
+            newest = checkpoint.newest_of_all(
+                directories[rank], make_run(), world, noting([]), report
+            )
+        except UserError as error:
+            return str(error)
+        return newest[1].step if newest else 0
+
+    with ThreadPoolExecutor(len(directories)) as pool:
+        return [*pool.map(find, range(len(directories)))], reports
+
+
+def test_ranks_whose_hosts_have_different_checkpoints_take_the_newest_that_all_have(
+    saved: Path, tmp_path: Path
+) -> None:
+    other, third = tmp_path / "other", tmp_path / "third"
+    shutil.copytree(saved, other)
+    shutil.copytree(saved, third)
+    assert newest_of_hosts(saved, other, third) == ([9, 9, 9], [])
+    flip(other / "step-00000009/model.ckpt")
+    flip(third / "step-00000006/model.ckpt")
+    # The other host's newest is step 6, which is damaged on the third one.
+    assert newest_of_hosts(saved, other, third) == (
+        [3, 3, 3],
+        [
+            "rank 1 has only step-00000006: all start there",
+            "rank 2 has only step-00000003: all start there",
+        ],
+    )
+
+
+def test_ranks_without_checkpoints_beside_others_do_not_start_anew(
+    saved: Path, tmp_path: Path
+) -> None:
+    none = tmp_path / "none"
+    found, _ = newest_of_hosts(saved, none)
+    assert found == [
+        f"rank {rank} finds step {step} in {directory}, other ranks find another one: all need "
+        "the same --ckpt_save_dir on a shared file system"
+        for rank, step, directory in ((0, 9, saved), (1, 0, none))
+    ]
+    assert newest_of_hosts(none, none) == ([0, 0], [])
 
 
 @pytest.mark.parametrize(("version", "age"), [(4, "a newer"), (1, "an older")])
