@@ -1,5 +1,8 @@
 """Task `convert`: write a staged data set as sharded MindRecord files."""
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,11 +11,13 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.artifacts import BuildOutput, open_store
+from infra.artifacts import BuildOutput, FileEntry, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
+from sknet.data.conversion.outputs import files_of
 from sknet.data.conversion.progress import ConversionProgress, Shown
+from sknet.data.conversion.uploading import upload_shards
 from sknet.data.sources import absolute
 from sknet.data.staging import read_staged
 from sknet.errors import UserError
@@ -61,8 +66,8 @@ def convert(
         store_uri: The artifact store.
         settings: Number and encoding of the shards.
         num_workers: Number of processes on this host.
-        launch: The hosts. Those of a cluster need source and store as shared file systems, mounted
-            at the same paths.
+        launch: The hosts. Those of a cluster need the source under the same name, and the store on
+            S3 or as a directory that they share.
 
     Raises:
         UserError: The source changed, or too many of its images are unreadable.
@@ -78,14 +83,12 @@ def convert(
         bar = ProgressBar("conversion", "Fraction of the images that are in shards")
         if launch.is_local:
             _convert_here(source, staged, out, settings, num_workers, workspace, bar)
-        else:
-            _convert_on_cluster(source, staged, out, settings, launch.ray_address, bar)
-        shards = Shards.read(out / SHARDS_FILE)
-        stats = {
-            "bytes": sum(file.size + file.index_size for file in shards.files),
-            "quarantined": len(shards.quarantined),
-        }
-        return BuildOutput(out, stats, {})
+            return output_of(Shards.read(out / SHARDS_FILE), out)
+        on_cluster = partial(_on_cluster, source, staged, settings, launch.ray_address, bar)
+        if uploads := store.uploads(spec):
+            return output_of_uploads(on_cluster(partial(upload_shards, uploads=uploads)), out)
+        out.mkdir(exist_ok=True)
+        return output_of(on_cluster(partial(write_shards, directory=out)), out)
 
     resolution = resolve_artifact("convert", store, spec, build)
     shards = Shards.read(resolution.artifact.path(SHARDS_FILE))
@@ -93,6 +96,25 @@ def convert(
     refuse_quarantine_above(settings.max_quarantine, shards)
     facts = {"files": len(shards.files), "quarantined": len(shards.quarantined)}
     return finish("convert", resolution, {**facts})
+
+
+def output_of(shards: Shards, out: Path) -> BuildOutput:
+    """Return the output of a conversion into a directory."""
+    stats = {
+        "bytes": sum(file.size + file.index_size for file in shards.files),
+        "quarantined": len(shards.quarantined),
+    }
+    return BuildOutput(out, stats, {})
+
+
+def output_of_uploads(shards: Shards, out: Path) -> BuildOutput:
+    """Write the record of uploaded shards into a directory, and return the output of both."""
+    shutil.rmtree(out, ignore_errors=True)  # what a conversion on this host has left
+    out.mkdir()
+    shards.write(out / SHARDS_FILE)
+    uploaded = (each for file in shards.files for each in files_of(file))
+    entries = (FileEntry(path=name, size=size, sha256=sha) for name, size, sha in uploaded)
+    return replace(output_of(shards, out), uploaded=tuple(entries))
 
 
 def _convert_here(
@@ -119,26 +141,25 @@ def _convert_here(
     run_program("convert", options, workspace=workspace, bar=bar)
 
 
-def _convert_on_cluster(
+def _on_cluster(
     source: str,
     staged: Path,
-    out: Path,
     settings: ConversionSettings,
     address: str,
     bar: ProgressBar,
-) -> None:
+    convert_shards: Callable[..., Shards],
+) -> Shards:
+    """Let the hosts of a cluster convert: `write_shards` or `upload_shards`, and where to."""
     logger, shown = get_run_logger(), Shown()
 
     def on_progress(done: ConversionProgress) -> None:
         shown(done)
         bar.update(done.fraction)
 
-    out.mkdir(parents=True, exist_ok=True)
     try:
-        write_shards(
+        return convert_shards(
             read_staged(staged),
             source,
-            out,
             num_shards=None if settings.shards == "auto" else settings.shards,
             reencoding=settings.reencoding,
             max_quarantine=settings.max_quarantine,

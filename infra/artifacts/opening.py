@@ -16,6 +16,7 @@ from infra.base.on_demand import LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from infra.artifacts.s3_profile import StoreServer
+    from infra.s3 import Bucket
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _FORMS = "file:///abs/path, s3://bucket/prefix or a plain path"
@@ -56,6 +57,15 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
     elif not is_directory(root):
         raise StoreError(f"store {uri!r} does not exist, expected an existing directory")
     return LocalStore(root)
+
+
+def open_bucket(uri: str) -> "Bucket":
+    """Return the bucket of a store on S3, with writes that are safe on its server.
+
+    Raises:
+        S3Error: It can't be reached, or the settings of this host are wrong.
+    """
+    return _server(uri, cache_directory()).bucket
 
 
 def absolute_uri(uri: str) -> str:

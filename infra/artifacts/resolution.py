@@ -19,6 +19,7 @@ from infra.artifacts.records import (
     ArtifactSpec,
     Damage,
     DamagedArtifactError,
+    FileEntry,
     FilePath,
     Manifest,
     content_digest,
@@ -35,9 +36,12 @@ class BuildOutput:
     """The output of a build."""
 
     directory: Path
-    """Holds the artifact's files and no others. It is the workspace, or a directory in it."""
+    """Holds the artifact's files and no others, but not those that are uploaded already. It is the
+    workspace, or a directory in it."""
     stats: Mapping[str, JsonValue]
     provenance: Mapping[str, JsonValue]
+    uploaded: tuple[FileEntry, ...] = ()
+    """Files that hosts have put into the store already; see `ArtifactStore.uploads`."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def resolve(
         if second.artifact is not None:
             discard(workspace)
             return resolution(second.artifact, "reused", damages)
-        built = Pending.find(spec, workspace) or _build(spec, build, workspace)
+        built = Pending.find(spec, workspace, store) or _build(spec, build, workspace)
         artifact = store.commit(built.manifest, workspace / built.output)
         discard(workspace)
     return resolution(artifact, "rebuilt" if damages else "built", damages)
@@ -134,15 +138,24 @@ class Pending(SealedRecord):
     manifest: Manifest
 
     @classmethod
-    def find(cls, spec: ArtifactSpec, workspace: Path) -> Self | None:
-        """Return the build of this spec that is whole in a workspace; None if there is none."""
+    def find(cls, spec: ArtifactSpec, workspace: Path, store: ArtifactStore) -> Self | None:
+        """Return the build of this spec that is whole; None if there is none.
+
+        Its files are in the workspace, but for those that hosts have put into the store.
+        """
         try:
             pending = cls.decode(read_document(_document(workspace)))
             output = workspace / pending.output
             damages, _ = compare_directory(output, pending.manifest, "full")
         except (StoreError, OSError):
             return None
-        return pending if pending.manifest.spec == spec and not damages else None
+        if pending.manifest.spec != spec or any(d.problem != "missing" for d in damages):
+            return None
+        absent = {damage.path for damage in damages}
+        files = [(e.path, e.size, e.sha256) for e in pending.manifest.files if e.path in absent]
+        if files and ((uploads := store.uploads(spec)) is None or uploads.missing(files)):
+            return None
+        return pending
 
     def save(self, workspace: Path) -> None:
         """Write it beside the workspace. Torn by a crash, it isn't valid and counts for nothing."""
@@ -169,7 +182,7 @@ def _build(spec: ArtifactSpec, build: Callable[[Path], BuildOutput], workspace: 
         "host": socket.gethostname(),
         "python": platform.python_version(),
     }
-    entries = describe(output.directory, gather(output.directory, None))
+    entries = (*describe(output.directory, gather(output.directory, None)), *output.uploaded)
     manifest = Manifest.describe(spec, entries, stats=output.stats, provenance=provenance)
     built = Pending(
         output=output.directory.relative_to(workspace).as_posix(),

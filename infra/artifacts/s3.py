@@ -4,7 +4,8 @@
     <prefix>/refs/<name>.json         refs
     <prefix>/.digests/<kind>/<digest> the key of the artifact with this digest: a hint
     <prefix>/.leases/<kind>/<key>.json who builds it
-    <prefix>/.work/<kind>/<key>/      finished parts of a build under way, for another host
+    <prefix>/.work/<kind>/<key>/      finished parts of a build under way, for another host, and
+                                      notes of files that hosts uploaded to <kind>/<key>/ before
     <prefix>/.uses/<kind>/<key>       when it was last used
     <prefix>/.quarantine/             damaged files; <name>.damage.json beside each set
 
@@ -12,11 +13,12 @@ An artifact appears when its manifest is put after its files, on the condition t
 without a manifest there is no artifact. Files come to the host's cache on demand.
 """
 
+import errno
 import hashlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -49,6 +51,7 @@ from infra.artifacts.s3_layout import (
     quarantine,
     usages,
 )
+from infra.artifacts.s3_uploads import BucketUploads
 from infra.artifacts.staging import link_or_copy
 from infra.artifacts.store import (
     ArtifactStore,
@@ -58,11 +61,11 @@ from infra.artifacts.store import (
     Usage,
     warn_of_unreadable,
 )
-from infra.base.files import status_of_new_file
+from infra.base.files import is_file, status_of_new_file
 from infra.base.locks import exclusive
 from infra.base.on_demand import Supplier
 from infra.base.progress import Count
-from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError
+from infra.s3 import Bucket, DamagedObjectError, Expect, PreconditionError, S3Error
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +210,9 @@ class S3Store(ArtifactStore):
         with self._lease(kind, key, manifest.inputs) as lease:
             if self._bucket.head(f"{kind}/{key}/{MANIFEST}") is not None:
                 return False
-            self._upload_files(manifest, directory, lease)
+            here = _files_in(directory, manifest)
+            self._upload_files(manifest, here, directory, lease)
+            self._require_uploaded(manifest, set(manifest.files).difference(here))
             self._remove_other_files(manifest)
             lease.check()
             try:
@@ -219,7 +224,9 @@ class S3Store(ArtifactStore):
         self._add_to_cache(manifest, directory)
         return True
 
-    def _upload_files(self, manifest: Manifest, directory: Path, lease: Lease) -> None:
+    def _upload_files(
+        self, manifest: Manifest, entries: Sequence[FileEntry], directory: Path, lease: Lease
+    ) -> None:
         def upload(entry: FileEntry) -> None:
             key = f"{manifest.kind}/{manifest.key}/{entry.path}"
             expected: Expect | str = Expect.ABSENT
@@ -240,15 +247,30 @@ class S3Store(ArtifactStore):
                     expected = error.etag or Expect.ABSENT
 
         with (
-            manifest.work("uploading") as count,
+            manifest.work("uploading", entries) as count,
             ThreadPoolExecutor(TRANSFERS) as uploaders,
         ):
             try:
-                for _ in uploaders.map(upload, manifest.files):
+                for _ in uploaders.map(upload, entries):
                     pass
             except BaseException:
                 uploaders.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _require_uploaded(self, manifest: Manifest, entries: Collection[FileEntry]) -> None:
+        """Check that files are in the bucket which other hosts have put there.
+
+        Raises:
+            S3Error: One of them isn't.
+        """
+        files = [(entry.path, entry.size, entry.sha256) for entry in entries]
+        if missing := self.uploads(manifest.spec).missing(files):
+            raise S3Error(
+                errno.ENOENT,
+                f"{self.location}: {len(missing)} files of {manifest.kind}/{manifest.key} are "
+                f"neither on this host nor in the store as they were uploaded, first "
+                f"{min(missing)!r}: the next try makes them again",
+            )
 
     def _remove_other_files(self, manifest: Manifest) -> None:
         """Remove what a dead commit of other files has left under the key."""
@@ -266,7 +288,7 @@ class S3Store(ArtifactStore):
 
         with suppress(CacheFullError):
             access = status_of_new_file(directory)
-            self._cache.fetch(manifest, manifest.files, link)
+            self._cache.fetch(manifest, _files_in(directory, manifest), link)
 
     def _quarantine(self, kind: str, key: str, found: Found) -> bool:
         with self._lease(kind, key, {}):
@@ -315,10 +337,12 @@ class S3Store(ArtifactStore):
             yield directory
 
     def is_begun(self, spec: ArtifactSpec) -> bool:
-        """Tell whether there is a workspace here, or parts in the bucket; see `ArtifactStore`."""
+        """Tell whether a workspace is here, or something in the bucket; see `ArtifactStore`."""
         if self._workspace(spec).is_dir():
             return True
-        return next(iter(self._bucket.list(f"{_parts_prefix(spec)}objects/")), None) is not None
+        prefix = _parts_prefix(spec)
+        begun = (f"{prefix}{each}/" for each in ("objects", "finished"))
+        return any(next(iter(self._bucket.list(each)), None) is not None for each in begun)
 
     @contextmanager
     def parallel(self) -> Iterator[Callable[[Callable[[T], None], Iterable[T]], Iterable[None]]]:
@@ -341,6 +365,14 @@ class S3Store(ArtifactStore):
     def download_parts(self, spec: ArtifactSpec, workspace: Path) -> None:
         """Download what is uploaded of a build; see `ArtifactStore`."""
         download_parts(self._bucket, _parts_prefix(spec), workspace)
+
+    def uploads(self, spec: ArtifactSpec) -> BucketUploads:
+        """Let hosts upload, each with its own settings; see `ArtifactStore`."""
+        return BucketUploads(
+            self._bucket,
+            (spec.kind, spec.key),
+            lambda: self._lease(spec.kind, spec.key, spec.inputs),
+        )
 
     def held(self) -> Iterator[Build]:
         """Yield the builds whose leases may be those of living builders."""
@@ -383,6 +415,10 @@ class S3Store(ArtifactStore):
         finally:
             del self._leases[mine]
             lease.release()
+
+
+def _files_in(directory: Path, manifest: Manifest) -> tuple[FileEntry, ...]:
+    return tuple(entry for entry in manifest.files if is_file(directory / entry.path))
 
 
 def _parts_prefix(spec: ArtifactSpec) -> str:

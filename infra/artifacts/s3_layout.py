@@ -174,15 +174,20 @@ def find_leftovers(
                 return  # by now it has been committed
             remove(prefix)
 
+    work = dict(_by_address(bucket, f"{WORK}/"))
+    changes = {address: max(o.modified for o in objects) for address, objects in work.items()}
     held = {(build.kind, build.key) for build in builders.held()}
     for address, objects in _by_address(bucket, ""):
         prefix = f"{'/'.join(address)}/"
-        if address not in held and all(listed.key != prefix + MANIFEST for listed in objects):
+        # What hosts uploaded for a build that can be resumed is as old as the build.
+        resumable = address in changes and changes[address] >= unused_since
+        is_committed = any(listed.key == prefix + MANIFEST for listed in objects)
+        if not (address in held or resumable or is_committed):
             remover = partial(remove_unheld, prefix, address, is_commit=True)
             yield Leftover(prefix, _size(objects), "commit of a dead process", remover)
-    for address, objects in _by_address(bucket, f"{WORK}/"):
+    for address, objects in work.items():
         prefix = f"{WORK}/{'/'.join(address)}/"
-        changed = max(listed.modified for listed in objects)
+        changed = changes[address]
         if address not in held and changed < unused_since:
             reason = f"of a build, unchanged since {changed:%Y-%m-%d}"
             remover = partial(remove_unheld, prefix, address, is_commit=False)

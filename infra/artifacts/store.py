@@ -29,6 +29,7 @@ from infra.artifacts.records import (
 )
 from infra.artifacts.refs import Refs
 from infra.artifacts.staging import describe, gather
+from infra.base.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +263,7 @@ class ArtifactStore(ABC):
     def commit(self, manifest: Manifest, directory: Path) -> Artifact:
         """Commit the files of a directory that have just been described by this manifest.
 
+        Files that other hosts have put into the store (`uploads`) need not be in the directory.
         Apart from that, it does the same as `put`.
 
         Raises:
@@ -331,7 +333,7 @@ class ArtifactStore(ABC):
         Args:
             manifest: Describes the files.
             document: The manifest as it is to be stored.
-            directory: Where the files are. They stay there.
+            directory: Where the files are that are not in the store yet. They stay there.
 
         Returns:
             Whether the artifact has appeared.
@@ -417,6 +419,13 @@ class ArtifactStore(ABC):
             OSError: The store can't be reached.
         """
         del spec, workspace
+
+    def uploads(self, spec: ArtifactSpec) -> Uploads | None:
+        """Return what lets other hosts put files of a build into the store, to be called by who
+        holds its workspace; None where hosts share the workspace.
+        """
+        del spec
+        return None
 
     @abstractmethod
     def held(self) -> Iterator[Build]:

@@ -47,6 +47,7 @@ from infra.s3.objects import (
     head,
     length_of,
     list_pages,
+    sha256_of,
 )
 from infra.s3.probe import measure
 from infra.s3.profile import Profile
@@ -211,6 +212,15 @@ class Bucket:
         if found is None:
             return None
         return ListedObject(key, length_of(found), etag_of(found), found["LastModified"])
+
+    def holds(self, key: str, *, size: int, sha256: str) -> bool:
+        """Tell whether an object was written with bytes of this size and SHA-256; nothing is read.
+
+        Of an object that others wrote, the SHA-256 isn't known.
+        """
+        with self._operation("can't be looked up", key) as operation:
+            found = head(operation, self._address(key))
+        return found is not None and (length_of(found), sha256_of(found)) == (size, sha256)
 
     def folders(self, prefix: str) -> list[str]:
         """Return the sorted names of the folders directly under a prefix.

@@ -1,8 +1,8 @@
 """Conversion of a staged source into shards, by several processes or hosts.
 
 A shard's bytes depend on its samples, its number, and the sizes of the images of its split only:
-the count of processes, the hosts and the directory leave no trace. All processes, on whatever host,
-work in one directory.
+the count of processes, the hosts and the directory leave no trace. Here, all processes, on whatever
+host, work in one directory; in `sknet.data.conversion.uploading` they share none.
 """
 
 import os
@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 from infra.base.files import replace_file
 from sknet.data.conversion.converter import ConvertedShard, ShardConverter
 from sknet.data.conversion.directory import WORK, locked, prepare
+from sknet.data.conversion.outputs import SharedDirectory
 from sknet.data.conversion.plan import (
     ShardPlan,
     plan_digest,
@@ -110,30 +111,59 @@ def write_shards(
     with locked(directory):
         attempt = uuid.uuid4().hex
         prepare(directory, staged, counts, plan, attempt)
-        converter = ShardConverter(source, directory.absolute(), plan, attempt, reencoding)
-        progress = _ProgressTracker(directory, len(staged.index), on_progress)
+        output = SharedDirectory(directory.absolute(), attempt)
+        converter = ShardConverter(source, output, plan, reencoding)
+        progress = ProgressTracker(len(staged.index), on_progress, directory / WORK)
         planned = plan_shards(staged, counts)
         for converted in parallel_map(converter, planned, on_tick=progress.report):
             progress.add(converted)
             report_quarantined(report, "convert", converted.record.quarantined)
-        by_name = {converted.record.file.name: converted.record for converted in progress.finished}
-        records = [by_name[name] for name in shard_names(counts)]
-        shards = Shards(
-            dataset=staged.dataset,
-            files=tuple(record.file for record in records),
-            quarantined=tuple(
-                sorted(
-                    (sample for record in records for sample in record.quarantined),
-                    key=lambda sample: (sample.split, sample.key),
-                )
-            ),
-            reencoding=reencoding,
-            plan=plan,
+        shards = record_of_shards(
+            staged, source, counts, progress.finished, reencoding, max_quarantine=max_quarantine
         )
-        refuse_quarantine_above(max_quarantine, shards)
-        _refuse_empty_classes(staged, shards, source)
         replace_file(directory / SHARDS_FILE, shards.encode(), durable=True)
         shutil.rmtree(directory / WORK)
+    return shards
+
+
+def record_of_shards(
+    staged: Staged,
+    source: str,
+    counts: dict[str, int],
+    finished: Iterable[ConvertedShard],
+    reencoding: Reencoding | None,
+    *,
+    max_quarantine: float | None,
+) -> Shards:
+    """Return the record of all shards, in their order, unless too little of the data is left.
+
+    Args:
+        staged: The data set.
+        source: Its source, for messages.
+        counts: Number of shards of each split.
+        finished: All shards, in any order.
+        reencoding: How images were re-encoded.
+        max_quarantine: Largest fraction of samples that may be unusable; see `write_shards`.
+
+    Raises:
+        UserError: Too many images, or all of a class in a split, were left out.
+    """
+    by_name = {converted.record.file.name: converted.record for converted in finished}
+    records = [by_name[name] for name in shard_names(counts)]
+    shards = Shards(
+        dataset=staged.dataset,
+        files=tuple(record.file for record in records),
+        quarantined=tuple(
+            sorted(
+                (sample for record in records for sample in record.quarantined),
+                key=lambda sample: (sample.split, sample.key),
+            )
+        ),
+        reencoding=reencoding,
+        plan=plan_digest(staged.dataset, counts, reencoding),
+    )
+    refuse_quarantine_above(max_quarantine, shards)
+    _refuse_empty_classes(staged, shards, source)
     return shards
 
 
@@ -166,28 +196,38 @@ def _refuse_empty_classes(staged: Staged, shards: Shards, source: str) -> None:
             )
 
 
-class _ProgressTracker:
+class ProgressTracker:
     """Adds up the finished shards and the tallies of those that are being written."""
 
     def __init__(
-        self, directory: Path, total_images: int, on_progress: ProgressSink | None
+        self, total_images: int, on_progress: ProgressSink | None, work: Path | None = None
     ) -> None:
+        """Begin with nothing.
+
+        Args:
+            total_images: Images of all shards.
+            on_progress: Told of it.
+            work: The directory of the tallies, which have names below those of the shards. None: no
+                tally can be seen from here.
+        """
         self.finished: list[ConvertedShard] = []
-        self._work = directory / WORK
+        self._work = work
         self._on_progress = on_progress
         self._now = ConversionProgress(0, total_images, 0)
 
     def add(self, converted: ConvertedShard) -> None:
+        """Count a finished shard."""
         self.finished.append(converted)
         self.report()
 
     def report(self) -> None:
+        """Tell how far the conversion is."""
         if self._on_progress is None:
             return
         finished = {converted.record.file.name for converted in self.finished}
         images, size = read_tallies(
             path
-            for path in self._work.glob("*/tally")
+            for path in (self._work.glob("*/tally") if self._work else ())
             if path.parent.name.rpartition(".")[0] not in finished
         )
         reused = [converted for converted in self.finished if converted.reused]

@@ -3,24 +3,22 @@
 import hashlib
 import io
 import itertools
-import shutil
 import socket
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from PIL import Image
 
-from infra.base.files import fsync, replace_file
 from infra.base.shortages import disk_full, memory_for, memory_refused
-from sknet.data.conversion.directory import ATTEMPT_FILE, WORK, ShardRecord
+from sknet.data.conversion.directory import ShardRecord
+from sknet.data.conversion.outputs import ShardOutput
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.conversion.progress import Tally
 from sknet.data.images import FORMATS, decode, undecodable
-from sknet.data.shards import Row, is_undamaged, write_shard
+from sknet.data.shards import Row, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.sources.trees import lasting_fault
 from sknet.data.staging import INDEX_COLUMNS
@@ -58,76 +56,53 @@ class ConvertedShard:
     reused: bool
     """Whether an earlier attempt had finished it."""
 
+    @classmethod
+    def of(cls, shard: ShardPlan, record: ShardRecord, *, reused: bool) -> Self:
+        """Return the finished shard of a plan."""
+        return cls(record, shard.source_bytes, len(shard.rows), reused)
+
 
 @dataclass(frozen=True)
 class ShardConverter:
     """What a process needs to convert any shard of a plan. It is called with the shard."""
 
     source: str
-    directory: Path
+    output: ShardOutput
     plan: str
     """Digest of the plan."""
-    attempt: str
-    """Name of the conversion: a host that finds another one sees another directory."""
     reencoding: Reencoding | None
 
     def __call__(self, shard: ShardPlan) -> ConvertedShard:
         """Convert a shard, unless it is finished.
 
         Raises:
-            UserError: A sample changed or can't be read, or this host doesn't see the directory.
+            UserError: A sample changed or can't be read, or this host can't take part.
             DiskFullError: The disk is full.
             MemoryRefusedError: This process was refused memory.
+            OSError: A source or a store can't be read or written at the moment.
         """
-        self._check_host()
-        num_images, size = len(shard.rows), int(shard.rows["size"].sum())
-        if record := self._finished(shard.name):
-            return ConvertedShard(record, size, num_images, reused=True)
-        building = self.directory / WORK / f"{shard.name}.{uuid.uuid4().hex[:8]}"
+        if record := self.output.finished(shard.name):
+            return ConvertedShard.of(shard, record, reused=True)
         try:
-            record = self._write(shard, building)
+            with self.output.building(shard.name) as building:
+                record = self._write(shard, building)
+                self.output.publish(record, building)
         except (MemoryError, OSError, RuntimeError) as error:
-            shutil.rmtree(building, ignore_errors=True)
             shortage = (
                 memory_refused(error, options=MEMORY_OPTIONS)
                 if isinstance(error, MemoryError)
-                else disk_full(error, f"shard {shard.name}", size, self.directory)
+                else disk_full(error, f"shard {shard.name}", shard.source_bytes, self.output.disk)
             )
             if shortage is None:
                 raise
             raise shortage from None
-        return ConvertedShard(record, size, num_images, reused=False)
-
-    def _check_host(self) -> None:
-        try:
-            seen = (self.directory / WORK / ATTEMPT_FILE).read_text("ascii")
-        except OSError:
-            seen = ""
-        if seen != self.attempt:
-            raise UserError(
-                f"host {socket.gethostname()} does not see the directory {self.directory}: "
-                "all hosts that convert must share it"
-            )
-
-    def _finished(self, name: str) -> ShardRecord | None:
-        path = self.directory / WORK / f"{name}.json"
-        record = ShardRecord.read(path) if path.is_file() else None
-        return record if record and is_undamaged(record.file, self.directory) else None
+        return ConvertedShard.of(shard, record, reused=False)
 
     def _write(self, shard: ShardPlan, building: Path) -> ShardRecord:
-        building.mkdir()
         quarantined: list[QuarantinedSample] = []
         rows = self._rows(shard, quarantined, Tally(building / "tally"))
         file = write_shard(building / shard.name, shard.split, rows, shard.sizes)
-        for name in (file.name, file.index_name):
-            fsync(building / name)
-            (building / name).replace(self.directory / name)
-        fsync(self.directory)
-        record = ShardRecord(plan=self.plan, file=file, quarantined=tuple(quarantined))
-        path = self.directory / WORK / f"{shard.name}.json"
-        replace_file(path, record.encode(), durable=True)
-        shutil.rmtree(building)
-        return record
+        return ShardRecord(plan=self.plan, file=file, quarantined=tuple(quarantined))
 
     def _rows(
         self, shard: ShardPlan, quarantined: list[QuarantinedSample], tally: Tally

@@ -45,6 +45,11 @@ class ShardPlan:
     sizes: MindRecordSizes
     """Those of all shards of the split."""
 
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the source's images."""
+        return int(self.rows["size"].sum())
+
 
 def shard_counts(staged: Staged, num_shards: int | None) -> dict[str, int]:
     """Return the number of shards of each split, which never exceeds its number of samples.

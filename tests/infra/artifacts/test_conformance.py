@@ -30,6 +30,7 @@ from infra.artifacts import (
 )
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES
 from infra.artifacts.gc import collect, survey
+from infra.artifacts.staging import describe
 from infra.artifacts.transfer import push
 from tests.store_roots import LocalRoot, S3Root, StoreRoot
 
@@ -108,6 +109,31 @@ def test_what_a_dead_commit_left_is_no_part_of_the_next(store_root, store, tmp_p
     artifact = commit(store, tmp_path / "source")
     assert store.verify("shards", artifact.manifest.key) == ()
     assert read_files(store_root.host("other").get(make_spec())) == FILES
+
+
+def test_only_hosts_that_share_no_workspace_upload_files_of_a_build(
+    store_root, store, tmp_path, monkeypatch
+):
+    if isinstance(store_root, LocalRoot):
+        assert store.uploads(make_spec()) is None
+        return
+    # Where only a lock keeps writers apart, the hosts of these roots share its directory.
+    monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "hosts" / "shared"))
+    files = write_files(tmp_path / "made")
+    entries = describe(files, FILES)
+
+    def build(workspace: Path) -> BuildOutput:
+        uploads = store.uploads(make_spec())
+        uploads.keep_only([], [])
+        for entry in entries[1:]:
+            uploads.upload(files / entry.path, entry.path, entry.size, entry.sha256)
+            uploads.upload(files / entry.path, entry.path, entry.size, entry.sha256)
+        (files / entries[0].path).rename(workspace / entries[0].path)
+        return BuildOutput(workspace, {}, {}, entries[1:])
+
+    artifact = resolve(store, make_spec(), build).artifact
+    assert read_files(store_root.host("other").load("shards", artifact.manifest.key)) == FILES
+    assert store.verify("shards", artifact.manifest.key) == ()
 
 
 DAMAGES = {
