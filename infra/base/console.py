@@ -77,6 +77,11 @@ class Console:
         """Name of the stage."""
         return self._stage
 
+    @property
+    def progress(self) -> Progress:
+        """How far the stage is."""
+        return self._progress
+
     def show(self, progress: Progress) -> None:
         """Show how far the stage is."""
         with self._lock:

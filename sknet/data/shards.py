@@ -9,7 +9,7 @@ files are hashed.
 import itertools
 import random
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,11 +81,32 @@ class ShardSet:
         if self.demands:
             self.demands.keep(_names(self.record.files_of(split)))
 
-    def announce(self, split: str, numbers: Sequence[int]) -> None:
-        """Say which files of a split will be read after those that are read now, in this order."""
+    def announce(self, split: str, numbers: Sequence[int], steps: tuple[int, int]) -> None:
+        """Say which files of a split will be read after those that are read next, in this order.
+
+        Args:
+            split: The split.
+            numbers: The files.
+            steps: The first step of the run for which files are read next, and the one after the
+                last.
+        """
         if self.demands:
             files = self.record.files_of(split)
-            self.demands.announce(_names(files[number] for number in numbers))
+            self.demands.announce(_names(files[number] for number in numbers), steps)
+
+    def num_awaited(self) -> int:
+        """Return the number of files for which processes of this host wait."""
+        return self.demands.num_awaited() if self.demands else 0
+
+    def wait_for_all(self, step: int, on_wait: Callable[[], None]) -> None:
+        """Wait until all processes of this host have the files of a step of the run.
+
+        Args:
+            step: The step.
+            on_wait: Called every now and then while files are missing.
+        """
+        if self.demands:
+            self.demands.wait_for_all(step, on_wait)
 
     def of_samples(self, split: str, samples: Indices) -> tuple["ShardSet", Indices]:
         """Return a set of only the files in which some samples of a split are, and their numbers.
@@ -150,7 +171,7 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
     """
     shards = Shards.read(directory / SHARDS_FILE)
     if is_on_demand(directory):
-        return ShardSet(shards, directory, Demands(directory))
+        return ShardSet(shards, directory, Demands(directory, "shards"))
     files = [
         (directory / name, sha256)
         for file in shards.files

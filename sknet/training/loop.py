@@ -3,6 +3,10 @@
 A step's loss is read when the next step has begun, so that the device always has work. Before a
 checkpoint, all losses have been read. With the loss comes whether a rank was asked to stop.
 
+Where shards come on demand, all ranks of a host begin a step when all of them have its shards. In
+the middle of a step, a rank that waits for another one could neither say why nor keep itself from
+being taken for one that hangs.
+
 The order of the samples, their augmentation and the state of the optimizer follow from the step. So
 a run that resumes at any checkpoint computes the same bits as one that was never interrupted.
 """
@@ -99,7 +103,8 @@ class Loop:
         """
         run, start = self._run, self._start.step
         with ExitStack() as stack:
-            ahead = stack.enter_context(closing(read_ahead(self._inputs(), BATCHES_AHEAD)))
+            inputs = read_ahead(self._inputs(), BATCHES_AHEAD, self._while_waiting)
+            ahead = stack.enter_context(closing(inputs))
             # Only the graph of the step is cached. Those of evaluation and synchronisation compile
             # quickly.
             first: AbstractContextManager[None] = compile_cache(run, self._world)
@@ -142,9 +147,15 @@ class Loop:
     def _begin_step(self, step: int, inputs: Iterator[tuple[MicroBatch, ...]]) -> _RunningStep:
         began = time.monotonic()
         batch = next(inputs)
+        self._shards.wait_for_all(self._batches.read_with(step - 1), self._watchdog.postpone)
         arrived = time.monotonic()
         result = self._step_cell(batch, stop=self._stop.signal is not None)
         return _RunningStep(step, result, began, arrived - began)
+
+    def _while_waiting(self) -> None:
+        """Don't take waiting for shards for a hang."""
+        if self._shards.num_awaited():
+            self._watchdog.postpone()
 
     def _end_step(self, running: _RunningStep, ended: float | None = None) -> bool:
         """Wait for a step, and tell whether any rank was asked to stop before it.

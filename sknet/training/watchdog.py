@@ -10,7 +10,8 @@
 | | while MindSpore waits for other ranks |
 
 Only steps are watched. The first step, which compiles, as well as evaluations and waiting for a
-checkpoint have no limit here; the launcher limits how long a job may be silent.
+checkpoint have no limit here; the launcher limits how long a job may be silent. Nor does the time
+count in which a process of this host waits for shards that are being fetched.
 """
 
 import faulthandler
@@ -61,6 +62,12 @@ class Watchdog:
             self._durations.append(now - self._last)
         self._last = now
         self._arm()
+
+    def postpone(self) -> None:
+        """Start the limit of the current step anew, if it has one."""
+        if self._last is not None:
+            self._last = time.monotonic()
+            self._arm()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

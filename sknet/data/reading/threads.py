@@ -10,8 +10,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 _PIPELINES = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
@@ -19,6 +20,9 @@ _PIPELINES = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipelines")
 BATCHES_AHEAD = 2
 """Batches that are ready while the network computes another one. A pipeline of MindSpore holds more
 before them."""
+
+WAIT_SECONDS = 0.5
+"""Time between two calls of who is told that no item is ready."""
 
 Item = TypeVar("Item")
 Argument = TypeVar("Argument")
@@ -80,7 +84,9 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
+def read_ahead(
+    items: Iterator[Item], depth: int, on_wait: Callable[[], None] | None = None
+) -> Generator[Item, None, None]:
     """Yield items that a thread makes ahead.
 
     An error of `items` is raised after the items that came before it. The thread ends with this
@@ -89,6 +95,7 @@ def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]
     Args:
         items: What to yield.
         depth: Largest number of items that are ready ahead.
+        on_wait: Called every `WAIT_SECONDS` by the reader's thread while no item is ready.
     """
     ready: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
     room = threading.Semaphore(depth)
@@ -106,10 +113,17 @@ def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]
             if isinstance(items, Generator):
                 items.close()
 
+    def get() -> tuple[Item] | BaseException | None:
+        while on_wait:
+            with suppress(Empty):
+                return ready.get(timeout=WAIT_SECONDS)
+            on_wait()
+        return ready.get()
+
     thread = threading.Thread(target=make, name="read-ahead", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not None:
+        while (item := get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             room.release()

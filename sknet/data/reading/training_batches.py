@@ -136,6 +136,14 @@ class TrainingBatches:
             self._normalise = Normalisation(run.recipe)
         self._size = run.global_batch_size // world.size
 
+    def read_with(self, step: int) -> int:
+        """Return the last step whose samples have been read when the batch of a step is there.
+
+        Args:
+            step: The step of the run, the first of which is 0.
+        """
+        return min(step + _BATCHES_AT_WORK, self._run.total_steps) - 1
+
     def after(self, step: int) -> Generator[TrainBatch, None, None]:
         """Yield the batches of all steps after the first `step` ones of the run.
 
@@ -185,7 +193,9 @@ class TrainingBatches:
         order = block_order(run, shards, epoch)
         # Up to the end of the window, so that the shards of few windows are open.
         stop = min(begin + num_steps, self._end_of_window(order, begin))
-        shards.announce("train", self._following(order, epoch, stop))
+        before = epoch * run.steps_per_epoch
+        following = self._following(order, epoch, stop)
+        shards.announce("train", following, (before + begin, before + stop))
         return shards.of_samples("train", rank_samples(run, shards, epoch, begin, stop, world))
 
     def _end_of_window(self, order: BlockOrder, step: int) -> int:

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.base import on_demand
+from infra.base.console import Console, opened
 from infra.base.files import replace_file
 from infra.base.locks import exclusive
 from infra.base.on_demand import (
@@ -28,7 +30,7 @@ from infra.base.on_demand import (
     is_on_demand,
 )
 from infra.base.outcomes import UserError
-from infra.base.progress import Count
+from infra.base.progress import Count, Progress
 from tests.waiting import wait_for
 
 SIZES = {f"f{number}": 10 + number for number in range(12)}
@@ -283,6 +285,86 @@ def test_a_demand_that_nobody_may_have_written_is_refused(tmp_path, content, sai
         assert isinstance(supplier.failure, UserError)
         assert said in str(supplier.failure)
         assert "\n" not in str(supplier.failure)
+
+
+class Recorded(Console):
+    """Keeps what it is to show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    def _progressed(self) -> None:
+        self.shown.append(self.progress.describe())
+
+
+def test_a_process_that_waits_shows_what_is_missing_and_then_what_it_showed_before(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(on_demand, "SECONDS_UNTIL_SHOWN", 0.2)
+    directory, released = tmp_path / "files", threading.Event()
+
+    def fetch(name: str, path: Path, _: Count) -> None:
+        if name == "f1":
+            released.wait(60)
+        path.write_bytes(bytes(SIZES[name]))
+
+    with opened(Recorded()) as shown, Supplier(directory, SIZES, fetch):
+        shown.show(Progress(phase="evaluating"))
+        with Demands(directory, "shards").holding(["f0"]):
+            assert shown.shown == ["evaluating"]
+        threading.Timer(1.0, released.set).start()
+        with Demands(directory, "shards").holding(["f0", "f1"]):
+            pass
+    assert {*shown.shown[1:-1]} == {"waiting for shards, 1 file to come"}
+    assert shown.shown[-1] == "evaluating"
+
+
+def test_all_begin_a_step_when_each_has_its_files_or_none_are_fetched_any_more(tmp_path):
+    directory, released = tmp_path / "files", threading.Event()
+
+    def fetch(name: str, path: Path, _: Count) -> None:
+        if name == "f1":
+            released.wait(60)
+        if name == "f3":
+            raise OSError("no")
+        path.write_bytes(bytes(SIZES[name]))
+
+    def read(demands: Demands, steps: tuple[int, int], *numbers: int) -> None:
+        demands.announce([], steps)
+        with demands.holding(names(*numbers)):
+            pass
+
+    num_waits = 0
+
+    def count() -> None:
+        nonlocal num_waits
+        num_waits += 1
+        if num_waits == 3:
+            released.set()
+
+    with Supplier(directory, SIZES, fetch), ThreadPoolExecutor(2) as others:
+        one, other = Demands(directory), Demands(directory)
+        read(one, (0, 9), 0)
+        begun = others.submit(one.wait_for_all, 2, count)
+        time.sleep(5 * POLL_SECONDS)
+        assert not begun.done(), "the other has demanded nothing yet"
+        read(other, (0, 3), 0)
+        begun.result(60)
+        begun = others.submit(one.wait_for_all, 3, count)
+        time.sleep(5 * POLL_SECONDS)
+        assert not begun.done(), "the other has not demanded the files of this step yet"
+        assert num_waits == 0, "no file is missing"
+        reading = others.submit(read, other, (3, 6), 1)
+        wait_for(lambda: one.num_awaited() == 1)
+        one.wait_for_all(2, count)
+        begun.result(60)
+        assert num_waits >= 3
+        reading.result(60)
+        assert one.num_awaited() == 0
+        # What can't be fetched is waited for by nobody any more.
+        assert isinstance(others.submit(read, other, (6, 9), 3).exception(60), SupplyError)
+        one.wait_for_all(6, count)
 
 
 def test_a_supplier_that_was_killed_is_noticed(tmp_path):

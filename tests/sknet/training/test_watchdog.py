@@ -32,6 +32,13 @@ WORK_BETWEEN_STEPS = """
         time.sleep(3)
     watched.step_done()
 """.strip()
+WAITING = """
+    for _ in range(6):
+        time.sleep(0.3)
+        watched.postpone()
+    watched.step_done()
+    assert watched.limit == 0.5, watched.limit
+""".strip()
 SLOW_STEPS = """
     for _ in range(12):
         time.sleep(0.1)
@@ -52,7 +59,7 @@ def ended() -> dict[str, Ended]:
         command = [sys.executable, "-c", PROGRAM.format(body=body)]
         return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
-    bodies = (SLEEP, NATIVE_SLEEP, WORK_BETWEEN_STEPS, SLOW_STEPS)
+    bodies = (SLEEP, NATIVE_SLEEP, WORK_BETWEEN_STEPS, WAITING, SLOW_STEPS)
     with ThreadPoolExecutor() as threads:
         return dict(zip(bodies, threads.map(run, bodies), strict=True))
 
@@ -77,6 +84,7 @@ def test_a_hang_ends_with_stacks(ended: dict[str, Ended], body: str, printed: st
     "body",
     [
         pytest.param(WORK_BETWEEN_STEPS, id="work between steps"),
+        pytest.param(WAITING, id="waiting for what is being fetched"),
         pytest.param(SLOW_STEPS, id="steps of a multiple of their median"),
     ],
 )

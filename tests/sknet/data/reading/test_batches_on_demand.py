@@ -1,19 +1,14 @@
 """Shards that come on demand give the batches of shards that are there, and come when needed."""
 
 import hashlib
-import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import sknet.train
-from infra.base.on_demand import Supplier
-from infra.base.progress import Count
 from sknet.data.reading.pipeline import eval_batches, sample_keys
 from sknet.data.reading.training_batches import TrainingBatches, block_order
 from sknet.data.shards import ShardSet, read_shards
@@ -21,6 +16,7 @@ from sknet.planning import plan_run
 from sknet.recipe import load_recipe
 from sknet.records import Run
 from sknet.world import World
+from tests.sknet.supplied import Supplied
 from tests.waiting import wait_for
 
 # A window of two samples lasts a step, and lies in two shards at most.
@@ -31,48 +27,6 @@ def plan(recipe_file: Path, shards: ShardSet, **changes: Any) -> Run:
     recipe = load_recipe(str(recipe_file))
     changed = recipe.model_validate({**recipe.model_dump(), **changes})
     return plan_run(changed, shards.record, 1, "CPU")
-
-
-class Supplied:
-    """Shards whose files are copied on demand."""
-
-    def __init__(
-        self, stored: ShardSet, directory: Path, num_train: int, *, val: bool = False
-    ) -> None:
-        """Allow so many training shards there, and those of the evaluations beside them."""
-        self.copied: list[str] = []
-        self.at_once: set[str] | None = None
-        """The files that come at once; all others, if it isn't None, only when `release` is set."""
-        self.release = threading.Event()
-        self._stored, self.directory = stored, directory
-        self._sizes = {
-            path.name: path.stat().st_size
-            for path in stored.directory.iterdir()
-            if path.name != "shards.json"
-        }
-        train, evaluated = (
-            [file.size + file.index_size for file in stored.record.files_of(split)]
-            for split in ("train", "val")
-        )
-        self._limit = num_train * max(train) + val * sum(evaluated)
-
-    def _fetch(self, name: str, path: Path, count: Count) -> None:
-        self.copied.append(name)
-        if self.at_once is not None and name not in self.at_once:
-            self.release.wait(60)
-        shutil.copyfile(self._stored.directory / name, path)
-        count(self._sizes[name])
-
-    @contextmanager
-    def supplier(self) -> Iterator[None]:
-        with Supplier(self.directory, self._sizes, self._fetch, self._limit):
-            shutil.copy(self._stored.directory / "shards.json", self.directory)
-            yield
-
-    @property
-    def num_train(self) -> int:
-        """Number of training shards that were copied, each as often as it was."""
-        return sum(name.startswith("train") and not name.endswith(".db") for name in self.copied)
 
 
 def hashes(run: Run, shards: ShardSet, world: World) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from sknet.data.reading import threads as threads_that_read
 from sknet.data.reading.threads import in_order, read_ahead
 from sknet.training.metrics import StepTimes
 
@@ -54,6 +55,25 @@ def test_items_are_made_ahead_up_to_the_depth() -> None:
             time.sleep(0.001)
         time.sleep(0.05)
         assert maker.made == 4
+
+
+def test_who_waits_for_an_item_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads_that_read, "WAIT_SECONDS", 0.05)
+    told, enough = 0, threading.Event()
+
+    def tell() -> None:
+        nonlocal told
+        told += 1
+        if told == 3:
+            enough.set()
+
+    def items() -> Iterator[int]:
+        yield 0
+        enough.wait(60)
+        yield 1
+
+    assert list(read_ahead(items(), 2, tell)) == [0, 1]
+    assert told >= 3
 
 
 def test_error_is_raised_after_the_items_before_it() -> None:
