@@ -22,12 +22,13 @@ def limits(units: Units) -> list[Limit]:
         (
             OPEN_FILES[0] / files * images_per_shard,
             f"open files of a rank, {costs.READING_THREADS} threads, `ulimit -n` {OPEN_FILES[0]}",
-            f"`ulimit -n {OPEN_FILES[1]}`, or fewer shards (`--shards 64`)",
+            f"`ulimit -n {OPEN_FILES[1]}`, fewer shards (`--shards 64`), or `shuffle: blocks`, "
+            "with which a rank opens the shards of one window",
         ),
         (
             OPEN_FILES[1] / files / 2 * images_per_shard,
             f"open files of two pipelines, of training and evaluation, `ulimit -n` {OPEN_FILES[1]}",
-            "fewer, larger shards, or a higher limit",
+            "fewer, larger shards, a higher limit, or `shuffle: blocks` for those of training",
         ),
         (
             5e6,
@@ -38,7 +39,7 @@ def limits(units: Units) -> list[Limit]:
         (
             4096 * images_per_shard,
             "4,096 shards; beyond it, MindDataset warns that it starts slowly",
-            "`--shards 4096`, whatever their size",
+            "`--shards 4096`, whatever their size, or `shuffle: blocks`",
         ),
         (
             memory / (units["stage_peak_bytes_per_sample"] + costs.MATCH_BYTES_PER_IMAGE),
@@ -48,7 +49,7 @@ def limits(units: Units) -> list[Limit]:
         (
             memory / costs.CARDS_PER_HOST / units["open_peak_bytes_per_row"],
             "rows in the memory of eight ranks, if MindRecord held all of them",
-            "`shuffle: blocks`, with which a rank opens the shards of one window",
+            "`shuffle: blocks`",
         ),
         (
             costs.MAX_VALUES / units["manifest_values_per_file"] * images_per_file,
@@ -68,7 +69,8 @@ def limits(units: Units) -> list[Limit]:
         (
             costs.BYTES_PER_SECOND_AND_HOST * day / BYTES_PER_IMAGE,
             "a host takes a day to fetch all shards",
-            "a file system that all hosts share, so that a rank reads only what it trains on",
+            "`shuffle: blocks` and a store on S3: a host fetches the shards of its parts, and "
+            "trains meanwhile",
         ),
         (
             GETS_PER_SECOND * day,

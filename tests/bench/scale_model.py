@@ -13,6 +13,7 @@ from tests.bench import scale_costs as costs
 from tests.bench import scale_units
 from tests.bench.scale_costs import CASES, HOSTS, Case, Units
 from tests.bench.scale_limits import BYTES_PER_IMAGE, limits
+from tests.bench.scale_on_demand import DEFAULT_PARTS, DEFAULT_WINDOW, WINDOWS_AHEAD, on_demand
 from tests.processes import ROOT
 
 UNITS = Path(__file__).with_name("scale_units.json")
@@ -27,7 +28,12 @@ def page() -> str:
     units: Units = measured["units"]
     parts = [introduction(measured["conditions"]), unit_table(units), law_table(laws)]
     parts += [case_table(case, units) for case in CASES]
-    parts += [training_table(units), limits_table(units), CONCLUSIONS]
+    parts += [
+        on_demand_tables(units),
+        training_table(units),
+        limits_table(units),
+        conclusions(units),
+    ]
     return "\n".join(parts)
 
 
@@ -165,6 +171,47 @@ def case_table(case: Case, units: Units) -> str:
     return "\n".join(lines) + "\n"
 
 
+def on_demand_tables(units: Units) -> str:
+    """Return the tables of what shards on demand change, for the larger data sets."""
+    lines = [
+        f"""\
+## What shards on demand change
+
+With `shuffle: full`, each host fetches and verifies all shards before its first step. With
+`shuffle: blocks` and a store on S3, the first step needs one window of each part of the host,
+{DEFAULT_WINDOW:,} samples by default. The host's disk holds the windows that are read, the next
+{WINDOWS_AHEAD} and the validation split; more of `SKNET_ON_DEMAND_GB` saves fetching shards again.
+These are the shards that `sknet/data/block_order.py` names for the busiest host. There are as many
+parts as hosts where these are more than {DEFAULT_PARTS}, the default.
+"""
+    ]
+    heads = " | ".join(f"{hosts} host{'s'[: hosts > 1]}" for hosts in HOSTS)
+    for case in CASES[1:]:
+        found = [on_demand(case, hosts) for hosts in HOSTS]
+        full = [costs.fetch(case, hosts, units) for hosts in HOSTS]
+        rows = [
+            ("`shuffle_parts`", [str(each.parts) for each in found]),
+            ("before the first step", [_fetched(each.first, each.first_seconds) for each in found]),
+            ("… in the full order", [_fetched(each.read, each.seconds) for each in full]),
+            ("disk of a host", [size(each.held) for each in found]),
+            ("… in the full order", [size(each.read) for each in full]),
+            ("fetched by a host in an epoch", [size(each.epoch) for each in found]),
+        ]
+        lines += [f"| {case.name} | {heads} |", "|---|" + "---:|" * len(HOSTS)]
+        lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
+        lines.append("")
+    need = costs.IMAGES_PER_SECOND_AND_CARD * costs.CARDS_PER_HOST * BYTES_PER_IMAGE
+    lines += [
+        "Where the disk doesn't hold all shards of a host's parts, its link carries",
+        f"{size(need)}/s throughout the training.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _fetched(num_bytes: float, seconds: float) -> str:
+    return f"{size(num_bytes)}, {duration(seconds)}"
+
+
 def training_table(units: Units) -> str:
     """Return the table of what a host must deliver to its eight cards."""
     need = costs.IMAGES_PER_SECOND_AND_CARD * costs.CARDS_PER_HOST
@@ -197,21 +244,27 @@ def limits_table(units: Units) -> str:
     return "\n".join(lines) + "\n"
 
 
-CONCLUSIONS = """\
+def conclusions(units: Units) -> str:
+    """Return what follows."""
+    case, hosts = CASES[1], HOSTS[1]
+    few = on_demand(case, hosts)
+    full = costs.fetch(case, hosts, units)
+    return f"""\
 ## What follows
 
-- **ImageNet-1K** is what this is made for. Every task fits one host; the cache can be on each host
-  or on a shared file system. Raise `ulimit -n` first.
+- **ImageNet-1K** is what this is made for. Every task fits one host, and so do all shards. Raise
+  `ulimit -n` first.
 - **ImageNet-21K** runs the same way on more hosts. One host reads and hashes everything once, while
-  staging. Every host fetches all shards: with more than eight hosts, put the cache on a shared file
-  system.
-- **A billion images** do not fit this design. Four things would have to change, in this order:
+  staging. With `shuffle: blocks` and a store on S3, {hosts} hosts begin to train after
+  {duration(few.first_seconds)} of fetching instead of {duration(full.seconds)}, and each needs
+  {size(few.held)} of disk instead of {size(full.read)}.
+- **A billion images** can be trained on by blocks, as the first step and the disk of a host don't
+  grow with the training images. Three things would have to change to get so many into a store, in
+  this order:
   1. Shards become an artifact per part. Today one host commits all of them as one artifact, with
      one manifest and one `shards.json`.
-  2. Hosts fetch only the shards of their parts. With `shuffle: blocks`, ranks already open only
-     those, a window at a time.
-  3. The index is staged in parts and merged.
-  4. The source is read as archives and not as files.
+  2. The index is staged in parts and merged.
+  3. The source is read as archives and not as files.
 
 At any size, computing a part of the order takes time for that part only. Augmentation,
 checkpoints and resuming do not depend on the size of the data set, and a lookup does not depend on

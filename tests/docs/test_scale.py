@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.scale_costs import CASES, HOSTS, costs, num_shards, open_files
-from tests.bench.scale_limits import limits
+from tests.bench.scale_costs import CASES, HOSTS, SHARD_BYTES, costs, num_shards, open_files
+from tests.bench.scale_limits import BYTES_PER_IMAGE, limits
 from tests.bench.scale_model import LAWS, PAGE, UNITS, page
+from tests.bench.scale_on_demand import DEFAULT_WINDOW, WINDOWS_AHEAD, on_demand
 from tests.documented import commands
 
 # Largest growth of a unit cost over a factor of ten. Bytes depend on nothing else.
@@ -49,6 +50,20 @@ def test_imagenet_in_automatic_shards_needs_more_open_files_than_a_shell_allows(
     units = json.loads(UNITS.read_text("utf-8"))["units"]
     assert num_shards(CASES[0]) == 522
     assert open_files(CASES[0], units) > 1024
+
+
+def test_the_first_step_needs_a_window_of_each_part_of_a_host_at_any_size() -> None:
+    window = DEFAULT_WINDOW * BYTES_PER_IMAGE
+    for case in CASES[1:]:
+        one, eight, many = (on_demand(case, hosts) for hosts in HOSTS)
+        # A window begins and ends within a shard.
+        assert 8 * window < one.first < 8 * (window + 2 * SHARD_BYTES)
+        assert eight.first == many.first
+        assert window < eight.first < window + 2 * SHARD_BYTES
+        split = case.val * case.bytes / case.images
+        windows = (1 + WINDOWS_AHEAD) * window
+        assert windows < eight.held - split < windows + 2 * SHARD_BYTES
+        assert one.epoch == 8 * eight.epoch == pytest.approx(case.bytes - split)
 
 
 def test_limits_come_in_the_order_in_which_they_are_met() -> None:
