@@ -66,6 +66,17 @@ def test_the_first_step_needs_a_window_of_each_part_of_a_host_at_any_size() -> N
         assert one.epoch == 8 * eight.epoch == pytest.approx(case.bytes - split)
 
 
+def test_the_page_of_imagenet_says_what_four_hosts_need() -> None:
+    need = on_demand(CASES[0], 4, num_shards=64)
+    said = (
+        f"{need.first / 1e9:.0f} GB before the first step instead of 140 GB, so "
+        f"{need.first_seconds:.0f} s at 10 Gbit/s"
+    )
+    text = " ".join((PAGE.parents[1] / "imagenet.md").read_text("utf-8").split())
+    assert said in text
+    assert f"its disk holds {need.held / 1e9:.0f} GB at least" in text
+
+
 def test_limits_come_in_the_order_in_which_they_are_met() -> None:
     found = limits(json.loads(UNITS.read_text("utf-8"))["units"])
     assert [images for images, _, _ in found] == sorted(images for images, _, _ in found)

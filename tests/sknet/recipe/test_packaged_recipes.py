@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sknet.data.block_order import BlockOrder
 from sknet.models import list_models
 from sknet.recipe import list_recipes, load_recipe
 
@@ -110,6 +111,36 @@ def test_published_learning_rates_are_for_eight_devices_and_scale_linearly(name:
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_for_several_devices_is_for_ascend(name: str) -> None:
     assert load_recipe(name).device_target == ("Ascend" if name in PUBLISHED else "auto")
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_by_blocks_each_host_reads_whole_parts_and_none_of_another_host(
+    name: str, hosts: int
+) -> None:
+    recipe, num_ranks = load_recipe(name, ["shuffle=blocks"]), 8 * hosts
+    order = BlockOrder.of(
+        [2_500] * 500,
+        parts=recipe.shuffle_parts,
+        window=recipe.shuffle_window,
+        batch=recipe.global_batch(num_ranks),
+        seed=recipe.seed,
+        epoch=0,
+    )
+    ranks = [order.parts_of(rank, num_ranks) for rank in range(num_ranks)]
+    of_hosts = [ranks[8 * host : 8 * host + 8] for host in range(hosts)]
+    parts = [
+        {part for first, last in of_host for part in range(first, last)} for of_host in of_hosts
+    ]
+    assert [len(of_host) for of_host in parts] == [recipe.shuffle_parts // hosts] * hosts
+    assert len(set().union(*parts)) == recipe.shuffle_parts
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_reads_in_the_full_order_and_is_another_training_by_blocks(name: str) -> None:
+    assert load_recipe(name).shuffle == "full"
+    assert load_recipe(name, ["shuffle=full"]).digest == load_recipe(name).digest
+    assert load_recipe(name, ["shuffle=blocks"]).digest != load_recipe(name).digest
 
 
 @pytest.mark.parametrize("name", list_recipes())
