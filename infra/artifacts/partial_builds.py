@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
+NUM_DOWNLOADED = 2
+"""Parts that come to a host: the newest, and one more for hosts to which that comes damaged, so
+that hosts of one build have one in common."""
+
 
 class UploadedParts(SealedRecord):
     """What has been uploaded of a build."""
@@ -78,7 +82,9 @@ class PartUploader:
             StoreError: This host may not write it.
         """
         self._uploaded = _parts(self._directory)
-        self._take_over()
+        place = self._directory.relative_to(self._workspace).as_posix()
+        empty = UploadedParts(place=place, newest="", files=())
+        self._etag = take_over(self._bucket, self._prefix, self._name, empty)
         self._thread.start()
 
     def __exit__(
@@ -92,24 +98,6 @@ class PartUploader:
             self._thread.join()
         if self._is_only_copy and self._failure and error is None:
             raise self._failure
-
-    def _take_over(self) -> None:
-        key = f"{self._prefix}kept.json"
-        place = self._directory.relative_to(self._workspace).as_posix()
-        while True:
-            stored = self._bucket.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-            listed = UploadedParts(place=place, newest="", files=())
-            if stored is not None:
-                # What is not valid lists nothing.
-                with suppress(StoreError):
-                    listed = UploadedParts.decode(stored.content)
-            mine = UploadedParts(
-                place=listed.place, newest=listed.newest, files=listed.files, uploader=self._name
-            )
-            expected = Expect.ABSENT if stored is None else stored.etag
-            with suppress(PreconditionError):  # the other one has written meanwhile
-                self._etag = self._bucket.put(key, mine.encode(), expected=expected)
-                return
 
     def _work(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
@@ -183,10 +171,45 @@ class PartUploader:
         return entry
 
 
-def download_parts(bucket: Bucket, prefix: str, workspace: Path) -> None:
-    """Download the newest uploaded part into a workspace, unless what is there is as new.
+def take_over(
+    bucket: Bucket, prefix: str, uploader: str, absent: UploadedParts | None = None
+) -> str:
+    """Write a new uploader into the list of a build, which no earlier one can replace any more.
 
-    If it is damaged, a warning says so, and the newest one that isn't comes instead; if all are,
+    Args:
+        bucket: The store.
+        prefix: Where the parts are.
+        uploader: Name of the new one.
+        absent: What is written in place of a list that isn't there or isn't valid; None: nothing.
+
+    Returns:
+        The ETag of the list; empty if there is none.
+
+    Raises:
+        S3Error: The bucket can't be reached.
+        StoreError: This host may not write it.
+    """
+    key = f"{prefix}kept.json"
+    while True:
+        stored = bucket.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+        listed = absent
+        if stored is not None:
+            with suppress(StoreError):
+                listed = UploadedParts.decode(stored.content)
+        if listed is None:
+            return ""
+        mine = UploadedParts(
+            place=listed.place, newest=listed.newest, files=listed.files, uploader=uploader
+        )
+        expected = Expect.ABSENT if stored is None else stored.etag
+        with suppress(PreconditionError):  # the other one has written meanwhile
+            return bucket.put(key, mine.encode(), expected=expected)
+
+
+def download_parts(bucket: Bucket, prefix: str, workspace: Path) -> None:
+    """Download the newest uploaded parts into a workspace, unless what is there is as new.
+
+    In place of a damaged one, of which a warning tells, an older one comes; if all are damaged,
     none comes, and the build starts again.
 
     Raises:
@@ -207,21 +230,25 @@ def download_parts(bucket: Bucket, prefix: str, workspace: Path) -> None:
         return
     coming = workspace / f".coming-{uuid4().hex}"
     try:
-        newest = _download(bucket, prefix, uploaded, coming)
+        whole = _download(bucket, prefix, uploaded, coming)
         directory.mkdir(parents=True, exist_ok=True)
         for path in sorted(coming.iterdir()):
             target = directory / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             path.rename(target)
-        if newest:
-            logger.info("resuming from %s, uploaded by another host", newest)
+        if whole:
+            logger.info("resuming from %s, uploaded by another host", whole[0])
     finally:
         shutil.rmtree(coming, ignore_errors=True)
 
 
-def _download(bucket: Bucket, prefix: str, uploaded: UploadedParts, coming: Path) -> str:
-    """Download the newest part that is whole, and the files beside the parts; return its name."""
+def _download(bucket: Bucket, prefix: str, uploaded: UploadedParts, coming: Path) -> list[str]:
+    """Download the newest parts that are whole, and the files beside the parts.
+
+    Returns:
+        The names of the parts, the newest first.
+    """
     coming.mkdir()
     of_part: dict[str, list[FileEntry]] = {}
     beside = []
@@ -231,22 +258,23 @@ def _download(bucket: Bucket, prefix: str, uploaded: UploadedParts, coming: Path
             of_part.setdefault(part, []).append(file)
         else:
             beside.append(file)
-    newest = ""
+    whole: list[str] = []
     for part in sorted(of_part, reverse=True):
+        if len(whole) == NUM_DOWNLOADED:
+            break
         try:
             _download_files(bucket, prefix, of_part[part], coming)
         except DamagedObjectError as error:
             logger.warning("the uploaded part %s is damaged and left out: %s", part, error)
             shutil.rmtree(coming / part, ignore_errors=True)
         else:
-            newest = part
-            break
+            whole.append(part)
     for file in beside:
         try:
             _download_files(bucket, prefix, [file], coming)
         except DamagedObjectError as error:
             logger.warning("the uploaded file %s is damaged and left out: %s", file.path, error)
-    return newest
+    return whole
 
 
 def _download_files(bucket: Bucket, prefix: str, files: Sequence[FileEntry], coming: Path) -> None:

@@ -24,12 +24,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from infra.artifacts.cache import TRANSFERS, Cache, CacheFullError, Download
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES, Document, Expected, StoreError
 from infra.artifacts.inspection import Found, Level
 from infra.artifacts.lease import EXPIRY_SECONDS, Lease, acquire
-from infra.artifacts.partial_builds import PartUploader, download_parts
+from infra.artifacts.partial_builds import PartUploader, download_parts, take_over
 from infra.artifacts.records import (
     MANIFEST,
     Address,
@@ -333,6 +334,8 @@ class S3Store(ArtifactStore):
             self._lease(spec.kind, spec.key, spec.inputs),
         ):
             directory.mkdir(exist_ok=True)
+            # Before this build reads the list, which a host that was cut off may still replace.
+            take_over(self._bucket, _parts_prefix(spec), uuid4().hex)
             self.download_parts(spec, directory)
             yield directory
 

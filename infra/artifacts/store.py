@@ -411,9 +411,9 @@ class ArtifactStore(ABC):
         return nullcontext()
 
     def download_parts(self, spec: ArtifactSpec, workspace: Path) -> None:
-        """Bring the newest uploaded part of a build here, unless what is there is as new.
+        """Bring the newest uploaded parts of a build here, unless what is there is as new.
 
-        In place of a damaged one the newest comes that isn't. `workspace` does this by itself.
+        In place of a damaged one an older one comes. `workspace` does this by itself.
 
         Raises:
             OSError: The store can't be reached.
