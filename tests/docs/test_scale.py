@@ -74,7 +74,7 @@ def test_the_page_of_imagenet_says_what_four_hosts_need() -> None:
     )
     text = " ".join((PAGE.parents[1] / "imagenet.md").read_text("utf-8").split())
     assert said in text
-    assert f"its disk holds {need.held / 1e9:.0f} GB at least" in text
+    assert f"Its disk holds {need.held / 1e9:.0f} GB at a time" in text
 
 
 def test_limits_come_in_the_order_in_which_they_are_met() -> None:
