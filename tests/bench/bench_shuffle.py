@@ -1,6 +1,7 @@
 """How far the order by blocks is from a full shuffle, and what that does to the accuracy.
 
 python -m tests.bench.bench_shuffle [--seeds 5] [--epochs 8] [--model skresnet18]
+python -m tests.bench.bench_shuffle --data garments --model tiny --epochs 6
 
 Three orders of a data set whose samples lie sorted by class in 64 shards: the full order, the order
 by blocks, and reading from the beginning to the end. And the order by blocks of shards over which
@@ -14,7 +15,9 @@ the classes are spread, as the conversion does it. Of each:
   they are by chance; 1 is a full shuffle.
 
 Then the accuracy of digits, whose shards are sorted by class or not, after trainings that differ in
-nothing but the order: the mean over the seeds with its 95 % interval by Student's t.
+nothing but the order: the mean over the seeds with its 95 % interval by Student's t. `--data
+garments` prints this table alone, for generated images like Fashion-MNIST's (see garments.py) in 80
+shards that are sorted by class.
 """
 
 import argparse
@@ -23,6 +26,8 @@ import itertools
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,19 +39,66 @@ import numpy.typing as npt
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
+import tests.tiny_model.sitecustomize  # noqa: F401 (adds the model `tiny`)
 from sknet.data.block_order import BlockOrder
 from sknet.data.order import Indices, epoch_order
 from tests.bench.bench_rare_classes import interval, write_digits
+from tests.bench.garments import write_garments
 
 NUM_SHARDS, SHARD_SIZE, NUM_CLASSES, BATCH, PARTS = 64, 1000, 100, 256, 8
 WINDOWS = (4_000, 8_000)
 """Half a part, and a whole one."""
+NUM_GARMENTS = 2000
+GARMENTS_OF_PART = NUM_GARMENTS // PARTS
 
-ORDERS = {
-    "full": (),
-    "blocks": ("shuffle=blocks", "shuffle_parts=4", "shuffle_window=90"),
+
+@dataclass(frozen=True)
+class Trained:
+    """What is trained to compare orders."""
+
+    source: str
+    """How the source's directory is named to the conversion."""
+    write: Callable[[Path], object]
+    """Writes the images into a directory."""
+    num_shards: int
+    """Shards of a split."""
+    sorted: tuple[bool, ...]
+    """Whether the training shards are sorted by class: each of these in turn."""
+    orders: Mapping[str, tuple[str, ...]]
+    """What each order changes in the recipe."""
+    changes: tuple[str, ...] = ()
+    """What is changed in the recipe for all orders."""
+
+
+DATA = {
+    # 4 parts of 359 samples.
+    "digits": Trained(
+        source="{}",
+        write=lambda directory: write_digits(directory, 1, 0),
+        num_shards=16,
+        sorted=(False, True),
+        orders={
+            "full": (),
+            "blocks": ("shuffle=blocks", "shuffle_parts=4", "shuffle_window=90"),
+        },
+    ),
+    # A part has 10 shards.
+    "garments": Trained(
+        source="fashion-mnist:{}",
+        write=lambda directory: write_garments(directory, train=NUM_GARMENTS, val=1000),
+        num_shards=80,
+        sorted=(True,),
+        orders={
+            "full": (),
+            "blocks, window of a part": ("shuffle=blocks", f"shuffle_window={GARMENTS_OF_PART}"),
+            "blocks, window of a quarter": (
+                "shuffle=blocks",
+                f"shuffle_window={-(-GARMENTS_OF_PART // 4)}",
+            ),
+        },
+        changes=("ratio=[0.95, 1.05]", "hflip=0.5"),
+    ),
 }
-"""The digits' order by blocks has 4 parts of 359 samples in windows of a quarter."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -58,11 +110,13 @@ def main(arguments: argparse.Namespace) -> None:
     from sknet.world import set_device
 
     print(f"{datetime.now(UTC):%Y-%m-%d}, mindspore {mindspore.__version__}")
-    print_distances()
+    if arguments.data == "digits":
+        print_distances()
     set_device("CPU", mindspore.GRAPH_MODE, None)
-    print(f"\n{arguments.model}, {arguments.epochs} epochs, {arguments.seeds} seeds\n")
+    trained = f"{arguments.data}, {arguments.model}, {arguments.epochs} epochs"
+    print(f"\n{trained}, {arguments.seeds} seeds\n")
     print("| shards | order | accuracy, % | more than full |\n|---|---|---:|---:|")
-    for is_sorted in (False, True):
+    for is_sorted in DATA[arguments.data].sorted:
         print_accuracies(arguments, is_sorted=is_sorted)
 
 
@@ -129,25 +183,26 @@ def repeated_company(before: Indices, after: Indices, total: int) -> float:
 
 def print_accuracies(arguments: argparse.Namespace, *, is_sorted: bool) -> None:
     """Print a row for each order, of shards sorted by class or not."""
-    found = np.empty((arguments.seeds, len(ORDERS)))
+    data = DATA[arguments.data]
+    found = np.empty((arguments.seeds, len(data.orders)))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SKNET_CACHE"] = f"{folder}/cache"
-        write_digits(Path(folder, "images"), 1, 0)
-        shards = write_shards(Path(folder), is_sorted=is_sorted)
+        shards = write_shards(Path(folder), data, is_sorted=is_sorted)
         for seed in range(arguments.seeds):
-            for number, name in enumerate(ORDERS):
-                directory = Path(folder, f"{name}-{seed}")
-                found[seed, number] = 100 * accuracy(shards, name, seed, directory, arguments)
+            for number, (name, changes) in enumerate(data.orders.items()):
+                directory = Path(folder, f"{number}-{seed}")
+                changed = (*data.changes, *changes)
+                found[seed, number] = 100 * accuracy(shards, changed, seed, directory, arguments)
                 print(f"seed {seed}: {name} {found[seed, number]}", file=sys.stderr, flush=True)
                 gc.collect()  # networks are reference cycles
     kind = "sorted by class" if is_sorted else "classes spread"
-    for number, name in enumerate(ORDERS):
+    for number, name in enumerate(data.orders):
         more = interval(found[:, number] - found[:, 0]) if number else ""
         print(f"| {kind} | {name} | {interval(found[:, number])} | {more} |", flush=True)
 
 
-def write_shards(folder: Path, *, is_sorted: bool) -> Any:
-    """Convert the digits into 16 training shards, and return them.
+def write_shards(folder: Path, data: Trained, *, is_sorted: bool) -> Any:
+    """Write the images, convert them into shards, and return these.
 
     If they are to be sorted by class, the rows of all training shards are laid out anew.
     """
@@ -155,7 +210,9 @@ def write_shards(folder: Path, *, is_sorted: bool) -> Any:
     from sknet.data.shards import write_shard as write
     from tests.sknet.conversions import convert
 
-    convert(folder / "images", folder / "shards", num_shards=16)
+    data.write(folder / "images")
+    source = data.source.format(folder / "images")
+    convert(source, folder / "shards", num_shards=data.num_shards)
     shards = read_shards(folder / "shards")
     if not is_sorted:
         return shards
@@ -184,9 +241,13 @@ def write_shards(folder: Path, *, is_sorted: bool) -> Any:
 
 
 def accuracy(
-    shards: Any, name: str, seed: int, directory: Path, arguments: argparse.Namespace
+    shards: Any,
+    changes: tuple[str, ...],
+    seed: int,
+    directory: Path,
+    arguments: argparse.Namespace,
 ) -> float:
-    """Train with an order, and return the accuracy on the validation digits."""
+    """Train with these changes of the recipe, and return the accuracy of the validation images."""
     from sknet.planning import plan_run
     from sknet.recipe import load_recipe
     from sknet.training.checkpoint import read_state
@@ -197,8 +258,8 @@ def accuracy(
     epochs = arguments.epochs
     keys = {"model": arguments.model, "seed": seed, "epoch_size": epochs, "val_interval": epochs}
     keys["checkpoint_every_steps"] = "null"
-    changes = [f"{key}={value}" for key, value in keys.items()]
-    recipe = load_recipe("skresnet18_digits", [*changes, *ORDERS[name]])
+    options_of_command = [f"{key}={value}" for key, value in keys.items()]
+    recipe = load_recipe("skresnet18_digits", [*options_of_command, *changes])
     run = plan_run(recipe, shards.record, 1, "CPU")
     options = Options(
         directory=directory,
@@ -215,6 +276,7 @@ def accuracy(
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--data", choices=DATA, default="digits", help="(default digits)")
     result.add_argument("--seeds", type=int, default=5, help="at least 2 (default 5)")
     result.add_argument("--epochs", type=int, default=8, help="(default 8)")
     result.add_argument("--model", default="skresnet18")

@@ -8,16 +8,18 @@ import pytest
 
 from sknet.data.order import epoch_order
 from sknet.data.shards import read_labels
-from tests.bench.bench_rare_classes import write_digits
 from tests.bench.bench_shuffle import (
     BATCH,
+    DATA,
     NUM_CLASSES,
     class_variance,
     correlation,
     repeated_company,
     write_shards,
 )
+from tests.bench.garments import write_garments
 from tests.bench.test_bench_model import run
+from tests.sknet.conversions import contents, convert
 
 
 @pytest.mark.slow
@@ -31,11 +33,20 @@ def test_the_rows_of_both_tables_are_printed() -> None:
 
 
 def test_shards_hold_one_class_after_the_other(tmp_path: Path) -> None:
-    write_digits(tmp_path / "images", 1, 0)
-    shards = write_shards(tmp_path, is_sorted=True)
+    shards = write_shards(tmp_path, DATA["digits"], is_sorted=True)
     labels = np.concatenate([read_labels(Path(path)) for path in shards.paths("train")])
     assert len(labels) == 1437
     assert np.array_equal(labels, np.sort(labels))
+
+
+def test_garments_are_read_as_fashion_mnist_and_are_always_the_same(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_garments(tmp_path / name, train=200, val=50)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    record = convert(f"fashion-mnist:{tmp_path / 'one'}", tmp_path / "shards")
+    assert [record.num_samples(split) for split in ("train", "val")] == [200, 50]
+    labels = [read_labels(tmp_path / "shards" / file.name) for file in record.files_of("train")]
+    assert np.bincount(np.concatenate(labels)).tolist() == [20] * 10
 
 
 def test_a_full_shuffle_has_the_figures_of_chance() -> None:

@@ -22,7 +22,7 @@ def stage(source: Path | str, **options: Any) -> Staged:
     return stage_source(open_source(str(source)), **options)
 
 
-def convert(source: Path, out: Path, *, num_shards: int | None = 2, **options: Any) -> Shards:
+def convert(source: Path | str, out: Path, *, num_shards: int | None = 2, **options: Any) -> Shards:
     """Stage and convert a source, in this process unless there is an option `num_workers`.
 
     Args:
