@@ -21,9 +21,10 @@ from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.progress import Shown
 from sknet.data.copies.leaks import refuse_recorded_leaks
+from sknet.data.index import SampleIndex, open_staged
 from sknet.data.scan_cache import ScanCache
 from sknet.data.sources import open_source
-from sknet.data.staging import read_staged, stage_source
+from sknet.data.staging import stage_source
 from sknet.options import ImageOptions, LaunchedOptions
 
 
@@ -35,7 +36,7 @@ def main(arguments: "Options") -> None:
         print(line, flush=True)
 
     if arguments.staged:
-        staged = read_staged(arguments.staged)
+        staged: SampleIndex = open_staged(arguments.staged)
         held = f"the staged samples in {arguments.staged}"
         refuse_recorded_leaks(staged.dataset, arguments.on_leak, held)
     else:

@@ -18,8 +18,8 @@ from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
 from sknet.data.conversion.outputs import files_of
 from sknet.data.conversion.progress import ConversionProgress, Shown
 from sknet.data.conversion.uploading import upload_shards
+from sknet.data.index import open_staged
 from sknet.data.sources import absolute
-from sknet.data.staging import read_staged
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
 from sknet.records.data import SHARDS_FILE
@@ -86,7 +86,12 @@ def convert(
             return output_of(Shards.read(out / SHARDS_FILE), out)
         on_cluster = partial(_on_cluster, source, staged, settings, launch.ray_address, bar)
         if uploads := store.uploads(spec):
-            return output_of_uploads(on_cluster(partial(upload_shards, uploads=uploads)), out)
+            scratch = workspace / "scratch"
+            for directory in (out, scratch):
+                shutil.rmtree(directory, ignore_errors=True)  # of an earlier attempt
+                directory.mkdir()
+            uploaded = on_cluster(partial(upload_shards, uploads=uploads, scratch=scratch))
+            return output_of_uploads(uploaded, out)
         out.mkdir(exist_ok=True)
         return output_of(on_cluster(partial(write_shards, directory=out)), out)
 
@@ -109,8 +114,6 @@ def output_of(shards: Shards, out: Path) -> BuildOutput:
 
 def output_of_uploads(shards: Shards, out: Path) -> BuildOutput:
     """Write the record of uploaded shards into a directory, and return the output of both."""
-    shutil.rmtree(out, ignore_errors=True)  # what a conversion on this host has left
-    out.mkdir()
     shards.write(out / SHARDS_FILE)
     uploaded = (each for file in shards.files for each in files_of(file))
     entries = (FileEntry(path=name, size=size, sha256=sha) for name, size, sha in uploaded)
@@ -158,7 +161,7 @@ def _on_cluster(
 
     try:
         return convert_shards(
-            read_staged(staged),
+            open_staged(staged),
             source,
             num_shards=None if settings.shards == "auto" else settings.shards,
             reencoding=settings.reencoding,

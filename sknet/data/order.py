@@ -7,6 +7,8 @@ NumPy's random generators nor on the number of ranks. Other random numbers of an
 `generator`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +39,12 @@ def order_slice(num_samples: int, seed: int, epoch: int, start: int, stop: int) 
     return permuted(np.arange(start, stop), np.array([num_samples]), seeds)
 
 
+def order_positions(num_samples: int, seed: int, epoch: int, samples: Indices) -> Indices:
+    """Return at which positions of `epoch_order(num_samples, seed, epoch)` samples stand, (N,)."""
+    seeds = np.array([derive_seed(seed, epoch)], np.uint64)
+    return _walked(samples, np.array([num_samples]), seeds, _inverse_feistel)
+
+
 def permuted(positions: Indices, sizes: Indices, seeds: Seeds) -> Indices:
     """Return what stands at positions (N,) of permutations of 0 … size - 1.
 
@@ -45,15 +53,25 @@ def permuted(positions: Indices, sizes: Indices, seeds: Seeds) -> Indices:
         sizes: Number of elements of each position's permutation (N,); (1,) if all have the same.
         seeds: Seed of each position's permutation, of the same shape as the sizes.
     """
+    return _walked(positions, sizes, seeds, _feistel)
+
+
+def _walked(
+    numbers: Indices,
+    sizes: Indices,
+    seeds: Seeds,
+    network: Callable[[Seeds, list[Seeds], Seeds], Seeds],
+) -> Indices:
+    """Apply a network to numbers below `sizes` until they are below them again (cycle walking)."""
     # frexp returns the number of bits of a whole number as the exponent.
     half_bits = np.maximum(1, (np.frexp(sizes - 1)[1] + 1) // 2).astype(np.uint64)
     limits = sizes.astype(np.uint64)
     keys = [derive_seeds(seeds, index) for index in range(_NUM_ROUNDS)]
-    values = _feistel(positions.view(np.uint64), keys, half_bits)
+    values: Seeds = network(numbers.view(np.uint64), keys, half_bits)
     while (outside := values >= limits).any():
         chosen = outside if len(sizes) == len(values) else slice(None)
         chosen_keys = [key[chosen] for key in keys]
-        values[outside] = _feistel(values[outside], chosen_keys, half_bits[chosen])
+        values[outside] = network(values[outside], chosen_keys, half_bits[chosen])
     return values.view(np.int64)
 
 
@@ -120,4 +138,13 @@ def _feistel(values: Seeds, keys: list[Seeds], half_bits: Seeds) -> Seeds:
     left, right = values >> half_bits, values & mask
     for key in keys:
         left, right = right, left ^ (_mix_all((right + np.uint64(_GOLDEN)) ^ key) & mask)
+    return (left << half_bits) | right
+
+
+def _inverse_feistel(values: Seeds, keys: list[Seeds], half_bits: Seeds) -> Seeds:
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    left, right = values >> half_bits, values & mask
+    for key in reversed(keys):
+        mixed = _mix_all((left + np.uint64(_GOLDEN)) ^ key) & mask
+        left, right = np.bitwise_xor(right, mixed), left
     return (left << half_bits) | right

@@ -209,25 +209,30 @@ class MindRecordSizes:
     page_bytes: int
 
 
-def mindrecord_sizes(image_sizes: Sequence[int], key_bytes: int) -> MindRecordSizes:
+def mindrecord_sizes(
+    *, num_images: int, image_bytes: int, largest_image: int, key_bytes: int
+) -> MindRecordSizes:
     """Return the smallest sizes that a shard needs.
 
     A page holds the largest image, and the header about 200 bytes for each page. A shard of more
     than 256 GiB needs larger pages, so that the header stays within its limit.
 
     Args:
-        image_sizes: Size of each encoded image, in bytes.
+        num_images: Number of images.
+        image_bytes: Size of all encoded images together, in bytes.
+        largest_image: Size of the largest one, in bytes.
         key_bytes: Size of all keys together, in bytes.
 
     Raises:
         UserError: An image exceeds MindRecord's largest page.
     """
-    largest = max(image_sizes, default=0)
-    if largest >= MAX_PAGE_BYTES:
-        raise UserError(f"a sample of {largest} bytes exceeds MindRecord's limit: make it smaller")
-    page = max(MIN_PAGE_BYTES, _power_of_two(largest + 1024))
+    if largest_image >= MAX_PAGE_BYTES:
+        raise UserError(
+            f"a sample of {largest_image} bytes exceeds MindRecord's limit: make it smaller"
+        )
+    page = max(MIN_PAGE_BYTES, _power_of_two(largest_image + 1024))
     # Up to half of a page may stay empty, because no image is stored across two pages.
-    blob_bytes, row_bytes = 2 * sum(image_sizes), key_bytes + 64 * len(image_sizes)
+    blob_bytes, row_bytes = 2 * image_bytes, key_bytes + 64 * num_images
     while (header := _header_bytes(blob_bytes, row_bytes, page)) > MAX_HEADER_BYTES:
         page *= 2
     return MindRecordSizes(max(MIN_HEADER_BYTES, header), page)

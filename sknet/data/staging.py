@@ -5,13 +5,12 @@ and imagehash, by which copies are found: neither holds a time or a path of the 
 held is cached, so that the next staging reads only what has changed.
 """
 
-import hashlib
 import itertools
 import logging
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from sknet.data.copies.leaks import (
     without_leaks,
 )
 from sknet.data.copies.matching import find_copies
+from sknet.data.index import INDEX_COLUMNS, ROWS_PER_BLOCK, foreign, rows_digest, unreadable
 from sknet.data.quarantine import (
     Report,
     ignored_lines,
@@ -46,11 +46,9 @@ from sknet.records import Dataset, QuarantinedSample
 from sknet.records.data import DATASET_FILE, INDEX_FILE
 
 if TYPE_CHECKING:
-    # Functions import it when they need it: it takes a third of the time that Prefect's does.
+    # Functions import them when they need them: they take a third of the time that Prefect's does.
     import pandas as pd
-
-INDEX_COLUMNS = ["split", "key", "label", "size", "sha256", "file", "offset"]
-"""Columns of the index: the fields of Sample."""
+    import pyarrow as pa
 
 NUM_READERS = 4
 """Threads that read. Hashing releases the interpreter's lock, and a network file system answers
@@ -71,6 +69,14 @@ class Staged:
     """Files that are no images, and why. They are not quarantined."""
     num_files_read: int = 0
     """Number of files that were read this time. The others were in the cache."""
+
+    def blocks(self, columns: Sequence[str] = INDEX_COLUMNS) -> Iterator["pa.Table"]:
+        """Yield the rows of the index; see `sknet.data.index.SampleIndex`."""
+        import pyarrow as pa
+
+        for start in range(0, len(self.index), ROWS_PER_BLOCK):
+            rows = self.index.iloc[start : start + ROWS_PER_BLOCK]
+            yield pa.Table.from_pandas(rows[list(columns)], preserve_index=False)
 
     def write(self, directory: Path) -> None:
         """Write dataset.json and samples.parquet."""
@@ -183,10 +189,9 @@ def read_staged(directory: Path) -> Staged:
         # In one piece: to take rows out of several pieces, pandas copies them all, once a shard.
         index = table.combine_chunks().to_pandas()
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{directory / 'samples.parquet'} can't be read: {reason}") from None
+        raise unreadable(directory / INDEX_FILE, error) from None
     if _digest(index, INDEX_COLUMNS) != dataset.index_sha256:
-        raise UserError(f"{directory / 'samples.parquet'} does not belong to its dataset.json")
+        raise foreign(directory / INDEX_FILE)
     return Staged(dataset, index)
 
 
@@ -334,7 +339,4 @@ def _describe(
 
 
 def _digest(index: "pd.DataFrame", columns: list[str]) -> str:
-    hasher = hashlib.sha256()
-    for row in index[columns].itertuples(index=False, name=None):
-        hasher.update("\0".join(map(str, row)).encode() + b"\n")
-    return hasher.hexdigest()
+    return rows_digest(index[columns].itertuples(index=False, name=None))

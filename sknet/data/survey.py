@@ -20,11 +20,12 @@ from infra.base.shortages import memory_for
 from sknet.data.conversion.converter import read_sample
 from sknet.data.copies.fingerprint import eight_bits, open_image
 from sknet.data.images import is_out_of_memory, undecodable
+from sknet.data.index import INDEX_COLUMNS
 from sknet.data.order import order_slice
 from sknet.data.reading.threads import read_pipeline
 from sknet.data.shards import ShardSet, read_rows
 from sknet.data.sources import Sample, Source
-from sknet.data.staging import INDEX_COLUMNS, NUM_READERS, Staged
+from sknet.data.staging import NUM_READERS, Staged
 from sknet.records import Dataset, QuarantinedSample
 from sknet.report.data_contents import MEASURES, MEASURES_FILE, DataContents, picture_name
 

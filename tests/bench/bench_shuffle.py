@@ -206,9 +206,9 @@ def write_shards(folder: Path, data: Trained, *, is_sorted: bool) -> Any:
 
     If they are to be sorted by class, the rows of all training shards are laid out anew.
     """
-    from sknet.data.shards import ShardSet, common_sizes, mindrecord_sizes, read_rows, read_shards
+    from sknet.data.shards import ShardSet, common_sizes, read_rows, read_shards
     from sknet.data.shards import write_shard as write
-    from tests.sknet.conversions import convert
+    from tests.sknet.conversions import convert, sizes_for
 
     data.write(folder / "images")
     source = data.source.format(folder / "images")
@@ -227,7 +227,7 @@ def write_shards(folder: Path, data: Trained, *, is_sorted: bool) -> Any:
     )
     directory = folder / "sorted"
     directory.mkdir()
-    sizes = common_sizes([mindrecord_sizes([len(row.image) for row in rows], 50 * len(rows))])
+    sizes = common_sizes([sizes_for([len(row.image) for row in rows], 50 * len(rows))])
     written, first = [], 0
     for file in files:
         part = rows[first : first + file.num_samples]

@@ -127,7 +127,8 @@ def convert(case: Case, hosts: int, units: Units) -> Cost:
     work = alone + case.images * CONVERT_SECONDS_PER_IMAGE / (hosts * CORES_PER_HOST)
     # Each byte is read from the source, written, and read back to be hashed.
     moved = 3 * case.bytes / hosts
-    memory = case.images * units["index_memory_bytes_per_sample"]
+    # The index is read in parts; the records of all shards are held.
+    memory = num_shards(case) * units["shards_record_bytes_per_shard"]
     return _cost("convert", work, moved / BYTES_PER_SECOND_AND_HOST, memory, moved, case.images)
 
 

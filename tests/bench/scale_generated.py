@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from sknet.data.sources.source import Assignment, ScannedImage
+from sknet.data.sources.source import Assignment, GivenSplits, ScannedImage
 from sknet.data.sources.trees import SourceFile
 from sknet.records import Dataset, ShardFile, Shards
 
@@ -11,7 +11,7 @@ NUM_CLASSES = 1000
 VAL_EVERY = 26  # of ImageNet-1K, one image in 26 is for validation
 
 
-class Generated:
+class Generated(GivenSplits):
     """A source whose files exist by name only; each holds one image with a known digest."""
 
     kind = "generated"

@@ -54,6 +54,7 @@ $ python -m tests.bench.scale_model
 
 They were measured on {conditions["date"]} with {int(conditions["samples"]):,} samples and
 {conditions["shards"]} shards, with {conditions["cores"]} cores (load {conditions["load"]}).
+{conditions.get("later", "")}
 Times are CPU seconds, except for opening shards; other work on the machine makes even CPU seconds
 longer.
 

@@ -108,8 +108,9 @@ def restaging(folder: Path, count: int) -> Figures:
     import pandas  # noqa: F401 (so that its import is not measured)
 
     from sknet.data.conversion.plan import plan_shards, shard_counts
+    from sknet.data.index import open_staged
     from sknet.data.scan_cache import ScanCache
-    from sknet.data.staging import read_staged, stage_source
+    from sknet.data.staging import stage_source
 
     source = Generated(count)
     before, began = _peak_bytes(), time.process_time()
@@ -120,11 +121,11 @@ def restaging(folder: Path, count: int) -> Figures:
     peak = _peak_bytes() - before
     del staged
     began = time.process_time()
-    known = read_staged(folder / "dataset")
+    known = open_staged(folder / "dataset")
     read = time.process_time() - began
     began = time.process_time()
     counts = shard_counts(known, max(1, count // 2500))
-    planned = sum(len(shard.rows) for shard in plan_shards(known, counts))
+    planned = sum(len(shard.rows) for shard in plan_shards(known, counts, folder))
     if planned != count:
         raise ValueError(f"{planned} samples are planned")
     return {
@@ -189,10 +190,11 @@ def opening(folder: Path, count: int) -> Figures:
     from mindspore.dataset import MindDataset, SubsetSampler
 
     from sknet.data.reading.threads import read_pipeline
-    from sknet.data.shards import Row, mindrecord_sizes, write_shard
+    from sknet.data.shards import Row, write_shard
+    from tests.sknet.conversions import sizes_for
 
     (folder / "shards").mkdir()
-    layout = mindrecord_sizes([8] * ROWS_PER_SHARD, 40 * ROWS_PER_SHARD)
+    layout = sizes_for([8] * ROWS_PER_SHARD, 40 * ROWS_PER_SHARD)
     paths = []
     for number in range(count):
         path = folder / "shards" / f"train-{number:05}-of-{count:05}.mindrecord"

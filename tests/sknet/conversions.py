@@ -1,12 +1,13 @@
 """Staging and conversion of test data in the test's own process, and what they leave."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sknet.data.conversion.conversion import write_shards
 from sknet.data.conversion.converter import ConvertedShard
 from sknet.data.conversion.plan import ShardPlan
+from sknet.data.shards import MindRecordSizes, mindrecord_sizes
 from sknet.data.sources import open_source
 from sknet.data.staging import Staged, stage_source
 from sknet.records import Shards
@@ -47,6 +48,16 @@ def in_this_process(
     for item in items:
         yield function(item)
         on_tick()
+
+
+def sizes_for(image_sizes: Sequence[int], key_bytes: int) -> MindRecordSizes:
+    """Return the sizes that a shard of such images needs."""
+    return mindrecord_sizes(
+        num_images=len(image_sizes),
+        image_bytes=sum(image_sizes),
+        largest_image=max(image_sizes, default=0),
+        key_bytes=key_bytes,
+    )
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -61,7 +61,10 @@ def resolved(store: S3Store, staged: Staged, images: Path, **options: object) ->
 
     def build(workspace: Path) -> BuildOutput:
         settings = {"num_shards": NUM_SHARDS, "parallel_map": in_this_process, **options}
-        shards = upload_shards(staged, str(images), store.uploads(SPEC), **settings)
+        for name in ("shards", "scratch"):
+            (workspace / name).mkdir(exist_ok=True)
+        uploads = store.uploads(SPEC)
+        shards = upload_shards(staged, str(images), uploads, workspace / "scratch", **settings)
         output = output_of_uploads(shards, workspace / "shards")
         assert [path.name for path in output.directory.iterdir()] == ["shards.json"]
         return output
@@ -208,7 +211,7 @@ def test_a_shard_that_is_not_whole_in_the_store_is_made_again(
 
 
 def test_a_host_that_comes_back_after_the_commit_changes_nothing(
-    root: S3Root, staged: Staged, images: Path
+    root: S3Root, staged: Staged, images: Path, tmp_path: Path
 ) -> None:
     store = root.host("flow")
     late = store.uploads(SPEC).upload
@@ -216,7 +219,7 @@ def test_a_host_that_comes_back_after_the_commit_changes_nothing(
     before = identities(root)
     counts = shard_counts(staged, NUM_SHARDS)
     plan = plan_digest(staged.dataset, counts, None)
-    shard = next(iter(plan_shards(staged, counts)))
+    shard = next(iter(plan_shards(staged, counts, tmp_path)))
     converted = ShardConverter(str(images), TemporaryDirectories(late), plan, None)(shard)
     assert converted.record.file.name in before
     assert identities(root) == before

@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from infra.base.files import replace_file
 from sknet.data.conversion.converter import ConvertedShard, ShardConverter
@@ -33,8 +34,8 @@ from sknet.data.conversion.progress import (
     ProgressSink,
     read_tallies,
 )
+from sknet.data.index import SampleIndex, has_key, rows_of
 from sknet.data.quarantine import Report, no_report, refuse_too_many, report_quarantined
-from sknet.data.staging import Staged
 from sknet.errors import LostProcessError, UserError
 from sknet.records import Reencoding, Shards
 from sknet.records.data import SHARDS_FILE
@@ -66,7 +67,7 @@ class ParallelMap(Protocol):
 
 
 def write_shards(
-    staged: Staged,
+    index: SampleIndex,
     source: str,
     directory: Path,
     *,
@@ -83,7 +84,7 @@ def write_shards(
     Images that don't decode are left out and listed.
 
     Args:
-        staged: The data set.
+        index: The staged samples.
         source: Its source, as users write it.
         directory: An existing directory, which holds the shards and nothing else in the end.
         num_shards: Shards of each split. None: one for about 256 MiB of images.
@@ -103,23 +104,23 @@ def write_shards(
         DiskFullError: The disk is full.
         MemoryRefusedError: A process was refused memory.
     """
-    counts = shard_counts(staged, num_shards)
-    plan = plan_digest(staged.dataset, counts, reencoding)
+    counts = shard_counts(index, num_shards)
+    plan = plan_digest(index.dataset, counts, reencoding)
     if parallel_map is None:
         num_workers = min(num_workers, sum(counts.values()))
         parallel_map = partial(_map_in_processes, num_workers=num_workers)
     with locked(directory):
         attempt = uuid.uuid4().hex
-        prepare(directory, staged, counts, plan, attempt)
+        prepare(directory, index, counts, plan, attempt)
         output = SharedDirectory(directory.absolute(), attempt)
         converter = ShardConverter(source, output, plan, reencoding)
-        progress = ProgressTracker(len(staged.index), on_progress, directory / WORK)
-        planned = plan_shards(staged, counts)
-        for converted in parallel_map(converter, planned, on_tick=progress.report):
-            progress.add(converted)
-            report_quarantined(report, "convert", converted.record.quarantined)
+        progress = ProgressTracker(num_samples(index), on_progress, directory / WORK)
+        with closing(plan_shards(index, counts, directory / WORK)) as planned:
+            for converted in parallel_map(converter, planned, on_tick=progress.report):
+                progress.add(converted)
+                report_quarantined(report, "convert", converted.record.quarantined)
         shards = record_of_shards(
-            staged, source, counts, progress.finished, reencoding, max_quarantine=max_quarantine
+            index, source, counts, progress.finished, reencoding, max_quarantine=max_quarantine
         )
         replace_file(directory / SHARDS_FILE, shards.encode(), durable=True)
         shutil.rmtree(directory / WORK)
@@ -127,7 +128,7 @@ def write_shards(
 
 
 def record_of_shards(
-    staged: Staged,
+    index: SampleIndex,
     source: str,
     counts: dict[str, int],
     finished: Iterable[ConvertedShard],
@@ -138,7 +139,7 @@ def record_of_shards(
     """Return the record of all shards, in their order, unless too little of the data is left.
 
     Args:
-        staged: The data set.
+        index: The staged samples.
         source: Its source, for messages.
         counts: Number of shards of each split.
         finished: All shards, in any order.
@@ -151,7 +152,7 @@ def record_of_shards(
     by_name = {converted.record.file.name: converted.record for converted in finished}
     records = [by_name[name] for name in shard_names(counts)]
     shards = Shards(
-        dataset=staged.dataset,
+        dataset=index.dataset,
         files=tuple(record.file for record in records),
         quarantined=tuple(
             sorted(
@@ -160,11 +161,16 @@ def record_of_shards(
             )
         ),
         reencoding=reencoding,
-        plan=plan_digest(staged.dataset, counts, reencoding),
+        plan=plan_digest(index.dataset, counts, reencoding),
     )
     refuse_quarantine_above(max_quarantine, shards)
-    _refuse_empty_classes(staged, shards, source)
+    _refuse_empty_classes(index, shards, source)
     return shards
+
+
+def num_samples(index: SampleIndex) -> int:
+    """Return the number of samples of all splits."""
+    return sum(index.dataset.splits.values())
 
 
 def refuse_quarantine_above(max_fraction: float | None, shards: Shards) -> None:
@@ -182,16 +188,22 @@ def refuse_quarantine_above(max_fraction: float | None, shards: Shards) -> None:
     refuse_too_many([*staged, *shards.quarantined], num_samples, max_fraction)
 
 
-def _refuse_empty_classes(staged: Staged, shards: Shards, source: str) -> None:
+def _refuse_empty_classes(index: SampleIndex, shards: Shards, source: str) -> None:
     """Check that conversion left a readable image of each class in each split."""
     left_out = {sample.key: sample for sample in shards.quarantined}
-    columns = staged.index[["split", "label"]]
-    is_left_out = staged.index["key"].isin(list(left_out))
-    remaining = {*columns[~is_left_out].drop_duplicates().itertuples(index=False, name=None)}
-    for split, label, key in staged.index.loc[is_left_out, ["split", "label", "key"]].to_numpy():
+    if not left_out:
+        return  # staging has found some
+    remaining: set[tuple[Any, ...]] = set()
+    lost: list[tuple[Any, ...]] = []
+    for block in index.blocks(["split", "label", "key"]):
+        is_left_out = has_key(block, left_out)
+        kept = block.filter(~is_left_out).select(["split", "label"])
+        remaining.update(rows_of(kept.group_by(["split", "label"]).aggregate([])))
+        lost += rows_of(block.filter(is_left_out))
+    for split, label, key in lost:
         if (split, label) not in remaining:
             raise UserError(
-                f"class {staged.dataset.classes[label]!r} has no usable image for {split!r} in "
+                f"class {shards.dataset.classes[label]!r} has no usable image for {split!r} in "
                 f"{source}; the first that was left out is {key}: {left_out[key].reason}"
             )
 

@@ -18,10 +18,10 @@ from sknet.data.conversion.outputs import ShardOutput
 from sknet.data.conversion.plan import ShardPlan
 from sknet.data.conversion.progress import Tally
 from sknet.data.images import FORMATS, decode, undecodable
+from sknet.data.index import INDEX_COLUMNS
 from sknet.data.shards import Row, write_shard
 from sknet.data.sources import Sample, Source, open_source
 from sknet.data.sources.trees import lasting_fault
-from sknet.data.staging import INDEX_COLUMNS
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, Reencoding
 

@@ -12,15 +12,15 @@ files have the recorded sizes and SHA-256. It removes everything else that is le
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from infra.base.files import replace_file
 from infra.base.locks import exclusive
 from infra.base.records import Record, Sha256
-from sknet.data.conversion.plan import ShardPlan, plan_shards, shard_names
-from sknet.data.staging import Staged
+from sknet.data.conversion.plan import shard_names, shards_of
+from sknet.data.index import SampleIndex
 from sknet.errors import UserError
 from sknet.records import QuarantinedSample, ShardFile, Shards
 from sknet.records.data import SHARDS_FILE
@@ -60,13 +60,13 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def prepare(
-    directory: Path, staged: Staged, counts: dict[str, int], plan: str, attempt: str
+    directory: Path, index: SampleIndex, counts: dict[str, int], plan: str, attempt: str
 ) -> None:
     """Remove everything but the finished shards of this plan and their records.
 
     Args:
         directory: The directory of the conversion.
-        staged: The data set.
+        index: The samples.
         counts: Number of shards of each split.
         plan: Digest of the plan.
         attempt: Name of this conversion, for hosts that help with it.
@@ -82,7 +82,7 @@ def prepare(
             )
     work = directory / WORK
     work.mkdir(exist_ok=True)
-    _reopen(directory, plan, plan_shards(staged, counts))
+    _reopen(directory, plan, index, counts)
     finished = {name for name in shard_names(counts) if _belongs_to(plan, work / f"{name}.json")}
     records = {f"{name}.json" for name in finished}
     for path in work.iterdir():
@@ -103,7 +103,7 @@ def _belongs_to(plan: str, path: Path) -> bool:
         return False
 
 
-def _reopen(directory: Path, plan: str, planned: Iterable[ShardPlan]) -> None:
+def _reopen(directory: Path, plan: str, index: SampleIndex, counts: dict[str, int]) -> None:
     """Turn a finished conversion of this plan back into the records of its shards."""
     try:
         shards = Shards.read(directory / SHARDS_FILE)
@@ -113,9 +113,8 @@ def _reopen(directory: Path, plan: str, planned: Iterable[ShardPlan]) -> None:
         return
     quarantined: dict[str, list[QuarantinedSample]] = {file.name: [] for file in shards.files}
     by_key = {sample.key: sample for sample in shards.quarantined}
-    for shard in planned if by_key else ():
-        held = shard.rows["key"][shard.rows["key"].isin(list(by_key))]
-        quarantined[shard.name] = [by_key[key] for key in held]
+    for name, key in shards_of(index, counts, by_key) if by_key else ():
+        quarantined[name].append(by_key[key])
     for file in shards.files:
         record = ShardRecord(plan=plan, file=file, quarantined=tuple(quarantined[file.name]))
         replace_file(directory / WORK / f"{file.name}.json", record.encode(), durable=True)

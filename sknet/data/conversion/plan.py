@@ -2,15 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sknet.data.order import order_slice
+from sknet.data.conversion.dealing import SPREAD_SEED, Layout, Pieces
+from sknet.data.index import SampleIndex, has_key
 from sknet.data.shards import (
     SCHEMA,
     SHARDS_FORMAT,
@@ -19,15 +22,10 @@ from sknet.data.shards import (
     mindrecord_sizes,
 )
 from sknet.data.sources import ALL_SPLITS
-from sknet.data.staging import Staged
 from sknet.records import Dataset, Reencoding
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SPREAD_SEED = 0
-"""Seed of the fixed permutation that spreads samples over shards, so that a few shards hold all
-classes."""
 
 AUTO_SHARD_BYTES = 1 << 28
 """Bytes of images for each shard, where the number of shards is not given."""
@@ -51,21 +49,28 @@ class ShardPlan:
         return int(self.rows["size"].sum())
 
 
-def shard_counts(staged: Staged, num_shards: int | None) -> dict[str, int]:
+def shard_counts(index: SampleIndex, num_shards: int | None) -> dict[str, int]:
     """Return the number of shards of each split, which never exceeds its number of samples.
 
     Args:
-        staged: The data set.
+        index: The samples.
         num_shards: Shards of each split. None: one for every AUTO_SHARD_BYTES of its images.
     """
-    counts = {}
-    for split in ALL_SPLITS:
-        if split not in staged.dataset.splits:
-            continue
-        sizes = staged.index["size"][staged.index["split"] == split]
-        by_bytes = -(-int(sizes.sum()) // AUTO_SHARD_BYTES)
-        counts[split] = min(by_bytes if num_shards is None else num_shards, len(sizes))
-    return counts
+    num_rows: Counter[str] = Counter()
+    num_bytes: Counter[str] = Counter()
+    for block in index.blocks(["split", "size"]):
+        sums = block.group_by("split").aggregate([("size", "sum"), ("size", "count")])
+        for found in sums.to_pylist():
+            num_rows[found["split"]] += found["size_count"]
+            num_bytes[found["split"]] += found["size_sum"]
+    return {
+        split: min(
+            -(-num_bytes[split] // AUTO_SHARD_BYTES) if num_shards is None else num_shards,
+            num_rows[split],
+        )
+        for split in ALL_SPLITS
+        if split in index.dataset.splits
+    }
 
 
 def shard_names(counts: dict[str, int]) -> list[str]:
@@ -77,29 +82,56 @@ def shard_names(counts: dict[str, int]) -> list[str]:
     ]
 
 
-def plan_shards(staged: Staged, counts: dict[str, int]) -> Iterator[ShardPlan]:
+def plan_shards(
+    index: SampleIndex, counts: dict[str, int], scratch: Path
+) -> Generator[ShardPlan, None, None]:
     """Yield the shards in the order of `shard_names`; sizes in a split differ by one at most.
 
+    Args:
+        index: The samples.
+        counts: Number of shards of each split.
+        scratch: A directory with room for the rows, which are in files there until the generator
+            is closed.
+
     Raises:
-        UserError: An image exceeds MindRecord's largest page.
+        UserError: An image exceeds MindRecord's largest page, or the index can't be read.
     """
-    image_sizes = staged.index["size"].to_numpy()
-    key_bytes = staged.index["key"].str.len().to_numpy() * 4  # UTF-8 takes four a character
-    for split, count in counts.items():
-        if not count:
-            continue
-        positions = np.flatnonzero((staged.index["split"] == split).to_numpy())
-        bounds = list(pairwise(len(positions) * number // count for number in range(count + 1)))
-        spread = positions[order_slice(len(positions), SPREAD_SEED, 0, 0, len(positions))]
-        shards = [spread[start:stop] for start, stop in bounds]
-        sizes = common_sizes(
-            [
-                mindrecord_sizes(image_sizes[rows].tolist(), int(key_bytes[rows].sum()))
-                for rows in shards
-            ]
-        )
-        for name, rows in zip(shard_names({split: count}), shards, strict=True):
-            yield ShardPlan(split, name, staged.index.iloc[rows], sizes)
+    layout = Layout.of(index, counts)
+    with TemporaryDirectory(prefix="index-", dir=scratch) as directory:
+        pieces = Pieces(layout, Path(directory))
+        contents = pieces.deal(index)
+        first, sizes = 0, {}
+        for split, count in layout.counts.items():
+            sizes[split] = common_sizes(
+                [
+                    mindrecord_sizes(
+                        num_images=int(contents.num_images[number]),
+                        image_bytes=int(contents.image_bytes[number]),
+                        largest_image=int(contents.largest_image[number]),
+                        key_bytes=int(contents.key_bytes[number]),
+                    )
+                    for number in range(first, first + count)
+                ]
+            )
+            first += count
+        all_rows = pieces.shards()
+        for split, count in layout.counts.items():
+            for name in shard_names({split: count}):
+                yield ShardPlan(split, name, next(all_rows).to_pandas(), sizes[split])
+
+
+def shards_of(
+    index: SampleIndex, counts: dict[str, int], keys: Collection[str]
+) -> list[tuple[str, str]]:
+    """Return the shard of each of some samples: (name, key), in the order of the shards' rows."""
+    layout, names = Layout.of(index, counts), shard_names(counts)
+    found: list[tuple[int, str]] = []
+    for block, places in layout.dealt(index, ["split", "key"]):
+        rows = np.flatnonzero(has_key(block, keys))
+        found += zip(places[rows].tolist(), block["key"].take(rows).to_pylist(), strict=True)
+    found.sort()
+    numbers = layout.shards_at(np.array([place for place, _ in found], np.int64))
+    return [(names[number], key) for number, (_, key) in zip(numbers, found, strict=True)]
 
 
 def plan_digest(dataset: Dataset, counts: dict[str, int], reencoding: Reencoding | None) -> str:

@@ -5,12 +5,19 @@ of the same plan leaves out each shard of which the record and both files are th
 everything else that is left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from infra.base.uploads import Uploads
-from sknet.data.conversion.conversion import ParallelMap, ProgressTracker, record_of_shards
+from sknet.data.conversion.conversion import (
+    ParallelMap,
+    ProgressTracker,
+    num_samples,
+    record_of_shards,
+)
 from sknet.data.conversion.converter import ConvertedShard, ShardConverter
 from sknet.data.conversion.directory import ShardRecord
 from sknet.data.conversion.outputs import TemporaryDirectories, files_of
@@ -22,16 +29,17 @@ from sknet.data.conversion.plan import (
     shard_names,
 )
 from sknet.data.conversion.progress import ProgressSink
+from sknet.data.index import SampleIndex
 from sknet.data.quarantine import Report, no_report, report_quarantined
-from sknet.data.staging import Staged
 from sknet.errors import UserError
 from sknet.records import Reencoding, Shards
 
 
 def upload_shards(
-    staged: Staged,
+    index: SampleIndex,
     source: str,
     uploads: Uploads,
+    scratch: Path,
     *,
     num_shards: int | None,
     parallel_map: ParallelMap,
@@ -45,9 +53,10 @@ def upload_shards(
     The files are those of `write_shards`, which describes the other arguments.
 
     Args:
-        staged: The data set.
+        index: The staged samples.
         source: Its source, which each host opens.
         uploads: The files of the artifact that the shards become.
+        scratch: A directory on this host for the rows of the index, which are dealt to shards.
         num_shards: Shards of each split.
         parallel_map: What converts the shards.
         reencoding: Settings to store large images smaller.
@@ -61,32 +70,33 @@ def upload_shards(
         MemoryRefusedError: A process was refused memory.
         OSError: The store can't be reached.
     """
-    counts = shard_counts(staged, num_shards)
-    plan = plan_digest(staged.dataset, counts, reencoding)
+    counts = shard_counts(index, num_shards)
+    plan = plan_digest(index.dataset, counts, reencoding)
     known = _finished(uploads, plan, shard_names(counts))
     uploads.keep_only(
         [name for record in known.values() for name, *_ in files_of(record.file)],
         [_note_of(name) for name in known],
     )
     converter = ShardConverter(source, TemporaryDirectories(uploads.upload), plan, reencoding)
-    progress = ProgressTracker(len(staged.index), on_progress)
+    progress = ProgressTracker(num_samples(index), on_progress)
 
     def collect(converted: ConvertedShard) -> None:
         progress.add(converted)
         report_quarantined(report, "convert", converted.record.quarantined)
 
-    def unfinished() -> Iterator[ShardPlan]:
-        for shard in plan_shards(staged, counts):
+    def unfinished(planned: Iterable[ShardPlan]) -> Iterator[ShardPlan]:
+        for shard in planned:
             if record := known.get(shard.name):
                 collect(ConvertedShard.of(shard, record, reused=True))
             else:
                 yield shard
 
-    for converted in parallel_map(converter, unfinished(), on_tick=progress.report):
-        _note(uploads, converted.record)
-        collect(converted)
+    with closing(plan_shards(index, counts, scratch)) as planned:
+        for converted in parallel_map(converter, unfinished(planned), on_tick=progress.report):
+            _note(uploads, converted.record)
+            collect(converted)
     return record_of_shards(
-        staged, source, counts, progress.finished, reencoding, max_quarantine=max_quarantine
+        index, source, counts, progress.finished, reencoding, max_quarantine=max_quarantine
     )
 
 

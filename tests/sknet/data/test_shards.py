@@ -15,13 +15,13 @@ from sknet.data.shards import (
     Row,
     RowSample,
     ShardSet,
-    mindrecord_sizes,
     read_labels,
     read_rows,
     read_shards,
     write_shard,
 )
 from tests.refusals import refusal
+from tests.sknet.conversions import sizes_for
 
 
 def some_rows(*sizes: int) -> list[Row]:
@@ -34,7 +34,7 @@ def some_rows(*sizes: int) -> list[Row]:
 
 def written(path: Path, rows: list[Row]) -> list[Row]:
     """Write a shard and return the rows that are read back."""
-    sizes = mindrecord_sizes([len(row.image) for row in rows], sum(len(row.key) for row in rows))
+    sizes = sizes_for([len(row.image) for row in rows], sum(len(row.key) for row in rows))
     assert write_shard(path, "train", rows, sizes).num_samples == len(rows)
     return read_rows(path, range(len(rows)))
 
@@ -55,21 +55,21 @@ def test_rows_are_read_back_as_they_were_written(tmp_path: Path, sizes: list[int
 
 
 def test_shard_may_have_no_samples(tmp_path: Path) -> None:
-    sizes = mindrecord_sizes([], 0)
+    sizes = sizes_for([], 0)
     assert sizes == MindRecordSizes(1 << 14, 1 << 20)
     assert write_shard(tmp_path / "no.mindrecord", "val", [], sizes).num_samples == 0
 
 
 def test_pages_grow_if_the_largest_header_cannot_list_them() -> None:
     sizes = [100_000] * 1000
-    assert mindrecord_sizes(sizes, 0).page_bytes == 1 << 20
+    assert sizes_for(sizes, 0).page_bytes == 1 << 20
     # ImageNet-21K in four shards.
-    sizes_of_21k = mindrecord_sizes([100_000] * 3_500_000, 60 * 3_500_000)
+    sizes_of_21k = sizes_for([100_000] * 3_500_000, 60 * 3_500_000)
     assert sizes_of_21k == MindRecordSizes(1 << 27, 1 << 21)
 
 
 def test_sample_beyond_mindrecords_limit_is_refused() -> None:
-    message = refusal(lambda: mindrecord_sizes([1 << 28], 0))
+    message = refusal(lambda: sizes_for([1 << 28], 0))
     assert message == "a sample of 268435456 bytes exceeds MindRecord's limit: make it smaller"
 
 
@@ -80,7 +80,7 @@ def test_row_that_mindrecord_drops_is_noticed(
     # MindRecord drops a row whose label is no number, with a warning in its log.
     rows[1] = dataclasses.replace(rows[1], label="1")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=r"^one\.mindrecord holds 2 rows, 3 were written$"):
-        write_shard(tmp_path / "one.mindrecord", "train", rows, mindrecord_sizes([10] * 3, 90))
+        write_shard(tmp_path / "one.mindrecord", "train", rows, sizes_for([10] * 3, 90))
 
 
 @pytest.mark.parametrize("number", [0, 49])

@@ -63,15 +63,17 @@ def test_every_sample_is_stored_exactly_once_with_its_bytes(
         assert converted.num_samples(split) == len(expected)
 
 
-def test_samples_are_numbered_as_planned(converted: ShardSet, staged: Staged) -> None:
-    plans = plan_shards(staged, shard_counts(staged, 2))
+def test_samples_are_numbered_as_planned(
+    converted: ShardSet, staged: Staged, tmp_path: Path
+) -> None:
+    plans = plan_shards(staged, shard_counts(staged, 2), tmp_path)
     planned = [key for plan in plans for key in plan.rows["key"]]
     stored = [key for split in ("train", "val") for key, _, _ in stored_rows(converted, split)]
     assert stored == planned
 
 
-def test_shards_differ_in_length_by_one_at_most(staged: Staged) -> None:
-    plans = plan_shards(staged, shard_counts(staged, 4))
+def test_shards_differ_in_length_by_one_at_most(staged: Staged, tmp_path: Path) -> None:
+    plans = plan_shards(staged, shard_counts(staged, 4), tmp_path)
     lengths = [len(plan.rows) for plan in plans if plan.split == "train"]
     assert sorted(lengths) == [3, 4, 4, 4]
 
@@ -89,11 +91,11 @@ def test_shards_of_a_split_are_read_together_whatever_the_sizes_of_their_images(
     """
     index = pd.concat([staged.index.head(1)] * 150, ignore_index=True)
     index["key"] = [f"{number:03}" for number in range(150)]
-    first, second = plan_shards(Staged(staged.dataset, index), {"train": 2})
+    first, second = plan_shards(Staged(staged.dataset, index), {"train": 2}, tmp_path)
     needed = index["size"].mask(index["key"].isin(first.rows["key"][:larger]), size)
     staged = Staged(staged.dataset, index.assign(size=needed))
     paths = []
-    for shard in plan_shards(staged, {"train": 2}):
+    for shard in plan_shards(staged, {"train": 2}, tmp_path):
         rows = [Row(b"image", 0, key) for key in shard.rows["key"]]
         write_shard(tmp_path / shard.name, "train", rows, shard.sizes)
         paths.append(str(tmp_path / shard.name))
@@ -104,8 +106,8 @@ def test_shards_of_a_split_are_read_together_whatever_the_sizes_of_their_images(
     } == keys
 
 
-def test_there_are_no_more_shards_than_samples(staged: Staged) -> None:
-    plans = list(plan_shards(staged, shard_counts(staged, 100)))
+def test_there_are_no_more_shards_than_samples(staged: Staged, tmp_path: Path) -> None:
+    plans = list(plan_shards(staged, shard_counts(staged, 100), tmp_path))
     assert [len(plan.rows) for plan in plans] == [1] * 21
     assert plans[-1].name == "val-00005-of-00006.mindrecord"
 
