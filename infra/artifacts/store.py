@@ -421,8 +421,10 @@ class ArtifactStore(ABC):
         del spec, workspace
 
     def uploads(self, spec: ArtifactSpec) -> Uploads | None:
-        """Return what lets other hosts put files of a build into the store, to be called by who
-        holds its workspace; None where hosts share the workspace.
+        """Return what lets other hosts put files of a build into the store before its commit.
+
+        Whoever holds the workspace of the build calls it. Where hosts share the workspace, there is
+        nothing to upload: None.
         """
         del spec
         return None

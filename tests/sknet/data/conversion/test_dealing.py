@@ -15,7 +15,7 @@ import sknet.data.index
 import sknet.data.staging
 from sknet.data.conversion.dealing import SPREAD_SEED
 from sknet.data.conversion.plan import plan_shards, shard_counts, shard_names, shards_of
-from sknet.data.index import INDEX_COLUMNS, StoredIndex, open_staged
+from sknet.data.index import INDEX_COLUMNS, SampleIndex, StoredIndex, open_staged
 from sknet.data.order import epoch_order, order_positions, order_slice
 from sknet.data.shards import MindRecordSizes, common_sizes
 from sknet.data.staging import Staged, read_staged
@@ -85,6 +85,7 @@ def indexes(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=INDEX_COLUMNS).astype({"label": int, "size": int})
 
 
+@pytest.mark.slow
 @given(
     index=indexes(),
     num_shards=st.none() | st.integers(1, 9),
@@ -92,7 +93,7 @@ def indexes(draw: st.DrawFn) -> pd.DataFrame:
     rows_per_piece=st.integers(1, 50),
     is_stored=st.booleans(),
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_shards_are_those_of_a_plan_made_at_once(
     index: pd.DataFrame,
     num_shards: int | None,
@@ -106,10 +107,11 @@ def test_shards_are_those_of_a_plan_made_at_once(
     monkeypatch.setattr(sknet.data.conversion.dealing, "ROWS_PER_PIECE", rows_per_piece)
     staged = Staged(dataset_of(index), index)
     with TemporaryDirectory() as folder:
-        staged.write(Path(folder))
-        stored = StoredIndex(staged.dataset, Path(folder) / "samples.parquet")
         (scratch := Path(folder) / "scratch").mkdir()
-        source = stored if is_stored else staged
+        source: SampleIndex = staged
+        if is_stored:
+            staged.write(Path(folder))
+            source = StoredIndex(staged.dataset, Path(folder) / "samples.parquet")
         counts = shard_counts(source, num_shards)
         assert counts == {
             split: min(
