@@ -140,7 +140,11 @@ def _store_log(store: ArtifactStore, run: ArtifactSpec, name: str, workspace: Pa
     )
     with store.workspace(spec) as directory:
         shutil.copytree(workspace / "logs", directory / "logs")
-        shutil.copy2(workspace / "checkpoints" / METRICS_FILE, directory)
+        metrics = workspace / CHECKPOINTS / METRICS_FILE
+        if metrics.is_file():
+            shutil.copy2(metrics, directory)
+        else:
+            get_run_logger().warning("train: the metrics are lost: their copy is damaged")
         created = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(spec, directory, stats={}, provenance={"created": created})
         shutil.rmtree(directory)

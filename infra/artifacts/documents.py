@@ -29,6 +29,10 @@ class StoreError(UserError):
     """The store can't do what was asked: says what was found and what was expected."""
 
 
+class UnreachableStoreError(OSError, StoreError):
+    """The store can't be reached now, which a retry may find otherwise."""
+
+
 def one_line(error: ValidationError) -> str:
     """Return the first three findings of a validation as ``field: what is wrong``."""
     findings = error.errors(include_url=False, include_input=False)

@@ -1,5 +1,6 @@
 """Opens the store at a URI."""
 
+import errno
 import os
 import re
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from infra.artifacts.documents import StoreError
+from infra.artifacts.documents import StoreError, UnreachableStoreError
 from infra.artifacts.local import LocalStore
 from infra.artifacts.store import ArtifactStore
 from infra.base.files import cache_directory, is_directory
@@ -48,6 +49,7 @@ def open_store(uri: str, *, create: bool = True) -> ArtifactStore:
 
     Raises:
         StoreError: The URI has another form, or the store can't be used.
+        UnreachableStoreError: The store is on S3, and can't be reached now.
     """
     if uri.startswith("s3://"):
         return _open_s3(uri, create=create)
@@ -92,6 +94,8 @@ def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
             server.bucket, directory, cache_limit=cache_limit, on_demand_limit=on_demand_limit
         )
     except S3Error as error:
+        if error.errno == errno.EAGAIN:
+            raise UnreachableStoreError(f"store {uri!r} can't be used: {error.strerror}") from None
         raise StoreError(f"store {uri!r} can't be used: {error.strerror}") from None
 
 

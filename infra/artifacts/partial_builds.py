@@ -69,8 +69,11 @@ class PartUploader:
         self._is_only_copy = is_only_copy
         self._name, self._etag = uuid4().hex, ""
         self._sha256s: dict[tuple[int, int, int], str] = {}
+        self._known: set[str] = set()  # keys of what this uploader has uploaded
         self._uploaded: tuple[str, ...] = ()
+        self._from_the_start: tuple[str, ...] = ()
         self._failure: OSError | None = None
+        self._is_taken_over = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="part uploader", daemon=True)
 
@@ -81,7 +84,7 @@ class PartUploader:
             S3Error: The bucket can't be reached.
             StoreError: This host may not write it.
         """
-        self._uploaded = _parts(self._directory)
+        self._uploaded = self._from_the_start = _parts(self._directory)
         place = self._directory.relative_to(self._workspace).as_posix()
         empty = UploadedParts(place=place, newest="", files=())
         self._etag = take_over(self._bucket, self._prefix, self._name, empty)
@@ -106,22 +109,27 @@ class PartUploader:
 
     def _upload_if_new(self) -> None:
         parts = _parts(self._directory)
-        if not parts or parts == self._uploaded:
+        if self._is_taken_over or not parts or parts == self._uploaded:
             return
         try:
             self._upload(parts)
         except FileNotFoundError:
             return  # an old part has just been removed: look again later
         except PreconditionError as error:
-            logger.warning("%s is not uploaded, another host has taken over", parts[-1])
-            self._failure = error
+            self._is_taken_over = True
+            self._fail(parts[-1], error, "another host has taken over")
         except OSError as error:
-            logger.warning("%s is on this host only for now: %s", parts[-1], error)
-            self._failure = error
-            return
+            self._fail(parts[-1], error, error.strerror or str(error))
+        except Exception as error:  # noqa: BLE001 (the next part is tried again)
+            self._fail(parts[-1], error, str(error))
         else:
             self._failure = None
-        self._uploaded = parts
+            self._uploaded = parts
+
+    def _fail(self, newest: str, error: Exception, reason: str) -> None:
+        logger.warning("%s is not uploaded: %s", newest, reason)
+        self._failure = OSError(0, f"the last checkpoint, {newest}, is not uploaded: {reason}")
+        self._failure.__cause__ = error
 
     def _upload(self, parts: tuple[str, ...]) -> None:
         """Upload parts and list them.
@@ -137,15 +145,29 @@ class PartUploader:
             )
         finally:
             shutil.rmtree(copies)
-        place = self._directory.relative_to(self._workspace).as_posix()
-        listed = UploadedParts(place=place, newest=parts[-1], files=files, uploader=self._name)
         # Before the list is replaced: what comes later may be another uploader's.
         present = [found.key for found in self._bucket.list(f"{self._prefix}objects/")]
-        self._etag = self._bucket.put(
-            f"{self._prefix}kept.json", listed.encode(), expected=self._etag
+        self._replace_list(
+            UploadedParts(
+                place=self._directory.relative_to(self._workspace).as_posix(),
+                newest=parts[-1],
+                files=files,
+                uploader=self._name,
+            )
         )
         wanted = {f"{self._prefix}objects/{file.sha256}" for file in files}
         self._bucket.delete(key for key in present if key not in wanted)
+
+    def _replace_list(self, listed: UploadedParts) -> None:
+        key = f"{self._prefix}kept.json"
+        try:
+            self._etag = self._bucket.put(key, listed.encode(), expected=self._etag)
+        except PreconditionError:
+            # An earlier list may have been written although its answer was lost.
+            stored = self._bucket.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+            if stored is None or _uploader_of(stored.content) != self._name:
+                raise
+            self._etag = self._bucket.put(key, listed.encode(), expected=stored.etag)
 
     def _files(self, parts: tuple[str, ...], copies: Path) -> Iterator[tuple[str, Path]]:
         """Yield the files of the parts; and copies of those beside them, which may still grow."""
@@ -163,12 +185,31 @@ class PartUploader:
             self._sha256s[identity] = file_sha256(path)
         entry = FileEntry(path=name, size=status.st_size, sha256=self._sha256s[identity])
         key = f"{self._prefix}objects/{entry.sha256}"
-        present = self._bucket.head(key)
-        if present is None or present.size != entry.size:
+        if not self._is_there(key, entry):
             self._bucket.upload(
                 path, key, size=entry.size, sha256=entry.sha256, expected=Expect.ANY
             )
+            self._known.add(key)
         return entry
+
+    def _is_there(self, key: str, entry: FileEntry) -> bool:
+        """Tell whether a file need not be uploaded.
+
+        What this uploader did not find at its start may be there and damaged: a part that another
+        host found so is made again with the same bytes.
+        """
+        if entry.path.partition("/")[0] not in self._from_the_start:
+            return key in self._known
+        present = self._bucket.head(key)
+        return present is not None and present.size == entry.size
+
+
+def _uploader_of(content: bytes) -> str:
+    """Return the uploader that a list names; empty if it is no list."""
+    try:
+        return UploadedParts.decode(content).uploader
+    except StoreError:
+        return ""
 
 
 def take_over(

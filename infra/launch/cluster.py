@@ -1,8 +1,7 @@
 """Connect to a running Ray cluster, and map a function over items on it despite lost hosts.
 
 The hosts need the same installation as this one (the function is sent by its name), with the extra
-`cluster`. Ray shares nothing else: what tasks read and write is on a file system that all hosts see
-under the same path.
+`cluster`. Ray shares nothing else: what the function reads and writes is its own affair.
 """
 
 import signal

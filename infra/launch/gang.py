@@ -32,8 +32,6 @@ POLL_SECONDS = 0.5
 OUTCOME_SECONDS = 3.0
 # Wait for hosts that answer to report that their ranks have ended, including SIGKILL.
 END_SECONDS = 8.0
-# Wait for hosts that bring to safety what their ranks have saved: as long as S3 is tried.
-SAVE_SECONDS = 150.0
 # Ray itself looks for a new set of hosts as soon as one joins or leaves.
 RETRY_SECONDS = 2.0
 
@@ -123,15 +121,16 @@ class _Host:
         self.lost: str | None = None
         """Why the host counts as lost."""
         self.launch_logs: dict[str, str] = {}
-        self.port: int | None = None
-        """A free port of the host, once it is prepared."""
+        self.is_prepared = False
         self.progress: bytes | None = None
-        self.is_saving = False
+        self.ranks: JobResult | None = None
+        """How the ranks have ended, while what they have saved is brought to safety."""
         self.must_leave = False
         """Whether it has been told to leave the cluster."""
         self._ray, self._actor = ray, actor
         self._asked_at = time.monotonic()
         self._answer: Any = None
+        self._accepted: Any = None
 
     @property
     def name(self) -> str:
@@ -142,20 +141,37 @@ class _Host:
         return self.result is not None or self.lost is not None
 
     @property
-    def has_failed(self) -> bool:
-        ended_badly = self.result is not None and self.result.status is not Outcome.DONE
-        return self.lost is not None or ended_badly
+    def is_saving(self) -> bool:
+        """Whether its ranks have ended, and what they have saved is brought to safety."""
+        return self.ranks is not None and not self.has_ended
+
+    def has_failed(self, *, stop_asked: bool) -> bool:
+        """Tell whether its ranks have ended as they should not."""
+        good = (Outcome.DONE, Outcome.STOPPED) if stop_asked else (Outcome.DONE,)
+        known = self.result or self.ranks
+        return self.lost is not None or (known is not None and known.status not in good)
 
     @property
     def reported(self) -> JobResult | None:
         """The result, if the program itself reported how it ended, and not that it is done."""
-        if self.result is None or self.result.status in (Outcome.DONE, Outcome.LOST_WORKER):
+        known = self.result or self.ranks
+        if known is None or known.status in (Outcome.DONE, Outcome.LOST_WORKER):
             return None
-        return self.result
+        return known
 
     def prepare(self, job: Job, prepare: Preparation | None, number: int) -> None:
-        self._actor.prepare.remote(job, prepare, number)
+        self._accepted = self._actor.prepare.remote(job, prepare, number)
         self._ask()
+
+    def free_port(self) -> int | None:
+        """Return a free port of the host; None if it doesn't answer, and counts as lost."""
+        try:
+            answer = self._actor.free_port.remote()
+            port: int = self._ray.get(answer, timeout=seconds("host_silence"))
+        except self._ray.exceptions.RayError as error:
+            self.lost = _first_line(error)
+            return None
+        return port
 
     def begin(self, rendezvous: Rendezvous) -> None:
         self._actor.begin.remote(rendezvous)
@@ -177,12 +193,16 @@ class _Host:
             return ()
         try:
             report = self._ray.get(self._answer)
+            if self._accepted is not None and self._ray.wait([self._accepted], timeout=0)[0]:
+                # What it was given may not exist in the version that is installed there.
+                accepted, self._accepted = self._accepted, None
+                self._ray.get(accepted)
         except self._ray.exceptions.RayError as error:
-            self.lost = str(error).strip().partition("\n")[0]
+            self.lost = _first_line(error)
             return ()
         self.result, self.launch_logs = report.result, report.launch_logs
-        self.port, self.progress = report.port, report.progress
-        self.is_saving = report.is_saving
+        self.is_prepared, self.progress = report.is_prepared, report.progress
+        self.ranks = report.ranks
         self.must_leave = report.must_leave
         if not self.has_ended:
             self._ask()
@@ -209,9 +229,9 @@ class _GangRun:
         self._control = Control()
         self._stop_sent = False
         self._has_begun = False
-        self._progress: bytes | None = None
+        self._progress: list[bytes | None] = [None for _ in hosts]
         self._leaving: _Host | None = None
-        self._last_line = time.monotonic()
+        self._last_sign = time.monotonic()
         self._is_hung = False
 
     def run(self) -> JobResult:
@@ -251,28 +271,30 @@ class _GangRun:
             # Before the lines, because the caller may take long to handle one.
             if (self._control.stop or self._leaving) and not self._stop_sent:
                 self._stop_sent = True
+                if not self._has_begun:
+                    return
                 for host in self._hosts:
                     host.stop()
             self._pass_lines_on()
-            if not self._has_begun:
-                self._begin_once_all_are_prepared()
-            silent = time.monotonic() - self._last_line
+            if not self._has_begun and all(host.is_prepared for host in self._hosts):
+                self._begin()
+            silent = time.monotonic() - self._last_sign
             if self._job.silence is not None and silent > self._job.silence:
                 self._is_hung = True
                 return
-            if any(host.has_failed for host in self._hosts):
+            if any(host.has_failed(stop_asked=self._stop_sent) for host in self._hosts):
                 failed_at = failed_at or time.monotonic()
-                if any(host.reported for host in self._hosts):
+                if any(host.reported for host in self._hosts if host.has_failed(stop_asked=False)):
                     return
                 if time.monotonic() - failed_at > OUTCOME_SECONDS:
                     return
             time.sleep(POLL_SECONDS)
 
-    def _begin_once_all_are_prepared(self) -> None:
-        """Start the ranks, which wait for each other only for a limited time, on all hosts."""
-        self._last_line = time.monotonic()  # preparations have their own limits
+    def _begin(self) -> None:
+        """Start the ranks on all hosts, as ranks wait for each other only for a limited time."""
         leader = self._hosts[0]
-        if leader.port is None or not all(host.port for host in self._hosts):
+        port = leader.free_port()
+        if port is None:
             return
         self._has_begun = True
         for node_rank, host in enumerate(self._hosts):
@@ -280,13 +302,16 @@ class _GangRun:
                 Rendezvous(
                     num_workers=self._num_workers,
                     address=leader.address.address,
-                    port=leader.port,
+                    port=port,
                     node_rank=node_rank,
                 )
             )
 
     def _end_all(self) -> None:
-        """End the ranks of all hosts that answer; others end theirs when they miss the caller."""
+        """End the ranks of all hosts that answer; others end theirs when they miss the caller.
+
+        What their ranks have saved they bring to safety first, which has limits of its own.
+        """
         because = next((f"host {h.name} was lost" for h in self._hosts if h.lost), "the job ended")
         for host in self._hosts:
             if not host.has_ended:
@@ -294,7 +319,7 @@ class _GangRun:
         began = time.monotonic()
         while at_work := [host for host in self._hosts if not host.has_ended]:
             is_saving = any(host.is_saving for host in at_work)
-            if time.monotonic() - began > (SAVE_SECONDS if is_saving else END_SECONDS):
+            if not is_saving and time.monotonic() - began > END_SECONDS:
                 return
             self._pass_lines_on()
             time.sleep(POLL_SECONDS / 5)
@@ -302,37 +327,53 @@ class _GangRun:
     def _pass_lines_on(self) -> None:
         for host in self._hosts:
             for line in host.poll():
-                self._last_line = time.monotonic()
                 if line.startswith("[rank "):
+                    self._last_sign = time.monotonic()
                     rank, _, text = line.removeprefix("[rank ").partition("] ")
                     self._logs[int(rank)].write(f"{text}\n")
                 self._on_line(f"[{host.name}] {line}")
-        progress = self._hosts[0].progress
-        if self._job.progress_file is not None and progress not in (None, self._progress):
-            self._progress = progress
+        known = [host.progress for host in self._hosts]
+        if known == self._progress:
+            return
+        if not self._has_begun:
+            self._last_sign = time.monotonic()
+        first, shown = known[0], self._progress[0]
+        self._progress = known
+        if self._job.progress_file is not None and first is not None and first != shown:
             with suppress(OSError):  # nothing fails because its progress can't be shown
-                replace_file(self._job.progress_file, progress)
+                replace_file(self._job.progress_file, first)
 
     def _result(self, took: float) -> JobResult:
-        """Return what a rank reported, else what was lost first."""
+        """Return what a rank reported, else what was lost first.
+
+        Ranks that have stopped count only if the host of rank 0, which saves, says so.
+        """
+        first = self._hosts[0]
         results = [host.result for host in self._hosts if host.result]
         tail = tuple(line for result in results for line in result.log_tail)
         for host in self._hosts:
-            if host.reported:
+            is_stopped = host.reported and host.reported.status is Outcome.STOPPED
+            if host.reported and (host is first or not is_stopped):
                 return replace(host.reported, seconds=took, log_tail=tail)
         if all(host.result and host.result.status is Outcome.DONE for host in self._hosts):
             return replace(results[0], seconds=took, log_tail=tail)
-        if self._control.stop:
-            status, message = Outcome.STOPPED, "ended on request"
+        losses = "; ".join(self._losses())
+        if self._stop_sent and not self._has_begun:
+            status, message = Outcome.STOPPED, "ended on request, before the first step"
+        elif self._control.stop:
+            status, message = Outcome.STOPPED, f"ended on request{losses and f'; {losses}'}"
         else:
-            status, message = Outcome.LOST_WORKER, "; ".join(self._losses())
+            status, message = Outcome.LOST_WORKER, losses
         return JobResult(
             status=status, message=message, return_code=143, seconds=took, log_tail=tail
         )
 
     def _losses(self) -> Iterator[str]:
-        if self._is_hung:
+        if self._is_hung and self._has_begun:
             yield f"no rank printed a line for {self._job.silence:g} s: ended as hung"
+            return
+        if self._is_hung:
+            yield f"no host could go on with its preparation for {self._job.silence:g} s"
             return
         for host in [host for host in self._hosts if host.lost]:
             yield f"host {host.name} was lost: {host.lost}"
@@ -341,6 +382,10 @@ class _GangRun:
             by_us = host.result and "was lost" in host.result.message.partition("\n")[0]
             if host.result and host.result.status is Outcome.LOST_WORKER and not by_us:
                 yield f"host {host.name}: {host.result.message}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager

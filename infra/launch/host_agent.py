@@ -48,14 +48,14 @@ class Report:
     """What happened on a host since the last report."""
 
     lines: tuple[str, ...]
-    port: int | None
-    """A free port of the host; None until it is prepared."""
+    is_prepared: bool
+    """Whether ranks can start here."""
     progress: bytes | None
     """What is known of how far the host's part is, as in a job's `progress_file`."""
-    is_saving: bool
-    """Whether the ranks have ended, and what they have saved is being brought to safety."""
+    ranks: JobResult | None
+    """How the ranks have ended, while what they have saved is brought to safety; None before."""
     result: JobResult | None
-    """None while the job runs."""
+    """How the host's part has ended; None while it runs."""
     launch_logs: dict[str, str]
     """Text of each log of msrun, by its name; empty while the job runs."""
     must_leave: bool
@@ -71,11 +71,11 @@ class HostAgent:
         self._control = Control()
         self._lines: deque[str] = deque()
         self._address = ""
-        self._port: int | None = None
+        self._is_prepared = False
         self._rendezvous: Rendezvous | None = None
         self._progress: bytes | None = None
         self._progress_file: Path | None = None
-        self._is_saving = False
+        self._ranks: JobResult | None = None
         self._result: JobResult | None = None
         self._launch_logs: dict[str, str] = {}
         self._last_asked = time.monotonic()
@@ -96,6 +96,10 @@ class HostAgent:
         ):
             threading.Thread(target=work, daemon=True).start()
 
+    def free_port(self) -> int:
+        """Return a free port of this host, which others may take at any moment."""
+        return free_port(self._address)
+
     def begin(self, rendezvous: Rendezvous) -> None:
         """Start the ranks: all hosts are prepared."""
         self._rendezvous = rendezvous
@@ -112,9 +116,9 @@ class HostAgent:
                 self._progress = self._progress_file.read_bytes()
         return Report(
             lines=tuple(lines),
-            port=self._port,
+            is_prepared=self._is_prepared,
             progress=self._progress,
-            is_saving=self._is_saving,
+            ranks=self._ranks,
             result=result,
             launch_logs=self._launch_logs if result else {},
             must_leave=self._must_leave,
@@ -136,20 +140,18 @@ class HostAgent:
                 watching(self._show),
                 prepare(directory, number) as prepared,
             ):
-                result = self._run_prepared(directory, job, prepared)
-                self._is_saving = True
+                self._ranks = self._run_prepared(directory, job, prepared)
+            failure = None
         except Exception as error:  # noqa: BLE001 (the caller raises it again)
-            result = _failed(error)
-        self._result = result
+            failure = _failed(error, has_begun=self._rendezvous is not None)
+        # Of ranks that have failed, their own result says more.
+        is_good = self._ranks is None or self._ranks.status in (Outcome.DONE, Outcome.STOPPED)
+        self._result = failure if failure and is_good else self._ranks
 
     def _run_prepared(self, directory: Path, job: Job, prepared: PreparedHost) -> JobResult:
-        """Wait until all hosts are prepared, then run the ranks of this one.
-
-        Raises:
-            Exception: What serves the ranks has failed.
-        """
+        """Wait until all hosts are prepared, then run the ranks of this one."""
         job = self._without_foreign_address(_with_files_in(directory, job))
-        self._port = free_port(self._address)
+        self._is_prepared = True
         while self._rendezvous is None:
             if self._control.end_because is not None:
                 return _ended(Outcome.LOST_WORKER, self._control.end_because)
@@ -167,7 +169,7 @@ class HostAgent:
                 self._launch_logs[path.name] = path.read_text("utf-8", "replace")
         ended_badly = result.status in (Outcome.LOST_WORKER, Outcome.FAILED)
         if ended_badly and (failure := prepared.failure()):
-            raise failure
+            return _failed(failure, has_begun=True)
         return result
 
     def _say(self, line: str) -> None:
@@ -254,19 +256,29 @@ def _nothing(directory: Path, host: int) -> AbstractContextManager[PreparedHost]
     return nullcontext(PreparedHost(options={}))
 
 
-def _failed(error: Exception) -> JobResult:
-    """Return the result of a host that could not be prepared, or whose ranks were not served."""
-    line = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return _ended(Outcome.USER_ERROR, _refused(line))
-    if isinstance(error, OSError):
-        status = Outcome.DISK_FULL if is_disk_full(error) else Outcome.LOST_WORKER
-        return _ended(status, line)
-    return _ended(Outcome.FAILED, f"{type(error).__name__}: {line}")
+def _failed(error: Exception, *, has_begun: bool) -> JobResult:
+    """Return the result of a host on which what serves the ranks has failed.
+
+    Args:
+        error: Why.
+        has_begun: Whether ranks had started.
+    """
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    line = " ".join(reason.split())
+    match error:
+        case OSError() if not is_disk_full(error):
+            return _ended(Outcome.LOST_WORKER, line)  # the caller names the host
+        case OSError():
+            status = Outcome.DISK_FULL
+        case UserError():
+            status = Outcome.USER_ERROR
+        case _:
+            status = Outcome.FAILED
+    return _ended(status, _refused(line, "go on" if has_begun else "be prepared"))
 
 
-def _refused(line: str) -> str:
-    return f"host {socket.gethostname()} can't be prepared: {line}"
+def _refused(reason: str, what: str) -> str:
+    return f"host {socket.gethostname()} can't {what}: {reason}"
 
 
 def _ended(status: Outcome, message: str) -> JobResult:

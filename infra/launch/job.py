@@ -169,7 +169,8 @@ def run_to_end(control: Control, follow: Callable[[], Result], end: Callable[[],
             follow()
         raise
     finally:
-        end()
+        with saving():  # hosts may bring to safety what their ranks have saved
+            end()
 
 
 @contextmanager

@@ -188,9 +188,17 @@ def _is_temporary(code: str, status: int) -> bool:
 
 
 def error_number(error: Exception) -> int:
-    """Return the errno that a file system would give; 0 where there is none."""
-    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-    return _NUMBERS.get(code, 0)
+    """Return the errno that a file system would give; 0 where there is none.
+
+    EAGAIN says that S3 is busy, broken, or can't be reached, which may pass.
+    """
+    if isinstance(error, ClientError):
+        code = error.response["Error"].get("Code", "")
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        return errno.EAGAIN if _is_temporary(code, status) else _NUMBERS.get(code, 0)
+    is_wrong = isinstance(error, SSLError) and _UNTRUSTED in str(error)
+    is_passing = isinstance(error, _CONNECTION) and not (is_wrong or _is_without_tls(error))
+    return errno.EAGAIN if is_passing else 0
 
 
 def reason(error: Exception) -> str:

@@ -30,11 +30,14 @@ from infra.artifacts import (
     RefConflictError,
     resolve,
 )
-from infra.s3 import PreconditionError
+from infra.artifacts.partial_builds import UploadedParts
+from infra.s3 import Bucket, Expect
 from tests.store_roots import EXPIRY_SECONDS, LocalRoot, S3Root, StoreRoot
 from tests.waiting import wait_for
 
 NUM_WRITERS = 8
+TAKEN_OVER = "step-2, is not uploaded: another host has taken over"
+LIST = f".work/shards/{make_spec().key}/kept.json"
 
 
 @pytest.fixture
@@ -240,7 +243,7 @@ def test_hosts_that_share_no_directory_hand_parts_on_through_the_store(hosts):
 
 def test_a_host_that_was_cut_off_changes_nothing_once_another_has_taken_over(hosts):
     stale, living, later = hosts(), hosts(), hosts()
-    with pytest.raises(PreconditionError), stale.uploading():
+    with pytest.raises(OSError, match=TAKEN_OVER), stale.uploading():
         stale.finish(1)
         wait_for(lambda: living.download() == ["step-1"])
         with living.uploading():
@@ -258,16 +261,32 @@ def test_in_place_of_a_damaged_part_an_older_one_comes(hosts, s3_root, caplog):
     for step in (2, 3):
         name = hashlib.sha256(b"%d" % step).hexdigest()
         s3_root.rot(f".work/shards/{make_spec().key}/objects/{name}", b"x")
-    assert hosts().download() == ["step-1"]
+    second = hosts()
+    assert second.download() == ["step-1"]
     assert [record.getMessage().partition(" is damaged")[0] for record in caplog.records] == [
         "the uploaded part step-3",
         "the uploaded part step-2",
     ]
+    with second.uploading():
+        second.finish(2)  # again, with the same bytes, in place of the damaged ones
+    assert hosts().download() == ["step-1", "step-2"]
+
+
+def test_an_uploader_recognises_its_own_list_whose_answer_was_lost(hosts, s3_root):
+    host, bucket = hosts(), Bucket(s3_root.uri)
+    with host.uploading():
+        written = UploadedParts.decode(s3_root.read(LIST))
+        unanswered = UploadedParts(
+            place="checkpoints", newest="step-0", files=(), uploader=written.uploader
+        )
+        bucket.put(LIST, unanswered.encode(), expected=Expect.ANY)
+        host.finish(1)
+    assert hosts().download() == ["step-1"]
 
 
 def test_a_host_that_was_cut_off_changes_nothing_while_another_build_begins(hosts):
     stale, other = hosts(), hosts()
-    with pytest.raises(PreconditionError), stale.uploading():
+    with pytest.raises(OSError, match=TAKEN_OVER), stale.uploading():
         stale.finish(1)
         wait_for(lambda: other.download() == ["step-1"])
         with other.store.workspace(make_spec()):

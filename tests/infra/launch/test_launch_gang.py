@@ -59,12 +59,23 @@ while not stop:
 if os.environ["RANK_ID"] == "0":
     Path(sys.argv[1]).write_text(json.dumps({"status": "stopped", "message": "at a step"}))
 """
+FILE_RANK = """
+import json, os, sys
+from pathlib import Path
+if os.environ.get("MS_ROLE") == "MS_SCHED":
+    sys.exit()
+option, outcome = sys.argv[1:3]
+print(Path(option.removeprefix("--file=")).read_text(), flush=True)
+if os.environ["RANK_ID"] == "0":
+    Path(outcome).write_text(json.dumps({"status": "done", "message": ""}))
+"""
 CALLER = """
 import json, sys
 from pathlib import Path
 from infra.launch import Job
 from infra.launch.gang import Gang, run_on_hosts
-directory, mark, steps, silence = Path(sys.argv[1]), *sys.argv[2:]
+from tests.infra.launch import preparations
+directory, mark, steps, silence, prepare = Path(sys.argv[1]), *sys.argv[2:]
 job = Job(
     program=directory / "rank.py",
     args=(f"{directory}/outcome.json", steps),
@@ -81,7 +92,12 @@ gang = Gang(
     # Ray needs about a minute to notice that a host whose link is cut has left.
     wait=300,
 )
-result = run_on_hosts(job, gang, on_line=lambda line: print(line, flush=True))
+result = run_on_hosts(
+    job,
+    gang,
+    on_line=lambda line: print(line, flush=True),
+    prepare=eval(prepare, vars(preparations)) if prepare else None,
+)
 print(json.dumps([result.status, result.message]), flush=True)
 """
 
@@ -103,12 +119,13 @@ class Attempt:
         steps: int,
         silence: float,
         environment: dict[str, str],
+        prepare: str,
     ) -> None:
         (directory / "rank.py").write_text(rank)
         self.mark = {MARK: uuid.uuid4().hex}
         self.directory = directory
         self.hosts = cluster.workers
-        arguments = (directory, *self.mark.values(), steps, silence)
+        arguments = (directory, *self.mark.values(), steps, silence, prepare)
         self.process = cluster.start_on_head(
             *(sys.executable, "-c", CALLER, *arguments), stdout=subprocess.PIPE, env=environment
         )
@@ -157,9 +174,11 @@ def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]
         steps: int = 100_000,
         silence: float = 600,
         environment: dict[str, str] | None = None,
+        prepare: str = "",
     ) -> Attempt:
-        started.append(Attempt(cluster, tmp_path, rank, steps, silence, environment or {}))
-        return started[-1]
+        attempt = Attempt(cluster, tmp_path, rank, steps, silence, environment or {}, prepare)
+        started.append(attempt)
+        return attempt
 
     yield begin
     for attempt in started:
@@ -247,6 +266,56 @@ def test_request_to_stop_and_the_callers_variables_reach_the_ranks_of_all_hosts(
     }
     left_out = f"[launcher] HCCL_IF_IP={own.address} is no address of this host, and is left out\n"
     assert [line.partition("] ")[2] for line in attempt.lines if "[launcher]" in line] == [left_out]
+
+
+@pytest.mark.alone
+def test_each_host_is_prepared_before_its_ranks_start_and_a_host_that_cannot_be_is_named(
+    start: Callable[..., Attempt],
+) -> None:
+    attempt = start(FILE_RANK, prepare="Options()")
+    assert attempt.result() == ("done", "")
+    shown = {line.partition("] ")[2] for line in attempt.lines if "[rank " in line}
+    assert {"[rank 0] host 0\n", "[rank 1] host 1\n"} <= shown
+    status, message = start(prepare="Refusal(1)").result()
+    assert status == "user_error"
+    assert message.endswith("can't be prepared: it has no disk for this")
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("leaves", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_stop_does_not_wait_for_hosts_that_are_being_prepared(
+    leaves: bool, start: Callable[..., Attempt], cluster: RayHosts
+) -> None:
+    attempt = start(prepare="Endless()")
+    attempt.wait_for_lines("host 0 waits", "host 1 waits")
+    if leaves:
+        leaving = cluster.workers[0]
+        leave = cluster.start_on(leaving, sys.executable, "-m", "infra.launch.leave")
+        attempt.wait_for_lines("all ranks have stopped (ended on request, before the first step)")
+        assert leave.wait(HANG_SECONDS) == 0
+        cluster.join(leaving)
+        attempt.wait_for_lines("host 0 waits", "host 1 waits")
+    attempt.process.send_signal(signal.SIGUSR1)
+    assert attempt.result() == ("stopped", "ended on request, before the first step")
+
+
+@pytest.mark.alone
+def test_a_stop_lasts_until_what_was_saved_is_safe_and_says_if_it_is_not(
+    start: Callable[..., Attempt],
+) -> None:
+    attempt = start(prepare="SlowSave(12)")
+    attempt.wait_until_all_are_in_step()
+    began = time.monotonic()
+    attempt.process.send_signal(signal.SIGUSR1)
+    assert attempt.result() == ("stopped", "at a step")
+    assert time.monotonic() - began > 12, "longer than hosts have that only end their ranks"
+    attempt = start(prepare="SlowSave(0, failure='the last checkpoint is not uploaded')")
+    attempt.wait_until_all_are_in_step()
+    attempt.process.send_signal(signal.SIGUSR1)
+    status, message = attempt.result()
+    assert status == "stopped"
+    assert message.startswith("ended on request; host ")
+    assert message.endswith(": the last checkpoint is not uploaded")
 
 
 @pytest.mark.long
