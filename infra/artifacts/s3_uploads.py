@@ -10,6 +10,7 @@ the commit, finds each of its files there and changes nothing.
 
 import logging
 import socket
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -27,6 +28,10 @@ from infra.s3 import Bucket, DamagedObjectError, Expect, ListedObject, Precondit
 
 logger = logging.getLogger(__name__)
 
+UPLOAD_TRIES = 5
+"""Tries to put a file where something was, and is no longer: the builder removes it once."""
+PAUSE_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class FileUploader:
@@ -43,7 +48,7 @@ class FileUploader:
         """Put a file into the bucket, on the condition that there is none of this name."""
         target = f"{self.kind}/{self.key}/{name}"
         host = socket.gethostname()
-        while True:
+        for tries_left in reversed(range(UPLOAD_TRIES)):
             try:
                 open_bucket(self.uri).upload(
                     path, target, size=size, sha256=sha256, expected=Expect.ABSENT
@@ -56,6 +61,9 @@ class FileUploader:
                         "another host put it: expected the same installation on all hosts"
                     ) from None
                 # The builder has just removed what was there.
+                if not tries_left:
+                    raise S3Error(error.errno or 0, f"on host {host}: {error.strerror}") from None
+                time.sleep(PAUSE_SECONDS)
             except S3Error as error:
                 raise S3Error(error.errno or 0, f"on host {host}: {error.strerror}") from None
             except StoreError as error:
@@ -115,8 +123,10 @@ class BucketUploads:
             }
 
     def note(self, name: str, content: bytes) -> None:
-        """Write a note."""
-        self._bucket.put(self._notes + name, content, expected=Expect.ANY)
+        """Write a note while the lease is held."""
+        with self._hold_lease() as lease:
+            lease.check()
+            self._bucket.put(self._notes + name, content, expected=Expect.ANY)
 
     def keep_only(self, files: Collection[str], notes: Collection[str]) -> None:
         """Remove the other files and notes while the lease is held."""
