@@ -41,6 +41,7 @@ from infra.artifacts.records import (
     Manifest,
 )
 from infra.artifacts.s3_layout import (
+    FINISHED,
     LEASES,
     REQUESTS,
     USES,
@@ -344,7 +345,7 @@ class S3Store(ArtifactStore):
         if self._workspace(spec).is_dir():
             return True
         prefix = _parts_prefix(spec)
-        begun = (f"{prefix}{each}/" for each in ("objects", "finished"))
+        begun = (f"{prefix}{each}/" for each in ("objects", FINISHED))
         return any(next(iter(self._bucket.list(each)), None) is not None for each in begun)
 
     @contextmanager

@@ -30,6 +30,8 @@ from infra.s3 import SCRATCH, Bucket, DamagedObjectError, Expect, ListedObject
 logger = logging.getLogger(__name__)
 
 LEASES, QUARANTINE, USES, WORK = ".leases", ".quarantine", ".uses", ".work"
+FINISHED = "finished"
+"""Folder below ``.work/<kind>/<key>/`` with notes of what hosts have uploaded for a build."""
 REPORT = ".damage.json"
 REQUESTS = 16
 """Small requests that are under way at a time, to hide their latency."""
@@ -175,19 +177,22 @@ def find_leftovers(
             remove(prefix)
 
     work = dict(_by_address(bucket, f"{WORK}/"))
-    changes = {address: max(o.modified for o in objects) for address, objects in work.items()}
     held = {(build.kind, build.key) for build in builders.held()}
     for address, objects in _by_address(bucket, ""):
         prefix = f"{'/'.join(address)}/"
-        # What hosts uploaded for a build that can be resumed is as old as the build.
-        resumable = address in changes and changes[address] >= unused_since
+        # What hosts have uploaded for a build is as old as the notes of it.
+        notes = f"{WORK}/{prefix}{FINISHED}/"
+        resumable = any(
+            listed.key.startswith(notes) and listed.modified >= unused_since
+            for listed in work.get(address, ())
+        )
         is_committed = any(listed.key == prefix + MANIFEST for listed in objects)
         if not (address in held or resumable or is_committed):
             remover = partial(remove_unheld, prefix, address, is_commit=True)
             yield Leftover(prefix, _size(objects), "commit of a dead process", remover)
     for address, objects in work.items():
         prefix = f"{WORK}/{'/'.join(address)}/"
-        changed = changes[address]
+        changed = max(listed.modified for listed in objects)
         if address not in held and changed < unused_since:
             reason = f"of a build, unchanged since {changed:%Y-%m-%d}"
             remover = partial(remove_unheld, prefix, address, is_commit=False)

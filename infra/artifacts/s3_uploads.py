@@ -21,7 +21,7 @@ from infra.artifacts.documents import StoreError
 from infra.artifacts.lease import Lease
 from infra.artifacts.opening import open_bucket
 from infra.artifacts.records import MANIFEST, Address, DigestConflictError
-from infra.artifacts.s3_layout import REQUESTS, WORK
+from infra.artifacts.s3_layout import FINISHED, REQUESTS, WORK
 from infra.base.records import MAX_RECORD_BYTES
 from infra.base.uploads import UploadedFile
 from infra.s3 import Bucket, DamagedObjectError, Expect, ListedObject, PreconditionError, S3Error
@@ -89,7 +89,7 @@ class BucketUploads:
         kind, key = address
         self._bucket, self._hold_lease = bucket, hold_lease
         self._files = f"{kind}/{key}/"
-        self._notes = f"{WORK}/{kind}/{key}/finished/"
+        self._notes = f"{WORK}/{kind}/{key}/{FINISHED}/"
         self.upload = FileUploader(bucket.location, kind, key)
 
     def missing(self, files: Collection[UploadedFile]) -> set[str]:
