@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 
 from infra.artifacts import ArtifactSpec, ArtifactStore, BuildOutput, open_store
 from infra.base.machine_load import OthersLoad
+from infra.base.shortages import size_text
 from infra.launch import Preparation
 from sknet.recipe import Recipe
 from sknet.records import Checkpoint
@@ -74,6 +75,10 @@ def train(
             get_run_logger().warning("train: %s", line)
         checkpoints = workspace / CHECKPOINTS
         gang = gang_of(launch, recipe, num_workers, device_target)
+        if is_new and gang and not store.is_shared_directory:
+            files = artifact_of(store, shards).manifest.files
+            if line := about_order(recipe, sum(entry.size for entry in files)):
+                get_run_logger().warning("train: %s", line)
         load = OthersLoad()
         run_program(
             "train",
@@ -112,6 +117,21 @@ def train(
     resolution = resolve_artifact("train", store, spec, build)
     state = Checkpoint.read(resolution.artifact.path(STATE_FILE))
     return finish("train", resolution, {"steps": state.step, "params": state.num_params})
+
+
+def about_order(recipe: Recipe, num_bytes: int) -> str | None:
+    """Return what to tell of a new training on hosts that share no disk; None: nothing.
+
+    Args:
+        recipe: The recipe.
+        num_bytes: Size of all shards.
+    """
+    if recipe.shuffle == "blocks":
+        return None
+    return (
+        f"each host fetches all shards, {size_text(num_bytes)}, before the first step; with "
+        "--set shuffle=blocks, only those of its parts, while it trains"
+    )
 
 
 def _last(checkpoints: Path) -> tuple[Path, Checkpoint]:

@@ -24,6 +24,7 @@ from tasks.programs import (
     raise_unless_done,
     run_program,
 )
+from tasks.train import about_order
 from tests.tiny_pipeline import shown_by
 from tests.waiting import wait_for
 
@@ -120,6 +121,14 @@ def test_a_bar_waits_between_updates_but_not_with_the_last_one(
 
     work()
     assert seen == [10.0, 10.0, 100.0]
+
+
+def test_hosts_without_a_shared_disk_are_told_what_the_full_order_costs() -> None:
+    line = about_order(load_recipe("skresnet18_ascend"), 140 * 10**9)
+    assert line is not None
+    assert "each host fetches all shards, 140 GB, before the first step" in line
+    blocks = load_recipe("skresnet18_ascend", ["shuffle=blocks"])
+    assert about_order(blocks, 140 * 10**9) is None
 
 
 def test_launch_settings_become_a_gang() -> None:
