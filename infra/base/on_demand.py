@@ -392,10 +392,13 @@ class Supplier:
             for name in wanted:
                 if name in self._here:
                     self._here[name] = self._looks
+            is_awaited = not waited_for <= self._here.keys()
             for name in wanted:
                 if name in self._here or name in self._fetching:
                     continue
                 is_ahead = name not in waited_for
+                if is_ahead and is_awaited:
+                    break  # the link is for what somebody waits for
                 if not self._is_free(name, is_ahead=is_ahead):
                     continue
                 if not self._make_room(self._sizes[name], wanted, limit):

@@ -42,6 +42,8 @@ class Source:
     def __init__(self, seconds: float = 0.0, sizes: dict[str, int] = SIZES) -> None:
         self.sizes = sizes
         self.fetched: list[str] = []
+        self.here: list[set[str]] = []
+        """Files that were there when each of these was begun."""
         self.failing: dict[str, Exception] = {}
         self.most = 0
         self.directory = Path()
@@ -53,8 +55,10 @@ class Source:
         with self._lock:
             self.fetched.append(name)
             self._under_way[name] = self.sizes[name]
-            here = sum(self.sizes[file.name] for file in self.directory.glob("f*"))
-            self.most = max(self.most, here + sum(self._under_way.values()))
+            here = {file.name for file in self.directory.glob("f*")}
+            self.here.append(here)
+            size = sum(self.sizes[file] for file in here)
+            self.most = max(self.most, size + sum(self._under_way.values()))
         time.sleep(random.random() * self._seconds)
         if name in self.failing:
             raise self.failing[name]
@@ -223,6 +227,7 @@ def test_what_somebody_waits_for_is_fetched_before_what_is_announced(tmp_path):
         with demands.holding(names(0, 1)):
             wait_for(lambda: len(source.fetched) == 8, lambda: str(source.fetched))
     assert {*source.fetched[:2]} == {"f0", "f1"}
+    assert all({"f0", "f1"} <= here for here in source.here[2:]), "they share no link with others"
     assert {*source.fetched[2:5]} <= {*names(2, 3, 4, 5, 6)}
     assert source.fetched[-1] == "f11"
 
