@@ -279,7 +279,7 @@ def download_parts(bucket: Bucket, prefix: str, workspace: Path) -> None:
                 shutil.rmtree(target)
             path.rename(target)
         if whole:
-            logger.info("resuming from %s, uploaded by another host", whole[0])
+            logger.info("%s has come from the store, uploaded by another host", whole[0])
     finally:
         shutil.rmtree(coming, ignore_errors=True)
 
