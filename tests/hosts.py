@@ -69,16 +69,12 @@ class Host:
                 raise OSError(ctypes.get_errno(), f"can't enter {self.namespace}")
         return socket.create_server((self.address, port))
 
-    def limit_download(self, bits_per_second: int) -> None:
-        """Let the cable carry so much to this host; what it sends is not limited."""
+    def limit_upload(self, bits_per_second: int) -> None:
+        """Let the cable carry so much from this host; what comes to it is not limited."""
         require("tc")
-        # The largest packet that the bridge passes on is one of 64 KiB, before it is cut.
+        # The largest packet that a host sends is one of 64 KiB, before it is cut.
         shape = ("tbf", "rate", f"{bits_per_second}bit", "burst", "128kb", "latency", "400ms")
-        _run("tc", "qdisc", "replace", "dev", self.outer_link, "root", *shape)
-
-    def lift_limit(self) -> None:
-        """Let the cable carry all it can again."""
-        _run("tc", "qdisc", "del", "dev", self.outer_link, "root")
+        _run("tc", "-n", self.namespace, "qdisc", "replace", "dev", "eth0", "root", *shape)
 
     def cut(self) -> None:
         """Unplug the cable."""

@@ -114,6 +114,10 @@ class PrivateNetwork:
         """Return the way of a host to the server."""
         return self._proxies[host]
 
+    def limit_server(self, bits_per_second: int) -> None:
+        """Let the server send so much to all hosts together; hosts reach each other as before."""
+        self._server.limit_upload(bits_per_second)
+
     @contextmanager
     def refusing(self, host: PrivateHost) -> Iterator[None]:
         """Refuse the connections of a host to the server in this context.

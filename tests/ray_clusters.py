@@ -64,9 +64,23 @@ def cluster_of(num_nodes: int) -> Iterator[Any]:
 class RayHosts:
     """Hosts that run Ray: the head, where the caller runs as on a login node, and the workers."""
 
-    def __init__(self, made: list[Host], directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        made: list[Host],
+        directory: Path,
+        environment: Mapping[str, str],
+        num_cpus: int = 1,
+    ) -> None:
+        """Start Ray on all hosts.
+
+        Args:
+            made: The head and the workers.
+            directory: Where Ray makes its directories.
+            environment: For Ray's own processes.
+            num_cpus: Number of ranks for which a worker has room.
+        """
         self.head, *self.workers = made
-        self._directory, self._environment = directory, environment
+        self._directory, self._environment, self._num_cpus = directory, environment, num_cpus
         self._start(
             *(self.head, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
         )
@@ -84,8 +98,9 @@ class RayHosts:
         }
 
     def join(self, host: Host) -> None:
-        """Start Ray on a host, for one rank."""
-        self._start(host, f"--address={self.head.address}:{PORT}", "--num-cpus=1")
+        """Start Ray on a worker."""
+        cpus = f"--num-cpus={self._num_cpus}"
+        self._start(host, f"--address={self.head.address}:{PORT}", cpus)
 
     def start_on_head(self, *command: object, **options: Any) -> subprocess.Popen[str]:
         """Start a command on the head; `options` go to `Popen`."""
@@ -93,14 +108,14 @@ class RayHosts:
 
     def start_on(self, host: Host, *command: object, **options: Any) -> subprocess.Popen[str]:
         """Start a command on a host; `options` go to `Popen`."""
-        environment: Mapping[str, str] = {**self.environment, **options.pop("env", {})}
+        environment = {**self.environment, **host.environment, **options.pop("env", {})}
         return subprocess.Popen(
             host.command(*command), env=environment, text=True, cwd=ROOT, **options
         )
 
     def _start(self, host: Host, *options: str) -> None:
         # Ray makes sockets in it, whose paths must be short.
-        own = self._directory / host.namespace[-1]
+        own = self._directory / host.namespace.rpartition("-")[2]
         started = subprocess.run(
             host.command(
                 RAY,
@@ -111,7 +126,7 @@ class RayHosts:
                 f"--object-store-memory={OBJECT_STORE_BYTES}",
                 "--disable-usage-stats",
             ),
-            env={**os.environ, "PYTHONPATH": PYTHONPATH, **self._environment},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH, **host.environment, **self._environment},
             check=False,
             capture_output=True,
             text=True,

@@ -24,7 +24,8 @@ DOWNLOAD = "import sys, urllib.request; print(len(urllib.request.urlopen(sys.arg
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateNetwork]:
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Of a server of this machine."""
     directory = tmp_path_factory.mktemp("served")
     (directory / "file").write_bytes(CONTENT)
     handler = partial(SimpleHTTPRequestHandler, directory=directory)
@@ -32,11 +33,16 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateNetwork]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            with private_network(server.server_port, cache_megabytes=1) as made:
-                yield made
+            yield server.server_port
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(scope="module")
+def net(port: int) -> Iterator[PrivateNetwork]:
+    with private_network(port, cache_megabytes=1) as made:
+        yield made
 
 
 @pytest.fixture
@@ -141,8 +147,9 @@ def test_the_requests_of_each_host_are_counted_apart(
     download(other)
 
 
-def test_what_comes_to_a_host_is_limited(add: Callable[[], PrivateHost]) -> None:
-    host = add()
-    host.limit_download(8 * 200_000)
-    # The cable lets a burst of 128 KiB pass at once.
-    assert download(host) > (len(CONTENT) - (128 << 10)) / 200_000
+def test_what_the_server_sends_is_limited(port: int) -> None:
+    with private_network(port) as net:
+        host = net.add()
+        net.limit_server(8 * 200_000)
+        # The cable lets a burst of 128 KiB pass at once.
+        assert download(host) > (len(CONTENT) - (128 << 10)) / 200_000

@@ -91,22 +91,24 @@ def copy_shards(source: Path, store: Path) -> None:
         shutil.copytree(source / kind, store / kind)
 
 
-def write_images(root: Path) -> Path:
-    """Write 3 classes of 16 + 6 images of 32 x 32: a colour and noise."""
+def write_images(root: Path, side: int = 32) -> Path:
+    """Write 3 classes of 16 + 6 square images: a colour and noise."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 6)):
         for name, colour in COLOURS.items():
             folder = root / split / name
             folder.mkdir(parents=True)
             for index in range(count):
-                noise = rng.integers(-40, 41, (32, 32, 3))
+                noise = rng.integers(-40, 41, (side, side, 3))
                 pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index:02}.png")
     return root
 
 
-def write_recipe(path: Path) -> Path:
-    path.write_text(RECIPE, "utf-8")
+def write_recipe(path: Path, more: str = "", *, epochs: int = 2) -> Path:
+    """Write the recipe, and more choices, for a number of epochs."""
+    text = RECIPE.replace("epoch_size: 2", f"epoch_size: {epochs}")
+    path.write_text(text + more, "utf-8")
     return path
 
 
