@@ -243,7 +243,7 @@ def test_on_a_slow_link_the_first_step_comes_as_soon_as_with_cached_shards(
             for host in cluster.workers:
                 shutil.rmtree(host.at(CACHE / "artifacts"))
     assert num_bytes["cached"] == 0
-    assert waiting["cached"] < 0.1 < waiting["fetched"]
+    assert waiting["cached"] < waiting["fetched"]
     assert seconds["fetched"] <= seconds["cached"] + FIRST_STEP_SECONDS
 
 
