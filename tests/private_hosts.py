@@ -172,7 +172,8 @@ def _script(cache_megabytes: int) -> str:
 
     Directories of the installation that would be covered are kept open meanwhile, and shown again.
     """
-    covered = _outermost([*map(Path, ("/tmp", "/var/tmp")), Path.home(), _scratch()])  # noqa: S108
+    used = [Path("/tmp"), Path("/var/tmp"), Path.home(), _scratch()]  # noqa: S108
+    covered = _outermost(used)
     installed = _outermost([ROOT, Path(sys.prefix), Path(sys.base_prefix)])
     kept = [path for path in installed if any(path.is_relative_to(each) for each in covered)]
     disk = f"mount -t tmpfs -o size={DISK_MEGABYTES}m tmpfs"
@@ -186,6 +187,7 @@ def _script(cache_megabytes: int) -> str:
             f"mount -o remount,bind,ro {_quoted(path)}",
             f"exec {number}<&-",
         ]
+    lines += [f"mkdir -p {_quoted(path)}" for path in used]  # some may be below others
     lines += [
         "mount -o remount,bind,ro /",
         f"mkdir {CACHE}",

@@ -297,6 +297,7 @@ class _GangRun:
         if port is None:
             return
         self._has_begun = True
+        self._last_sign = time.monotonic()
         for node_rank, host in enumerate(self._hosts):
             host.begin(
                 Rendezvous(
@@ -351,10 +352,11 @@ class _GangRun:
         first = self._hosts[0]
         results = [host.result for host in self._hosts if host.result]
         tail = tuple(line for result in results for line in result.log_tail)
-        for host in self._hosts:
-            is_stopped = host.reported and host.reported.status is Outcome.STOPPED
-            if host.reported and (host is first or not is_stopped):
-                return replace(host.reported, seconds=took, log_tail=tail)
+        reported = [host.reported for host in self._hosts if host.reported]
+        errors = [result for result in reported if result.status is not Outcome.STOPPED]
+        for result in (*errors, first.reported):
+            if result is not None:
+                return replace(result, seconds=took, log_tail=tail)
         if all(host.result and host.result.status is Outcome.DONE for host in self._hosts):
             return replace(results[0], seconds=took, log_tail=tail)
         losses = "; ".join(self._losses())

@@ -13,7 +13,7 @@ from tests.store_roots import S3Root
 from tests.tiny_pipeline import TASKS, Trained, digests, train_command
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def start(cluster: RayHosts, tmp_path: Path) -> Iterator[Callable[..., Attempt]]
             process.kill()
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_ranks_of_two_hosts_are_one_world_whose_logs_reach_the_caller(
     start: Callable[..., Attempt],
 ) -> None:
@@ -299,7 +299,7 @@ def test_a_stop_does_not_wait_for_hosts_that_are_being_prepared(
     assert attempt.result() == ("stopped", "ended on request, before the first step")
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_a_stop_lasts_until_what_was_saved_is_safe_and_says_if_it_is_not(
     start: Callable[..., Attempt],
 ) -> None:
