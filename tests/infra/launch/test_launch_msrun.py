@@ -82,7 +82,8 @@ def test_done_with_another_exit_code_is_not_trusted(make_job: MakeJob) -> None:
 
 
 def test_silent_job_is_ended_as_hung(make_job: MakeJob, alive: Alive) -> None:
-    job = make_job("print('last line')\ntime.sleep(6000)", silence=0.5)
+    # Longer than a busy machine takes to start the rank.
+    job = make_job("print('last line')\ntime.sleep(6000)", silence=4)
     result = run(job, on_line=print)
     assert (result.status, result.return_code) == (Outcome.LOST_WORKER, 143)
     assert "ended as hung" in result.message
