@@ -281,8 +281,8 @@ def test_each_host_is_prepared_before_its_ranks_start_and_a_host_that_cannot_be_
     assert message.endswith("can't be prepared: it has no disk for this")
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("leaves", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("leaves", [False, True])
 def test_a_stop_does_not_wait_for_hosts_that_are_being_prepared(
     leaves: bool, start: Callable[..., Attempt], cluster: RayHosts
 ) -> None:

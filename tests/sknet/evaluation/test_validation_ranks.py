@@ -15,7 +15,7 @@ from tests.sknet.conftest import write_images
 from tests.sknet.conversions import contents, convert
 from tests.sknet.tiny_networks import tiny_network
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program_state")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("program_state")]
 
 FILES = {
     *("evaluation.json", "evaluation-48.json"),
@@ -103,7 +103,6 @@ def test_two_ranks_write_the_files_of_one(options: list[str], tmp_path: Path) ->
 
 
 # With three samples, one of four ranks has none.
-@pytest.mark.long
 @pytest.mark.parametrize("num_samples", [3, 7])
 def test_one_three_and_four_ranks_write_the_files_of_one(
     options: list[str], tmp_path: Path, num_samples: int
