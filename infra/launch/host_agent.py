@@ -12,6 +12,7 @@ import shutil
 import socket
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -142,8 +143,8 @@ class HostAgent:
             ):
                 self._ranks = self._run_prepared(directory, job, prepared)
             failure = None
-        except Exception as error:  # noqa: BLE001 (the caller raises it again)
-            failure = _failed(error, has_begun=self._rendezvous is not None)
+        except Exception as error:  # noqa: BLE001 (the caller gets it as the result)
+            failure = self._failed(error, has_begun=self._rendezvous is not None)
         # Of ranks that have failed, their own result says more.
         is_good = self._ranks is None or self._ranks.status in (Outcome.DONE, Outcome.STOPPED)
         self._result = failure if failure and is_good else self._ranks
@@ -169,8 +170,32 @@ class HostAgent:
                 self._launch_logs[path.name] = path.read_text("utf-8", "replace")
         ended_badly = result.status in (Outcome.LOST_WORKER, Outcome.FAILED)
         if ended_badly and (failure := prepared.failure()):
-            return _failed(failure, has_begun=True)
+            return self._failed(failure, has_begun=True)
         return result
+
+    def _failed(self, error: Exception, *, has_begun: bool) -> JobResult:
+        """Return the result of a host on which what serves the ranks has failed.
+
+        Args:
+            error: Why.
+            has_begun: Whether ranks had started.
+        """
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(reason.split())
+        match error:
+            case OSError() if not is_disk_full(error):
+                return _ended(Outcome.LOST_WORKER, reason)  # the caller names the host
+            case OSError():
+                status = Outcome.DISK_FULL
+            case UserError():
+                status = Outcome.USER_ERROR
+            case _:  # a fault of the program, which the message alone doesn't explain
+                status = Outcome.FAILED
+                for line in "".join(traceback.format_exception(error)).splitlines():
+                    self._say(line)
+                reason = f"{type(error).__name__}: {reason}"
+        what = "go on" if has_begun else "be prepared"
+        return _ended(status, f"host {socket.gethostname()} can't {what}: {reason}")
 
     def _say(self, line: str) -> None:
         self._lines.append(f"[launcher] {line}")
@@ -254,31 +279,6 @@ def _nothing(directory: Path, host: int) -> AbstractContextManager[PreparedHost]
     """Prepare nothing; see `Preparation`."""
     del directory, host
     return nullcontext(PreparedHost(options={}))
-
-
-def _failed(error: Exception, *, has_begun: bool) -> JobResult:
-    """Return the result of a host on which what serves the ranks has failed.
-
-    Args:
-        error: Why.
-        has_begun: Whether ranks had started.
-    """
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = " ".join(reason.split())
-    match error:
-        case OSError() if not is_disk_full(error):
-            return _ended(Outcome.LOST_WORKER, line)  # the caller names the host
-        case OSError():
-            status = Outcome.DISK_FULL
-        case UserError():
-            status = Outcome.USER_ERROR
-        case _:
-            status = Outcome.FAILED
-    return _ended(status, _refused(line, "go on" if has_begun else "be prepared"))
-
-
-def _refused(reason: str, what: str) -> str:
-    return f"host {socket.gethostname()} can't {what}: {reason}"
 
 
 def _ended(status: Outcome, message: str) -> JobResult:
