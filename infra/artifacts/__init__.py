@@ -8,6 +8,7 @@ The command ``python -m infra.artifacts --help`` looks into a store.
 """
 
 from infra.artifacts.documents import StoreError
+from infra.artifacts.holdings import Lookup
 from infra.artifacts.inspection import Level
 from infra.artifacts.local import LocalStore
 from infra.artifacts.opening import absolute_uri, default_store, open_store
@@ -24,7 +25,7 @@ from infra.artifacts.records import (
 )
 from infra.artifacts.refs import Ref, Refs
 from infra.artifacts.resolution import BuildOutput, Outlook, Resolution, digest_of, foresee, resolve
-from infra.artifacts.store import ArtifactStore, Lookup
+from infra.artifacts.store import ArtifactStore
 from infra.artifacts.transfer import replace_damaged
 
 __all__ = [

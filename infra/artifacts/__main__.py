@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from infra.artifacts.documents import StoreError
 from infra.artifacts.gc import Plan, collect, survey
+from infra.artifacts.holdings import noting
 from infra.artifacts.inspection import UNREADABLE
 from infra.artifacts.opening import default_store, open_store
 from infra.artifacts.options import (
@@ -36,7 +37,7 @@ from infra.artifacts.records import (
     UnreadableArtifactError,
 )
 from infra.artifacts.refs import Ref, former_target, require_kind
-from infra.artifacts.store import ArtifactStore, noting
+from infra.artifacts.store import ArtifactStore
 from infra.artifacts.transfer import NOT_MOVED, copy_files, push_refs, with_inputs
 from infra.artifacts.transfer import push as push_one
 from infra.base.commands import as_command, new_app, start

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from functools import partial
 
 from infra.artifacts.documents import StoreError
+from infra.artifacts.holdings import Build, Leftover, Usage, noting
 from infra.artifacts.records import Address, Manifest
 from infra.artifacts.refs import Ref
-from infra.artifacts.store import ArtifactStore, Build, Leftover, Usage, noting
+from infra.artifacts.store import ArtifactStore
 
 CHECKED_TOGETHER = 64
 """Artifacts that are removed after one look at the builds under way."""

@@ -28,6 +28,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from infra.artifacts.documents import Document, Expected, StoreError, read_document
+from infra.artifacts.holdings import Build, Leftover, OnUnreadable, Usage, warn_of_unreadable
 from infra.artifacts.inspection import Found, Level, inspect, unreadable
 from infra.artifacts.records import (
     MANIFEST,
@@ -39,14 +40,7 @@ from infra.artifacts.records import (
     is_address,
 )
 from infra.artifacts.staging import stage, staging_directory, sweep
-from infra.artifacts.store import (
-    ArtifactStore,
-    Build,
-    Leftover,
-    OnUnreadable,
-    Usage,
-    warn_of_unreadable,
-)
+from infra.artifacts.store import ArtifactStore
 from infra.base.files import fsync, replace_file, scan, write_durably
 from infra.base.locks import exclusive, is_held
 from infra.base.shortages import is_disk_full, room

@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from infra.artifacts.cache import TRANSFERS, Cache, CacheFullError, Download
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES, Document, Expected, StoreError
+from infra.artifacts.holdings import Build, Leftover, OnUnreadable, Usage, warn_of_unreadable
 from infra.artifacts.inspection import Found, Level
 from infra.artifacts.lease import EXPIRY_SECONDS, Lease, acquire
 from infra.artifacts.partial_builds import PartUploader, download_parts, take_over
@@ -55,14 +56,7 @@ from infra.artifacts.s3_layout import (
 )
 from infra.artifacts.s3_uploads import BucketUploads
 from infra.artifacts.staging import link_or_copy
-from infra.artifacts.store import (
-    ArtifactStore,
-    Build,
-    Leftover,
-    OnUnreadable,
-    Usage,
-    warn_of_unreadable,
-)
+from infra.artifacts.store import ArtifactStore
 from infra.base.files import is_file, status_of_new_file
 from infra.base.locks import exclusive
 from infra.base.on_demand import Supplier

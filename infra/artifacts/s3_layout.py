@@ -13,6 +13,7 @@ from itertools import groupby
 from uuid import uuid4
 
 from infra.artifacts.documents import MAX_DOCUMENT_BYTES, StoreError
+from infra.artifacts.holdings import Build, Leftover, Usage
 from infra.artifacts.inspection import Found, Level, compare, parse_manifest
 from infra.artifacts.lease import MAX_LEASE_BYTES, LeaseDocument
 from infra.artifacts.records import (
@@ -24,7 +25,6 @@ from infra.artifacts.records import (
     Manifest,
     is_address,
 )
-from infra.artifacts.store import Build, Leftover, Usage
 from infra.s3 import SCRATCH, Bucket, DamagedObjectError, Expect, ListedObject
 
 logger = logging.getLogger(__name__)
