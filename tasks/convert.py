@@ -15,7 +15,6 @@ from infra.artifacts import BuildOutput, FileEntry, open_store
 from infra.launch.cluster import ClusterError, LostHostError, map_on_cluster
 from sknet.data.conversion.conversion import refuse_quarantine_above, write_shards
 from sknet.data.conversion.converter import DEFAULT_QUALITY, reencoding_to
-from sknet.data.conversion.outputs import files_of
 from sknet.data.conversion.progress import ConversionProgress, Shown
 from sknet.data.conversion.uploading import upload_shards
 from sknet.data.index import open_staged
@@ -115,7 +114,7 @@ def output_of(shards: Shards, out: Path) -> BuildOutput:
 def output_of_uploads(shards: Shards, out: Path) -> BuildOutput:
     """Write the record of uploaded shards into a directory, and return the output of both."""
     shards.write(out / SHARDS_FILE)
-    uploaded = (each for file in shards.files for each in files_of(file))
+    uploaded = (each for shard in shards.files for each in shard.files)
     entries = (FileEntry(path=name, size=size, sha256=sha) for name, size, sha in uploaded)
     return replace(output_of(shards, out), uploaded=tuple(entries))
 

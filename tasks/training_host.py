@@ -151,5 +151,5 @@ def directory_of_split(shards: Artifact, split: str) -> Path:
 
 
 def _files_of(shards: Artifact, split: str) -> set[str]:
-    files = Shards.read(shards.path(SHARDS_FILE)).files_of(split)
-    return {name for file in files for name in (file.name, file.index_name)}
+    record = Shards.read(shards.path(SHARDS_FILE))
+    return {name for shard in record.files_of(split) for name, *_ in shard.files}

@@ -99,9 +99,7 @@ def data(bench: Bench) -> Measured:
         refuse_failed(run_program("convert", options, own), own)
     shards = Shards.read(bench.shards / SHARDS_FILE)
     files = [
-        (bench.shards / name, sha256)
-        for file in shards.files
-        for name, sha256 in ((file.name, file.sha256), (file.index_name, file.index_sha256))
+        (bench.shards / name, sha256) for shard in shards.files for name, _, sha256 in shard.files
     ]
     missing = [path for path, _ in files if not path.is_file()]
     wrong = [*missing, *damaged(each for each in files if each[0] not in missing)]

@@ -152,7 +152,7 @@ class ShardSet:
 
 def _names(shards: Iterable[ShardFile]) -> list[str]:
     """Return the names of the files of shards, in their order."""
-    return [name for file in shards for name in (file.name, file.index_name)]
+    return [name for shard in shards for name, *_ in shard.files]
 
 
 def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
@@ -174,9 +174,9 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
         return ShardSet(shards, directory, Demands(directory, "shards"))
     files = [
         (directory / name, sha256)
-        for file in shards.files
-        if file.split in splits
-        for name, sha256 in ((file.name, file.sha256), (file.index_name, file.index_sha256))
+        for shard in shards.files
+        if shard.split in splits
+        for name, _, sha256 in shard.files
     ]
     for path, _ in files:
         if not path.is_file():
@@ -186,12 +186,9 @@ def read_shards(directory: Path, splits: Sequence[str] = SPLITS) -> ShardSet:
     return ShardSet(shards, directory)
 
 
-def is_undamaged(file: ShardFile, directory: Path) -> bool:
+def is_undamaged(shard: ShardFile, directory: Path) -> bool:
     """Tell whether both files of a shard have the recorded sizes and SHA-256."""
-    for name, size, sha256 in (
-        (file.name, file.size, file.sha256),
-        (file.index_name, file.index_size, file.index_sha256),
-    ):
+    for name, size, sha256 in shard.files:
         path = directory / name
         if not path.is_file() or path.stat().st_size != size or file_sha256(path) != sha256:
             return False

@@ -117,6 +117,14 @@ class ShardFile(Record):
         be renamed."""
         return f"{self.name}.db"
 
+    @property
+    def files(self) -> tuple[tuple[str, int, str], tuple[str, int, str]]:
+        """Name, size in bytes and SHA-256 of the data file, then those of the index."""
+        return (
+            (self.name, self.size, self.sha256),
+            (self.index_name, self.index_size, self.index_sha256),
+        )
+
 
 class Reencoding(Record):
     """How images with too long a shorter side are shrunk; other images keep their bytes."""

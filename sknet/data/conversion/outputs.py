@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 from infra.base.files import fsync, replace_file
-from infra.base.uploads import Upload, UploadedFile
+from infra.base.uploads import Upload
 from sknet.data.conversion.directory import ATTEMPT_FILE, WORK, ShardRecord
 from sknet.data.shards import is_undamaged
 from sknet.errors import UserError
-from sknet.records import ShardFile
 
 
 class ShardOutput(Protocol):
@@ -80,7 +79,7 @@ class SharedDirectory:
 
     def publish(self, record: ShardRecord, building: Path) -> None:
         """Move both files, and write the record last."""
-        for name in (record.file.name, record.file.index_name):
+        for name, *_ in record.file.files:
             fsync(building / name)
             (building / name).replace(self.directory / name)
         fsync(self.directory)
@@ -124,13 +123,5 @@ class TemporaryDirectories:
 
     def publish(self, record: ShardRecord, building: Path) -> None:
         """Upload both files."""
-        for name, size, sha256 in files_of(record.file):
+        for name, size, sha256 in record.file.files:
             self.upload(building / name, name, size, sha256)
-
-
-def files_of(file: ShardFile) -> tuple[UploadedFile, UploadedFile]:
-    """Return name, size and SHA-256 of both files of a shard."""
-    return (
-        (file.name, file.size, file.sha256),
-        (file.index_name, file.index_size, file.index_sha256),
-    )

@@ -20,7 +20,7 @@ from sknet.data.conversion.conversion import (
 )
 from sknet.data.conversion.converter import ConvertedShard, ShardConverter
 from sknet.data.conversion.directory import ShardRecord
-from sknet.data.conversion.outputs import TemporaryDirectories, files_of
+from sknet.data.conversion.outputs import TemporaryDirectories
 from sknet.data.conversion.plan import (
     ShardPlan,
     plan_digest,
@@ -74,7 +74,7 @@ def upload_shards(
     plan = plan_digest(index.dataset, counts, reencoding)
     known = _finished(uploads, plan, shard_names(counts))
     uploads.keep_only(
-        [name for record in known.values() for name, *_ in files_of(record.file)],
+        [name for record in known.values() for name, *_ in record.file.files],
         [_note_of(name) for name in known],
     )
     converter = ShardConverter(source, TemporaryDirectories(uploads.upload), plan, reencoding)
@@ -110,16 +110,16 @@ def _finished(uploads: Uploads, plan: str, names: list[str]) -> dict[str, ShardR
             continue
         if record.plan == plan:
             records[record.file.name] = record
-    missing = uploads.missing([each for r in records.values() for each in files_of(r.file)])
+    missing = uploads.missing([each for r in records.values() for each in r.file.files])
     return {
         name: records[name]
         for name in names
-        if name in records and missing.isdisjoint(each for each, *_ in files_of(records[name].file))
+        if name in records and missing.isdisjoint(each for each, *_ in records[name].file.files)
     }
 
 
 def _note(uploads: Uploads, record: ShardRecord) -> None:
-    if missing := uploads.missing(files_of(record.file)):
+    if missing := uploads.missing(record.file.files):
         raise UserError(
             f"a host has uploaded {min(missing)}, but it is not in the store as this host sees it: "
             "all hosts need the same AWS settings"

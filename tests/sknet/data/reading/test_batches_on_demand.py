@@ -70,7 +70,7 @@ def test_the_first_batch_waits_for_the_shards_of_the_first_windows_alone(
 
     def first_windows(number: int) -> set[str]:
         shards = order.shards_of(0, 2, 0, number * order.steps_of_window())
-        return {name for each in shards for name in (files[each].name, files[each].index_name)}
+        return {name for each in shards for name, *_ in files[each].files}
 
     supplied.at_once = first_windows(1)
     with supplied.supplier():
@@ -83,7 +83,7 @@ def test_the_first_batch_waits_for_the_shards_of_the_first_windows_alone(
     assert (
         {*supplied.copied}
         <= first_windows(3)
-        < {each for file in files for each in (file.name, file.index_name)}
+        < {name for shard in files for name, *_ in shard.files}
     )
 
 
