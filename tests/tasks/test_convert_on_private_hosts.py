@@ -3,7 +3,6 @@
 One host is cut off while it converts, and comes back after the commit.
 """
 
-import dataclasses
 import subprocess
 import sys
 import time
@@ -17,8 +16,7 @@ import pytest
 from infra.artifacts import digest_of, open_store
 from infra.s3 import Bucket
 from infra.s3.server import RunningServer
-from tests.private_hosts import PrivateHost, PrivateNetwork, private_network
-from tests.ray_clusters import QUICK, RayHosts
+from tests.private_training import private_cluster
 from tests.sknet.conversions import convert
 from tests.store_roots import BUCKET, S3Root
 from tests.waiting import HANG_SECONDS, wait_for
@@ -53,24 +51,6 @@ SECONDS_TO_COME_BACK = 10
 """Time in which a host that is plugged in again could still change something."""
 
 
-class HostWithRay(PrivateHost):
-    """A private host whose commands have its variables, as those of Ray need them."""
-
-    def command(self, *words: object) -> list[str]:
-        variables = (f"{name}={value}" for name, value in self.environment.items())
-        return super().command("env", *variables, *words)
-
-
-def with_ray(host: PrivateHost) -> HostWithRay:
-    return HostWithRay(**{each.name: getattr(host, each.name) for each in dataclasses.fields(host)})
-
-
-@pytest.fixture
-def net(s3_server: RunningServer) -> Iterator[PrivateNetwork]:
-    with private_network(s3_server.port) as made:
-        yield made
-
-
 @pytest.fixture
 def source(images: Path, root: S3Root) -> str:
     """The images on S3, beside the store."""
@@ -83,8 +63,8 @@ def source(images: Path, root: S3Root) -> str:
 
 
 @pytest.fixture
-def root(net: PrivateNetwork, tmp_path: Path) -> S3Root:
-    del net  # so that the server's settings are there
+def root(s3_server: RunningServer, tmp_path: Path) -> S3Root:
+    del s3_server  # so that its settings are there
     return S3Root(tmp_path / "hosts")
 
 
@@ -95,37 +75,43 @@ def log(tmp_path: Path) -> Iterator[IO[str]]:
 
 
 def test_shards_go_from_each_host_to_the_store_and_a_host_that_comes_back_changes_nothing(
-    net: PrivateNetwork, root: S3Root, source: str, images: Path, tmp_path: Path, log: IO[str]
+    s3_server: RunningServer,
+    root: S3Root,
+    source: str,
+    images: Path,
+    tmp_path: Path,
+    log: IO[str],
 ) -> None:
     convert(images, tmp_path / "local", num_shards=NUM_SHARDS)
-    made = [net.add() for _ in range(3)]  # the head, and two that convert
-    shards = f"{root.prefix}/shards/"
-    of_head, of_lost, of_other = (net.proxy(host).inject(shards) for host in made)
-    cluster = RayHosts([with_ray(host) for host in made], Path("/tmp/rh"), QUICK)  # noqa: S108
-    command = (sys.executable, "-c", FLOW, source, root.uri)
-    flow = cluster.start_on_head(*command, stdout=log, stderr=subprocess.STDOUT, env=IMPATIENT)
 
     def output() -> str:
         return Path(log.name).read_text("utf-8")
 
-    wait_for(lambda: flow.poll() is not None or of_lost.requests, output, pause=0.01)
-    made[1].cut()
-    assert flow.wait(HANG_SECONDS) == 0, output()
+    with private_cluster(s3_server, 2) as cluster:
+        of_head, of_lost, of_other = cluster.count(f"{root.prefix}/shards/").values()
+        command = (sys.executable, "-c", FLOW, source, root.uri)
+        flow = cluster.start_on_head(*command, stdout=log, stderr=subprocess.STDOUT, env=IMPATIENT)
+        wait_for(lambda: flow.poll() is not None or of_lost.requests, output, pause=0.01)
+        lost = cluster.workers[0]
+        lost.cut()
+        assert flow.wait(HANG_SECONDS) == 0, output()
 
-    (key,) = [line.split()[1] for line in output().splitlines() if line.startswith("key ")]
-    store = open_store(root.uri)
-    assert store.load("shards", key).digest == digest_of(tmp_path / "local")
-    sent = {asked.path.rpartition("/")[2] for asked in of_other.requests if asked.method == "PUT"}
-    assert len(sent) > NUM_SHARDS, "one host has uploaded most of the shards"
-    assert not [
-        asked
-        for asked in of_head.requests
-        if asked.method in ("GET", "PUT") and ".mindrecord" in asked.path
-    ], "no shard has come to the host of the flow"
+        (key,) = [line.split()[1] for line in output().splitlines() if line.startswith("key ")]
+        store = open_store(root.uri)
+        assert store.load("shards", key).digest == digest_of(tmp_path / "local")
+        sent = {
+            asked.path.rpartition("/")[2] for asked in of_other.requests if asked.method == "PUT"
+        }
+        assert len(sent) > NUM_SHARDS, "one host has uploaded most of the shards"
+        assert not [
+            asked
+            for asked in of_head.requests
+            if asked.method in ("GET", "PUT") and ".mindrecord" in asked.path
+        ], "no shard has come to the host of the flow"
 
-    before = {each.key: (each.etag, each.modified) for each in Bucket(root.uri).list("")}
-    made[1].mend()
-    time.sleep(SECONDS_TO_COME_BACK)
-    after = {each.key: (each.etag, each.modified) for each in Bucket(root.uri).list("")}
+        before = {each.key: (each.etag, each.modified) for each in Bucket(root.uri).list("")}
+        lost.mend()
+        time.sleep(SECONDS_TO_COME_BACK)
+        after = {each.key: (each.etag, each.modified) for each in Bucket(root.uri).list("")}
     assert after == before
     assert store.verify("shards", key) == ()
