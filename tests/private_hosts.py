@@ -172,14 +172,15 @@ def _script(cache_megabytes: int) -> str:
 
     Directories of the installation that would be covered are kept open meanwhile, and shown again.
     """
-    used = [Path("/tmp"), Path("/var/tmp"), Path.home(), _scratch()]  # noqa: S108
+    used = [Path("/tmp"), Path("/var/tmp"), Path.home(), _scratch()]  # noqa: S108 (covered on the host)
     covered = _outermost(used)
     installed = _outermost([ROOT, Path(sys.prefix), Path(sys.base_prefix)])
     kept = [path for path in installed if any(path.is_relative_to(each) for each in covered)]
     disk = f"mount -t tmpfs -o size={DISK_MEGABYTES}m tmpfs"
     lines = ["mount --make-rprivate /"]
     lines += [f"exec {number}<{_quoted(path)}" for number, path in enumerate(kept, 3)]
-    lines += [f"{disk} {_quoted(path)}" for path in (*covered, Path("/dev/shm"))]  # noqa: S108
+    own = (*covered, Path("/dev/shm"))  # noqa: S108 (of the host alone)
+    lines += [f"{disk} {_quoted(path)}" for path in own]
     for number, path in enumerate(kept, 3):
         lines += [
             f"mkdir -p {_quoted(path)}",

@@ -266,7 +266,7 @@ def _get(url: str, environment: Mapping[str, str]) -> tuple[object, float | None
     elif login := environment.get("PREFECT_API_AUTH_STRING"):
         encoded = base64.b64encode(login.encode()).decode()
         request.add_header("Authorization", f"Basic {encoded}")
-    with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as answer:  # noqa: S310 (see above)
         date = answer.headers.get("Date")
         content = json.loads(answer.read(MAX_ANSWER))
     return content, parsedate_to_datetime(date).timestamp() if date else None

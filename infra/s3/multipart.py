@@ -126,7 +126,7 @@ class MultipartWrite(ABC):
 
         The object appears only if the function raises nothing.
         """
-        return lambda part: None  # noqa: ARG005
+        return lambda _: None
 
     def run(self) -> None:
         """Write the object. Whatever is raised, no parts stay behind.

@@ -102,7 +102,7 @@ def _images_below(directory: str) -> Iterator[str | Unreadable]:
     for file in tree.files(""):
         if isinstance(file, Skipped):
             if file.quarantined:
-                yield Unreadable(os.path.join(directory, file.name), file.reason)  # noqa: PTH118
+                yield Unreadable(os.path.join(directory, file.name), file.reason)  # noqa: PTH118 (see below)
             continue
         if skipped_by_name(file.path):
             continue
