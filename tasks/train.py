@@ -140,7 +140,8 @@ def _last(checkpoints: Path) -> tuple[Path, Checkpoint]:
     Raises:
         LostWorkerError: It did not come from the host that saved it.
     """
-    for path in sorted(checkpoints.glob("step-*"), reverse=True)[:1]:
+    path = max(checkpoints.glob("step-*"), default=None)
+    if path is not None:
         state = Checkpoint.read(path / STATE_FILE)
         if state.step == state.run.total_steps:
             return path, state
