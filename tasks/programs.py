@@ -382,10 +382,8 @@ def _run_here(
         return run(job, on_line=on_line)
     with prepare(workspace, 0) as prepared:
         result = run(job.with_options(prepared.options), on_line=on_line)
-        if result.status in (Outcome.LOST_WORKER, Outcome.FAILED) and (
-            failure := prepared.failure()
-        ):
-            raise failure
+        if cause := prepared.cause(result):
+            raise cause
         return result
 
 

@@ -168,9 +168,8 @@ class HostAgent:
         for path in map(job.log_dir.joinpath, LAUNCH_LOGS):
             if path.is_file():
                 self._launch_logs[path.name] = path.read_text("utf-8", "replace")
-        ended_badly = result.status in (Outcome.LOST_WORKER, Outcome.FAILED)
-        if ended_badly and (failure := prepared.failure()):
-            return self._failed(failure, has_begun=True)
+        if cause := prepared.cause(result):
+            return self._failed(cause, has_begun=True)
         return result
 
     def _failed(self, error: Exception, *, has_begun: bool) -> JobResult:

@@ -96,13 +96,36 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """How a job ended."""
+
+    status: Outcome
+    message: str
+    """The reason, for people; if a rank was lost, followed by the last lines of the logs."""
+    return_code: int
+    """Exit code of msrun, or of a single rank; 143 if the job was ended, 124 at its deadline."""
+    seconds: float
+    """Wall time."""
+    log_tail: tuple[str, ...]
+    """The last lines of each rank, or those of msrun if no rank printed any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreparedHost:
     """What a host has for the ranks on it."""
 
     options: Mapping[str, object]
     """Options of the program that name files of this host, without the leading dashes."""
     failure: Callable[[], Exception | None] = lambda: None
-    """Returns why ranks have ended, if what serves them on this host is the cause."""
+    """Returns why what serves the ranks on this host has failed; None if it hasn't."""
+
+    def cause(self, result: JobResult) -> Exception | None:
+        """Return why ranks have ended, if that is a failure of what serves them.
+
+        They don't know its cause. If they have reported another one themselves, that counts.
+        """
+        is_unexplained = result.status in (Outcome.LOST_WORKER, Outcome.FAILED)
+        return self.failure() if is_unexplained else None
 
 
 class Preparation(Protocol):
@@ -119,21 +142,6 @@ class Preparation(Protocol):
             UserError: The host can't be prepared; a retry can't help.
             OSError: The host can't be prepared now.
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """How a job ended."""
-
-    status: Outcome
-    message: str
-    """The reason, for people; if a rank was lost, followed by the last lines of the logs."""
-    return_code: int
-    """Exit code of msrun, or of a single rank; 143 if the job was ended, 124 at its deadline."""
-    seconds: float
-    """Wall time."""
-    log_tail: tuple[str, ...]
-    """The last lines of each rank, or those of msrun if no rank printed any."""
 
 
 @dataclass

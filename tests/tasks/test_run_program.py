@@ -1,7 +1,8 @@
 """Programs as supervised jobs: their hosts, their progress, and the error for each outcome."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from prefect import flow, runtime
 import tasks.programs
 from infra.base.console import Console, opened
 from infra.base.progress import Progress
-from infra.launch import Job, JobResult, Outcome
+from infra.launch import Job, JobResult, Outcome, PreparedHost
 from sknet.errors import DiskFullError, NonFiniteLossError, UserError
 from sknet.progress import write_progress
 from sknet.recipe import load_recipe
@@ -102,6 +103,34 @@ def test_the_bar_follows_the_programs_progress_file_and_the_log_its_lines(
             run_program("train", {"config": "tiny"}, workspace=tmp_path, bar=bar)
     assert bar.fractions == [0.25, 0.5, 0.5, 1.0] * 2, "the end has no line of its own"
     assert caplog.messages == ["starting", "compared", "at 0.25", "at 0.5"] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (Outcome.LOST_WORKER, ConnectionError),
+        (Outcome.FAILED, ConnectionError),
+        (Outcome.NON_FINITE, NonFiniteLossError),
+    ],
+)
+def test_what_has_failed_to_serve_ranks_is_raised_unless_they_report_another_cause(
+    status: Outcome, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def prepare(directory: Path, host: int) -> Iterator[PreparedHost]:
+        assert (directory, host) == (tmp_path, 0)
+        failure = ConnectionError("the store is away")
+        yield PreparedHost(options={"data_dir": "here"}, failure=lambda: failure)
+
+    def run(job: Job, *, on_line: object) -> JobResult:
+        del on_line
+        assert "--data_dir=here" in job.args
+        return job_result(status, "a rank has ended")
+
+    monkeypatch.setattr(tasks.programs, "run", run)
+    monkeypatch.setattr(tasks.programs, "get_run_logger", lambda: logging.getLogger("run"))
+    with pytest.raises(error):
+        run_program("train", {}, workspace=tmp_path, prepare=prepare)
 
 
 @pytest.mark.slow
