@@ -7,12 +7,13 @@ import mindspore as ms
 import pytest
 
 from infra.base.commands import app_of, start
-from infra.launch import Job, Outcome, run
+from infra.launch import Outcome
 from sknet import validate
 from sknet.evaluation.predictions import read_predictions
 from sknet.records import Evaluation
 from tests.sknet.conftest import write_images
 from tests.sknet.conversions import contents, convert
+from tests.sknet.ranks import run_ranks
 from tests.sknet.tiny_networks import tiny_network
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("program_state")]
@@ -63,23 +64,13 @@ def validated(out: Path, data: Path, options: list[str], *, ranks: int) -> dict[
     lines: list[str] = []
     directory = out.with_suffix(".job")
     directory.mkdir()
-    job = Job(
-        program=Path(validate.__file__),
-        args=(
-            *options,
-            *("--data_dir", str(data), "--out", str(out)),
-            *("--json", str(directory / "primary.json")),
-            *("--outcome_file", str(directory / "outcome.json")),
-        ),
+    result = run_ranks(
+        Path(validate.__file__),
+        *(*options, "--data_dir", data, "--out", out, "--json", directory / "primary.json"),
+        directory=directory,
+        on_line=lines.append,
         workers=ranks,
-        log_dir=directory / "logs",
-        outcome_file=directory / "outcome.json",
-        cwd=directory,
-        env={},
-        deadline=600,
-        silence=None,
     )
-    result = run(job, on_line=lines.append)
     log = "\n".join(lines)
     assert result.status is Outcome.DONE, log
     assert log.count("accuracy@1") == 2, "rank 0 alone prints the two resolutions"

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.launch import Job, Outcome, run
+from infra.launch import Outcome
 from sknet.graph.audit import GraphAudit, findings
 from sknet.graph.platforms import REVIEWED
 from sknet.recipe import list_recipes
 from tests.documented import documented
 from tests.sknet.graph.running import run_graph
+from tests.sknet.ranks import run_ranks
 
 SMALLEST = "skresnet18_ascend"
 """It has every primitive of the others, except SGD."""
@@ -103,20 +104,9 @@ def test_what_other_recipes_may_choose_is_fit_for_ascend(choices: str, tmp_path:
 
 @pytest.mark.long
 def test_two_real_ranks_compile_the_graphs_that_the_command_compiles_alone(tmp_path: Path) -> None:
-    outcome = tmp_path / "outcome.json"
-    job = Job(
-        program=Path(__file__).with_name("compiling_ranks.py"),
-        args=("--out", str(tmp_path), "--outcome_file", str(outcome)),
-        workers=2,
-        log_dir=tmp_path / "logs",
-        outcome_file=outcome,
-        cwd=tmp_path,
-        env={},
-        deadline=900,
-        silence=None,
-    )
     lines: list[str] = []
-    result = run(job, on_line=lines.append)
+    program = Path(__file__).with_name("compiling_ranks.py")
+    result = run_ranks(program, "--out", tmp_path, directory=tmp_path, on_line=lines.append)
     assert result.status is Outcome.DONE, "\n".join(lines)
     alone = tmp_path / "alone.json"
     options = ("--recipe", SMALLEST, "--workers", 2, "--device_target", "CPU", "--json", alone)

@@ -1,10 +1,8 @@
 """Ranks that share files give the results of one rank, in the order of the files."""
 
 import json
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 from PIL import Image
 
 import sknet
-from infra.launch import Job, Outcome, run
+from infra.launch import Outcome
 from sknet import predict
 from sknet.errors import NonFiniteLossError
 from sknet.prediction import ranks
@@ -21,25 +19,11 @@ from sknet.records.calibration import Calibration, ThresholdCounts
 from sknet.records.preprocessing import Preprocessing
 from sknet.world import World
 from tests.sknet.conftest import CLASSES, TINY_RECIPE
+from tests.sknet.ranks import in_threads, run_ranks
 
 PREPROCESSING = Preprocessing(
     resize=8, interpolation="bilinear", crop=8, mean=(100, 110, 120), std=(50, 60, 70)
 )
-
-
-@dataclass(frozen=True)
-class Thread(World):
-    """A rank that is a thread of this process."""
-
-    sent: list[bytes]
-    barrier: threading.Barrier
-
-    def gather(self, content: bytes) -> list[bytes]:
-        self.sent[self.rank] = content
-        self.barrier.wait(60)
-        result = [*self.sent]
-        self.barrier.wait(60)
-        return result
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +77,16 @@ def test_any_number_of_ranks_gives_all_results_in_order_on_the_first(
     expected = [*predictor(World(0, 1)).stream(given, top=2, error_rate=0.1)]
     assert [each.file for each in expected] == given
     assert any(isinstance(each, Unreadable) for each in expected) == (num_files > 4)
-    sent, barrier = [b""] * size, threading.Barrier(size)
     counted = [0] * size
 
-    def results(rank: int) -> list[Prediction | Unreadable]:
+    def results(world: World) -> list[Prediction | Unreadable]:
         def done(number: int) -> None:
-            counted[rank] += number
+            counted[world.rank] += number
 
-        of_rank = predictor(Thread(rank, size, sent, barrier))
+        of_rank = predictor(world)
         return [*ranks.predict_together(of_rank, given, top=2, error_rate=0.1, done=done)]
 
-    with ThreadPoolExecutor(size) as pool:
-        first, *others = pool.map(results, range(size))
+    first, *others = in_threads(size, results)
     assert first == expected
     assert others == [[]] * (size - 1)
     assert counted[0] == num_files
@@ -153,22 +135,14 @@ def test_two_ranks_of_msrun_write_the_document_of_one(
         *("--ckpt_path", checkpoints[3], "--classes", away / "classes.txt"),
     )
     lines: list[str] = []
-    job = Job(
-        program=Path(predict.__file__),
-        args=(
-            *map(str, options),
-            *("--json", str(away / "by-2.json"), "--outcome_file", str(away / "outcome.json")),
-        ),
-        workers=2,
-        log_dir=away / "logs",
-        outcome_file=away / "outcome.json",
-        cwd=away,
-        env={},
-        deadline=600,
-        silence=None,
-    )
     with ThreadPoolExecutor(1) as beside:  # a job of ranks mostly waits
-        by_two = beside.submit(run, job, on_line=lines.append)
+        by_two = beside.submit(
+            run_ranks,
+            Path(predict.__file__),
+            *(*options, "--json", away / "by-2.json"),
+            directory=away,
+            on_line=lines.append,
+        )
         code, _, errors = call(predict, *options, "--json", "alone.json")
     assert code == 1, errors
     assert "error: 1 of 7 files can't be read as images" in errors

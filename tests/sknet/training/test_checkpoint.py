@@ -2,9 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import mindspore as ms
 import numpy as np
@@ -17,6 +15,7 @@ from sknet.records import Checkpoint
 from sknet.training import checkpoint
 from sknet.world import World
 from tests.refusals import refusal
+from tests.sknet.ranks import in_threads
 from tests.sknet.training.checkpoints import (
     RECIPE,
     make_network,
@@ -142,32 +141,17 @@ def newest_of_hosts(*directories: Path) -> tuple[list[int | str], list[str]]:
         The step that each rank finds, or why it refuses; and what rank 0 reports.
     """
     reports: list[str] = []
-    contents = [b""] * len(directories)
-    barrier = Barrier(len(directories), timeout=60)
 
-    class ThreadRank(World):
-        """A rank in a thread."""
-
-        def gather(self, content: bytes) -> list[bytes]:
-            contents[self.rank] = content
-            barrier.wait()
-            gathered = [*contents]
-            barrier.wait()
-            return gathered
-
-    def find(rank: int) -> int | str:
-        world = ThreadRank(rank, len(directories))
-        report = reports.append if rank == 0 else len
+    def find(world: World) -> int | str:
+        directory = directories[world.rank]
+        report = reports.append if world.rank == 0 else len
         try:
-            newest = checkpoint.newest_of_all(
-                directories[rank], make_run(), world, noting([]), report
-            )
+            newest = checkpoint.newest_of_all(directory, make_run(), world, noting([]), report)
         except UserError as error:
             return str(error)
         return newest[1].step if newest else 0
 
-    with ThreadPoolExecutor(len(directories)) as pool:
-        return [*pool.map(find, range(len(directories)))], reports
+    return in_threads(len(directories), find), reports
 
 
 def test_ranks_whose_hosts_have_different_checkpoints_take_the_newest_that_all_have(

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from mindspore import load_checkpoint
 
-from infra.launch import Job, JobResult, Outcome, run
+from infra.launch import JobResult, Outcome
 from sknet.data.shards import ShardSet
 from sknet.records import Layout
 from sknet.training import checkpoint
+from tests.sknet.ranks import run_ranks
 
 pytestmark = pytest.mark.alone
 
@@ -42,23 +43,17 @@ def launch(recipe_file: Path, converted: ShardSet, tmp_path: Path) -> Launch:
         lines: list[str] = []
         attempt = tmp_path / f"attempt-{next(count)}"
         attempt.mkdir()
-        job = Job(
-            program=Path(__file__).with_name("disturbed_training.py"),
-            args=(
-                *("--config", str(recipe_file), "--data_dir", str(converted.directory)),
-                *(word for key, value in CHOICES.items() for word in ("--set", f"{key}={value}")),
-                *("--ckpt_save_dir", str(tmp_path / name), "--hang_floor", str(hang_floor)),
-                *("--outcome_file", str(attempt / "outcome.json")),
-            ),
+        result = run_ranks(
+            Path(__file__).with_name("disturbed_training.py"),
+            *("--config", recipe_file, "--data_dir", converted.directory),
+            *(word for key, value in CHOICES.items() for word in ("--set", f"{key}={value}")),
+            *("--ckpt_save_dir", tmp_path / name, "--hang_floor", hang_floor),
+            directory=attempt,
+            on_line=lines.append,
             workers=workers,
-            log_dir=attempt / "logs",
-            outcome_file=attempt / "outcome.json",
-            cwd=attempt,
-            env={"DISTURBANCE": disturbance} if disturbance else {},
-            deadline=1800,
-            silence=None,
+            env={"DISTURBANCE": disturbance} if disturbance else None,
         )
-        return run(job, on_line=lines.append), "\n".join(lines)
+        return result, "\n".join(lines)
 
     return start
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.launch import Job, JobResult, Outcome, run
+from infra.launch import JobResult, Outcome
 from sknet.data.reading.training_batches import block_order
 from sknet.data.shards import ShardSet
 from sknet.planning import plan_run
@@ -14,6 +14,7 @@ from sknet.recipe import load_recipe
 from sknet.training import checkpoint
 from tests.sknet.conftest import write_images
 from tests.sknet.conversions import convert
+from tests.sknet.ranks import run_ranks
 from tests.sknet.supplied import Supplied
 
 pytestmark = [pytest.mark.alone, pytest.mark.long]
@@ -65,23 +66,14 @@ def test_ranks_wait_for_a_shard_of_one_of_them_without_end_and_say_so(
         directory = tmp_path / name
         directory.mkdir()
         changes = [*BLOCKS, f"seed={seed}"]
-        job = Job(
-            program=Path(__file__).with_name("disturbed_training.py"),
-            args=(
-                *("--config", str(recipe_file), "--data_dir", str(data)),
-                *(word for change in changes for word in ("--set", change)),
-                *("--ckpt_save_dir", str(directory), "--hang_floor", str(FLOOR_SECONDS)),
-                *("--outcome_file", str(directory / "outcome.json")),
-            ),
-            workers=2,
-            log_dir=directory / "logs",
-            outcome_file=directory / "outcome.json",
-            cwd=directory,
-            env={},
-            deadline=1800,
-            silence=None,
+        return run_ranks(
+            Path(__file__).with_name("disturbed_training.py"),
+            *("--config", recipe_file, "--data_dir", data),
+            *(word for change in changes for word in ("--set", change)),
+            *("--ckpt_save_dir", directory, "--hang_floor", FLOOR_SECONDS),
+            directory=directory,
+            on_line=hear if name == "on-demand" else lambda _: None,
         )
-        return run(job, on_line=hear if name == "on-demand" else lambda _: None)
 
     def model(name: str) -> bytes:
         return (tmp_path / name / checkpoint.checkpoint_name(STEPS) / "model.ckpt").read_bytes()
