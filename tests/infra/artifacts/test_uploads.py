@@ -23,6 +23,7 @@ from infra.artifacts import (
     digest_of,
     foresee,
     resolve,
+    s3_uploads,
 )
 from infra.artifacts import opening as opening_module
 from infra.artifacts.gc import collect, survey
@@ -30,7 +31,7 @@ from infra.artifacts.s3 import S3Store
 from infra.base.uploads import Upload, UploadedFile
 from infra.s3 import STANDARD, Bucket, S3Error
 from infra.s3.server import RunningServer
-from tests.s3_imitations import IMITATIONS, PROFILES, imitating
+from tests.s3_imitations import IMITATIONS, PROFILES, Answer, Ask, Asked, imitating
 from tests.store_roots import S3Root
 
 SPEC = make_spec()
@@ -253,6 +254,32 @@ def test_where_only_a_lock_keeps_writers_apart_hosts_must_share_the_cache(
             monkeypatch.setenv("SKNET_CACHE", str(tmp_path / "hosts" / "shared"))
             upload_all(store.uploads(SPEC).upload, tmp_path / "made")
         assert read_files(resolve(store, SPEC, Builder(store, tmp_path / "made")).artifact) == FILES
+
+
+def test_a_file_is_put_again_where_the_builder_has_just_removed_another(
+    s3_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, num_refused = s3_uploads.UPLOAD_TRIES - 1, 0
+
+    def refusing(asked: Asked, ask: Ask) -> Answer:
+        nonlocal num_refused
+        if asked.is_put and PREFIX in asked.target and num_refused < refusals:
+            num_refused += 1
+            return Answer.refusal(412, "PreconditionFailed", "it is there")
+        return ask(asked)
+
+    monkeypatch.setattr(s3_uploads, "PAUSE_SECONDS", 0)
+    with imitating(refusing, s3_server) as address:
+        direct = s3_server.environment["AWS_ENDPOINT_URL_S3"]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        root = S3Root(tmp_path / "hosts", direct, STANDARD)
+        upload = root.host("builder").uploads(SPEC).upload
+        upload_all(upload, tmp_path / "made", {"shards/0.bin": FILES["shards/0.bin"]})
+        assert root.paths(PREFIX) == [f"{PREFIX}shards/0.bin"]
+        refusals, num_refused = refusals + 1, 0
+        with pytest.raises(S3Error, match=r"on host .*shards/1\.bin"):
+            upload_all(upload, tmp_path / "made", {"shards/1.bin": FILES["shards/1.bin"]})
+    assert num_refused == s3_uploads.UPLOAD_TRIES
 
 
 def test_a_host_without_settings_is_named(root, store, tmp_path, monkeypatch):
