@@ -170,30 +170,31 @@ class Demands:
         finally:
             self._held.remove(held)
 
-    def num_awaited(self) -> int:
-        """Return the number of files for which processes wait; 0 if nobody fetches them."""
-        missing = {name for _, names in self._look() for name in names}
-        return len(missing) if missing and self._is_supplied() else 0
+    def is_awaited(self) -> bool:
+        """Tell whether a process waits for files, and they are being fetched."""
+        return any(missing for _, missing in self._look()) and self._is_supplied()
 
     def wait_for_all(self, step: int, on_wait: Callable[[], None]) -> None:
         """Wait until all processes have the files of a step, or nobody fetches files any more.
 
         Args:
-            step: The step.
+            step: The step. Each process has to announce in which steps it reads its files.
             on_wait: Called every now and then while files are missing.
         """
         with _showing(self._what) as show:
             while behind := [
-                missing
-                for demand, missing in self._look()
-                if step >= demand.steps[1] or (missing and step >= demand.steps[0])
+                lacking
+                for demand, lacking in self._look()
+                if step >= demand.steps[1] or (lacking and step >= demand.steps[0])
             ]:
                 if not self._is_supplied():
                     return
-                if num_missing := len({name for missing in behind for name in missing}):
-                    show(num_missing)
+                if missing := set().union(*behind):
+                    show(len(missing))
                     on_wait()
-                time.sleep(POLL_SECONDS if num_missing else POLL_SECONDS / 20)
+                # If nothing is missing, a process has yet to say what it reads in this step. It
+                # does so as soon as it has read what is there, so waiting for long costs time.
+                time.sleep(POLL_SECONDS if missing else POLL_SECONDS / 20)
 
     def _look(self) -> list[tuple[Demand, set[str]]]:
         """Return what each process demands, and which of its files are missing."""

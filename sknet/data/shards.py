@@ -94,9 +94,9 @@ class ShardSet:
             files = self.record.files_of(split)
             self.demands.announce(_names(files[number] for number in numbers), steps)
 
-    def num_awaited(self) -> int:
-        """Return the number of files for which processes of this host wait."""
-        return self.demands.num_awaited() if self.demands else 0
+    def is_awaited(self) -> bool:
+        """Tell whether a process of this host waits for files that are being fetched."""
+        return self.demands is not None and self.demands.is_awaited()
 
     def wait_for_all(self, step: int, on_wait: Callable[[], None]) -> None:
         """Wait until all processes of this host have the files of a step of the run.

@@ -154,7 +154,7 @@ class Loop:
 
     def _while_waiting(self) -> None:
         """Don't take waiting for shards for a hang."""
-        if self._shards.num_awaited():
+        if self._shards.is_awaited():
             self._watchdog.postpone()
 
     def _end_step(self, running: _RunningStep, ended: float | None = None) -> bool:

@@ -361,15 +361,16 @@ def test_all_begin_a_step_when_each_has_its_files_or_none_are_fetched_any_more(t
         assert not begun.done(), "the other has not demanded the files of this step yet"
         assert num_waits == 0, "no file is missing"
         reading = others.submit(read, other, (3, 6), 1)
-        wait_for(lambda: one.num_awaited() == 1)
+        wait_for(one.is_awaited)
         one.wait_for_all(2, count)
         begun.result(60)
         assert num_waits >= 3
         reading.result(60)
-        assert one.num_awaited() == 0
+        assert not one.is_awaited()
         # What can't be fetched is waited for by nobody any more.
         assert isinstance(others.submit(read, other, (6, 9), 3).exception(60), SupplyError)
         one.wait_for_all(6, count)
+        assert not one.is_awaited()
 
 
 def test_a_supplier_that_was_killed_is_noticed(tmp_path):

@@ -143,7 +143,11 @@ def test_a_rank_opens_the_shards_of_its_windows_alone(
     of_ranks = []
     for rank in (0, 1):
         opened.clear()
-        labels = [labels for _, labels in batches_of(run, many_shards, World(rank, 2))]
+        labels = []
+        batches = TrainingBatches(run, many_shards, World(rank, 2), 2)
+        for step, (_, of_step) in enumerate(batches.after(0)):
+            labels.append(of_step)
+            assert len(opened) == batches.read_with(step) + 1, "a window lasts a step"
         positions = np.arange(12).reshape(3, 2, 2)[:, rank].reshape(-1)
         order = training_batches.block_order(run, many_shards, 0)
         keys = sample_keys(many_shards, "train", order.at(positions))
