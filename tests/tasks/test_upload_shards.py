@@ -195,10 +195,11 @@ def test_a_shard_that_is_not_whole_in_the_store_is_made_again(
         *,
         on_tick: Callable[[], None],
     ) -> Iterator[ConvertedShard]:
-        for item in items:
-            converted.append(item.name)
-            yield function(item)
-            on_tick()
+        def noted(shard: ShardPlan) -> ConvertedShard:
+            converted.append(shard.name)
+            return function(shard)
+
+        yield from in_this_process(noted, items, on_tick=on_tick)
 
     resolution = resolved(store, staged, images, parallel_map=counted)
     assert resolution.artifact.digest == digest_of(local)

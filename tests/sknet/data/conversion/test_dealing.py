@@ -30,18 +30,12 @@ def planned_at_once(index: pd.DataFrame, counts: dict[str, int]) -> Planned:
     """Return the shards of an index that is in memory: what defines which bytes they have."""
     found: Planned = []
     for split, count in counts.items():
-        rows = index[index["split"] == split].reset_index(drop=True)
-        spread = rows.iloc[epoch_order(len(rows), SPREAD_SEED, 0)]
-        shards = (
-            [
-                spread.iloc[start:stop]
-                for start, stop in pairwise(len(rows) * n // count for n in range(count + 1))
-            ]
-            if count
-            else []
-        )
-        if not shards:
+        if not count:
             continue
+        rows = index[index["split"] == split]
+        spread = rows.iloc[epoch_order(len(rows), SPREAD_SEED, 0)]
+        bounds = [len(rows) * number // count for number in range(count + 1)]
+        shards = [spread.iloc[start:stop] for start, stop in pairwise(bounds)]
         sizes = common_sizes(
             [
                 sizes_for(shard["size"].tolist(), sum(4 * len(key) for key in shard["key"]))
