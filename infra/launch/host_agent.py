@@ -193,8 +193,7 @@ class HostAgent:
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     self._say(line)
                 reason = f"{type(error).__name__}: {reason}"
-        what = "go on" if has_begun else "be prepared"
-        return _ended(status, f"host {socket.gethostname()} can't {what}: {reason}")
+        return _ended(status, _refused("go on" if has_begun else "be prepared", reason))
 
     def _say(self, line: str) -> None:
         self._lines.append(f"[launcher] {line}")
@@ -278,6 +277,10 @@ def _nothing(directory: Path, host: int) -> AbstractContextManager[PreparedHost]
     """Prepare nothing; see `Preparation`."""
     del directory, host
     return nullcontext(PreparedHost(options={}))
+
+
+def _refused(what: str, reason: str) -> str:
+    return f"host {socket.gethostname()} can't {what}: {reason}"
 
 
 def _ended(status: Outcome, message: str) -> JobResult:
