@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,9 +67,11 @@ def open_bucket(uri: str) -> "Bucket":
     """Return the bucket of a store on S3, with writes that are safe on its server.
 
     Raises:
-        S3Error: It can't be reached, or the settings of this host are wrong.
+        StoreError: The settings of this host are wrong, or it may not use the bucket.
+        UnreachableStoreError: S3 can't be reached now.
     """
-    return _server(uri, cache_directory()).bucket
+    with _errors_of_store(uri):
+        return _server(uri, cache_directory()).bucket
 
 
 def absolute_uri(uri: str) -> str:
@@ -82,17 +86,30 @@ def absolute_uri(uri: str) -> str:
 def _open_s3(uri: str, *, create: bool) -> ArtifactStore:
     # boto3 takes as long to import as everything else here: only those who need it wait for it.
     from infra.artifacts.s3 import S3Store
-    from infra.s3 import S3Error
 
     cache_limit, on_demand_limit = _gigabytes("SKNET_CACHE_GB"), _gigabytes(LIMIT_VARIABLE)
     directory = cache_directory()
-    try:
+    with _errors_of_store(uri):
         server = _server(uri, directory)
         if create:
             server.profile()
         return S3Store(
             server.bucket, directory, cache_limit=cache_limit, on_demand_limit=on_demand_limit
         )
+
+
+@contextmanager
+def _errors_of_store(uri: str) -> Iterator[None]:
+    """Raise errors of S3 as errors of the store.
+
+    Raises:
+        StoreError: The store can't be used.
+        UnreachableStoreError: It can't be reached now.
+    """
+    from infra.s3 import S3Error
+
+    try:
+        yield
     except S3Error as error:
         if error.errno == errno.EAGAIN:
             raise UnreachableStoreError(f"store {uri!r} can't be used: {error.strerror}") from None

@@ -44,6 +44,13 @@ class FileUploader:
     kind: str
     key: str
 
+    def check(self) -> None:
+        """Open the store, which is done once in a process."""
+        try:
+            open_bucket(self.uri)
+        except StoreError as error:
+            raise type(error)(f"on host {socket.gethostname()}: {error}") from None
+
     def __call__(self, path: Path, name: str, size: int, sha256: str) -> None:
         """Put a file into the bucket, on the condition that there is none of this name."""
         target = f"{self.kind}/{self.key}/{name}"
@@ -67,7 +74,7 @@ class FileUploader:
             except S3Error as error:
                 raise S3Error(error.errno or 0, f"on host {host}: {error.strerror}") from None
             except StoreError as error:
-                raise StoreError(f"on host {host}: {error}") from None
+                raise type(error)(f"on host {host}: {error}") from None
 
 
 class BucketUploads:

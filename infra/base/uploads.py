@@ -15,6 +15,14 @@ UploadedFile = tuple[str, int, str]
 class Upload(Protocol):
     """Puts a file into the store, from any host. It can be pickled."""
 
+    def check(self) -> None:
+        """Make sure that this host can read the store, before it makes a file.
+
+        Raises:
+            UserError: This host can't use the store.
+            OSError: The store can't be reached.
+        """
+
     def __call__(self, path: Path, name: str, size: int, sha256: str) -> None:
         """Put a file into the store, unless the store has it already.
 

@@ -1,6 +1,7 @@
 """Conversion by processes that share no directory, into a store on S3, equals a local one."""
 
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifacts import BuildOutput, Resolution, digest_of, resolve
+from infra.artifacts import BuildOutput, Resolution, digest_of, opening, resolve
 from infra.artifacts.s3 import S3Store
 from infra.s3 import STANDARD, Bucket
 from sknet.data.conversion.converter import ConvertedShard, ShardConverter
@@ -250,6 +251,25 @@ def test_a_host_that_uploads_to_another_store_is_noticed_at_its_first_shard(
         "a host has uploaded train-00000-of-00003.mindrecord, but it is not in the store as this "
         "host sees it: all hosts need the same AWS settings"
     )
+
+
+def test_a_host_that_cannot_use_the_store_is_named_before_it_converts(
+    root: S3Root, staged: Staged, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_settings(
+        function: Callable[[ShardPlan], ConvertedShard],
+        items: Iterable[ShardPlan],
+        *,
+        on_tick: Callable[[], None],
+    ) -> Iterator[ConvertedShard]:
+        opening._server.cache_clear()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "nowhere")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # for shards
+        return in_this_process(function, items, on_tick=on_tick)
+
+    store = root.host("flow")
+    message = refusal(lambda: resolved(store, staged, images, parallel_map=without_settings))
+    assert re.match(r"on host \S+: store 's3://.*' can't be used: ", message)
 
 
 def test_too_many_unreadable_images_are_refused_and_a_higher_limit_reuses_all_shards(

@@ -111,8 +111,14 @@ class TemporaryDirectories:
         return Path(tempfile.gettempdir())
 
     def finished(self, name: str) -> None:
-        """Convert all shards: those that are in the store are not sent to any process."""
+        """Convert all shards: those that are in the store are not sent to any process.
+
+        Raises:
+            UserError: This host can't use the store.
+            OSError: The store can't be reached.
+        """
         del name
+        self.upload.check()
 
     @contextmanager
     def building(self, name: str) -> Iterator[Path]:

@@ -282,9 +282,15 @@ def test_a_file_is_put_again_where_the_builder_has_just_removed_another(
     assert num_refused == s3_uploads.UPLOAD_TRIES
 
 
-def test_a_host_without_settings_is_named(root, store, tmp_path, monkeypatch):
+def test_a_host_with_wrong_settings_is_named_and_not_tried_again(
+    root, store, tmp_path, monkeypatch
+):
     upload = store.uploads(SPEC).upload
     opening_module._server.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "nowhere")
-    with pytest.raises(S3Error, match="on host "):
-        upload_all(upload, tmp_path / "made")
+    for use in (upload.check, lambda: upload_all(upload, tmp_path / "made")):
+        with pytest.raises(
+            StoreError, match=r"on host .*: store 's3://.*' can't be used"
+        ) as refused:
+            use()
+        assert not isinstance(refused.value, OSError), "which tasks try again"
