@@ -179,8 +179,7 @@ class HostAgent:
             error: Why.
             has_begun: Whether ranks had started.
         """
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = " ".join(reason.split())
+        reason = " ".join(_reason(error).split())
         match error:
             case OSError() if not is_disk_full(error):
                 return _ended(Outcome.LOST_WORKER, reason)  # the caller names the host
@@ -265,18 +264,26 @@ class _LineHandler(logging.Handler):
 def _lines_of_log(say: Callable[[str], None]) -> Iterator[None]:
     """Pass on what the store and others of `infra` log on this host, which the caller shows."""
     logger, handler = logging.getLogger("infra"), _LineHandler(say)
+    level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _nothing(directory: Path, host: int) -> AbstractContextManager[PreparedHost]:
     """Prepare nothing; see `Preparation`."""
     del directory, host
     return nullcontext(PreparedHost(options={}))
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
 def _refused(what: str, reason: str) -> str:

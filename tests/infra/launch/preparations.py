@@ -28,14 +28,13 @@ class Refusal:
     """Refuses one host."""
 
     host: int
-    error: type[Exception] = UserError
 
     @contextmanager
     def __call__(self, directory: Path, host: int) -> Iterator[PreparedHost]:
         """Refuse it."""
         del directory
         if host == self.host:
-            raise self.error("it has no disk for this")
+            raise UserError("it has no disk for this")
         yield PreparedHost(options={})
 
 

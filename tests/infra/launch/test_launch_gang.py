@@ -282,17 +282,6 @@ def test_each_host_is_prepared_before_its_ranks_start_and_a_host_that_cannot_be_
 
 
 @pytest.mark.long
-def test_a_fault_of_a_preparation_is_named_by_its_type_and_shown_with_its_place(
-    start: Callable[..., Attempt],
-) -> None:
-    attempt = start(prepare="Refusal(1, KeyError)")
-    status, message = attempt.result()
-    assert status == "failed"
-    assert message.endswith("can't be prepared: KeyError: 'it has no disk for this'")
-    assert any("[launcher]" in line and "in __call__" in line for line in attempt.lines)
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_stop_does_not_wait_for_hosts_that_are_being_prepared(
     leaves: bool, start: Callable[..., Attempt], cluster: RayHosts
