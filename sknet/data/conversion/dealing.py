@@ -18,6 +18,7 @@ import numpy as np
 from infra.base.shortages import disk_full
 from sknet.data.index import INDEX_COLUMNS, SampleIndex
 from sknet.data.order import Indices, order_positions
+from sknet.records import Dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,13 +44,9 @@ class Layout:
     """Split → the number of its shards. Rows of other splits have no place."""
 
     @classmethod
-    def of(cls, index: SampleIndex, counts: Mapping[str, int]) -> "Layout":
-        """Count the rows of an index."""
-        num_rows: Counter[str] = Counter()
-        for block in index.blocks(["split"]):
-            for found in block["split"].value_counts().to_pylist():
-                num_rows[found["values"]] += found["counts"]
-        return cls(num_rows, {split: count for split, count in counts.items() if count})
+    def of(cls, dataset: Dataset, counts: Mapping[str, int]) -> "Layout":
+        """Return the layout of a data set in so many shards of each split."""
+        return cls(dataset.splits, {split: count for split, count in counts.items() if count})
 
     @cached_property
     def bounds(self) -> Indices:
@@ -67,7 +64,7 @@ class Layout:
         """Yield the blocks of an index, without rows of other splits, and the places of their rows.
 
         Args:
-            index: The index that was counted.
+            index: The index of the data set.
             columns: Columns that are wanted, among them `split`.
         """
         seen: Counter[str] = Counter()

@@ -56,20 +56,16 @@ def shard_counts(index: SampleIndex, num_shards: int | None) -> dict[str, int]:
         index: The samples.
         num_shards: Shards of each split. None: one for every AUTO_SHARD_BYTES of its images.
     """
-    num_rows: Counter[str] = Counter()
+    num_rows = index.dataset.splits
+    splits = [split for split in ALL_SPLITS if split in num_rows]
+    if num_shards is not None:
+        return {split: min(num_shards, num_rows[split]) for split in splits}
     num_bytes: Counter[str] = Counter()
     for block in index.blocks(["split", "size"]):
-        sums = block.group_by("split").aggregate([("size", "sum"), ("size", "count")])
-        for found in sums.to_pylist():
-            num_rows[found["split"]] += found["size_count"]
+        for found in block.group_by("split").aggregate([("size", "sum")]).to_pylist():
             num_bytes[found["split"]] += found["size_sum"]
     return {
-        split: min(
-            -(-num_bytes[split] // AUTO_SHARD_BYTES) if num_shards is None else num_shards,
-            num_rows[split],
-        )
-        for split in ALL_SPLITS
-        if split in index.dataset.splits
+        split: min(-(-num_bytes[split] // AUTO_SHARD_BYTES), num_rows[split]) for split in splits
     }
 
 
@@ -96,7 +92,7 @@ def plan_shards(
     Raises:
         UserError: An image exceeds MindRecord's largest page, or the index can't be read.
     """
-    layout = Layout.of(index, counts)
+    layout = Layout.of(index.dataset, counts)
     with TemporaryDirectory(prefix="index-", dir=scratch) as directory:
         pieces = Pieces(layout, Path(directory))
         contents = pieces.deal(index)
@@ -124,7 +120,7 @@ def shards_of(
     index: SampleIndex, counts: dict[str, int], keys: Collection[str]
 ) -> list[tuple[str, str]]:
     """Return the shard of each of some samples: (name, key), in the order of the shards' rows."""
-    layout, names = Layout.of(index, counts), shard_names(counts)
+    layout, names = Layout.of(index.dataset, counts), shard_names(counts)
     found: list[tuple[int, str]] = []
     for block, places in layout.dealt(index, ["split", "key"]):
         rows = np.flatnonzero(has_key(block, keys))

@@ -91,9 +91,10 @@ def test_shards_of_a_split_are_read_together_whatever_the_sizes_of_their_images(
     """
     index = pd.concat([staged.index.head(1)] * 150, ignore_index=True)
     index["key"] = [f"{number:03}" for number in range(150)]
-    first, second = plan_shards(Staged(staged.dataset, index), {"train": 2}, tmp_path)
+    dataset = staged.dataset.model_copy(update={"splits": {"train": 150, "val": 0}})
+    first, second = plan_shards(Staged(dataset, index), {"train": 2}, tmp_path)
     needed = index["size"].mask(index["key"].isin(first.rows["key"][:larger]), size)
-    staged = Staged(staged.dataset, index.assign(size=needed))
+    staged = Staged(dataset, index.assign(size=needed))
     paths = []
     for shard in plan_shards(staged, {"train": 2}, tmp_path):
         rows = [Row(b"image", 0, key) for key in shard.rows["key"]]
