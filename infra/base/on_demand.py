@@ -93,9 +93,9 @@ def is_on_demand(directory: Path) -> bool:
 
 @contextmanager
 def _showing(what: str) -> Iterator[Callable[[int], None]]:
-    """Yield what shows on the console how many files a thread waits for, after a few seconds.
+    """Yield a function that shows on the console how many files a thread waits for.
 
-    Afterwards the console shows again what it showed before.
+    It shows nothing in the first seconds. In the end, the console shows what it showed before.
     """
     shown_from, phase = time.monotonic() + SECONDS_UNTIL_SHOWN, f"waiting for {what}"
     before: Progress | None = None

@@ -1,8 +1,9 @@
 """Deals the rows of an index to shards, in bounded memory however many there are.
 
 Each row has a *place*: its number among the rows of all shards, in their order. It follows from
-the row's position in its split, so blocks of the index are dealt one after the other. They are
-written to pieces in a directory, each of the rows of some shards. What reads a piece sorts it.
+the row's position in its split, so that the index can be dealt block by block. The rows are
+appended to *pieces*: files that each hold the rows of some shards. A piece is sorted when it is
+read.
 """
 
 from collections import Counter
